@@ -1,0 +1,228 @@
+"""One reader for each file format: a path becomes the texts that the file holds."""
+
+import codecs
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import DocumentError
+
+Scalar = str | int | float | bool
+
+# Longest mark first: that of UTF-32 little-endian begins with that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+MARKDOWN_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$|^(\S.*)\n=+[ \t]*$", re.MULTILINE)
+COMMON_ENCODING = "cp1252"  # Western European Windows; for printable text Latin-1 is the same
+HTML_UNREAD = ("script", "style", "noscript", "template", "title", "svg")
+HTML_BLOCKS = (
+    *("address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption"),
+    *("footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav"),
+    *("ol", "option", "p", "pre", "section", "summary", "table", "tr", "ul"),
+)
+BLOCK_EDGE = "\x1e"  # ASCII record separator: no page holds it as text
+
+
+@dataclass(frozen=True)
+class Content:
+    """One text as a file states it; ``title`` and ``document_id`` are None where it states none."""
+
+    text: str
+    title: str | None = None
+    document_id: str | None = None
+    details: dict[str, Scalar] = field(default_factory=dict)
+
+
+def read_content(path: Path) -> Iterator[Content]:
+    """Yield what the file holds: one text, or one for each line of a ``.jsonl`` file.
+
+    A file is checked whole before its first text is given out, so a wrong last line costs no work.
+
+    Raises:
+        DocumentError: the ending is not supported, or the file is empty, binary, damaged,
+            protected, or without text.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DocumentError(
+            f"{path} ends in {path.suffix or 'nothing'!r}, which cannot be read; "
+            f"give {', '.join(READERS)} or a directory of them"
+        )
+    try:
+        if not path.is_file():
+            raise DocumentError(f"{path} is not a regular file; give a file or a directory")
+        if path.stat().st_size == 0:
+            raise DocumentError(f"{path} is empty; leave it out or give it some text")
+        yield from reader(path)
+    except OSError as error:
+        raise DocumentError(
+            f"{path} cannot be opened ({error.strerror or error}); check its permissions"
+        ) from error
+
+
+def _decode(path: Path, data: bytes) -> str:
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            try:
+                return data.decode(encoding)
+            except UnicodeDecodeError as error:
+                raise _undecodable(path) from error
+    if b"\0" in data:
+        raise DocumentError(f"{path} holds binary data, not text; give a text version of it")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        from charset_normalizer import from_bytes  # only for old encodings
+
+        guesses = from_bytes(data, cp_exclusion=["utf_16_be", "utf_16_le", "utf_32"])
+        best = guesses.best()
+        if best is None:
+            raise _undecodable(path) from None
+        # A short text fits many code pages alike; the commonest is then the likeliest.
+        common = next((g for g in guesses if COMMON_ENCODING in g.could_be_from_charset), best)
+        as_good = common.chaos <= best.chaos and common.coherence >= best.coherence
+        return str(common if as_good else best)
+
+
+def _undecodable(path: Path) -> DocumentError:
+    return DocumentError(f"{path} is in no known text encoding; save it as UTF-8 and try again")
+
+
+def _plain(path: Path) -> Iterator[Content]:
+    yield Content(_decode(path, path.read_bytes()))
+
+
+def _markdown(path: Path) -> Iterator[Content]:
+    text = _decode(path, path.read_bytes()).replace("\r\n", "\n")
+    heading = MARKDOWN_HEADING.search(text)
+    yield Content(text, title=heading and (heading[1] or heading[2]))
+
+
+def _html(path: Path) -> Iterator[Content]:
+    from bs4 import BeautifulSoup  # heavy, and few runs read HTML
+
+    data = path.read_bytes()
+    marked = any(data.startswith(mark) for mark, _ in BYTE_ORDER_MARKS)
+    if b"\0" in data and not marked:
+        raise DocumentError(f"{path} holds binary data, not HTML; give a text version of it")
+    page = BeautifulSoup(data, "html.parser")  # bytes, so that <meta charset> is honoured
+    if page.contains_replacement_characters:
+        raise _undecodable(path)
+    title = page.title.get_text(" ", strip=True) if page.title else None
+    for tag in page.find_all(HTML_UNREAD):
+        tag.decompose()
+    # Only blocks end a line: inline tags and the line ends of the source fall inside sentences.
+    for tag in page.find_all(HTML_BLOCKS):
+        tag.insert_before(BLOCK_EDGE)
+        tag.insert_after(BLOCK_EDGE)
+    for cell in page.find_all(("td", "th")):
+        cell.insert_after(" ")
+    blocks = (" ".join(block.split()) for block in page.get_text().split(BLOCK_EDGE))
+    yield Content("\n".join(block for block in blocks if block), title=title)
+
+
+def _pdf(path: Path) -> Iterator[Content]:
+    from pypdf import PdfReader  # heavy, and few runs read PDF
+
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of every flaw that it mends
+    try:
+        reader = PdfReader(path)
+        # Many files are encrypted with an empty password; they open for everybody.
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise _encrypted(path)
+        text = "\n\n".join(page.extract_text() for page in reader.pages)
+        title = reader.metadata.title if reader.metadata else None
+    except (OSError, DocumentError):
+        raise
+    except Exception as error:
+        # pypdf answers damage with many kinds of exception, also KeyError and RecursionError.
+        if type(error).__name__ == "DependencyError":  # AES without the package "cryptography"
+            raise _encrypted(path) from error
+        raise DocumentError(f"{path} is not a readable PDF; open and export it anew") from error
+    if not text.strip():
+        raise DocumentError(f"{path} is a PDF without text, probably a scan; run OCR on it first")
+    yield Content(text, title=title)
+
+
+def _encrypted(path: Path) -> DocumentError:
+    return DocumentError(f"{path} is an encrypted PDF; remove its password first")
+
+
+def _json_lines(path: Path) -> Iterator[Content]:
+    found = sum(1 for _ in _parsed_lines(path))
+    if not found:
+        raise DocumentError(f'{path} is empty; give it lines such as {{"text": "..."}}')
+    yield from _parsed_lines(path)
+
+
+def _parsed_lines(path: Path) -> Iterator[Content]:
+    with path.open("rb") as lines:
+        encoding = "utf-8-sig"
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}, line {number}"
+            try:
+                text = line.decode(encoding).strip()
+            except UnicodeDecodeError as error:
+                raise DocumentError(f"{where}: not UTF-8; save the file as UTF-8") from error
+            encoding = "utf-8"
+            if text:
+                yield _parsed_line(text, where)
+
+
+def _parsed_line(line: str, where: str) -> Content:
+    try:
+        record = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{where}: not valid JSON; write one object on each line") from error
+    if not isinstance(record, dict):
+        raise DocumentError(f'{where}: not an object; write {{"text": "..."}}')
+    text, title, document_id = (record.pop(key, None) for key in ("text", "title", "id"))
+    if not isinstance(text, str) or not text.strip():
+        state = "is missing" if text is None else f"is {_shown(text)}"
+        raise DocumentError(f'{where}: the field "text" {state}; it must be a non-empty string')
+    if title is not None and not isinstance(title, str):
+        raise DocumentError(f'{where}: the field "title" is {_shown(title)}; it must be a string')
+    if document_id is not None and (
+        isinstance(document_id, bool)
+        or not isinstance(document_id, str | int)
+        or not str(document_id).strip()
+    ):
+        raise DocumentError(
+            f'{where}: the field "id" is {_shown(document_id)}; '
+            "it must be a non-empty string or a whole number"
+        )
+    return Content(
+        text,
+        title=title,
+        document_id=None if document_id is None else str(document_id).strip(),
+        details={key: value for key, value in record.items() if isinstance(value, Scalar)},
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    longest = 40
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+READERS: dict[str, Callable[[Path], Iterator[Content]]] = {
+    ".txt": _plain,
+    ".md": _markdown,
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+    ".jsonl": _json_lines,
+}

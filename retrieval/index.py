@@ -1,0 +1,204 @@
+"""The passage index: documents in, passages out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
+from llama_index.core.schema import Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.vector_stores.types import VectorStoreQueryResult
+
+from foundation.errors import DocumentError, InputError
+from retrieval.documents import Skipped, read
+from retrieval.embedding import embed_queries, embed_texts
+from retrieval.passages import split
+from retrieval.store import LocalStore
+
+LOCAL_URL = "faiss"
+TOP_K = 5
+# What one transaction takes in: about 300 passages, 2 s of embedding on two cores, which is the
+# most that an interruption loses.
+BATCH_DOCUMENTS = 256
+BATCH_CHARACTERS = 200_000
+
+
+@dataclass
+class IngestReport:
+    """What an ingestion did.
+
+    Attributes:
+        documents: Documents stored, those that replaced an older content included.
+        passages: Passages that they were cut into.
+        duplicates: Documents not stored because their content is in the index already.
+        replaced: Documents whose id was in the index with other content, now removed.
+        skipped: Files of directories that could not be read.
+    """
+
+    documents: int = 0
+    passages: int = 0
+    duplicates: int = 0
+    replaced: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+Progress = Callable[[int], object]  # such as the update method of a tqdm bar
+
+
+class PassageIndex(BaseRetriever):
+    """Passages, their vectors, and the model that makes them; a LlamaIndex retriever."""
+
+    def __init__(self, store: LocalStore, embed_model: BaseEmbedding, top_k: int = TOP_K) -> None:
+        """Join a store and the model that its vectors come from.
+
+        Raises:
+            InputError: ``top_k`` is below 1.
+        """
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}; give a number of passages from 1 up")
+        super().__init__()
+        self._store = store
+        self._embed_model = embed_model
+        self._top_k = top_k
+
+    def ingest(
+        self, paths: Iterable[Path | str], progress: Progress = lambda _: None
+    ) -> IngestReport:
+        """Read, cut, embed and store files and directories, a batch of documents at a time.
+
+        Each batch is one transaction: interrupted at any moment, the index holds the batches
+        finished by then, and the same call again passes over them as duplicates.
+
+        Args:
+            paths: Files or directories.
+            progress: Called with the number of passages just embedded, several times a second.
+
+        Raises:
+            DocumentError: as ``retrieval.documents.read``. Documents read before it are kept.
+        """
+        report = IngestReport()
+        batch: list[Document] = []
+        characters = 0
+        try:
+            for document in read(paths, report.skipped.append):
+                batch.append(document)
+                characters += len(document.text)
+                if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+                    self._ingest_batch(batch, report, progress)
+                    batch, characters = [], 0
+        except DocumentError:
+            self._ingest_batch(batch, report, progress)
+            raise
+        self._ingest_batch(batch, report, progress)
+        if report.documents:
+            self._store.save_snapshot()
+        return report
+
+    def delete(self, document_id: str) -> int:
+        """Remove a document and return how many passages it had; 0 if there is none of this id."""
+        return self._store.remove_document(document_id)
+
+    def count(self) -> int:
+        """Return the number of passages."""
+        return self._store.count()
+
+    def retrieve_batch(
+        self, queries: Sequence[str], top_k: int | None = None
+    ) -> list[list[NodeWithScore]]:
+        """Find the passages for several queries, embedded and searched in one batch.
+
+        Returns:
+            For each query its passages, best first; the score is the cosine, in [-1, 1]. Empty
+            lists if the index is empty.
+        """
+        if not queries or self._store.is_empty():  # an empty index needs no embedding model
+            return [[] for _ in queries]
+        embeddings = embed_queries(self._embed_model, queries)
+        results = self._store.query_batch(embeddings, top_k or self._top_k)
+        return [_scored(result) for result in results]
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        if self._store.is_empty():
+            return []
+        embedding = query_bundle.embedding
+        if embedding is None:
+            texts = query_bundle.embedding_strs or [query_bundle.query_str]
+            embedding = mean_agg(embed_queries(self._embed_model, texts))
+        return _scored(self._store.query_batch([embedding], self._top_k)[0])
+
+    def _ingest_batch(
+        self, batch: Sequence[Document], report: IngestReport, progress: Progress
+    ) -> None:
+        if not batch:
+            return
+        fresh, replaced = self._sort_out(batch)
+        nodes: list[TextNode] = [node for document in fresh for node in split(document)]
+        texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
+        vectors = embed_texts(self._embed_model, texts, progress)
+        for node, vector in zip(nodes, vectors, strict=True):
+            node.embedding = vector
+        self._store.add(nodes, replaced=replaced)
+        report.documents += len(fresh)
+        report.passages += len(nodes)
+        report.duplicates += len(batch) - len(fresh)
+        report.replaced += len(replaced)
+
+    def _sort_out(self, batch: Sequence[Document]) -> tuple[list[Document], set[str]]:
+        """Return the documents to store, and the ids of stored documents that must go first."""
+        stored = self._store.documents(
+            {document.id_ for document in batch},
+            {document.metadata["content_hash"] for document in batch},
+        )
+        current = dict(stored)  # as the index will be: id to content hash
+        holders = {content: document_id for document_id, content in current.items()}
+        fresh: dict[str, Document] = {}
+        replaced: set[str] = set()
+        for document in batch:
+            content = document.metadata["content_hash"]
+            known = current.get(document.id_)
+            if known == content:
+                continue
+            if known is not None:  # the same id with other content: the newer one counts
+                holders.pop(known, None)
+                del current[document.id_]
+                fresh.pop(document.id_, None)
+                if document.id_ in stored:
+                    replaced.add(document.id_)
+            if content in holders:
+                continue
+            current[document.id_] = content
+            holders[content] = document.id_
+            fresh[document.id_] = document
+        return list(fresh.values()), replaced
+
+
+def open_index(
+    home: Path,
+    url: str | None,
+    embed_model: BaseEmbedding,
+    *,
+    top_k: int = TOP_K,
+    index_factory: str = "Flat",
+) -> PassageIndex:
+    """Open the passage index, creating it if there is none.
+
+    Args:
+        home: The directory of all state; the local index lies in its folder ``index``.
+        url: None or "faiss" for the local index.
+        embed_model: The model whose ``model_name`` the index records.
+        top_k: Passages for each query.
+        index_factory: FAISS's description of the local index; "Flat" searches exactly.
+
+    Raises:
+        InputError: the URL is not supported.
+        IndexStateError: the index is damaged, or was built with another embedding model.
+    """
+    if url is None or url == LOCAL_URL:
+        store = LocalStore(home / "index", embed_model.model_name, index_factory)
+        return PassageIndex(store, embed_model, top_k)
+    raise InputError(f"--index {url} is not supported; give {LOCAL_URL!r}, or leave it out")
+
+
+def _scored(result: VectorStoreQueryResult) -> list[NodeWithScore]:
+    pairs = zip(result.nodes or (), result.similarities or (), strict=True)
+    return [NodeWithScore(node=node, score=cosine) for node, cosine in pairs]
