@@ -1,0 +1,291 @@
+"""Two-branch decoding: both prompts of every question in one batch, one token rule between them."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
+
+from control import trace as tracing
+from control.prompts import Prompt, is_chat
+from control.rules import DEFAULT_RULE, RULES, Rule, Step, mix
+from control.trace import TokenTrace, Trace
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+
+    from control.model import LanguageModel
+
+Alpha = float | Literal["auto"]
+OnToken = Callable[[int, TokenTrace], None]
+"""Called with the index of the answer and its new token."""
+
+OnStep = Callable[[Tensor, Tensor, Step], None]
+"""Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to decode.
+
+    Attributes:
+        rule: A name in `control.rules.RULES`.
+        alpha: 0 = passages only, 0.5 = plain RAG, 1 = memory only, or ``"auto"``.
+        temperature: 0 is greedy; above it, sampling at that temperature.
+        top_p: Share of probability that sampling keeps.
+        seed: Of the sampling.
+        max_new_tokens: Longest answer, in tokens.
+    """
+
+    rule: str = DEFAULT_RULE
+    alpha: Alpha = 0.5
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be decoded with."""
+        if self.rule not in RULES:
+            raise InputError(f"rule is {self.rule!r}; choose one of {', '.join(RULES)}")
+        if self.alpha != "auto" and not _between(self.alpha, 0, 1):
+            raise InputError(
+                f"alpha is {self.alpha!r}; give a number from 0 (passages) to 1 (memory), or auto"
+            )
+        if not _between(self.temperature, 0, math.inf):
+            raise InputError(f"temperature is {self.temperature!r}; give 0 (greedy) or more")
+        if not _between(self.top_p, 0, 1) or self.top_p == 0:
+            raise InputError(f"top-p is {self.top_p!r}; give a number above 0 and at most 1")
+        if self.max_new_tokens < 1:
+            raise InputError(f"max-new-tokens is {self.max_new_tokens}; give 1 or more")
+
+
+def generate(
+    language_model: "LanguageModel",
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    alphas: Sequence[Alpha] | None = None,
+    on_token: OnToken | None = None,
+) -> list[Trace]:
+    """Answer every prompt, once for each of ``alphas``, all in one batch.
+
+    Args:
+        language_model: Model and tokenizer.
+        prompts: One per question.
+        decoding: Rule, alpha and sampling.
+        alphas: Several settings of the dial to answer at; each prompt is read only once.
+            Defaults to ``decoding.alpha`` alone.
+        on_token: Told every token as it is chosen, for streaming.
+
+    Returns:
+        The traces: all alphas of the first prompt, then all of the second, and so on.
+    """
+    settings = [decoding.alpha] if alphas is None else list(alphas)
+    if len({alpha == "auto" for alpha in settings}) > 1:
+        raise InputError("adaptive and fixed alphas cannot share a batch; decode them apart")
+    tokenizer, model = language_model.tokenizer, language_model.model
+    texts = [prompt.context for prompt in prompts]
+    if any(prompt.memory != prompt.context for prompt in prompts):
+        texts += [prompt.memory for prompt in prompts]
+    encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    traces = [Trace(tokenizer, prompt.passages > 0) for prompt in prompts for _ in settings]
+    sampling = (
+        {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
+        if decoding.temperature > 0
+        else {"do_sample": False, "temperature": None, "top_p": None}
+    )
+    stop = StoppingCriteriaList()
+    if not is_chat(tokenizer):  # a base model would go on with the next question
+        stop.append(StopStringCriteria(tokenizer, ["\n\n", "\nQuestion:"]))
+    stop_ids = _stop_ids(model.generation_config.eos_token_id)
+
+    def record(answers: Tensor, tokens: Tensor, step: Step) -> None:
+        rows = tracing.rows(step, tokens)
+        for index, token, row in zip(answers.tolist(), tokens.tolist(), rows, strict=True):
+            if token not in stop_ids:
+                entry = traces[index].add(token, row)
+                if on_token is not None:
+                    on_token(index, entry)
+
+    model.generate(
+        **encoded.to(model.device),
+        custom_generate=two_branch_decoding,
+        rule=RULES[decoding.rule],
+        alpha=_alpha_column(settings, len(prompts), model.device),
+        branches=len(texts) // len(prompts),
+        copies=len(settings),
+        generator=torch.Generator(model.device).manual_seed(decoding.seed),
+        on_step=record,
+        stopping_criteria=stop,
+        max_new_tokens=decoding.max_new_tokens,
+        **sampling,
+    )
+    return traces
+
+
+def two_branch_decoding(
+    model: "PreTrainedModel",
+    input_ids: Tensor,
+    logits_processor: "LogitsProcessorList",
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: "GenerationConfig",
+    rule: Rule,
+    alpha: Tensor | None = None,
+    branches: int = 2,
+    copies: int = 1,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+    **model_kwargs: Any,
+) -> Tensor:
+    """The decoding loop, for ``model.generate(..., custom_generate=two_branch_decoding)``.
+
+    One left-padded batch and one KV cache hold both branches of every sequence; each token costs
+    one forward pass. Both branches continue with the same token.
+
+    Args:
+        model: A causal language model.
+        input_ids: Left-padded prompts, shape (branches * n, length): the n with passages, then
+            the n without.
+        logits_processor: From ``generate``: temperature, top-p and whatever else was asked for;
+            they see the mixed scores and the ids of the context branch.
+        stopping_criteria: From ``generate``.
+        generation_config: From ``generate``; ``do_sample`` and ``pad_token_id`` are used.
+        rule: The token rule.
+        alpha: Shape (n * copies, 1), or ``None`` for adaptive.
+        branches: 2, or 1 if the prompts have no passages: the one branch then stands for both.
+        copies: How often each prompt is answered; its prefill is shared.
+        generator: Source of the sampling.
+        on_step: Told every token, but nothing about answers that have finished.
+        model_kwargs: From ``generate``; the attention mask is used.
+
+    Returns:
+        Prompt and answer of the context branch, shape (n * copies, length + answer).
+    """
+    mask = model_kwargs.get("attention_mask")
+    mask = torch.ones_like(input_ids) if mask is None else mask.long()
+    logits, cache = _prefill(model, input_ids, mask, branches)
+    if copies > 1:
+        cache.batch_repeat_interleave(copies)
+        logits, mask = (each.repeat_interleave(copies, dim=0) for each in (logits, mask))
+    ids = input_ids.chunk(branches)[0].repeat_interleave(copies, dim=0)
+    position = mask.sum(dim=1, keepdim=True)
+    answers = torch.arange(ids.shape[0], device=ids.device)
+    finished: list[tuple[Tensor, Tensor]] = []
+    while True:
+        by_branch = logits.chunk(branches)
+        step = mix(rule, by_branch[0], by_branch[-1], alpha)
+        scores = logits_processor(ids, step.scores)
+        if generation_config.do_sample:
+            tokens = torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)[:, 0]
+        else:
+            tokens = scores.argmax(dim=-1)
+        if on_step is not None:
+            on_step(answers, tokens, step)
+        ids = torch.cat([ids, tokens[:, None]], dim=1)
+        stopped = stopping_criteria(ids, scores)
+        if stopped.any():
+            # Finished answers leave the batch: the others need not wait for the longest.
+            finished.append((answers[stopped], ids[stopped]))
+            live = (~stopped).nonzero()[:, 0]
+            if not len(live):
+                return _gathered(finished, _pad_id(generation_config))
+            rows = torch.cat([live + branch * len(ids) for branch in range(branches)])
+            cache.batch_select_indices(rows)
+            mask, position = mask[rows], position[rows]
+            ids, tokens, answers = ids[live], tokens[live], answers[live]
+            alpha = alpha if alpha is None else alpha[live]
+        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+        logits = model(
+            input_ids=tokens.repeat(branches)[:, None],
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        position = position + 1
+
+
+def _gathered(finished: list[tuple[Tensor, Tensor]], pad: int) -> Tensor:
+    """Sequences that finished at different lengths as one right-padded batch, in order."""
+    longest = finished[-1][1].shape[1]
+    padded = [
+        torch.nn.functional.pad(ids, (0, longest - ids.shape[1]), value=pad) for _, ids in finished
+    ]
+    order = torch.cat([answers for answers, _ in finished])
+    return torch.cat(padded)[order.argsort()]
+
+
+def _prefill(
+    model: "PreTrainedModel", input_ids: Tensor, mask: Tensor, branches: int
+) -> tuple[Tensor, DynamicCache]:
+    """Read the prompts; the logits of the next token, (batch, vocabulary), and the joint cache.
+
+    Each branch is read at its own length and its keys and values padded to the longest after: the
+    prompts without passages are several times shorter, and reading their padding would nearly
+    double the time to the first token. Sliding-window caches cannot be padded after; such models
+    read both branches at once.
+    """
+    length = input_ids.shape[1]
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    sliding = any(kind != "full_attention" for kind in kinds)
+    groups = 1 if sliding else branches
+    parts = []
+    for ids, own in zip(input_ids.chunk(groups), mask.chunk(groups), strict=True):
+        width = int(own.sum(dim=1).max())
+        trimmed = own[:, -width:]
+        output = model(
+            input_ids=ids[:, -width:],
+            attention_mask=trimmed,
+            position_ids=(trimmed.cumsum(dim=1) - 1).clamp_min(0),
+            past_key_values=DynamicCache(config=model.config),
+            use_cache=True,
+            **_last_logits_only(model),
+        )
+        parts.append((output.logits[:, -1], output.past_key_values))
+    logits = torch.cat([part_logits for part_logits, _ in parts])
+    joint = parts[0][1]
+    if groups == 1:
+        return logits, joint
+    for layer, *others in zip(*(cache.layers for _, cache in parts), strict=True):
+        layer.keys = _joined([layer.keys, *(other.keys for other in others)], length)
+        layer.values = _joined([layer.values, *(other.values for other in others)], length)
+    return logits, joint
+
+
+def _joined(states: list[Tensor], length: int) -> Tensor:
+    """Keys or values (rows, heads, own length, size) left-padded to ``length``, one batch."""
+    padded = [
+        torch.nn.functional.pad(state, (0, 0, length - state.shape[-2], 0)) for state in states
+    ]
+    return torch.cat(padded)
+
+
+def _last_logits_only(model: "PreTrainedModel") -> dict[str, int]:
+    accepted = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return {"logits_to_keep": 1} if accepted else {}
+
+
+def _alpha_column(settings: list[Alpha], prompts: int, device: torch.device) -> Tensor | None:
+    if settings[0] == "auto":
+        return None
+    return torch.tensor(settings * prompts, device=device, dtype=torch.float32)[:, None]
+
+
+def _stop_ids(eos: int | list[int] | None) -> set[int]:
+    return set(eos) if isinstance(eos, list) else {eos} if eos is not None else set()
+
+
+def _pad_id(generation_config: "GenerationConfig") -> int:
+    """What finished sequences go on with; nobody reads it."""
+    if generation_config.pad_token_id is not None:
+        return generation_config.pad_token_id
+    return min(_stop_ids(generation_config.eos_token_id), default=0)
+
+
+def _between(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and low <= value <= high

