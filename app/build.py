@@ -1,0 +1,52 @@
+"""Settings in, objects out: the one place where the storeys are joined."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.settings import Settings
+from control.assistant import Assistant
+from control.model import LanguageModel, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_index.core.schema import NodeWithScore
+
+    from retrieval.documents import Skipped
+    from retrieval.index import PassageIndex
+
+
+def language_model(settings: Settings) -> LanguageModel:
+    """The language model, with its adapter if one is set."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # loading takes a second
+    return load(settings.model, settings.cache, settings.adapter)
+
+
+def passage_index(settings: Settings) -> "PassageIndex":
+    """The passage index of this home."""
+    from retrieval.embedding import open_embedding
+    from retrieval.index import open_index
+
+    return open_index(settings.home, settings.index, open_embedding(), top_k=settings.top_k)
+
+
+def assistant(settings: Settings) -> Assistant:
+    """The whole pipeline."""
+    index = passage_index(settings)  # first: what is wrong with it shows at once
+    return Assistant(language_model(settings), index)
+
+
+def given_passages(
+    paths: list[Path], on_skipped: "Callable[[Skipped], None]"
+) -> "list[NodeWithScore]":
+    """The passages of documents that the user hands over with the question, in reading order."""
+    from llama_index.core.schema import NodeWithScore
+
+    from retrieval.documents import read
+    from retrieval.passages import split
+
+    return [
+        NodeWithScore(node=node) for document in read(paths, on_skipped) for node in split(document)
+    ]

@@ -1,0 +1,278 @@
+"""The command line: `fulcrum [GLOBAL OPTIONS] COMMAND`."""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from app import settings as settings_module
+from foundation.errors import FulcrumError, InputError
+
+if TYPE_CHECKING:
+    from retrieval.documents import Skipped
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+PATHS = click.Path(path_type=Path)
+
+
+def example(*lines: str) -> str:
+    """An epilog that keeps its line breaks."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=example(
+        "fulcrum ingest data/passages.jsonl", 'fulcrum ask "What is the capital of Peru?"'
+    ),
+)
+@click.option("--home", type=PATHS, help="Directory that holds all state.")
+@click.option("--model", help="Hugging Face id, model directory or .gguf file.")
+@click.option("--adapter", type=PATHS, help="PEFT adapter directory to put on the model.")
+@click.option("--index", help="URL of the passage index; by default it lies in the home directory.")
+@click.option("--verbose", is_flag=True, help="Log what the libraries do.")
+@click.version_option(package_name="fulcrum")
+@click.pass_context
+def cli(context: click.Context, verbose: bool, **given: Any) -> None:
+    """Answers from documents and from a model's memory, with a dial between the two."""
+    _quieten(verbose)
+    context.obj = given
+
+
+@cli.command(
+    epilog=example(
+        'fulcrum ask "What is the capital of Peru?" --alpha 0.2',
+        'fulcrum ask "Who wrote Emma?" --context notes.md --json',
+    )
+)
+@click.argument("question")
+@click.option(
+    "--alpha",
+    default="0.5",
+    show_default=True,
+    metavar="NUMBER|auto",
+    help="0 = passages only, 0.5 = plain RAG, 1 = memory only, auto = by confidence.",
+)
+@click.option("--rule", default=None, help="Token rule; a wrong name lists them.")
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    type=PATHS,
+    help="Read this file instead of the index; repeatable.",
+)
+@click.option("--closed-book", is_flag=True, help="Ask the model's memory alone.")
+@click.option("--top-k", type=int, help="Passages to read.  [default: 3]")
+@click.option(
+    "--temperature",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="0 is greedy; above it, sample.",
+)
+@click.option(
+    "--top-p",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Share of probability that sampling keeps.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
+@click.option(
+    "--max-new-tokens", type=int, default=128, show_default=True, help="Longest answer, in tokens."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def ask(
+    given: dict[str, Any],
+    question: str,
+    alpha: str,
+    rule: str | None,
+    contexts: tuple[Path, ...],
+    closed_book: bool,
+    top_k: int | None,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Answer QUESTION and show where each token came from."""
+    if closed_book and contexts:
+        raise InputError("--closed-book and --context contradict each other; give one of them")
+    settings = settings_module.load(**given, top_k=top_k)
+
+    from app import build, terminal
+    from control.assistant import checked
+    from control.decoding import Decoding
+    from control.rules import DEFAULT_RULE
+
+    how = Decoding(rule=rule or DEFAULT_RULE, alpha=_alpha(alpha), **sampling)
+    question = checked(question)
+    passages = build.given_passages(list(contexts), _skipped) if contexts else None
+    if closed_book:
+        passages = []
+    show = None if as_json else lambda _, token: terminal.token(out, token)
+    answer = build.assistant(settings).ask(question, how, passages, on_token=show)
+    if as_json:
+        click.echo(json.dumps(asdict(answer), ensure_ascii=False))
+    else:
+        terminal.summary(out, answer)
+
+
+@cli.command(
+    epilog=example("fulcrum ingest data/passages.jsonl", "fulcrum ingest notes/ paper.pdf")
+)
+@click.argument("paths", nargs=-1, required=True, type=PATHS)
+@click.pass_obj
+def ingest(given: dict[str, Any], paths: tuple[Path, ...]) -> None:
+    """Add documents (.txt .md .html .pdf .jsonl) or directories of them to the index."""
+    settings = settings_module.load(**given)
+
+    from tqdm import tqdm
+
+    from app import build
+
+    index = build.passage_index(settings)
+    with tqdm(desc="ingesting", unit=" passages", delay=2, file=sys.stderr) as bar:
+        report = index.ingest(paths, progress=bar.update)
+    for skipped in report.skipped:
+        _skipped(skipped)
+    out.print(
+        f"{report.documents:,} documents in {report.passages:,} passages added, "
+        f"{report.replaced:,} replaced, {report.duplicates:,} already there, "
+        f"{len(report.skipped):,} skipped; the index holds {index.count():,} passages"
+    )
+
+
+@cli.group(name="eval")
+def evaluate() -> None:
+    """Measure; each evaluation writes report.json and report.html."""
+
+
+@evaluate.command(epilog=example("fulcrum eval dial --limit 50 --out results/dial"))
+@click.option("--data", type=PATHS, help="Conflicts as JSON Lines.  [default: the built-in ones]")
+@click.option("--split", help='Only items of this split, such as "calibration".')
+@click.option("--limit", type=int, help="Only so many items, drawn evenly.")
+@click.option(
+    "--rule", "rules", multiple=True, help="Token rule; repeatable.  [default: the rule in use]"
+)
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Questions at a time.")
+@click.option(
+    "--out",
+    "target",
+    type=PATHS,
+    required=True,
+    help="Directory for the report; run again to resume.",
+)
+@click.pass_obj
+def dial(
+    given: dict[str, Any],
+    data: Path | None,
+    split: str | None,
+    limit: int | None,
+    rules: tuple[str, ...],
+    batch_size: int,
+    target: Path,
+) -> None:
+    """How far the dial moves answers between passages and memory."""
+    settings = settings_module.load(**given)
+
+    from app import build
+    from evaluation import datasets, report
+    from evaluation import dial as dial_evaluation
+
+    data = data or datasets.BUILT_IN_CONFLICTS
+    items = datasets.spread(datasets.conflicts(data, split), limit)
+    result = dial_evaluation.run(build.language_model(settings), items, target, rules, batch_size)
+    result |= {"data": data.name, "split": split}
+    report.write(result, target)
+    out.print(report.table(result))
+    out.print(f"report: {target / 'report.html'}")
+
+
+@cli.group()
+def bench() -> None:
+    """Time the parts that have to be fast."""
+
+
+@bench.command(epilog=example("fulcrum bench decoding --out results/decoding"))
+@click.option("--tokens", type=int, default=64, show_default=True, help="Tokens to decode.")
+@click.option("--rounds", type=int, default=7, show_default=True, help="Repetitions, interleaved.")
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def decoding(given: dict[str, Any], tokens: int, rounds: int, target: Path | None) -> None:
+    """Two branches in one batch against plain generation and against two separate forwards."""
+    settings = settings_module.load(**given)
+
+    from app import build
+    from evaluation import bench as benchmarks
+
+    result = benchmarks.decoding(build.language_model(settings), tokens, rounds)
+    out.print(benchmarks.table(result))
+    if target is not None:
+        benchmarks.write(result, target)
+
+
+def _skipped(skipped: "Skipped") -> None:
+    err.print(f"skipped {skipped.path}: {skipped.reason}", style="yellow", markup=False)
+
+
+def _alpha(text: str) -> Any:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(
+            f"--alpha {text}: not a number; give one from 0 (passages) to 1 (memory), or auto"
+        ) from None
+
+
+def _quieten(verbose: bool) -> None:
+    """Keep the libraries' chatter off the terminal unless it is asked for."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+    if not verbose:
+        for name in ("transformers", "sentence_transformers", "httpx", "huggingface_hub", "pypdf"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    try:
+        cli.main(arguments, prog_name="fulcrum", standalone_mode=False)
+    except FulcrumError as error:
+        return _mistake(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_MISTAKE
+    except click.ClickException as error:
+        return _mistake(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("fulcrum: interrupted; what was finished is kept", err=True)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _mistake(message: str) -> int:
+    click.echo(f"fulcrum: {' '.join(message.split())}", err=True)
+    return EXIT_MISTAKE
+
+
+def entry() -> None:
+    """The `fulcrum` command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

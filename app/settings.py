@@ -1,0 +1,46 @@
+"""All settings, validated once."""
+
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from foundation.errors import InputError
+
+
+class Settings(BaseSettings):
+    """What the global options and the environment (``FULCRUM_HOME``, ...) say."""
+
+    model_config = SettingsConfigDict(env_prefix="FULCRUM_", frozen=True, protected_namespaces=())
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("fulcrum")),
+        description="directory that holds all state",
+    )
+    cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("fulcrum")),
+        description="directory for converted models; may be deleted at any time",
+    )
+    model: str | None = Field(
+        None,
+        description="Hugging Face id, model directory or .gguf file; default: the packaged one",
+    )
+    adapter: Path | None = Field(None, description="PEFT adapter directory for the model")
+    index: str | None = Field(None, description="URL of the passage index; default: in the home")
+    top_k: int = Field(3, ge=1, le=100, description="passages read for a question")
+
+
+def load(**given: Any) -> Settings:
+    """Settings from the environment, overridden by those of ``given`` that are not ``None``.
+
+    Raises:
+        InputError: A value is out of its range or of the wrong kind.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"setting {name} is {first['input']!r}: {first['msg']}") from error

@@ -1,0 +1,58 @@
+"""How answers look on a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from control.assistant import Answer
+from control.trace import TokenTrace
+
+# Colour is never the only signal: memory is underlined, passages are bold.
+STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
+EXCERPT = 160  # characters of a passage
+
+
+def token(console: Console, trace: TokenTrace) -> None:
+    """Print one token as it is decoded."""
+    console.print(Text(trace.text, style=STYLES[trace.source]), end="", soft_wrap=True)
+
+
+def summary(console: Console, answer: Answer) -> None:
+    """Print all that follows the answer: legend, disagreement, sources, notices, time."""
+    console.print()
+    if answer.sources:
+        console.print(_legend())
+        console.print(
+            "Memory and passages [bold]disagree[/bold] here."
+            if answer.conflict
+            else "Memory and passages agree here.",
+        )
+        console.print(_sources(answer))
+    for notice in answer.notices:
+        console.print(Text(f"Note: {notice}.", style="yellow"))
+    console.print(Text(f"{answer.seconds['total']:.1f} s", style="dim"))
+
+
+def _legend() -> Text:
+    return Text.assemble(
+        "\n",
+        ("from the passages", STYLES["context"]),
+        " · ",
+        ("from the model's memory", STYLES["memory"]),
+        " · from both",
+    )
+
+
+def _sources(answer: Answer) -> Table:
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    table.add_column(overflow="fold")
+    for number, source in enumerate(answer.sources, start=1):
+        score = "given" if source.score is None else f"{source.score:.2f}"
+        excerpt = source.text if len(source.text) <= EXCERPT else f"{source.text[:EXCERPT]}…"
+        line = Text.assemble((source.title, "bold"), "  ", (" ".join(excerpt.split()), "dim"))
+        if not source.kept:
+            line.append(f"  ({source.reason})", style="yellow")
+        table.add_row(f"[{number}]", score, line)
+    return table

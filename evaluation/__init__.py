@@ -1,0 +1,1 @@
+"""What a researcher runs: evaluations and benchmarks, each leaving a small report."""

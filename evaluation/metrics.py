@@ -1,0 +1,78 @@
+"""Does an answer hold a string, and what follows from it for many answers."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+Flags = NDArray[np.bool_]
+
+
+def normalise(text: str) -> str:
+    """Case, diacritics and punctuation removed, words separated by one space."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    bare = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return " ".join(re.findall(r"\w+", bare))
+
+
+def holds(answer: str, wanted: Sequence[str]) -> bool:
+    """Whether ``answer`` holds one of ``wanted`` as whole words, after normalising both."""
+    padded = f" {normalise(answer)} "
+    return any(f" {words} " in padded for phrase in wanted if (words := normalise(phrase)))
+
+
+def percent(flags: Flags) -> float:
+    """Share of true values, in percent; 0 for none at all."""
+    return 100 * float(flags.mean()) if len(flags) else 0.0
+
+
+def memory_ratio(con: Flags, par: Flags) -> float:
+    """MR = ParR / (ParR + ConR), in percent (CK-PLUG, section 4.1); 0 if neither was held."""
+    both = int(con.sum()) + int(par.sum())
+    return 100 * int(par.sum()) / both if both else 0.0
+
+
+def interval(statistic: Callable[..., float], *samples: Flags) -> list[float]:
+    """95 % percentile bootstrap interval of ``statistic`` over paired samples, ``[low, high]``."""
+    if len(samples[0]) < 2:  # noqa: PLR2004 - nothing to resample
+        return [statistic(*samples)] * 2
+    result = stats.bootstrap(
+        samples,
+        statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=0,
+    )
+    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def reliance(con: Flags, par: Flags) -> dict[str, object]:
+    """ConR, ParR, MR and hit in percent, with their intervals under ``ci``.
+
+    Args:
+        con: Whether each answer holds the passage's answer.
+        par: Whether it holds the memory's answer.
+    """
+    values: dict[str, tuple[Callable[..., float], tuple[Flags, ...]]] = {
+        "ConR": (percent, (con,)),
+        "ParR": (percent, (par,)),
+        "MR": (memory_ratio, (con, par)),
+        "hit": (percent, (con | par,)),
+    }
+    row: dict[str, object] = {name: of(*flags) for name, (of, flags) in values.items()}
+    row["ci"] = {name: interval(of, *flags) for name, (of, flags) in values.items()}
+    return row
+
+
+def harmonic_mean(first: float, second: float) -> float:
+    """Harmonic mean; 0 if either is."""
+    return 2 * first * second / (first + second) if first > 0 and second > 0 else 0.0

@@ -1,0 +1,85 @@
+"""A report as one JSON file and one HTML page that needs nothing else."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.table import Table
+
+from foundation.files import replacing
+
+METRICS = ("ConR", "ParR", "MR", "hit")
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
+)
+
+
+def write(report: dict[str, Any], target: Path) -> None:
+    """Write ``report.json`` and ``report.html`` into ``target``."""
+    sections = [
+        ("Known facts, counterfactual passage", {"metrics": METRICS, "rows": report["known"]}),
+        ("All facts, counterfactual passage", {"metrics": METRICS, "rows": report["all"]}),
+        ("Unknown facts, true passage", {"metrics": ("right",), "rows": report["unknown"]}),
+    ]
+    page = TEMPLATES.get_template("report.html.jinja").render(
+        report=report, plot=_plot(report), sections=sections
+    )
+    for name, text in (
+        ("report.json", json.dumps(report, indent=1, ensure_ascii=False)),
+        ("report.html", page),
+    ):
+        with replacing(target / name) as new:
+            new.write_text(text, encoding="utf-8")
+
+
+def table(report: dict[str, Any]) -> Table:
+    """The rows on known facts, for a terminal."""
+    right = {(row["rule"], row["alpha"]): row["right"] for row in report["unknown"]}
+    view = Table(title=f"{report['model']}: {report['n_known']} known of {report['n']} facts")
+    for column in ("rule", "alpha", *METRICS, "unknown right"):
+        view.add_column(column, justify="left" if column == "rule" else "right")
+    for row in report["known"]:
+        unknown = right.get((row["rule"], row["alpha"]))
+        view.add_row(
+            row["rule"],
+            str(row["alpha"]),
+            *(f"{row[metric]:.1f}" for metric in METRICS),
+            "" if unknown is None else f"{unknown:.1f}",
+        )
+    view.caption = "  ".join(f"Q({rule}) {value:.1f}" for rule, value in report["Q"].items())
+    return view
+
+
+def _plot(report: dict[str, Any]) -> str:
+    """MR and hit on known facts, and right answers on unknown ones, along alpha, as SVG."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
+    panels = (
+        ("MR, known facts", report["known"], "MR"),
+        ("hit, known facts", report["known"], "hit"),
+        ("right, unknown facts with true passage", report["unknown"], "right"),
+    )
+    for axis, (title, rows, metric) in zip(axes, panels, strict=True):
+        for rule in report["Q"]:
+            dialled = [row for row in rows if row["rule"] == rule]
+            alphas = [row["alpha"] for row in dialled]
+            axis.plot(alphas, [row[metric] for row in dialled], marker="o", label=rule)
+            low, high = zip(*(row["ci"][metric] for row in dialled), strict=True)
+            axis.fill_between(alphas, low, high, alpha=0.15)
+        plain = next(row[metric] for row in rows if row["alpha"] == "plain")
+        axis.axhline(plain, color="0.5", linestyle="--", label="plain RAG")
+        axis.set(title=title, xlabel="alpha", xlim=(-0.02, 1.02), ylim=(-2, 102))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("percent")
+    axes[0].legend()
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg")
+    pyplot.close(figure)
+    text = drawing.getvalue()
+    return text[text.index("<svg") :]
