@@ -14,7 +14,9 @@ EXCERPT = 160  # characters of a passage
 
 def token(console: Console, trace: TokenTrace) -> None:
     """Print one token as it is decoded."""
-    console.print(Text(trace.text, style=STYLES[trace.source]), end="", soft_wrap=True)
+    word = trace.text.lstrip()
+    space = trace.text.removesuffix(word)
+    console.print(Text.assemble(space, (word, STYLES[trace.source])), end="", soft_wrap=True)
 
 
 def summary(console: Console, answer: Answer) -> None:

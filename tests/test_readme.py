@@ -1,0 +1,51 @@
+"""The README's commands and its Python example run as they stand."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def run(command, **options):
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_commands_and_the_example_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FULCRUM_HOME", str(tmp_path / "home"))
+    commands = [
+        line
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("fulcrum ") and " eval " not in line and " bench " not in line
+    ]
+    shown = [
+        run([sys.executable, "-m", "app.cli", *shlex.split(line, comments=True)[1:]])
+        for line in commands
+    ]
+    assert len(shown) >= 4
+    assert "passages added" in shown[0]
+    assert "Lima" in shown[1]
+
+    [example] = blocks("python")
+    example = example.replace('"my-home"', repr(str(tmp_path / "home")))
+    printed = run([sys.executable, "-c", example])
+    assert "Lima" in printed
+    assert "nats" in printed
+
+
+def test_the_make_targets_named_in_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make (\w+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
