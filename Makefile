@@ -17,8 +17,8 @@ demo: install
 	$(BIN)/fulcrum ingest data/passages.jsonl
 	$(BIN)/fulcrum ask "What is the capital of Peru?"
 	@echo; echo "Now a document that is wrong, and the dial from plain RAG (0.5) to memory (1):"
-	cat data/demo.txt
-	for alpha in 0.5 0.75 1; do \
+	@cat data/demo.txt
+	@for alpha in 0.5 0.75 1; do \
 	  echo; echo "alpha $$alpha"; \
 	  $(BIN)/fulcrum ask "What is the capital of Norway?" --context data/demo.txt --alpha $$alpha || exit; \
 	done

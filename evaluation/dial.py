@@ -17,12 +17,13 @@ from control.decoding import Decoding
 from control.model import LanguageModel
 from control.rules import DEFAULT_RULE
 from evaluation import metrics
-from evaluation.datasets import Conflict
+from evaluation.datasets import Conflict, spread
 from foundation.errors import DataError
 
 ALPHAS: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 MEMORY_END = 1.0
 MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
+EXAMPLES = 10
 PLAIN, CLOSED_BOOK = "plain", "closed-book"
 
 Key = tuple[str, str, str, str]
@@ -93,6 +94,7 @@ def run(
         "all": [_reliance_row(answers, items, len(known), *column) for column in columns],
         "unknown": (unknown_rows := _unknown_rows(answers, unknown, rules)),
         "Q": _quality(answers, known, unknown_rows, rules),
+        "examples": [_example(answers, item, rules[0]) for item in spread(known, EXAMPLES)],
     }
 
 
@@ -176,6 +178,24 @@ class _Asking:
                 for alpha in setting.alphas
             }
         )
+
+
+def _example(answers: _Answers, item: Conflict, rule: str) -> dict[str, Any]:
+    """One conflict and what was answered at each setting, for a reader to judge."""
+    settings: list[tuple[str, str, float | str]] = [
+        ("none", PLAIN, CLOSED_BOOK),
+        ("context", PLAIN, PLAIN),
+        *(("context", rule, alpha) for alpha in (0.0, 0.5, 1.0)),
+    ]
+    return {
+        "question": item.question,
+        "passage_says": item.context_answers[0],
+        "memory_says": item.memory_answers[0],
+        "answers": {
+            str(alpha): answers[item.id, passage, said_by, str(alpha)]
+            for passage, said_by, alpha in settings
+        },
+    }
 
 
 def _passages(item: Conflict, kind: str) -> list[str]:
