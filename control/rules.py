@@ -7,34 +7,18 @@ To add one, write the function and name it in ``RULES``; `mix` gives it finite t
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-FLOOR = -1e4  # nats; stands for log 0 and stays finite when it is multiplied or subtracted
+from control.contrastive import adacad, cad, cocoa, coiecd
+from control.mixture import FLOOR, Mixture, Rule, entropy, log_probabilities
 
 HEAD_TOP_K = 10  # released CK-PLUG code: each branch's ten most probable tokens ...
 HEAD_RELATIVE = 0.01  # ... and every token within 1 % of its branch's maximum
 ADAPTIVE_SCALE_RELEASED = 2.0  # released CK-PLUG code: its adaptive weights sum to two
-
-
-class Mixture(NamedTuple):
-    """What a rule returns.
-
-    Attributes:
-        scores: Unnormalised log-probabilities of the next token, shape (batch, vocabulary).
-        mixed: Whether the rule stepped in, shape (batch,), bool.
-    """
-
-    scores: Tensor
-    mixed: Tensor
-
-
-Rule = Callable[[Tensor, Tensor, Tensor | None], Mixture]
-"""(log_p_c, log_p_m, alpha or None for adaptive) to a mixture."""
 
 
 class Step(NamedTuple):
@@ -62,32 +46,9 @@ def mix(rule: Rule, logits_c: Tensor, logits_m: Tensor, alpha: Tensor | None) ->
     return Step(scores, mixed, entropy(log_p_c), entropy(log_p_m), log_p_c, log_p_m)
 
 
-def log_probabilities(logits: Tensor) -> Tensor:
-    """Log-softmax over the vocabulary in float32, bounded below by ``FLOOR``."""
-    return logits.float().log_softmax(dim=-1).clamp_min(FLOOR)
-
-
-def entropy(log_p: Tensor) -> Tensor:
-    """Shannon entropy in nats of log-probabilities of shape (batch, vocabulary), shape (batch,)."""
-    return -(log_p.exp() * log_p).sum(dim=-1)
-
-
 def plain(log_p_c: Tensor, _log_p_m: Tensor, _alpha: Tensor | None) -> Mixture:
     """Plain RAG: the distribution with the passages, untouched."""
     return Mixture(log_p_c, torch.zeros_like(log_p_c[:, 0], dtype=torch.bool))
-
-
-def cad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
-    """Context-aware decoding (Shi et al. 2024, eq. 2): ``(1 + a) log p_c - a log p_m``.
-
-    The published strength ``a`` is tied to the dial by ``a = 1 - 2 alpha``: 1 (their default) at
-    the passage end, 0 (plain RAG) in the middle, -1 (memory alone) at the memory end. It has no
-    adaptive form; ``alpha=None`` takes their default.
-    """
-    a = 1.0 if alpha is None else 1 - 2 * alpha
-    return Mixture(
-        (1 + a) * log_p_c - a * log_p_m, torch.ones_like(log_p_c[:, 0], dtype=torch.bool)
-    )
 
 
 def ck_plug(
@@ -151,6 +112,9 @@ def _renormalised(log_p: Tensor, head: Tensor) -> Tensor:
 RULES: dict[str, Rule] = {
     "plain": plain,
     "cad": cad,
+    "adacad": adacad,
+    "coiecd": coiecd,
+    "cocoa": cocoa,
     "ck_plug": partial(ck_plug, gate="released"),
     "ck_plug_paper": partial(ck_plug, gate="paper"),
 }
