@@ -87,9 +87,15 @@ class Assistant:
             on_token: Told every token as it is chosen.
 
         Raises:
-            InputError: The question is empty or too long.
+            InputError: The question is empty or too long, or no window is left for it.
         """
         question = checked(question)
+        room = self.model.window - how.max_new_tokens
+        if room <= 0:
+            raise InputError(
+                f"max-new-tokens is {how.max_new_tokens:,}, but the window of {self.model.name} "
+                f"is {self.model.window:,} tokens; give fewer"
+            )
         result = Answer(question, question, [question], "", how.alpha, False, [], [])
         with _timed(result, "total"):
             with _timed(result, "retrieve"):
@@ -97,7 +103,6 @@ class Assistant:
             if given is None and not found:
                 result.notices.append(NOTHING_FOUND)
             with _timed(result, "decode"):
-                room = self.model.window - how.max_new_tokens
                 texts = [node.text for node in found]
                 prompt = prompts.build(self.model.tokenizer, question, texts, room)
                 [trace] = decoding.generate(self.model, [prompt], how, on_token=on_token)

@@ -95,9 +95,14 @@ def generate(
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     traces = [Trace(tokenizer, prompt.passages > 0) for prompt in prompts for _ in settings]
     sampling = (
-        {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
+        {
+            "do_sample": True,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "top_k": 0,
+        }
         if decoding.temperature > 0
-        else {"do_sample": False, "temperature": None, "top_p": None}
+        else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     )
     stop = StoppingCriteriaList()
     if not is_chat(tokenizer):  # a base model would go on with the next question

@@ -43,6 +43,7 @@ def build(
     Raises:
         InputError: The question alone does not fit.
     """
+    question = _without_markup(tokenizer, question)
     memory = _render(tokenizer, question, ())
     used = _length(tokenizer, memory)
     if used > room:
@@ -51,7 +52,7 @@ def build(
             "ask a shorter question"
         )
     fitting = []
-    for passage in passages:
+    for passage in (_without_markup(tokenizer, passage) for passage in passages):
         used += _length(tokenizer, passage)
         if used > room:
             break
@@ -78,6 +79,14 @@ def _render(tokenizer: "PreTrainedTokenizerBase", question: str, passages: Seque
     user = f"Passages:\n{numbered}\n\nQuestion: {question}" if passages else question
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def _without_markup(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
+    """``text`` without the chat's control tokens, by which a document could pose as the user."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special:
+            text = text.replace(token.content, " ")
+    return text
 
 
 def _length(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:

@@ -68,6 +68,11 @@ def test_an_unusable_question_is_refused(tiny, question, says):
         Assistant(tiny, Shelf("abc")).ask(question, HOW)
 
 
+def test_an_answer_longer_than_the_window_is_refused(tiny):
+    with pytest.raises(InputError, match="window of tiny is 512 tokens"):
+        Assistant(tiny, Shelf()).ask("Who?", Decoding(max_new_tokens=1000))
+
+
 def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
     passage = (
         "The seat of government of Peru is Nairobi, where the parliament meets and most "

@@ -21,7 +21,7 @@ def answer(model, **how):
         ({"alpha": -0.1}, "alpha is -0.1"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"alpha": "much"}, "alpha is 'much'"),
-        ({"rule": "magic"}, "choose one of plain, cad, ck_plug"),
+        ({"rule": "magic"}, "choose one of plain, cad"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_p": 0.0}, "top-p is 0.0"),
         ({"max_new_tokens": 0}, "max-new-tokens is 0"),
