@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def write(report: dict[str, Any], target: Path) -> None:
         ("Unknown facts, true passage", {"metrics": ("right",), "rows": report["unknown"]}),
     ]
     page = TEMPLATES.get_template("report.html.jinja").render(
-        report=report, plot=_plot(report), sections=sections
+        report=report, plots=_plots(report), sections=sections
     )
     for name, text in (
         ("report.json", json.dumps(report, indent=1, ensure_ascii=False)),
@@ -52,34 +53,32 @@ def table(report: dict[str, Any]) -> Table:
     return view
 
 
-def _plot(report: dict[str, Any]) -> str:
+def _plots(report: dict[str, Any]) -> list[str]:
     """MR and hit on known facts, and right answers on unknown ones, along alpha, as SVG."""
-    import matplotlib as mpl
+    return [
+        _plot("MR, known facts", report["known"], "MR", report["Q"]),
+        _plot("hit, known facts", report["known"], "hit", report["Q"]),
+        _plot("right, unknown facts, true passage", report["unknown"], "right", report["Q"]),
+    ]
 
-    mpl.use("agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
-    panels = (
-        ("MR, known facts", report["known"], "MR"),
-        ("hit, known facts", report["known"], "hit"),
-        ("right, unknown facts with true passage", report["unknown"], "right"),
-    )
-    for axis, (title, rows, metric) in zip(axes, panels, strict=True):
-        for rule in report["Q"]:
-            dialled = [row for row in rows if row["rule"] == rule]
-            alphas = [row["alpha"] for row in dialled]
-            axis.plot(alphas, [row[metric] for row in dialled], marker="o", label=rule)
-            low, high = zip(*(row["ci"][metric] for row in dialled), strict=True)
-            axis.fill_between(alphas, low, high, alpha=0.15)
-        plain = next(row[metric] for row in rows if row["alpha"] == "plain")
-        axis.axhline(plain, color="0.5", linestyle="--", label="plain RAG")
-        axis.set(title=title, xlabel="alpha", xlim=(-0.02, 1.02), ylim=(-2, 102))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("percent")
-    axes[0].legend()
+def _plot(title: str, rows: list[dict[str, Any]], metric: str, rules: Iterable[str]) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for rule in rules:
+        dialled = [row for row in rows if row["rule"] == rule]
+        alphas = [row["alpha"] for row in dialled]
+        axis.plot(alphas, [row[metric] for row in dialled], marker="o", label=rule)
+        low, high = zip(*(row["ci"][metric] for row in dialled), strict=True)
+        axis.fill_between(alphas, low, high, alpha=0.15)
+    plain = next(row[metric] for row in rows if row["alpha"] == "plain")
+    axis.axhline(plain, color="0.5", linestyle="--", label="plain RAG")
+    axis.set(title=title, xlabel="alpha", ylabel="percent", xlim=(-0.02, 1.02), ylim=(-2, 102))
+    axis.grid(alpha=0.3)
+    axis.legend()
     drawing = io.StringIO()
     figure.savefig(drawing, format="svg")
-    pyplot.close(figure)
     text = drawing.getvalue()
     return text[text.index("<svg") :]
