@@ -1,5 +1,6 @@
 """Where each token of an answer came from."""
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
     from control.rules import Step
 
 Source = Literal["context", "memory", "both"]
+CHOICES = 3  # of each branch, kept with every token
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a branch could have said next, and how probable it found that, in [0, 1]."""
+
+    text: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class TokenTrace:
         source: Whose first choice it was; where it was neither's, who found it more probable.
         disputed: Whether the two first choices differ and memory is not much the less certain
             one (``H(p_m) < 2 H(p_c)``, the gate of the released CK-PLUG code).
+        context_choices: The three tokens that the context branch found most probable, best first.
+        memory_choices: The same of the memory branch.
     """
 
     text: str
@@ -35,6 +47,8 @@ class TokenTrace:
     mixed: bool
     source: Source
     disputed: bool
+    context_choices: list[Choice]
+    memory_choices: list[Choice]
 
 
 @dataclass
@@ -61,22 +75,36 @@ class Trace:
             entropy_memory=row.entropy_memory,
             mixed=row.mixed,
             source=row.source(token, self.has_passages),
-            disputed=row.first_context != row.first_memory
+            disputed=row.context_best[0] != row.memory_best[0]
             and row.entropy_memory < 2 * row.entropy_context,
+            context_choices=self._choices(row.context_best, row.context_log_p),
+            memory_choices=self._choices(row.memory_best, row.memory_log_p),
         )
         self.tokens.append(trace)
         return trace
 
+    def _choices(self, ids: list[int], log_p: list[float]) -> list[Choice]:
+        return [
+            Choice(self.tokenizer.decode([token]), math.exp(value))
+            for token, value in zip(ids, log_p, strict=True)
+        ]
+
 
 @dataclass(frozen=True)
 class StepRow:
-    """One sequence's share of a decoding step, on the host."""
+    """One sequence's share of a decoding step, on the host.
+
+    ``*_best`` are the ``CHOICES`` most probable tokens of a branch, ``*_log_p`` their
+    log-probabilities; ``log_p_*`` are the branches' log-probabilities of the token chosen.
+    """
 
     entropy_context: float
     entropy_memory: float
     mixed: bool
-    first_context: int
-    first_memory: int
+    context_best: list[int]
+    memory_best: list[int]
+    context_log_p: list[float]
+    memory_log_p: list[float]
     log_p_context: float
     log_p_memory: float
 
@@ -84,11 +112,11 @@ class StepRow:
         """Whose choice ``token`` was."""
         if not has_passages:
             return "memory"
-        if self.first_context == self.first_memory == token:
+        if self.context_best[0] == self.memory_best[0] == token:
             return "both"
-        if token == self.first_context:
+        if token == self.context_best[0]:
             return "context"
-        if token == self.first_memory:
+        if token == self.memory_best[0]:
             return "memory"
         return "context" if self.log_p_context >= self.log_p_memory else "memory"
 
@@ -102,17 +130,35 @@ def rows(step: "Step", tokens: "torch.Tensor") -> list[StepRow]:
     """
     import torch
 
-    columns = (
+    columns = [
         step.entropy_context,
         step.entropy_memory,
         step.mixed,
-        step.log_p_c.argmax(dim=-1),
-        step.log_p_m.argmax(dim=-1),
         step.log_p_c.gather(1, tokens[:, None])[:, 0],
         step.log_p_m.gather(1, tokens[:, None])[:, 0],
-    )
-    table = torch.stack([column.double() for column in columns], dim=1).tolist()
-    return [
-        StepRow(h_c, h_m, bool(mixed), int(first_c), int(first_m), log_c, log_m)
-        for h_c, h_m, mixed, first_c, first_m, log_c, log_m in table
     ]
+    for log_p in (step.log_p_c, step.log_p_m):
+        best = log_p.topk(min(CHOICES, log_p.shape[-1]), dim=-1)
+        columns += [*best.indices.unbind(dim=1), *best.values.unbind(dim=1)]
+    table = torch.stack([column.double() for column in columns], dim=1).tolist()
+    return [_row(line[:5], line[5:]) for line in table]
+
+
+def _row(numbers: list[float], best: list[float]) -> StepRow:
+    """A line of the table; ``best`` holds ids and log-probabilities, context then memory."""
+    k = len(best) // 4
+    context_ids, context_log_p, memory_ids, memory_log_p = (
+        best[start : start + k] for start in range(0, 4 * k, k)
+    )
+    entropy_context, entropy_memory, mixed, log_p_context, log_p_memory = numbers
+    return StepRow(
+        entropy_context,
+        entropy_memory,
+        bool(mixed),
+        [int(token) for token in context_ids],
+        [int(token) for token in memory_ids],
+        context_log_p,
+        memory_log_p,
+        log_p_context,
+        log_p_memory,
+    )

@@ -65,6 +65,16 @@ def test_confidence_gain_is_the_entropy_that_the_passages_took_away(tiny):
         assert token.confidence_gain == pytest.approx(token.entropy_memory - token.entropy_context)
 
 
+def test_each_token_says_what_either_branch_would_have_said(tiny):
+    for token in answer(tiny, rule="plain").tokens:
+        for choices in (token.context_choices, token.memory_choices):
+            shares = [choice.probability for choice in choices]
+            assert len(choices) == 3
+            assert shares == sorted(shares, reverse=True)
+            assert 0 < sum(shares) <= 1
+        assert token.context_choices[0].text == token.text
+
+
 def test_without_passages_both_branches_are_memory(tiny):
     [trace] = decoding.generate(tiny, [prompt(tiny, ())], Decoding(max_new_tokens=16))
     assert {token.confidence_gain for token in trace.tokens} == {0}
