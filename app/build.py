@@ -21,6 +21,7 @@ def language_model(settings: Settings) -> LanguageModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # loading takes a second
+    logging.set_verbosity_error()
     return load(settings.model, settings.cache, settings.adapter)
 
 

@@ -142,7 +142,7 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...]) -> None:
     from app import build
 
     index = build.passage_index(settings)
-    with tqdm(desc="ingesting", unit=" passages", delay=2, file=sys.stderr) as bar:
+    with tqdm(desc="ingesting", unit=" passages", delay=2, disable=None) as bar:
         report = index.ingest(paths, progress=bar.update)
     for skipped in report.skipped:
         _skipped(skipped)
@@ -159,7 +159,12 @@ def evaluate() -> None:
 
 
 @evaluate.command(epilog=example("fulcrum eval dial --limit 50 --out results/dial"))
-@click.option("--data", type=PATHS, help="Conflicts as JSON Lines.  [default: the built-in ones]")
+@click.option(
+    "--data",
+    type=PATHS,
+    help="Conflicts as JSON Lines or a published data set, see docs/evaluation.md.  "
+    "[default: the built-in ones]",
+)
 @click.option("--split", help='Only items of this split, such as "calibration".')
 @click.option("--limit", type=int, help="Only so many items, drawn evenly.")
 @click.option(

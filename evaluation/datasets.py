@@ -1,74 +1,71 @@
 """Evaluation items from files."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from evaluation import records
+from evaluation.conflict import Conflict
+from evaluation.formats import FORMATS, Format
+from evaluation.records import Record
 from foundation.errors import DataError
+
+__all__ = ["BUILT_IN_CONFLICTS", "Conflict", "conflicts", "spread"]
 
 BUILT_IN_CONFLICTS = Path(__file__).parent.parent / "data" / "conflicts.jsonl"
 
-
-@dataclass(frozen=True)
-class Conflict:
-    """A question whose passage contradicts what is generally known.
-
-    Attributes:
-        id: Stable name of the item.
-        question: The question.
-        context: The counterfactual passage.
-        context_answers: What the passage says, aliases included.
-        memory_answers: What is true and may be known from training, aliases included.
-        true_context: The passage with the right answer, if there is one.
-        split: Part of the data that it belongs to, if any.
-        relation: Kind of fact, if stated.
-    """
-
-    id: str
-    question: str
-    context: str
-    context_answers: tuple[str, ...]
-    memory_answers: tuple[str, ...]
-    true_context: str | None
-    split: str | None
-    relation: str | None
+log = logging.getLogger(__name__)
 
 
 def conflicts(path: Path, split: str | None = None) -> list[Conflict]:
-    """Read conflicts from JSON Lines.
+    """Read conflicts; the format shows in the fields of the first record.
+
+    Records that hold no conflict, or none that the strings of an answer can decide, are left out,
+    and the log says how many and why.
 
     Args:
-        path: The file.
+        path: The file, in one of ``formats.FORMATS``.
         split: Keep only the items of this split.
 
     Raises:
-        DataError: The file is missing or empty, a line lacks a field (named with its line), or no
-            item belongs to the split.
+        DataError: The file is missing or empty, its format is not known, a record lacks a field
+            (named with its line or number), an id stands twice, or no item belongs to the split.
     """
-    items = [
-        Conflict(
-            id=str(record.get("id", number)),
-            question=_text(record, "question", where),
-            context=_text(record, "context", where),
-            context_answers=_texts(record, "context_answers", where),
-            memory_answers=_texts(record, "memory_answers", where),
-            true_context=_text(record, "true_context", where) if "true_context" in record else None,
-            split=record.get("split"),
-            relation=record.get("relation"),
+    loaded = records.load(path)
+    if not loaded:
+        raise DataError(f"{path}: no items; give {_known()}")
+    chosen = _format(path, loaded[0])
+    items: list[Conflict] = []
+    left_out: Counter[str] = Counter()
+    for result in chosen.read(loaded):
+        if isinstance(result, Conflict):
+            items.append(result)
+        else:
+            left_out[result] += 1
+    for reason, count in left_out.items():
+        log.warning("%s: %d of %d records left out: %s", path, count, len(loaded), reason)
+    if blind := sum(not item.memory_answers for item in items):
+        log.warning(
+            "%s: %d of %d items come without the memory's answer; they count for ConR alone",
+            path,
+            blind,
+            len(items),
         )
-        for number, where, record in _records(path)
-    ]
     if not items:
-        raise DataError(f"{path}: no items; give a JSON Lines file with one conflict per line")
+        raise DataError(
+            f"{path}: none of its {len(loaded)} records ({chosen.name}) can be used: "
+            + "; ".join(left_out)
+        )
+    _check_ids(path, items)
     if split is None:
         return items
-    chosen = [item for item in items if item.split == split]
-    if not chosen:
+    kept = [item for item in items if item.split == split]
+    if not kept:
         there = ", ".join(sorted({item.split for item in items if item.split})) or "none"
         raise DataError(f"{path}: no item has the split {split!r}; the splits there: {there}")
-    return chosen
+    return kept
 
 
 def spread(items: list[Any], limit: int | None) -> list[Any]:
@@ -78,39 +75,23 @@ def spread(items: list[Any], limit: int | None) -> list[Any]:
     return [items[index * len(items) // limit] for index in range(limit)]
 
 
-def _records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); give a JSON Lines file") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON ({error.msg}); write one object per line") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: {type(record).__name__}, must be an object")
-        yield number, where, record
+def _format(path: Path, first: Record) -> Format:
+    for candidate in FORMATS:
+        if candidate.keys & first.values.keys():
+            return candidate
+    fields = reprlib.repr(list(first.values))
+    raise DataError(
+        f"{path}: unknown format, the fields of the first record are {fields}; give {_known()}"
+    )
 
 
-def _text(record: dict[str, Any], name: str, where: str) -> str:
-    value = record.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: field {name!r} is {value!r}, must be a non-empty text")
-    return value
+def _known() -> str:
+    *published, own = (known.name for known in FORMATS)
+    return f"{own}, or one of {', '.join(published)}"
 
 
-def _texts(record: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
-    values = record.get(name)
-    if (
-        not isinstance(values, list)
-        or not values
-        or not all(isinstance(value, str) and value.strip() for value in values)
-    ):
-        raise DataError(
-            f"{where}: field {name!r} is {values!r}, must be a list of texts, not empty"
-        )
-    return tuple(values)
+def _check_ids(path: Path, items: list[Conflict]) -> None:
+    """Answers are kept by id: items that share one would share their answers."""
+    twice, count = Counter(item.id for item in items).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path}: {count} items have the id {twice!r}; give each its own")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -266,17 +265,19 @@ def _quality(
     known: Sequence[Conflict],
     unknown_rows: Sequence[dict[str, Any]],
     rules: Sequence[str],
-) -> dict[str, float]:
-    """Q per rule, in percent.
+) -> dict[str, float | None]:
+    """Q per rule, in percent; ``None`` where there are no known or no unknown facts to tell.
 
     The harmonic mean, at the memory end, of MR on known conflicts and of right answers on unknown
     facts relative to plain RAG.
     """
     right = {(row["rule"], row["alpha"]): row["right"] for row in unknown_rows}
     baseline = right[PLAIN, PLAIN]
-    quality: dict[str, float] = defaultdict(float)
+    quality: dict[str, float | None] = dict.fromkeys(rules)
+    if not known or not baseline:
+        return quality
     for rule in rules:
         row = _reliance_row(answers, known, len(known), "context", rule, MEMORY_END)
-        relative = 100 * right[rule, MEMORY_END] / baseline if baseline else 0.0
+        relative = 100 * right[rule, MEMORY_END] / baseline
         quality[rule] = metrics.harmonic_mean(row["MR"], min(relative, 100.0))
-    return dict(quality)
+    return quality

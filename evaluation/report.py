@@ -49,7 +49,10 @@ def table(report: dict[str, Any]) -> Table:
             *(f"{row[metric]:.1f}" for metric in METRICS),
             "" if unknown is None else f"{unknown:.1f}",
         )
-    view.caption = "  ".join(f"Q({rule}) {value:.1f}" for rule, value in report["Q"].items())
+    view.caption = "  ".join(
+        f"Q({rule}) {'-' if value is None else f'{value:.1f}'}"
+        for rule, value in report["Q"].items()
+    )
     return view
 
 
