@@ -1,0 +1,20 @@
+import json
+
+from control import prompts
+from evaluation import bench
+
+
+def test_the_report_compares_each_way_with_plain_generation(tiny, tmp_path):
+    result = bench.decoding(tiny, tokens=4, rounds=2)
+    bench.write(result, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written["ratio_to_plain"]["plain"] == 1
+    assert written["ratio_to_plain"].keys() == {"plain", "two_branches", "separate_forwards"}
+    assert all(value > 0 for value in written["milliseconds_per_token"].values())
+    assert written["peak_memory_gb"] > 0
+
+
+def test_one_batch_says_what_two_separate_forwards_say(tiny):
+    prompt = prompts.build(tiny.tokenizer, "Who?", ["abc def"], 400)
+    together = bench._two_branches(tiny, prompt, 12)[0].tolist()
+    assert together[-12:] == bench._separate_forwards(tiny, prompt, 12)
