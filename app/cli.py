@@ -166,11 +166,18 @@ def evaluate() -> None:
     "[default: the built-in ones]",
 )
 @click.option("--split", help='Only items of this split, such as "calibration".')
-@click.option("--limit", type=int, help="Only so many items, drawn evenly.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many items, drawn evenly.")
 @click.option(
     "--rule", "rules", multiple=True, help="Token rule; repeatable.  [default: the rule in use]"
 )
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Questions at a time.")
+@click.option("--adaptive", is_flag=True, help="Also judge alpha auto, in three states.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Questions at a time.",
+)
 @click.option(
     "--out",
     "target",
@@ -185,6 +192,7 @@ def dial(
     split: str | None,
     limit: int | None,
     rules: tuple[str, ...],
+    adaptive: bool,
     batch_size: int,
     target: Path,
 ) -> None:
@@ -197,7 +205,9 @@ def dial(
 
     data = data or datasets.BUILT_IN_CONFLICTS
     items = datasets.spread(datasets.conflicts(data, split), limit)
-    result = dial_evaluation.run(build.language_model(settings), items, target, rules, batch_size)
+    result = dial_evaluation.run(
+        build.language_model(settings), items, target, rules, batch_size, adaptive
+    )
     result |= {"data": data.name, "split": split}
     report.write(result, target)
     out.print(report.table(result))
@@ -210,18 +220,35 @@ def bench() -> None:
 
 
 @bench.command(epilog=example("fulcrum bench decoding --out results/decoding"))
-@click.option("--tokens", type=int, default=64, show_default=True, help="Tokens to decode.")
-@click.option("--rounds", type=int, default=7, show_default=True, help="Repetitions, interleaved.")
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to decode."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Questions at a time.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Repetitions, interleaved.",
+)
 @click.option("--out", "target", type=PATHS, help="Directory for report.json.")
 @click.pass_obj
-def decoding(given: dict[str, Any], tokens: int, rounds: int, target: Path | None) -> None:
+def decoding(
+    given: dict[str, Any], tokens: int, batch_size: int, rounds: int, target: Path | None
+) -> None:
     """Two branches in one batch against plain generation and against two separate forwards."""
     settings = settings_module.load(**given)
 
     from app import build
     from evaluation import bench as benchmarks
 
-    result = benchmarks.decoding(build.language_model(settings), tokens, rounds)
+    result = benchmarks.decoding(build.language_model(settings), tokens, rounds, batch_size)
     out.print(benchmarks.table(result))
     if target is not None:
         benchmarks.write(result, target)

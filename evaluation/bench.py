@@ -31,8 +31,10 @@ PASSAGES = [
 ]
 
 
-def decoding(language_model: LanguageModel, tokens: int, rounds: int) -> dict[str, Any]:
-    """Seconds per token at batch 1: plain ``generate``, both branches, two separate forwards.
+def decoding(
+    language_model: LanguageModel, tokens: int, rounds: int, batch_size: int = 1
+) -> dict[str, Any]:
+    """Seconds per token: plain ``generate``, both branches, two separate forwards.
 
     The first token, which reads the prompt, is timed apart. Rounds are interleaved, and what is
     reported is the median.
@@ -41,14 +43,15 @@ def decoding(language_model: LanguageModel, tokens: int, rounds: int) -> dict[st
         language_model: The model.
         tokens: Tokens to decode after the first.
         rounds: Repetitions of each.
+        batch_size: Questions at a time; a step of the whole batch counts as one token.
     """
     prompt = prompts.build(
         language_model.tokenizer, QUESTION, PASSAGES, language_model.window - tokens - 1
     )
     ways: dict[str, Callable[[int], object]] = {
-        "plain": lambda n: _plain(language_model, prompt, n),
-        "two_branches": lambda n: _two_branches(language_model, prompt, n),
-        "separate_forwards": lambda n: _separate_forwards(language_model, prompt, n),
+        "plain": lambda n: _plain(language_model, prompt, n, batch_size),
+        "two_branches": lambda n: _two_branches(language_model, prompt, n, batch_size),
+        "separate_forwards": lambda n: _separate_forwards(language_model, prompt, n, batch_size),
     }
     first: dict[str, list[float]] = {name: [] for name in ways}
     each: dict[str, list[float]] = {name: [] for name in ways}
@@ -63,6 +66,7 @@ def decoding(language_model: LanguageModel, tokens: int, rounds: int) -> dict[st
         "model": language_model.name,
         "dtype": str(language_model.model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "batch_size": batch_size,
         "tokens": tokens,
         "rounds": rounds,
         "prompt_tokens": len(language_model.tokenizer(prompt.context).input_ids),
@@ -77,7 +81,10 @@ def decoding(language_model: LanguageModel, tokens: int, rounds: int) -> dict[st
 
 def table(result: dict[str, Any]) -> Table:
     """The timings, for a terminal."""
-    view = Table(title=f"{result['model']}, {result['dtype']}, {result['threads']} threads")
+    view = Table(
+        title=f"{result['model']}, {result['dtype']}, {result['threads']} threads, "
+        f"batch {result['batch_size']}"
+    )
     for column in ("", "ms to first token", "ms per token", "ratio to plain"):
         view.add_column(column, justify="right" if column else "left")
     for name, ratio in result["ratio_to_plain"].items():
@@ -111,14 +118,19 @@ def _seconds(way: Callable[[int], object], tokens: int) -> float:
     return time.perf_counter() - started
 
 
-def _plain(language_model: LanguageModel, prompt: prompts.Prompt, tokens: int) -> Tensor:
-    encoded = _encoded(language_model, [prompt.context])
+def _plain(
+    language_model: LanguageModel, prompt: prompts.Prompt, tokens: int, batch_size: int
+) -> Tensor:
+    encoded = _encoded(language_model, [prompt.context] * batch_size)
     return language_model.model.generate(**encoded, **_exactly(tokens))
 
 
-def _two_branches(language_model: LanguageModel, prompt: prompts.Prompt, tokens: int) -> Tensor:
-    encoded = _encoded(language_model, [prompt.context, prompt.memory])
-    alpha = torch.full((1, 1), 0.5, device=language_model.model.device)
+def _two_branches(
+    language_model: LanguageModel, prompt: prompts.Prompt, tokens: int, batch_size: int
+) -> Tensor:
+    texts = [prompt.context] * batch_size + [prompt.memory] * batch_size
+    encoded = _encoded(language_model, texts)
+    alpha = torch.full((batch_size, 1), 0.5, device=language_model.model.device)
     return language_model.model.generate(
         **encoded,
         **_exactly(tokens),
@@ -130,16 +142,17 @@ def _two_branches(language_model: LanguageModel, prompt: prompts.Prompt, tokens:
 
 @torch.inference_mode()
 def _separate_forwards(
-    language_model: LanguageModel, prompt: prompts.Prompt, tokens: int
-) -> list[int]:
+    language_model: LanguageModel, prompt: prompts.Prompt, tokens: int, batch_size: int
+) -> list[list[int]]:
     """Two forwards after each other for every token, as the released CK-PLUG code does."""
     model, rule = language_model.model, RULES[DEFAULT_RULE]
-    alpha = torch.full((1, 1), 0.5, device=model.device)
+    alpha = torch.full((batch_size, 1), 0.5, device=model.device)
     inputs = [
-        _encoded(language_model, [text])["input_ids"] for text in (prompt.context, prompt.memory)
+        _encoded(language_model, [text] * batch_size)["input_ids"]
+        for text in (prompt.context, prompt.memory)
     ]
     caches = [DynamicCache(config=model.config) for _ in inputs]
-    said: list[int] = []
+    said: list[list[int]] = []
     for _ in range(tokens):
         log_p = [
             model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -149,7 +162,7 @@ def _separate_forwards(
             for ids, cache in zip(inputs, caches, strict=True)
         ]
         token = rule(log_p[0], log_p[1], alpha).scores.argmax(dim=-1)
-        said.append(int(token))
+        said.append(token.tolist())
         inputs = [token[:, None]] * 2
     return said
 

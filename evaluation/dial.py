@@ -1,41 +1,22 @@
 """How far the dial moves answers between passages and memory."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from control import decoding, prompts
-from control.decoding import Decoding
 from control.model import LanguageModel
 from control.rules import DEFAULT_RULE
 from evaluation import metrics
+from evaluation.answers import CLOSED_BOOK, PLAIN, Answers, Asking, Setting
 from evaluation.datasets import Conflict, spread
-from foundation.errors import DataError
 
 ALPHAS: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 MEMORY_END = 1.0
-MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
+AUTO = "auto"
 EXAMPLES = 10
-PLAIN, CLOSED_BOOK = "plain", "closed-book"
-
-Key = tuple[str, str, str, str]
-"""(item id, which passage, rule, alpha)"""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One rule with the passages of one kind: ``none``, ``context`` or ``true_context``."""
-
-    passage: str
-    rule: str
-    alphas: tuple[float | str, ...]
 
 
 def run(
@@ -44,6 +25,7 @@ def run(
     target: Path,
     rules: Sequence[str] = (),
     batch_size: int = 16,
+    adaptive: bool = False,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -55,16 +37,18 @@ def run(
         target: Directory of the report.
         rules: Token rules to measure; the rule in use if empty.
         batch_size: Questions per batch; each is decoded at all alphas together.
+        adaptive: Also decode at alpha auto and judge it in three states.
 
     Returns:
-        The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract.
+        The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract, ``examples``,
+        and ``states`` (empty unless ``adaptive``).
 
     Raises:
         DataError: ``target`` holds answers of another run.
     """
     rules = list(rules) or [DEFAULT_RULE]
-    answers = _Answers(target, language_model.name, items)
-    ask = _Asking(language_model, answers, batch_size)
+    answers = Answers(target, language_model.name, items)
+    ask = Asking(language_model, answers, batch_size)
 
     ask(items, Setting("none", PLAIN, (CLOSED_BOOK,)))
     known = [item for item in items if _right(answers, item, "none", PLAIN, CLOSED_BOOK)]
@@ -80,6 +64,7 @@ def run(
     ):
         ask(unknown, setting)
 
+    states = _states(ask, known, unknown, rules) if adaptive else []
     columns: list[tuple[str, str, float | str]] = [
         ("none", PLAIN, CLOSED_BOOK),
         ("context", PLAIN, PLAIN),
@@ -93,93 +78,12 @@ def run(
         "all": [_reliance_row(answers, items, len(known), *column) for column in columns],
         "unknown": (unknown_rows := _unknown_rows(answers, unknown, rules)),
         "Q": _quality(answers, known, unknown_rows, rules),
+        "states": states,
         "examples": [_example(answers, item, rules[0]) for item in spread(known, EXAMPLES)],
     }
 
 
-class _Answers:
-    """The answers of a run, kept line by line so that an interrupted one can go on."""
-
-    def __init__(self, target: Path, model: str, items: Sequence[Conflict]) -> None:
-        target.mkdir(parents=True, exist_ok=True)
-        self._path = target / "answers.jsonl"
-        self._texts: dict[Key, str] = {}
-        content = hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
-        header = {"model": model, "items": content, "max_new_tokens": MAX_NEW_TOKENS}
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        if lines and json.loads(lines[0]) != header:
-            raise DataError(
-                f"{target}: holds the answers of another run ({lines[0]}); "
-                "give another --out, or delete it"
-            )
-        if not lines:
-            self._path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        elif lines[-1:] and not self._path.read_bytes().endswith(b"\n"):
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("\n")
-        for line in lines[1:]:
-            try:
-                item, passage, rule, alpha, text = json.loads(line)
-            except ValueError:  # the last line of a killed run
-                continue
-            self._texts[item, passage, rule, alpha] = text
-
-    def add(self, texts: dict[Key, str]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            for key, text in texts.items():
-                file.write(json.dumps([*key, text], ensure_ascii=False) + "\n")
-        self._texts |= texts
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._texts
-
-    def __getitem__(self, key: Key) -> str:
-        return self._texts[key]
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """Asks what has not been answered yet, in batches of prompts of like length."""
-
-    language_model: LanguageModel
-    answers: _Answers
-    batch_size: int
-
-    def __call__(self, items: Sequence[Conflict], setting: Setting) -> None:
-        todo = [
-            item
-            for item in items
-            if any(_key(item, setting, alpha) not in self.answers for alpha in setting.alphas)
-        ]
-        todo.sort(key=lambda item: len(item.context))
-        name = f"{setting.rule}, {setting.passage}"
-        with tqdm(total=len(todo), desc=name, unit=" items", delay=2) as bar:
-            for start in range(0, len(todo), self.batch_size):
-                batch = todo[start : start + self.batch_size]
-                self._answer(batch, setting)
-                bar.update(len(batch))
-
-    def _answer(self, batch: Sequence[Conflict], setting: Setting) -> None:
-        how = Decoding(rule=setting.rule, max_new_tokens=MAX_NEW_TOKENS)
-        room = self.language_model.window - how.max_new_tokens
-        texts = [
-            prompts.build(
-                self.language_model.tokenizer, item.question, _passages(item, setting.passage), room
-            )
-            for item in batch
-        ]
-        numbers = [0.5 if isinstance(alpha, str) else alpha for alpha in setting.alphas]
-        traces = iter(decoding.generate(self.language_model, texts, how, numbers))
-        self.answers.add(
-            {
-                _key(item, setting, alpha): next(traces).text.strip()
-                for item in batch
-                for alpha in setting.alphas
-            }
-        )
-
-
-def _example(answers: _Answers, item: Conflict, rule: str) -> dict[str, Any]:
+def _example(answers: Answers, item: Conflict, rule: str) -> dict[str, Any]:
     """One conflict and what was answered at each setting, for a reader to judge."""
     settings: list[tuple[str, str, float | str]] = [
         ("none", PLAIN, CLOSED_BOOK),
@@ -197,21 +101,12 @@ def _example(answers: _Answers, item: Conflict, rule: str) -> dict[str, Any]:
     }
 
 
-def _passages(item: Conflict, kind: str) -> list[str]:
-    text = {"none": None, "context": item.context, "true_context": item.true_context}[kind]
-    return [text] if text else []
-
-
-def _key(item: Conflict, setting: Setting, alpha: float | str) -> Key:
-    return item.id, setting.passage, setting.rule, str(alpha)
-
-
-def _right(answers: _Answers, item: Conflict, passage: str, rule: str, alpha: object) -> bool:
+def _right(answers: Answers, item: Conflict, passage: str, rule: str, alpha: object) -> bool:
     return metrics.holds(answers[item.id, passage, rule, str(alpha)], item.memory_answers)
 
 
 def _reliance_row(
-    answers: _Answers,
+    answers: Answers,
     items: Sequence[Conflict],
     n_known: int,
     passage: str,
@@ -236,7 +131,7 @@ def _reliance_row(
 
 
 def _unknown_rows(
-    answers: _Answers, unknown: Sequence[Conflict], rules: Sequence[str]
+    answers: Answers, unknown: Sequence[Conflict], rules: Sequence[str]
 ) -> list[dict[str, Any]]:
     """How often facts that the model does not know are answered rightly from a true passage."""
     columns: list[tuple[str, float | str]] = [
@@ -260,8 +155,40 @@ def _unknown_rows(
     return rows
 
 
+def _states(
+    ask: Asking, known: Sequence[Conflict], unknown: Sequence[Conflict], rules: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Right answers at alpha auto, and under plain RAG, in the three states of the two sources.
+
+    ``correction``: the passage is right and the model does not know; ``resistance``: the passage
+    is wrong and the model knows; ``agreement``: both are right. Percent, with the exact p-value of
+    McNemar's test against plain RAG.
+    """
+    told_truly = [item for item in known if item.true_context]
+    places = {
+        "correction": (unknown, "true_context"),
+        "resistance": (known, "context"),
+        "agreement": (told_truly, "true_context"),
+    }
+    rows = []
+    plain: dict[str, metrics.Flags] = {}
+    for rule, alpha in [(PLAIN, PLAIN), *((rule, AUTO) for rule in rules)]:
+        row: dict[str, Any] = {"rule": rule, "alpha": alpha, "n": {}, "p": {}, "ci": {}}
+        for state, (items, passage) in places.items():
+            ask(items, Setting(passage, rule, (alpha,)))
+            right = np.array(
+                [_right(ask.answers, item, passage, rule, alpha) for item in items], dtype=bool
+            )
+            row |= {state: metrics.percent(right)}
+            row["n"][state] = len(items)
+            row["ci"][state] = metrics.interval(metrics.percent, right)
+            row["p"][state] = metrics.mcnemar(right, plain.setdefault(state, right))
+        rows.append(row)
+    return rows
+
+
 def _quality(
-    answers: _Answers,
+    answers: Answers,
     known: Sequence[Conflict],
     unknown_rows: Sequence[dict[str, Any]],
     rules: Sequence[str],

@@ -73,6 +73,14 @@ def reliance(con: Flags, par: Flags) -> dict[str, object]:
     return row
 
 
+def mcnemar(first: Flags, second: Flags) -> float:
+    """Exact p-value that two ways of answering the same items are equally often right."""
+    better, worse = int((first & ~second).sum()), int((second & ~first).sum())
+    if better + worse == 0:
+        return 1.0
+    return float(stats.binomtest(better, better + worse).pvalue)
+
+
 def harmonic_mean(first: float, second: float) -> float:
     """Harmonic mean; 0 if either is."""
     return 2 * first * second / (first + second) if first > 0 and second > 0 else 0.0

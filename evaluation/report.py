@@ -12,6 +12,7 @@ from rich.table import Table
 from foundation.files import replacing
 
 METRICS = ("ConR", "ParR", "MR", "hit")
+STATES = ("correction", "resistance", "agreement")
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
 )

@@ -16,5 +16,5 @@ def test_the_report_compares_each_way_with_plain_generation(tiny, tmp_path):
 
 def test_one_batch_says_what_two_separate_forwards_say(tiny):
     prompt = prompts.build(tiny.tokenizer, "Who?", ["abc def"], 400)
-    together = bench._two_branches(tiny, prompt, 12)[0].tolist()
-    assert together[-12:] == bench._separate_forwards(tiny, prompt, 12)
+    together = bench._two_branches(tiny, prompt, tokens=12, batch_size=3)[:, -12:]
+    assert together.T.tolist() == bench._separate_forwards(tiny, prompt, 12, batch_size=3)

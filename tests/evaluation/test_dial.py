@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,25 @@ def test_facts_that_the_model_says_closed_book_count_as_known(tiny, tmp_path, da
     assert result["known"][0]["ParR"] == 100
     assert result["unknown"][0]["n"] == 0
     assert result["Q"] == {"ck_plug": None}  # nothing unknown to be right about: no number
+
+
+def test_adaptive_is_judged_in_three_states(tiny, tmp_path, data):
+    items = datasets.conflicts(data(*({**ITEM, "question": f"What is {x}?"} for x in "abcd")))
+    first = dial.run(tiny, items[:1], tmp_path / "first")
+    assert first["states"] == []
+    lines = (tmp_path / "first" / "answers.jsonl").read_text().splitlines()[1:]
+    said = next(text for _, passage, _, _, text in map(json.loads, lines) if passage == "none")
+    items[0] = replace(items[0], memory_answers=(said,))
+    result = dial.run(tiny, items, tmp_path / "out", ["ck_plug", "cad"], adaptive=True)
+    report.write(result | {"data": "x", "split": None}, tmp_path / "out")
+    assert [(row["rule"], row["alpha"]) for row in result["states"]] == [
+        ("plain", "plain"),
+        ("ck_plug", "auto"),
+        ("cad", "auto"),
+    ]
+    assert result["states"][0]["n"] == {"correction": 3, "resistance": 1, "agreement": 1}
+    assert result["states"][0]["p"] == {"correction": 1, "resistance": 1, "agreement": 1}
+    assert "three states" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tiny, tmp_path, data, monkeypatch):

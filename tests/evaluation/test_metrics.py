@@ -47,6 +47,12 @@ def test_no_answers_at_all_is_zero_and_no_nan():
     assert metrics.reliance(flags(0, 0), flags(0, 0))["MR"] == 0
 
 
+def test_a_paired_test_sees_only_the_items_that_differ():
+    first, second = flags(*[1] * 30, *[0] * 10), flags(*[1] * 20, *[0] * 20)
+    assert metrics.mcnemar(first, second) == pytest.approx(2 * 0.5**10)
+    assert metrics.mcnemar(first, first) == 1
+
+
 def test_harmonic_mean_is_zero_if_either_is():
     assert metrics.harmonic_mean(100, 0) == 0
     assert metrics.harmonic_mean(80, 40) == pytest.approx(53.33, abs=0.01)

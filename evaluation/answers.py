@@ -1,0 +1,128 @@
+"""Asking a model many questions at many settings, and keeping the answers."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from tqdm import tqdm
+
+from control import decoding, prompts
+from control.decoding import Alpha, Decoding
+from control.model import LanguageModel
+from evaluation.datasets import Conflict
+from foundation.errors import DataError
+
+MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
+PLAIN, CLOSED_BOOK = "plain", "closed-book"
+PLAIN_ALPHA = 0.5  # under the plain rule every alpha is the same
+
+Key = tuple[str, str, str, str]
+"""(item id, which passage, rule, alpha)"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One rule with the passages of one kind: ``none``, ``context`` or ``true_context``."""
+
+    passage: str
+    rule: str
+    alphas: tuple[float | str, ...]
+
+
+class Answers:
+    """The answers of a run, kept line by line so that an interrupted one can go on."""
+
+    def __init__(self, target: Path, model: str, items: Sequence[Conflict]) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        self._path = target / "answers.jsonl"
+        self._texts: dict[Key, str] = {}
+        content = hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
+        header = {"model": model, "items": content, "max_new_tokens": MAX_NEW_TOKENS}
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        if lines and lines[0] != json.dumps(header):
+            raise DataError(
+                f"{target}: holds the answers of another run ({lines[0]}); "
+                "give another --out, or delete it"
+            )
+        if not lines:
+            self._path.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        elif lines[-1:] and not self._path.read_bytes().endswith(b"\n"):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in lines[1:]:
+            try:
+                item, passage, rule, alpha, text = json.loads(line)
+            except ValueError:  # the last line of a killed run
+                continue
+            self._texts[item, passage, rule, alpha] = text
+
+    def add(self, texts: dict[Key, str]) -> None:
+        """Keep these answers, on disk first."""
+        with self._path.open("a", encoding="utf-8") as file:
+            for key, text in texts.items():
+                file.write(json.dumps([*key, text], ensure_ascii=False) + "\n")
+        self._texts |= texts
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._texts
+
+    def __getitem__(self, key: Key) -> str:
+        return self._texts[key]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks what has not been answered yet, in batches of prompts of like length."""
+
+    language_model: LanguageModel
+    answers: Answers
+    batch_size: int
+
+    def __call__(self, items: Sequence[Conflict], setting: Setting) -> None:
+        """Make sure that every item is answered at every alpha of the setting."""
+        todo = [
+            item
+            for item in items
+            if any(_key(item, setting, alpha) not in self.answers for alpha in setting.alphas)
+        ]
+        todo.sort(key=lambda item: len(item.context))
+        name = f"{setting.rule}, {setting.passage}"
+        with tqdm(total=len(todo), desc=name, unit=" items", delay=2) as bar:
+            for start in range(0, len(todo), self.batch_size):
+                batch = todo[start : start + self.batch_size]
+                self._answer(batch, setting)
+                bar.update(len(batch))
+
+    def _answer(self, batch: Sequence[Conflict], setting: Setting) -> None:
+        how = Decoding(rule=setting.rule, max_new_tokens=MAX_NEW_TOKENS)
+        room = self.language_model.window - how.max_new_tokens
+        texts = [
+            prompts.build(
+                self.language_model.tokenizer, item.question, _passages(item, setting.passage), room
+            )
+            for item in batch
+        ]
+        numbers = [
+            PLAIN_ALPHA if alpha in (PLAIN, CLOSED_BOOK) else cast("Alpha", alpha)
+            for alpha in setting.alphas
+        ]
+        traces = iter(decoding.generate(self.language_model, texts, how, numbers))
+        self.answers.add(
+            {
+                _key(item, setting, alpha): next(traces).text.strip()
+                for item in batch
+                for alpha in setting.alphas
+            }
+        )
+
+
+def _passages(item: Conflict, kind: str) -> list[str]:
+    text = {"none": None, "context": item.context, "true_context": item.true_context}[kind]
+    return [text] if text else []
+
+
+def _key(item: Conflict, setting: Setting, alpha: float | str) -> Key:
+    return item.id, setting.passage, setting.rule, str(alpha)
