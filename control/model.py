@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 from dataclasses import dataclass
@@ -204,6 +205,8 @@ def _from_pretrained(source: str, name: str) -> tuple["PreTrainedModel", "PreTra
 
 
 def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
+    if importlib.util.find_spec("peft") is None:
+        raise ModelError(f"--adapter {adapter}: adapters need peft; run: pip install peft")
     try:
         model.load_adapter(str(adapter))
     except Exception as error:

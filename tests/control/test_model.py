@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 
+import peft
 import pytest
 
 from control import model
@@ -22,6 +23,36 @@ def test_a_directory_written_by_save_pretrained_loads(tiny, tmp_path):
     loaded = model.load(str(tmp_path / "mine"), tmp_path)
     assert loaded.name == "mine"
     assert loaded.window == tiny.window
+
+
+@pytest.fixture
+def adapted(tiny, tmp_path):
+    """A model directory and, in ``adapter``, a random adapter for it."""
+    tiny.model.save_pretrained(tmp_path / "base")
+    tiny.tokenizer.save_pretrained(tmp_path / "base")
+    base = model.load(str(tmp_path / "base"), tmp_path).model
+    settings = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    peft.get_peft_model(base, settings).save_pretrained(tmp_path / "adapter")
+    return tmp_path
+
+
+def test_an_adapter_changes_what_the_model_says(adapted):
+    base, adapter = str(adapted / "base"), adapted / "adapter"
+    words = model.load(base, adapted).tokenizer("What is it?", return_tensors="pt").input_ids
+    plain = model.load(base, adapted).model(words).logits
+    changed = model.load(base, adapted, adapter).model(words).logits
+    assert not plain.allclose(changed, atol=1e-2)
+
+
+def test_an_adapter_for_another_base_is_refused(adapted, cache):
+    with pytest.raises(ModelError, match="cannot be put on this model"):
+        model.load(None, cache, adapted / "adapter")
+
+
+def test_an_adapter_without_peft_names_the_command(adapted, monkeypatch):
+    monkeypatch.setattr(model.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match="pip install peft"):
+        model._with_adapter(None, adapted / "adapter")
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path):
