@@ -90,12 +90,7 @@ class Assistant:
             InputError: The question is empty or too long, or no window is left for it.
         """
         question = checked(question)
-        room = self.model.window - how.max_new_tokens
-        if room <= 0:
-            raise InputError(
-                f"max-new-tokens is {how.max_new_tokens:,}, but the window of {self.model.name} "
-                f"is {self.model.window:,} tokens; give fewer"
-            )
+        room = self.model.room(how.max_new_tokens)
         result = Answer(question, question, [question], "", how.alpha, False, [], [])
         with _timed(result, "total"):
             with _timed(result, "retrieve"):

@@ -175,12 +175,7 @@ class FulcrumLLM(CustomLLM):
             raise InputError(f"{min(unknown)} is no setting; those are {', '.join(names)}")
         how = Decoding(**{**{name: getattr(self, name) for name in names}, **settings})
         model = self._language_model
-        room = model.window - how.max_new_tokens
-        if room <= 0:
-            raise InputError(
-                f"max_new_tokens is {how.max_new_tokens:,}, but the window of {model.name} "
-                f"is {model.window:,} tokens; give fewer"
-            )
+        room = model.room(how.max_new_tokens)
         question, passages = read_back(prompt) or (prompt, [])
         built = prompts.build(model.tokenizer, question, passages, room)
         if dropped := len(passages) - built.passages:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.errors import ModelError
+from foundation.errors import InputError, ModelError
 from foundation.files import replacing
 
 if TYPE_CHECKING:
@@ -41,6 +41,19 @@ class LanguageModel:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     window: int
+
+    def room(self, max_new_tokens: int) -> int:
+        """Longest prompt, in tokens, that leaves the window room for such an answer.
+
+        Raises:
+            InputError: The answer alone fills the window.
+        """
+        if max_new_tokens >= self.window:
+            raise InputError(
+                f"max_new_tokens is {max_new_tokens:,}, but the window of {self.name} "
+                f"is {self.window:,} tokens; give fewer"
+            )
+        return self.window - max_new_tokens
 
 
 def load(spec: str | None, cache: Path, adapter: Path | None = None) -> LanguageModel:

@@ -98,7 +98,7 @@ class Asking:
 
     def _answer(self, batch: Sequence[Conflict], setting: Setting) -> None:
         how = Decoding(rule=setting.rule, max_new_tokens=MAX_NEW_TOKENS)
-        room = self.language_model.window - how.max_new_tokens
+        room = self.language_model.room(how.max_new_tokens)
         texts = [
             prompts.build(
                 self.language_model.tokenizer, item.question, _passages(item, setting.passage), room

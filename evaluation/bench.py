@@ -46,7 +46,7 @@ def decoding(
         batch_size: Questions at a time; a step of the whole batch counts as one token.
     """
     prompt = prompts.build(
-        language_model.tokenizer, QUESTION, PASSAGES, language_model.window - tokens - 1
+        language_model.tokenizer, QUESTION, PASSAGES, language_model.room(tokens + 1)
     )
     ways: dict[str, Callable[[int], object]] = {
         "plain": lambda n: _plain(language_model, prompt, n, batch_size),
