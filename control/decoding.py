@@ -1,6 +1,5 @@
 """Two-branch decoding: both prompts of every question in one batch, one token rule between them."""
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,18 +7,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
+from transformers import (
+    EosTokenCriteria,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
+from control import branches as branching
 from control import trace as tracing
+from control.branches import Branches
 from control.prompts import Prompt, is_chat
 from control.rules import DEFAULT_RULE, RULES, Rule, Step, mix
 from control.trace import TokenTrace, Trace
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
     from control.model import LanguageModel
+
+BASE_MODEL_STOPS = ["\n\n", "\nQuestion:"]  # a base model would go on with the next question
 
 Alpha = float | Literal["auto"]
 OnToken = Callable[[int, TokenTrace], None]
@@ -105,14 +116,14 @@ def generate(
         else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     )
     stop = StoppingCriteriaList()
-    if not is_chat(tokenizer):  # a base model would go on with the next question
-        stop.append(StopStringCriteria(tokenizer, ["\n\n", "\nQuestion:"]))
-    stop_ids = _stop_ids(model.generation_config.eos_token_id)
+    if not is_chat(tokenizer):
+        stop.append(StopStringCriteria(tokenizer, BASE_MODEL_STOPS))
+    ends = stop_ids(model)
 
     def record(answers: Tensor, tokens: Tensor, step: Step) -> None:
         rows = tracing.rows(step, tokens)
         for index, token, row in zip(answers.tolist(), tokens.tolist(), rows, strict=True):
-            if token not in stop_ids:
+            if token not in ends:
                 entry = traces[index].add(token, row)
                 if on_token is not None:
                     on_token(index, entry)
@@ -173,46 +184,85 @@ def two_branch_decoding(
     """
     mask = model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask.long()
-    logits, cache = _prefill(model, input_ids, mask, branches)
+    state = branching.read(model, input_ids, mask, groups=branches)
     if copies > 1:
-        cache.batch_repeat_interleave(copies)
-        logits, mask = (each.repeat_interleave(copies, dim=0) for each in (logits, mask))
-    ids = input_ids.chunk(branches)[0].repeat_interleave(copies, dim=0)
-    position = mask.sum(dim=1, keepdim=True)
+        state.repeat(copies)
+    return decode(
+        model,
+        state,
+        input_ids.chunk(branches)[0].repeat_interleave(copies, dim=0),
+        rule,
+        alpha=alpha,
+        branches=branches,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        do_sample=generation_config.do_sample,
+        pad=_pad_id(generation_config),
+        generator=generator,
+        on_step=on_step,
+    )
+
+
+def decode(
+    model: "PreTrainedModel",
+    state: Branches,
+    ids: Tensor,
+    rule: Rule,
+    alpha: Tensor | None = None,
+    branches: int = 2,
+    logits_processor: "LogitsProcessorList | None" = None,
+    stopping_criteria: StoppingCriteriaList | None = None,
+    do_sample: bool = False,
+    pad: int = 0,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Go on from what has been read, token by token, until every answer has stopped.
+
+    Args:
+        model: A causal language model.
+        state: What has been read, (branches * n) rows: those with the passages, then those
+            without. It is used up.
+        ids: Shape (n, length); the answers are appended to it, and processors and criteria see it.
+        rule: The token rule.
+        alpha: Shape (n, 1), or ``None`` for adaptive.
+        branches: 2, or 1 if every row is an answer of its own.
+        logits_processor: Applied to the rule's scores.
+        stopping_criteria: Say which answers have ended.
+        do_sample: Draw the token instead of taking the best.
+        pad: What shorter answers are filled up with.
+        generator: Source of the sampling.
+        on_step: Told every token, but nothing about answers that have finished.
+
+    Returns:
+        Shape (n, length + longest answer).
+    """
+    processors = LogitsProcessorList() if logits_processor is None else logits_processor
+    criteria = StoppingCriteriaList() if stopping_criteria is None else stopping_criteria
     answers = torch.arange(ids.shape[0], device=ids.device)
     finished: list[tuple[Tensor, Tensor]] = []
     while True:
-        by_branch = logits.chunk(branches)
+        by_branch = state.logits.chunk(branches)
         step = mix(rule, by_branch[0], by_branch[-1], alpha)
-        scores = logits_processor(ids, step.scores)
-        if generation_config.do_sample:
+        scores = processors(ids, step.scores)
+        if do_sample:
             tokens = torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)[:, 0]
         else:
             tokens = scores.argmax(dim=-1)
         if on_step is not None:
             on_step(answers, tokens, step)
         ids = torch.cat([ids, tokens[:, None]], dim=1)
-        stopped = stopping_criteria(ids, scores)
+        stopped = criteria(ids, scores)
         if stopped.any():
             # Finished answers leave the batch: the others need not wait for the longest.
             finished.append((answers[stopped], ids[stopped]))
             live = (~stopped).nonzero()[:, 0]
             if not len(live):
-                return _gathered(finished, _pad_id(generation_config))
-            rows = torch.cat([live + branch * len(ids) for branch in range(branches)])
-            cache.batch_select_indices(rows)
-            mask, position = mask[rows], position[rows]
+                return _gathered(finished, pad)
+            state.select(torch.cat([live + branch * len(ids) for branch in range(branches)]))
             ids, tokens, answers = ids[live], tokens[live], answers[live]
             alpha = alpha if alpha is None else alpha[live]
-        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-        logits = model(
-            input_ids=tokens.repeat(branches)[:, None],
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
-        position = position + 1
+        branching.step(model, state, tokens.repeat(branches))
 
 
 def _gathered(finished: list[tuple[Tensor, Tensor]], pad: int) -> Tensor:
@@ -225,63 +275,40 @@ def _gathered(finished: list[tuple[Tensor, Tensor]], pad: int) -> Tensor:
     return torch.cat(padded)[order.argsort()]
 
 
-def _prefill(
-    model: "PreTrainedModel", input_ids: Tensor, mask: Tensor, branches: int
-) -> tuple[Tensor, DynamicCache]:
-    """Read the prompts; the logits of the next token, (batch, vocabulary), and the joint cache.
-
-    Each branch is read at its own length and its keys and values padded to the longest after: the
-    prompts without passages are several times shorter, and reading their padding would nearly
-    double the time to the first token. Sliding-window caches cannot be padded after; such models
-    read both branches at once.
-    """
-    length = input_ids.shape[1]
-    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
-    sliding = any(kind != "full_attention" for kind in kinds)
-    groups = 1 if sliding else branches
-    parts = []
-    for ids, own in zip(input_ids.chunk(groups), mask.chunk(groups), strict=True):
-        width = int(own.sum(dim=1).max())
-        trimmed = own[:, -width:]
-        output = model(
-            input_ids=ids[:, -width:],
-            attention_mask=trimmed,
-            position_ids=(trimmed.cumsum(dim=1) - 1).clamp_min(0),
-            past_key_values=DynamicCache(config=model.config),
-            use_cache=True,
-            **_last_logits_only(model),
-        )
-        parts.append((output.logits[:, -1], output.past_key_values))
-    logits = torch.cat([part_logits for part_logits, _ in parts])
-    joint = parts[0][1]
-    if groups == 1:
-        return logits, joint
-    for layer, *others in zip(*(cache.layers for _, cache in parts), strict=True):
-        layer.keys = _joined([layer.keys, *(other.keys for other in others)], length)
-        layer.values = _joined([layer.values, *(other.values for other in others)], length)
-    return logits, joint
-
-
-def _joined(states: list[Tensor], length: int) -> Tensor:
-    """Keys or values (rows, heads, own length, size) left-padded to ``length``, one batch."""
-    padded = [
-        torch.nn.functional.pad(state, (0, 0, length - state.shape[-2], 0)) for state in states
-    ]
-    return torch.cat(padded)
-
-
-def _last_logits_only(model: "PreTrainedModel") -> dict[str, int]:
-    accepted = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return {"logits_to_keep": 1} if accepted else {}
-
-
 def _alpha_column(settings: list[Alpha], prompts: int, device: torch.device) -> Tensor | None:
     if settings[0] == "auto":
         return None
     return torch.tensor(settings * prompts, device=device, dtype=torch.float32)[:, None]
 
 
-def _stop_ids(eos: int | list[int] | None) -> set[int]:
+def stop_ids(model: "PreTrainedModel") -> set[int]:
+    """The tokens that end an answer."""
+    return _as_set(model.generation_config.eos_token_id)
+
+
+def stepping(
+    language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
+) -> dict[str, Any]:
+    """Sampling and ends of answers, as arguments of `decode`."""
+    model, tokenizer = language_model.model, language_model.tokenizer
+    processors = LogitsProcessorList()
+    if decoding.temperature > 0:
+        processors.append(TemperatureLogitsWarper(decoding.temperature))
+        processors.append(TopPLogitsWarper(decoding.top_p))
+    stops = StoppingCriteriaList(criteria)
+    if ends := stop_ids(model):
+        stops.append(EosTokenCriteria(sorted(ends)))
+    if not is_chat(tokenizer):
+        stops.append(StopStringCriteria(tokenizer, BASE_MODEL_STOPS))
+    return {
+        "logits_processor": processors,
+        "stopping_criteria": stops,
+        "do_sample": decoding.temperature > 0,
+        "generator": torch.Generator(model.device).manual_seed(decoding.seed),
+    }
+
+
+def _as_set(eos: int | list[int] | None) -> set[int]:
     return set(eos) if isinstance(eos, list) else {eos} if eos is not None else set()
 
 
@@ -289,7 +316,7 @@ def _pad_id(generation_config: "GenerationConfig") -> int:
     """What finished sequences go on with; nobody reads it."""
     if generation_config.pad_token_id is not None:
         return generation_config.pad_token_id
-    return min(_stop_ids(generation_config.eos_token_id), default=0)
+    return min(_as_set(generation_config.eos_token_id), default=0)
 
 
 def _between(value: object, low: float, high: float) -> bool:

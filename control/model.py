@@ -35,12 +35,14 @@ class LanguageModel:
         model: The ``transformers`` model, in evaluation mode.
         tokenizer: Its tokenizer, padding on the left.
         window: Longest prompt plus answer, in tokens.
+        identity: Tells it from every other model, by its files and its adapter's.
     """
 
     name: str
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     window: int
+    identity: str = ""
 
     def room(self, max_new_tokens: int) -> int:
         """Longest prompt, in tokens, that leaves the window room for such an answer.
@@ -94,7 +96,33 @@ def load(spec: str | None, cache: Path, adapter: Path | None = None) -> Language
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     window = getattr(model.config, "max_position_embeddings", None) or WINDOW_UNKNOWN
-    return LanguageModel(Path(name).stem if spec else name, model.eval(), tokenizer, window)
+    return LanguageModel(
+        Path(name).stem if spec else name,
+        model.eval(),
+        tokenizer,
+        window,
+        _identity(source, model, adapter),
+    )
+
+
+def _identity(source: str, model: "PreTrainedModel", adapter: Path | None) -> str:
+    """A name for the weights: of a converted GGUF its own hash, of others where they come from.
+
+    A directory is told by its configuration and by name and size of its weights, so that looking
+    at it costs nothing.
+    """
+    folder = Path(source)
+    if (folder / "checksums.json").exists():
+        told = folder.name.rsplit("-", 1)[-1]
+    elif folder.is_dir():
+        weights = sorted((file.name, file.stat().st_size) for file in folder.glob("*.safetensors"))
+        told = f"{(folder / 'config.json').read_text(encoding='utf-8')}{weights}"
+    else:
+        told = f"{source}@{getattr(model.config, '_commit_hash', None)}"
+    if adapter is not None:
+        files = sorted(adapter.glob("adapter_model.*"))
+        told += "+" + "".join(_sha256(file) for file in files)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def packaged_gguf() -> Path:

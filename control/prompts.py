@@ -21,16 +21,29 @@ class Prompt:
     Attributes:
         context: With the passages.
         memory: Without them; the same as ``context`` if there are none.
-        passages: How many of the given passages fit into the window.
+        question: The question as it stands in both.
+        texts: The passages that fit into the window, as they stand in ``context``.
+        trust: How far each of them is trusted, in [0, 1]; empty where nothing is known of it.
     """
 
     context: str
     memory: str
-    passages: int
+    question: str
+    texts: tuple[str, ...] = ()
+    trust: tuple[float, ...] = ()
+
+    @property
+    def passages(self) -> int:
+        """How many of the given passages fit into the window."""
+        return len(self.texts)
 
 
 def build(
-    tokenizer: "PreTrainedTokenizerBase", question: str, passages: Sequence[str], room: int
+    tokenizer: "PreTrainedTokenizerBase",
+    question: str,
+    passages: Sequence[str],
+    room: int,
+    trust: Sequence[float] = (),
 ) -> Prompt:
     """Write both prompts, dropping passages from the end until the longer one fits.
 
@@ -39,6 +52,7 @@ def build(
         question: The question, the last thing in both texts.
         passages: Texts in order of relevance.
         room: Longest prompt, in tokens.
+        trust: How far each passage is trusted, in [0, 1]; empty where nothing is known of it.
 
     Raises:
         InputError: The question alone does not fit.
@@ -61,9 +75,10 @@ def build(
     while fitting:
         context = _render(tokenizer, question, fitting)
         if _length(tokenizer, context) <= room:
-            return Prompt(context, memory, len(fitting))
+            kept = tuple(trust[: len(fitting)])
+            return Prompt(context, memory, question, tuple(fitting), kept)
         fitting.pop()
-    return Prompt(memory, memory, 0)
+    return Prompt(memory, memory, question)
 
 
 def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -1,24 +1,17 @@
 """Does an answer hold a string, and what follows from it for many answers."""
 
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from foundation.text import normalise
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 Flags = NDArray[np.bool_]
-
-
-def normalise(text: str) -> str:
-    """Case, diacritics and punctuation removed, words separated by one space."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    bare = "".join(char for char in decomposed if not unicodedata.combining(char))
-    return " ".join(re.findall(r"\w+", bare))
 
 
 def holds(answer: str, wanted: Sequence[str]) -> bool:

@@ -1,0 +1,218 @@
+"""Prompts read once and then continued in many ways: the caches behind the decoding."""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Branches:
+    """Texts that the model has read, one per row.
+
+    Attributes:
+        logits: Of the next token, shape (rows, vocabulary).
+        cache: Keys and values of all that was read.
+        mask: 1 where a token stands, 0 where there is padding, shape (rows, length).
+    """
+
+    logits: Tensor
+    cache: DynamicCache
+    mask: Tensor
+
+    def copied(self, rows: Sequence[int] | None = None) -> "Branches":
+        """These rows, or all, to be continued without changing the others."""
+        copied = Branches(self.logits, copy.deepcopy(self.cache), self.mask)
+        if rows is not None:
+            copied.select(torch.tensor(rows, device=self.mask.device))
+        return copied
+
+    def repeat(self, copies: int) -> None:
+        """Turn each row into ``copies`` rows, one after the other."""
+        self.cache.batch_repeat_interleave(copies)
+        self.logits = self.logits.repeat_interleave(copies, dim=0)
+        self.mask = self.mask.repeat_interleave(copies, dim=0)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may come more than once."""
+        self.cache.batch_select_indices(rows)
+        self.logits, self.mask = self.logits[rows], self.mask[rows]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model thought of a continuation that it was shown, token by token.
+
+    Attributes:
+        log_p: Log-probability of each token, in nats, shape (tokens,).
+        entropy: Entropy of the next token before each, in nats, shape (tokens,).
+        hidden: Hidden states at each token for each layer asked for, shape (layers, tokens, size).
+    """
+
+    log_p: Tensor
+    entropy: Tensor
+    hidden: Tensor
+
+
+def read(
+    model: "PreTrainedModel", ids: Tensor, mask: Tensor, groups: int = 1, whole: bool = False
+) -> Branches:
+    """Read left-padded prompts.
+
+    Each group of rows is read at its own length and its keys and values padded to the longest
+    after: the prompts without passages are several times shorter, and reading their padding would
+    nearly double the time to the first token. Sliding-window caches cannot be padded after; such
+    models read all groups at once.
+
+    Args:
+        model: A causal language model.
+        ids: Prompts, shape (groups * n, length).
+        mask: Attention mask, same shape.
+        groups: How many groups of rows of like length there are.
+        whole: Keep the whole text in the cache even where the model looks at a sliding window, so
+            that `read_on` can go back to its end.
+    """
+    length = ids.shape[1]
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    sliding = any(kind != "full_attention" for kind in kinds)
+    groups = 1 if sliding else groups
+    parts = []
+    for own_ids, own_mask in zip(ids.chunk(groups), mask.chunk(groups), strict=True):
+        width = int(own_mask.sum(dim=1).max())
+        trimmed = own_mask[:, -width:]
+        output = model(
+            input_ids=own_ids[:, -width:],
+            attention_mask=trimmed,
+            position_ids=(trimmed.cumsum(dim=1) - 1).clamp_min(0),
+            past_key_values=DynamicCache() if whole else DynamicCache(config=model.config),
+            use_cache=True,
+            **_last_logits_only(model),
+        )
+        parts.append((output.logits[:, -1], output.past_key_values))
+    logits = torch.cat([part_logits for part_logits, _ in parts])
+    joint = parts[0][1]
+    if groups == 1:
+        return Branches(logits, joint, mask[:, -width:])
+    for layer, *others in zip(*(cache.layers for _, cache in parts), strict=True):
+        layer.keys = _joined([layer.keys, *(other.keys for other in others)], length)
+        layer.values = _joined([layer.values, *(other.values for other in others)], length)
+    return Branches(logits, joint, mask)
+
+
+def step(model: "PreTrainedModel", branches: Branches, tokens: Tensor) -> None:
+    """Append one token to every row, ``tokens`` of shape (rows,)."""
+    position = branches.mask.sum(dim=1, keepdim=True)
+    ones = branches.mask.new_ones(branches.mask.shape[0], 1)
+    branches.mask = torch.cat([branches.mask, ones], dim=1)
+    branches.logits = model(
+        input_ids=tokens[:, None],
+        attention_mask=branches.mask,
+        position_ids=position,
+        past_key_values=branches.cache,
+        use_cache=True,
+    ).logits[:, -1]
+
+
+def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Append to every row tokens of its own, at least one, in one forward pass.
+
+    Returns:
+        The logits of every appended token, from those that chose the first one on, shape (rows,
+        longest, vocabulary); what stands beyond a row's own tokens has no meaning.
+    """
+    logits, _ = _forward(model, branches, texts)
+    counts = torch.tensor([len(text) for text in texts], device=logits.device)
+    before = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
+    branches.logits = logits[torch.arange(len(texts), device=logits.device), counts - 1]
+    return before
+
+
+def read_on(
+    model: "PreTrainedModel",
+    branches: Branches,
+    continuations: Sequence[Sequence[Sequence[int]]],
+    layers: Sequence[int] = (),
+) -> list[list[Reading]]:
+    """Show the model several continuations of every row; the rows stay as they are.
+
+    Args:
+        model: The model.
+        branches: From `read` with ``whole``.
+        continuations: For each row equally many texts, as token ids, each at least one.
+        layers: Indices of the hidden states wanted; 0 are the embeddings.
+
+    Returns:
+        The readings of each row's continuations.
+    """
+    count = len(continuations[0])
+    kept = Branches(branches.logits, branches.cache, branches.mask)
+    branches.repeat(count)
+    flat = [text for texts in continuations for text in texts]
+    logits, hidden = _forward(model, branches, flat, layers)
+    logits = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
+    log_p = logits.float().log_softmax(dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(dim=-1)
+    readings = [
+        Reading(
+            log_p[row, torch.arange(len(text)), torch.tensor(text)].cpu(),
+            entropy[row, : len(text)].cpu(),
+            hidden[:, row, : len(text)].float().cpu(),
+        )
+        for row, text in enumerate(flat)
+    ]
+    branches.cache.crop(-max(map(len, flat)))
+    branches.cache.batch_select_indices(
+        torch.arange(0, len(flat), count, device=branches.mask.device)
+    )
+    branches.logits, branches.mask = kept.logits, kept.mask
+    return [readings[start : start + count] for start in range(0, len(flat), count)]
+
+
+def _forward(
+    model: "PreTrainedModel",
+    branches: Branches,
+    texts: Sequence[Sequence[int]],
+    layers: Sequence[int] = (),
+) -> tuple[Tensor, Tensor]:
+    """Logits (rows, longest, vocabulary) and hidden states (layers, rows, longest, size)."""
+    device = branches.mask.device
+    longest = max(map(len, texts))
+    ids = torch.zeros(len(texts), longest, dtype=torch.long, device=device)
+    added = torch.zeros(len(texts), longest, dtype=branches.mask.dtype, device=device)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text, device=device)
+        added[row, : len(text)] = 1
+    past = branches.mask.sum(dim=1, keepdim=True)
+    branches.mask = torch.cat([branches.mask, added], dim=1)
+    output = model(
+        input_ids=ids,
+        attention_mask=branches.mask,
+        position_ids=(past + added.cumsum(dim=1) - 1).clamp_min(0),
+        past_key_values=branches.cache,
+        use_cache=True,
+        output_hidden_states=bool(layers),
+    )
+    if not layers:
+        return output.logits, output.logits.new_zeros(0, len(texts), longest, 0)
+    return output.logits, torch.stack([output.hidden_states[layer] for layer in layers])
+
+
+def _joined(states: list[Tensor], length: int) -> Tensor:
+    """Keys or values (rows, heads, own length, size) left-padded to ``length``, one batch."""
+    padded = [
+        torch.nn.functional.pad(state, (0, 0, length - state.shape[-2], 0)) for state in states
+    ]
+    return torch.cat(padded)
+
+
+def _last_logits_only(model: "PreTrainedModel") -> dict[str, int]:
+    accepted = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return {"logits_to_keep": 1} if accepted else {}

@@ -1,0 +1,90 @@
+"""What an answer claims beyond its question, and whose words those are."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from foundation.text import normalise, words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+# Words that carry no answer: they neither support a claim nor make one.
+FUNCTION_WORDS = words(
+    "a also an and are as at be been but by called for from had has have he her his in "
+    "indeed is it its known name named not of on or she so that the their there they this "
+    "to was were which who whose with "
+)
+BREAKS = re.compile(r"[.,;:!?)\"]\s*$")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run of words in an answer.
+
+    Attributes:
+        start: Its first token.
+        stop: The token after its last one.
+        text: What it says.
+        gain: How much more probable the side that says it finds it than the other side, in nats.
+    """
+
+    start: int
+    stop: int
+    text: str
+    gain: float
+
+
+def claims(
+    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], gain: "Tensor", skip: set[str]
+) -> list[Claim]:
+    """The runs of words in an answer that say more than ``skip``.
+
+    Args:
+        tokenizer: Of the model.
+        ids: The answer's tokens.
+        gain: Log-probability of each token under the side that says it minus that under the other
+            side, in nats, shape (tokens,).
+        skip: Normalised words that claim nothing, such as the question's.
+    """
+    runs: list[list[int]] = []
+    goes_on = False
+    for start, stop in _words(tokenizer, ids):
+        text = tokenizer.decode(ids[start:stop], skip_special_tokens=True)
+        new = bool(words(text) - skip)
+        if new and goes_on:
+            runs[-1][1] = stop
+        elif new:
+            runs.append([start, stop])
+        goes_on = new and not BREAKS.search(text)
+    found = []
+    for start, end in runs:
+        stop = end
+        while stop > start + 1 and not normalise(tokenizer.decode([ids[stop - 1]])):
+            stop -= 1  # the full stop claims nothing
+        text = tokenizer.decode(ids[start:stop], skip_special_tokens=True)
+        found.append(Claim(start, stop, text.strip(" .,;:!?\"'()"), float(gain[start:end].sum())))
+    return found
+
+
+def strongest(found: Sequence[Claim]) -> Claim | None:
+    """The claim that its side wants most against the other, if there is any."""
+    return max(found, key=lambda claim: claim.gain, default=None)
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether ``text`` ends where a sentence does; an initial such as "W." is no end."""
+    return text.endswith("\n") or re.search(r"\w{2}[\"”’)\]]*[.!?][\"”’)\]]*\s*$", text) is not None
+
+
+def _words(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[list[int]]:
+    """Token ranges of the words, as spaces part them."""
+    ranges: list[list[int]] = []
+    for at, token in enumerate(ids):
+        if not ranges or tokenizer.decode([token])[:1].isspace():
+            ranges.append([at, at + 1])
+        else:
+            ranges[-1][1] = at + 1
+    return ranges

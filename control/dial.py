@@ -1,0 +1,281 @@
+"""Fulcrum's own dial: a conflict is decided as a whole, not token by token.
+
+A token rule decides again at every token, and no single token tells a fact that the model knows
+from one that it makes up. Here the passages' answer (plain RAG) and the memory's answer
+(closed-book) begin side by side (`control.sides`). Then:
+
+1. Where memory claims nothing that the passages lack, the passages' answer stands.
+2. Where it does, `control.belief` says how likely memory is right. Towards alpha 1 memory wins ever
+   more conflicts, the surest first, and never those in which it is more likely wrong: what the
+   model does not know is still answered from the passages.
+3. Towards alpha 0, an answer that owes the passages nothing is put into their words
+   (`control.grounding`), the least sure of memory first; at 0 every one.
+
+At alpha 0.5 the answer is plain RAG's, token by token. The answer that was chosen goes on to its
+end, and both branches are asked about each of its tokens: that is its trace.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria
+
+from control import branches, decoding, sides
+from control import trace as tracing
+from control.branches import Branches
+from control.calibration import Calibration, Way, decide
+from control.decoding import Alpha, Decoding, OnToken, stop_ids
+from control.mixture import Mixture
+from control.rules import Step, mix
+from control.sides import Begun, View
+from control.trace import StepRow, Trace
+from foundation.text import words
+
+if TYPE_CHECKING:
+    from control.model import LanguageModel
+    from control.prompts import Prompt
+
+NEUTRAL_TRUST = 0.5
+MEMORY = 0.5  # above it, the rule of an answer that goes on follows memory
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the two sides say, and whom the answer follows.
+
+    Attributes:
+        passages_say: What the passages' answer claims.
+        memory_says: What memory claims instead.
+        confidence: How likely memory is right, in [0, 1].
+        follows: Whose answer was given.
+    """
+
+    passages_say: str
+    memory_says: str
+    confidence: float
+    follows: Literal["passages", "memory"]
+
+    def __str__(self) -> str:
+        return (
+            f'The passages say "{self.passages_say}", the model remembers "{self.memory_says}" '
+            f"with confidence {self.confidence:.2f}; the answer follows "
+            + ("the passages." if self.follows == "passages" else "the model's memory.")
+        )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An answer and how it came to stand; no verdict where the sides do not disagree."""
+
+    trace: Trace
+    verdict: Verdict | None
+
+
+def answer(
+    language_model: "LanguageModel",
+    prompts: Sequence["Prompt"],
+    how: Decoding,
+    calibration: Calibration,
+    alphas: Sequence[Alpha] | None = None,
+    on_token: OnToken | None = None,
+) -> list[Settled]:
+    """Answer every prompt, once for each of ``alphas``.
+
+    Args:
+        language_model: Model and tokenizer.
+        prompts: One per question.
+        how: Alpha, sampling and length.
+        calibration: Of this model, or one for any.
+        alphas: Several settings of the dial to answer at; defaults to ``how.alpha`` alone.
+        on_token: Told every token once it is certain.
+
+    Returns:
+        All alphas of the first prompt, then all of the second, and so on.
+    """
+    begun = sides.begin(language_model, prompts, how)
+    confidences = [
+        calibration.probe(view.evidence) if view.evidence is not None else 0.0
+        for view in begun.views
+    ]
+    settings = [how.alpha] if alphas is None else list(alphas)
+    ways = [
+        [choose(view, confidence, alpha, _trust(view, prompt), calibration) for alpha in settings]
+        for view, confidence, prompt in zip(begun.views, confidences, prompts, strict=True)
+    ]
+    traces = finish(begun, ways, on_token)
+    return [
+        Settled(trace, _verdict(view, confidence, way))
+        for view, confidence, row, chosen in zip(
+            begun.views, confidences, traces, ways, strict=True
+        )
+        for trace, way in zip(row, chosen, strict=True)
+    ]
+
+
+def choose(
+    view: View, confidence: float, alpha: Alpha, trust: float, calibration: Calibration
+) -> Way:
+    """Which of the answers stands at ``alpha``.
+
+    Args:
+        view: Both sides.
+        confidence: How likely memory is right, in [0, 1].
+        alpha: The dial.
+        trust: In the passages of this conflict, in [0, 1]. At a fixed alpha it turns the dial for
+            this conflict, by half its range to the passages at 1 and to memory at 0; at alpha auto
+            it counts as the passages' own chance of being right (Bayes' rule in odds).
+        calibration: Of the model.
+    """
+    if alpha == "auto":
+        for_memory = confidence * (1 - trust)
+        confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
+    else:
+        alpha = min(max(alpha + NEUTRAL_TRUST - trust, 0.0), 1.0)
+    conflict = view.claim is not None and not view.spoken
+    return decide(conflict, view.grounded is not None, confidence, calibration.bars(alpha))
+
+
+def finish(
+    begun: Begun, ways: Sequence[Sequence[Way]], on_token: OnToken | None = None
+) -> list[list[Trace]]:
+    """Let the chosen answers go on to their ends; the traces, in the order of ``ways``.
+
+    An answer that was chosen several times is decoded once.
+    """
+    model = begun.language_model.model
+    wanted: dict[tuple[int, Way], list[int]] = {}
+    place = 0
+    for index, chosen in enumerate(ways):
+        for way in chosen:
+            wanted.setdefault((index, way), []).append(place)
+            place += 1
+    rows = [index for index, _ in wanted]
+    places = list(wanted.values())
+    traces = [
+        Trace(begun.language_model.tokenizer, begun.prompts[index].passages > 0) for index in rows
+    ]
+
+    def record(at: int, token: int, row: tracing.StepRow) -> None:
+        entry = traces[at].add(token, row)
+        if on_token is not None:
+            for each in places[at]:
+                on_token(each, entry)
+
+    with torch.inference_mode():
+        state = begun.state.copied([*rows, *(index + len(begun.views) for index in rows)])
+        alphas = [[float(way == "memory")] for _, way in wanted]
+        starts, forced = zip(
+            *(_start(begun.views[index], way) for index, way in wanted), strict=True
+        )
+        _go_on(begun, state, starts, forced, torch.tensor(alphas, device=model.device), record)
+    by_place = {
+        place: trace for trace, shared in zip(traces, places, strict=True) for place in shared
+    }
+    ordered = iter([by_place[place] for place in sorted(by_place)])
+    return [[next(ordered) for _ in chosen] for chosen in ways]
+
+
+def _start(view: View, way: Way) -> tuple[list[int], int]:
+    """The tokens with which an answer begins, and the first of them that no branch chose."""
+    if way == "grounded" and view.grounded is not None:
+        ids = view.grounded.ids
+        return ids, len(ids) - 1
+    ids = view.memory if way == "memory" else view.passages
+    return ids, len(ids)
+
+
+def _go_on(
+    begun: Begun,
+    state: Branches,
+    starts: Sequence[list[int]],
+    forced: Sequence[int],
+    alpha: Tensor,
+    record: Callable[[int, int, StepRow], None],
+) -> None:
+    """Append the beginnings, then decode to the end, recording every token.
+
+    Args:
+        begun: Settings.
+        state: The chosen rows, those with the passages and then those without.
+        starts: Beginning of each answer.
+        forced: First token in each that neither branch chose.
+        alpha: Shape (n, 1).
+        record: Told the answer, the token and what the branches thought of it.
+    """
+    model, tokenizer, n = begun.language_model.model, begun.language_model.tokenizer, len(starts)
+    ends = stop_ids(model)
+    logits = branches.extend(model, state, [*starts, *starts])
+    for at in range(max(map(len, starts))):
+        live = torch.tensor([row for row in range(n) if at < len(starts[row])])
+        tokens = torch.tensor([starts[row][at] for row in live], device=alpha.device)
+        step = mix(_follow, logits[live, at], logits[live + n, at], alpha[live])
+        rows = zip(live.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
+        for row, token, seen in rows:
+            if token not in ends:
+                record(row, token, replace(seen, mixed=seen.mixed or at >= forced[row]))
+    longest = begun.how.max_new_tokens
+    going = [row for row in range(n) if starts[row][-1] not in ends and len(starts[row]) < longest]
+    if not going:
+        return
+
+    def on_step(answers: Tensor, tokens: Tensor, step: Step) -> None:
+        rows = zip(answers.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
+        for answer, token, seen in rows:
+            if token not in ends:
+                record(going[answer], token, seen)
+
+    width, pad = max(len(starts[row]) for row in going), tokenizer.pad_token_id
+    padded = [[pad] * (width - len(starts[row])) + starts[row] for row in going]
+    state.select(torch.tensor([*going, *(row + n for row in going)], device=alpha.device))
+    decoding.decode(
+        model,
+        state,
+        torch.tensor(padded, device=alpha.device),
+        _follow,
+        alpha=alpha[going],
+        on_step=on_step,
+        **decoding.stepping(begun.language_model, begun.how, _LongEnough(longest, pad)),
+    )
+
+
+@dataclass(frozen=True)
+class _LongEnough(StoppingCriteria):
+    """As `MaxLengthCriteria`, for rows that begin with different amounts of padding."""
+
+    longest: int
+    pad: int
+
+    def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
+        return (input_ids != self.pad).sum(dim=1) >= self.longest
+
+
+def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
+    """The rule of an answer that has been chosen: passages at alpha 0, memory at alpha 1."""
+    assert alpha is not None  # noqa: S101 - for the type checker
+    memory = alpha > MEMORY
+    return Mixture(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
+
+
+def _verdict(view: View, confidence: float, way: Way) -> Verdict | None:
+    if view.claim is None:
+        return None
+    memory = way == "memory" or (view.spoken and way == "plain")
+    said = view.grounded.claim if view.grounded and way != "plain" else view.passages_claim
+    return Verdict(said, view.claim.text, confidence, "memory" if memory else "passages")
+
+
+def _trust(view: View, prompt: "Prompt") -> float:
+    """Highest trust among the passages that hold what the passages' answer claims, else of all."""
+    if not prompt.trust:
+        return NEUTRAL_TRUST
+    claimed = words(view.passages_claim)
+    holding = [
+        trust
+        for text, trust in zip(prompt.texts, prompt.trust, strict=True)
+        if claimed and claimed <= words(text)
+    ]
+    return max(holding or prompt.trust)
