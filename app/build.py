@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.settings import Settings
+from control import calibration as calibrations
 from control.assistant import Assistant
+from control.calibration import Calibration
 from control.model import LanguageModel, load
 
 if TYPE_CHECKING:
@@ -25,6 +27,21 @@ def language_model(settings: Settings) -> LanguageModel:
     return load(settings.model, settings.cache, settings.adapter)
 
 
+def calibration(settings: Settings, model: LanguageModel) -> Calibration:
+    """The model's calibration: the one named, the one measured here, or the one shipped."""
+    if settings.calibration is not None:
+        return calibrations.fitting(settings.calibration, model)
+    return calibrations.find(model, settings.cache)
+
+
+def keep(measured: Calibration, model: LanguageModel, settings: Settings, target: Path) -> Path:
+    """Keep a calibration for the model, with a copy in ``target``; where it is kept."""
+    kept = calibrations.stored(model, settings.cache)
+    for path in (target / "calibration.json", kept):
+        measured.save(path)
+    return kept
+
+
 def passage_index(settings: Settings) -> "PassageIndex":
     """The passage index of this home."""
     from retrieval.embedding import open_embedding
@@ -36,7 +53,8 @@ def passage_index(settings: Settings) -> "PassageIndex":
 def assistant(settings: Settings) -> Assistant:
     """The whole pipeline."""
     index = passage_index(settings)  # first: what is wrong with it shows at once
-    return Assistant(language_model(settings), index)
+    model = language_model(settings)
+    return Assistant(model, calibration(settings, model), index)
 
 
 def given_passages(

@@ -15,6 +15,9 @@ from app import settings as settings_module
 from foundation.errors import FulcrumError, InputError
 
 if TYPE_CHECKING:
+    from app.settings import Settings
+    from control.model import LanguageModel
+    from evaluation.conflict import Conflict
     from retrieval.documents import Skipped
 
 out = Console(highlight=False)
@@ -40,6 +43,7 @@ def example(*lines: str) -> str:
 @click.option("--home", type=PATHS, help="Directory that holds all state.")
 @click.option("--model", help="Hugging Face id, model directory or .gguf file.")
 @click.option("--adapter", type=PATHS, help="PEFT adapter directory to put on the model.")
+@click.option("--calibration", type=PATHS, help="Calibration file; by default the model's own.")
 @click.option("--index", help="URL of the passage index; by default it lies in the home directory.")
 @click.option("--verbose", is_flag=True, help="Log what the libraries do.")
 @click.version_option(package_name="fulcrum")
@@ -59,12 +63,15 @@ def cli(context: click.Context, verbose: bool, **given: Any) -> None:
 @click.argument("question")
 @click.option(
     "--alpha",
-    default="0.5",
-    show_default=True,
     metavar="NUMBER|auto",
-    help="0 = passages only, 0.5 = plain RAG, 1 = memory only, auto = by confidence.",
+    help="0 = passages, 0.5 = plain RAG, 1 = memory, auto = by confidence.  [default: 0.5]",
 )
-@click.option("--rule", default=None, help="Token rule; a wrong name lists them.")
+@click.option(
+    "--reliance",
+    type=click.FloatRange(0, 1),
+    help="Instead of --alpha: the share of conflicts over known facts that memory should settle.",
+)
+@click.option("--rule", default=None, help="How to decode; a wrong name lists the ways.")
 @click.option(
     "--context",
     "contexts",
@@ -97,7 +104,8 @@ def cli(context: click.Context, verbose: bool, **given: Any) -> None:
 def ask(
     given: dict[str, Any],
     question: str,
-    alpha: str,
+    alpha: str | None,
+    reliance: float | None,
     rule: str | None,
     contexts: tuple[Path, ...],
     closed_book: bool,
@@ -108,6 +116,8 @@ def ask(
     """Answer QUESTION and show where each token came from."""
     if closed_book and contexts:
         raise InputError("--closed-book and --context contradict each other; give one of them")
+    if alpha is not None and reliance is not None:
+        raise InputError("--alpha and --reliance both set the dial; give one of them")
     settings = settings_module.load(**given, top_k=top_k)
 
     from app import build, terminal
@@ -115,7 +125,9 @@ def ask(
     from control.decoding import Decoding
     from control.rules import DEFAULT_RULE
 
-    how = Decoding(rule=rule or DEFAULT_RULE, alpha=_alpha(alpha), **sampling)
+    how = Decoding(
+        rule=rule or DEFAULT_RULE, alpha=_alpha(alpha or "0.5"), reliance=reliance, **sampling
+    )
     question = checked(question)
     passages = build.given_passages(list(contexts), _skipped) if contexts else None
     if closed_book:
@@ -132,8 +144,14 @@ def ask(
     epilog=example("fulcrum ingest data/passages.jsonl", "fulcrum ingest notes/ paper.pdf")
 )
 @click.argument("paths", nargs=-1, required=True, type=PATHS)
+@click.option(
+    "--trust",
+    type=click.FloatRange(0, 1),
+    help="How far these documents are trusted against memory: 0 = not at all, 1 = fully.  "
+    "[default: 0.5, or what a document says]",
+)
 @click.pass_obj
-def ingest(given: dict[str, Any], paths: tuple[Path, ...]) -> None:
+def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) -> None:
     """Add documents (.txt .md .html .pdf .jsonl) or directories of them to the index."""
     settings = settings_module.load(**given)
 
@@ -143,7 +161,7 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...]) -> None:
 
     index = build.passage_index(settings)
     with tqdm(desc="ingesting", unit=" passages", delay=2, disable=None) as bar:
-        report = index.ingest(paths, progress=bar.update)
+        report = index.ingest(paths, progress=bar.update, trust=trust)
     for skipped in report.skipped:
         _skipped(skipped)
     out.print(
@@ -168,9 +186,31 @@ def evaluate() -> None:
 @click.option("--split", help='Only items of this split, such as "calibration".')
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many items, drawn evenly.")
 @click.option(
-    "--rule", "rules", multiple=True, help="Token rule; repeatable.  [default: the rule in use]"
+    "--rule", "rules", multiple=True, help="Rule; repeatable.  [default: the rule in use]"
 )
-@click.option("--adaptive", is_flag=True, help="Also judge alpha auto, in three states.")
+@click.option(
+    "--alpha",
+    "alphas",
+    multiple=True,
+    type=click.FloatRange(0, 1),
+    help="Setting of the dial; repeatable.  [default: 0, 0.25, 0.5, 0.75, 1]",
+)
+@click.option(
+    "--adaptive",
+    is_flag=True,
+    help="Also judge alpha auto, in three states, and trust in the passages.",
+)
+@click.option(
+    "--known-only",
+    is_flag=True,
+    help="Ask only known facts with their counterfactual passage, which saves time.",
+)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Measure the model instead and keep the result for its dial.  "
+    "[data: the split calibration of the built-in ones]",
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -192,7 +232,10 @@ def dial(
     split: str | None,
     limit: int | None,
     rules: tuple[str, ...],
+    alphas: tuple[float, ...],
     adaptive: bool,
+    known_only: bool,
+    calibrate: bool,
     batch_size: int,
     target: Path,
 ) -> None:
@@ -200,18 +243,53 @@ def dial(
     settings = settings_module.load(**given)
 
     from app import build
+    from control.rules import CHOICES
     from evaluation import datasets, report
     from evaluation import dial as dial_evaluation
 
+    if unknown := set(rules) - set(CHOICES):
+        raise InputError(f"rule is {min(unknown)!r}; choose one of {', '.join(CHOICES)}")
+    if calibrate and split is None and data is None:
+        split = "calibration"
     data = data or datasets.BUILT_IN_CONFLICTS
     items = datasets.spread(datasets.conflicts(data, split), limit)
+    model = build.language_model(settings)
+    if calibrate:
+        _calibrate(settings, model, items, target, batch_size)
+        return
     result = dial_evaluation.run(
-        build.language_model(settings), items, target, rules, batch_size, adaptive
+        model,
+        items,
+        target,
+        rules,
+        batch_size,
+        adaptive,
+        build.calibration(settings, model),
+        sorted(alphas) or dial_evaluation.ALPHAS,
+        known_only,
     )
     result |= {"data": data.name, "split": split}
     report.write(result, target)
     out.print(report.table(result))
     out.print(f"report: {target / 'report.html'}")
+
+
+def _calibrate(
+    settings: "Settings",
+    model: "LanguageModel",
+    items: "Sequence[Conflict]",
+    target: Path,
+    batch_size: int,
+) -> None:
+    from app import build
+    from evaluation import calibration as calibrating
+
+    observations = calibrating.run(model, items, target, batch_size)
+    measured = calibrating.fit(model, observations)
+    calibrating.fit(model, observations, any_model=True).save(target / "any.json")
+    kept = build.keep(measured, model, settings, target)
+    out.print(calibrating.table(measured))
+    out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
 
 
 @cli.group()

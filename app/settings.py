@@ -28,6 +28,9 @@ class Settings(BaseSettings):
         description="Hugging Face id, model directory or .gguf file; default: the packaged one",
     )
     adapter: Path | None = Field(None, description="PEFT adapter directory for the model")
+    calibration: Path | None = Field(
+        None, description="calibration file of the dial; default: the model's own"
+    )
     index: str | None = Field(None, description="URL of the passage index; default: in the home")
     top_k: int = Field(3, ge=1, le=100, description="passages read for a question")
 

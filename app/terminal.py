@@ -24,15 +24,17 @@ def summary(console: Console, answer: Answer) -> None:
     console.print()
     if answer.sources:
         console.print(_legend())
-        console.print(
-            "Memory and passages [bold]disagree[/bold] here."
-            if answer.conflict
-            else "Memory and passages agree here.",
-        )
+        console.print(_verdict(answer))
         console.print(_sources(answer))
     for notice in answer.notices:
         console.print(Text(f"Note: {notice}.", style="yellow"))
     console.print(Text(f"{answer.seconds['total']:.1f} s", style="dim"))
+
+
+def _verdict(answer: Answer) -> Text:
+    if answer.verdict is not None:
+        return Text(str(answer.verdict), style="bold")
+    return Text(f"Memory and passages {'disagree' if answer.conflict else 'agree'} here.")
 
 
 def _legend() -> Text:

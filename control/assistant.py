@@ -3,12 +3,15 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from control import decoding, prompts
+from control import dial, prompts
+from control.calibration import ANY_MODEL, Calibration
 from control.decoding import Alpha, Decoding, OnToken
+from control.dial import Verdict
 from control.model import LanguageModel
+from control.rules import DIAL
 from control.trace import TokenTrace
 from foundation.errors import InputError
 
@@ -51,6 +54,7 @@ class Answer:
     answer: str
     alpha: Alpha
     conflict: bool
+    verdict: Verdict | None
     tokens: list[TokenTrace]
     sources: list[Source]
     forgotten: list[dict[str, str]] = field(default_factory=list)
@@ -64,10 +68,12 @@ class Assistant:
 
     Attributes:
         model: The language model.
+        calibration: How its dial is to be read.
         retriever: Finds passages for a question.
     """
 
     model: LanguageModel
+    calibration: Calibration
     retriever: "BaseRetriever"
 
     def ask(
@@ -90,26 +96,37 @@ class Assistant:
             InputError: The question is empty or too long, or no window is left for it.
         """
         question = checked(question)
+        if how.reliance is not None:
+            how = replace(how, alpha=self.calibration.alpha(how.reliance), reliance=None)
         room = self.model.room(how.max_new_tokens)
-        result = Answer(question, question, [question], "", how.alpha, False, [], [])
+        result = Answer(question, question, [question], "", how.alpha, False, None, [], [])
         with _timed(result, "total"):
             with _timed(result, "retrieve"):
                 found = self.retriever.retrieve(question) if given is None else list(given)
             if given is None and not found:
                 result.notices.append(NOTHING_FOUND)
             with _timed(result, "decode"):
-                texts = [node.text for node in found]
-                prompt = prompts.build(self.model.tokenizer, question, texts, room)
-                [trace] = decoding.generate(self.model, [prompt], how, on_token=on_token)
+                texts, trust = [node.text for node in found], [_trust(node) for node in found]
+                prompt = prompts.build(self.model.tokenizer, question, texts, room, trust)
+                [settled] = dial.answer(
+                    self.model, [prompt], how, self.calibration, on_token=on_token
+                )
         result.sources = [_source(node, at < prompt.passages) for at, node in enumerate(found)]
         if dropped := len(found) - prompt.passages:
             result.notices.append(TOO_LONG.format(dropped=dropped, all=len(found)))
-        result.answer = trace.text.strip()
-        result.tokens = trace.tokens
-        result.conflict = prompt.passages > 0 and any(token.disputed for token in trace.tokens)
+        if how.rule == DIAL and self.calibration.model == ANY_MODEL:
+            result.notices.append(NOT_CALIBRATED.format(model=self.model.name))
+        result.answer = settled.trace.text.strip()
+        result.tokens = settled.trace.tokens
+        result.verdict = settled.verdict
+        result.conflict = settled.conflict
         return result
 
 
+NOT_CALIBRATED = (
+    "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
+    "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
+)
 NOTHING_FOUND = (
     "no passages were found, so the answer is from memory alone; add documents by: fulcrum ingest"
 )
@@ -134,6 +151,10 @@ def checked(question: str) -> str:
             "give long text as a document: fulcrum ask QUESTION --context FILE"
         )
     return question
+
+
+def _trust(node: "NodeWithScore") -> float:
+    return float(node.metadata.get("trust", dial.NEUTRAL_TRUST))
 
 
 def _source(node: "NodeWithScore", kept: bool) -> Source:

@@ -1,18 +1,23 @@
 """What was measured of one model, so that its dial means the same as any other model's."""
 
+import hashlib
 import json
 import math
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from control.belief import Probe
 from foundation.errors import ModelError
 from foundation.files import replacing
 
+if TYPE_CHECKING:
+    from control.model import LanguageModel
+
 PLAIN_RAG = 0.5
 ANY_MODEL = "any"
+SHIPPED = Path(__file__).parent.parent / "data" / "calibrations"
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,56 @@ class Calibration:
         part = (reliance - low) / (high - low)
         return self.alphas[place - 1] + part * (self.alphas[place] - self.alphas[place - 1])
 
+    @property
+    def digest(self) -> str:
+        """Tells it from every other calibration."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as new:
             new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+
+def find(language_model: "LanguageModel", cache: Path) -> Calibration:
+    """The calibration of a model: the one measured here, or else `shipped`.
+
+    Args:
+        language_model: The model.
+        cache: Where `stored` keeps those that were measured.
+
+    Raises:
+        ModelError: The file is damaged, or was measured on another model.
+    """
+    own = stored(language_model, cache)
+    return fitting(own, language_model) if own.exists() else shipped(language_model)
+
+
+def shipped(language_model: "LanguageModel") -> Calibration:
+    """The calibration that comes with Fulcrum: the default model's own, or one for any model."""
+    default = load(SHIPPED / "default.json")
+    return default if default.model == language_model.identity else load(SHIPPED / "any.json")
+
+
+def stored(language_model: "LanguageModel", cache: Path) -> Path:
+    """Where the calibration of a model is kept once it has been measured."""
+    return cache / "calibrations" / f"{language_model.identity}.json"
+
+
+def fitting(path: Path, language_model: "LanguageModel") -> Calibration:
+    """The calibration in a file, if it was measured on this model.
+
+    Raises:
+        ModelError: The file is damaged, or was measured on another model.
+    """
+    calibration = load(path)
+    if calibration.model not in (language_model.identity, ANY_MODEL):
+        raise ModelError(
+            f"{path}: was measured on {calibration.name}, not on {language_model.name}; "
+            "measure this model by: fulcrum eval dial --calibrate --out DIR"
+        )
+    return calibration
 
 
 def load(path: Path) -> Calibration:

@@ -21,7 +21,7 @@ from control import branches as branching
 from control import trace as tracing
 from control.branches import Branches
 from control.prompts import Prompt, is_chat
-from control.rules import DEFAULT_RULE, RULES, Rule, Step, mix
+from control.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step, mix
 from control.trace import TokenTrace, Trace
 from foundation.errors import InputError
 
@@ -45,12 +45,14 @@ class Decoding:
     """How to decode.
 
     Attributes:
-        rule: A name in `control.rules.RULES`.
+        rule: A name in `control.rules.CHOICES`.
         alpha: 0 = passages only, 0.5 = plain RAG, 1 = memory only, or ``"auto"``.
         temperature: 0 is greedy; above it, sampling at that temperature.
         top_p: Share of probability that sampling keeps.
         seed: Of the sampling.
         max_new_tokens: Longest answer, in tokens.
+        reliance: In place of alpha: the share of conflicts over known facts, in [0, 1], that memory
+            should settle; needs rule ``fulcrum``, whose calibration knows the alpha for it.
     """
 
     rule: str = DEFAULT_RULE
@@ -59,14 +61,21 @@ class Decoding:
     top_p: float = 1.0
     seed: int = 0
     max_new_tokens: int = 128
+    reliance: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be decoded with."""
-        if self.rule not in RULES:
-            raise InputError(f"rule is {self.rule!r}; choose one of {', '.join(RULES)}")
+        if self.rule not in CHOICES:
+            raise InputError(f"rule is {self.rule!r}; choose one of {', '.join(CHOICES)}")
         if self.alpha != "auto" and not _between(self.alpha, 0, 1):
             raise InputError(
                 f"alpha is {self.alpha!r}; give a number from 0 (passages) to 1 (memory), or auto"
+            )
+        if self.reliance is not None and not _between(self.reliance, 0, 1):
+            raise InputError(f"reliance is {self.reliance!r}; give a share from 0 to 1, or none")
+        if self.reliance is not None and self.rule != DIAL:
+            raise InputError(
+                f"reliance is measured for rule {DIAL}, not for {self.rule}; turn that one by alpha"
             )
         if not _between(self.temperature, 0, math.inf):
             raise InputError(f"temperature is {self.temperature!r}; give 0 (greedy) or more")
@@ -83,7 +92,7 @@ def generate(
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
 ) -> list[Trace]:
-    """Answer every prompt, once for each of ``alphas``, all in one batch.
+    """Answer every prompt by a token rule, once for each of ``alphas``, all in one batch.
 
     Args:
         language_model: Model and tokenizer.
@@ -96,6 +105,11 @@ def generate(
     Returns:
         The traces: all alphas of the first prompt, then all of the second, and so on.
     """
+    if decoding.rule not in RULES:
+        raise InputError(
+            f"rule {decoding.rule} settles whole answers; decode with one of {', '.join(RULES)}, "
+            "or ask control.dial"
+        )
     settings = [decoding.alpha] if alphas is None else list(alphas)
     if len({alpha == "auto" for alpha in settings}) > 1:
         raise InputError("adaptive and fixed alphas cannot share a batch; decode them apart")

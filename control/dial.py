@@ -30,9 +30,10 @@ from control.branches import Branches
 from control.calibration import Calibration, Way, decide
 from control.decoding import Alpha, Decoding, OnToken, stop_ids
 from control.mixture import Mixture
-from control.rules import Step, mix
+from control.rules import DIAL, Step, mix
 from control.sides import Begun, View
 from control.trace import StepRow, Trace
+from foundation.errors import InputError
 from foundation.text import words
 
 if TYPE_CHECKING:
@@ -69,9 +70,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Settled:
-    """An answer and how it came to stand; no verdict where the sides do not disagree."""
+    """An answer and how it came to stand.
+
+    Attributes:
+        trace: Its tokens.
+        conflict: Whether memory and passages disagree.
+        verdict: On what; ``None`` where they do not, and from token rules, which cannot say.
+    """
 
     trace: Trace
+    conflict: bool
     verdict: Verdict | None
 
 
@@ -79,7 +87,7 @@ def answer(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     how: Decoding,
-    calibration: Calibration,
+    calibration: Calibration | None,
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
 ) -> list[Settled]:
@@ -88,30 +96,39 @@ def answer(
     Args:
         language_model: Model and tokenizer.
         prompts: One per question.
-        how: Alpha, sampling and length.
-        calibration: Of this model, or one for any.
+        how: Rule, alpha, sampling and length; a token rule is handed on to `control.decoding`.
+        calibration: Of this model, or one for any; token rules need none.
         alphas: Several settings of the dial to answer at; defaults to ``how.alpha`` alone.
         on_token: Told every token once it is certain.
 
     Returns:
         All alphas of the first prompt, then all of the second, and so on.
     """
+    if how.rule != DIAL:
+        traces = decoding.generate(language_model, prompts, how, alphas, on_token)
+        return [Settled(trace, trace.disputed, None) for trace in traces]
+    settings = [how.alpha] if alphas is None else list(alphas)
+    if not any(prompt.passages for prompt in prompts):
+        closed_book = replace(how, rule="plain", alpha=0.5)
+        flat = decoding.generate(
+            language_model, prompts, closed_book, [0.5] * len(settings), on_token
+        )
+        return [Settled(trace, False, None) for trace in flat]
+    if calibration is None:
+        raise InputError(f"rule {DIAL} needs a calibration; take control.calibration.shipped(...)")
     begun = sides.begin(language_model, prompts, how)
     confidences = [
         calibration.probe(view.evidence) if view.evidence is not None else 0.0
         for view in begun.views
     ]
-    settings = [how.alpha] if alphas is None else list(alphas)
     ways = [
         [choose(view, confidence, alpha, _trust(view, prompt), calibration) for alpha in settings]
         for view, confidence, prompt in zip(begun.views, confidences, prompts, strict=True)
     ]
-    traces = finish(begun, ways, on_token)
+    rows = finish(begun, ways, on_token)
     return [
-        Settled(trace, _verdict(view, confidence, way))
-        for view, confidence, row, chosen in zip(
-            begun.views, confidences, traces, ways, strict=True
-        )
+        Settled(trace, view.claim is not None, _verdict(view, confidence, way))
+        for view, confidence, row, chosen in zip(begun.views, confidences, rows, ways, strict=True)
         for trace, way in zip(row, chosen, strict=True)
     ]
 

@@ -57,8 +57,6 @@ def ground(
     Returns:
         ``None`` where the passages hold no word of their own.
     """
-    if not prompts:
-        return []
     n = len(prompts)
     logits = branches.extend(language_model.model, state, [*answers, *answers])
     grounded = []

@@ -30,11 +30,14 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.prompts import PromptTemplate, PromptType
 
-from control import decoding, prompts
+from control import calibration as calibrations
+from control import dial, prompts
+from control.calibration import Calibration
 from control.decoding import Alpha, Decoding
+from control.dial import Settled
 from control.model import LanguageModel
 from control.prompts import Prompt
-from control.trace import TokenTrace, Trace
+from control.trace import TokenTrace
 from foundation.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -87,22 +90,26 @@ class FulcrumLLM(CustomLLM):
     """A language model with a dial between the passages and its memory, for LlamaIndex.
 
     The settings are those of `control.decoding.Decoding`; each may also be given to one call, as
-    in ``llm.complete(prompt, alpha=1.0)``. A response's ``raw`` is a dictionary:
+    in ``llm.complete(prompt, alpha=1.0)``. ``calibration`` is the model's; by default the one that
+    comes with Fulcrum. A response's ``raw`` is a dictionary:
 
     - ``tokens``: the trace of each token, as in `control.trace.TokenTrace`;
-    - ``conflict``: whether passages and memory disputed any of them;
+    - ``conflict``: whether passages and memory disagree; ``None`` until the answer is whole;
+    - ``verdict``: what the two sides say then, as in `control.dial.Verdict`; ``None`` where they do
+      not disagree, and from token rules;
     - ``passages_given``, ``passages_read``: those in the prompt, and those that the window held.
 
     While streaming, ``text`` and ``raw`` grow and ``delta`` is what one token added.
     """
 
-    rule: str = Field(description="token rule, a name in control.rules.RULES")
+    rule: str = Field(description="a name in control.rules.CHOICES")
     alpha: Alpha = Field(description="0 = passages only, 0.5 = plain RAG, 1 = memory only, or auto")
     temperature: float = Field(description="0 is greedy; above it, sampling")
     top_p: float = Field(description="share of probability that sampling keeps")
     seed: int = Field(description="of the sampling")
     max_new_tokens: int = Field(description="longest answer, in tokens")
     _language_model: LanguageModel = PrivateAttr()
+    _calibration: Calibration = PrivateAttr()
 
     def __init__(
         self,
@@ -113,10 +120,12 @@ class FulcrumLLM(CustomLLM):
         top_p: float = Decoding.top_p,
         seed: int = Decoding.seed,
         max_new_tokens: int = Decoding.max_new_tokens,
+        calibration: Calibration | None = None,
     ) -> None:
         how = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens)  # refuses nonsense
         super().__init__(**asdict(how), messages_to_prompt=_conversation)
         self._language_model = language_model
+        self._calibration = calibration or calibrations.shipped(language_model)
 
     @classmethod
     def class_name(cls) -> str:
@@ -145,9 +154,9 @@ class FulcrumLLM(CustomLLM):
             InputError: A setting or the prompt cannot be used.
         """
         how, built, given = self._prepared(prompt, settings)
-        [trace] = decoding.generate(self._language_model, [built], how)
-        tokens = [asdict(token) for token in trace.tokens]
-        return _response(trace.text.strip(), None, tokens, built, given)
+        [settled] = dial.answer(self._language_model, [built], how, self._calibration)
+        tokens = [asdict(token) for token in settled.trace.tokens]
+        return _response(settled.trace.text.strip(), None, tokens, built, given, settled)
 
     @llm_completion_callback()
     def stream_complete(
@@ -158,13 +167,14 @@ class FulcrumLLM(CustomLLM):
 
         def responses() -> CompletionResponseGen:
             text, tokens = "", list[dict[str, Any]]()
-            for token in _streamed(self._language_model, built, how):
-                tokens.append(asdict(token))
-                delta = token.text if text else token.text.lstrip()
+            for item in _streamed(self._language_model, built, how, self._calibration):
+                if isinstance(item, Settled):
+                    yield _response(text, "", tokens, built, given, item)
+                    continue
+                tokens.append(asdict(item))
+                delta = item.text if text else item.text.lstrip()
                 text += delta
-                yield _response(text, delta, tokens, built, given)
-            if not tokens:  # LlamaIndex wants at least one response
-                yield _response("", "", tokens, built, given)
+                yield _response(text, delta, tokens, built, given, None)
 
         return responses()
 
@@ -191,11 +201,17 @@ def _conversation(messages: Sequence[ChatMessage]) -> str:
 
 
 def _response(
-    text: str, delta: str | None, tokens: list[dict[str, Any]], built: Prompt, given: int
+    text: str,
+    delta: str | None,
+    tokens: list[dict[str, Any]],
+    built: Prompt,
+    given: int,
+    settled: Settled | None,
 ) -> CompletionResponse:
     raw = {
         "tokens": list(tokens),
-        "conflict": built.passages > 0 and any(token["disputed"] for token in tokens),
+        "conflict": settled.conflict if settled else None,
+        "verdict": asdict(settled.verdict) if settled and settled.verdict else None,
         "passages_given": given,
         "passages_read": built.passages,
     }
@@ -206,13 +222,15 @@ class _Abandoned(Exception):  # noqa: N818 # nothing is wrong: nobody listens an
     """Ends the decoding of an answer whose reader has gone."""
 
 
-def _streamed(model: LanguageModel, prompt: Prompt, how: Decoding) -> Iterator[TokenTrace]:
-    """The tokens of an answer as they come.
+def _streamed(
+    model: LanguageModel, prompt: Prompt, how: Decoding, calibration: Calibration
+) -> Iterator[TokenTrace | Settled]:
+    """The tokens of an answer as they come, then how it was settled.
 
     Decoding runs in a thread of its own, since it hands tokens to a callback and LlamaIndex draws
     them from a generator. A reader who stops early ends it at its next token.
     """
-    arrived: queue.SimpleQueue[TokenTrace | Trace | BaseException] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[TokenTrace | Settled | BaseException] = queue.SimpleQueue()
     abandoned = threading.Event()
 
     def hand_over(_index: int, token: TokenTrace) -> None:
@@ -222,8 +240,8 @@ def _streamed(model: LanguageModel, prompt: Prompt, how: Decoding) -> Iterator[T
 
     def decode() -> None:
         try:
-            [trace] = decoding.generate(model, [prompt], how, on_token=hand_over)
-            arrived.put(trace)
+            [settled] = dial.answer(model, [prompt], how, calibration, on_token=hand_over)
+            arrived.put(settled)
         except BaseException as error:  # raised where the tokens are read
             arrived.put(error)
 
@@ -234,6 +252,7 @@ def _streamed(model: LanguageModel, prompt: Prompt, how: Decoding) -> Iterator[T
             yield item
         if isinstance(item, BaseException):
             raise item
+        yield item
     finally:
         abandoned.set()
         thread.join()

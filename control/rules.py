@@ -118,4 +118,7 @@ RULES: dict[str, Rule] = {
     "ck_plug": partial(ck_plug, gate="released"),
     "ck_plug_paper": partial(ck_plug, gate="paper"),
 }
-DEFAULT_RULE = "ck_plug"
+DEFAULT_TOKEN_RULE = "ck_plug"
+DIAL = "fulcrum"  # no token rule: it settles whole conflicts, see `control.dial`
+DEFAULT_RULE = DIAL
+CHOICES = (DIAL, *RULES)

@@ -120,16 +120,7 @@ def _views(
         for prompt, pair, answer in zip(prompts, pairs, answers, strict=True)
     ]
     evidence = _evidence(language_model, prompts, state, pairs, answers, found)
-    loose = [row for row in range(n) if found[row].loose]
-    grounded = grounding.ground(
-        language_model,
-        state.copied([*loose, *(row + n for row in loose)]),
-        [prompts[row] for row in loose],
-        [bare[row] for row in loose],
-        [found[row].loose for row in loose],
-        [found[row].remembered for row in loose],
-    )
-    own_words = dict(zip(loose, grounded, strict=True))
+    grounded = _grounded(language_model, prompts, state, bare, found)
     return [
         View(
             passages=said[row],
@@ -138,7 +129,7 @@ def _views(
             passages_claim=each.passages_claim.text if each.passages_claim else "",
             spoken=each.spoken,
             evidence=evidence.get(row),
-            grounded=own_words.get(row),
+            grounded=grounded.get(row),
         )
         for row, each in enumerate(found)
     ]
@@ -217,6 +208,29 @@ def _evidence(
         ]
         evidence[row] = belief.evidence(answers[row], frames, found[row].supported)
     return evidence
+
+
+def _grounded(
+    language_model: "LanguageModel",
+    prompts: Sequence["Prompt"],
+    state: Branches,
+    bare: Sequence[list[int]],
+    found: Sequence[_Compared],
+) -> dict[int, Grounded | None]:
+    """The answers that owe the passages nothing, begun in their words."""
+    n = len(prompts)
+    rows = [row for row in range(n) if found[row].loose]
+    if not rows:
+        return {}
+    grounded = grounding.ground(
+        language_model,
+        state.copied([*rows, *(row + n for row in rows)]),
+        [prompts[row] for row in rows],
+        [bare[row] for row in rows],
+        [found[row].loose for row in rows],
+        [found[row].remembered for row in rows],
+    )
+    return dict(zip(rows, grounded, strict=True))
 
 
 def _tail(reading: Reading, start: int) -> Reading:

@@ -61,6 +61,11 @@ class Trace:
     tokens: list[TokenTrace] = field(default_factory=list)
     text: str = ""
 
+    @property
+    def disputed(self) -> bool:
+        """Whether any token was."""
+        return self.has_passages and any(token.disputed for token in self.tokens)
+
     def add(self, token: int, row: "StepRow") -> TokenTrace:
         """Append a token and return its trace."""
         self.ids.append(token)

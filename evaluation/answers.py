@@ -9,15 +9,19 @@ from typing import cast
 
 from tqdm import tqdm
 
-from control import decoding, prompts
+from control import dial, prompts
+from control.calibration import Calibration
 from control.decoding import Alpha, Decoding
 from control.model import LanguageModel
+from control.rules import DIAL
 from evaluation.datasets import Conflict
-from foundation.errors import DataError
+from foundation.errors import DataError, InputError
 
 MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
 PLAIN, CLOSED_BOOK = "plain", "closed-book"
 PLAIN_ALPHA = 0.5  # under the plain rule every alpha is the same
+
+RELIANCE = "reliance "  # before the share that is asked for, in the place of an alpha
 
 Key = tuple[str, str, str, str]
 """(item id, which passage, rule, alpha)"""
@@ -25,11 +29,19 @@ Key = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Setting:
-    """One rule with the passages of one kind: ``none``, ``context`` or ``true_context``."""
+    """One rule with the passages of one kind.
+
+    Attributes:
+        passage: ``none``, ``context`` or ``true_context``.
+        rule: A name in `control.rules.CHOICES`.
+        alphas: Settings of the dial: a number, ``"auto"``, or `RELIANCE` and a share.
+        trust: In the passage.
+    """
 
     passage: str
     rule: str
     alphas: tuple[float | str, ...]
+    trust: float = dial.NEUTRAL_TRUST
 
 
 class Answers:
@@ -80,13 +92,14 @@ class Asking:
     language_model: LanguageModel
     answers: Answers
     batch_size: int
+    calibration: Calibration | None = None
 
     def __call__(self, items: Sequence[Conflict], setting: Setting) -> None:
         """Make sure that every item is answered at every alpha of the setting."""
         todo = [
             item
             for item in items
-            if any(_key(item, setting, alpha) not in self.answers for alpha in setting.alphas)
+            if any(self.key(item, setting, alpha) not in self.answers for alpha in setting.alphas)
         ]
         todo.sort(key=lambda item: len(item.context))
         name = f"{setting.rule}, {setting.passage}"
@@ -101,28 +114,50 @@ class Asking:
         room = self.language_model.room(how.max_new_tokens)
         texts = [
             prompts.build(
-                self.language_model.tokenizer, item.question, _passages(item, setting.passage), room
+                self.language_model.tokenizer,
+                item.question,
+                passages := _passages(item, setting.passage),
+                room,
+                [setting.trust] * len(passages),
             )
             for item in batch
         ]
-        numbers = [
-            PLAIN_ALPHA if alpha in (PLAIN, CLOSED_BOOK) else cast("Alpha", alpha)
-            for alpha in setting.alphas
-        ]
-        traces = iter(decoding.generate(self.language_model, texts, how, numbers))
+        numbers = [self._number(alpha) for alpha in setting.alphas]
+        settled = iter(dial.answer(self.language_model, texts, how, self.calibration, numbers))
         self.answers.add(
             {
-                _key(item, setting, alpha): next(traces).text.strip()
+                self.key(item, setting, alpha): next(settled).trace.text.strip()
                 for item in batch
                 for alpha in setting.alphas
             }
         )
 
+    def _number(self, alpha: float | str) -> Alpha:
+        if alpha in (PLAIN, CLOSED_BOOK):
+            return PLAIN_ALPHA
+        if isinstance(alpha, str) and alpha.startswith(RELIANCE):
+            return self._calibrated().alpha(float(alpha.removeprefix(RELIANCE)))
+        return cast("Alpha", alpha)
+
+    def key(self, item: Conflict, setting: Setting, alpha: float | str) -> Key:
+        """Where the answer is kept; one by another calibration is another answer."""
+        rule, passage = setting.rule, setting.passage
+        if rule == DIAL:
+            rule += f" {self._calibrated().digest}"
+        if setting.trust != dial.NEUTRAL_TRUST:
+            passage += f" trust {setting.trust}"
+        return item.id, passage, rule, str(alpha)
+
+    def text(self, item: Conflict, setting: Setting, alpha: float | str) -> str:
+        """The answer, once it has been given."""
+        return self.answers[self.key(item, setting, alpha)]
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration is None:
+            raise InputError(f"rule {DIAL} needs a calibration")
+        return self.calibration
+
 
 def _passages(item: Conflict, kind: str) -> list[str]:
     text = {"none": None, "context": item.context, "true_context": item.true_context}[kind]
     return [text] if text else []
-
-
-def _key(item: Conflict, setting: Setting, alpha: float | str) -> Key:
-    return item.id, setting.passage, setting.rule, str(alpha)

@@ -11,15 +11,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.table import Table
 from tqdm import tqdm
 
 from control import dial, prompts, sides
 from control.belief import Evidence, Probe
-from control.calibration import Bars, Calibration, Way, decide
+from control.calibration import ANY_MODEL, Bars, Calibration, Way, decide
 from control.decoding import Decoding
 from control.model import LanguageModel
 from evaluation import metrics
@@ -64,8 +66,8 @@ class Observation:
 
 def run(
     language_model: LanguageModel, items: Sequence[Conflict], target: Path, batch_size: int = 16
-) -> Calibration:
-    """Observe the model on every item and fit its calibration.
+) -> list[Observation]:
+    """Observe the model on every item, for `fit`.
 
     Observations are kept in ``target`` as they come; a second call goes on from there.
 
@@ -76,7 +78,7 @@ def run(
         batch_size: Questions per batch.
 
     Raises:
-        DataError: There are too few facts that the model knows, or that it does not.
+        DataError: ``target`` holds answers of another run.
     """
     answers = Answers(target, language_model.name, items)
     Asking(language_model, answers, batch_size)(items, Setting("none", PLAIN, (CLOSED_BOOK,)))
@@ -97,11 +99,18 @@ def run(
                 file.writelines(_line(observation) + "\n" for observation in observed)
             seen |= {observation.id: observation for observation in observed}
             bar.update(len(batch))
-    return fit(language_model, [seen[item.id] for item in asked])
+    return [seen[item.id] for item in asked]
 
 
-def fit(language_model: LanguageModel, observations: Sequence[Observation]) -> Calibration:
+def fit(
+    language_model: LanguageModel, observations: Sequence[Observation], any_model: bool = False
+) -> Calibration:
     """Fit the probe and choose the bars.
+
+    Args:
+        language_model: The model.
+        observations: From `run`.
+        any_model: Leave out the hidden states, so that the probe serves other models too.
 
     Raises:
         DataError: Too few conflicts on one side.
@@ -114,7 +123,7 @@ def fit(language_model: LanguageModel, observations: Sequence[Observation]) -> C
             f"knows and {(~right).sum()} that it does not; a calibration needs {FEWEST} of each: "
             "give more or easier facts by --data"
         )
-    features, scale = _features(with_evidence)
+    features, scale = _features(with_evidence, any_model)
     held_out = _held_out(features, right, [o.relation for o in with_evidence])
     by_id = dict(zip([o.id for o in with_evidence], held_out.tolist(), strict=True))
     confidence = np.array([by_id.get(o.id, 0.0) for o in observations])
@@ -122,9 +131,9 @@ def fit(language_model: LanguageModel, observations: Sequence[Observation]) -> C
     auto = _best_auto(observations, confidence)
     in_play = np.array([o.known and o.conflict for o in observations])
     calibration = Calibration(
-        model=language_model.identity,
+        model=ANY_MODEL if any_model else language_model.identity,
         name=language_model.name,
-        probe=_probe(features, scale, right, *_shape(with_evidence)),
+        probe=_probe(features, scale, right, *_shape(with_evidence, any_model)),
         known=np.sort(confidence[in_play]).round(4).tolist(),
         end=end,
         auto=auto,
@@ -146,6 +155,17 @@ def fit(language_model: LanguageModel, observations: Sequence[Observation]) -> C
             "Q": round(judged.quality, 4),
         },
     )
+
+
+def table(calibration: Calibration) -> Table:
+    """What was measured, for a terminal."""
+    view = Table(title=f"{calibration.name}: the dial, on relations left out of the probe")
+    view.add_column("alpha", justify="right")
+    view.add_column("MR %", justify="right")
+    for alpha, ratio in zip(calibration.alphas, calibration.ratios, strict=True):
+        view.add_row(f"{alpha:.2f}", f"{100 * ratio:.1f}")
+    view.caption = "  ".join(f"{name} {value}" for name, value in calibration.measured.items())
+    return view
 
 
 def _observe(
@@ -255,20 +275,21 @@ def _middle(judged: Sequence[tuple[float, Bars]]) -> Bars:
 
 
 def _features(
-    observations: Sequence[Observation],
+    observations: Sequence[Observation], any_model: bool
 ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Standardised features (observations, features), and the mean and scale that did it."""
+    numbers, size = _shape(observations, any_model)
     rows = np.array([_flat(o.evidence) for o in observations if o.evidence is not None])
-    numbers, _ = _shape(observations)
+    rows = rows if size else rows[:, :numbers]
     mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     spread[numbers:] /= STATES_WEIGHT
     return (rows - mean) / spread, (mean, spread)
 
 
-def _shape(observations: Sequence[Observation]) -> tuple[int, int]:
-    """How many numbers the evidence holds, and how large a hidden state is."""
+def _shape(observations: Sequence[Observation], any_model: bool) -> tuple[int, int]:
+    """How many numbers the evidence holds, and how large a hidden state is, 0 if not wanted."""
     evidence = next(o.evidence for o in observations if o.evidence is not None)
-    return len(evidence.numbers), evidence.states.shape[1]
+    return len(evidence.numbers), 0 if any_model else evidence.states.shape[1]
 
 
 def _flat(evidence: Evidence) -> NDArray[np.float64]:
@@ -277,7 +298,7 @@ def _flat(evidence: Evidence) -> NDArray[np.float64]:
     )
 
 
-def _regression(features: NDArray[np.float64], right: NDArray[np.bool_]):  # noqa: ANN202
+def _regression(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=5000)
@@ -319,7 +340,7 @@ def _probe(
     mean, spread = scale
     weights = model.coef_[0] / spread
     bias = float(model.intercept_[0] - (weights * mean).sum())
-    states = weights[numbers:].reshape(-1, size) if size else np.zeros((0, 0))
+    states = weights[numbers:].reshape(-1, size) if size else []
     return Probe(
         [_short(weight) for weight in weights[:numbers]],
         [[_short(weight) for weight in row] for row in states],

@@ -1,21 +1,21 @@
 """How far the dial moves answers between passages and memory."""
 
 from collections.abc import Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from control.calibration import Calibration
 from control.model import LanguageModel
-from control.rules import DEFAULT_RULE
-from evaluation import metrics
-from evaluation.answers import CLOSED_BOOK, PLAIN, Answers, Asking, Setting
+from control.rules import DEFAULT_RULE, DIAL
+from evaluation import metrics, rows
+from evaluation.answers import CLOSED_BOOK, PLAIN, RELIANCE, Answers, Asking, Setting
 from evaluation.datasets import Conflict, spread
+from evaluation.rows import MEMORY_END, Column, Sheet
 
 ALPHAS: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-MEMORY_END = 1.0
 AUTO = "auto"
+ASKED_RELIANCE = (0.1, 0.3, 0.5, 0.7, 0.9)
+TRUSTS = (0.1, 0.9)  # of a doubtful and of a reliable source
 EXAMPLES = 10
 
 
@@ -26,6 +26,9 @@ def run(
     rules: Sequence[str] = (),
     batch_size: int = 16,
     adaptive: bool = False,
+    calibration: Calibration | None = None,
+    alphas: Sequence[float] = ALPHAS,
+    known_only: bool = False,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -35,124 +38,84 @@ def run(
         language_model: The model under test.
         items: The conflicts.
         target: Directory of the report.
-        rules: Token rules to measure; the rule in use if empty.
+        rules: Rules to measure; the rule in use if empty.
         batch_size: Questions per batch; each is decoded at all alphas together.
-        adaptive: Also decode at alpha auto and judge it in three states.
+        adaptive: Also answer at alpha auto and judge it in three states, and with passages of
+            little and of much trust.
+        calibration: For the rule ``fulcrum``.
+        alphas: Settings of the dial.
+        known_only: Ask only known facts with the counterfactual passage; ``all`` stays empty.
 
     Returns:
         The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract, ``examples``,
-        and ``states`` (empty unless ``adaptive``).
+        ``paired`` (the first rule against each other one), ``fluency``, and, where they were
+        measured, ``reliance``, ``states`` and ``trust``.
 
     Raises:
         DataError: ``target`` holds answers of another run.
     """
     rules = list(rules) or [DEFAULT_RULE]
     answers = Answers(target, language_model.name, items)
-    ask = Asking(language_model, answers, batch_size)
+    ask = Asking(language_model, answers, batch_size, calibration)
 
     ask(items, Setting("none", PLAIN, (CLOSED_BOOK,)))
-    known = [item for item in items if _right(answers, item, "none", PLAIN, CLOSED_BOOK)]
-    unknown = [item for item in items if item not in known and item.true_context]
-    for setting in (
-        Setting("context", PLAIN, (PLAIN,)),
-        *(Setting("context", rule, ALPHAS) for rule in rules),
-    ):
-        ask(items, setting)
-    for setting in (
-        Setting("true_context", PLAIN, (PLAIN,)),
-        *(Setting("true_context", rule, ALPHAS) for rule in rules),
-    ):
-        ask(unknown, setting)
+    closed_book = Sheet(ask, items, "none")
+    known = [
+        item
+        for item, right in zip(items, closed_book.memory(PLAIN, CLOSED_BOOK), strict=True)
+        if right
+    ]
+    ids = {item.id for item in known}
+    unknown = [item for item in items if item.id not in ids and item.true_context]
+    for passage, whom in (("context", known if known_only else items), ("true_context", unknown)):
+        ask(whom, Setting(passage, PLAIN, (PLAIN,)))
+        for rule in rules:
+            ask(whom, Setting(passage, rule, _settings(rule, alphas, adaptive, passage)))
 
-    states = _states(ask, known, unknown, rules) if adaptive else []
-    columns: list[tuple[str, str, float | str]] = [
+    wrong = Sheet(ask, known, "context")
+    true = Sheet(ask, unknown, "true_context")
+    columns: list[Column] = [
         ("none", PLAIN, CLOSED_BOOK),
         ("context", PLAIN, PLAIN),
-        *(("context", rule, alpha) for rule in rules for alpha in ALPHAS),
+        *(("context", rule, alpha) for rule in rules for alpha in alphas),
     ]
-    return {
+    at_the_end = MEMORY_END in alphas
+    dialled: list[tuple[str, float | str]] = [
+        (PLAIN, PLAIN),
+        *((rule, alpha) for rule in rules for alpha in alphas),
+    ]
+    report = {
         "model": language_model.name,
         "n": len(items),
         "n_known": len(known),
-        "known": [_reliance_row(answers, known, len(known), *column) for column in columns],
-        "all": [_reliance_row(answers, items, len(known), *column) for column in columns],
-        "unknown": (unknown_rows := _unknown_rows(answers, unknown, rules)),
-        "Q": _quality(answers, known, unknown_rows, rules),
-        "states": states,
-        "examples": [_example(answers, item, rules[0]) for item in spread(known, EXAMPLES)],
+        "known": [rows.reliance_row(ask, known, len(known), column) for column in columns],
+        "all": []
+        if known_only
+        else [rows.reliance_row(ask, items, len(known), column) for column in columns],
+        "unknown": [rows.right_row(true, rule, alpha) for rule, alpha in dialled],
+        "Q": {rule: rows.quality(wrong, true, rule) if at_the_end else None for rule in rules},
+        "paired": [rows.paired(wrong, true, rules[0], rule) for rule in rules[1:] if at_the_end],
+        "fluency": rows.fluency_rows(language_model, wrong, rules[0], alphas),
+        "reliance": [rows.asked_reliance(ask, known, asked) for asked in ASKED_RELIANCE]
+        if DIAL in rules
+        else [],
+        "states": _states(ask, known, unknown, rules) if adaptive else [],
+        "trust": _trust(ask, known, unknown) if adaptive and DIAL in rules else [],
+        "examples": [_example(ask, item, rules[0], alphas) for item in spread(known, EXAMPLES)],
     }
+    if calibration is not None and DIAL in rules:
+        report["calibration"] = {"of": calibration.name, **calibration.measured}
+    return report
 
 
-def _example(answers: Answers, item: Conflict, rule: str) -> dict[str, Any]:
-    """One conflict and what was answered at each setting, for a reader to judge."""
-    settings: list[tuple[str, str, float | str]] = [
-        ("none", PLAIN, CLOSED_BOOK),
-        ("context", PLAIN, PLAIN),
-        *(("context", rule, alpha) for alpha in (0.0, 0.5, 1.0)),
-    ]
-    return {
-        "question": item.question,
-        "passage_says": item.context_answers[0],
-        "memory_says": item.memory_answers[0],
-        "answers": {
-            str(alpha): answers[item.id, passage, said_by, str(alpha)]
-            for passage, said_by, alpha in settings
-        },
-    }
-
-
-def _right(answers: Answers, item: Conflict, passage: str, rule: str, alpha: object) -> bool:
-    return metrics.holds(answers[item.id, passage, rule, str(alpha)], item.memory_answers)
-
-
-def _reliance_row(
-    answers: Answers,
-    items: Sequence[Conflict],
-    n_known: int,
-    passage: str,
-    rule: str,
-    alpha: float | str,
-) -> dict[str, Any]:
-    texts = [answers[item.id, passage, rule, str(alpha)] for item in items]
-    con, par = (
-        np.array(
-            [metrics.holds(text, of(item)) for text, item in zip(texts, items, strict=True)],
-            dtype=bool,
-        )
-        for of in (attrgetter("context_answers"), attrgetter("memory_answers"))
-    )
-    return {
-        "rule": rule,
-        "alpha": alpha,
-        "n": len(items),
-        "n_known": n_known,
-        **metrics.reliance(con, par),
-    }
-
-
-def _unknown_rows(
-    answers: Answers, unknown: Sequence[Conflict], rules: Sequence[str]
-) -> list[dict[str, Any]]:
-    """How often facts that the model does not know are answered rightly from a true passage."""
-    columns: list[tuple[str, float | str]] = [
-        (PLAIN, PLAIN),
-        *((rule, alpha) for rule in rules for alpha in ALPHAS),
-    ]
-    rows = []
-    for rule, alpha in columns:
-        right = np.array(
-            [_right(answers, item, "true_context", rule, alpha) for item in unknown], dtype=bool
-        )
-        rows.append(
-            {
-                "rule": rule,
-                "alpha": alpha,
-                "n": len(unknown),
-                "right": metrics.percent(right),
-                "ci": {"right": metrics.interval(metrics.percent, right)},
-            }
-        )
-    return rows
+def _settings(
+    rule: str, alphas: Sequence[float], adaptive: bool, passage: str
+) -> tuple[float | str, ...]:
+    """All settings of a rule that one reading of the prompts can answer."""
+    if rule != DIAL:
+        return tuple(alphas)
+    reliance = [f"{RELIANCE}{asked}" for asked in ASKED_RELIANCE] if passage == "context" else []
+    return (*alphas, *reliance, *([AUTO] if adaptive else []))
 
 
 def _states(
@@ -166,45 +129,66 @@ def _states(
     """
     told_truly = [item for item in known if item.true_context]
     places = {
-        "correction": (unknown, "true_context"),
-        "resistance": (known, "context"),
-        "agreement": (told_truly, "true_context"),
+        "correction": Sheet(ask, unknown, "true_context"),
+        "resistance": Sheet(ask, known, "context"),
+        "agreement": Sheet(ask, told_truly, "true_context"),
     }
-    rows = []
+    judged = []
     plain: dict[str, metrics.Flags] = {}
     for rule, alpha in [(PLAIN, PLAIN), *((rule, AUTO) for rule in rules)]:
         row: dict[str, Any] = {"rule": rule, "alpha": alpha, "n": {}, "p": {}, "ci": {}}
-        for state, (items, passage) in places.items():
-            ask(items, Setting(passage, rule, (alpha,)))
-            right = np.array(
-                [_right(ask.answers, item, passage, rule, alpha) for item in items], dtype=bool
-            )
+        for state, sheet in places.items():
+            ask(sheet.items, Setting(sheet.passage, rule, (alpha,)))
+            right = sheet.memory(rule, alpha)
             row |= {state: metrics.percent(right)}
-            row["n"][state] = len(items)
+            row["n"][state] = len(right)
             row["ci"][state] = metrics.interval(metrics.percent, right)
             row["p"][state] = metrics.mcnemar(right, plain.setdefault(state, right))
-        rows.append(row)
-    return rows
+        judged.append(row)
+    return judged
 
 
-def _quality(
-    answers: Answers,
-    known: Sequence[Conflict],
-    unknown_rows: Sequence[dict[str, Any]],
-    rules: Sequence[str],
-) -> dict[str, float | None]:
-    """Q per rule, in percent; ``None`` where there are no known or no unknown facts to tell.
+def _trust(
+    ask: Asking, known: Sequence[Conflict], unknown: Sequence[Conflict]
+) -> list[dict[str, Any]]:
+    """Plain RAG's setting and alpha auto, with passages of little and of much trust."""
+    judged: list[dict[str, Any]] = []
+    alphas = (0.5, AUTO)
+    for trust in TRUSTS:
+        ask(known, Setting("context", DIAL, alphas, trust))
+        ask(unknown, Setting("true_context", DIAL, alphas, trust))
+        wrong, true = (
+            Sheet(ask, known, "context", trust),
+            Sheet(ask, unknown, "true_context", trust),
+        )
+        judged += [
+            {
+                "trust": trust,
+                "alpha": alpha,
+                "n_known": len(known),
+                "n_unknown": len(unknown),
+                "MR": metrics.memory_ratio(wrong.context(DIAL, alpha), wrong.memory(DIAL, alpha)),
+                "right": metrics.percent(true.memory(DIAL, alpha)),
+            }
+            for alpha in alphas
+        ]
+    return judged
 
-    The harmonic mean, at the memory end, of MR on known conflicts and of right answers on unknown
-    facts relative to plain RAG.
-    """
-    right = {(row["rule"], row["alpha"]): row["right"] for row in unknown_rows}
-    baseline = right[PLAIN, PLAIN]
-    quality: dict[str, float | None] = dict.fromkeys(rules)
-    if not known or not baseline:
-        return quality
-    for rule in rules:
-        row = _reliance_row(answers, known, len(known), "context", rule, MEMORY_END)
-        relative = 100 * right[rule, MEMORY_END] / baseline
-        quality[rule] = metrics.harmonic_mean(row["MR"], min(relative, 100.0))
-    return quality
+
+def _example(ask: Asking, item: Conflict, rule: str, alphas: Sequence[float]) -> dict[str, Any]:
+    """One conflict and what was answered at each setting, for a reader to judge."""
+    ends = [alpha for alpha in (0.0, 0.5, 1.0) if alpha in alphas]
+    columns: list[Column] = [
+        ("none", PLAIN, CLOSED_BOOK),
+        ("context", PLAIN, PLAIN),
+        *(("context", rule, alpha) for alpha in ends),
+    ]
+    return {
+        "question": item.question,
+        "passage_says": item.context_answers[0],
+        "memory_says": item.memory_answers[0],
+        "answers": {
+            str(alpha): Sheet(ask, [item], passage).texts(said_by, alpha)[0]
+            for passage, said_by, alpha in columns
+        },
+    }

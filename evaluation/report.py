@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def write(report: dict[str, Any], target: Path) -> None:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """The rows on known facts, for a terminal."""
+    """The rows on known facts, for a terminal, with Q and what asking for reliance gave."""
     right = {(row["rule"], row["alpha"]): row["right"] for row in report["unknown"]}
     view = Table(title=f"{report['model']}: {report['n_known']} known of {report['n']} facts")
     for column in ("rule", "alpha", *METRICS, "unknown right"):
@@ -54,6 +54,10 @@ def table(report: dict[str, Any]) -> Table:
         f"Q({rule}) {'-' if value is None else f'{value:.1f}'}"
         for rule, value in report["Q"].items()
     )
+    if report["reliance"]:
+        view.caption += "\nreliance asked/realised: " + "  ".join(
+            f"{row['asked']:.0f}/{row['MR']:.0f}" for row in report["reliance"]
+        )
     return view
 
 
@@ -63,26 +67,62 @@ def _plots(report: dict[str, Any]) -> list[str]:
         _plot("MR, known facts", report["known"], "MR", report["Q"]),
         _plot("hit, known facts", report["known"], "hit", report["Q"]),
         _plot("right, unknown facts, true passage", report["unknown"], "right", report["Q"]),
+        _trade_off(report),
     ]
 
 
-def _plot(title: str, rows: list[dict[str, Any]], metric: str, rules: Iterable[str]) -> str:
-    from matplotlib.figure import Figure
+def _trade_off(report: dict[str, Any]) -> str:
+    """Right answers on unknown facts against MR on known ones, along each rule's dial."""
+    right = {(row["rule"], row["alpha"]): row["right"] for row in report["unknown"]}
+    axis, drawing = _axis("known against unknown", "MR, known facts", "right, unknown facts")
+    for rule in report["Q"]:
+        rows = _dialled(report["known"], rule)
+        axis.plot(
+            [row["MR"] for row in rows],
+            [right[rule, row["alpha"]] for row in rows],
+            marker="o",
+            label=rule,
+        )
+    plain = next(row["MR"] for row in report["known"] if row["alpha"] == "plain")
+    axis.plot(plain, right["plain", "plain"], "k*", markersize=12, label="plain RAG")
+    axis.set(xlim=(-2, 102))
+    axis.legend(fontsize="small")
+    return drawing()
 
-    figure = Figure(figsize=(4, 3.4), layout="constrained")
-    axis = figure.subplots()
+
+def _plot(title: str, rows: list[dict[str, Any]], metric: str, rules: Iterable[str]) -> str:
+    axis, drawing = _axis(title, "alpha", "percent")
     for rule in rules:
-        dialled = [row for row in rows if row["rule"] == rule]
+        dialled = _dialled(rows, rule)
         alphas = [row["alpha"] for row in dialled]
         axis.plot(alphas, [row[metric] for row in dialled], marker="o", label=rule)
         low, high = zip(*(row["ci"][metric] for row in dialled), strict=True)
         axis.fill_between(alphas, low, high, alpha=0.15)
     plain = next(row[metric] for row in rows if row["alpha"] == "plain")
     axis.axhline(plain, color="0.5", linestyle="--", label="plain RAG")
-    axis.set(title=title, xlabel="alpha", ylabel="percent", xlim=(-0.02, 1.02), ylim=(-2, 102))
+    axis.set(xlim=(-0.02, 1.02))
+    axis.legend(fontsize="small")
+    return drawing()
+
+
+def _dialled(rows: list[dict[str, Any]], rule: str) -> list[dict[str, Any]]:
+    """The rows of a rule along its dial."""
+    return [row for row in rows if row["rule"] == rule and isinstance(row["alpha"], float)]
+
+
+def _axis(title: str, x: str, y: str) -> tuple[Any, Callable[[], str]]:
+    """An empty plot up to 100 percent, and what turns it into SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3.4), layout="constrained")
+    axis = figure.subplots()
+    axis.set(title=title, xlabel=x, ylabel=y, ylim=(-2, 102))
     axis.grid(alpha=0.3)
-    axis.legend()
-    drawing = io.StringIO()
-    figure.savefig(drawing, format="svg")
-    text = drawing.getvalue()
-    return text[text.index("<svg") :]
+
+    def drawing() -> str:
+        written = io.StringIO()
+        figure.savefig(written, format="svg")
+        text = written.getvalue()
+        return text[text.index("<svg") :]
+
+    return axis, drawing

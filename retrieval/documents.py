@@ -20,6 +20,7 @@ TITLE_CHARACTERS = 160  # about 40 word pieces, which a 200-piece chunk leaves f
 # "it" for its subject, 0.996 and 1.000 where it names the subject; a title that is only a file
 # name changes nothing (0.993). All other metadata is noise to both.
 TITLE_KEY = "title"
+TRUST_KEY = "trust"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class Skipped:
     reason: str
 
 
-def read(paths: Iterable[Path | str], on_skipped: Callable[[Skipped], None]) -> Iterator[Document]:
+def read(
+    paths: Iterable[Path | str],
+    on_skipped: Callable[[Skipped], None],
+    trust: float | None = None,
+) -> Iterator[Document]:
     """Yield the documents of files and directories, in the order given, directories sorted.
 
     A document's id is the ``id`` of its JSON line, else the first digits of its content hash.
@@ -42,6 +47,8 @@ def read(paths: Iterable[Path | str], on_skipped: Callable[[Skipped], None]) -> 
     Args:
         paths: Files, or directories to walk; hidden files and directories in them are passed over.
         on_skipped: Called with each file of a directory that cannot be read.
+        trust: How far the documents are trusted, in [0, 1], where a JSON line does not say it
+            itself in its field ``trust``; kept in the metadata under that name.
 
     Raises:
         DocumentError: a path does not exist, a file that was named cannot be read, or a directory
@@ -54,14 +61,18 @@ def read(paths: Iterable[Path | str], on_skipped: Callable[[Skipped], None]) -> 
         if not path.is_dir() and path.suffix.lower() not in READERS:
             next(read_content(path))  # raises, and says which endings can be read
     for path in given:
-        yield from _read_directory(path, on_skipped) if path.is_dir() else _read_file(path)
+        yield from (
+            _read_directory(path, on_skipped, trust) if path.is_dir() else _read_file(path, trust)
+        )
 
 
-def _read_directory(directory: Path, on_skipped: Callable[[Skipped], None]) -> Iterator[Document]:
+def _read_directory(
+    directory: Path, on_skipped: Callable[[Skipped], None], trust: float | None
+) -> Iterator[Document]:
     readable, unreadable = 0, 0
     for path in _walk(directory):
         try:
-            yield from _read_file(path)
+            yield from _read_file(path, trust)
             readable += 1
         except DocumentError as error:
             unreadable += 1
@@ -81,22 +92,26 @@ def _walk(directory: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _read_file(path: Path) -> Iterator[Document]:
+def _read_file(path: Path, trust: float | None) -> Iterator[Document]:
     for content in read_content(path):
         text = _clean(content.text)
         if not text:
             raise DocumentError(f"{path} is empty; leave it out or give it some text")
-        yield _document(path, content, text)
+        yield _document(path, content, text, trust)
 
 
-def _document(path: Path, content: Content, text: str) -> Document:
+def _document(path: Path, content: Content, text: str, trust: float | None) -> Document:
     title = " ".join(_clean(content.title or "").split())
     details = {
         _clean(key): _clean(value) if isinstance(value, str) else value
         for key, value in content.details.items()
     }
-    stated = json.dumps([title, text, details], sort_keys=True, ensure_ascii=False)
-    content_hash = hashlib.sha256(stated.encode()).hexdigest()
+    trust = _trust(path, details.pop(TRUST_KEY, trust))
+    content_hash = _hash([title, text, details])
+    document_id = _clean(content.document_id or "") or content_hash[:ID_DIGITS]
+    if trust is not None:  # the same document, but one that has to be stored again
+        details[TRUST_KEY] = trust
+        content_hash = _hash([title, text, details])
     metadata = {
         "source": str(path),
         **details,
@@ -104,13 +119,29 @@ def _document(path: Path, content: Content, text: str) -> Document:
         "content_hash": content_hash,
     }
     return Document(
-        id_=_clean(content.document_id or "") or content_hash[:ID_DIGITS],
+        id_=document_id,
         text=text,
         metadata=metadata,
         excluded_embed_metadata_keys=hidden_keys(metadata),
         excluded_llm_metadata_keys=hidden_keys(metadata),
         metadata_template="{value}",  # the bare title above the text, as on a page
     )
+
+
+def _hash(stated: list[object]) -> str:
+    text = json.dumps(stated, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _trust(path: Path, trust: object) -> float | None:
+    """The trust in a document, once it is a number from 0 to 1."""
+    if trust is None:
+        return None
+    if isinstance(trust, bool) or not isinstance(trust, int | float) or not 0 <= trust <= 1:
+        raise DocumentError(
+            f"{path}: trust is {trust!r}; give a number from 0 (doubtful) to 1 (reliable)"
+        )
+    return float(trust)
 
 
 def hidden_keys(metadata: Iterable[str]) -> list[str]:

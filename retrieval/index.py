@@ -62,7 +62,10 @@ class PassageIndex(BaseRetriever):
         self._top_k = top_k
 
     def ingest(
-        self, paths: Iterable[Path | str], progress: Progress = lambda _: None
+        self,
+        paths: Iterable[Path | str],
+        progress: Progress = lambda _: None,
+        trust: float | None = None,
     ) -> IngestReport:
         """Read, cut, embed and store files and directories, a batch of documents at a time.
 
@@ -72,6 +75,7 @@ class PassageIndex(BaseRetriever):
         Args:
             paths: Files or directories.
             progress: Called with the number of passages just embedded, several times a second.
+            trust: In the documents, in [0, 1], where they do not say it themselves.
 
         Raises:
             DocumentError: as ``retrieval.documents.read``. Documents read before it are kept.
@@ -80,7 +84,7 @@ class PassageIndex(BaseRetriever):
         batch: list[Document] = []
         characters = 0
         try:
-            for document in read(paths, report.skipped.append):
+            for document in read(paths, report.skipped.append, trust):
                 batch.append(document)
                 characters += len(document.text)
                 if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:

@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 # whatever else is published under the names "control" and "foundation".
 try:
     from control.decoding import Alpha, Decoding, two_branch_decoding
-    from control.rules import DEFAULT_RULE, RULES, Step
+    from control.rules import DEFAULT_TOKEN_RULE, RULES, Step
     from foundation.errors import InputError
 except ImportError as error:
     raise ImportError(
@@ -39,7 +39,7 @@ def generate(
     attention_mask: Tensor | None = None,
     memory_input_ids: Tensor | None = None,
     memory_attention_mask: Tensor | None = None,
-    rule: str = DEFAULT_RULE,
+    rule: str = DEFAULT_TOKEN_RULE,
     alpha: Alpha = 0.5,
     inputs: Tensor | None = None,
     streamer: "BaseStreamer | None" = None,
@@ -77,7 +77,7 @@ def generate(
         raise InputError(
             "assistant_model is not supported: it would guess tokens of one branch only; leave it"
         )
-    setting = Decoding(rule=rule, alpha=alpha)  # refuses what is no rule and no alpha
+    setting = _setting(rule, alpha)
     pad = model.generation_config.pad_token_id
     context = _prompts("input_ids", inputs if input_ids is None else input_ids, attention_mask, pad)
     memory = _prompts("memory_input_ids", memory_input_ids, memory_attention_mask, pad)
@@ -130,6 +130,17 @@ def generate(
     if streamer is not None:
         streamer.end()
     return sequences[:, ids.shape[1] - context[0].shape[1] :]
+
+
+def _setting(rule: str, alpha: Alpha) -> Decoding:
+    """Rule and alpha, once they are ones that can be used here."""
+    setting = Decoding(rule=rule, alpha=alpha)
+    if rule not in RULES:
+        raise InputError(
+            f"rule is {rule!r}, which settles whole answers; generate decodes token by token: "
+            f"choose one of {', '.join(RULES)}"
+        )
+    return setting
 
 
 def _prompts(
