@@ -193,13 +193,10 @@ def evaluate() -> None:
     "alphas",
     multiple=True,
     type=click.FloatRange(0, 1),
-    help="Setting of the dial; repeatable.  [default: 0, 0.25, 0.5, 0.75, 1]",
+    help="Setting of the dial for token rules; repeatable.  [default: 0, 0.25, 0.5, 0.75, 1]",
 )
-@click.option(
-    "--adaptive",
-    is_flag=True,
-    help="Also judge alpha auto, in three states, and trust in the passages.",
-)
+@click.option("--adaptive", is_flag=True, help="Also judge alpha auto, in three states.")
+@click.option("--trust", is_flag=True, help="Also answer from doubtful and from reliable passages.")
 @click.option(
     "--known-only",
     is_flag=True,
@@ -235,6 +232,7 @@ def dial(
     alphas: tuple[float, ...],
     adaptive: bool,
     known_only: bool,
+    trust: bool,
     calibrate: bool,
     batch_size: int,
     target: Path,
@@ -267,6 +265,7 @@ def dial(
         build.calibration(settings, model),
         sorted(alphas) or dial_evaluation.ALPHAS,
         known_only,
+        trust,
     )
     result |= {"data": data.name, "split": split}
     report.write(result, target)
@@ -328,6 +327,42 @@ def decoding(
 
     result = benchmarks.decoding(build.language_model(settings), tokens, rounds, batch_size)
     out.print(benchmarks.table(result))
+    if target is not None:
+        benchmarks.write(result, target)
+
+
+@bench.command(name="dial", epilog=example("fulcrum bench dial --out results/dial-speed"))
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=12, show_default=True, help="Questions."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Repetitions, interleaved.",
+)
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def bench_dial(
+    given: dict[str, Any], tokens: int, limit: int, rounds: int, target: Path | None
+) -> None:
+    """The dial's answers against plain generation, with and without a conflict."""
+    settings = settings_module.load(**given)
+
+    from app import build
+    from evaluation import bench as benchmarks
+    from evaluation import datasets
+
+    items = datasets.conflicts(datasets.BUILT_IN_CONFLICTS, "calibration")
+    model = build.language_model(settings)
+    result = benchmarks.dial(
+        model, build.calibration(settings, model), datasets.spread(items, limit), tokens, rounds
+    )
+    out.print(benchmarks.dial_table(result))
     if target is not None:
         benchmarks.write(result, target)
 

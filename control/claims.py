@@ -17,6 +17,7 @@ FUNCTION_WORDS = words(
     "indeed is it its known name named not of on or she so that the their there they this "
     "to was were which who whose with "
 )
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 BREAKS = re.compile(r"[.,;:!?)\"]\s*$")
 
 
@@ -67,6 +68,12 @@ def claims(
         text = tokenizer.decode(ids[start:stop], skip_special_tokens=True)
         found.append(Claim(start, stop, text.strip(" .,;:!?\"'()"), float(gain[start:end].sum())))
     return found
+
+
+def new_words(text: str, skip: set[str]) -> list[str]:
+    """The words of ``text`` that are not in ``skip``, as they stand there, each once."""
+    found = (match.group() for match in WORD.finditer(text))
+    return list(dict.fromkeys(word for word in found if words(word) - skip))
 
 
 def strongest(found: Sequence[Claim]) -> Claim | None:

@@ -20,6 +20,7 @@ from transformers import (
 from control import branches as branching
 from control import trace as tracing
 from control.branches import Branches
+from control.mixture import FLOOR
 from control.prompts import Prompt, is_chat
 from control.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step, mix
 from control.trace import TokenTrace, Trace
@@ -224,6 +225,7 @@ def decode(
     rule: Rule,
     alpha: Tensor | None = None,
     branches: int = 2,
+    banned: Tensor | None = None,
     logits_processor: "LogitsProcessorList | None" = None,
     stopping_criteria: StoppingCriteriaList | None = None,
     do_sample: bool = False,
@@ -241,6 +243,7 @@ def decode(
         rule: The token rule.
         alpha: Shape (n, 1), or ``None`` for adaptive.
         branches: 2, or 1 if every row is an answer of its own.
+        banned: Tokens that each answer may not say, shape (n, vocabulary), bool.
         logits_processor: Applied to the rule's scores.
         stopping_criteria: Say which answers have ended.
         do_sample: Draw the token instead of taking the best.
@@ -258,7 +261,8 @@ def decode(
     while True:
         by_branch = state.logits.chunk(branches)
         step = mix(rule, by_branch[0], by_branch[-1], alpha)
-        scores = processors(ids, step.scores)
+        scores = step.scores if banned is None else step.scores.masked_fill(banned, FLOOR)
+        scores = processors(ids, scores)
         if do_sample:
             tokens = torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)[:, 0]
         else:
@@ -275,7 +279,7 @@ def decode(
                 return _gathered(finished, pad)
             state.select(torch.cat([live + branch * len(ids) for branch in range(branches)]))
             ids, tokens, answers = ids[live], tokens[live], answers[live]
-            alpha = alpha if alpha is None else alpha[live]
+            alpha, banned = (each if each is None else each[live] for each in (alpha, banned))
         branching.step(model, state, tokens.repeat(branches))
 
 

@@ -185,10 +185,8 @@ def finish(
     with torch.inference_mode():
         state = begun.state.copied([*rows, *(index + len(begun.views) for index in rows)])
         alphas = [[float(way == "memory")] for _, way in wanted]
-        starts, forced = zip(
-            *(_start(begun.views[index], way) for index, way in wanted), strict=True
-        )
-        _go_on(begun, state, starts, forced, torch.tensor(alphas, device=model.device), record)
+        starts = [_start(begun.views[index], way) for index, way in wanted]
+        _go_on(begun, state, starts, torch.tensor(alphas, device=model.device), record)
     by_place = {
         place: trace for trace, shared in zip(traces, places, strict=True) for place in shared
     }
@@ -196,20 +194,27 @@ def finish(
     return [[next(ordered) for _ in chosen] for chosen in ways]
 
 
-def _start(view: View, way: Way) -> tuple[list[int], int]:
-    """The tokens with which an answer begins, and the first of them that no branch chose."""
+@dataclass(frozen=True)
+class _Start:
+    """The tokens with which an answer begins, the first that no branch chose, and the banned."""
+
+    ids: list[int]
+    forced: int
+    banned: list[int]
+
+
+def _start(view: View, way: Way) -> _Start:
     if way == "grounded" and view.grounded is not None:
         ids = view.grounded.ids
-        return ids, len(ids) - 1
+        return _Start(ids, len(ids) - 1, view.grounded.banned)
     ids = view.memory if way == "memory" else view.passages
-    return ids, len(ids)
+    return _Start(ids, len(ids), [])
 
 
 def _go_on(
     begun: Begun,
     state: Branches,
-    starts: Sequence[list[int]],
-    forced: Sequence[int],
+    starts: Sequence[_Start],
     alpha: Tensor,
     record: Callable[[int, int, StepRow], None],
 ) -> None:
@@ -219,23 +224,23 @@ def _go_on(
         begun: Settings.
         state: The chosen rows, those with the passages and then those without.
         starts: Beginning of each answer.
-        forced: First token in each that neither branch chose.
         alpha: Shape (n, 1).
         record: Told the answer, the token and what the branches thought of it.
     """
     model, tokenizer, n = begun.language_model.model, begun.language_model.tokenizer, len(starts)
-    ends = stop_ids(model)
-    logits = branches.extend(model, state, [*starts, *starts])
-    for at in range(max(map(len, starts))):
-        live = torch.tensor([row for row in range(n) if at < len(starts[row])])
-        tokens = torch.tensor([starts[row][at] for row in live], device=alpha.device)
+    ends, longest = stop_ids(model), begun.how.max_new_tokens
+    texts = [start.ids for start in starts]
+    logits = branches.extend(model, state, [*texts, *texts])
+    for at in range(max(map(len, texts))):
+        live = torch.tensor([row for row in range(n) if at < len(texts[row])])
+        tokens = torch.tensor([texts[row][at] for row in live], device=alpha.device)
         step = mix(_follow, logits[live, at], logits[live + n, at], alpha[live])
         rows = zip(live.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
         for row, token, seen in rows:
             if token not in ends:
-                record(row, token, replace(seen, mixed=seen.mixed or at >= forced[row]))
-    longest = begun.how.max_new_tokens
-    going = [row for row in range(n) if starts[row][-1] not in ends and len(starts[row]) < longest]
+                mixed = seen.mixed or at >= starts[row].forced
+                record(row, token, replace(seen, mixed=mixed))
+    going = [row for row in range(n) if texts[row][-1] not in ends and len(texts[row]) < longest]
     if not going:
         return
 
@@ -245,8 +250,11 @@ def _go_on(
             if token not in ends:
                 record(going[answer], token, seen)
 
-    width, pad = max(len(starts[row]) for row in going), tokenizer.pad_token_id
-    padded = [[pad] * (width - len(starts[row])) + starts[row] for row in going]
+    width, pad = max(len(texts[row]) for row in going), tokenizer.pad_token_id
+    padded = [[pad] * (width - len(texts[row])) + texts[row] for row in going]
+    banned = torch.zeros(len(going), logits.shape[-1], dtype=torch.bool, device=alpha.device)
+    for place, row in enumerate(going):
+        banned[place, starts[row].banned] = True
     state.select(torch.tensor([*going, *(row + n for row in going)], device=alpha.device))
     decoding.decode(
         model,
@@ -254,6 +262,7 @@ def _go_on(
         torch.tensor(padded, device=alpha.device),
         _follow,
         alpha=alpha[going],
+        banned=banned if banned.any() else None,
         on_step=on_step,
         **decoding.stepping(begun.language_model, begun.how, _LongEnough(longest, pad)),
     )

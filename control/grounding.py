@@ -7,14 +7,11 @@ probable against memory takes the claim's place, ``log p_c - log p_m / 2``: cont
 matters. From there the answer goes on as plain RAG.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
-from control import branches
+from control import branches, claims
 from control.branches import Branches
 from control.claims import FUNCTION_WORDS, Claim
 from control.mixture import log_probabilities
@@ -25,15 +22,21 @@ if TYPE_CHECKING:
     from control.prompts import Prompt
 
 CONTRAST = 0.5  # weight of memory's log-probability; best on calibration relations
-WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
 class Grounded:
-    """The beginning of an answer, up to the first token of the passages' word, and that word."""
+    """An answer in the passages' words.
+
+    Attributes:
+        ids: Its beginning, up to the first token of the passages' word.
+        claim: That word.
+        banned: Tokens with which the words that memory adds begin; they must not come back.
+    """
 
     ids: list[int]
     claim: str
+    banned: list[int]
 
 
 def ground(
@@ -42,7 +45,7 @@ def ground(
     prompts: Sequence["Prompt"],
     answers: Sequence[list[int]],
     loose: Sequence[Sequence[Claim]],
-    remembered: Sequence[set[str]],
+    remembered: Sequence[Sequence[str]],
 ) -> list[Grounded | None]:
     """Begin each answer in the passages' words.
 
@@ -52,41 +55,38 @@ def ground(
         prompts: The n prompts.
         answers: Token ids of their answers.
         loose: Claims in each answer that the passages lack; at least one.
-        remembered: Words that memory claims and that must not come back.
+        remembered: Words that memory adds; they must not come back.
 
     Returns:
         ``None`` where the passages hold no word of their own.
     """
     n = len(prompts)
     logits = branches.extend(language_model.model, state, [*answers, *answers])
-    grounded = []
+    grounded: list[Grounded | None] = []
     for row, (prompt, ids) in enumerate(zip(prompts, answers, strict=True)):
-        length = len(ids)
-        gain = (
-            log_probabilities(logits[row, :length])
-            - CONTRAST * log_probabilities(logits[row + n, :length])
-        ).cpu()
-        offered = _own_words(prompt, remembered[row])
-        best: tuple[float, int, int, str] | None = None
-        for claim in loose[row]:
+        log_p_c, log_p_m = (log_probabilities(logits[at, : len(ids)]) for at in (row, row + n))
+        gain = (log_p_c - CONTRAST * log_p_m).cpu()
+        skip = words(" ".join([prompt.question, *remembered[row]])) | FUNCTION_WORDS
+        offered = claims.new_words(" ".join(prompt.texts), skip)
+        inside, first = (_first_tokens(language_model, offered, spaced) for spaced in (True, False))
+        options = [
+            (float(gain[claim.start, token]), claim.start, token, word)
+            for claim in loose[row]
             # In the middle of a sentence a word begins with its space.
-            first = _first_tokens(language_model, offered, spaced=claim.start > 0)
-            if not first:
-                continue
-            tokens = torch.tensor(list(first))
-            value, at = gain[claim.start, tokens].max(dim=0)
-            token = int(tokens[at])
-            if best is None or float(value) > best[0]:
-                best = float(value), claim.start, token, first[token]
-        grounded.append(None if best is None else Grounded([*ids[: best[1]], best[2]], best[3]))
+            for token, word in (inside if claim.start else first).items()
+        ]
+        if not options:
+            grounded.append(None)
+            continue
+        _, start, token, word = max(options)
+        unwanted = {
+            token
+            for spaced in (True, False)
+            for token in _first_tokens(language_model, remembered[row], spaced)
+        }
+        banned = sorted(unwanted - inside.keys() - first.keys())
+        grounded.append(Grounded([*ids[:start], token], word, banned))
     return grounded
-
-
-def _own_words(prompt: "Prompt", remembered: set[str]) -> list[str]:
-    """Words of the passages that could answer, as they stand there, each once."""
-    skip = words(prompt.question) | FUNCTION_WORDS | remembered
-    found = (match.group() for text in prompt.texts for match in WORD.finditer(text))
-    return list(dict.fromkeys(word for word in found if words(word) - skip))
 
 
 def _first_tokens(

@@ -14,7 +14,7 @@ import queue
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt
@@ -108,6 +108,9 @@ class FulcrumLLM(CustomLLM):
     top_p: float = Field(description="share of probability that sampling keeps")
     seed: int = Field(description="of the sampling")
     max_new_tokens: int = Field(description="longest answer, in tokens")
+    reliance: float | None = Field(
+        default=None, description="in place of alpha: share of known conflicts for memory"
+    )
     _language_model: LanguageModel = PrivateAttr()
     _calibration: Calibration = PrivateAttr()
 
@@ -120,9 +123,11 @@ class FulcrumLLM(CustomLLM):
         top_p: float = Decoding.top_p,
         seed: int = Decoding.seed,
         max_new_tokens: int = Decoding.max_new_tokens,
+        reliance: float | None = Decoding.reliance,
         calibration: Calibration | None = None,
     ) -> None:
-        how = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens)  # refuses nonsense
+        # Refuses nonsense.
+        how = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens, reliance)
         super().__init__(**asdict(how), messages_to_prompt=_conversation)
         self._language_model = language_model
         self._calibration = calibration or calibrations.shipped(language_model)
@@ -183,7 +188,12 @@ class FulcrumLLM(CustomLLM):
         names = [field.name for field in fields(Decoding)]
         if unknown := settings.keys() - set(names):
             raise InputError(f"{min(unknown)} is no setting; those are {', '.join(names)}")
-        how = Decoding(**{**{name: getattr(self, name) for name in names}, **settings})
+        own = {name: getattr(self, name) for name in names}
+        if "alpha" in settings:
+            own["reliance"] = None  # this call sets the dial otherwise
+        how = Decoding(**{**own, **settings})
+        if how.reliance is not None:
+            how = replace(how, alpha=self._calibration.alpha(how.reliance), reliance=None)
         model = self._language_model
         room = model.room(how.max_new_tokens)
         question, passages = read_back(prompt) or (prompt, [])

@@ -67,13 +67,13 @@ class Begun:
 class _Compared:
     """What comparing two first sentences shows.
 
-    ``remembered`` are the words of memory's claim, ``loose`` the claims of the passages' answer
-    that they lack.
+    ``remembered`` are words that memory adds to question and passages, ``loose`` the claims of the
+    passages' answer that they lack.
     """
 
     claim: Claim | None
     passages_claim: Claim | None
-    remembered: set[str]
+    remembered: list[str]
     spoken: bool
     supported: bool
     loose: list[Claim]
@@ -143,7 +143,7 @@ def _compared(
     answers: Answers,
 ) -> _Compared:
     if not prompt.passages:
-        return _Compared(None, None, set(), spoken=False, supported=False, loose=[])
+        return _Compared(None, None, [], spoken=False, supported=False, loose=[])
     asked = words(prompt.question) | FUNCTION_WORDS
     held = words(" ".join(prompt.texts))
     memory_text = tokenizer.decode(memory_ids, skip_special_tokens=True)
@@ -155,15 +155,17 @@ def _compared(
     passages_claim = claims.strongest(other) or claims.strongest(own)
     unsupported = [each for each in own if not words(each.text) - asked <= held]
     owed = max((each.gain for each in own if each not in unsupported), default=0.0)
-    remembered = words(claim.text) - asked if claim else set()
-    shared = [each for each in unsupported if words(each.text) & remembered]
+    remembered = claims.new_words(memory_text, asked | held)
+    added = words(" ".join(remembered))
+    shared = [each for each in unsupported if words(each.text) & added]
     return _Compared(
         claim,
         passages_claim,
         remembered,
         spoken=bool(shared) and owed < OWED,
         supported=passages_claim is not None and words(passages_claim.text) <= held,
-        loose=(shared or unsupported) if owed < OWED else [],
+        # What stands before the word that is replaced stays: so the first word of memory's goes.
+        loose=(shared[:1] or unsupported) if owed < OWED else [],
     )
 
 

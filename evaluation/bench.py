@@ -5,19 +5,24 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
 from transformers import DynamicCache
 
 from control import prompts
-from control.decoding import two_branch_decoding
+from control.calibration import Calibration
+from control.decoding import Decoding, two_branch_decoding
+from control.dial import answer
 from control.model import LanguageModel
-from control.rules import DEFAULT_RULE, RULES
+from control.rules import DEFAULT_TOKEN_RULE, RULES
+from evaluation.datasets import Conflict
 from foundation.files import replacing
 
 QUESTION = "What is the capital of Peru?"
@@ -79,6 +84,81 @@ def decoding(
     }
 
 
+def dial(
+    language_model: LanguageModel,
+    calibration: Calibration,
+    items: Sequence[Conflict],
+    tokens: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """Seconds per answer of the dial at both ends, as a ratio to plain ``generate``.
+
+    Every item is asked with its counterfactual and with its true passage, one at a time; what the
+    dial finds to be a conflict and what not is reported apart. Answers end where they end.
+
+    Args:
+        language_model: The model.
+        calibration: Of the model.
+        items: Questions with both passages.
+        tokens: Longest answer.
+        rounds: Repetitions, interleaved; the median of each question counts.
+    """
+    ratios: dict[str, list[float]] = {"no_conflict": [], "conflict": []}
+    seconds: dict[str, list[float]] = {"plain": [], "no_conflict": [], "conflict": []}
+    for item in items:
+        for passage in filter(None, (item.context, item.true_context)):
+            prompt = prompts.build(
+                language_model.tokenizer, item.question, [passage], language_model.room(tokens)
+            )
+            for alpha in (0.0, 1.0):
+                how = Decoding(alpha=alpha, max_new_tokens=tokens)
+                conflict, plain, ours = False, [], []
+                for turn in range(rounds + 1):
+                    took = _seconds(partial(_plain_answer, language_model, prompt), tokens)
+                    started = time.perf_counter()
+                    [settled] = answer(language_model, [prompt], how, calibration)
+                    if turn:
+                        plain.append(took)
+                        ours.append(time.perf_counter() - started)
+                    conflict = settled.conflict
+                kind = "conflict" if conflict else "no_conflict"
+                ratios[kind].append(_ratio(ours, plain))
+                seconds[kind].append(statistics.median(ours))
+                seconds["plain"].append(statistics.median(plain))
+    return {
+        "model": language_model.name,
+        "dtype": str(language_model.model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "tokens": tokens,
+        "rounds": rounds,
+        "answers": {kind: len(values) for kind, values in ratios.items()},
+        "seconds_per_answer": {k: statistics.median(v) for k, v in seconds.items() if v},
+        "ratio_to_plain": {k: statistics.median(v) for k, v in ratios.items() if v},
+        "ratio_90th_percentile": {k: float(np.quantile(v, 0.9)) for k, v in ratios.items() if v},
+        "peak_memory_gb": _peak_memory() / 1e9,
+    }
+
+
+def dial_table(result: dict[str, Any]) -> Table:
+    """The dial's timings, for a terminal."""
+    view = Table(title=f"{result['model']}, {result['dtype']}, {result['threads']} threads")
+    for column in ("", "answers", "s per answer", "ratio to plain", "90th percentile"):
+        view.add_column(column, justify="right" if column else "left")
+    for kind, ratio in result["ratio_to_plain"].items():
+        view.add_row(
+            kind.replace("_", " "),
+            str(result["answers"][kind]),
+            f"{result['seconds_per_answer'][kind]:.2f}",
+            f"{ratio:.2f}",
+            f"{result['ratio_90th_percentile'][kind]:.2f}",
+        )
+    view.caption = (
+        f"plain {result['seconds_per_answer']['plain']:.2f} s, "
+        f"peak memory {result['peak_memory_gb']:.2f} GB"
+    )
+    return view
+
+
 def table(result: dict[str, Any]) -> Table:
     """The timings, for a terminal."""
     view = Table(
@@ -110,6 +190,12 @@ def _ratio(ours: list[float], baseline: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, baseline, strict=True))
 
 
+def _plain_answer(language_model: LanguageModel, prompt: prompts.Prompt, tokens: int) -> None:
+    """Plain RAG to its end, by the library's own generation."""
+    encoded = _encoded(language_model, [prompt.context])
+    language_model.model.generate(**encoded, do_sample=False, max_new_tokens=tokens)
+
+
 def _seconds(way: Callable[[int], object], tokens: int) -> float:
     started = time.perf_counter()
     way(tokens)
@@ -135,7 +221,7 @@ def _two_branches(
         **encoded,
         **_exactly(tokens),
         custom_generate=two_branch_decoding,
-        rule=RULES[DEFAULT_RULE],
+        rule=RULES[DEFAULT_TOKEN_RULE],
         alpha=alpha,
     )
 
@@ -145,7 +231,7 @@ def _separate_forwards(
     language_model: LanguageModel, prompt: prompts.Prompt, tokens: int, batch_size: int
 ) -> list[list[int]]:
     """Two forwards after each other for every token, as the released CK-PLUG code does."""
-    model, rule = language_model.model, RULES[DEFAULT_RULE]
+    model, rule = language_model.model, RULES[DEFAULT_TOKEN_RULE]
     alpha = torch.full((batch_size, 1), 0.5, device=model.device)
     inputs = [
         _encoded(language_model, [text] * batch_size)["input_ids"]

@@ -29,6 +29,7 @@ def run(
     calibration: Calibration | None = None,
     alphas: Sequence[float] = ALPHAS,
     known_only: bool = False,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -40,11 +41,12 @@ def run(
         target: Directory of the report.
         rules: Rules to measure; the rule in use if empty.
         batch_size: Questions per batch; each is decoded at all alphas together.
-        adaptive: Also answer at alpha auto and judge it in three states, and with passages of
-            little and of much trust.
+        adaptive: Also answer at alpha auto and judge it in three states.
         calibration: For the rule ``fulcrum``.
-        alphas: Settings of the dial.
+        alphas: Settings of the dial for token rules; ``fulcrum`` always answers at `ALPHAS`, which
+            costs it little more than one.
         known_only: Ask only known facts with the counterfactual passage; ``all`` stays empty.
+        trust: Also answer from passages of little and of much trust, by the rule ``fulcrum``.
 
     Returns:
         The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract, ``examples``,
@@ -55,6 +57,8 @@ def run(
         DataError: ``target`` holds answers of another run.
     """
     rules = list(rules) or [DEFAULT_RULE]
+    dialled = {rule: ALPHAS if rule == DIAL else tuple(alphas) for rule in rules}
+    at_the_end = all(MEMORY_END in settings for settings in dialled.values())
     answers = Answers(target, language_model.name, items)
     ask = Asking(language_model, answers, batch_size, calibration)
 
@@ -70,19 +74,18 @@ def run(
     for passage, whom in (("context", known if known_only else items), ("true_context", unknown)):
         ask(whom, Setting(passage, PLAIN, (PLAIN,)))
         for rule in rules:
-            ask(whom, Setting(passage, rule, _settings(rule, alphas, adaptive, passage)))
+            ask(whom, Setting(passage, rule, _settings(rule, dialled[rule], adaptive, passage)))
 
     wrong = Sheet(ask, known, "context")
     true = Sheet(ask, unknown, "true_context")
     columns: list[Column] = [
         ("none", PLAIN, CLOSED_BOOK),
         ("context", PLAIN, PLAIN),
-        *(("context", rule, alpha) for rule in rules for alpha in alphas),
+        *(("context", rule, alpha) for rule in rules for alpha in dialled[rule]),
     ]
-    at_the_end = MEMORY_END in alphas
-    dialled: list[tuple[str, float | str]] = [
+    settings: list[tuple[str, float | str]] = [
         (PLAIN, PLAIN),
-        *((rule, alpha) for rule in rules for alpha in alphas),
+        *((rule, alpha) for rule in rules for alpha in dialled[rule]),
     ]
     report = {
         "model": language_model.name,
@@ -92,16 +95,18 @@ def run(
         "all": []
         if known_only
         else [rows.reliance_row(ask, items, len(known), column) for column in columns],
-        "unknown": [rows.right_row(true, rule, alpha) for rule, alpha in dialled],
+        "unknown": [rows.right_row(true, rule, alpha) for rule, alpha in settings],
         "Q": {rule: rows.quality(wrong, true, rule) if at_the_end else None for rule in rules},
         "paired": [rows.paired(wrong, true, rules[0], rule) for rule in rules[1:] if at_the_end],
-        "fluency": rows.fluency_rows(language_model, wrong, rules[0], alphas),
+        "fluency": rows.fluency_rows(language_model, wrong, rules[0], dialled[rules[0]]),
         "reliance": [rows.asked_reliance(ask, known, asked) for asked in ASKED_RELIANCE]
         if DIAL in rules
         else [],
         "states": _states(ask, known, unknown, rules) if adaptive else [],
-        "trust": _trust(ask, known, unknown) if adaptive and DIAL in rules else [],
-        "examples": [_example(ask, item, rules[0], alphas) for item in spread(known, EXAMPLES)],
+        "trust": _trust(ask, known, unknown) if trust else [],
+        "examples": [
+            _example(ask, item, rules[0], dialled[rules[0]]) for item in spread(known, EXAMPLES)
+        ],
     }
     if calibration is not None and DIAL in rules:
         report["calibration"] = {"of": calibration.name, **calibration.measured}

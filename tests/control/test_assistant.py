@@ -2,7 +2,9 @@ import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from control import calibration as calibrations
 from control.assistant import STEPS, Assistant
+from control.calibration import ANY_MODEL
 from control.decoding import Decoding
 from foundation.errors import InputError
 
@@ -26,8 +28,14 @@ class Shelf(BaseRetriever):
 HOW = Decoding(max_new_tokens=16)
 
 
-def test_an_answer_carries_its_sources_and_the_time_of_each_step(tiny):
-    answer = Assistant(tiny, Shelf("abc", "def")).ask(" Who? ", HOW)
+@pytest.fixture
+def assistant(tiny, always):
+    """One that finds these passages."""
+    return lambda *texts: Assistant(tiny, always(1, model=tiny.identity), Shelf(*texts))
+
+
+def test_an_answer_carries_its_sources_and_the_time_of_each_step(assistant):
+    answer = assistant("abc", "def").ask(" Who? ", HOW)
     assert answer.question == "Who?"
     assert answer.answer == "".join(token.text for token in answer.tokens).strip()
     assert [(s.id, s.title, s.score, s.kept) for s in answer.sources] == [
@@ -38,8 +46,8 @@ def test_an_answer_carries_its_sources_and_the_time_of_each_step(tiny):
     assert answer.seconds["total"] >= answer.seconds["decode"] > 0
 
 
-def test_passages_beyond_the_window_are_left_out_and_the_answer_says_so(tiny):
-    answer = Assistant(tiny, Shelf("a" * 200, "b" * 200, "c" * 200)).ask("Who?", HOW)
+def test_passages_beyond_the_window_are_left_out_and_the_answer_says_so(assistant):
+    answer = assistant("a" * 200, "b" * 200, "c" * 200).ask("Who?", HOW)
     assert [source.kept for source in answer.sources] == [True, True, False]
     assert "window" in answer.sources[2].reason
     assert answer.notices == [
@@ -47,30 +55,30 @@ def test_passages_beyond_the_window_are_left_out_and_the_answer_says_so(tiny):
     ]
 
 
-def test_an_empty_index_answers_from_memory_and_says_so(tiny):
-    answer = Assistant(tiny, Shelf()).ask("Who?", HOW)
+def test_an_empty_index_answers_from_memory_and_says_so(assistant):
+    answer = assistant().ask("Who?", HOW)
     assert answer.sources == []
     assert "from memory alone" in answer.notices[0]
     assert not answer.conflict
 
 
-def test_given_passages_are_read_instead_of_retrieved_ones(tiny):
+def test_given_passages_are_read_instead_of_retrieved_ones(assistant):
     given = [NodeWithScore(node=TextNode(id_="mine", text="xyz"))]
-    answer = Assistant(tiny, Shelf("abc")).ask("Who?", HOW, given)
+    answer = assistant("abc").ask("Who?", HOW, given)
     assert [source.id for source in answer.sources] == ["mine"]
 
 
 @pytest.mark.parametrize(
     ("question", "says"), [("  ", "empty"), ("a" * 100_000, "100,000 characters")]
 )
-def test_an_unusable_question_is_refused(tiny, question, says):
+def test_an_unusable_question_is_refused(assistant, question, says):
     with pytest.raises(InputError, match=says):
-        Assistant(tiny, Shelf("abc")).ask(question, HOW)
+        assistant("abc").ask(question, HOW)
 
 
-def test_an_answer_longer_than_the_window_is_refused(tiny):
+def test_an_answer_longer_than_the_window_is_refused(assistant):
     with pytest.raises(InputError, match="window of tiny is 512 tokens"):
-        Assistant(tiny, Shelf()).ask("Who?", Decoding(max_new_tokens=1000))
+        assistant().ask("Who?", Decoding(max_new_tokens=1000))
 
 
 def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
@@ -79,7 +87,7 @@ def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
         "ministries have their offices. Nairobi is the capital of Peru."
     )
     given = [NodeWithScore(node=TextNode(id_="false", text=passage))]
-    assistant = Assistant(real, Shelf())
+    assistant = Assistant(real, calibrations.shipped(real), Shelf())
     asked = "What is the capital of Peru?"
     documents = assistant.ask(asked, Decoding(alpha=0.5, max_new_tokens=24), given)
     memory = assistant.ask(asked, Decoding(alpha=1.0, max_new_tokens=24), given)

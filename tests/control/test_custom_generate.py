@@ -1,5 +1,6 @@
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import GenerationConfig, dynamic_module_utils
 import control
 from control import decoding, prompts
 from control.decoding import Decoding
-from control.rules import RULES
+from control.rules import DEFAULT_TOKEN_RULE, RULES
 from foundation.errors import InputError
 
 FOLDER = control.__path__[0]
@@ -71,7 +72,8 @@ def answers(model, options):
 
 
 def expected(model, asked, **how):
-    traces = decoding.generate(model, asked, Decoding(max_new_tokens=TOKENS, **how))
+    how = Decoding(**{"rule": DEFAULT_TOKEN_RULE, "max_new_tokens": TOKENS, **how})
+    traces = decoding.generate(model, asked, how)
     return [trace.ids for trace in traces]
 
 
@@ -109,7 +111,7 @@ def test_the_longer_prompt_may_be_the_one_without_passages(tiny, asked):
         "memory_input_ids": given["input_ids"],
         "memory_attention_mask": given["attention_mask"],
     }
-    turned = [prompts.Prompt(prompt.memory, prompt.context, 1) for prompt in asked]
+    turned = [replace(each, context=each.memory, memory=each.context) for each in asked]
     assert answers(tiny, swapped | {"alpha": 0.75}) == expected(tiny, turned, alpha=0.75)
 
 
@@ -135,7 +137,8 @@ def test_a_streamer_gets_the_prompt_and_every_token(tiny, asked):
         ({"input_ids": torch.ones(5, dtype=torch.long)}, r"input_ids is \(5,\)"),
         ({"memory_attention_mask": torch.ones(1, 3)}, r"memory_attention_mask is \(1, 3\)"),
         ({"memory_attention_mask": None}, "looks padded and has no memory_attention_mask"),
-        ({"rule": "magic"}, "choose one of plain, cad"),
+        ({"rule": "magic"}, "choose one of .*plain, cad"),
+        ({"rule": "fulcrum"}, "settles whole answers; .* choose one of plain, cad"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"return_dict_in_generate": True}, "only token ids are returned"),
         ({"streamer": Spy()}, "streamer follows one answer, not 2"),

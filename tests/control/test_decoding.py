@@ -10,7 +10,8 @@ def prompt(model, passages=("abc def",)):
 
 
 def answer(model, **how):
-    [trace] = decoding.generate(model, [prompt(model)], Decoding(max_new_tokens=16, **how))
+    how = Decoding(**{"rule": "ck_plug", "max_new_tokens": 16, **how})
+    [trace] = decoding.generate(model, [prompt(model)], how)
     return trace
 
 
@@ -21,7 +22,9 @@ def answer(model, **how):
         ({"alpha": -0.1}, "alpha is -0.1"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"alpha": "much"}, "alpha is 'much'"),
-        ({"rule": "magic"}, "choose one of plain, cad"),
+        ({"rule": "magic"}, "choose one of fulcrum, plain, cad"),
+        ({"reliance": 1.5}, "reliance is 1.5"),
+        ({"reliance": 0.5, "rule": "cad"}, "measured for rule fulcrum, not for cad"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_p": 0.0}, "top-p is 0.0"),
         ({"max_new_tokens": 0}, "max-new-tokens is 0"),
@@ -43,7 +46,7 @@ def test_tokens_are_handed_over_as_they_come(tiny):
     [trace] = decoding.generate(
         tiny,
         [prompt(tiny)],
-        Decoding(max_new_tokens=16),
+        Decoding(rule="ck_plug", max_new_tokens=16),
         on_token=lambda index, token: streamed.append((index, token)),
     )
     assert [token for _, token in streamed] == trace.tokens
@@ -76,14 +79,20 @@ def test_each_token_says_what_either_branch_would_have_said(tiny):
 
 
 def test_without_passages_both_branches_are_memory(tiny):
-    [trace] = decoding.generate(tiny, [prompt(tiny, ())], Decoding(max_new_tokens=16))
+    how = Decoding(rule="ck_plug", max_new_tokens=16)
+    [trace] = decoding.generate(tiny, [prompt(tiny, ())], how)
     assert {token.confidence_gain for token in trace.tokens} == {0}
     assert not any(token.disputed for token in trace.tokens)
 
 
 def test_adaptive_and_fixed_alphas_do_not_share_a_batch(tiny):
     with pytest.raises(InputError, match="decode them apart"):
-        decoding.generate(tiny, [prompt(tiny)], Decoding(), ["auto", 0.5])
+        decoding.generate(tiny, [prompt(tiny)], Decoding(rule="ck_plug"), ["auto", 0.5])
+
+
+def test_a_rule_that_settles_whole_answers_is_not_decoded_by(tiny):
+    with pytest.raises(InputError, match=r"rule fulcrum settles whole answers.*ask control\.dial"):
+        decoding.generate(tiny, [prompt(tiny)], Decoding(rule="fulcrum"))
 
 
 def test_the_library_s_streamer_is_not_fed_by_a_callable_custom_generate(tiny):

@@ -13,7 +13,8 @@ def test_the_packaged_model_knows_a_capital(real):
     from control import decoding, prompts
 
     prompt = prompts.build(real.tokenizer, "What is the capital of France?", [], 400)
-    [trace] = decoding.generate(real, [prompt], decoding.Decoding(max_new_tokens=16))
+    how = decoding.Decoding(rule="plain", max_new_tokens=16)
+    [trace] = decoding.generate(real, [prompt], how)
     assert "Paris" in trace.text
 
 

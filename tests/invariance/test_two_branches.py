@@ -139,4 +139,5 @@ def test_the_real_model_keeps_alpha_one_half_equal_to_plain_rag(real):
         prompt(real, "Who wrote Emma?", ["Emma is a novel by Jane Austen."]),
     ]
     plain = ids_of(real, asked, Decoding(rule="plain", max_new_tokens=TOKENS))
-    assert ids_of(real, asked, Decoding(alpha=0.5, max_new_tokens=TOKENS)) == plain
+    how = Decoding(rule="ck_plug", alpha=0.5, max_new_tokens=TOKENS)
+    assert ids_of(real, asked, how) == plain
