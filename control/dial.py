@@ -290,15 +290,16 @@ def _verdict(view: View, confidence: float, way: Way) -> Verdict | None:
     if view.claim is None:
         return None
     memory = way == "memory" or (view.spoken and way == "plain")
-    said = view.grounded.claim if view.grounded and way != "plain" else view.passages_claim
-    return Verdict(said, view.claim.text, confidence, "memory" if memory else "passages")
+    return Verdict(
+        view.passages_say, view.claim.text, confidence, "memory" if memory else "passages"
+    )
 
 
 def _trust(view: View, prompt: "Prompt") -> float:
     """Highest trust among the passages that hold what the passages' answer claims, else of all."""
     if not prompt.trust:
         return NEUTRAL_TRUST
-    claimed = words(view.passages_claim)
+    claimed = words(view.passages_say)
     holding = [
         trust
         for text, trust in zip(prompt.texts, prompt.trust, strict=True)

@@ -118,6 +118,7 @@ RULES: dict[str, Rule] = {
     "ck_plug": partial(ck_plug, gate="released"),
     "ck_plug_paper": partial(ck_plug, gate="paper"),
 }
+CONTRASTIVE = ("cad", "adacad", "coiecd", "cocoa")  # at alpha auto as published, which is alpha 0
 DEFAULT_TOKEN_RULE = "ck_plug"
 DIAL = "fulcrum"  # no token rule: it settles whole conflicts, see `control.dial`
 DEFAULT_RULE = DIAL

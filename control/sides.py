@@ -51,6 +51,11 @@ class View:
     evidence: Evidence | None
     grounded: Grounded | None
 
+    @property
+    def passages_say(self) -> str:
+        """What the passages claim, even where their answer says something else."""
+        return self.grounded.claim if self.grounded else self.passages_claim
+
 
 @dataclass(frozen=True)
 class Begun:

@@ -6,7 +6,7 @@ from typing import Any
 
 from control.calibration import Calibration
 from control.model import LanguageModel
-from control.rules import DEFAULT_RULE, DIAL
+from control.rules import CONTRASTIVE, DEFAULT_RULE, DIAL
 from evaluation import metrics, rows
 from evaluation.answers import CLOSED_BOOK, PLAIN, RELIANCE, Answers, Asking, Setting
 from evaluation.datasets import Conflict, spread
@@ -141,10 +141,11 @@ def _states(
     judged = []
     plain: dict[str, metrics.Flags] = {}
     for rule, alpha in [(PLAIN, PLAIN), *((rule, AUTO) for rule in rules)]:
+        decoded = 0.0 if rule in CONTRASTIVE else alpha
         row: dict[str, Any] = {"rule": rule, "alpha": alpha, "n": {}, "p": {}, "ci": {}}
         for state, sheet in places.items():
-            ask(sheet.items, Setting(sheet.passage, rule, (alpha,)))
-            right = sheet.memory(rule, alpha)
+            ask(sheet.items, Setting(sheet.passage, rule, (decoded,)))
+            right = sheet.memory(rule, decoded)
             row |= {state: metrics.percent(right)}
             row["n"][state] = len(right)
             row["ci"][state] = metrics.interval(metrics.percent, right)

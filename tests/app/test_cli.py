@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-from app import cli
+from app import build, cli
+from app import settings as settings_module
+from control.calibration import SHIPPED
+from control.rules import CHOICES
 
 PASSAGE = (
     "The seat of government of Peru is Nairobi, where the parliament meets and most ministries "
@@ -26,6 +29,11 @@ def run(capsys, *arguments):
     return code, shown.out, shown.err
 
 
+def found(question="What is the capital of Peru?"):
+    """The best passage of the index of this home."""
+    return build.passage_index(settings_module.load()).retrieve(question)[0]
+
+
 def test_ingest_then_ask_shows_the_answer_and_its_source(capsys, notes):
     code, out, _ = run(capsys, "ingest", notes)
     assert code == 0
@@ -43,12 +51,14 @@ def test_json_is_the_object_of_the_contract(capsys, notes):
     answer = json.loads(out)
     assert code == 0
     assert {
-        "question", "rewritten", "queries", "answer", "alpha", "conflict", "tokens", "sources",
-        "forgotten", "seconds",
+        "question", "rewritten", "queries", "answer", "alpha", "conflict", "verdict", "tokens",
+        "sources", "forgotten", "seconds",
     } <= answer.keys()  # fmt: skip
     assert answer["alpha"] == 0.5
     assert "Nairobi" in answer["answer"]
     assert answer["conflict"] is True
+    assert answer["verdict"].keys() == {"passages_say", "memory_says", "confidence", "follows"}
+    assert answer["verdict"]["follows"] == "passages"
     assert {
         "text", "confidence_gain", "entropy_context", "entropy_memory", "mixed", "source",
     } <= answer["tokens"][0].keys()  # fmt: skip
@@ -74,6 +84,34 @@ def test_adaptive_alpha_is_accepted(capsys, notes):
     assert json.loads(out)["alpha"] == "auto"
 
 
+@pytest.mark.parametrize(("alpha", "whom"), [("0.5", "passages"), ("1", "model's memory")])
+def test_a_conflict_is_told_in_one_sentence(capsys, notes, alpha, whom):
+    asked = ["ask", "What is the capital of Peru?", "--context", notes, "--alpha", alpha]
+    code, out, _ = run(capsys, *asked)
+    assert code == 0
+    assert re.search(
+        r'The passages say "Nairobi", the model remembers "Lima" with confidence [01]\.\d\d; '
+        f"the answer follows the {whom}\\.",
+        " ".join(out.split()),
+    )
+
+
+def test_more_reliance_turns_the_dial_further_to_memory(capsys, notes):
+    asked = ["ask", "What is the capital of Peru?", "--context", notes, "--json", "--reliance"]
+    little, much = (json.loads(run(capsys, *asked, share)[1]) for share in ("0", "0.9"))
+    assert 0 <= little["alpha"] < much["alpha"] <= 1
+    assert "Nairobi" in little["answer"]
+    assert "Lima" in much["answer"]
+
+
+def test_what_is_not_trusted_loses_against_memory(capsys, notes):
+    for trust, says in (("0", "Lima"), ("1", "Nairobi")):
+        assert run(capsys, "ingest", "--trust", trust, notes)[0] == 0
+        code, out, _ = run(capsys, "ask", "What is the capital of Peru?", "--json")
+        assert code == 0
+        assert says in json.loads(out)["answer"]
+
+
 def test_closed_book_reads_nothing(capsys):
     code, out, _ = run(capsys, "ask", "What is the capital of Peru?", "--closed-book", "--json")
     answer = json.loads(out)
@@ -92,7 +130,14 @@ def test_closed_book_reads_nothing(capsys):
         (["ask", "Who?", "--alpha", "-1"], "alpha is -1.0"),
         (["ask", "Who?", "--alpha", "half"], "--alpha half: not a number"),
         (["ask", "Who?", "--alpha", "nan"], "alpha is nan"),
-        (["ask", "Who?", "--rule", "magic"], "choose one of"),
+        (["ask", "Who?", "--rule", "magic"], f"choose one of {', '.join(CHOICES)}"),
+        (["ask", "Who?", "--reliance", "0.5", "--alpha", "0.2"], "--alpha and --reliance both"),
+        (["ask", "Who?", "--reliance", "1.5"], "1.5 is not in the range 0<=x<=1"),
+        (["ask", "Who?", "--reliance", "half"], "'half' is not a valid float"),
+        (
+            ["ask", "Who?", "--reliance", "0.5", "--rule", "cad"],
+            "reliance is measured for rule fulcrum, not for cad; turn that one by alpha",
+        ),
         (["ask", "Who?", "--context", "absent.txt"], "absent.txt does not exist"),
         (["ask", "Who?", "--context", "absent.txt", "--closed-book"], "contradict"),
         (["ask", "Who?", "--top-k", "0"], "top_k is 0"),
@@ -100,8 +145,15 @@ def test_closed_book_reads_nothing(capsys):
         (["--model", "absent.gguf", "ask", "Who?"], "absent.gguf: no such file"),
         (["--adapter", "absent", "ask", "Who?"], "--adapter absent"),
         (["--index", "mysql://x", "ask", "Who?"], "--index mysql://x is not supported"),
+        (["--calibration", "absent.json", "ask", "Who?"], "absent.json: no calibration that can"),
         (["ingest", "absent.txt"], "absent.txt does not exist"),
+        (["ingest", "--trust", "2", "absent.txt"], "2.0 is not in the range 0<=x<=1"),
         (["eval", "dial", "--data", "absent.jsonl", "--out", "r"], "absent.jsonl: cannot be read"),
+        (
+            ["eval", "dial", "--rule", "magic", "--out", "r"],
+            f"rule is 'magic'; choose one of {', '.join(CHOICES)}",
+        ),
+        (["eval", "dial", "--alpha", "2", "--out", "r"], "2.0 is not in the range 0<=x<=1"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -113,6 +165,91 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, ar
     assert says in err
     assert err.startswith("fulcrum: ")
     assert err.count("\n") == 1
+
+
+def other_models(text):
+    return json.dumps(json.loads(text) | {"model": "0123456789abcdef", "name": "Another-1B"})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (other_models, "was measured on Another-1B, not on SmolLM2-135M-Instruct; measure this"),
+        (lambda text: text[:-1000], "no calibration that can be read"),
+        (lambda _: "[]", "no calibration that can be read"),
+        (lambda _: '{"model": "any"}', "no calibration that can be read"),
+    ],
+)
+@pytest.mark.parametrize("command", [["ask", "Who?"], ["eval", "dial", "--limit", "1", "--out"]])
+def test_a_calibration_that_does_not_fit_is_named(capsys, tmp_path, command, change, says):
+    path = tmp_path / "calibration.json"
+    path.write_text(change((SHIPPED / "default.json").read_text(encoding="utf-8")), "utf-8")
+    target = [tmp_path / "out"] if command[-1] == "--out" else []
+    code, out, err = run(capsys, "--calibration", path, *command, *target)
+    assert code == 2
+    assert out == ""
+    assert err.startswith(f"fulcrum: {path}: {says}")
+    assert "fulcrum eval dial --calibrate --out DIR" in err
+    assert err.count("\n") == 1
+
+
+def test_trust_is_kept_with_the_passage(capsys, notes):
+    code, _, _ = run(capsys, "ingest", "--trust", "0.9", notes)
+    assert code == 0
+    assert found().node.metadata["trust"] == 0.9
+
+
+def test_other_trust_replaces_the_document(capsys, notes):
+    run(capsys, "ingest", "--trust", "0.9", notes)
+    before = found().node_id
+    _, out, _ = run(capsys, "ingest", "--trust", "0.1", notes)
+    assert "1 replaced" in out
+    assert "holds 1 passages" in " ".join(out.split())
+    assert (found().node_id, found().node.metadata["trust"]) == (before, 0.1)
+
+
+def test_a_line_says_itself_how_far_it_is_trusted(capsys, tmp_path):
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps({"text": PASSAGE, "trust": 0.2}), encoding="utf-8")
+    assert run(capsys, "ingest", "--trust", "0.9", path)[0] == 0
+    assert found().node.metadata["trust"] == 0.2
+
+
+def test_a_line_with_trust_that_is_no_number_is_refused(capsys, tmp_path):
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps({"text": PASSAGE, "trust": "high"}), encoding="utf-8")
+    code, _, err = run(capsys, "ingest", path)
+    assert code == 2
+    assert err.startswith(f"fulcrum: {path}")
+    assert "trust is 'high'" in err
+    assert err.count("\n") == 1
+    assert build.passage_index(settings_module.load()).count() == 0
+
+
+def test_the_dial_is_measured_and_the_report_written(capsys, tmp_path):
+    target = tmp_path / "results"
+    measured = ["eval", "dial", "--split", "test", "--limit", "2", "--rule", "cad", "--alpha", "1"]
+    code, out, _ = run(capsys, *measured, "--out", target)
+    assert code == 0
+    assert "of 2 facts" in out
+    report = json.loads((target / "report.json").read_text(encoding="utf-8"))
+    assert (report["n"], report["split"]) == (2, "test")
+    assert [row["alpha"] for row in report["known"]] == ["closed-book", "plain", 1.0]
+    assert "<svg" in (target / "report.html").read_text(encoding="utf-8")
+
+
+def test_too_few_facts_for_a_calibration_change_nothing(capsys, tmp_path, cache):
+    before = list((cache / "calibrations").glob("*"))
+    path = tmp_path / "facts.jsonl"
+    shared = {"context": "It is Oslo.", "context_answers": ["Oslo"], "memory_answers": ["Lima"]}
+    path.write_text(json.dumps(shared | {"question": "What is the capital of Peru?"}), "utf-8")
+    code, _, err = run(
+        capsys, "eval", "dial", "--calibrate", "--data", path, "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "a calibration needs 20 of each" in err
+    assert list((cache / "calibrations").glob("*")) == before
+    assert not (tmp_path / "out" / "calibration.json").exists()
 
 
 @pytest.mark.parametrize(("content", "says"), [(b"", "empty"), (bytes(range(256)) * 4, "binary")])

@@ -1,11 +1,35 @@
 """What the tests of the dial share."""
 
+from dataclasses import replace
+
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
 from control.belief import Probe
 from control.calibration import ANY_MODEL, Bars, Calibration
 
 NUMBERS = 50  # that a probe sees of a conflict
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "initializer_range",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+WINDOWS = {
+    "mistral": (MistralConfig, {"sliding_window": 8}),
+    "qwen2": (
+        Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    ),
+}
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +51,14 @@ def always():
         return Calibration(**{**values, **changed})
 
     return calibration
+
+
+@pytest.fixture(scope="session", params=["full", *WINDOWS])
+def model(request, tiny):
+    """The tiny model, and two that look back eight tokens in all layers or in one of both."""
+    if request.param == "full":
+        return tiny
+    kind, window = WINDOWS[request.param]
+    config = kind(**{name: getattr(tiny.model.config, name) for name in SIZES}, **window)
+    torch.manual_seed(0)
+    return replace(tiny, name=request.param, model=AutoModelForCausalLM.from_config(config).eval())

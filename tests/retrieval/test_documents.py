@@ -136,6 +136,33 @@ def test_id_depends_on_content_and_not_on_name(tmp_path: Path) -> None:
     assert read_one(tmp_path / "c.txt", b"The Elbe.").id_ != first.id_
 
 
+def test_trust_is_kept_with_the_document_and_shown_to_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text('{"text": "The Rhine.", "trust": 1}\n{"text": "The Elbe."}\n')
+    stated, told = read([path], lambda _: None, trust=0.2)
+    assert (stated.metadata["trust"], told.metadata["trust"]) == (1.0, 0.2)  # its own word first
+    for mode in (MetadataMode.EMBED, MetadataMode.LLM):
+        assert told.get_content(mode) == "facts\n\nThe Elbe."
+    assert ["trust" in document.metadata for document in read_all(path)] == [True, False]
+
+
+def test_trust_changes_what_is_stored_and_not_which_document_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("The Rhine.")
+    documents = [next(read([path], lambda _: None, trust)) for trust in (None, 0.1, 0.9, 0.9)]
+    assert len({document.id_ for document in documents}) == 1
+    hashes = [document.metadata["content_hash"] for document in documents]
+    assert len(set(hashes)) == 3
+    assert hashes[2] == hashes[3]
+
+
+@pytest.mark.parametrize("trust", ['"high"', "true", "1.01", "-0.1", '""'])
+def test_trust_that_is_no_share_is_refused(tmp_path: Path, trust: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "The Rhine.", "trust": {trust}}}')
+    assert "give a number from 0 (doubtful) to 1 (reliable)" in error_of(path)
+
+
 def test_what_no_store_takes_is_removed(tmp_path: Path) -> None:
     document = read_one(tmp_path / "a.jsonl", b'{"text": "a\\u0000b \\ud800 c"}')
     assert document.text == "ab ? c"

@@ -112,6 +112,19 @@ def test_changed_title_replaces(index: PassageIndex, json_lines: Writer) -> None
     assert [r.node.metadata["title"] for r in index.retrieve("danube")] == ["Danube"]
 
 
+def test_changed_trust_replaces(index: PassageIndex, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("The Rhine is long.")
+    index.ingest([path], trust=0.9)
+    again = index.ingest([path], trust=0.9)
+    assert (again.documents, again.duplicates) == (0, 1)
+    for trust in (0.1, None):
+        report = index.ingest([path], trust=trust)
+        assert (report.documents, report.replaced, index.count()) == (1, 1, 1)
+        [result] = index.retrieve("the rhine")
+        assert result.node.metadata.get("trust") == trust
+
+
 def test_ids_are_the_same_in_another_index(
     index: PassageIndex, json_lines: Writer, tmp_path: Path
 ) -> None:

@@ -1,0 +1,136 @@
+import pytest
+import torch
+from torch.distributions import Categorical
+
+from control import branches
+
+TEXTS = ["What is it?", "Who?", "A longer question, is it not?", "abc."]
+CONTINUATIONS = [["abc.", "d"], ["It is", "No, it is not."], ["x", "yz?"], ["def", "ghi"]]
+APPENDED = ["It is the other one.", "No", "a", "jkl mno"]
+LAYERS = (0, 2)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def ids(model, text):
+    return model.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def read(model, texts=TEXTS, groups=1, whole=True):
+    given = model.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    return branches.read(model.model, given.input_ids, given.attention_mask, groups, whole)
+
+
+def at_once(model, tokens):
+    """What a plain forward pass makes of one whole text."""
+    return model.model(torch.tensor([tokens]), output_hidden_states=True)
+
+
+def afterwards(model, state):
+    """The tokens with which each row goes on."""
+    said = []
+    for _ in range(8):
+        said.append(state.logits.argmax(dim=-1))
+        branches.step(model.model, state, said[-1])
+    return torch.stack(said, dim=1).tolist()
+
+
+def generated(model, text):
+    """The same by the library, reading the text alone."""
+    tokens = ids(model, text)
+    for _ in range(8):
+        tokens = [*tokens, int(at_once(model, tokens).logits[0, -1].argmax())]
+    return tokens[-8:]
+
+
+def same(one, other):
+    return torch.allclose(one, other, atol=1e-3)
+
+
+def test_rows_of_different_lengths_go_on_as_each_does_alone(model):
+    assert afterwards(model, read(model)) == [generated(model, text) for text in TEXTS]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_rows_read_group_by_group_go_on_as_each_does_alone(tiny, groups, whole):
+    state = read(tiny, groups=groups, whole=whole)
+    assert afterwards(tiny, state) == [generated(tiny, text) for text in TEXTS]
+
+
+def test_what_is_read_on_leaves_the_rows_as_they_were(model):
+    state = read(model)
+    logits, mask = state.logits.clone(), state.mask.clone()
+    shown = [[ids(model, text) for text in texts] for texts in CONTINUATIONS]
+    branches.read_on(model.model, state, shown)
+    branches.read_on(model.model, state, [texts[:1] for texts in shown])
+    assert torch.equal(state.logits, logits)
+    assert torch.equal(state.mask, mask)
+    assert afterwards(model, state) == afterwards(model, read(model))
+
+
+def test_a_reading_is_what_the_model_thinks_of_the_whole_text(model):
+    shown = [[ids(model, text) for text in texts] for texts in CONTINUATIONS]
+    readings = branches.read_on(model.model, read(model), shown, LAYERS)
+    assert [len(each) for each in readings] == [2] * len(TEXTS)
+    for text, continuations, row in zip(TEXTS, shown, readings, strict=True):
+        start = len(ids(model, text))
+        for tokens, reading in zip(continuations, row, strict=True):
+            seen = at_once(model, ids(model, text) + tokens)
+            before = Categorical(logits=seen.logits[0, start - 1 : -1])
+            hidden = torch.stack([seen.hidden_states[layer][0, start:] for layer in LAYERS])
+            assert same(reading.log_p, before.log_prob(torch.tensor(tokens)))
+            assert same(reading.entropy, before.entropy())
+            assert same(reading.hidden, hidden)
+
+
+def test_layers_that_nobody_asks_for_are_not_kept(tiny):
+    [[reading]] = branches.read_on(tiny.model, read(tiny, ["Who?"]), [[ids(tiny, "abc")]])
+    assert reading.log_p.shape == (3,)
+    assert not reading.hidden.numel()
+
+
+def test_appending_and_then_stepping_equals_reading_everything_again(tiny):
+    state = read(tiny)
+    appended = [ids(tiny, text) for text in APPENDED]
+    before = branches.extend(tiny.model, state, appended)
+    last = state.logits
+    next_tokens = torch.tensor([5, 6, 7, 8])
+    branches.step(tiny.model, state, next_tokens)
+    for row, text in enumerate(TEXTS):
+        start, count = len(ids(tiny, text)), len(appended[row])
+        whole = [*ids(tiny, text), *appended[row], int(next_tokens[row])]
+        expected = at_once(tiny, whole).logits[0]
+        assert same(before[row, :count], expected[start - 1 : start + count - 1])
+        assert same(last[row], expected[-2])
+        assert same(state.logits[row], expected[-1])
+
+
+@pytest.mark.parametrize("model", ["mistral", "qwen2"], indirect=True)
+def test_a_sliding_window_counts_appended_tokens_as_any_others(model):
+    state = read(model)
+    branches.extend(model.model, state, [ids(model, "It is the other one.")] * len(TEXTS))
+    expected = [generated(model, text + "It is the other one.") for text in TEXTS]
+    assert afterwards(model, state) == expected
+
+
+def test_copied_rows_go_on_apart_from_the_others(model):
+    state = read(model)
+    copied = state.copied([2, 0, 0])
+    branches.extend(model.model, copied, [[7, 8]] * 3)
+    several = state.copied()
+    expected = [generated(model, text) for text in TEXTS]
+    assert afterwards(model, state.copied([2, 0, 0])) == [expected[row] for row in (2, 0, 0)]
+    assert afterwards(model, several) == expected
+    assert afterwards(model, state) == expected
+
+
+def test_repeated_rows_stand_side_by_side(model):
+    state = read(model)
+    state.repeat(2)
+    expected = [generated(model, text) for text in TEXTS for _ in range(2)]
+    assert afterwards(model, state) == expected
