@@ -21,6 +21,7 @@ from control.branches import Reading
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+NUMBERS = 50  # in the evidence: six of each reading of a claim and of memory's answer, eight more
 DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on calibration relations
 
 

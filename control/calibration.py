@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from control.belief import Probe
+from pydantic import TypeAdapter
+
+from control.belief import NUMBERS, Probe
 from foundation.errors import ModelError
 from foundation.files import replacing
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 PLAIN_RAG = 0.5
 ANY_MODEL = "any"
+LONGEST_REASON = 120  # characters
 SHIPPED = Path(__file__).parent.parent / "data" / "calibrations"
 
 
@@ -161,7 +164,8 @@ def fitting(path: Path, language_model: "LanguageModel") -> Calibration:
     calibration = load(path)
     if calibration.model not in (language_model.identity, ANY_MODEL):
         raise ModelError(
-            f"{path}: was measured on {calibration.name}, not on {language_model.name}; "
+            f"{path}: was measured on {calibration.name} ({calibration.model}), "
+            f"not on {language_model.name} ({language_model.identity}); "
             "measure this model by: fulcrum eval dial --calibrate --out DIR"
         )
     return calibration
@@ -174,17 +178,20 @@ def load(path: Path) -> Calibration:
         ModelError: The file is missing or damaged.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Calibration(
-            **{
-                **values,
-                "probe": Probe(**values["probe"]),
-                "end": Bars(**values["end"]),
-                "auto": Bars(**values["auto"]),
-            }
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{path}: no calibration that can be read ({error}); "
-            "measure the model again by: fulcrum eval dial --calibrate --out DIR"
-        ) from error
+        calibration: Calibration = TypeAdapter(Calibration).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unusable(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+    if len(calibration.probe.numbers) != NUMBERS:
+        counted = len(calibration.probe.numbers)
+        raise _unusable(path, f"its probe has {counted} numbers, this version reads {NUMBERS}")
+    if len(calibration.alphas) != len(calibration.ratios) or not calibration.alphas:
+        counted = f"{len(calibration.alphas)} alphas and {len(calibration.ratios)} ratios"
+        raise _unusable(path, f"it has {counted}")
+    return calibration
+
+
+def _unusable(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{path}: no calibration that can be used ({reason}); "
+        "measure the model again by: fulcrum eval dial --calibrate --out DIR"
+    )

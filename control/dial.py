@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from control import branches, decoding, sides
+from control import branches, claims, decoding, sides
 from control import trace as tracing
 from control.branches import Branches
 from control.calibration import Calibration, Way, decide
@@ -127,7 +127,7 @@ def answer(
     ]
     rows = finish(begun, ways, on_token)
     return [
-        Settled(trace, view.claim is not None, _verdict(view, confidence, way))
+        Settled(trace, view.claim is not None, _verdict(view, confidence, way, trace))
         for view, confidence, row, chosen in zip(begun.views, confidences, rows, ways, strict=True)
         for trace, way in zip(row, chosen, strict=True)
     ]
@@ -286,13 +286,15 @@ def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
     return Mixture(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
 
 
-def _verdict(view: View, confidence: float, way: Way) -> Verdict | None:
+def _verdict(view: View, confidence: float, way: Way, trace: Trace) -> Verdict | None:
     if view.claim is None:
         return None
+    said = view.passages_say
+    if way == "grounded" and view.grounded is not None:  # the word as it was completed
+        rest = trace.tokenizer.decode(trace.ids[len(view.grounded.ids) - 1 :])
+        said = next(iter(claims.new_words(rest, set())), said)
     memory = way == "memory" or (view.spoken and way == "plain")
-    return Verdict(
-        view.passages_say, view.claim.text, confidence, "memory" if memory else "passages"
-    )
+    return Verdict(said, view.claim.text, confidence, "memory" if memory else "passages")
 
 
 def _trust(view: View, prompt: "Prompt") -> float:

@@ -240,7 +240,8 @@ def _judge(
 
 
 def _candidates(confidence: NDArray[np.float64]) -> list[float]:
-    return sorted({*np.quantile(confidence, np.linspace(0, 1, QUANTILES)).tolist()})
+    never = 1.01  # above every confidence
+    return sorted({*np.quantile(confidence, np.linspace(0, 1, QUANTILES)).tolist(), never})
 
 
 def _best_end(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Bars:

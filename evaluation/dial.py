@@ -58,7 +58,7 @@ def run(
     """
     rules = list(rules) or [DEFAULT_RULE]
     dialled = {rule: ALPHAS if rule == DIAL else tuple(alphas) for rule in rules}
-    at_the_end = all(MEMORY_END in settings for settings in dialled.values())
+    ended = [rule for rule in rules if MEMORY_END in dialled[rule]]
     answers = Answers(target, language_model.name, items)
     ask = Asking(language_model, answers, batch_size, calibration)
 
@@ -96,8 +96,8 @@ def run(
         if known_only
         else [rows.reliance_row(ask, items, len(known), column) for column in columns],
         "unknown": [rows.right_row(true, rule, alpha) for rule, alpha in settings],
-        "Q": {rule: rows.quality(wrong, true, rule) if at_the_end else None for rule in rules},
-        "paired": [rows.paired(wrong, true, rules[0], rule) for rule in rules[1:] if at_the_end],
+        "Q": {rule: rows.quality(wrong, true, rule) if rule in ended else None for rule in rules},
+        "paired": [rows.paired(wrong, true, ended[0], rule) for rule in ended[1:]],
         "fluency": rows.fluency_rows(language_model, wrong, rules[0], dialled[rules[0]]),
         "reliance": [rows.asked_reliance(ask, known, asked) for asked in ASKED_RELIANCE]
         if DIAL in rules

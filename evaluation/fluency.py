@@ -30,10 +30,10 @@ def repetition(texts: Sequence[str]) -> float:
 
 
 @torch.inference_mode()
-def perplexity(language_model: "LanguageModel", texts: Sequence[str]) -> float:
+def perplexity(language_model: "LanguageModel", texts: Sequence[str]) -> float | None:
     """Perplexity per token of all texts together, read by the model without any prompt.
 
-    The first token of each text counts only as context.
+    The first token of each text counts only as context; ``None`` where there are no others.
     """
     model, tokenizer = language_model.model, language_model.tokenizer
     loss, count = 0.0, 0
@@ -52,4 +52,4 @@ def perplexity(language_model: "LanguageModel", texts: Sequence[str]) -> float:
         said = log_p.gather(2, encoded.input_ids[:, 1:, None])[..., 0]
         loss -= float(said[told].sum())
         count += int(told.sum())
-    return math.exp(loss / count) if count else math.nan
+    return math.exp(loss / count) if count else None

@@ -26,7 +26,7 @@ def write(report: dict[str, Any], target: Path) -> None:
         ("Unknown facts, true passage", {"metrics": ("right",), "rows": report["unknown"]}),
     ]
     page = TEMPLATES.get_template("report.html.jinja").render(
-        report=report, plots=_plots(report), sections=sections
+        report=report, plots=_plots(report), sections=sections, states=STATES
     )
     for name, text in (
         ("report.json", json.dumps(report, indent=1, ensure_ascii=False)),
@@ -107,7 +107,7 @@ def _plot(title: str, rows: list[dict[str, Any]], metric: str, rules: Iterable[s
 
 def _dialled(rows: list[dict[str, Any]], rule: str) -> list[dict[str, Any]]:
     """The rows of a rule along its dial."""
-    return [row for row in rows if row["rule"] == rule and isinstance(row["alpha"], float)]
+    return [row for row in rows if row["rule"] == rule and isinstance(row["alpha"], int | float)]
 
 
 def _axis(title: str, x: str, y: str) -> tuple[Any, Callable[[], str]]:

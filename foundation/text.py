@@ -6,7 +6,7 @@ import unicodedata
 
 def normalise(text: str) -> str:
     """Case, diacritics and punctuation removed, words separated by one space."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
     bare = "".join(char for char in decomposed if not unicodedata.combining(char))
     return " ".join(re.findall(r"\w+", bare))
 

@@ -106,11 +106,11 @@ def _document(path: Path, content: Content, text: str, trust: float | None) -> D
         _clean(key): _clean(value) if isinstance(value, str) else value
         for key, value in content.details.items()
     }
-    trust = _trust(path, details.pop(TRUST_KEY, trust))
+    stated = details.pop(TRUST_KEY, trust)
     content_hash = _hash([title, text, details])
     document_id = _clean(content.document_id or "") or content_hash[:ID_DIGITS]
-    if trust is not None:  # the same document, but one that has to be stored again
-        details[TRUST_KEY] = trust
+    if stated is not None:  # the same document, but one that has to be stored again
+        details[TRUST_KEY] = float(stated)
         content_hash = _hash([title, text, details])
     metadata = {
         "source": str(path),
@@ -131,17 +131,6 @@ def _document(path: Path, content: Content, text: str, trust: float | None) -> D
 def _hash(stated: list[object]) -> str:
     text = json.dumps(stated, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _trust(path: Path, trust: object) -> float | None:
-    """The trust in a document, once it is a number from 0 to 1."""
-    if trust is None:
-        return None
-    if isinstance(trust, bool) or not isinstance(trust, int | float) or not 0 <= trust <= 1:
-        raise DocumentError(
-            f"{path}: trust is {trust!r}; give a number from 0 (doubtful) to 1 (reliable)"
-        )
-    return float(trust)
 
 
 def hidden_keys(metadata: Iterable[str]) -> list[str]:

@@ -200,6 +200,14 @@ def _parsed_line(line: str, where: str) -> Content:
             f'{where}: the field "id" is {_shown(document_id)}; '
             "it must be a non-empty string or a whole number"
         )
+    trust = record.get("trust")
+    if trust is not None and (
+        isinstance(trust, bool) or not isinstance(trust, int | float) or not 0 <= trust <= 1
+    ):
+        raise DocumentError(
+            f'{where}: the field "trust" is {_shown(trust)}; '
+            "it must be a number from 0 (doubtful) to 1 (reliable)"
+        )
     return Content(
         text,
         title=title,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -81,6 +83,41 @@ def test_an_answer_longer_than_the_window_is_refused(assistant):
         assistant().ask("Who?", Decoding(max_new_tokens=1000))
 
 
+def test_a_model_that_was_not_calibrated_is_named_with_the_way_to_do_it(tiny, always):
+    borrowed = Assistant(tiny, always(1, model=ANY_MODEL), Shelf("abc"))
+    [notice] = borrowed.ask("Who?", HOW).notices
+    assert "tiny has not been calibrated" in notice
+    assert "fulcrum eval dial --calibrate" in notice
+    assert borrowed.ask("Who?", replace(HOW, rule="ck_plug")).notices == []
+
+
+def test_an_asked_reliance_becomes_the_alpha_at_which_it_was_measured(tiny, always):
+    calibration = always(1, model=tiny.identity, alphas=[0.0, 0.5, 1.0], ratios=[0.0, 0.2, 0.8])
+    own = Assistant(tiny, calibration, Shelf("abc"))
+    asked = own.ask("Who?", replace(HOW, reliance=0.8))
+    assert asked.alpha == 1.0
+    assert asked.answer == own.ask("Who?", replace(HOW, alpha=1.0)).answer
+    assert own.ask("Who?", replace(HOW, reliance=0.5)).alpha == pytest.approx(0.75)
+
+
+def test_the_answer_says_where_passages_and_memory_disagree(assistant):
+    answer = assistant("abc").ask("Who?", replace(HOW, alpha=1.0))
+    assert answer.conflict
+    assert answer.verdict.follows == "memory"
+    assert answer.verdict.memory_says in answer.answer
+
+
+@pytest.mark.parametrize(("trust", "city"), [(0.0, "Lima"), (0.5, "Quito"), (1.0, "Quito")])
+def test_a_passage_s_trust_turns_the_dial_for_its_conflict(real, always, trust, city):
+    node = TextNode(text="Quito is the capital of Peru.", metadata={"trust": trust})
+    asked = Assistant(real, always(1), Shelf()).ask(
+        "What is the capital of Peru?",
+        Decoding(alpha=0.5, max_new_tokens=16),
+        [NodeWithScore(node=node)],
+    )
+    assert city in asked.answer
+
+
 def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
     passage = (
         "The seat of government of Peru is Nairobi, where the parliament meets and most "
@@ -94,4 +131,6 @@ def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
     assert "Nairobi" in documents.answer
     assert "Lima" in memory.answer
     assert memory.conflict
+    assert memory.notices == []
+    assert (memory.verdict.passages_say, memory.verdict.memory_says) == ("Nairobi", "Lima")
     assert "memory" in {token.source for token in memory.tokens}

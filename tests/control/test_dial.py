@@ -66,9 +66,7 @@ def same_trace(one, other):
 def test_at_one_half_the_answer_and_its_trace_are_plain_rag_s(tiny, always, confidence):
     how = Decoding(alpha=0.5, max_new_tokens=TOKENS)
     settled = dial.answer(tiny, several(tiny), how, always(confidence))
-    expected = decoding.generate(
-        tiny, several(tiny), Decoding(rule="plain", max_new_tokens=TOKENS)
-    )
+    expected = decoding.generate(tiny, several(tiny), Decoding(rule="plain", max_new_tokens=TOKENS))
     assert ids(settled) == [trace.ids for trace in expected]
     assert any(each.conflict for each in settled)
     for each, trace in zip(settled, expected, strict=True):

@@ -121,9 +121,7 @@ def test_the_real_model_s_answer_from_memory_is_begun_in_the_passage_s_words(
 
 
 def test_an_answer_that_owes_the_passage_something_is_left_as_it_is(real):
-    prompt = asked(
-        real, "Quito is the capital of Peru.", question="What is the capital of Peru?"
-    )
+    prompt = asked(real, "Quito is the capital of Peru.", question="What is the capital of Peru?")
     [view] = sides.begin(real, [prompt], Decoding(max_new_tokens=24)).views
     assert "Quito" in real.tokenizer.decode(view.passages)
     assert view.grounded is None

@@ -7,9 +7,12 @@ from llama_index.core import Document, SummaryIndex
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import ChatMessage
 
-from control import decoding, prompts
+from control import calibration as calibrations
+from control import dial, prompts
 from control.decoding import Decoding
+from control.dial import Settled
 from control.llm import QA_TEMPLATE, FulcrumLLM, read_back
+from control.trace import Trace
 from foundation.errors import InputError
 
 QUESTION = "What is it?"
@@ -18,16 +21,28 @@ ASKED = QA_TEMPLATE.format(context_str=PASSAGES, query_str=QUESTION)
 TOKENS = 16
 
 
+@pytest.fixture(scope="module")
+def calibration(always):
+    """One by which memory wins every conflict from alpha 0.75 on."""
+    return always(1, known=[0.4] * 4)
+
+
 @pytest.fixture
-def llm(tiny):
-    return FulcrumLLM(tiny, alpha=0.75, max_new_tokens=TOKENS)
+def llm(tiny, calibration):
+    return FulcrumLLM(tiny, alpha=0.75, max_new_tokens=TOKENS, calibration=calibration)
 
 
-def expected(model, passages=PASSAGES, question=QUESTION, **how):
-    how = Decoding(**({"alpha": 0.75, "max_new_tokens": TOKENS} | how))
-    built = prompts.build(model.tokenizer, question, passages, model.window - TOKENS)
-    [trace] = decoding.generate(model, [built], how)
-    return trace
+@pytest.fixture
+def expected(tiny, calibration):
+    """What Fulcrum itself answers."""
+
+    def expected(passages=PASSAGES, question=QUESTION, **how):
+        how = Decoding(**({"alpha": 0.75, "max_new_tokens": TOKENS} | how))
+        built = prompts.build(tiny.tokenizer, question, passages, tiny.window - TOKENS)
+        [settled] = dial.answer(tiny, [built], how, calibration)
+        return settled
+
+    return expected
 
 
 @pytest.mark.parametrize(
@@ -71,38 +86,53 @@ def test_the_template_among_other_text_is_not_passed_over_in_silence(llm, caplog
     assert "answered by plain decoding" in caplog.text
 
 
-@pytest.mark.parametrize("rule", ["ck_plug", "cad"])
+@pytest.mark.parametrize("rule", ["fulcrum", "ck_plug", "cad"])
 @pytest.mark.parametrize("alpha", [0.0, 0.9, "auto"])
-def test_it_answers_as_fulcrum_itself(tiny, rule, alpha):
-    llm = FulcrumLLM(tiny, rule=rule, alpha=alpha, max_new_tokens=TOKENS)
-    answer = llm.complete(ASKED)
-    trace = expected(tiny, rule=rule, alpha=alpha)
-    assert answer.text == trace.text.strip()
-    assert answer.raw["tokens"] == [asdict(token) for token in trace.tokens]
+def test_it_answers_as_fulcrum_itself(tiny, calibration, expected, rule, alpha):
+    llm = FulcrumLLM(tiny, rule, alpha, max_new_tokens=TOKENS, calibration=calibration)
+    answer, settled = llm.complete(ASKED), expected(rule=rule, alpha=alpha)
+    assert answer.text == settled.trace.text.strip()
+    assert answer.raw["tokens"] == [asdict(token) for token in settled.trace.tokens]
     assert answer.raw["passages_given"] == answer.raw["passages_read"] == 2
-    assert answer.raw["conflict"] == any(token.disputed for token in trace.tokens)
+    assert answer.raw["conflict"] == settled.conflict
+    assert answer.raw["verdict"] == (asdict(settled.verdict) if rule == "fulcrum" else None)
 
 
-def test_any_other_prompt_is_answered_by_plain_decoding(tiny, llm):
+def test_any_other_prompt_is_answered_by_plain_decoding(llm, expected):
     answer = llm.complete("Who is abc?")
-    assert answer.text == expected(tiny, [], "Who is abc?", rule="plain").text.strip()
+    assert answer.text == expected([], "Who is abc?", rule="plain").trace.text.strip()
     assert answer.raw["passages_given"] == 0
     assert not answer.raw["conflict"]
+    assert answer.raw["verdict"] is None
 
 
-def test_a_call_may_change_the_dial(tiny, llm):
-    assert llm.complete(ASKED, alpha=0.0).text == expected(tiny, alpha=0.0).text.strip()
+def test_a_call_may_change_the_dial(llm, expected):
+    zero, half, one = (expected(alpha=alpha).trace.text.strip() for alpha in (0.0, 0.5, 1.0))
+    assert len({zero, half, one}) == 3
+    assert llm.complete(ASKED, alpha=0.0).text == zero
     llm.alpha = 1.0
-    assert llm.complete(ASKED).text == expected(tiny, alpha=1.0).text.strip()
+    assert llm.complete(ASKED).text == one
+    assert llm.complete(ASKED, alpha=0.5).text == half
+
+
+def test_an_asked_reliance_turns_the_dial_and_a_call_s_alpha_turns_it_back(
+    tiny, calibration, expected
+):
+    llm = FulcrumLLM(tiny, max_new_tokens=TOKENS, reliance=1.0, calibration=calibration)
+    half, one = (expected(alpha=alpha).trace.text.strip() for alpha in (0.5, 1.0))
+    assert llm.complete(ASKED).text == one
+    assert llm.complete(ASKED, alpha=0.5).text == half
+    assert llm.complete(ASKED, alpha=0.5, reliance=0.9).text == one
+    assert llm.to_dict()["reliance"] == 1.0
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_query_engine_decodes_in_two_branches(tiny, streaming):
+def test_a_query_engine_decodes_in_two_branches(tiny, calibration, expected, streaming):
     roomy = replace(tiny, window=4096)  # LlamaIndex keeps some hundred tokens for itself
-    llm = FulcrumLLM(roomy, alpha=0.75, max_new_tokens=TOKENS)
+    llm = FulcrumLLM(roomy, alpha=0.75, max_new_tokens=TOKENS, calibration=calibration)
     index = SummaryIndex.from_documents([Document(text=text) for text in PASSAGES])
     engine = index.as_query_engine(llm=llm, text_qa_template=QA_TEMPLATE, streaming=streaming)
-    assert str(engine.query(QUESTION)).strip() == expected(tiny).text.strip()
+    assert str(engine.query(QUESTION)).strip() == expected().trace.text.strip()
 
 
 def test_a_chat_message_is_answered_like_a_prompt(llm):
@@ -114,16 +144,17 @@ def test_a_chat_message_is_answered_like_a_prompt(llm):
     assert last.message.content.strip() == answer.message.content
 
 
-def test_a_conversation_is_answered_as_a_transcript(tiny, llm):
+def test_a_conversation_is_answered_as_a_transcript(llm, expected):
     turns = [ChatMessage(role=role, content=role) for role in ("user", "assistant", "user")]
     transcript = "user: user\nassistant: assistant\nuser: user\nassistant: "
-    assert llm.chat(turns).message.content == expected(tiny, [], transcript).text.strip()
+    assert llm.chat(turns).message.content == expected([], transcript).trace.text.strip()
 
 
-def test_deltas_come_one_by_one_and_spell_the_answer(llm, monkeypatch):
-    """The second token is not computed before the first one was read."""
+@pytest.mark.parametrize("rule", ["fulcrum", "ck_plug"])
+def test_deltas_come_one_by_one_and_spell_the_answer(llm, monkeypatch, rule):
+    """The second token is not handed over before the first one was read."""
     computed, read = [], threading.Event()
-    original = decoding.Trace.add
+    original = Trace.add
 
     def add(self, *arguments):
         if computed:
@@ -131,17 +162,19 @@ def test_deltas_come_one_by_one_and_spell_the_answer(llm, monkeypatch):
         computed.append(1)
         return original(self, *arguments)
 
-    monkeypatch.setattr(decoding.Trace, "add", add)
+    monkeypatch.setattr(Trace, "add", add)
+    llm.rule = rule
     stream = llm.stream_complete(ASKED)
     first = next(stream)
     assert len(computed) == 1
     read.set()
-    responses = [first, *stream]
-    assert len(responses) == len(responses[-1].raw["tokens"]) > 1
-    assert "".join(each.delta for each in responses) == responses[-1].text
-    assert responses[-1].text.strip() == llm.complete(ASKED).text
-    assert responses[-1].raw == llm.complete(ASKED).raw
+    *responses, last = [first, *stream]
+    assert len(responses) == len(last.raw["tokens"]) > 1
+    assert "".join(each.delta for each in [*responses, last]) == last.text
+    assert last.text.strip() == llm.complete(ASKED).text
+    assert last.raw == llm.complete(ASKED).raw
     assert len(first.raw["tokens"]) == 1
+    assert {each.raw["conflict"] for each in responses} == {None}
 
 
 def test_a_reader_who_leaves_ends_the_decoding(llm):
@@ -155,15 +188,14 @@ def test_what_goes_wrong_while_streaming_reaches_the_reader(llm, monkeypatch):
     def fail(*_arguments, **_options):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(decoding, "generate", fail)
+    monkeypatch.setattr(dial, "answer", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(llm.stream_complete(ASKED))
 
 
 def test_an_answer_without_tokens_is_still_a_response(tiny, llm, monkeypatch):
-    monkeypatch.setattr(
-        decoding, "generate", lambda *_, **__: [decoding.Trace(tiny.tokenizer, True)]
-    )
+    empty = Settled(Trace(tiny.tokenizer, True), conflict=False, verdict=None)
+    monkeypatch.setattr(dial, "answer", lambda *_, **__: [empty])
     assert [each.text for each in llm.stream_complete(ASKED)] == [""]
     assert llm.complete(ASKED).text == ""
 
@@ -193,17 +225,28 @@ def test_llamaindex_learns_the_window_and_can_record_calls(tiny, llm):
     ("wrong", "says"),
     [
         ({"alpha": 2}, "alpha is 2"),
-        ({"rule": "magic"}, "choose one of plain, cad"),
+        ({"rule": "magic"}, "choose one of fulcrum, plain, cad"),
+        ({"reliance": 2}, "reliance is 2"),
+        ({"reliance": 0.5, "rule": "cad"}, "measured for rule fulcrum"),
         ({"max_new_tokens": 600}, "max_new_tokens is 600, but the window of tiny is 512"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(tiny, llm, wrong, says):
+def test_settings_that_cannot_be_used_are_refused(tiny, llm, calibration, wrong, says):
     with pytest.raises(InputError, match=says):
         llm.complete(ASKED, **wrong)
     with pytest.raises(InputError, match=says):
-        FulcrumLLM(tiny, **wrong).complete(ASKED)
+        FulcrumLLM(tiny, **wrong, calibration=calibration).complete(ASKED)
 
 
 def test_a_setting_that_does_not_exist_is_refused(llm):
     with pytest.raises(InputError, match="colour is no setting; those are rule, alpha"):
         llm.complete(ASKED, colour="red")
+
+
+def test_without_a_calibration_it_takes_the_one_that_is_shipped(real):
+    asked = QA_TEMPLATE.format(
+        context_str=["Quito is the capital of Peru."], query_str="What is the capital of Peru?"
+    )
+    how = {"alpha": 1.0, "max_new_tokens": 16}
+    own = FulcrumLLM(real, **how, calibration=calibrations.shipped(real))
+    assert FulcrumLLM(real, **how).complete(asked).raw == own.complete(asked).raw

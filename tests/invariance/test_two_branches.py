@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from control import decoding, prompts
+from control import decoding, dial, prompts
+from control.belief import Probe
+from control.calibration import ANY_MODEL, Bars, Calibration
 from control.decoding import Decoding
 from control.rules import RULES, mix
 
@@ -141,3 +143,83 @@ def test_the_real_model_keeps_alpha_one_half_equal_to_plain_rag(real):
     plain = ids_of(real, asked, Decoding(rule="plain", max_new_tokens=TOKENS))
     how = Decoding(rule="ck_plug", alpha=0.5, max_new_tokens=TOKENS)
     assert ids_of(real, asked, how) == plain
+
+
+@pytest.fixture
+def calibration():
+    """One whose probe weighs all numbers of a conflict, so that conflicts differ in confidence."""
+    weights = torch.randn(50, generator=torch.Generator().manual_seed(0)) / 50
+    return Calibration(
+        model=ANY_MODEL,
+        name="made up",
+        probe=Probe(weights.tolist(), [], 2.4),
+        known=[0.3, 0.4, 0.5, 0.6, 0.7],
+        end=Bars(memory=0.4, passages=0.2),
+        auto=Bars(memory=0.6, passages=0.3),
+        alphas=[0.0, 1.0],
+        ratios=[0.0, 1.0],
+        measured={},
+    )
+
+
+# In none of their answers does the random model say its padding token.
+CONFLICTS = [
+    (QUESTION, PASSAGES),
+    ("What is e?", ["e is eee."]),
+    ("And now?", []),
+    ("What is m?", ["m is mmm.", "It is not abc def ghi jkl mno."]),
+]
+DIALS = [0.0, 0.25, 0.5, 0.75, 1.0, "auto"]
+
+
+def dialled(model, asked, calibration, alphas):
+    return dial.answer(model, asked, Decoding(max_new_tokens=TOKENS), calibration, alphas)
+
+
+def test_the_dial_at_one_half_is_plain_rag(tiny, calibration):
+    asked = [prompt(tiny, *each) for each in CONFLICTS]
+    plain = ids_of(tiny, asked, Decoding(rule="plain", max_new_tokens=TOKENS))
+    assert [each.trace.ids for each in dialled(tiny, asked, calibration, [0.5])] == plain
+
+
+def test_the_dial_at_one_half_is_the_library_s_own_generation(tiny, calibration):
+    asked = prompt(tiny)
+    [settled] = dialled(tiny, [asked], calibration, [0.5])
+    assert settled.trace.ids == greedy(tiny, asked.context)
+
+
+def test_the_dial_settles_a_batch_as_each_question_and_each_alpha_alone(tiny, calibration):
+    asked = [prompt(tiny, *each) for each in CONFLICTS]
+    together = dialled(tiny, asked, calibration, DIALS)
+    alone = [dialled(tiny, [each], calibration, [alpha])[0] for each in asked for alpha in DIALS]
+    assert [each.trace.ids for each in together] == [each.trace.ids for each in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.conflict == other.conflict
+        assert sides_of(one) == sides_of(other)
+        assert confidence(one) == pytest.approx(confidence(other), abs=1e-4)
+    assert len({confidence(each) for each in together}) == len(CONFLICTS)
+    assert {each.verdict.follows for each in together if each.verdict} == {"passages", "memory"}
+
+
+def sides_of(settled):
+    verdict = settled.verdict
+    return verdict and (verdict.passages_say, verdict.memory_says, verdict.follows)
+
+
+def confidence(settled):
+    return settled.verdict.confidence if settled.verdict else 0.0
+
+
+def test_an_answer_that_is_chosen_goes_on_as_reading_everything_again(tiny, calibration):
+    """Whatever the dial chose to begin with, its own branch says every later token."""
+    asked = prompt(tiny)
+    for settled in dialled(tiny, [asked], calibration, DIALS):
+        memory = settled.verdict.follows == "memory"
+        text = asked.memory if memory else asked.context
+        said = settled.trace.ids
+        read = tiny.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+        with torch.no_grad():
+            logits = tiny.model(torch.cat([read, torch.tensor([said])], dim=1)).logits[0]
+        chosen = logits[read.shape[1] - 1 : -1].argmax(dim=-1).tolist()
+        for token, own, trace in zip(said, chosen, settled.trace.tokens, strict=True):
+            assert token == own or (trace.mixed and not memory)
