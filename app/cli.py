@@ -198,6 +198,12 @@ def evaluate() -> None:
 @click.option("--adaptive", is_flag=True, help="Also judge alpha auto, in three states.")
 @click.option("--trust", is_flag=True, help="Also answer from doubtful and from reliable passages.")
 @click.option(
+    "--unknown",
+    "unknown_limit",
+    type=click.IntRange(min=1),
+    help="At most so many facts that the model does not know, drawn evenly.",
+)
+@click.option(
     "--known-only",
     is_flag=True,
     help="Ask only known facts with their counterfactual passage, which saves time.",
@@ -231,6 +237,7 @@ def dial(
     rules: tuple[str, ...],
     alphas: tuple[float, ...],
     adaptive: bool,
+    unknown_limit: int | None,
     known_only: bool,
     trust: bool,
     calibrate: bool,
@@ -266,6 +273,7 @@ def dial(
         sorted(alphas) or dial_evaluation.ALPHAS,
         known_only,
         trust,
+        unknown_limit,
     )
     result |= {"data": data.name, "split": split}
     report.write(result, target)

@@ -182,8 +182,8 @@ def load(path: Path) -> Calibration:
     except (OSError, ValueError) as error:
         raise _unusable(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
     if len(calibration.probe.numbers) != NUMBERS:
-        counted = len(calibration.probe.numbers)
-        raise _unusable(path, f"its probe has {counted} numbers, this version reads {NUMBERS}")
+        given = len(calibration.probe.numbers)
+        raise _unusable(path, f"its probe has {given} numbers, this version reads {NUMBERS}")
     if len(calibration.alphas) != len(calibration.ratios) or not calibration.alphas:
         counted = f"{len(calibration.alphas)} alphas and {len(calibration.ratios)} ratios"
         raise _unusable(path, f"it has {counted}")

@@ -30,6 +30,7 @@ def run(
     alphas: Sequence[float] = ALPHAS,
     known_only: bool = False,
     trust: bool = False,
+    unknown_limit: int | None = None,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -46,6 +47,7 @@ def run(
         alphas: Settings of the dial for token rules; ``fulcrum`` always answers at `ALPHAS`, which
             costs it little more than one.
         known_only: Ask only known facts with the counterfactual passage; ``all`` stays empty.
+        unknown_limit: Ask at most so many unknown facts, drawn evenly.
         trust: Also answer from passages of little and of much trust, by the rule ``fulcrum``.
 
     Returns:
@@ -71,6 +73,7 @@ def run(
     ]
     ids = {item.id for item in known}
     unknown = [item for item in items if item.id not in ids and item.true_context]
+    unknown = spread(unknown, unknown_limit)
     for passage, whom in (("context", known if known_only else items), ("true_context", unknown)):
         ask(whom, Setting(passage, PLAIN, (PLAIN,)))
         for rule in rules:
