@@ -44,7 +44,7 @@ def decide(conflict: bool, loose: bool, confidence: float, bars: Bars) -> Way:
     """Which answer stands.
 
     Args:
-        conflict: Whether memory claims something that neither passages nor their answer say.
+        conflict: Whether memory claims something that the passages lack.
         loose: Whether the passages' answer owes them nothing and could be put into their words.
         confidence: How likely memory is right, in [0, 1].
         bars: Of the setting of the dial.

@@ -152,8 +152,8 @@ def choose(
         confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
     else:
         alpha = min(max(alpha + NEUTRAL_TRUST - trust, 0.0), 1.0)
-    conflict = view.claim is not None and not view.spoken
-    return decide(conflict, view.grounded is not None, confidence, calibration.bars(alpha))
+    conflict, loose = view.claim is not None, view.grounded is not None
+    return decide(conflict, loose, confidence, calibration.bars(alpha))
 
 
 def finish(

@@ -47,7 +47,7 @@ class Observation:
         id: Of the item.
         relation: Of the item.
         known: Whether memory is right; else the passages are.
-        conflict: Whether memory may win: it claims something that the other side does not say.
+        conflict: Whether memory claims something that the passages lack.
         loose: Whether the passages' answer could be put into their words.
         evidence: For the probe; ``None`` where memory claims nothing.
         context: Per way of answering, whether the answer holds what the passages say.
@@ -197,7 +197,7 @@ def _observe(
                 item.id,
                 item.relation,
                 item.id in known,
-                view.claim is not None and not view.spoken,
+                view.claim is not None,
                 view.grounded is not None,
                 view.evidence,
                 {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},

@@ -6,10 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
-from control.belief import Probe
+from control.belief import NUMBERS, Probe
 from control.calibration import ANY_MODEL, Bars, Calibration
 
-NUMBERS = 50  # that a probe sees of a conflict
 SIZES = (
     "vocab_size",
     "hidden_size",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from control import calibration as calibrations
-from control.belief import Evidence, Probe
+from control.belief import NUMBERS, Evidence, Probe
 from control.calibration import ANY_MODEL, Bars, decide
 from foundation.errors import ModelError
 
@@ -102,7 +102,8 @@ def test_a_probe_weighs_numbers_and_states():
 
 
 def test_what_is_saved_is_loaded_again(always, tmp_path):
-    saved = always(0.7, probe=Probe([0.1, -2.5], [[1.0, 2.0]], 0.3), measured={"Q": 0.7})
+    probe = Probe([0.1] * NUMBERS, [[1.0, -2.5]], 0.3)
+    saved = always(0.7, probe=probe, measured={"known": 42.0, "Q": 0.7})
     path = tmp_path / "not" / "there" / "calibration.json"
     saved.save(path)
     assert calibrations.load(path) == saved
@@ -124,16 +125,19 @@ def write(path, **changed):
         lambda path: path.write_text("[]"),
         lambda path: path.write_text("{}"),
         lambda path: write(path, known=None),
-        lambda path: write(path, colour="red"),
+        lambda path: write(path, known="high"),
         lambda path: write(path, probe={"numbers": []}),
+        lambda path: write(path, probe={"numbers": [0.0] * 9, "states": [], "bias": 0.0}),
         lambda path: write(path, end=[0.5, 0.5]),
+        lambda path: write(path, ratios=[0.0, 1.0]),
+        lambda path: write(path, alphas=[], ratios=[]),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(tiny, always, tmp_path, damage):
     path = tmp_path / "calibration.json"
     always(0.5).save(path)
     damage(path)
-    with pytest.raises(ModelError, match=r"no calibration that can be read.*eval dial") as refused:
+    with pytest.raises(ModelError, match=r"no calibration that can be used.*eval dial") as refused:
         calibrations.fitting(path, tiny)
     assert str(refused.value).startswith(str(path))
     assert "\n" not in str(refused.value)
@@ -148,7 +152,9 @@ def mine(tiny):
 def test_one_measured_on_another_model_is_refused_in_one_line(mine, always, tmp_path):
     path = tmp_path / "calibration.json"
     always(0.5, model="another", name="the other one").save(path)
-    with pytest.raises(ModelError, match="on the other one, not on tiny") as refused:
+    with pytest.raises(
+        ModelError, match=r"on the other one \(another\), not on tiny \(mine\)"
+    ) as refused:
         calibrations.fitting(path, mine)
     assert "\n" not in str(refused.value)
 
@@ -176,3 +182,9 @@ def test_a_stored_one_of_another_model_is_not_passed_over_in_silence(mine, alway
 
 def test_the_default_model_s_own_calibration_is_shipped(real):
     assert calibrations.shipped(real).model == real.identity
+
+
+def test_for_any_other_model_one_is_shipped_that_reads_no_hidden_states(tiny):
+    shipped = calibrations.shipped(tiny)
+    assert shipped.model == ANY_MODEL
+    assert not shipped.probe.states

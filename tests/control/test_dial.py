@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from control import decoding, dial, prompts
+from control import decoding, dial, prompts, sides
 from control.calibration import Bars
 from control.decoding import Decoding
 from foundation.errors import InputError
@@ -49,6 +49,12 @@ def plain(model, asked, tokens=TOKENS, **how):
 def closed_book(model, prompt, **how):
     alone = prompts.build(model.tokenizer, prompt.question, [], 400)
     return plain(model, [alone], **how)[0]
+
+
+@torch.no_grad()
+def next_logits(model, text, said):
+    read = model.tokenizer(text, add_special_tokens=False).input_ids
+    return model.model(torch.tensor([[*read, *said]])).logits[0, -1]
 
 
 def same_trace(one, other):
@@ -158,6 +164,21 @@ def test_at_zero_the_real_model_says_what_the_passage_says_even_where_plain_rag_
     assert city.startswith(chosen.text.strip())
 
 
+@pytest.mark.parametrize("letter", "bem")
+def test_at_zero_the_words_of_memory_do_not_come_back(tiny, always, letter):
+    prompt = asked(tiny, f"What is {letter}?", [f"{letter} is {letter * 3}."])
+    [settled] = settle(tiny, prompt, always(1), alpha=0.0)
+    [view] = sides.begin(tiny, [prompt], Decoding(max_new_tokens=TOKENS)).views
+    begun, banned = view.grounded.ids, view.grounded.banned
+    assert tiny.tokenizer.decode(banned)[0] in tiny.tokenizer.decode(view.memory)
+    said = list(begun)
+    while len(said) < TOKENS:
+        logits = next_logits(tiny, prompt.context, said)
+        logits[banned] = -torch.inf
+        said.append(int(logits.argmax()))
+    assert settled.trace.ids == said
+
+
 @pytest.mark.parametrize(
     ("alpha", "follows", "ends"),
     [(0.5, "passages", "the passages."), (1.0, "memory", "the model's memory.")],
@@ -177,10 +198,13 @@ def test_the_verdict_says_both_sides_and_whom_the_answer_follows(
 
 
 @pytest.mark.parametrize(("alpha", "follows"), [(0.0, "passages"), (0.5, "memory")])
-def test_where_plain_rag_answers_from_memory_the_verdict_says_so(real, always, alpha, follows):
-    prompt = capital(real, "Kenya", "Quito is the capital of Kenya.")
+@pytest.mark.parametrize("city", ["Quito", "Baden-Baden"])
+def test_where_plain_rag_answers_from_memory_the_verdict_says_so(
+    real, always, alpha, follows, city
+):
+    prompt = capital(real, "Kenya", f"{city} is the capital of Kenya.")
     [settled] = settle(real, prompt, always(0), alpha=alpha)
-    assert settled.verdict.memory_says == "Nairobi"
+    assert (settled.verdict.passages_say, settled.verdict.memory_says) == (city, "Nairobi")
     assert settled.verdict.follows == follows
 
 
@@ -213,10 +237,16 @@ def test_neutral_trust_turns_nothing(tiny, always):
 
 
 @pytest.mark.parametrize(
-    ("trust", "follows"), [(0.9, "passages"), (0.6, "passages"), (0.4, "memory"), (0.1, "memory")]
+    ("trust", "bar", "follows"),
+    [
+        (0.1, 0.89, "memory"),
+        (0.1, 0.91, "passages"),
+        (0.8, 0.19, "memory"),
+        (0.8, 0.21, "passages"),
+    ],
 )
-def test_at_auto_trust_counts_against_the_confidence_of_memory(real, always, trust, follows):
-    undecided = always(0.5, auto=Bars(memory=0.5, passages=0.0))
+def test_at_auto_trust_is_the_passages_chance_of_being_right(real, always, trust, bar, follows):
+    undecided = always(0.5, auto=Bars(memory=bar, passages=0.0))
     [settled] = settle(real, capital(real, "Peru", DENIED, [trust]), undecided, alpha="auto")
     assert settled.verdict.follows == follows
 

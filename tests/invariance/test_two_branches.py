@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from control import decoding, dial, prompts
-from control.belief import Probe
+from control import decoding, dial, prompts, sides
+from control.belief import NUMBERS, Probe
 from control.calibration import ANY_MODEL, Bars, Calibration
 from control.decoding import Decoding
 from control.rules import RULES, mix
@@ -148,7 +148,7 @@ def test_the_real_model_keeps_alpha_one_half_equal_to_plain_rag(real):
 @pytest.fixture
 def calibration():
     """One whose probe weighs all numbers of a conflict, so that conflicts differ in confidence."""
-    weights = torch.randn(50, generator=torch.Generator().manual_seed(0)) / 50
+    weights = torch.randn(NUMBERS, generator=torch.Generator().manual_seed(0)) / NUMBERS
     return Calibration(
         model=ANY_MODEL,
         name="made up",
@@ -213,6 +213,7 @@ def confidence(settled):
 def test_an_answer_that_is_chosen_goes_on_as_reading_everything_again(tiny, calibration):
     """Whatever the dial chose to begin with, its own branch says every later token."""
     asked = prompt(tiny)
+    [view] = sides.begin(tiny, [asked], Decoding(max_new_tokens=TOKENS)).views
     for settled in dialled(tiny, [asked], calibration, DIALS):
         memory = settled.verdict.follows == "memory"
         text = asked.memory if memory else asked.context
@@ -220,6 +221,8 @@ def test_an_answer_that_is_chosen_goes_on_as_reading_everything_again(tiny, cali
         read = tiny.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
         with torch.no_grad():
             logits = tiny.model(torch.cat([read, torch.tensor([said])], dim=1)).logits[0]
+        if said[: len(view.grounded.ids)] == view.grounded.ids:
+            logits[:, view.grounded.banned] = -torch.inf
         chosen = logits[read.shape[1] - 1 : -1].argmax(dim=-1).tolist()
         for token, own, trace in zip(said, chosen, settled.trace.tokens, strict=True):
             assert token == own or (trace.mixed and not memory)
