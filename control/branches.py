@@ -81,9 +81,7 @@ def read(
             that `read_on` can go back to its end.
     """
     length = ids.shape[1]
-    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
-    sliding = any(kind != "full_attention" for kind in kinds)
-    groups = 1 if sliding else groups
+    groups = 1 if _slides(model) else groups
     parts = []
     for own_ids, own_mask in zip(ids.chunk(groups), mask.chunk(groups), strict=True):
         width = int(own_mask.sum(dim=1).max())
@@ -132,7 +130,19 @@ def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequenc
     counts = torch.tensor([len(text) for text in texts], device=logits.device)
     before = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
     branches.logits = logits[torch.arange(len(texts), device=logits.device), counts - 1]
+    if _slides(model):
+        _close_gaps(branches)
     return before
+
+
+def _close_gaps(branches: Branches) -> None:
+    """Move padding behind shorter texts to the left, where no sliding window counts it."""
+    order = branches.mask.argsort(dim=1, stable=True)
+    for layer in branches.cache.layers:
+        where = order[:, None, :, None].to(layer.keys.device)
+        layer.keys = layer.keys.gather(2, where.expand_as(layer.keys))
+        layer.values = layer.values.gather(2, where.expand_as(layer.values))
+    branches.mask = branches.mask.gather(1, order)
 
 
 def read_on(
@@ -203,6 +213,11 @@ def _forward(
     if not layers:
         return output.logits, output.logits.new_zeros(0, len(texts), longest, 0)
     return output.logits, torch.stack([output.hidden_states[layer] for layer in layers])
+
+
+def _slides(model: "PreTrainedModel") -> bool:
+    """Whether some of its layers look at a sliding window only."""
+    return any(DynamicCache(config=model.config).is_sliding)
 
 
 def _joined(states: list[Tensor], length: int) -> Tensor:

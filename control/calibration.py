@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from bisect import bisect_left
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -120,8 +120,9 @@ class Calibration:
 
     @property
     def digest(self) -> str:
-        """Tells it from every other calibration."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        """Tells it from every calibration that decides otherwise."""
+        deciding = asdict(replace(self, measured={}))
+        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

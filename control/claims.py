@@ -83,14 +83,20 @@ def strongest(found: Sequence[Claim]) -> Claim | None:
 
 def ends_sentence(text: str) -> bool:
     """Whether ``text`` ends where a sentence does; an initial such as "W." is no end."""
-    return text.endswith("\n") or re.search(r"\w{2}[\"”’)\]]*[.!?][\"”’)\]]*\s*$", text) is not None
+    return (
+        text.endswith("\n")
+        or re.search(r"\w{2}[\"”’)\]]*[.!?…。]+[\"”’)\]]*\s*$", text) is not None
+    )
 
 
 def _words(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[list[int]]:
     """Token ranges of the words, as spaces part them."""
     ranges: list[list[int]] = []
-    for at, token in enumerate(ids):
-        if not ranges or tokenizer.decode([token])[:1].isspace():
+    for at in range(len(ids)):
+        # Beside another token: some tokenizers drop the space of the first one.
+        before = tokenizer.decode(ids[max(at - 1, 0) : at])
+        pair = tokenizer.decode(ids[max(at - 1, 0) : at + 1])
+        if not ranges or pair[len(before) : len(before) + 1].isspace():
             ranges.append([at, at + 1])
         else:
             ranges[-1][1] = at + 1

@@ -304,6 +304,11 @@ def stop_ids(model: "PreTrainedModel") -> set[int]:
     return _as_set(model.generation_config.eos_token_id)
 
 
+def stopped(tokenizer: Any, ids: list[int]) -> bool:
+    """Whether an answer ends where a base model would go on with another question."""
+    return not is_chat(tokenizer) and tokenizer.decode(ids).endswith(tuple(BASE_MODEL_STOPS))
+
+
 def stepping(
     language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
 ) -> dict[str, Any]:

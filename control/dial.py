@@ -11,8 +11,8 @@ from one that it makes up. Here the passages' answer (plain RAG) and the memory'
 3. Towards alpha 0, an answer that owes the passages nothing is put into their words
    (`control.grounding`), the least sure of memory first; at 0 every one.
 
-At alpha 0.5 the answer is plain RAG's, token by token. The answer that was chosen goes on to its
-end, and both branches are asked about each of its tokens: that is its trace.
+At alpha 0.5 the answer is plain RAG's. The answer that was chosen goes on to its end, and both
+branches are asked about each of its tokens: that is its trace.
 """
 
 import sys
@@ -75,7 +75,8 @@ class Settled:
     Attributes:
         trace: Its tokens.
         conflict: Whether memory and passages disagree.
-        verdict: On what; ``None`` where they do not, and from token rules, which cannot say.
+        verdict: On what; ``None`` where they do not, where the passages' answer claims nothing, and
+            from token rules, which cannot say.
     """
 
     trace: Trace
@@ -240,7 +241,13 @@ def _go_on(
             if token not in ends:
                 mixed = seen.mixed or at >= starts[row].forced
                 record(row, token, replace(seen, mixed=mixed))
-    going = [row for row in range(n) if texts[row][-1] not in ends and len(texts[row]) < longest]
+    going = [
+        row
+        for row in range(n)
+        if texts[row][-1] not in ends
+        and len(texts[row]) < longest
+        and not decoding.stopped(tokenizer, texts[row])
+    ]
     if not going:
         return
 
@@ -250,7 +257,9 @@ def _go_on(
             if token not in ends:
                 record(going[answer], token, seen)
 
-    width, pad = max(len(texts[row]) for row in going), tokenizer.pad_token_id
+    width = max(len(texts[row]) for row in going)
+    firsts = {texts[row][0] for row in going}
+    pad = next(token for token in range(len(firsts) + 1) if token not in firsts)
     padded = [[pad] * (width - len(texts[row])) + texts[row] for row in going]
     banned = torch.zeros(len(going), logits.shape[-1], dtype=torch.bool, device=alpha.device)
     for place, row in enumerate(going):
@@ -276,7 +285,8 @@ class _LongEnough(StoppingCriteria):
     pad: int
 
     def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
-        return (input_ids != self.pad).sum(dim=1) >= self.longest
+        begun = (input_ids != self.pad).long().cummax(dim=1).values
+        return begun.sum(dim=1) >= self.longest
 
 
 def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
@@ -287,7 +297,7 @@ def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
 
 
 def _verdict(view: View, confidence: float, way: Way, trace: Trace) -> Verdict | None:
-    if view.claim is None:
+    if view.claim is None or not view.passages_say:
         return None
     said = view.passages_say
     if way == "grounded" and view.grounded is not None:  # the word as it was completed

@@ -134,13 +134,11 @@ def generate(
 
 def _setting(rule: str, alpha: Alpha) -> Decoding:
     """Rule and alpha, once they are ones that can be used here."""
-    setting = Decoding(rule=rule, alpha=alpha)
     if rule not in RULES:
         raise InputError(
-            f"rule is {rule!r}, which settles whole answers; generate decodes token by token: "
-            f"choose one of {', '.join(RULES)}"
+            f"rule is {rule!r}; generate decodes token by token: choose one of {', '.join(RULES)}"
         )
-    return setting
+    return Decoding(rule=rule, alpha=alpha)
 
 
 def _prompts(

@@ -6,9 +6,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
-from control.belief import NUMBERS, Probe
-from control.calibration import ANY_MODEL, Bars, Calibration
-
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -29,27 +26,6 @@ WINDOWS = {
         {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
     ),
 }
-
-
-@pytest.fixture(scope="session")
-def always():
-    """Calibrations that are equally sure of memory in every conflict: 1, 0, or undecided 0.5."""
-
-    def calibration(confidence, **changed):
-        values = {
-            "model": ANY_MODEL,
-            "name": "made up",
-            "probe": Probe([0.0] * NUMBERS, [], 40 * (confidence - 0.5)),
-            "known": [0.2, 0.4, 0.6, 0.8],
-            "end": Bars(memory=0.3, passages=0.1),
-            "auto": Bars(memory=0.5, passages=0.2),
-            "alphas": [0.0, 0.25, 0.5, 0.75, 1.0],
-            "ratios": [0.0, 0.1, 0.2, 0.6, 0.9],
-            "measured": {"MR": 0.9},
-        }
-        return Calibration(**{**values, **changed})
-
-    return calibration
 
 
 @pytest.fixture(scope="session", params=["full", *WINDOWS])

@@ -134,3 +134,18 @@ def test_repeated_rows_stand_side_by_side(model):
     state.repeat(2)
     expected = [generated(model, text) for text in TEXTS for _ in range(2)]
     assert afterwards(model, state) == expected
+
+
+@pytest.mark.parametrize("model", ["mistral", "qwen2"], indirect=True)
+def test_rows_that_were_appended_unequally_keep_their_sliding_window(model):
+    texts, appended = ["What is it?", "Who?"], ["It is the other one.", "a"]
+    given = model.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    own = [model.tokenizer(text, add_special_tokens=False).input_ids for text in appended]
+    with torch.no_grad():
+        state = branches.read(model.model, given.input_ids, given.attention_mask, whole=True)
+        branches.extend(model.model, state, own)
+        branches.step(model.model, state, torch.tensor([5, 6]))
+        for row, text in enumerate(texts):
+            whole = model.tokenizer(text + appended[row], add_special_tokens=False).input_ids
+            expected = model.model(torch.tensor([[*whole, 5 + row]])).logits[0, -1]
+            assert torch.allclose(state.logits[row], expected, atol=1e-3)

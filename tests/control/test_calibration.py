@@ -188,3 +188,9 @@ def test_for_any_other_model_one_is_shipped_that_reads_no_hidden_states(tiny):
     shipped = calibrations.shipped(tiny)
     assert shipped.model == ANY_MODEL
     assert not shipped.probe.states
+
+
+def test_a_calibration_keeps_its_digest_when_it_is_loaded_again(always, tmp_path):
+    saved = always(0.5, measured={"known": 42, "Q": 0.7})
+    saved.save(tmp_path / "calibration.json")
+    assert calibrations.load(tmp_path / "calibration.json").digest == saved.digest

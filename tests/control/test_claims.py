@@ -1,5 +1,7 @@
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from control import claims
 from foundation.text import words
@@ -89,3 +91,18 @@ def test_without_claims_none_is_the_strongest():
 def test_a_claim_of_several_words_gains_what_they_gain_together(claimed):
     [claim], _ = claimed("It is New York City", {" New": 1.5, " York": -0.5, " City": 2.0})
     assert claim.gain == pytest.approx(3.0)
+
+
+def test_words_are_told_apart_where_a_lone_token_loses_its_space():
+    """As with the tokenizers of Llama 2, TinyLlama and Mistral."""
+    pieces = ["▁The", "▁capital", "▁of", "▁Peru", "▁is", "▁Li", "ma", ".", "<unk>"]
+    tokenizer = Tokenizer(
+        models.WordLevel({piece: at for at, piece in enumerate(pieces)}, unk_token="<unk>")
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    skip = words("What is the capital of Peru?")
+    [claim] = claims.claims(fast, list(range(8)), torch.ones(8), skip)
+    assert claim.text == "Lima"

@@ -119,3 +119,15 @@ def test_the_library_s_streamer_is_not_fed_by_a_callable_custom_generate(tiny):
         max_new_tokens=4,
     )
     assert len(spy.put_calls) == 1
+
+
+@pytest.mark.parametrize("model", ["mistral", "qwen2"], indirect=True)
+@pytest.mark.parametrize("rule", ["plain", "cad"])
+def test_a_token_rule_works_with_a_sliding_window(model, rule):
+    prompt = prompts.build(model.tokenizer, "What is a?", ["a is aaa."], 400)
+    how = Decoding(rule=rule, alpha=0.5, max_new_tokens=24)
+    [trace] = decoding.generate(model, [prompt], how)
+    given = model.tokenizer(prompt.context, return_tensors="pt", add_special_tokens=False)
+    output = model.model.generate(**given, max_new_tokens=24, do_sample=False)[0]
+    said = output[given.input_ids.shape[1] :].tolist()
+    assert trace.ids == (said[:-1] if said[-1] == model.tokenizer.eos_token_id else said)

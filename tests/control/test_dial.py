@@ -1,8 +1,11 @@
 import copy
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from control import decoding, dial, prompts, sides
 from control.calibration import Bars
@@ -348,3 +351,59 @@ def test_the_dial_leaves_no_trace_in_the_model(tiny, always):
     dial.answer(tiny, several(tiny), Decoding(max_new_tokens=TOKENS), always(1), ALPHAS)
     assert plain(tiny, several(tiny)) == before
     assert not torch.is_inference_mode_enabled()
+
+
+def asked_about(model, letter="a"):
+    return prompts.build(model.tokenizer, f"What is {letter}?", [f"{letter} is {letter * 3}."], 400)
+
+
+def ids_of(settled):
+    return [each.trace.ids for each in settled]
+
+
+def said_plainly(model, prompt, tokens):
+    [trace] = decoding.generate(model, [prompt], Decoding(rule="plain", max_new_tokens=tokens))
+    return trace.ids
+
+
+@pytest.mark.parametrize("letter", "acdijklo")
+@pytest.mark.parametrize("tokens", [8, 24, 60])
+def test_padding_tokens_in_an_answer_count_as_any_others(tiny, always, letter, tokens):
+    how = Decoding(max_new_tokens=tokens)
+    settled = dial.answer(tiny, [asked_about(tiny, letter)], how, always(1), [0.0, 0.5, 1.0])
+    assert max(map(len, ids_of(settled))) <= tokens
+    assert settled[1].trace.ids == said_plainly(tiny, asked_about(tiny, letter), tokens)
+
+
+@pytest.mark.parametrize("model", ["mistral", "qwen2"], indirect=True)
+@pytest.mark.parametrize("question", ["What is it?", "Who?", "Where is abc?"])
+def test_several_alphas_together_answer_as_each_alone_with_a_sliding_window(
+    model, always, question
+):
+    prompt = prompts.build(
+        model.tokenizer, question, ["It is the other one.", "abc def ghi jkl"], 400
+    )
+    how = Decoding(max_new_tokens=24)
+    together = dial.answer(model, [prompt], how, always(1), [0.0, 0.5, 1.0])
+    alone = [
+        dial.answer(model, [prompt], replace(how, alpha=alpha), always(1))[0]
+        for alpha in [0.0, 0.5, 1.0]
+    ]
+    assert ids_of(together) == ids_of(alone)
+
+
+def test_a_base_model_stops_at_a_blank_line_that_ends_its_first_sentence(tiny, always):
+    spelt = json.loads(tiny.tokenizer.backend_tokenizer.to_str())
+    vocabulary = spelt["model"]["vocab"]
+    vocabulary["\n\n"] = vocabulary.pop("L")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(spelt)),
+        pad_token="<pad>",
+        eos_token="<eos>",
+        padding_side="left",
+    )
+    base = replace(tiny, tokenizer=tokenizer)
+    expected = said_plainly(base, asked_about(base, "e"), 24)
+    assert expected[-1] == vocabulary["\n\n"]
+    how = Decoding(max_new_tokens=24)
+    assert ids_of(dial.answer(base, [asked_about(base, "e")], how, always(0), [0.5])) == [expected]
