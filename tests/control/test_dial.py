@@ -385,9 +385,10 @@ def test_several_alphas_together_answer_as_each_alone_with_a_sliding_window(
     )
     how = Decoding(max_new_tokens=24)
     together = dial.answer(model, [prompt], how, always(1), [0.0, 0.5, 1.0])
+    ends = [0.0, 0.5, 1.0]
+    together = dial.answer(model, [prompt], how, always(1), ends)
     alone = [
-        dial.answer(model, [prompt], replace(how, alpha=alpha), always(1))[0]
-        for alpha in [0.0, 0.5, 1.0]
+        dial.answer(model, [prompt], replace(how, alpha=alpha), always(1))[0] for alpha in ends
     ]
     assert ids_of(together) == ids_of(alone)
 
