@@ -174,10 +174,10 @@ def other_models(text):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (other_models, "was measured on Another-1B, not on SmolLM2-135M-Instruct; measure this"),
-        (lambda text: text[:-1000], "no calibration that can be read"),
-        (lambda _: "[]", "no calibration that can be read"),
-        (lambda _: '{"model": "any"}', "no calibration that can be read"),
+        (other_models, "was measured on Another-1B ("),
+        (lambda text: text[:-1000], "no calibration that can be used"),
+        (lambda _: "[]", "no calibration that can be used"),
+        (lambda _: '{"model": "any"}', "no calibration that can be used"),
     ],
 )
 @pytest.mark.parametrize("command", [["ask", "Who?"], ["eval", "dial", "--limit", "1", "--out"]])
@@ -221,7 +221,7 @@ def test_a_line_with_trust_that_is_no_number_is_refused(capsys, tmp_path):
     code, _, err = run(capsys, "ingest", path)
     assert code == 2
     assert err.startswith(f"fulcrum: {path}")
-    assert "trust is 'high'" in err
+    assert 'line 1: the field "trust" is "high"' in err
     assert err.count("\n") == 1
     assert build.passage_index(settings_module.load()).count() == 0
 

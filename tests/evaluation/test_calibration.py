@@ -7,7 +7,7 @@ from rich.console import Console
 
 from control import calibration as calibrations
 from control import sides
-from control.belief import Evidence
+from control.belief import NUMBERS, Evidence
 from control.calibration import ANY_MODEL
 from evaluation import calibration as calibrating
 from evaluation import datasets
@@ -15,7 +15,7 @@ from evaluation.calibration import Observation
 from foundation.errors import DataError
 
 RELATIONS = ["capital", "author", "currency", "painter"]
-NUMBERS, STATES, SIZE = 6, 3, 8  # of the made-up evidence
+STATES, SIZE = 8, 4
 
 
 def observed(relation, known, seen, at=0):

@@ -104,7 +104,7 @@ def test_only_what_memory_is_sure_of_is_answered_from_it(
 def test_an_undecided_memory_wins_against_a_doubtful_source_alone(
     tiny, tmp_path, half_known, always
 ):
-    how = {"calibration": always(0.5), "trust": True}
+    how = {"calibration": always(0.5, known=[0.5] * 4), "trust": True}
     result = dial.run(tiny, half_known, tmp_path, **how)
     assert {(row["trust"], row["alpha"]): row["MR"] for row in result["trust"]} == {
         (0.1, 0.5): 100,

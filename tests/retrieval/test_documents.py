@@ -160,7 +160,7 @@ def test_trust_changes_what_is_stored_and_not_which_document_it_is(tmp_path: Pat
 def test_trust_that_is_no_share_is_refused(tmp_path: Path, trust: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"text": "The Rhine.", "trust": {trust}}}')
-    assert "give a number from 0 (doubtful) to 1 (reliable)" in error_of(path)
+    assert "must be a number from 0 (doubtful) to 1 (reliable)" in error_of(path)
 
 
 def test_what_no_store_takes_is_removed(tmp_path: Path) -> None:
