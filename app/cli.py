@@ -289,13 +289,13 @@ def _calibrate(
     batch_size: int,
 ) -> None:
     from app import build
-    from evaluation import calibration as calibrating
+    from evaluation import calibration, fitting
 
-    observations = calibrating.run(model, items, target, batch_size)
-    measured = calibrating.fit(model, observations)
-    calibrating.fit(model, observations, any_model=True).save(target / "any.json")
+    observations = calibration.run(model, items, target, batch_size)
+    measured = fitting.fit(model, observations)
+    fitting.fit(model, observations, any_model=True).save(target / "any.json")
     kept = build.keep(measured, model, settings, target)
-    out.print(calibrating.table(measured))
+    out.print(fitting.table(measured))
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
 
 

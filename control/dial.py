@@ -18,7 +18,7 @@ branches are asked about each of its tokens: that is its trace.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -291,8 +291,7 @@ class _LongEnough(StoppingCriteria):
 
 def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
     """The rule of an answer that has been chosen: passages at alpha 0, memory at alpha 1."""
-    assert alpha is not None  # noqa: S101 - for the type checker
-    memory = alpha > MEMORY
+    memory = cast("Tensor", alpha) > MEMORY  # never adaptive: see `_go_on`
     return Mixture(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
 
 

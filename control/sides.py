@@ -184,21 +184,19 @@ def _evidence(
 ) -> dict[int, Evidence]:
     """Read both claims of every conflict behind the beginning of memory's answer, in each frame."""
     model, tokenizer, n = language_model.model, language_model.tokenizer, len(prompts)
-    rows = [row for row in range(n) if found[row].claim and found[row].passages_claim]
-    if not rows:
+    conflicts = [
+        (row, mine, theirs)
+        for row, each in enumerate(found)
+        if (mine := each.claim) and (theirs := each.passages_claim)
+    ]
+    if not conflicts:
         return {}
-    texts, starts = [], []
-    for row in rows:
-        mine, theirs = found[row].claim, found[row].passages_claim
-        assert mine is not None and theirs is not None  # noqa: S101, PT018 - for the type checker
+    rows = [row for row, _, _ in conflicts]
+    texts = []
+    for row, mine, theirs in conflicts:
         passages_ids, memory_ids = pairs[row]
-        starts.append(memory_ids[: mine.start])
-        texts.append(
-            [
-                memory_ids[: mine.stop],
-                memory_ids[: mine.start] + passages_ids[theirs.start : theirs.stop],
-            ]
-        )
+        start = memory_ids[: mine.start]
+        texts.append([memory_ids[: mine.stop], start + passages_ids[theirs.start : theirs.stop]])
     depths = belief.layers(model)
     both = state.copied([*rows, *(row + n for row in rows)])
     chat = branches.read_on(model, both, [*texts, *texts], depths)
@@ -208,9 +206,9 @@ def _evidence(
     alone = branches.read(model, encoded.input_ids, encoded.attention_mask, whole=True)
     bare = branches.read_on(model, alone, texts, depths)
     evidence = {}
-    for at, row in enumerate(rows):
+    for at, (row, mine, _) in enumerate(conflicts):
         frames = [
-            Frame(*(_tail(reading, len(starts[at])) for reading in readings))
+            Frame(*(_tail(reading, mine.start) for reading in readings))
             for readings in (chat[at + len(rows)], bare[at], chat[at])
         ]
         evidence[row] = belief.evidence(answers[row], frames, found[row].supported)
