@@ -86,7 +86,6 @@ def _trade_off(report: dict[str, Any]) -> str:
     plain = next(row["MR"] for row in report["known"] if row["alpha"] == "plain")
     axis.plot(plain, right["plain", "plain"], "k*", markersize=12, label="plain RAG")
     axis.set(xlim=(-2, 102))
-    axis.legend(fontsize="small")
     return drawing()
 
 
@@ -101,7 +100,6 @@ def _plot(title: str, rows: list[dict[str, Any]], metric: str, rules: Iterable[s
     plain = next(row[metric] for row in rows if row["alpha"] == "plain")
     axis.axhline(plain, color="0.5", linestyle="--", label="plain RAG")
     axis.set(xlim=(-0.02, 1.02))
-    axis.legend(fontsize="small")
     return drawing()
 
 
@@ -114,12 +112,14 @@ def _axis(title: str, x: str, y: str) -> tuple[Any, Callable[[], str]]:
     """An empty plot up to 100 percent, and what turns it into SVG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4, 3.4), layout="constrained")
+    figure = Figure(figsize=(4, 3.8), layout="constrained")
     axis = figure.subplots()
     axis.set(title=title, xlabel=x, ylabel=y, ylim=(-2, 102))
     axis.grid(alpha=0.3)
 
     def drawing() -> str:
+        # Below the axes, where it covers no line.
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small")
         written = io.StringIO()
         figure.savefig(written, format="svg")
         text = written.getvalue()
