@@ -17,6 +17,7 @@ from llama_index.core.vector_stores.types import (
 )
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true
 
+from foundation.database import reading, writing
 from foundation.errors import IndexStateError, InputError, ModelError
 from retrieval.passages import passage
 from retrieval.tables import (
@@ -25,12 +26,10 @@ from retrieval.tables import (
     Setting,
     new_identity,
     next_generation,
-    open_database,
+    open_passages,
     read_settings,
-    reading,
     record,
     remove,
-    writing,
 )
 from retrieval.vectors import VectorIndex, Vectors
 
@@ -65,7 +64,7 @@ class LocalStore(BasePydanticVectorStore):
         self._database = directory / "passages.db"
         self._embedding_name = embedding_name
         self._vectors = VectorIndex(directory / "passages.faiss", index_factory)
-        self._engine = open_database(self._database)
+        self._engine = open_passages(self._database)
         with reading(self._engine, self._database) as connection:
             self._check_embedding(connection, dimension=None)
 

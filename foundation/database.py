@@ -1,0 +1,114 @@
+"""SQLite databases that survive a kill at any moment: migrations, transactions, errors."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+
+from foundation.errors import IndexStateError
+
+BUSY_SECONDS = 30  # a writer waits this long for another process's transaction
+
+Migration = tuple[str, Sequence[str]]
+"""(its name, the statements that it runs)"""
+
+
+def open_database(path: Path, migrations: Sequence[Migration]) -> Engine:
+    """Open or create a database and bring its tables up to date.
+
+    Transactions are explicit: a writing one takes the lock at its start (so two writers wait for
+    each other and never fail half-way), a reading one sees one state until it ends.
+
+    Args:
+        path: Its file.
+        migrations: Append only: the database records which of these it has had, and runs the rest
+            in one transaction.
+
+    Raises:
+        IndexStateError: the file is not a database, is damaged, or comes from a newer version.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IndexStateError(
+            f"{path.parent} cannot be created ({error.strerror}); choose another --home"
+        ) from error
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    try:
+        with writing(engine, path) as connection:
+            _migrate(connection, path, migrations)
+    except IndexStateError:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine, path: Path) -> Iterator[Connection]:
+    """Open a transaction that sees one state of the database."""
+    with _explained(path), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine, path: Path) -> Iterator[Connection]:
+    """Open a transaction that is kept whole, or undone if anything in it raises."""
+    with _explained(path), engine.execution_options(writing=True).begin() as connection:
+        yield connection
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # BEGIN is ours, see _begin
+    # A kill loses at most the batch in hand; a power cut perhaps the last ones, never the file.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _migrate(connection: Connection, path: Path, migrations: Sequence[Migration]) -> None:
+    run = connection.exec_driver_sql
+    run("CREATE TABLE IF NOT EXISTS migrations (name VARCHAR PRIMARY KEY)")
+    applied = set(run("SELECT name FROM migrations").scalars())
+    unknown = applied - {name for name, _ in migrations}
+    if unknown:
+        raise IndexStateError(
+            f"{path} was written by a newer version (it has had {min(unknown)!r}); "
+            "update Fulcrum or choose another --home"
+        )
+    for name, statements in migrations:
+        if name not in applied:
+            for statement in statements:
+                run(statement)
+            run("INSERT INTO migrations VALUES (?)", (name,))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of a file into one line that says what to do with it."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except OperationalError as error:
+        reason = str(error.orig)
+        advice = (
+            "another process is writing to it; try again when it has finished"
+            if "locked" in reason
+            else "check its permissions and the space on its disk, or choose another --home"
+        )
+        raise IndexStateError(f"{path} cannot be used ({reason}); {advice}") from error
+    except DatabaseError as error:
+        raise IndexStateError(
+            f"{path} is damaged ({error.orig}); remove it and start again, or put a copy of it back"
+        ) from error
