@@ -218,3 +218,59 @@ def bench_dial(
     out.print(benchmarks.dial_table(result))
     if target is not None:
         benchmarks.write(result, target)
+
+
+@bench.command(
+    name="index",
+    epilog=example(
+        "fulcrum bench index --out results/index", "fulcrum bench index --sizes 10000,100000"
+    ),
+)
+@click.option(
+    "--sizes",
+    help="Numbers of passages, with commas between.  "
+    "[default: 10000,100000,1000000; in PostgreSQL the first two]",
+)
+@click.option(
+    "--index", "url", help="Measure this store, an empty PostgreSQL database.  [default: local]"
+)
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def bench_index(
+    given: dict[str, Any], sizes: str | None, url: str | None, target: Path | None
+) -> None:
+    """Build time, memory, recall and speed of the passage index as it grows."""
+    url = url or settings_module.load(**given).index
+    local = url in (None, "faiss")
+    wanted = _sizes(sizes or ("10000,100000,1000000" if local else "10000,100000"))
+
+    from tqdm import tqdm
+
+    from evaluation import bench_index as benchmark
+    from retrieval.embedding import open_embedding
+    from retrieval.index import open_store
+
+    draws = {"like passages": benchmark.passage_like(open_embedding())}
+    if local:  # another database would have to be emptied for it
+        draws["uniform"] = benchmark.uniform(384)
+    with tqdm(desc="storing", unit=" passages", delay=2, disable=None) as bar:
+        result = benchmark.run(
+            wanted,
+            draws,
+            lambda folder: open_store(folder, url, benchmark.EMBEDDING_NAME),
+            kind="local" if local else "PostgreSQL",
+            progress=bar.update,
+        )
+    out.print(benchmark.table(result))
+    if target is not None:
+        benchmark.write(result, target)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise InputError(f"--sizes {text}: give numbers from 1 up, such as 10000,100000")
+    return sizes

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from foundation.errors import DocumentError
 from retrieval.formats import READERS, Content, read_content
 
 ID_DIGITS = 16  # 64 bits of the hash: at 10^7 documents a collision has odds of 1 in 400,000
+SHOWN_REASONS = 20  # a screen of them
 TITLE_CHARACTERS = 160  # about 40 word pieces, which a 200-piece chunk leaves free of 256
 # Titles are embedded and shown to the model with the text. Measured with MiniLM on 284 passages
 # of the built-in relations: recall@1 0.37 without and 1.00 with the title where the text says
@@ -31,12 +32,29 @@ class Skipped:
     reason: str
 
 
+def summary(skipped: Sequence[Skipped]) -> list[str]:
+    """Say which files were skipped and why, one line for each reason, however many files."""
+    reasons: dict[str, list[Skipped]] = {}
+    for skip in skipped:
+        reasons.setdefault(skip.reason.replace(str(skip.path), ""), []).append(skip)
+    lines = [
+        f"{alike[0].reason} (and {len(alike) - 1:,} more files likewise)"
+        if alike[1:]
+        else alike[0].reason
+        for alike in list(reasons.values())[:SHOWN_REASONS]
+    ]
+    left = sum(len(alike) for alike in list(reasons.values())[SHOWN_REASONS:])
+    return [*lines, f"and {left:,} more files for other reasons"] if left else lines
+
+
 def read(
     paths: Iterable[Path | str],
     on_skipped: Callable[[Skipped], None],
     trust: float | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of files and directories, in the order given, directories sorted.
+
+    A ``.txt`` or ``.md`` file of more than 2 MB becomes several documents, one for each part.
 
     A document's id is the ``id`` of its JSON line, else the first digits of its content hash.
     Its metadata holds ``title``, ``source`` (the file's path as given, unless a JSON line states

@@ -1,6 +1,5 @@
 """One reader for each file format: a path becomes the texts that the file holds."""
 
-import codecs
 import json
 import logging
 import re
@@ -10,25 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import DocumentError
+from retrieval import encodings
 
 Scalar = str | int | float | bool
 
-# Longest mark first: that of UTF-32 little-endian begins with that of UTF-16.
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 MARKDOWN_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$|^(\S.*)\n=+[ \t]*$", re.MULTILINE)
-COMMON_ENCODING = "cp1252"  # Western European Windows; for printable text Latin-1 is the same
 HTML_UNREAD = ("script", "style", "noscript", "template", "title", "svg")
 HTML_BLOCKS = (
     *("address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption"),
     *("footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav"),
     *("ol", "option", "p", "pre", "section", "summary", "table", "tr", "ul"),
 )
+# A document is cut and embedded whole: one of 10 million characters takes 0.3 GB meanwhile.
+LONGEST_TEXT = 10_000_000
+LONGEST_LINE = 2 * LONGEST_TEXT  # bytes; JSON spells some characters in six of them
+LONGEST_HTML = 20_000_000  # bytes; its tree takes 50 times as much memory
 BLOCK_EDGE = "\x1e"  # ASCII record separator: no page holds it as text
 
 
@@ -45,11 +40,14 @@ class Content:
 def read_content(path: Path) -> Iterator[Content]:
     """Yield what the file holds: one text, or one for each line of a ``.jsonl`` file.
 
+    A ``.txt`` or ``.md`` file beyond ``encodings.PART_BYTES`` gives several, so that files of any
+    size stream.
+
     A file is checked whole before its first text is given out, so a wrong last line costs no work.
 
     Raises:
         DocumentError: the ending is not supported, or the file is empty, binary, damaged,
-            protected, or without text.
+            protected, too big, or without text.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -62,61 +60,46 @@ def read_content(path: Path) -> Iterator[Content]:
             raise DocumentError(f"{path} is not a regular file; give a file or a directory")
         if path.stat().st_size == 0:
             raise DocumentError(f"{path} is empty; leave it out or give it some text")
-        yield from reader(path)
+        for content in reader(path):
+            if len(content.text) > LONGEST_TEXT:
+                raise DocumentError(
+                    f"{path} holds a text of {len(content.text) / 1e6:.0f} million characters, and "
+                    f"a document may have {LONGEST_TEXT / 1e6:.0f} million; split it into several"
+                )
+            yield content
     except OSError as error:
         raise DocumentError(
             f"{path} cannot be opened ({error.strerror or error}); check its permissions"
         ) from error
 
 
-def _decode(path: Path, data: bytes) -> str:
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            try:
-                return data.decode(encoding)
-            except UnicodeDecodeError as error:
-                raise _undecodable(path) from error
-    if b"\0" in data:
-        raise DocumentError(f"{path} holds binary data, not text; give a text version of it")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        from charset_normalizer import from_bytes  # only for old encodings
-
-        guesses = from_bytes(data, cp_exclusion=["utf_16_be", "utf_16_le", "utf_32"])
-        best = guesses.best()
-        if best is None:
-            raise _undecodable(path) from None
-        # A short text fits many code pages alike; the commonest is then the likeliest.
-        common = next((g for g in guesses if COMMON_ENCODING in g.could_be_from_charset), best)
-        as_good = common.chaos <= best.chaos and common.coherence >= best.coherence
-        return str(common if as_good else best)
-
-
-def _undecodable(path: Path) -> DocumentError:
-    return DocumentError(f"{path} is in no known text encoding; save it as UTF-8 and try again")
-
-
 def _plain(path: Path) -> Iterator[Content]:
-    yield Content(_decode(path, path.read_bytes()))
+    for text in encodings.texts(path):
+        yield Content(text)
 
 
 def _markdown(path: Path) -> Iterator[Content]:
-    text = _decode(path, path.read_bytes()).replace("\r\n", "\n")
-    heading = MARKDOWN_HEADING.search(text)
-    yield Content(text, title=heading and (heading[1] or heading[2]))
+    title = None
+    for text in encodings.texts(path):
+        heading = MARKDOWN_HEADING.search(text.replace("\r\n", "\n"))
+        title = title or (heading and (heading[1] or heading[2]))
+        yield Content(text, title=title)
 
 
 def _html(path: Path) -> Iterator[Content]:
     from bs4 import BeautifulSoup  # heavy, and few runs read HTML
 
+    if path.stat().st_size > LONGEST_HTML:
+        raise DocumentError(
+            f"{path} has {path.stat().st_size / 1e6:.0f} MB, and HTML is read up to "
+            f"{LONGEST_HTML / 1e6:.0f} MB; give its text as .txt, which may be of any size"
+        )
     data = path.read_bytes()
-    marked = any(data.startswith(mark) for mark, _ in BYTE_ORDER_MARKS)
-    if b"\0" in data and not marked:
+    if b"\0" in data and not encodings.marked(data):
         raise DocumentError(f"{path} holds binary data, not HTML; give a text version of it")
     page = BeautifulSoup(data, "html.parser")  # bytes, so that <meta charset> is honoured
     if page.contains_replacement_characters:
-        raise _undecodable(path)
+        raise encodings.undecodable(path)
     title = page.title.get_text(" ", strip=True) if page.title else None
     for tag in page.find_all(HTML_UNREAD):
         tag.decompose()
@@ -165,10 +148,16 @@ def _json_lines(path: Path) -> Iterator[Content]:
 
 
 def _parsed_lines(path: Path) -> Iterator[Content]:
-    with path.open("rb") as lines:
+    with path.open("rb") as file:
         encoding = "utf-8-sig"
+        lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
         for number, line in enumerate(lines, start=1):
             where = f"{path}, line {number}"
+            if len(line) > LONGEST_LINE:
+                raise DocumentError(
+                    f"{where}: longer than {LONGEST_LINE / 1e6:.0f} MB; "
+                    "split its text into several documents"
+                )
             try:
                 text = line.decode(encoding).strip()
             except UnicodeDecodeError as error:

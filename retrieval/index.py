@@ -5,18 +5,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQueryResult
 
 from foundation.errors import DocumentError, InputError
 from retrieval.documents import Skipped, read
 from retrieval.embedding import embed_queries, embed_texts
+from retrieval.fusion import fuse
 from retrieval.passages import split
 from retrieval.store import LocalStore
+from retrieval.stores import PassageStore
+from retrieval.vectors import AUTO
 
 LOCAL_URL = "faiss"
+POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 TOP_K = 5
+# Of each of the two searches that are fused: a passage that only one of them finds, far down, earns
+# too little to come into the top 5.
+LEAST_CANDIDATES = 20
 # What one transaction takes in: about 300 passages, 2 s of embedding on two cores, which is the
 # most that an interruption loses.
 BATCH_DOCUMENTS = 256
@@ -46,10 +53,26 @@ Progress = Callable[[int], object]  # such as the update method of a tqdm bar
 
 
 class PassageIndex(BaseRetriever):
-    """Passages, their vectors, and the model that makes them; a LlamaIndex retriever."""
+    """Passages, their vectors, and the model that makes them; a LlamaIndex retriever.
 
-    def __init__(self, store: LocalStore, embed_model: BaseEmbedding, top_k: int = TOP_K) -> None:
+    Passages are found by nearness and by words, and the two rankings fused.
+    """
+
+    def __init__(
+        self,
+        store: PassageStore,
+        embed_model: BaseEmbedding,
+        top_k: int = TOP_K,
+        *,
+        lexical: bool = True,
+    ) -> None:
         """Join a store and the model that its vectors come from.
+
+        Args:
+            store: The passages.
+            embed_model: The model of their vectors.
+            top_k: Passages for each query.
+            lexical: Whether to search by words as well.
 
         Raises:
             InputError: ``top_k`` is below 1.
@@ -60,6 +83,7 @@ class PassageIndex(BaseRetriever):
         self._store = store
         self._embed_model = embed_model
         self._top_k = top_k
+        self._lexical = lexical
 
     def ingest(
         self,
@@ -95,7 +119,7 @@ class PassageIndex(BaseRetriever):
             raise
         self._ingest_batch(batch, report, progress)
         if report.documents:
-            self._store.save_snapshot()
+            self._store.finish()
         return report
 
     def delete(self, document_id: str) -> int:
@@ -112,23 +136,35 @@ class PassageIndex(BaseRetriever):
         """Find the passages for several queries, embedded and searched in one batch.
 
         Returns:
-            For each query its passages, best first; the score is the cosine, in [-1, 1]. Empty
-            lists if the index is empty.
+            For each query its passages, best first; the score is the cosine, in [-1, 1], and not
+            what orders them where words found them too. Empty lists if the index is empty.
         """
         if not queries or self._store.is_empty():  # an empty index needs no embedding model
             return [[] for _ in queries]
-        embeddings = embed_queries(self._embed_model, queries)
-        results = self._store.query_batch(embeddings, top_k or self._top_k)
-        return [_scored(result) for result in results]
+        wanted = top_k or self._top_k
+        rankings = self._search(queries, embed_queries(self._embed_model, queries), wanted)
+        return [fuse(found, wanted) for found in rankings]
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if self._store.is_empty():
             return []
-        embedding = query_bundle.embedding
-        if embedding is None:
+        if query_bundle.embedding is not None:
+            embeddings, texts = [query_bundle.embedding], [query_bundle.query_str]
+        else:
             texts = query_bundle.embedding_strs or [query_bundle.query_str]
-            embedding = mean_agg(embed_queries(self._embed_model, texts))
-        return _scored(self._store.query_batch([embedding], self._top_k)[0])
+            embeddings = embed_queries(self._embed_model, texts)
+        found = self._search(texts, embeddings, self._top_k)
+        return fuse([ranking for rankings in found for ranking in rankings], self._top_k)
+
+    def _search(
+        self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
+    ) -> list[list[list[NodeWithScore]]]:
+        """Return the rankings of each query: by nearness and, if asked for, by words."""
+        candidates = max(2 * top_k, LEAST_CANDIDATES) if self._lexical else top_k
+        ways = [self._store.query_batch(embeddings, candidates)]
+        if self._lexical:
+            ways.append(self._store.match_batch(queries, embeddings, candidates))
+        return [[_scored(result) for result in results] for results in zip(*ways, strict=True)]
 
     def _ingest_batch(
         self, batch: Sequence[Document], report: IngestReport, progress: Progress
@@ -182,25 +218,51 @@ def open_index(
     embed_model: BaseEmbedding,
     *,
     top_k: int = TOP_K,
-    index_factory: str = "Flat",
+    index_factory: str = AUTO,
+    lexical: bool = True,
 ) -> PassageIndex:
     """Open the passage index, creating it if there is none.
 
     Args:
         home: The directory of all state; the local index lies in its folder ``index``.
-        url: None or "faiss" for the local index.
+        url: None or "faiss" for the local index; or a database,
+            ``postgresql://user:password@host:port/database``.
         embed_model: The model whose ``model_name`` the index records.
         top_k: Passages for each query.
-        index_factory: FAISS's description of the local index; "Flat" searches exactly.
+        index_factory: FAISS's description of the local index; "Flat" searches exactly, and "auto"
+            does so until the passages are too many for it.
+        lexical: Whether to search by words beside vectors.
 
     Raises:
         InputError: the URL is not supported.
-        IndexStateError: the index is damaged, or was built with another embedding model.
+        IndexStateError: the index is damaged or cannot be reached, or was built with another
+            embedding model.
+    """
+    store = open_store(home / "index", url, embed_model.model_name, index_factory)
+    return PassageIndex(store, embed_model, top_k, lexical=lexical)
+
+
+def open_store(
+    directory: Path, url: str | None, embedding_name: str, index_factory: str = AUTO
+) -> PassageStore:
+    """Open the store that a URL names; the local one lies in ``directory``.
+
+    Raises:
+        InputError: the URL is not supported.
+        IndexStateError: the index is damaged or cannot be reached, or was built with another
+            embedding model.
     """
     if url is None or url == LOCAL_URL:
-        store = LocalStore(home / "index", embed_model.model_name, index_factory)
-        return PassageIndex(store, embed_model, top_k)
-    raise InputError(f"--index {url} is not supported; give {LOCAL_URL!r}, or leave it out")
+        return LocalStore(directory, embedding_name, index_factory)
+    if url.startswith(POSTGRES_SCHEMES):
+        from retrieval.postgres import open_postgres  # not before it is asked for
+
+        return open_postgres(url, embedding_name)
+    scheme, _, _ = url.partition(":")  # and no more of it: there may be a password in it
+    raise InputError(
+        f"--index {scheme} is not supported; give {LOCAL_URL!r} or "
+        "postgresql://user:password@host:port/database, or leave it out"
+    )
 
 
 def _scored(result: VectorStoreQueryResult) -> list[NodeWithScore]:

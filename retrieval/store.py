@@ -1,7 +1,8 @@
 """Passages on this machine: a LlamaIndex vector store of SQLite for the truth, FAISS for speed."""
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, 
 
 from foundation.database import reading, writing
 from foundation.errors import IndexStateError, InputError, ModelError
+from retrieval import words
+from retrieval.held import Vectors
 from retrieval.passages import passage
 from retrieval.tables import (
     Passage,
@@ -31,7 +34,7 @@ from retrieval.tables import (
     record,
     remove,
 )
-from retrieval.vectors import VectorIndex, Vectors
+from retrieval.vectors import AUTO, VectorIndex
 
 Value = TypeVar("Value")
 VALUES_AT_ONCE = 10_000  # SQLite takes at most 32,766 values in one statement
@@ -53,8 +56,13 @@ class LocalStore(BasePydanticVectorStore):
     _vectors: VectorIndex = PrivateAttr()
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def __init__(self, directory: Path, embedding_name: str, index_factory: str = "Flat") -> None:
+    def __init__(self, directory: Path, embedding_name: str, index_factory: str = AUTO) -> None:
         """Open or create the store in a directory.
+
+        Args:
+            directory: Created if it does not exist.
+            embedding_name: The embedding model's.
+            index_factory: FAISS's description of the index of vectors, or "auto".
 
         Raises:
             IndexStateError: the database is damaged, or was built with another embedding model.
@@ -63,8 +71,12 @@ class LocalStore(BasePydanticVectorStore):
         super().__init__(stores_text=True)
         self._database = directory / "passages.db"
         self._embedding_name = embedding_name
-        self._vectors = VectorIndex(directory / "passages.faiss", index_factory)
         self._engine = open_passages(self._database)
+        self._vectors = VectorIndex(
+            directory / "passages.faiss",
+            index_factory,
+            partial(reading, self._engine, self._database),
+        )
         with reading(self._engine, self._database) as connection:
             self._check_embedding(connection, dimension=None)
 
@@ -144,22 +156,31 @@ class LocalStore(BasePydanticVectorStore):
         self, embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[VectorStoreQueryResult]:
         """Search for several embeddings at once; one result for each, best passages first."""
-        if not embeddings:
+        if len(embeddings) == 0:
             return []
         queries = _normalised(embeddings)
         with self._lock, reading(self._engine, self._database) as connection:
             self._check_embedding(connection, dimension=queries.shape[1])
             self._vectors.follow(connection)
-            cosines, numbers = self._vectors.search(queries, top_k)
-            found = np.unique(numbers[numbers >= 0]).tolist()
-            nodes: dict[int, TextNode] = {}
-            for part in _parts(found):
-                for row in connection.execute(_SHOWN.where(Passage.rowid.in_(part))):
-                    nodes[row.rowid] = _node(row)
-        return [
-            _result([(nodes[n], c) for n, c in zip(ns, cs, strict=True) if n in nodes])
-            for ns, cs in zip(numbers.tolist(), cosines.tolist(), strict=True)
-        ]
+            _, numbers = self._vectors.search(queries, top_k)
+            return _results(connection, queries, numbers.tolist(), by_cosine=True)
+
+    def match_batch(
+        self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
+    ) -> list[VectorStoreQueryResult]:
+        """Search by the words of several queries; the similarities are cosines all the same.
+
+        Returns:
+            For each query its passages, best BM25 score first; none for a query without a word
+            that tells.
+        """
+        if not queries:
+            return []
+        vectors = _normalised(embeddings)
+        with reading(self._engine, self._database) as connection:
+            self._check_embedding(connection, dimension=vectors.shape[1])
+            numbers = [words.find(connection, query, top_k) for query in queries]
+            return _results(connection, vectors, numbers, by_cosine=False)
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
@@ -202,8 +223,14 @@ class LocalStore(BasePydanticVectorStore):
         with reading(self._engine, self._database) as connection:
             return connection.execute(select(func.count()).select_from(Passage)).scalar_one()
 
-    def save_snapshot(self) -> None:
-        """Write the vectors beside the database, so that the next process need not rebuild them."""
+    def finish(self) -> None:
+        """Write the vectors beside the database, so that the next process need not rebuild them.
+
+        If the number of passages asks for another kind of index, it is built first.
+        """
+        with self._lock, reading(self._engine, self._database) as connection:
+            self._vectors.follow(connection)
+        self._vectors.wait()
         with self._lock, reading(self._engine, self._database) as connection:
             self._vectors.follow(connection)
             self._vectors.save()
@@ -229,6 +256,7 @@ _SHOWN = select(
     *(Passage.rowid, Passage.node_id, Passage.document_id, Passage.content_hash),
     *(Passage.title, Passage.text, Passage.details),
 )
+_FOUND = _SHOWN.add_columns(Passage.embedding)
 
 
 def _rows(nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
@@ -266,11 +294,36 @@ def _node(row: Any) -> TextNode:
     return passage(row.node_id, row.document_id, row.text, metadata)
 
 
-def _result(found: list[tuple[TextNode, float]]) -> VectorStoreQueryResult:
+def _results(
+    connection: Connection, queries: Vectors, numbers: Sequence[Sequence[int]], *, by_cosine: bool
+) -> list[VectorStoreQueryResult]:
+    """Fetch passages; their cosines come from the database, exact whatever found them."""
+    nodes: dict[int, TextNode] = {}
+    vectors: dict[int, Vectors] = {}
+    for part in _parts({n for found in numbers for n in found if n >= 0}):
+        for row in connection.execute(_FOUND.where(Passage.rowid.in_(part))):
+            nodes[row.rowid] = _node(row)
+            vectors[row.rowid] = np.frombuffer(row.embedding, "<f4")
+    return [
+        _result(query, [n for n in found if n in nodes], nodes, vectors, by_cosine)
+        for query, found in zip(queries, numbers, strict=True)
+    ]
+
+
+def _result(
+    query: Vectors,
+    found: Sequence[int],
+    nodes: Mapping[int, TextNode],
+    vectors: Mapping[int, Vectors],
+    by_cosine: bool,
+) -> VectorStoreQueryResult:
+    cosines = {n: float(np.clip(vectors[n] @ query, -1.0, 1.0)) for n in found}
+    if by_cosine:
+        found = sorted(found, key=cosines.__getitem__, reverse=True)
     return VectorStoreQueryResult(
-        nodes=[node for node, _ in found],
-        similarities=[cosine for _, cosine in found],
-        ids=[node.node_id for node, _ in found],
+        nodes=[nodes[n] for n in found],
+        similarities=[cosines[n] for n in found],
+        ids=[nodes[n].node_id for n in found],
     )
 
 

@@ -48,6 +48,24 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "INSERT INTO settings VALUES ('generation', '0')",
         ),
     ),
+    (
+        "0002 words",
+        (
+            # The texts stay in the passages' table alone; the triggers keep the words in step with
+            # it, within the same transactions.
+            """CREATE VIRTUAL TABLE words USING fts5(
+                title, text, content='passages', content_rowid='rowid',
+                tokenize='porter unicode61 remove_diacritics 2')""",
+            """CREATE TRIGGER words_of_new AFTER INSERT ON passages BEGIN
+                INSERT INTO words (rowid, title, text) VALUES (new.rowid, new.title, new.text);
+            END""",
+            """CREATE TRIGGER words_of_removed AFTER DELETE ON passages BEGIN
+                INSERT INTO words (words, rowid, title, text)
+                VALUES ('delete', old.rowid, old.title, old.text);
+            END""",
+            "INSERT INTO words (words) VALUES ('rebuild')",
+        ),
+    ),
 )
 
 

@@ -1,220 +1,237 @@
-"""The vectors in memory: a FAISS index that follows the database, and its snapshot on disk.
+"""The vectors in memory: a FAISS index that follows the database, exact at first, then fast.
 
 The database is the truth. Whatever happens to the snapshot costs time and never an answer.
 """
 
-import json
 import logging
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
-from foundation.errors import IndexStateError, InputError
-from foundation.files import replacing
-from retrieval.tables import Passage, Removal, read_settings
+from foundation.errors import FulcrumError
+from retrieval import snapshot
+from retrieval.held import (
+    FLAT,
+    Held,
+    ProcessEndsError,
+    Vectors,
+    add_new,
+    approximate,
+    catch_up,
+    empty,
+    highest_number,
+    passage_count,
+    removed_numbers,
+    train,
+    tune,
+    widen,
+)
+from retrieval.tables import read_settings
 
 logger = logging.getLogger(__name__)
 
-ROWS_AT_ONCE = 10_000  # 15 MB of vectors of 384 dimensions
+AUTO = "auto"
+# Up to here exact search takes at most 9 ms a query (measured, 384 dimensions, one core).
+FLAT_LIMIT = 100_000
 SAVE_AFTER = 10_000  # catching up with more than this takes longer than writing a snapshot
-HEADER_BYTES = 512
+REBUILT_SHARE = 10  # rebuild when one in so many of the vectors is of a removed passage
 PROBE_DIMENSION = 3840  # divisible by the part counts that product quantisers use
-BUFFER_BYTES = 1 << 20
-FORMAT = "fulcrum vectors 1"
 
-Vectors = NDArray[np.float32]
+Reader = Callable[[], AbstractContextManager[Connection]]
 
 
 class VectorIndex:
-    """Vectors of length 1, found by inner product, which for them is the cosine."""
+    """Vectors of length 1, found by inner product, which for them is the cosine.
 
-    def __init__(self, snapshot: Path, factory: str) -> None:
-        """Hold nothing yet; ``factory`` is FAISS's description of the index, such as "Flat".
+    With the description "auto" it searches exactly up to ``FLAT_LIMIT`` passages. Beyond, a thread
+    builds an approximate index from the database while queries go on against the exact one; the
+    first query after it is finished takes it over and what has changed since it was begun.
+    """
+
+    def __init__(self, path: Path, factory: str, reader: Reader) -> None:
+        """Hold nothing yet.
+
+        Args:
+            path: Of the snapshot.
+            factory: FAISS's description of the index, such as "Flat", or "auto".
+            reader: Opens a transaction on the database, for the thread that builds.
 
         Raises:
             InputError: FAISS does not know the description.
         """
-        self._snapshot = snapshot
+        self._path = path
         self._factory = factory
-        self._index: Any = None
-        self._identity = ""  # of the database content that the vectors come from
-        self._generation = -1
-        self._highest = 0  # the last passage number taken in
-        _empty(factory, PROBE_DIMENSION)  # so that a wrong description speaks up at once
+        self._reader = reader
+        self._held: Held | None = None
+        self._seen = ("", -1)  # identity and generation of the database at the last look
+        self._builder: threading.Thread | None = None
+        self._built: Held | None = None
+        self._may_build = True
+        if factory != AUTO:
+            empty(factory, PROBE_DIMENSION)  # so that a wrong description speaks up at once
 
     def follow(self, connection: Connection) -> None:
         """Take in what has changed in the database since the last call, in any process."""
         settings = read_settings(connection)
         identity, generation = settings["identity"], int(settings["generation"])
-        if (identity, generation) == (self._identity, self._generation):
+        swapped = self._take_over(identity)
+        if (identity, generation) == self._seen and not swapped:
             return
         if "dimension" not in settings:  # nothing was ever ingested, or all was cleared
-            self._index, self._identity, self._generation = None, identity, generation
+            self._held, self._seen = None, (identity, generation)
             return
         dimension = int(settings["dimension"])
-        repaired = False
-        if identity != self._identity or self._index is None:
-            repaired = not self._load(identity, generation, dimension)
-            if repaired:
-                self._start_over(dimension)
-        known = self._size()
-        if not self._catch_up(connection):
+        held, known, repaired = self._held, 0, False
+        if held is not None and (held.identity != identity or self._overrun(held, connection)):
+            held = None
+        if held is None:
+            held = self._load(connection, identity, generation, dimension)
+        if held is not None:
+            known = held.size
+            catch_up(held, connection, generation)
+            if self._held is not held and held.size != passage_count(connection):
+                held = None  # a snapshot that lacks something
+        if held is None:
             logger.info("rebuilding the vectors from the database")
-            self._start_over(dimension)
-            self._add(_rows(connection, after=0))
+            held = self._begin(connection, self._choice(passage_count(connection), dimension))
             repaired = True
-        self._identity, self._generation = identity, generation
-        if repaired or self._size() - known > SAVE_AFTER:
+        self._held, self._seen = held, (identity, generation)
+        # A big snapshot takes seconds: those are written when they are built and by `finish`.
+        if repaired or (held.factory == FLAT and held.size - known > SAVE_AFTER):
             self.save()
+        self._renew(held)
 
     def search(self, queries: Vectors, top_k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Return the nearest passages' cosines and numbers, each (queries, top_k), best first.
+        """Return the nearest passages' cosines and numbers, each (queries, at most top_k).
 
-        Where there are fewer than ``top_k``, the number is -1.
+        Best first. A row that has fewer ends in numbers of -1.
         """
-        if self._index is None:
+        held = self._held
+        if held is None:
             shape = (len(queries), 0)
             return np.empty(shape, np.float32), np.empty(shape, np.int64)
-        cosines, numbers = self._index.search(queries, top_k)
-        return np.clip(cosines, -1.0, 1.0), numbers
+        total = int(held.index.ntotal)
+        wanted = top_k if not held.gone else 2 * top_k
+        gone = np.fromiter(held.gone, np.int64, len(held.gone))
+        while True:
+            wanted = max(1, min(wanted, total))
+            widen(held, wanted)
+            with _threads(len(queries)):
+                cosines, numbers = held.index.search(queries, wanted)
+            if not held.gone:
+                break
+            left = (numbers >= 0) & ~np.isin(numbers, gone)
+            if wanted == total or left.sum(axis=1).min(initial=top_k) >= top_k:
+                order = np.argsort(~left, axis=1, kind="stable")  # the gone ones to the end
+                numbers = np.where(left, numbers, -1)
+                numbers, cosines = (np.take_along_axis(a, order, 1) for a in (numbers, cosines))
+                break
+            wanted *= 4
+        return np.clip(cosines[:, :top_k], -1.0, 1.0), numbers[:, :top_k]
 
     def save(self) -> None:
         """Write the snapshot. A failure is logged and harms nothing."""
-        if self._index is None:
-            return
-        try:
-            with replacing(self._snapshot) as new, new.open("wb") as file:
-                file.write(b" " * HEADER_BYTES)
-                checksum = _Checksum(file.write)
-                writer = faiss.PyCallbackIOWriter(checksum, BUFFER_BYTES)  # type: ignore[attr-defined]
-                faiss.write_index(self._index, writer)
-                del writer  # flushes its buffer
-                file.seek(0)
-                file.write(self._header(checksum.value).ljust(HEADER_BYTES))
-        except (OSError, RuntimeError) as error:
-            logger.warning("the snapshot %s was not written: %s", self._snapshot, error)
+        if self._held is not None:
+            snapshot.save(self._held, self._path)
 
-    def _header(self, checksum: int) -> bytes:
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "factory": self._factory,
-                "identity": self._identity,
-                "generation": self._generation,
-                "highest": self._highest,
-                "checksum": checksum,
-            }
-        ).encode()
+    def wait(self) -> None:
+        """Wait for an index that is being built; the next ``follow`` takes it over."""
+        if self._builder is not None:
+            self._builder.join()
 
-    def _load(self, identity: str, generation: int, dimension: int) -> bool:
-        """Read the snapshot; return False if there is none that fits."""
+    def _choice(self, count: int, dimension: int) -> str:
+        if self._factory != AUTO:
+            return self._factory
+        return FLAT if count <= FLAT_LIMIT else approximate(dimension)
+
+    def _overrun(self, held: Held, connection: Connection) -> bool:
+        """Say whether so much is new that beginning anew, with another kind, costs no more."""
+        new = highest_number(connection) - held.highest
+        return self._factory == AUTO and held.factory == FLAT and new > FLAT_LIMIT
+
+    def _load(
+        self, connection: Connection, identity: str, generation: int, dimension: int
+    ) -> Held | None:
+        held = snapshot.load(self._path, identity, generation, dimension)
+        if held is None:
+            return None
+        accepted = {self._factory} if self._factory != AUTO else {FLAT, approximate(dimension)}
+        if held.factory not in accepted:
+            logger.info("the snapshot %s is not used: it has other settings", self._path)
+            return None
+        if self._overrun(held, connection):
+            return None
+        if held.factory != FLAT:
+            tune(held.index)
+            removed = removed_numbers(connection, held.since, held.highest, until=held.generation)
+            numbers = faiss.vector_to_array(held.index.id_map)
+            held.gone = set(np.intersect1d(removed, numbers).tolist())
+        return held
+
+    def _begin(self, connection: Connection, factory: str) -> Held:
+        """Build an index of all passages of the database, as this transaction sees it."""
+        settings = read_settings(connection)
+        dimension, generation = int(settings["dimension"]), int(settings["generation"])
+        index = empty(factory, dimension)
+        held = Held(index, factory, settings["identity"], generation, generation)
+        if not index.is_trained:
+            train(held, connection)
+        tune(index)
+        add_new(held, connection)
+        return held
+
+    def _renew(self, held: Held) -> None:
+        """Start to build another index if this one no longer fits."""
+        choice = self._choice(held.size, held.index.d)
+        outgrown = held.factory == FLAT != choice
+        worn = len(held.gone) * REBUILT_SHARE > held.index.ntotal
+        if (outgrown or worn) and self._builder is None and self._may_build:
+            self._builder = threading.Thread(
+                target=self._build, args=(choice,), name="index builder"
+            )
+            self._builder.start()
+
+    def _build(self, factory: str) -> None:
+        faiss.omp_set_num_threads(1)  # of this thread alone: the other cores answer queries
+        logger.info("building another index; queries go on against the present one")
         try:
-            with self._snapshot.open("rb") as file:
-                header = json.loads(file.read(HEADER_BYTES))
-                if (header["format"], header["factory"]) != (FORMAT, self._factory):
-                    raise ValueError("it was written with other settings")
-                if header["identity"] != identity or header["generation"] > generation:
-                    raise ValueError("it belongs to another database")
-                # Before FAISS sees a byte: it allocates whatever a damaged file asks for.
-                if _checksum(file) != header["checksum"]:
-                    raise ValueError("its checksum is wrong")
-                file.seek(HEADER_BYTES)
-                reader = faiss.PyCallbackIOReader(file.read, BUFFER_BYTES)  # type: ignore[attr-defined]
-                index = faiss.read_index(reader)
-                if index.d != dimension:
-                    raise ValueError("its vectors have another dimension")
-        except FileNotFoundError:
+            with self._reader() as connection:
+                built = self._begin(connection, factory)
+            snapshot.save(built, self._path)
+            self._built = built
+        except ProcessEndsError:
+            self._may_build = False
+        except (FulcrumError, RuntimeError, MemoryError) as error:
+            self._may_build = False
+            logger.warning("the index stays as it is, for another could not be built: %s", error)
+
+    def _take_over(self, identity: str) -> bool:
+        """Put a newly built index in the place of the present one."""
+        if self._builder is None or self._builder.is_alive():
             return False
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            logger.info("the snapshot %s is not used: %s", self._snapshot, error)
+        built, self._built, self._builder = self._built, None, None
+        if built is None or built.identity != identity:
             return False
-        self._index = index
-        self._generation, self._highest = header["generation"], header["highest"]
+        self._held = built
         return True
 
-    def _start_over(self, dimension: int) -> None:
-        self._index = _empty(self._factory, dimension)
-        self._generation, self._highest = -1, 0
 
-    def _catch_up(self, connection: Connection) -> bool:
-        """Add and remove what changed; return False if the count then differs from the database."""
-        gone = select(Removal.passage).where(
-            Removal.generation > self._generation, Removal.passage <= self._highest
-        )
-        numbers = np.fromiter(connection.execute(gone).scalars(), np.int64)
-        try:
-            if len(numbers) and self._size():
-                self._index.remove_ids(numbers)
-        except RuntimeError:  # graph indexes (HNSW) cannot remove
-            return False
-        self._add(_rows(connection, after=self._highest))
-        stored = connection.execute(select(func.count()).select_from(Passage)).scalar_one()
-        return bool(self._size() == stored)
+@contextmanager
+def _threads(queries: int) -> Iterator[None]:
+    """Let FAISS use no more threads than there are queries.
 
-    def _add(self, batches: Iterable[Sequence[Any]]) -> None:
-        for rows in batches:
-            numbers = np.array([row.rowid for row in rows], np.int64)
-            try:
-                vectors = np.frombuffer(b"".join(row.embedding for row in rows), "<f4")
-                vectors = vectors.reshape(len(rows), self._index.d)
-            except ValueError as error:
-                raise IndexStateError(
-                    f"a vector beside {self._snapshot} is damaged; "
-                    "remove the index and ingest the documents again"
-                ) from error
-            if not self._index.is_trained:
-                try:
-                    self._index.train(vectors)
-                except RuntimeError as error:
-                    raise InputError(
-                        f"the index {self._factory!r} cannot be trained on {len(rows)} passages; "
-                        'give more at once, or use "Flat"'
-                    ) from error
-            self._index.add_with_ids(vectors, numbers)
-            self._highest = int(numbers[-1])
-
-    def _size(self) -> int:
-        return 0 if self._index is None else int(self._index.ntotal)
-
-
-def _empty(factory: str, dimension: int) -> Any:  # faiss has no type information
+    It parts the work by queries: further threads would have none, and waiting for them costs one
+    query tens of milliseconds on a busy machine.
+    """
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(min(before, queries))
     try:
-        core = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise InputError(
-            f'FAISS has no index {factory!r}; give an index_factory string such as "Flat"'
-        ) from error
-    return faiss.IndexIDMap2(core)
-
-
-def _rows(connection: Connection, after: int) -> Iterator[Sequence[Any]]:
-    query = select(Passage.rowid, Passage.embedding).where(Passage.rowid > after)
-    result = connection.execute(
-        query.order_by(Passage.rowid).execution_options(yield_per=ROWS_AT_ONCE)
-    )
-    yield from result.partitions()
-
-
-def _checksum(file: IO[bytes]) -> int:
-    value = 0
-    while block := file.read(BUFFER_BYTES):
-        value = zlib.crc32(block, value)
-    return value
-
-
-class _Checksum:
-    """A write function that keeps the checksum of what passes through it."""
-
-    def __init__(self, write: Callable[[bytes], int]) -> None:
-        self.value = 0
-        self._write = write
-
-    def __call__(self, block: bytes) -> int:
-        self.value = zlib.crc32(block, self.value)
-        return self._write(block)
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

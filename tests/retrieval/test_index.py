@@ -62,6 +62,27 @@ def test_query_by_its_embedding(index: PassageIndex, json_lines: Writer) -> None
     assert {result.node.ref_doc_id for result in index.retrieve(both)[:2]} == {"r5", "r6"}
 
 
+def test_words_find_what_vectors_miss(json_lines: Writer, home: Path) -> None:
+    lines = [river(n) for n in range(30)] + [{"id": "zoe", "text": "Zoë painted the Isar."}]
+    both = open_index(home, None, BagOfWords())
+    both.ingest([json_lines(lines)])
+    nearness = open_index(home, None, BagOfWords(), lexical=False)
+    # To the vectors "zoe" and "paintings" are words of no passage.
+    assert "zoe" in found(both, "zoe paintings")[:2]
+    assert "zoe" not in found(nearness, "zoe paintings")
+    [results] = both.retrieve_batch(["zoe paintings"])
+    assert [result.node.ref_doc_id for result in results] == found(both, "zoe paintings")
+    assert all(-1 <= (result.score or 0.0) <= 1 for result in results)
+
+
+def test_a_query_without_telling_words_is_answered_by_nearness(
+    index: PassageIndex, json_lines: Writer
+) -> None:
+    index.ingest([json_lines([river(1), {"id": "b", "text": "to be or not to be"}])])
+    assert found(index, "to be or not to be")[0] == "b"
+    assert len(found(index, "?!")) == 2
+
+
 def test_empty_index_and_odd_queries(index: PassageIndex, json_lines: Writer) -> None:
     assert index.retrieve("anything") == []
     index.ingest([json_lines([river(1)])])
@@ -247,7 +268,7 @@ def test_embedding_that_gives_nan_is_refused(
     assert index.count() == 0
 
 
-@pytest.mark.parametrize("url", ["redis://x", "postgresql://x/y", "", "FAISS://"])
+@pytest.mark.parametrize("url", ["redis://x", "mysql://x/y", "", "FAISS://"])
 def test_unsupported_url(home: Path, url: str) -> None:
     with pytest.raises(InputError, match="is not supported; give 'faiss'"):
         open_index(home, url, BagOfWords())

@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 def store(folder: Path) -> LocalStore:
     filled = LocalStore(folder, "model")
     filled.add(nodes(0, 100))
-    filled.save_snapshot()
+    filled.finish()
     return filled
 
 
@@ -247,7 +247,7 @@ def _add(folder: Path, start: int) -> None:
         store.add(nodes(n, n + 20))
         assert nearest(store, n)[0] == f"n{n}"
         store.delete(f"d{n}")
-    store.save_snapshot()
+    store.finish()
 
 
 def test_processes_write_at_the_same_time(folder: Path) -> None:

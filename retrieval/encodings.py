@@ -1,0 +1,114 @@
+"""Bytes of text files become text, whatever encoding they are in; big files in parts."""
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+from foundation.errors import DocumentError
+
+# Longest mark first: that of UTF-32 little-endian begins with that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+COMMON_ENCODING = "cp1252"  # Western European Windows; for printable text Latin-1 is the same
+PART_BYTES = 2_000_000  # about 3,600 passages, 20 s of embedding on two cores
+BLOCK_BYTES = 1 << 20
+CUTS = ("\n\n", "\n", ". ", " ")  # where to part a text, best first
+
+
+def marked(data: bytes) -> bool:
+    """Say whether the bytes begin with a mark that names their encoding."""
+    return any(data.startswith(mark) for mark, _ in BYTE_ORDER_MARKS)
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Yield the text of a file; one beyond ``PART_BYTES`` in parts of about that size.
+
+    A part ends with a paragraph if it can. The file is decoded once to its end before the first
+    part is given out, and never held as a whole.
+
+    Raises:
+        DocumentError: it is binary, or in no known encoding.
+    """
+    if path.stat().st_size <= PART_BYTES:
+        yield _decode(path, path.read_bytes())
+        return
+    with path.open(encoding=_encoding(path)) as file:
+        rest, blank = "", True
+        while block := file.read(PART_BYTES):
+            text = rest + block
+            ends = (text.rfind(cut, len(text) // 2) + len(cut) for cut in CUTS if cut in text)
+            end = next((end for end in ends if end > len(text) // 2), len(text))
+            rest = text[end:]
+            if text[:end].strip():
+                yield text[:end]
+                blank = False
+        if blank or rest.strip():
+            yield rest
+
+
+def _decode(path: Path, data: bytes) -> str:
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            try:
+                return data.decode(encoding)
+            except UnicodeDecodeError as error:
+                raise undecodable(path) from error
+    if b"\0" in data:
+        raise _binary(path)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode(_guess(path, data), "replace")
+
+
+def _encoding(path: Path) -> str:
+    """The encoding of a big file, in which all of it can be decoded."""
+    with path.open("rb") as file:
+        start = file.read(BLOCK_BYTES)
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if start.startswith(mark):
+            candidates = [encoding]
+            break
+    else:
+        candidates = ["utf-8", ""]  # "": what the first block looks like
+    for candidate in candidates:
+        encoding = candidate or _guess(path, start)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            with path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    if len(candidates) > 1 and b"\0" in block:
+                        raise _binary(path)
+                    decoder.decode(block)
+                decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    raise undecodable(path)
+
+
+def _guess(path: Path, data: bytes) -> str:
+    from charset_normalizer import from_bytes  # only for old encodings
+
+    guesses = from_bytes(data, cp_exclusion=["utf_16_be", "utf_16_le", "utf_32"])
+    best = guesses.best()
+    if best is None:
+        raise undecodable(path) from None
+    # A short text fits many code pages alike; the commonest is then the likeliest.
+    common = next((g for g in guesses if COMMON_ENCODING in g.could_be_from_charset), best)
+    as_good = common.chaos <= best.chaos and common.coherence >= best.coherence
+    return COMMON_ENCODING if as_good and common is not best else best.encoding
+
+
+def undecodable(path: Path) -> DocumentError:
+    """The error for a file in no known encoding."""
+    return DocumentError(f"{path} is in no known text encoding; save it as UTF-8 and try again")
+
+
+def _binary(path: Path) -> DocumentError:
+    return DocumentError(f"{path} holds binary data, not text; give a text version of it")

@@ -1,0 +1,60 @@
+"""Search by words: BM25 over titles and texts, by SQLite's FTS5 inside the passages' database."""
+
+import re
+
+from sqlalchemy import Connection, text
+
+TITLE_WEIGHT = 2.0  # a title says what the passage is about, and is short
+# Passages that a query may look through; the rarest words come first, and what no longer fits says
+# little anyway.
+POSTINGS = 10_000
+MOST_WORDS = 64  # of a pasted text; the first ones
+WORD = re.compile(r"[^\W_]+")
+STOP_WORDS = {
+    *("a", "about", "after", "all", "also", "an", "and", "any", "are", "as", "at", "be"),
+    *("because", "been", "before", "being", "between", "both", "but", "by", "can", "could"),
+    *("did", "do", "does", "doing", "during", "each", "for", "from", "had", "has", "have"),
+    *("having", "he", "her", "here", "hers", "him", "his", "how", "i", "if", "in", "into"),
+    *("is", "it", "its", "itself", "just", "me", "more", "most", "my", "no", "nor", "not"),
+    *("of", "off", "on", "once", "only", "or", "other", "our", "out", "over", "own", "same"),
+    *("she", "should", "so", "some", "such", "than", "that", "the", "their", "them", "then"),
+    *("there", "these", "they", "this", "those", "through", "to", "too", "under", "until"),
+    *("up", "very", "was", "we", "were", "what", "when", "where", "which", "while", "who"),
+    *("whom", "whose", "why", "will", "with", "would", "you", "your"),
+}
+
+_COUNT = text("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH :word LIMIT :most)")
+_FIND = text(
+    "SELECT rowid FROM words WHERE words MATCH :query "
+    "ORDER BY bm25(words, :title_weight, 1.0), rowid LIMIT :top_k"
+)
+
+
+def find(connection: Connection, query: str, top_k: int) -> list[int]:
+    """Return the numbers of the passages that hold words of the query, best BM25 score first.
+
+    Stop words and, in a big index, common words count for nothing; a query that has no other
+    words finds nothing. The query is never read as FTS5's language.
+    """
+    # A quoted word is FTS5's way of saying "this text, whatever it is".
+    words = [f'"{word}"' for word in _telling(query)]
+    counts = {
+        word: connection.execute(_COUNT, {"word": word, "most": POSTINGS + 1}).scalar_one()
+        for word in words
+    }
+    chosen: list[str] = []
+    room = POSTINGS
+    for word in sorted(words, key=counts.__getitem__):
+        if counts[word] > room:
+            break
+        room -= counts[word]
+        chosen.append(word)
+    if not chosen:
+        return []
+    values = {"query": " OR ".join(chosen), "title_weight": TITLE_WEIGHT, "top_k": top_k}
+    return list(connection.execute(_FIND, values).scalars())
+
+
+def _telling(query: str) -> list[str]:
+    words = dict.fromkeys(word for word in WORD.findall(query.lower()) if word not in STOP_WORDS)
+    return list(words)[:MOST_WORDS]
