@@ -14,6 +14,7 @@ from control import model as control_model
 from control.belief import NUMBERS, Probe
 from control.calibration import ANY_MODEL, Bars, Calibration
 from control.model import LanguageModel
+from tests.postgres import serving
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:?[]\n"
 CHAT = (
@@ -70,6 +71,21 @@ def cache():
 def real(cache):
     """The packaged model."""
     return control_model.load(None, cache)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of this session, with pgvector."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    """An empty database of its own for the test."""
+    database = postgres.new_database()
+    yield postgres.url(database)
+    postgres.drop(database)
 
 
 @pytest.fixture(scope="session")
