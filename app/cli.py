@@ -67,6 +67,17 @@ def cli(context: click.Context, verbose: bool, **given: Any) -> None:
     type=PATHS,
     help="Read this file instead of the index; repeatable.",
 )
+@click.option(
+    "--history",
+    type=PATHS,
+    help='The conversation so far, JSON Lines: {"question": "...", "answer": "..."}.',
+)
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(["rewriter", "filter", "reservoir"]),
+    help="Leave out a retrieval module; repeatable.",
+)
 @click.option("--closed-book", is_flag=True, help="Ask the model's memory alone.")
 @click.option("--top-k", type=int, help="Passages to read.  [default: 3]")
 @click.option(
@@ -96,6 +107,8 @@ def ask(
     reliance: float | None,
     rule: str | None,
     contexts: tuple[Path, ...],
+    history: Path | None,
+    without: tuple[str, ...],
     closed_book: bool,
     top_k: int | None,
     as_json: bool,
@@ -106,9 +119,10 @@ def ask(
         raise InputError("--closed-book and --context contradict each other; give one of them")
     if alpha is not None and reliance is not None:
         raise InputError("--alpha and --reliance both set the dial; give one of them")
-    settings = settings_module.load(**given, top_k=top_k)
+    settings = settings_module.load(**given, top_k=top_k, without=without or None)
 
     from app import build, terminal
+    from app.conversation import read as conversation
     from control.assistant import checked
     from control.decoding import Decoding
     from control.rules import DEFAULT_RULE
@@ -121,7 +135,8 @@ def ask(
     if closed_book:
         passages = []
     show = None if as_json else lambda _, token: terminal.token(out, token)
-    answer = build.assistant(settings).ask(question, how, passages, on_token=show)
+    said = conversation(history) if history else ()
+    answer = build.assistant(settings).ask(question, how, passages, on_token=show, history=said)
     if as_json:
         click.echo(json.dumps(asdict(answer), ensure_ascii=False))
     else:

@@ -1,13 +1,15 @@
 """All settings, validated once."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from foundation.errors import InputError
+
+Module = Literal["rewriter", "filter", "reservoir"]
 
 
 class Settings(BaseSettings):
@@ -33,6 +35,15 @@ class Settings(BaseSettings):
     )
     index: str | None = Field(None, description="URL of the passage index; default: in the home")
     top_k: int = Field(3, ge=1, le=100, description="passages read for a question")
+    without: frozenset[Module] = Field(
+        frozenset(), description="retrieval modules to leave out: rewriter, filter, reservoir"
+    )
+    rewriter: Path | None = Field(
+        None, description="rewriter adapter; default: the shipped one, for the packaged model"
+    )
+    judge: Literal["cross-encoder", "model"] = Field(
+        "cross-encoder", description="what the filter judges passages with"
+    )
 
 
 def load(**given: Any) -> Settings:

@@ -1,8 +1,7 @@
 """One question's way through Fulcrum."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,17 @@ from control.dial import Verdict
 from control.model import LanguageModel
 from control.rules import DIAL
 from control.trace import TokenTrace
+from foundation import trail
 from foundation.errors import InputError
+from foundation.trail import Trail
 
 if TYPE_CHECKING:
     from llama_index.core.base.base_retriever import BaseRetriever
-    from llama_index.core.schema import NodeWithScore
+    from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import NodeWithScore, QueryBundle
+
+    Nodes = Sequence[NodeWithScore]
 
 LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
 STEPS = ("route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total")
@@ -34,6 +39,7 @@ class Source:
         kept: Whether the model read it.
         reason: Why, or why not.
         text: The passage.
+        answers: How likely it holds a clear answer, by the filter; ``None`` where none judged it.
     """
 
     id: str
@@ -42,6 +48,7 @@ class Source:
     kept: bool
     reason: str
     text: str
+    answers: float | None = None
 
 
 @dataclass
@@ -69,19 +76,27 @@ class Assistant:
     Attributes:
         model: The language model.
         calibration: How its dial is to be read.
-        retriever: Finds passages for a question.
+        retriever: Finds passages for the searches of a question.
+        rewriter: Makes the question stand on its own and writes the searches; ``None`` searches
+            the question itself.
+        processors: What passages go through before they are read, such as the filter.
+        reads: Passages read at most.
     """
 
     model: LanguageModel
     calibration: Calibration
     retriever: "BaseRetriever"
+    rewriter: "BaseQueryTransform | None" = None
+    processors: "Sequence[BaseNodePostprocessor]" = ()
+    reads: int = 3
 
     def ask(
         self,
         question: str,
         how: Decoding,
-        given: "Sequence[NodeWithScore] | None" = None,
+        given: "Nodes | None" = None,
         on_token: OnToken | None = None,
+        history: Sequence[tuple[str, str]] = (),
     ) -> Answer:
         """Answer one question.
 
@@ -91,6 +106,7 @@ class Assistant:
             given: Passages to read instead of retrieving any; an empty sequence asks the memory
                 alone (closed-book).
             on_token: Told every token as it is chosen.
+            history: Questions and answers of the conversation so far.
 
         Raises:
             InputError: The question is empty or too long, or no window is left for it.
@@ -99,28 +115,67 @@ class Assistant:
         if how.reliance is not None:
             how = replace(how, alpha=self.calibration.alpha(how.reliance), reliance=None)
         room = self.model.room(how.max_new_tokens)
-        result = Answer(question, question, [question], "", how.alpha, False, None, [], [])
-        with _timed(result, "total"):
-            with _timed(result, "retrieve"):
-                found = self.retriever.retrieve(question) if given is None else list(given)
-            if given is None and not found:
-                result.notices.append(NOTHING_FOUND)
-            with _timed(result, "decode"):
-                texts, trust = [node.text for node in found], [_trust(node) for node in found]
-                prompt = prompts.build(self.model.tokenizer, question, texts, room, trust)
+        started = time.perf_counter()
+        with trail.following() as way:
+            with trail.step("rewrite"):
+                asked = self.rewritten(question, history, searching=given is None)
+            with trail.step("retrieve"):  # the trigger books its own time
+                found = self.retriever.retrieve(asked) if given is None else list(given)
+            with trail.step("filter"):
+                kept = self.filtered(found, asked) if given is None else found
+            with trail.step("decode"):
+                texts, trust = [node.text for node in kept], [_trust(node) for node in kept]
+                prompt = prompts.build(self.model.tokenizer, asked.query_str, texts, room, trust)
                 [settled] = dial.answer(
                     self.model, [prompt], how, self.calibration, on_token=on_token
                 )
-        result.sources = [_source(node, at < prompt.passages) for at, node in enumerate(found)]
-        if dropped := len(found) - prompt.passages:
-            result.notices.append(TOO_LONG.format(dropped=dropped, all=len(found)))
+        read = [node.node_id for node in kept[: prompt.passages]]
+        return Answer(
+            question=question,
+            rewritten=asked.query_str,
+            queries=asked.embedding_strs,
+            answer=settled.trace.text.strip(),
+            alpha=how.alpha,
+            conflict=settled.conflict,
+            verdict=settled.verdict,
+            tokens=settled.trace.tokens,
+            sources=[_source(node, read, kept, way) for node in found],
+            notices=way.notices + self._notices(how, given, found, kept, len(read)),
+            seconds=dict.fromkeys(STEPS, 0.0)
+            | way.seconds
+            | {"total": time.perf_counter() - started},
+        )
+
+    def rewritten(
+        self, question: str, history: Sequence[tuple[str, str]], searching: bool = True
+    ) -> "QueryBundle":
+        """The question on its own and its searches; without a search only a follow-up needs it."""
+        from llama_index.core.schema import QueryBundle
+
+        if self.rewriter is None or not (searching or history):
+            return QueryBundle(question)
+        return self.rewriter.run(question, {"history": history})
+
+    def filtered(self, found: "Nodes", asked: "QueryBundle") -> "Nodes":
+        """The passages to read, best first."""
+        kept = list(found)
+        for processor in self.processors:
+            kept = processor.postprocess_nodes(kept, asked)
+        return kept[: self.reads]
+
+    def _notices(
+        self, how: Decoding, given: "Nodes | None", found: "Nodes", kept: "Nodes", read: int
+    ) -> list[str]:
+        notices = []
+        if given is None and not found:
+            notices.append(NOTHING_FOUND)
+        elif given is None and not kept:
+            notices.append(NOTHING_KEPT.format(found=len(found)))
+        if dropped := len(kept) - read:
+            notices.append(TOO_LONG.format(dropped=dropped, all=len(kept)))
         if how.rule == DIAL and self.calibration.model == ANY_MODEL:
-            result.notices.append(NOT_CALIBRATED.format(model=self.model.name))
-        result.answer = settled.trace.text.strip()
-        result.tokens = settled.trace.tokens
-        result.verdict = settled.verdict
-        result.conflict = settled.conflict
-        return result
+            notices.append(NOT_CALIBRATED.format(model=self.model.name))
+        return notices
 
 
 NOT_CALIBRATED = (
@@ -129,6 +184,9 @@ NOT_CALIBRATED = (
 )
 NOTHING_FOUND = (
     "no passages were found, so the answer is from memory alone; add documents by: fulcrum ingest"
+)
+NOTHING_KEPT = (
+    "none of the {found} passages found holds a clear answer, so the answer is from memory alone"
 )
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
@@ -157,16 +215,15 @@ def _trust(node: "NodeWithScore") -> float:
     return float(node.metadata.get("trust", dial.NEUTRAL_TRUST))
 
 
-def _source(node: "NodeWithScore", kept: bool) -> Source:
-    reason = "read by the model" if kept else "does not fit into the model's window"
+def _source(node: "NodeWithScore", read: Sequence[str], kept: "Nodes", way: Trail) -> Source:
+    answers = way.verdicts.get(node.node_id)
+    if node.node_id in read:
+        reason = "read by the model"
+    elif any(node.node_id == other.node_id for other in kept):
+        reason = "does not fit into the model's window"
+    elif answers is not None and node.node_id not in way.passed:
+        reason = f"holds no clear answer (probability {answers:.2f})"
+    else:
+        reason = "others rank before it"
     title = str(node.metadata.get("title", ""))
-    return Source(node.node_id, title, node.score, kept, reason, node.text)
-
-
-@contextmanager
-def _timed(result: Answer, step: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        result.seconds[step] += time.perf_counter() - started
+    return Source(node.node_id, title, node.score, node.node_id in read, reason, node.text, answers)

@@ -4,7 +4,7 @@ Each relation is two files in ``data/relations``: ``NAME.csv`` holds the facts, 
 wordings. The build reads nothing else, draws every choice from a hash of the fact itself and so
 writes the same bytes on every machine::
 
-    python data/build.py            # writes passages.jsonl, questions.jsonl, conflicts.jsonl
+    python data/build.py            # writes the .jsonl files beside it
     python data/build.py --check    # exits 1 if the committed files differ from what it would write
 
 ``NAME.csv``: ``subject, answer, aliases`` (further right answers, separated by ``|``) and any
@@ -25,6 +25,10 @@ import tomllib
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from data.conversations import Fact, conversations
 
 HERE = Path(__file__).parent
 WORDS_MIN, WORDS_MAX = 40, 150
@@ -68,8 +72,8 @@ def swapped(row: dict[str, str], rows: list[dict[str, str]], draw: random.Random
     return draw.choice(others)
 
 
-def facts(relation: str) -> Iterator[tuple[dict, dict, dict]]:
-    """Yield ``(passage, question, conflict)`` records for every fact of one relation.
+def facts(relation: str) -> Iterator[tuple[dict, dict, dict, Fact]]:
+    """Yield ``(passage, question, conflict)`` records, and the fact, for each row of a relation.
 
     Raises:
         ValueError: A passage is too short or too long, lacks its answer, or its counterfactual
@@ -129,17 +133,21 @@ def facts(relation: str) -> Iterator[tuple[dict, dict, dict]]:
                 "relation": relation,
                 "split": spec["split"],
             },
+            Fact(name, relation, spec["split"], row, question, right),
         )
 
 
 def build() -> dict[str, str]:
-    """The three files as ``{name: JSON Lines text}``."""
+    """The files as ``{name: JSON Lines text}``."""
     records: dict[str, list[dict]] = {"passages": [], "questions": [], "conflicts": []}
+    known: list[Fact] = []
     for path in sorted((HERE / "relations").glob("*.toml")):
-        for passage, question, conflict in facts(path.stem):
+        for passage, question, conflict, fact in facts(path.stem):
+            known.append(fact)
             records["passages"].append(passage)
             records["questions"].append(question)
             records["conflicts"].append(conflict)
+    records["conversations"] = list(conversations(known))
     return {
         f"{name}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         for name, rows in records.items()

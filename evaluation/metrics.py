@@ -1,5 +1,6 @@
 """Does an answer hold a string, and what follows from it for many answers."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +19,13 @@ def holds(answer: str, wanted: Sequence[str]) -> bool:
     """Whether ``answer`` holds one of ``wanted`` as whole words, after normalising both."""
     padded = f" {normalise(answer)} "
     return any(f" {words} " in padded for phrase in wanted if (words := normalise(phrase)))
+
+
+def token_f1(answer: str, right: str) -> float:
+    """F1 of the words that two texts share, in [0, 1] (SQuAD; Rajpurkar et al. 2016)."""
+    said, wanted = normalise(answer).split(), normalise(right).split()
+    shared = sum((Counter(said) & Counter(wanted)).values())
+    return 2 * shared / (len(said) + len(wanted)) if shared else 0.0
 
 
 def percent(flags: Flags) -> float:

@@ -20,12 +20,14 @@ class Trail:
         seconds: Time of each step by its name; a step within a step counts for itself alone.
         notices: What the user should know, one sentence each.
         verdicts: By a passage's id, the probability that it holds a clear answer.
+        passed: Ids of the passages that the filter kept.
         counts: How often something happened, by its name.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     notices: list[str] = field(default_factory=list)
     verdicts: dict[str, float] = field(default_factory=dict)
+    passed: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     _open: list[str] = field(default_factory=list)
     _since: float = 0.0
@@ -76,10 +78,12 @@ def notice(sentence: str) -> None:
         trail.notices.append(sentence)
 
 
-def verdict(passage_id: str, probability: float) -> None:
-    """Record how likely a passage holds a clear answer, in [0, 1]."""
+def verdict(passage_id: str, probability: float, kept: bool) -> None:
+    """Record how likely a passage holds a clear answer, in [0, 1], and whether it stays."""
     if (trail := _current.get()) is not None:
         trail.verdicts[passage_id] = probability
+        if kept:
+            trail.passed.add(passage_id)
 
 
 def count(name: str, times: int = 1) -> None:

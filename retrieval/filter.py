@@ -1,0 +1,142 @@
+"""The Knowledge Filter of ERM4: only passages that hold a clear answer to the question are read.
+
+Premise: one passage; hypothesis: it holds a clear answer. ERM4 has a language model say so in a
+word; here a judge gives the probability, so that the threshold can be chosen on data.
+"""
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+
+from foundation import trail
+from foundation.errors import InputError, ModelError
+from retrieval.embedding import packaged_model
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+LABELS = (" no", " yes")
+CROSS_ENCODER_THRESHOLD = MODEL_THRESHOLD = 0.5
+REMEMBERED = 512  # verdicts; the trigger asks about passages that are judged again afterwards
+LONGEST_INPUT = 256  # word pieces of question and passage that the cross-encoder reads
+
+Judge = Callable[[str, Sequence[str]], list[float]]
+"""(question, passages) to the probability that each passage holds a clear answer, in [0, 1]."""
+
+
+def premise(question: str, passage: str) -> str:
+    """The text whose next word, " yes" or " no", says whether ``passage`` answers ``question``."""
+    return f"Passage: {passage}\nQuestion: {question}\nDoes the passage answer the question?"
+
+
+class KnowledgeFilter(BaseNodePostprocessor):
+    """Drops passages without a clear answer to the question; those that stay keep their order.
+
+    A question may have been taken apart into searches (``custom_embedding_strs``). A passage that
+    answers one of them bears on the question, though it cannot answer all of it.
+    """
+
+    threshold: float = Field(0.5, description="least probability of a passage that stays")
+    _judge: Judge = PrivateAttr()
+    _remembered: "OrderedDict[tuple[str, str], float]" = PrivateAttr(default_factory=OrderedDict)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    def __init__(self, judge: Judge, threshold: float) -> None:
+        """Filter by a judge.
+
+        Raises:
+            InputError: The threshold is no probability.
+        """
+        if not 0 <= threshold <= 1:
+            raise InputError(f"the filter's threshold is {threshold}; give a number from 0 to 1")
+        super().__init__()
+        self.threshold = threshold
+        self._judge = judge
+
+    def verdicts(self, question: str, passages: Sequence[str]) -> list[float]:
+        """How likely each passage holds a clear answer; 0 where the judge fails to say."""
+        with self._lock:
+            keys = [(question, passage) for passage in passages]
+            unknown = list(dict.fromkeys(key for key in keys if key not in self._remembered))
+            if unknown:
+                judged = self._judge(question, [passage for _, passage in unknown])
+                for key, likely in zip(unknown, judged, strict=True):
+                    self._remembered[key] = likely if math.isfinite(likely) else 0.0
+            found = [self._remembered[key] for key in keys]
+            for key in keys:
+                self._remembered.move_to_end(key)
+            while len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+            return found
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError("the filter was asked without a question; give query_str")
+        texts = [found.node.get_content(MetadataMode.EMBED) for found in nodes]
+        asked = list(dict.fromkeys([query_bundle.query_str, *query_bundle.embedding_strs]))
+        verdicts = [
+            max(likely) for likely in zip(*(self.verdicts(q, texts) for q in asked), strict=True)
+        ]
+        kept = []
+        for found, likely in zip(nodes, verdicts, strict=True):
+            stays = likely >= self.threshold
+            trail.verdict(found.node_id, likely, stays)
+            if stays:
+                kept.append(found)
+        return kept
+
+
+class CrossEncoderJudge:
+    """A cross-encoder of MiniLM size that reads question and passage together.
+
+    It is the packaged embedding model with an adapter and a classifier on top, loaded at its first
+    question; the adapter is merged into the weights.
+    """
+
+    def __init__(self, adapter: Path) -> None:
+        """Name the adapter's directory, written by ``training.modules.train_cross_encoder``."""
+        self._adapter = adapter
+        self._loading = threading.Lock()
+        self._model: CrossEncoder | None = None
+
+    def __call__(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Judge passages in one batch."""
+        if not passages:
+            return []
+        with self._loading:
+            if self._model is None:
+                self._model = load_cross_encoder(self._adapter)
+        scores = self._model.predict(
+            [(question, passage) for passage in passages], show_progress_bar=False
+        )
+        return [float(score) for score in scores]
+
+
+def load_cross_encoder(adapter: Path) -> "CrossEncoder":
+    """Load the cross-encoder with its adapter merged.
+
+    Raises:
+        ModelError: The adapter is missing or does not fit.
+    """
+    from peft import PeftModel
+    from sentence_transformers import CrossEncoder
+
+    try:
+        model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
+        module = model[0]
+        module.model = PeftModel.from_pretrained(
+            module.model, str(adapter)
+        ).merge_and_unload()
+    except Exception as error:  # peft raises anything from KeyError to RuntimeError
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{adapter}: the filter's adapter cannot be loaded ({first})") from error
+    return model.eval()

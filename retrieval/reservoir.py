@@ -1,0 +1,273 @@
+"""The Memory Knowledge Reservoir of ERM4: passages that were of use, kept for later questions."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from numpy.typing import NDArray
+from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from foundation.database import reading, writing
+from foundation.errors import IndexStateError, InputError
+from retrieval.embedding import embed_queries, embed_texts
+from retrieval.fusion import fuse
+from retrieval.reservoir_tables import (
+    Entry,
+    Erasure,
+    Held,
+    Vectors,
+    content_hash,
+    open_entries,
+    remove,
+    to_entry,
+    to_node,
+    to_row,
+    unit_vectors,
+)
+
+DATABASE = "reservoir.db"
+TAU = 0.6  # the cosine that ERM4 found best
+MAX_ENTRIES = 10_000  # 15 MB of vectors of 384 dimensions
+MOST_ENTRIES = 30_000  # SQLite may take no more than 32,766 values in one statement
+MAX_AGE_DAYS = 30.0
+DAY = 86_400.0
+# An answer that was under way when a document was erased may still bring its passages; none takes
+# this long between finding a passage and keeping it.
+UNDER_WAY_SECONDS = 300.0
+
+
+class Reservoir(BaseRetriever):
+    """Passages that survived the filter, in ``reservoir.db``, found by their nearness to queries.
+
+    It is a LlamaIndex retriever and not a ``BaseKVStore``, because what is asked of it is "what
+    do you hold near this query?", which a store of values by key cannot answer; any retriever
+    that joins others can take it in.
+
+    Every change is one transaction, so a process killed at any moment leaves the state before or
+    after it; every recall sees all changes made before, in any process. Safe to use from several
+    threads. Entries of another embedding model lie idle until the same passages come again.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        embed_model: BaseEmbedding,
+        *,
+        max_entries: int = MAX_ENTRIES,
+        max_age_days: float = MAX_AGE_DAYS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Open or create the reservoir of a home directory.
+
+        Args:
+            home: The directory of all state.
+            embed_model: The model of the vectors; that of the queries given to ``recall``.
+            max_entries: Beyond it, the least recently useful entries go.
+            max_age_days: Days after which an entry goes, however useful: it is then found anew.
+            now: The clock, in UTC seconds.
+
+        Raises:
+            InputError: a limit is out of range.
+            IndexStateError: the database is damaged or cannot be created.
+        """
+        if not 1 <= max_entries <= MOST_ENTRIES:
+            raise InputError(
+                f"the reservoir's size is {max_entries}; give 1 to {MOST_ENTRIES} entries"
+            )
+        if not max_age_days > 0:
+            raise InputError(f"the reservoir's age limit is {max_age_days} days; give more than 0")
+        super().__init__()
+        self._path = home / DATABASE
+        self._embed_model = embed_model
+        self._max_entries = max_entries
+        self._max_age = max_age_days * DAY
+        self._now = now
+        self._engine = open_entries(self._path)
+        self._mine = Held.embedding_name == embed_model.model_name
+        self._lock = threading.Lock()
+        self._state: tuple[int, ...] = (0, 0)  # count and highest number of what is held here
+        self._numbers: NDArray[np.int64] = np.empty(0, np.int64)
+        self._created: NDArray[np.float64] = np.empty(0, np.float64)
+        self._vectors: Vectors = np.empty((0, 0), np.float32)
+
+    def remember(self, nodes: Sequence[NodeWithScore | BaseNode], query: str) -> int:
+        """Keep passages that were of use to a question; those held already count one use more.
+
+        Entries that are too old go, and those least recently useful where there are too many.
+        Passages of a document erased a moment ago are not kept.
+
+        Returns:
+            How many were new.
+        """
+        bare = [node.node if isinstance(node, NodeWithScore) else node for node in nodes]
+        given = {content_hash(node): node for node in bare}
+        if not given:
+            return 0
+        with reading(self._engine, self._path) as connection:
+            known = select(Held.rowid).where(self._mine)
+            held = {
+                key
+                for key in given
+                if connection.execute(known.where(Held.content_hash == key)).first()
+            }
+        # Embedded outside the transaction, which keeps other processes waiting.
+        fresh = self._rows([node for key, node in given.items() if key not in held])
+        with writing(self._engine, self._path) as connection:
+            now = self._now()
+            connection.execute(delete(Erasure).where(Erasure.time < now - UNDER_WAY_SECONDS))
+            erased = set(connection.execute(select(Erasure.document_id)).scalars())
+            new = {"query": query, "created": now, "useful": now, "uses": 1}
+            rows = [row | new for row in fresh if row["document_id"] not in erased]
+            for key in held:
+                again = update(Held).where(Held.content_hash == key)
+                connection.execute(again.values(useful=now, uses=Held.uses + 1))
+            if rows:  # replacing what has the same id, an older state of the passage
+                connection.execute(insert(Held).prefix_with("OR REPLACE"), rows)
+            self._evict(connection, now)
+        return len(rows)
+
+    def recall(
+        self, embeddings: Sequence[Sequence[float]], tau: float = TAU, top_k: int | None = None
+    ) -> list[list[NodeWithScore]]:
+        """Return what is held near each query: ``S = {entries with cosine >= tau}``.
+
+        Args:
+            embeddings: Of the queries, by the reservoir's model.
+            tau: The least cosine, in [-1, 1].
+            top_k: The most entries for a query; all of them if left out.
+
+        Returns:
+            For each query its entries, nearest first, with the cosine as score.
+
+        Raises:
+            IndexStateError: the queries have another dimension than the entries.
+        """
+        if not embeddings:
+            return []
+        queries = unit_vectors(embeddings)
+        with self._lock, reading(self._engine, self._path) as connection:
+            self._follow(connection)
+            if not len(self._numbers):
+                return [[] for _ in embeddings]
+            self._check_dimension(queries.shape[1])
+            cosines = np.clip(queries @ self._vectors.T, -1.0, 1.0)
+            cosines[:, self._created < self._now() - self._max_age] = -np.inf
+            found: list[list[tuple[int, float]]] = []
+            for row in cosines:
+                places = np.flatnonzero(row >= tau)
+                places = places[np.argsort(-row[places], kind="stable")][:top_k]
+                found.append(
+                    list(zip(self._numbers[places].tolist(), row[places].tolist(), strict=True))
+                )
+            wanted = {number for pairs in found for number, _ in pairs}
+            rows = connection.execute(select(*Held.__table__.columns).where(Held.rowid.in_(wanted)))
+            nodes = {row.rowid: to_node(row) for row in rows}
+        return [
+            [NodeWithScore(node=nodes[number], score=cosine) for number, cosine in pairs]
+            for pairs in found
+        ]
+
+    def erase(self, document_ids: Collection[str]) -> int:
+        """Remove all passages of these documents, and return how many there were."""
+        with writing(self._engine, self._path) as connection:
+            now = {"time": self._now()}
+            erased = upsert(Erasure).on_conflict_do_update(["document_id"], set_=now)
+            for document_id in document_ids:
+                connection.execute(erased.values(document_id=document_id, **now))
+            return remove(connection, Held.document_id, document_ids)
+
+    def erase_entries(self, node_ids: Collection[str]) -> int:
+        """Remove single passages by their ids, and return how many there were."""
+        with writing(self._engine, self._path) as connection:
+            return remove(connection, Held.node_id, node_ids)
+
+    def update(self, node: BaseNode) -> bool:
+        """Put a passage, its metadata and its vector in place of the one of the same id.
+
+        Returns:
+            Whether there was one.
+        """
+        [row] = self._rows([node])
+        history = select(Held.query, Held.created, Held.useful, Held.uses)
+        with writing(self._engine, self._path) as connection:
+            old = connection.execute(history.where(Held.node_id == node.node_id)).first()
+            if old is not None:  # a new row, whose number tells others that the vector is new
+                connection.execute(insert(Held).prefix_with("OR REPLACE"), row | old._asdict())
+        return old is not None
+
+    def entries(self) -> list[Entry]:
+        """Return all entries, in the order in which they came."""
+        with reading(self._engine, self._path) as connection:
+            rows = connection.execute(select(*Held.__table__.columns).order_by(Held.rowid))
+            return [to_entry(row) for row in rows]
+
+    def count(self) -> int:
+        """Return the number of entries."""
+        with reading(self._engine, self._path) as connection:
+            return connection.execute(select(func.count()).select_from(Held)).scalar_one()
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        with writing(self._engine, self._path) as connection:
+            connection.execute(delete(Held))
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        if query_bundle.embedding is not None:
+            embeddings = [query_bundle.embedding]
+        else:
+            embeddings = embed_queries(self._embed_model, query_bundle.embedding_strs)
+        return fuse(self.recall(embeddings), self._max_entries)
+
+    def _rows(self, nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
+        texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
+        vectors = unit_vectors(embed_texts(self._embed_model, texts, lambda _: None))
+        name = {"embedding_name": self._embed_model.model_name}
+        return [to_row(node, vector) | name for node, vector in zip(nodes, vectors, strict=True)]
+
+    def _evict(self, connection: Connection, moment: float) -> None:
+        connection.execute(delete(Held).where(Held.created < moment - self._max_age))
+        kept_first = select(Held.rowid).order_by(Held.useful.desc(), Held.rowid.desc())
+        beyond = kept_first.limit(-1).offset(self._max_entries)  # -1: no limit, to SQLite
+        connection.execute(delete(Held).where(Held.rowid.in_(beyond)))
+
+    def _follow(self, connection: Connection) -> None:
+        """Take in what has changed in the database since the last call, in any process."""
+        # Numbers are never given out twice, so any change shows in the count or the highest.
+        count = select(func.count(), func.coalesce(func.max(Held.rowid), 0)).where(self._mine)
+        state = tuple(connection.execute(count).one())
+        if state == self._state:
+            return
+        numbers = connection.execute(select(Held.rowid).where(self._mine)).scalars()
+        kept = np.isin(self._numbers, np.fromiter(numbers, np.int64))
+        added = select(Held.rowid, Held.created, Held.embedding).where(
+            self._mine, Held.rowid > self._state[1]
+        )
+        rows = connection.execute(added.order_by(Held.rowid)).all()
+        try:
+            vectors = [np.frombuffer(row.embedding, "<f4") for row in rows]
+            held = [self._vectors[kept]] if kept.any() else []
+            self._vectors = np.vstack([*held, *vectors] or [np.empty((0, 0), np.float32)])
+        except ValueError as error:
+            raise IndexStateError(
+                f"a vector in {self._path} is damaged; remove the file, it fills again by itself"
+            ) from error
+        new_numbers = np.array([row.rowid for row in rows], np.int64)
+        self._numbers = np.concatenate([self._numbers[kept], new_numbers])
+        created = np.array([row.created for row in rows], np.float64)
+        self._created = np.concatenate([self._created[kept], created])
+        self._state = state
+
+    def _check_dimension(self, dimension: int) -> None:
+        held = self._vectors.shape[1]
+        if dimension != held:
+            raise IndexStateError(
+                f"{self._path} holds {held}-dimensional vectors of {self._embed_model.model_name}, "
+                f"which now gives {dimension}; remove the file, it fills again by itself"
+            )

@@ -1,0 +1,139 @@
+"""The Retriever Trigger of ERM4: only queries that the reservoir cannot serve go to the index."""
+
+from collections.abc import Sequence
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from foundation import trail
+from foundation.errors import IndexStateError, InputError
+from retrieval.embedding import embed_queries
+from retrieval.fusion import fuse
+from retrieval.index import TOP_K, PassageIndex
+from retrieval.reservoir import TAU, Reservoir
+
+THETA = 3  # ERM4's, where nearness alone says that a passage bears on a query
+JUDGED_THETA = 1  # a judge has read the passages: one that holds the answer is enough
+NOT_KEPT = "the passages of this answer were not kept for later ones: {reason}"
+
+Rankings = list[list[NodeWithScore]]
+
+
+class Trigger(BaseRetriever):
+    """Serves each query from the reservoir where it can, and from the index otherwise.
+
+    ERM4, for each query: with ``S = {entries with cosine >= tau}``, serve S if ``|S| >= theta``,
+    else retrieve. Here an entry counts only if the judge keeps it for the question at hand, so a
+    query goes to the index when what is held near it does not bear on the question.
+    """
+
+    def __init__(
+        self,
+        index: PassageIndex,
+        reservoir: Reservoir,
+        embed_model: BaseEmbedding,
+        *,
+        judge: BaseNodePostprocessor | None = None,
+        tau: float = TAU,
+        theta: int | None = None,
+        top_k: int = TOP_K,
+    ) -> None:
+        """Join the reservoir and the index.
+
+        Args:
+            index: Answers the queries that the reservoir cannot.
+            reservoir: Of passages that were of use before.
+            embed_model: The model of the vectors in both.
+            judge: Drops passages that do not bear on the question, as the Knowledge Filter does.
+            tau: The least cosine of an entry to a query, in [0, 1].
+            theta: How many entries a query needs to be served; if left out, 3 without a judge
+                and 1 with one.
+            top_k: Passages returned, and the most that a query takes from the index; from the
+                reservoir it takes, and the judge reads, as many, or ``theta`` where that is more.
+
+        Raises:
+            InputError: a number is out of its range.
+        """
+        if theta is None:
+            theta = THETA if judge is None else JUDGED_THETA
+        if not 0 <= tau <= 1:
+            raise InputError(f"tau is {tau}; give a cosine from 0 to 1")
+        if theta < 1:
+            raise InputError(f"theta is {theta}; give a number of passages from 1 up")
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}; give a number of passages from 1 up")
+        super().__init__()
+        self._index = index
+        self._reservoir = reservoir
+        self._embed_model = embed_model
+        self._judge = judge
+        self._tau = tau
+        self._theta = theta
+        self._top_k = top_k
+
+    def search(self, question: str, queries: Sequence[str]) -> Rankings:
+        """Find passages for each of a question's queries.
+
+        Returns:
+            For each query its passages, best first.
+        """
+        with trail.step("trigger"):
+            held = self._recall(question, queries)
+        served = [len(entries) >= self._theta for entries in held]
+        sent = [query for query, enough in zip(queries, served, strict=True) if not enough]
+        retrieved = self._index.retrieve_batch(sent, self._top_k) if sent else []
+        kept = [entries for entries, enough in zip(held, served, strict=True) if enough]
+        trail.count("queries_served", len(kept))
+        trail.count("queries_sent", len(sent))
+        trail.count("passages_reservoir", _distinct(kept))
+        trail.count("passages_external", _distinct(retrieved))
+        found = iter(retrieved)
+        return [
+            entries if enough else next(found) for entries, enough in zip(held, served, strict=True)
+        ]
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """Find passages for ``embedding_strs``, the queries, of ``query_str``, the question."""
+        queries = [query for query in query_bundle.embedding_strs if query.strip()]
+        return fuse(self.search(query_bundle.query_str, queries), self._top_k)
+
+    def _recall(self, question: str, queries: Sequence[str]) -> Rankings:
+        """Return for each query the entries near it that the judge keeps, nearest first."""
+        if not queries or not self._reservoir.count():  # then no embedding model is needed
+            return [[] for _ in queries]
+        embeddings = embed_queries(self._embed_model, queries)
+        near = self._reservoir.recall(embeddings, self._tau, max(self._top_k, self._theta))
+        union = {entry.node_id: entry for entries in near for entry in entries}
+        if self._judge is None or not union:
+            return near
+        asked = QueryBundle(question, custom_embedding_strs=list(queries))
+        judged = self._judge.postprocess_nodes(list(union.values()), asked)
+        borne_out = {entry.node_id for entry in judged}
+        return [[entry for entry in entries if entry.node_id in borne_out] for entries in near]
+
+
+class Remember(BaseNodePostprocessor):
+    """Keeps the passages that reach it in the reservoir; put it after the Knowledge Filter."""
+
+    _reservoir: Reservoir = PrivateAttr()
+
+    def __init__(self, reservoir: Reservoir) -> None:
+        super().__init__()
+        self._reservoir = reservoir
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        question = query_bundle.query_str if query_bundle else ""
+        try:
+            self._reservoir.remember(nodes, question)
+        except IndexStateError as error:  # a full disk costs later answers time, not this one
+            trail.notice(NOT_KEPT.format(reason=error))
+        return nodes
+
+
+def _distinct(rankings: Rankings) -> int:
+    return len({found.node_id for ranking in rankings for found in ranking})

@@ -1,0 +1,238 @@
+"""Trains the adapters of the retrieval modules: Query Rewriter+ and Knowledge Filter.
+
+Low-rank as in ERM4 (rank 8, alpha 16), on attention's projections only: the merged copies that
+`control.adapters` swaps in then stay a tenth of the model.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from control.model import LanguageModel, preferred_device, preferred_dtype
+from foundation.files import replacing
+from training import rewrites, verdicts
+
+log = logging.getLogger(__name__)
+
+RANK, ALPHA = 8, 16
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+LEARNING_RATE = 5e-4  # ERM4 tunes 7B parameters at 1e-4; smaller models bear, and need, more
+BATCH = 16
+SAVE_STEPS = 50
+REWRITER_PAIRS, REWRITER_EPOCHS = 6000, 1
+FILTER_LESSONS, FILTER_EPOCHS = 2400, 1
+CROSS_ENCODER_LESSONS, CROSS_ENCODER_EPOCHS = 8000, 1
+CROSS_ENCODER_RANK, CROSS_ENCODER_RATE = 16, 1e-3
+CROSS_ENCODER_BATCH = 32
+SMOKE = 48  # examples of a trial run that shows that everything works
+
+
+def train_rewriter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = False) -> Path:
+    """Train Query Rewriter+ on pairs built from the calibration relations.
+
+    Interrupted, the same call goes on from the last checkpoint in ``target``.
+
+    Args:
+        lm: The base model.
+        target: Directory of the run; the adapter is written to its folder ``adapter``.
+        seed: Of data and training.
+        smoke: A few steps only.
+
+    Returns:
+        The adapter's directory.
+    """
+    made = rewrites.pairs(SMOKE if smoke else REWRITER_PAIRS, seed)
+    records = [pair.record() for pair in made]
+    epochs = 1 if smoke else REWRITER_EPOCHS
+    return _tune(lm, records, target, "rewriter", epochs, seed)
+
+
+def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = False) -> Path:
+    """Train the Knowledge Filter's language-model way; as `train_rewriter`."""
+    from retrieval.filter import LABELS, premise
+
+    learn, _ = verdicts.lessons(seed)
+    records = [
+        {
+            "prompt": premise(lesson.question, f"{lesson.title}\n{lesson.text}"),
+            "completion": LABELS[lesson.answers],
+        }
+        for lesson in learn[: SMOKE if smoke else FILTER_LESSONS]
+    ]
+    epochs = 1 if smoke else FILTER_EPOCHS
+    return _tune(lm, records, target, "filter", epochs, seed)
+
+
+def _tune(
+    lm: LanguageModel,
+    records: Sequence[dict[str, str]],
+    target: Path,
+    name: str,
+    epochs: int,
+    seed: int,
+) -> Path:
+    """Supervised fine-tuning of a low-rank adapter on prompts and completions."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    started = time.monotonic()
+    runs = target / "checkpoints"
+    trainer = SFTTrainer(
+        model=lm.model,
+        processing_class=lm.tokenizer,
+        train_dataset=Dataset.from_list(list(records)),
+        peft_config=LoraConfig(
+            r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM"
+        ),
+        args=SFTConfig(
+            **_arguments(runs, epochs, seed),
+            per_device_train_batch_size=BATCH,
+            learning_rate=LEARNING_RATE,
+            bf16=False,  # the base model is loaded in the type that the hardware likes
+            completion_only_loss=True,
+            max_length=512,
+            packing=False,
+        ),
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint(runs))
+    adapter = target / "adapter"
+    settings = {
+        "rank": RANK,
+        "batch": BATCH,
+        "rate": LEARNING_RATE,
+        "epochs": epochs,
+        "seed": seed,
+        "minutes": (time.monotonic() - started) / 60,
+    }
+    _keep(trainer.model, adapter, name, lm.name, len(records), settings)
+    shutil.rmtree(runs, ignore_errors=True)
+    return adapter
+
+
+def _arguments(runs: Path, epochs: int, seed: int) -> dict[str, Any]:
+    """What all runs share; trl's own defaults assume an accelerator."""
+    return {
+        "output_dir": str(runs),
+        "num_train_epochs": epochs,
+        "seed": seed,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 20,
+        "logging_steps": 10,
+        "save_steps": SAVE_STEPS,
+        "save_total_limit": 1,
+        "report_to": [],
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        "train_sampling_strategy": "group_by_length",
+    }
+
+
+def _checkpoint(runs: Path) -> str | None:
+    found = sorted(runs.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return str(found[-1]) if found else None
+
+
+def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Path:
+    """Train the Knowledge Filter's other way: a cross-encoder of MiniLM size.
+
+    It starts from the packaged embedding model. Only a low-rank adapter and the classifier are
+    trained and kept, a few hundred kilobytes; `retrieval.filter` puts them on at loading.
+
+    Args:
+        target: Directory of the run; the adapter is written to its folder ``adapter``.
+        seed: Of data and training.
+        smoke: A few steps only.
+
+    Returns:
+        The adapter's directory.
+    """
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+    from transformers import set_seed
+
+    from retrieval.embedding import PACKAGED_NAME, packaged_model
+    from retrieval.filter import LONGEST_INPUT
+
+    started = time.monotonic()
+    set_seed(seed)  # before the classifier is drawn
+    learn, _ = verdicts.lessons(seed)
+    learn = learn[: SMOKE if smoke else CROSS_ENCODER_LESSONS]
+    model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
+    model[0].model = get_peft_model(
+        model[0].model,
+        LoraConfig(
+            r=CROSS_ENCODER_RANK,
+            lora_alpha=2 * CROSS_ENCODER_RANK,
+            target_modules=["query", "key", "value", "dense"],
+            modules_to_save=["classifier"],
+        ),
+    )
+    runs = target / "checkpoints"
+    epochs = 1 if smoke else CROSS_ENCODER_EPOCHS
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=CrossEncoderTrainingArguments(
+            **_arguments(runs, epochs, seed),
+            per_device_train_batch_size=CROSS_ENCODER_BATCH,
+            learning_rate=CROSS_ENCODER_RATE,
+            bf16=preferred_dtype() == torch.bfloat16,
+            use_cpu=preferred_device().type == "cpu",  # else bf16 is refused there
+        ),
+        train_dataset=Dataset.from_dict(
+            {
+                "question": [lesson.question for lesson in learn],
+                "passage": [f"{lesson.title}\n{lesson.text}" for lesson in learn],
+                "label": [float(lesson.answers) for lesson in learn],
+            }
+        ),
+        loss=BinaryCrossEntropyLoss(model),
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint(runs))
+    adapter = target / "adapter"
+    settings = {
+        "rank": CROSS_ENCODER_RANK,
+        "batch": CROSS_ENCODER_BATCH,
+        "rate": CROSS_ENCODER_RATE,
+        "epochs": epochs,
+        "seed": seed,
+        "minutes": (time.monotonic() - started) / 60,
+    }
+    _keep(model[0].model, adapter, "cross-encoder", PACKAGED_NAME, len(learn), settings)
+    shutil.rmtree(runs, ignore_errors=True)
+    return adapter
+
+
+def _keep(
+    model: Any, adapter: Path, name: str, base: str, count: int, settings: dict[str, float]
+) -> None:
+    """Write the adapter and its card; of the base model, its name and never where it lay."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base
+    with replacing(adapter) as new:
+        model.save_pretrained(str(new))
+        (new / "README.md").write_text(
+            CARD.format(name=name, base=base, count=count, **settings), encoding="utf-8"
+        )
+
+
+CARD = """\
+# {name}
+
+Base model: {base}. LoRA of rank {rank}, trained on {count:,} examples that `training/` builds from
+the calibration relations of the built-in corpus: {epochs} epoch(s), batch {batch}, learning rate
+{rate:g} (cosine), seed {seed}; {minutes:.0f} minutes on two cores that had other work as well. No
+relation and no wording of the test split took part.
+
+    fulcrum train {name} --out DIR --seed {seed}
+"""
