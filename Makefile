@@ -31,3 +31,4 @@ lint: install
 
 bench: install
 	$(BIN)/fulcrum bench decoding --out results/decoding
+	$(BIN)/fulcrum bench index --sizes 10000,100000 --out results/index

@@ -1,8 +1,8 @@
 """Settings in, objects out: the one place where the storeys are joined."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.settings import Settings
 from control import calibration as calibrations
@@ -13,16 +13,17 @@ from control.model import LanguageModel, load
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore
 
+    from evaluation.retrieval import Modules, Recalling
     from retrieval.documents import Skipped
     from retrieval.embedding import SentenceEmbedding
     from retrieval.filter import Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
-    from retrieval.pipeline import Pipeline
     from retrieval.reservoir import Reservoir
     from retrieval.rewriter import QueryRewriter
-    from retrieval.trigger import Remember
 
 ADAPTERS = Path(__file__).parent.parent / "data" / "adapters"
 
@@ -52,10 +53,17 @@ def keep(measured: Calibration, model: LanguageModel, settings: Settings, target
 
 
 def passage_index(settings: Settings) -> "PassageIndex":
-    """The passage index of this home."""
+    """The passage index of this home; what leaves it leaves the reservoir too."""
     from retrieval.index import open_index
 
-    return open_index(settings.home, settings.index, embedding(), top_k=settings.top_k)
+    held = cache(partial(reservoir, settings))  # not opened before something leaves
+    return open_index(
+        settings.home,
+        settings.index,
+        embedding(),
+        top_k=settings.top_k,
+        on_removed=lambda document_ids: held().erase(document_ids),
+    )
 
 
 @cache
@@ -67,17 +75,63 @@ def embedding() -> "SentenceEmbedding":
 
 
 def assistant(settings: Settings) -> Assistant:
-    """The whole pipeline."""
+    """The whole pipeline, without the modules that the settings leave out."""
+    from retrieval.pipeline import CANDIDATES, Pipeline
+    from retrieval.rewriter import SparingRewriter
+    from retrieval.trigger import Remember, Trigger
+
     index = passage_index(settings)  # first: what is wrong with it shows at once
     model = language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
-    retriever, remember = _retriever(settings, index, judge)
+    wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
+    rewrites: BaseQueryTransform | None = None
+    if "rewriter" not in settings.without:
+        rewrites = rewriter(settings, model)
+    processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
+    if "reservoir" in settings.without:
+        retriever = Pipeline(lambda _, queries: index.retrieve_batch(queries, wanted), wanted)
+    else:
+        held = reservoir(settings)
+        trigger = Trigger(index, held, embedding(), judge=judge, top_k=wanted)
+        retriever = Pipeline(trigger.search, wanted)
+        processors.append(Remember(held))
+        if rewrites and judge:
+            rewrites = SparingRewriter(rewrites, trigger.serves)
     return Assistant(
-        model,
-        calibration(settings, model),
-        retriever,
-        None if "rewriter" in settings.without else rewriter(settings, model),
-        [processor for processor in (judge, remember) if processor is not None],
+        model, calibration(settings, model), retriever, rewrites, processors, settings.top_k
+    )
+
+
+def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> "Modules":
+    """The parts of the pipeline, to be measured one by one."""
+    from evaluation.retrieval import Modules
+    from retrieval.pipeline import CANDIDATES, Pipeline
+    from retrieval.reservoir import Reservoir
+    from retrieval.rewriter import SparingRewriter
+    from retrieval.trigger import Remember, Trigger
+
+    judge, rewrites = knowledge_filter(settings, model), rewriter(settings, model)
+
+    def recall(folder: Path, tau: float | None, theta: int | None) -> "Recalling":
+        held = Reservoir(folder, embedding())
+        given = {"tau": tau, "theta": theta}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        trigger = Trigger(index, held, embedding(), judge=judge, top_k=CANDIDATES, **chosen)
+        sparing = SparingRewriter(rewrites, trigger.serves)
+        remember = Remember(held)
+        return (
+            lambda question, history: sparing.run(question, {"history": history}),
+            Pipeline(trigger.search, CANDIDATES).retrieve,
+            lambda found, asked: remember.postprocess_nodes(
+                judge.postprocess_nodes(list(found), asked), asked
+            ),
+        )
+
+    return Modules(
+        lambda question, history: rewrites.run(question, {"history": history}),
+        Pipeline(lambda _, queries: index.retrieve_batch(queries, CANDIDATES), CANDIDATES).retrieve,
+        lambda found, asked: judge.postprocess_nodes(list(found), asked),
+        recall,
         settings.top_k,
     )
 
@@ -94,14 +148,23 @@ def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
     return QueryRewriter(ModuleLLM(model, adapter, stop=END), trained=adapter is not None)
 
 
+def judges(settings: Settings, model: LanguageModel) -> "dict[str, tuple[Judge, float]]":
+    """Both ways of the filter to judge, each with its threshold."""
+    found = {}
+    for way in ("cross-encoder", "model"):
+        chosen = knowledge_filter(settings.model_copy(update={"judge": way}), model)
+        found[way] = (chosen.judge, chosen.threshold)
+    return found
+
+
 def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilter":
     """The Knowledge Filter, judging in the way that the settings say."""
     from retrieval import filter as filters
 
     if settings.judge == "model":
         return filters.KnowledgeFilter(_model_judge(model), filters.MODEL_THRESHOLD)
-    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder")
-    return filters.KnowledgeFilter(cross_encoder, filters.CROSS_ENCODER_THRESHOLD)
+    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", embedding())
+    return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
 
 
 def _model_judge(model: LanguageModel) -> "Judge":
@@ -116,21 +179,6 @@ def _model_judge(model: LanguageModel) -> "Judge":
         return label_probabilities(model, prompts, LABELS, adapter)
 
     return judge
-
-
-def _retriever(
-    settings: Settings, index: "PassageIndex", judge: "KnowledgeFilter | None"
-) -> "tuple[Pipeline, Remember | None]":
-    """What finds passages for a question's searches, and what remembers those of use."""
-    from retrieval.pipeline import CANDIDATES, Pipeline
-    from retrieval.trigger import Remember, Trigger
-
-    wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
-    if "reservoir" in settings.without:
-        return Pipeline(lambda _, queries: index.retrieve_batch(queries, wanted), wanted), None
-    held = reservoir(settings)
-    trigger = Trigger(index, held, embedding(), judge=judge, top_k=wanted)
-    return Pipeline(trigger.search, wanted), Remember(held)
 
 
 def reservoir(settings: Settings) -> "Reservoir":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import measuring
+from app import benching, learning, measuring
 from app import settings as settings_module
 from app.console import PATHS, err, example, out
 from foundation.errors import FulcrumError, InputError
@@ -131,7 +131,9 @@ def ask(
         rule=rule or DEFAULT_RULE, alpha=_alpha(alpha or "0.5"), reliance=reliance, **sampling
     )
     question = checked(question)
-    passages = build.given_passages(list(contexts), _skipped) if contexts else None
+    skipped: list[Skipped] = []
+    passages = build.given_passages(list(contexts), skipped.append) if contexts else None
+    _tell(skipped)
     if closed_book:
         passages = []
     show = None if as_json else lambda _, token: terminal.token(out, token)
@@ -165,8 +167,7 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) 
     index = build.passage_index(settings)
     with tqdm(desc="ingesting", unit=" passages", delay=2, disable=None) as bar:
         report = index.ingest(paths, progress=bar.update, trust=trust)
-    for skipped in report.skipped:
-        _skipped(skipped)
+    _tell(report.skipped)
     out.print(
         f"{report.documents:,} documents in {report.passages:,} passages added, "
         f"{report.replaced:,} replaced, {report.duplicates:,} already there, "
@@ -175,11 +176,15 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) 
 
 
 cli.add_command(measuring.evaluate)
-cli.add_command(measuring.bench)
+cli.add_command(benching.bench)
+cli.add_command(learning.train)
 
 
-def _skipped(skipped: "Skipped") -> None:
-    err.print(f"skipped {skipped.path}: {skipped.reason}", style="yellow", markup=False)
+def _tell(skipped: "Sequence[Skipped]") -> None:
+    from retrieval.documents import summary
+
+    for line in summary(skipped):
+        err.print(f"skipped: {line}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _alpha(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""The commands that measure: `fulcrum eval` and `fulcrum bench`."""
+"""The commands that measure: `fulcrum eval`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,133 +144,67 @@ def _calibrate(
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
 
 
-@click.group()
-def bench() -> None:
-    """Time the parts that have to be fast."""
-
-
-@bench.command(epilog=example("fulcrum bench decoding --out results/decoding"))
-@click.option(
-    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to decode."
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Questions at a time.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=7,
-    show_default=True,
-    help="Repetitions, interleaved.",
-)
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
-@click.pass_obj
-def decoding(
-    given: dict[str, Any], tokens: int, batch_size: int, rounds: int, target: Path | None
-) -> None:
-    """Two branches in one batch against plain generation and against two separate forwards."""
-    settings = settings_module.load(**given)
-
-    from app import build
-    from evaluation import bench as benchmarks
-
-    result = benchmarks.decoding(build.language_model(settings), tokens, rounds, batch_size)
-    out.print(benchmarks.table(result))
-    if target is not None:
-        benchmarks.write(result, target)
-
-
-@bench.command(name="dial", epilog=example("fulcrum bench dial --out results/dial-speed"))
-@click.option(
-    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer."
-)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=12, show_default=True, help="Questions."
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Repetitions, interleaved.",
-)
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
-@click.pass_obj
-def bench_dial(
-    given: dict[str, Any], tokens: int, limit: int, rounds: int, target: Path | None
-) -> None:
-    """The dial's answers against plain generation, with and without a conflict."""
-    settings = settings_module.load(**given)
-
-    from app import build
-    from evaluation import bench as benchmarks
-    from evaluation import datasets
-
-    items = datasets.conflicts(datasets.BUILT_IN_CONFLICTS, "calibration")
-    model = build.language_model(settings)
-    result = benchmarks.dial(
-        model, build.calibration(settings, model), datasets.spread(items, limit), tokens, rounds
-    )
-    out.print(benchmarks.dial_table(result))
-    if target is not None:
-        benchmarks.write(result, target)
-
-
-@bench.command(
-    name="index",
+@evaluate.command(
     epilog=example(
-        "fulcrum bench index --out results/index", "fulcrum bench index --sizes 10000,100000"
-    ),
+        "fulcrum eval retrieval --limit 150 --out results/retrieval",
+        "fulcrum eval retrieval --measure reservoir --out results/reservoir",
+    )
 )
 @click.option(
-    "--sizes",
-    help="Numbers of passages, with commas between.  "
-    "[default: 10000,100000,1000000; in PostgreSQL the first two]",
+    "--data",
+    type=PATHS,
+    help="RAMDocs, or questions with their documents in its form.  [default: the built-in ones]",
+)
+@click.option("--split", default="test", show_default=True, help="Of the built-in questions.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many of each kind.")
+@click.option(
+    "--measure",
+    type=click.Choice(["modules", "filter", "reservoir"]),
+    default="modules",
+    show_default=True,
+    help="What each module adds; how well the filter judges; what the reservoir saves.",
 )
 @click.option(
-    "--index", "url", help="Measure this store, an empty PostgreSQL database.  [default: local]"
+    "--out",
+    "target",
+    type=PATHS,
+    required=True,
+    help="Directory for the report; run again to resume.",
 )
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
 @click.pass_obj
-def bench_index(
-    given: dict[str, Any], sizes: str | None, url: str | None, target: Path | None
+def retrieval(
+    given: dict[str, Any],
+    data: Path | None,
+    split: str,
+    limit: int | None,
+    measure: str,
+    target: Path,
 ) -> None:
-    """Build time, memory, recall and speed of the passage index as it grows."""
-    url = url or settings_module.load(**given).index
-    local = url in (None, "faiss")
-    wanted = _sizes(sizes or ("10000,100000,1000000" if local else "10000,100000"))
+    """What rewriter, filter, reservoir and trigger add to retrieval."""
+    settings = settings_module.load(**{**given, "home": target / "home"})
 
-    from tqdm import tqdm
+    from app import build
+    from evaluation import asked, judging, sparing, tables
+    from evaluation import retrieval as evaluation
 
-    from evaluation import bench_index as benchmark
-    from retrieval.embedding import open_embedding
-    from retrieval.index import open_store
-
-    draws = {"like passages": benchmark.passage_like(open_embedding())}
-    if local:  # another database would have to be emptied for it
-        draws["uniform"] = benchmark.uniform(384)
-    with tqdm(desc="storing", unit=" passages", delay=2, disable=None) as bar:
-        result = benchmark.run(
-            wanted,
-            draws,
-            lambda folder: open_store(folder, url, benchmark.EMBEDDING_NAME),
-            kind="local" if local else "PostgreSQL",
-            progress=bar.update,
-        )
-    out.print(benchmark.table(result))
-    if target is not None:
-        benchmark.write(result, target)
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        sizes = [0]
-    if min(sizes) < 1:
-        raise InputError(f"--sizes {text}: give numbers from 1 up, such as 10000,100000")
-    return sizes
+    if data is None:
+        items, corpus = asked.built_in(split, limit), asked.PASSAGES
+    else:
+        items, corpus = asked.ramdocs(data, limit), asked.corpus(data, target)
+    index = build.passage_index(settings)
+    index.ingest([corpus])
+    model = build.language_model(settings)
+    if measure == "filter":
+        result = judging.filter_report(build.judges(settings, model), items, index)
+    else:
+        modules = build.modules(settings, index, model)
+        if measure == "reservoir":
+            result = sparing.reservoir_report(model, modules, target, split)
+        else:
+            result = evaluation.modules_report(model, modules, items, target)
+    result |= {"model": model.name, "data": data.name if data else "built-in"}
+    result |= {"split": split if data is None else None}
+    tables.write(result, target)
+    for table in tables.tables(result):
+        out.print(table)
+    out.print(f"report: {target / 'report.html'}")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
 
 from foundation.errors import ModelError
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from control.model import LanguageModel
 
+# One lock for all adapters of a model: two at once would each keep the other's weights for plain.
+_TAKEN: "WeakKeyDictionary[Module, threading.Lock]" = WeakKeyDictionary()
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -28,7 +32,7 @@ class Adapter:
     Attributes:
         name: Of its directory.
         changed: The modules that it changes, each with its merged weight.
-        taken: Held while the model wears it: one user at a time.
+        taken: Held while the model wears it or another of its adapters: one at a time.
     """
 
     name: str
@@ -42,30 +46,37 @@ def read(language_model: "LanguageModel", directory: Path) -> Adapter:
     Raises:
         ModelError: There is none, or it belongs to another base model.
     """
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from peft.tuners.lora import Linear
 
     if not (directory / "adapter_config.json").is_file():
         raise ModelError(
             f"{directory}: holds no adapter_config.json; give a PEFT adapter directory"
         )
+    changed: list[tuple[Module, Tensor]] = []
+    wrapped = None
     try:
-        wrapped = PeftModel.from_pretrained(language_model.model, str(directory))
+        config = PeftConfig.from_pretrained(str(directory))
+        config.inference_mode = True
+        wrapped = PeftModel(language_model.model, config)
+        wrapped.load_adapter(str(directory), "default")
+        for module in wrapped.modules():
+            if isinstance(module, Linear):
+                base = module.get_base_layer()
+                weight = cast("Tensor", base.weight).detach()
+                merged = weight.float() + module.get_delta_weight("default").float()
+                changed.append((base, merged.to(weight.dtype)))
     except Exception as error:  # peft raises anything from KeyError to RuntimeError
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{directory}: cannot be put on {language_model.name} ({first}); "
             "give an adapter trained on the same base model"
         ) from error
-    changed: list[tuple[Module, Tensor]] = []
-    for module in wrapped.modules():
-        if isinstance(module, Linear):
-            base = module.get_base_layer()
-            weight = cast("Tensor", base.weight).detach()
-            merged = weight.float() + module.get_delta_weight("default").float()
-            changed.append((base, merged.to(weight.dtype)))
-    wrapped.unload()  # the plain modules again; the copies stay
-    return Adapter(directory.name, changed, threading.Lock())
+    finally:
+        if wrapped is not None:
+            wrapped.unload()  # the plain modules again, also after a failure; the copies stay
+    taken = _TAKEN.setdefault(language_model.model, threading.Lock())
+    return Adapter(directory.name, changed, taken)
 
 
 @contextmanager

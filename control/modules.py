@@ -109,19 +109,14 @@ def label_probabilities(
         return []
     tokenizer, model = language_model.tokenizer, language_model.model
     first = [tokenizer(label, add_special_tokens=False).input_ids[0] for label in labels]
-    batch = tokenizer(
-        list(prompts),
-        return_tensors="pt",
-        padding=True,
-        add_special_tokens=False,
-        truncation=True,
-        max_length=language_model.window,
-    ).to(model.device)
-    positions = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+    ids = batch.input_ids[:, -language_model.window :].to(model.device)
+    mask = batch.attention_mask[:, -language_model.window :].to(model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
     with worn(adapter), torch.inference_mode():
         logits = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            input_ids=ids,
+            attention_mask=mask,
             position_ids=positions,
             logits_to_keep=1,
             use_cache=False,

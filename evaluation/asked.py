@@ -1,18 +1,19 @@
 """Questions whose passages are known: built-in ones, conversations, and RAMDocs."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_index.core.schema import Document
-
 from evaluation import records
 from evaluation.datasets import spread
+from evaluation.records import Record
 from foundation.errors import DataError
-from retrieval.documents import hidden_keys
+from foundation.files import replacing
 from retrieval.rewriting import Turn
 
 DATA = Path(__file__).parent.parent / "data"
+PASSAGES = DATA / "passages.jsonl"
 PLAIN_KIND = "plain"
 RAMDOCS_KIND = "RAMDocs"
 
@@ -29,6 +30,7 @@ class Asked:
         answers: Any of them is right.
         passages: Ids of the passages that answer it.
         needed: How many of them an answer needs.
+        noise: Ids of passages known not to answer it.
     """
 
     id: str
@@ -38,10 +40,11 @@ class Asked:
     answers: tuple[str, ...]
     passages: tuple[str, ...]
     needed: int
+    noise: tuple[str, ...] = ()
 
     def recalled(self, found: Sequence[str]) -> bool:
-        """Whether enough of the passages are among those found."""
-        return len(set(self.passages) & set(found)) >= self.needed
+        """Whether enough of the passages, or parts of them, are among those found."""
+        return len(set(self.passages) & {name.split(":")[0] for name in found}) >= self.needed
 
 
 def built_in(split: str, limit: int | None = None) -> list[Asked]:
@@ -68,37 +71,51 @@ def built_in(split: str, limit: int | None = None) -> list[Asked]:
     ]
 
 
-def ramdocs(path: Path, limit: int | None = None) -> tuple[list[Asked], list[Document]]:
-    """RAMDocs's questions, and all of their documents as one corpus.
+def ramdocs(path: Path, limit: int | None = None) -> list[Asked]:
+    """RAMDocs's questions; a passage typed ``correct`` answers its question.
 
     Raises:
         DataError: The file is not in the form of RAMDocs.
     """
-    items: list[Asked] = []
-    documents: dict[str, Document] = {}
+    items = []
     for record in spread(records.load(path), limit):
-        question = records.text(record, "question")
-        listed = record.values.get("documents")
-        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-            raise DataError(
-                f"{record.where}: field 'documents' must be a list of objects with text and type"
-            )
-        right = []
-        for number, one in enumerate(listed):
-            name = f"ramdocs-{record.number}-{number}"
-            metadata = {"title": "", "content_hash": name}
-            documents[name] = Document(
-                id_=name,
-                text=str(one.get("text", "")).strip() or "-",
-                metadata=metadata,
-                excluded_embed_metadata_keys=hidden_keys(metadata),
-                excluded_llm_metadata_keys=hidden_keys(metadata),
-                metadata_template="{value}",
-            )
-            if one.get("type") == "correct":
-                right.append(name)
-        answers = records.texts(record, "gold_answers")
+        types = [kind for kind, _ in _documents(record)]
+        right = [_name(record, n) for n, kind in enumerate(types) if kind == "correct"]
         items.append(
-            Asked(str(record.number), RAMDOCS_KIND, question, (), answers, tuple(right), 1)
+            Asked(
+                str(record.number),
+                RAMDOCS_KIND,
+                records.text(record, "question"),
+                (),
+                records.texts(record, "gold_answers"),
+                tuple(right),
+                1,
+                tuple(_name(record, n) for n, kind in enumerate(types) if kind == "noise"),
+            )
         )
-    return items, list(documents.values())
+    return items
+
+
+def corpus(path: Path, target: Path) -> Path:
+    """All of RAMDocs's documents in one file that can be ingested, in ``target``."""
+    written = target / "passages.jsonl"
+    with replacing(written) as new, new.open("w", encoding="utf-8") as file:
+        for record in records.load(path):
+            for number, (_, text) in enumerate(_documents(record)):
+                line = {"id": _name(record, number), "title": "Document", "text": text}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return written
+
+
+def _documents(record: Record) -> list[tuple[str, str]]:
+    """Type and text of each document."""
+    listed = record.values.get("documents")
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise DataError(
+            f"{record.where}: field 'documents' must be a list of objects with text and type"
+        )
+    return [(str(one.get("type")), str(one.get("text", "")).strip() or "-") for one in listed]
+
+
+def _name(record: Record, number: int) -> str:
+    return f"ramdocs-{record.number}-{number}"

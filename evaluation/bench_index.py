@@ -89,7 +89,8 @@ def run(
         draws: Ways to draw vectors by their names. The first is measured at all sizes, the
             others at the largest alone.
         opener: Opens an empty store; it may use the directory it is given.
-        kind: What to call the store in the report.
+        kind: What to call the store in the report. Of one that leaves its directory empty, being
+            the client of a server, memory and disk are unknown.
         progress: Called with the number of passages just stored.
     """
     rows = []
@@ -131,7 +132,12 @@ def table(result: dict[str, Any]) -> Table:
     for name, (heading, _) in columns.items():
         view.add_column(heading, justify="left" if name == "vectors" else "right")
     for row in result["rows"]:
-        view.add_row(*(form.format(row[name]) for name, (_, form) in columns.items()))
+        view.add_row(
+            *(
+                "" if row[name] is None else form.format(row[name])
+                for name, (_, form) in columns.items()
+            )
+        )
     view.caption = (
         "recall@10 against exact search; p95 of CPU time, of search by words, and from a removal "
         "to the next answer without it"
@@ -172,10 +178,18 @@ def _grown(
             "build_seconds": seconds,
             **_queried(store, questions, exact),
             **_by_words(store, questions, _texts(query, words, len(questions), QUERY_WORDS)),
-            "memory_mb": (_memory() - memory) / 1e6,
-            "disk_mb": sum(file.stat().st_size for file in folder.rglob("*")) / 1e6,
+            **_room(folder, memory),
             **_deleted(store, nodes),
         }
+
+
+def _room(folder: Path, memory: int) -> dict[str, float | None]:
+    """Memory since a moment and disk; None for a server's, whose room its client cannot see."""
+    files = [file.stat().st_size for file in folder.rglob("*")]
+    return {
+        "memory_mb": (_memory() - memory) / 1e6 if files else None,
+        "disk_mb": sum(files) / 1e6 if files else None,
+    }
 
 
 def _queried(store: PassageStore, questions: Vectors, exact: "_Exact") -> dict[str, float]:

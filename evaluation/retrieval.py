@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ BASELINE = "read"
 Rewrite = Callable[[str, Sequence[Turn]], QueryBundle]
 Retrieve = Callable[[QueryBundle], list[NodeWithScore]]
 Filter = Callable[[Sequence[NodeWithScore], QueryBundle], Sequence[NodeWithScore]]
+
+
+Recalling = tuple[Rewrite, Retrieve, Filter]
 
 
 @dataclass(frozen=True)
@@ -206,30 +209,43 @@ def _mean_seconds(rows: Sequence[Row]) -> float:
     )
 
 
-def arms(
-    rewrite: Rewrite,
-    search: Retrieve,
-    searched: Retrieve,
-    judged: Filter,
-    triggered: Retrieve,
-    reads: int,
-) -> Iterator[Arm]:
-    """The rows of the ablation.
+@dataclass(frozen=True)
+class Modules:
+    """The parts of the pipeline, to be measured with and without each other.
 
-    Args:
+    Attributes:
         rewrite: Query Rewriter+.
-        search: The index for a plain question.
-        searched: The pipeline for several searches.
-        judged: The Knowledge Filter.
-        triggered: The pipeline with trigger and reservoir.
+        search: The index, for a plain question or for several searches.
+        judge: The Knowledge Filter.
+        recall: Of a reservoir in a directory, with tau and theta (or their defaults): rewriting
+            that spares itself where the reservoir serves, search by the trigger, and a filter that
+            remembers what it keeps.
         reads: Passages read at most.
     """
-    yield Arm("direct", as_asked, None, everything, reads)
-    yield Arm(BASELINE, as_asked, search, everything, reads)
-    yield Arm("read, with history", with_history, search, everything, reads)
-    yield Arm("+ rewriter", rewrite, searched, everything, reads)
-    yield Arm("+ filter", as_asked, search, judged, reads)
-    yield Arm("all", rewrite, triggered, judged, reads)
+
+    rewrite: Rewrite
+    search: Retrieve
+    judge: Filter
+    recall: Callable[[Path, float | None, int | None], Recalling]
+    reads: int
+
+
+def modules_report(
+    language_model: LanguageModel, modules: Modules, items: Sequence[Asked], target: Path
+) -> dict[str, Any]:
+    """Direct, retrieve-and-read, each module alone, and all of them."""
+    rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None)
+    ways = [
+        Arm("direct", as_asked, None, everything, modules.reads),
+        Arm(BASELINE, as_asked, modules.search, everything, modules.reads),
+        Arm("read, with history", with_history, modules.search, everything, modules.reads),
+        Arm("+ rewriter", modules.rewrite, modules.search, everything, modules.reads),
+        Arm("+ filter", as_asked, modules.search, modules.judge, modules.reads),
+        Arm("+ both", modules.rewrite, modules.search, modules.judge, modules.reads),
+        Arm("all", rewrite, triggered, remembered, modules.reads),
+    ]
+    rows = run(language_model, items, ways, target)
+    return {"n": len(items), "tables": {"modules": report(items, rows)}}
 
 
 def as_asked(question: str, _history: Sequence[Turn]) -> QueryBundle:
@@ -238,10 +254,9 @@ def as_asked(question: str, _history: Sequence[Turn]) -> QueryBundle:
 
 
 def with_history(question: str, history: Sequence[Turn]) -> QueryBundle:
-    """The conversation is searched along with the question, the common way without a rewriter."""
+    """The conversation is searched and read along with the question: the common way."""
     said = " ".join(text for turn in history for text in turn)
-    asked = f"{said} {question}".strip()
-    return QueryBundle(asked, custom_embedding_strs=[asked])
+    return QueryBundle(f"{said} {question}".strip())
 
 
 def everything(found: Sequence[NodeWithScore], _asked: QueryBundle) -> Sequence[NodeWithScore]:

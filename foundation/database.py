@@ -69,6 +69,8 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     # A kill loses at most the batch in hand; a power cut perhaps the last ones, never the file.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+    # What is erased is overwritten, or its text would lie in the file until its place is needed.
+    connection.execute("PRAGMA secure_delete=ON")
 
 
 def _begin(connection: Connection) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,41 @@ def read(
         yield from (
             _read_directory(path, on_skipped, trust) if path.is_dir() else _read_file(path, trust)
         )
+
+
+def changes(
+    batch: Sequence[Document], stored: Mapping[str, str]
+) -> tuple[list[Document], set[str]]:
+    """Say what a batch of documents changes in an index.
+
+    Args:
+        batch: In the order in which they came; of the same id, the last one counts.
+        stored: The index's documents that have an id or a content of the batch, id to content hash.
+
+    Returns:
+        The documents to store, and the ids of stored documents that must go first.
+    """
+    current = dict(stored)  # as the index will be
+    holders = {content: document_id for document_id, content in current.items()}
+    fresh: dict[str, Document] = {}
+    replaced: set[str] = set()
+    for document in batch:
+        content = document.metadata["content_hash"]
+        known = current.get(document.id_)
+        if known == content:
+            continue
+        if known is not None:  # the same id with other content: the newer one counts
+            holders.pop(known, None)
+            del current[document.id_]
+            fresh.pop(document.id_, None)
+            if document.id_ in stored:
+                replaced.add(document.id_)
+        if content in holders:
+            continue
+        current[document.id_] = content
+        holders[content] = document.id_
+        fresh[document.id_] = document
+    return list(fresh.values()), replaced
 
 
 def _read_directory(

@@ -4,26 +4,33 @@ Premise: one passage; hypothesis: it holds a clear answer. ERM4 has a language m
 word; here a judge gives the probability, so that the threshold can be chosen on data.
 """
 
+import json
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from numpy.typing import NDArray
 
 from foundation import trail
 from foundation.errors import InputError, ModelError
-from retrieval.embedding import packaged_model
+from foundation.files import replacing
+from retrieval.embedding import embed_queries, embed_texts, fast_arithmetic, packaged_model
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 LABELS = (" no", " yes")
-CROSS_ENCODER_THRESHOLD = MODEL_THRESHOLD = 0.5
+JUDGEMENT = "judgement.json"
+MODEL_THRESHOLD = 0.5
 REMEMBERED = 512  # verdicts; the trigger asks about passages that are judged again afterwards
 LONGEST_INPUT = 256  # word pieces of question and passage that the cross-encoder reads
 
@@ -60,6 +67,11 @@ class KnowledgeFilter(BaseNodePostprocessor):
         self.threshold = threshold
         self._judge = judge
 
+    @property
+    def judge(self) -> Judge:
+        """What it judges by."""
+        return self._judge
+
     def verdicts(self, question: str, passages: Sequence[str]) -> list[float]:
         """How likely each passage holds a clear answer; 0 where the judge fails to say."""
         with self._lock:
@@ -95,6 +107,47 @@ class KnowledgeFilter(BaseNodePostprocessor):
         return kept
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """How a cross-encoder's logit and the cosine of question and passage make one probability.
+
+    The cross-encoder has seen few kinds of questions and knows them well; the embedding model has
+    seen a billion pairs. Fitted, like the threshold, on relations that the encoder was not trained
+    on. Kept beside the adapter.
+
+    Attributes:
+        logit: Weight of the cross-encoder's logit.
+        cosine: Weight of the cosine.
+        bias: Added to both.
+        threshold: Probability that 98 % of answering passages reach.
+    """
+
+    logit: float
+    cosine: float
+    bias: float
+    threshold: float
+
+    @classmethod
+    def load(cls, adapter: Path) -> "Judgement":
+        """Read it from the adapter's directory.
+
+        Raises:
+            ModelError: It is missing or damaged.
+        """
+        try:
+            return cls(**json.loads((adapter / JUDGEMENT).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"{adapter}: the filter's {JUDGEMENT} cannot be read ({error}); "
+                "train it again by: fulcrum train filter --out DIR"
+            ) from error
+
+    def save(self, adapter: Path) -> None:
+        """Write it into the adapter's directory."""
+        with replacing(adapter / JUDGEMENT) as new:
+            new.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
 class CrossEncoderJudge:
     """A cross-encoder of MiniLM size that reads question and passage together.
 
@@ -102,9 +155,19 @@ class CrossEncoderJudge:
     question; the adapter is merged into the weights.
     """
 
-    def __init__(self, adapter: Path) -> None:
-        """Name the adapter's directory, written by ``training.modules.train_cross_encoder``."""
+    def __init__(self, adapter: Path, embed_model: BaseEmbedding) -> None:
+        """Name the adapter's directory, written by ``training.modules.train_cross_encoder``.
+
+        Args:
+            adapter: The directory.
+            embed_model: The packaged embedding model, for the cosines.
+
+        Raises:
+            ModelError: The directory holds no judgement.
+        """
+        self.judgement = Judgement.load(adapter)
         self._adapter = adapter
+        self._embed_model = embed_model
         self._loading = threading.Lock()
         self._model: CrossEncoder | None = None
 
@@ -115,10 +178,29 @@ class CrossEncoderJudge:
         with self._loading:
             if self._model is None:
                 self._model = load_cross_encoder(self._adapter)
-        scores = self._model.predict(
-            [(question, passage) for passage in passages], show_progress_bar=False
-        )
-        return [float(score) for score in scores]
+        features = evidence(self._model, self._embed_model, [(question, p) for p in passages])
+        weighed = features @ np.array([self.judgement.logit, self.judgement.cosine])
+        likely: list[float] = (1 / (1 + np.exp(-(weighed + self.judgement.bias)))).tolist()
+        return likely
+
+
+def evidence(
+    model: "CrossEncoder", embed_model: BaseEmbedding, pairs: Sequence[tuple[str, str]]
+) -> NDArray[np.float64]:
+    """What `Judgement` weighs, for pairs of question and passage.
+
+    Returns:
+        Shape (pairs, 2): the cross-encoder's logit, and the cosine.
+    """
+    from torch.nn import Identity
+
+    with fast_arithmetic(model):
+        logits = model.predict(list(pairs), activation_fn=Identity(), show_progress_bar=False)
+    asked = list(dict.fromkeys(question for question, _ in pairs))
+    rows = dict(zip(asked, np.array(embed_queries(embed_model, asked)), strict=True))
+    questions = np.stack([rows[question] for question, _ in pairs])
+    vectors = embed_texts(embed_model, [passage for _, passage in pairs], lambda _: None)
+    return np.column_stack([logits, (questions * np.array(vectors)).sum(axis=1)])
 
 
 def load_cross_encoder(adapter: Path) -> "CrossEncoder":
@@ -129,14 +211,17 @@ def load_cross_encoder(adapter: Path) -> "CrossEncoder":
     """
     from peft import PeftModel
     from sentence_transformers import CrossEncoder
+    from transformers.utils import logging
 
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # the packaged model has no classifier: the adapter brings it
     try:
         model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
         module = model[0]
-        module.model = PeftModel.from_pretrained(
-            module.model, str(adapter)
-        ).merge_and_unload()
+        module.model = PeftModel.from_pretrained(module.model, str(adapter)).merge_and_unload()
     except Exception as error:  # peft raises anything from KeyError to RuntimeError
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{adapter}: the filter's adapter cannot be loaded ({first})") from error
+    finally:
+        logging.set_verbosity(told)
     return model.eval()

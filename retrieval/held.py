@@ -19,7 +19,7 @@ FLAT = "Flat"
 # chose them. Measured at 10^6 x 384: recall@10 0.96 for uniformly random vectors, the worst case,
 # and 0.98 to 1.00 for clustered ones and those like passages; half of it gives 0.91 for random
 # ones, and takes 10 ms of one core in place of 13.
-CANDIDATE_SHARE = 0.008
+CANDIDATE_SHARE = 0.007
 LEAST_CANDIDATES, MOST_CANDIDATES = 500, 30_000  # 30,000 take 40 ms
 PROBED_SHARE = 16  # an inverted file given by the user searches one in so many of its lists
 GRAPH_BREADTH = 128  # efSearch of a graph given by the user; FAISS's own default is 16

@@ -1,16 +1,24 @@
 """The passage index: documents in, passages out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    MetadataMode,
+    NodeWithScore,
+    QueryBundle,
+    TextNode,
+)
 from llama_index.core.vector_stores.types import VectorStoreQueryResult
 
 from foundation.errors import DocumentError, InputError
-from retrieval.documents import Skipped, read
+from retrieval.documents import Skipped, changes, read
 from retrieval.embedding import embed_queries, embed_texts
 from retrieval.fusion import fuse
 from retrieval.passages import split
@@ -50,6 +58,7 @@ class IngestReport:
 
 
 Progress = Callable[[int], object]  # such as the update method of a tqdm bar
+OnRemoved = Callable[[Collection[str]], object]
 
 
 class PassageIndex(BaseRetriever):
@@ -65,6 +74,7 @@ class PassageIndex(BaseRetriever):
         top_k: int = TOP_K,
         *,
         lexical: bool = True,
+        on_removed: OnRemoved = lambda _: None,
     ) -> None:
         """Join a store and the model that its vectors come from.
 
@@ -73,6 +83,10 @@ class PassageIndex(BaseRetriever):
             embed_model: The model of their vectors.
             top_k: Passages for each query.
             lexical: Whether to search by words as well.
+            on_removed: Told the ids of documents that are deleted or replaced, so that their text
+                goes wherever else it is kept. It is told twice: before they leave the store, since
+                a crash right after that would leave no one to tell; and after, since an answer
+                under way may have brought the old text again in between.
 
         Raises:
             InputError: ``top_k`` is below 1.
@@ -84,6 +98,7 @@ class PassageIndex(BaseRetriever):
         self._embed_model = embed_model
         self._top_k = top_k
         self._lexical = lexical
+        self._on_removed = on_removed
 
     def ingest(
         self,
@@ -94,7 +109,7 @@ class PassageIndex(BaseRetriever):
         """Read, cut, embed and store files and directories, a batch of documents at a time.
 
         Each batch is one transaction: interrupted at any moment, the index holds the batches
-        finished by then, and the same call again passes over them as duplicates.
+        finished by then, and the same call again passes over them as duplicates and does the rest.
 
         Args:
             paths: Files or directories.
@@ -118,22 +133,34 @@ class PassageIndex(BaseRetriever):
             self._ingest_batch(batch, report, progress)
             raise
         self._ingest_batch(batch, report, progress)
-        if report.documents:
-            self._store.finish()
+        self._store.finish()  # without new documents too: a kill may have left it undone
         return report
 
     def delete(self, document_id: str) -> int:
         """Remove a document and return how many passages it had; 0 if there is none of this id."""
-        return self._store.remove_document(document_id)
+        with self._removing([document_id]):
+            return self._store.remove_document(document_id)
 
     def count(self) -> int:
         """Return the number of passages."""
         return self._store.count()
 
+    def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
+        """Return the passages of these ids that exist."""
+        return self._store.get_nodes(list(node_ids))
+
     def retrieve_batch(
-        self, queries: Sequence[str], top_k: int | None = None
+        self,
+        queries: Sequence[str],
+        top_k: int | None = None,
+        embeddings: Sequence[Sequence[float]] | None = None,
     ) -> list[list[NodeWithScore]]:
         """Find the passages for several queries, embedded and searched in one batch.
+
+        Args:
+            queries: As a user types them.
+            top_k: Passages for each query; by default the index's own number.
+            embeddings: One for each query, of the index's model, where they are made already.
 
         Returns:
             For each query its passages, best first; the score is the cosine, in [-1, 1], and not
@@ -142,7 +169,9 @@ class PassageIndex(BaseRetriever):
         if not queries or self._store.is_empty():  # an empty index needs no embedding model
             return [[] for _ in queries]
         wanted = top_k or self._top_k
-        rankings = self._search(queries, embed_queries(self._embed_model, queries), wanted)
+        if embeddings is None:
+            embeddings = embed_queries(self._embed_model, queries)
+        rankings = self._search(queries, embeddings, wanted)
         return [fuse(found, wanted) for found in rankings]
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -171,45 +200,30 @@ class PassageIndex(BaseRetriever):
     ) -> None:
         if not batch:
             return
-        fresh, replaced = self._sort_out(batch)
+        stored = self._store.documents(
+            {document.id_ for document in batch},
+            {document.metadata["content_hash"] for document in batch},
+        )
+        fresh, replaced = changes(batch, stored)
         nodes: list[TextNode] = [node for document in fresh for node in split(document)]
         texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
         vectors = embed_texts(self._embed_model, texts, progress)
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
-        self._store.add(nodes, replaced=replaced)
+        with self._removing(replaced):
+            self._store.add(nodes, replaced=replaced)
         report.documents += len(fresh)
         report.passages += len(nodes)
         report.duplicates += len(batch) - len(fresh)
         report.replaced += len(replaced)
 
-    def _sort_out(self, batch: Sequence[Document]) -> tuple[list[Document], set[str]]:
-        """Return the documents to store, and the ids of stored documents that must go first."""
-        stored = self._store.documents(
-            {document.id_ for document in batch},
-            {document.metadata["content_hash"] for document in batch},
-        )
-        current = dict(stored)  # as the index will be: id to content hash
-        holders = {content: document_id for document_id, content in current.items()}
-        fresh: dict[str, Document] = {}
-        replaced: set[str] = set()
-        for document in batch:
-            content = document.metadata["content_hash"]
-            known = current.get(document.id_)
-            if known == content:
-                continue
-            if known is not None:  # the same id with other content: the newer one counts
-                holders.pop(known, None)
-                del current[document.id_]
-                fresh.pop(document.id_, None)
-                if document.id_ in stored:
-                    replaced.add(document.id_)
-            if content in holders:
-                continue
-            current[document.id_] = content
-            holders[content] = document.id_
-            fresh[document.id_] = document
-        return list(fresh.values()), replaced
+    @contextmanager
+    def _removing(self, document_ids: Collection[str]) -> Iterator[None]:
+        if document_ids:
+            self._on_removed(document_ids)
+        yield
+        if document_ids:
+            self._on_removed(document_ids)
 
 
 def open_index(
@@ -220,6 +234,7 @@ def open_index(
     top_k: int = TOP_K,
     index_factory: str = AUTO,
     lexical: bool = True,
+    on_removed: OnRemoved = lambda _: None,
 ) -> PassageIndex:
     """Open the passage index, creating it if there is none.
 
@@ -232,6 +247,7 @@ def open_index(
         index_factory: FAISS's description of the local index; "Flat" searches exactly, and "auto"
             does so until the passages are too many for it.
         lexical: Whether to search by words beside vectors.
+        on_removed: Told the ids of documents that are deleted or replaced.
 
     Raises:
         InputError: the URL is not supported.
@@ -239,7 +255,7 @@ def open_index(
             embedding model.
     """
     store = open_store(home / "index", url, embed_model.model_name, index_factory)
-    return PassageIndex(store, embed_model, top_k, lexical=lexical)
+    return PassageIndex(store, embed_model, top_k, lexical=lexical, on_removed=on_removed)
 
 
 def open_store(

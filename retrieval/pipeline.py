@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from foundation.text import words
-from retrieval.fusion import fuse
+from retrieval.fusion import best_first
 
 Rankings = list[list[NodeWithScore]]
 Search = Callable[[str, Sequence[str]], Rankings]
@@ -15,9 +15,8 @@ Search = Callable[[str, Sequence[str]], Rankings]
 
 CANDIDATES = 10  # passages that the filter gets to choose from
 CHAINED = re.compile(r"#\d+")
-NAME = re.compile(r"\b[A-Z][\w'’.-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’.-]*)*")
-BRIDGES = 8  # names from the first passages that are tried in place of #1
-BRIDGE_PASSAGES = 2
+NAME = re.compile(r"\b[A-Z][\w'’-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’-]*)*")
+BRIDGES = 8  # names from the first passage that are tried in place of #1
 FOLLOWED = 2  # of them, those whose passages come nearest to their query
 
 
@@ -40,26 +39,34 @@ class Pipeline(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         question = query_bundle.query_str
         queries = [query for query in query_bundle.embedding_strs if query.strip()]
-        direct = [query for query in queries if not CHAINED.search(query)]
+        # "Who sang the #1 hit of 1987?" is a question about a #1, and stands alone.
+        chained = [query for query in queries if CHAINED.search(query) and query != question]
+        direct = [query for query in queries if query not in chained]
         rankings = self._search(question, direct)
+        first = rankings[-1][:1] if rankings else []  # what the search before the chained one found
         followed: list[str] = []
-        for query in queries:
-            if CHAINED.search(query):
-                completed, found = self._follow(question, query, rankings)
-                followed += completed
-                rankings += found
+        for query in chained:
+            completed, found = self._follow(question, query, first)
+            followed += completed
+            rankings += found
         query_bundle.custom_embedding_strs = [*direct, *followed]
-        return fuse(rankings, self._top_k)
+        return best_first(rankings, self._top_k)
 
-    def _follow(self, question: str, query: str, rankings: Rankings) -> tuple[list[str], Rankings]:
+    def _follow(
+        self, question: str, query: str, first: Sequence[NodeWithScore]
+    ) -> tuple[list[str], Rankings]:
         """The queries that complete a chained one, best first, and what they find."""
-        bridges = _names(fuse(rankings, BRIDGE_PASSAGES), unlike=question)
-        candidates = [CHAINED.sub(name, query) for name in bridges[:BRIDGES]]
+        bridges = _names(first, unlike=question)[:BRIDGES]
+        candidates = [CHAINED.sub(name, query) for name in bridges]
         if not candidates:
             return [], []
-        found = zip(candidates, self._search(question, candidates), strict=True)
-        best = sorted(found, key=lambda pair: _nearest(pair[1]), reverse=True)[:FOLLOWED]
-        return [completed for completed, _ in best], [ranking for _, ranking in best]
+        found = zip(bridges, candidates, self._search(question, candidates), strict=True)
+        # A passage that does not name the bridge was found for the rest of the query.
+        bridged = [
+            (_nearest(name, ranking), completed, ranking) for name, completed, ranking in found
+        ]
+        best = sorted(bridged, key=lambda one: one[0], reverse=True)[:FOLLOWED]
+        return [completed for _, completed, _ in best], [ranking for _, _, ranking in best]
 
 
 def _names(passages: Sequence[NodeWithScore], unlike: str) -> list[str]:
@@ -73,5 +80,13 @@ def _names(passages: Sequence[NodeWithScore], unlike: str) -> list[str]:
     return list(found)
 
 
-def _nearest(ranking: Sequence[NodeWithScore]) -> float:
-    return max((found.score or 0.0 for found in ranking), default=0.0)
+def _nearest(name: str, ranking: Sequence[NodeWithScore]) -> float:
+    """The highest cosine of a passage that holds the name."""
+    return max(
+        (
+            found.score or 0.0
+            for found in ranking
+            if words(name) <= words(found.node.get_content(MetadataMode.EMBED))
+        ),
+        default=0.0,
+    )

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
@@ -13,10 +12,10 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Float, Select, func, or_, select
 
-from foundation.errors import IndexStateError, ModelError
+from foundation.errors import IndexStateError
+from retrieval.embedding import unit_vectors
 from retrieval.postgres_server import connect, explained
 from retrieval.postgres_tables import (
     CONTENT_HASH,
@@ -26,12 +25,12 @@ from retrieval.postgres_tables import (
     MOST_DIMENSIONS,
     MOST_EF_SEARCH,
     PASSAGES,
-    PREPARE,
     SETTINGS,
     build_hnsw,
     create_table,
     exists,
     open_table,
+    prepare,
     read_settings,
     record,
     run,
@@ -68,7 +67,7 @@ class PostgresStore:
             prepared = exists(connection, SETTINGS.fullname)
         if not prepared:
             with self._writing() as connection:
-                run(connection, PREPARE)
+                prepare(connection)
         with self._reading() as connection:
             self._check_embedding(connection)
 
@@ -77,7 +76,7 @@ class PostgresStore:
         if not nodes and not replaced:
             return []
         ids = [node.node_id for node in nodes]
-        vectors = _normalised([node.get_embedding() for node in nodes]) if nodes else None
+        vectors = unit_vectors([node.get_embedding() for node in nodes]) if nodes else None
         with self._writing() as connection:
             given = None if vectors is None else vectors.shape[1]
             dimension = self._check_embedding(connection, given)
@@ -143,7 +142,7 @@ class PostgresStore:
         """Find the passages nearest to each embedding; see ``PassageStore``."""
         if not embeddings:
             return []
-        vectors = _normalised(embeddings)
+        vectors = unit_vectors(embeddings)
         store = self._store_to_search(vectors.shape[1])
         if store is None:
             return [_result([], []) for _ in embeddings]
@@ -167,7 +166,7 @@ class PostgresStore:
         """
         if not queries:
             return []
-        vectors = _normalised(embeddings)
+        vectors = unit_vectors(embeddings)
         store = self._store_to_search(vectors.shape[1])
         if store is None:
             return [_result([], []) for _ in queries]
@@ -255,18 +254,6 @@ class PostgresStore:
         with self._reading() as connection:
             connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
             yield connection
-
-
-def _normalised(embeddings: Sequence[Sequence[float]]) -> NDArray[np.float32]:
-    try:
-        vectors = np.asarray(embeddings, np.float32)
-    except ValueError as error:
-        raise ModelError("the embedding model gave vectors of different lengths") from error
-    if not np.isfinite(vectors).all():
-        raise ModelError("the embedding model gave numbers that are not finite; use another one")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    normalised: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return normalised
 
 
 def _result(nodes: Sequence[BaseNode], cosines: Sequence[float]) -> VectorStoreQueryResult:

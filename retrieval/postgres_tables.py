@@ -20,14 +20,17 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSON, TSVECTOR
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 if TYPE_CHECKING:
     from llama_index.vector_stores.postgres import PGVectorStore
 
+logger = logging.getLogger(__name__)
+
 NAME = "fulcrum_passages"  # LlamaIndex puts "data_" before it
-LANGUAGE = "english"  # of PostgreSQL's stemmer and stop words
+# PostgreSQL's English stemmer and stop words, under a name of our own: see `prepare`.
+LANGUAGE = "public.fulcrum_words"
 # PostgreSQL ranks every passage that holds one of the words. Words are taken from the rarest on,
 # while they are in no more passages than this, all together.
 MOST_RANKED = 10_000
@@ -66,6 +69,19 @@ PREPARE = (
     f"CREATE TABLE IF NOT EXISTS {SETTINGS.fullname} "
     "(name varchar PRIMARY KEY, value varchar NOT NULL)",
 )
+# Not by `to_regclass` and the like: in a transaction that waited for another, they may not see yet
+# what that one created.
+HAS_LANGUAGE = text(
+    "SELECT EXISTS (SELECT FROM pg_ts_config WHERE cfgnamespace = 'public'::regnamespace "
+    "AND 'public.' || cfgname = :language)"
+)
+CREATE_LANGUAGE = f"CREATE TEXT SEARCH CONFIGURATION {LANGUAGE} (COPY = pg_catalog.english)"
+# The extension comes with the server; creating it takes the right to create in the database.
+FOLD_ACCENTS = (
+    "CREATE EXTENSION IF NOT EXISTS unaccent SCHEMA public",
+    f"ALTER TEXT SEARCH CONFIGURATION {LANGUAGE} ALTER MAPPING FOR hword, hword_part, word "
+    "WITH public.unaccent, english_stem",
+)
 # The title belongs to the searched words, and passages are found by id, documents by content.
 COMPLETE = (
     f"""ALTER TABLE {PASSAGES.fullname} DROP COLUMN text_search_tsv,
@@ -93,6 +109,19 @@ PASSAGES_OF_WORDS = text(
     ORDER BY passages, word
     """
 )
+
+
+def prepare(connection: Connection) -> None:
+    """Create what the index needs before its first passage, where it is not there."""
+    run(connection, PREPARE)
+    if connection.execute(HAS_LANGUAGE, {"language": LANGUAGE}).scalar_one():
+        return
+    run(connection, [CREATE_LANGUAGE])
+    try:
+        with connection.begin_nested():
+            run(connection, FOLD_ACCENTS)
+    except DBAPIError as error:
+        logger.info("search by words takes accents as they are written: %s", error.orig)
 
 
 def open_table(

@@ -16,20 +16,18 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from foundation.database import reading, writing
 from foundation.errors import IndexStateError, InputError
-from retrieval.embedding import embed_queries, embed_texts
+from retrieval.embedding import Vectors, embed_queries, embed_texts, unit_vectors
 from retrieval.fusion import fuse
 from retrieval.reservoir_tables import (
     Entry,
     Erasure,
     Held,
-    Vectors,
     content_hash,
     open_entries,
     remove,
     to_entry,
     to_node,
     to_row,
-    unit_vectors,
 )
 
 DATABASE = "reservoir.db"

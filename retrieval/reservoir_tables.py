@@ -2,23 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llama_index.core.schema import BaseNode, TextNode
-from numpy.typing import NDArray
 from sqlalchemy import JSON, Connection, Engine, LargeBinary, delete
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 from foundation.database import open_database
-from foundation.errors import ModelError
 from retrieval.documents import TITLE_KEY
+from retrieval.embedding import Vectors
 from retrieval.passages import passage
-
-Vectors = NDArray[np.float32]
 
 # Append only: a database records which of these it has had, and runs the rest when opened.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -150,20 +147,6 @@ def to_entry(row: Any) -> Entry:
         useful=row.useful,
         uses=row.uses,
     )
-
-
-def unit_vectors(embeddings: Sequence[Sequence[float]]) -> Vectors:
-    """Return vectors brought to length 1, shape (texts, dimension); zeros stay zeros.
-
-    Raises:
-        ModelError: a vector holds infinity or NaN.
-    """
-    vectors = np.asarray(embeddings, np.float32)
-    if not np.isfinite(vectors).all():
-        raise ModelError("the embedding model gave numbers that are not finite; use another one")
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit: Vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return unit
 
 
 def remove(

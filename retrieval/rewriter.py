@@ -3,7 +3,7 @@
 import difflib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.llms import LLM
@@ -53,6 +53,31 @@ class QueryRewriter(BaseQueryTransform):
             return QueryBundle(question, custom_embedding_strs=[question])
         queries = list(dict.fromkeys([rewrite.question, *rewrite.queries]))[:MOST_QUERIES]
         return QueryBundle(rewrite.question, custom_embedding_strs=queries)
+
+    def _get_prompts(self) -> PromptDictType:
+        return {}
+
+    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
+        pass
+
+
+class SparingRewriter(BaseQueryTransform):
+    """Rewrites only what the reservoir does not serve as it was asked.
+
+    Rewriting takes longer than all other steps before the answer. A question without a
+    conversation, for which a passage with a clear answer is already held, needs none.
+    """
+
+    def __init__(self, rewriter: BaseQueryTransform, served: Callable[[str], bool]) -> None:
+        """Spare a rewriter where ``served`` says that the question itself is enough."""
+        self._rewriter = rewriter
+        self._served = served
+
+    def _run(self, query_bundle: QueryBundle, metadata: dict) -> QueryBundle:
+        question = query_bundle.query_str
+        if not metadata.get(HISTORY) and self._served(question):
+            return QueryBundle(question, custom_embedding_strs=[question])
+        return self._rewriter.run(query_bundle, metadata)
 
     def _get_prompts(self) -> PromptDictType:
         return {}

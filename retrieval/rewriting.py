@@ -8,6 +8,7 @@ A search may name what an earlier one finds: in ``Search: capital of #1``, ``#1`
 answer to the first search.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,14 +84,17 @@ def read_back(text: str, asked: str) -> Rewrite | None:
     Tolerates other bullets, numbers and names of the fields, JSON, code fences and chatter.
     """
     question, queries = asked, list[str]()
-    for line in text.split("\n"):
-        found = _FIELD.match(line)
+    begun = False
+    for line in _lines(text):
+        found = _FIELD.match(line) or (_ITEM.match(line) if begun else None)
         if not found:
             continue
-        value = found["value"].strip().strip("\",'[]").strip()
+        begun = True
+        value = found["value"].strip().strip("\",'[]*").strip()
         if not re.search(r"\w", value) or len(value) > LONGEST_QUERY:
             continue
-        if found["name"][0].lower() == "q" and "uer" not in found["name"].lower():
+        name = found.groupdict().get("name", "search").lower()
+        if not name.startswith(("search", "quer")):
             if value.rstrip(".").lower() not in (SAME, "the same", "unchanged"):
                 question = value
         elif value not in queries:
@@ -101,10 +105,25 @@ def read_back(text: str, asked: str) -> Rewrite | None:
 
 _FIELD = re.compile(
     r"""^[\s{\["'*\-•\d.)]*                                   # bullets, numbers, JSON
-    (?P<name>question|rewritten\w*|search\w*|quer(?:y|ies)) (?:\s*\d+)?
-    ["'*]*\s*[:=]\s*(?P<value>.+)$""",
+    (?P<name>question|rewritten\w*|search\w*|quer(?:y|ies)) (?:[ ](?:question|query)|\s*\d+)?
+    ["'*]*\s*[:=]\s*(?P<value>.*)$""",
     re.IGNORECASE | re.VERBOSE,
 )
+_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+(?P<value>.+)$")  # of a list, below a field
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text; of one that holds a JSON object, a line for each value in it."""
+    try:
+        found = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    except ValueError:
+        return text.split("\n")
+    return [
+        f"{name}: {value}"
+        for name, values in found.items()
+        for value in (values if isinstance(values, list) else [values])
+        if isinstance(value, str)
+    ]
 
 
 def _line(text: str) -> str:

@@ -19,9 +19,10 @@ from llama_index.core.vector_stores.types import (
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true
 
 from foundation.database import reading, writing
-from foundation.errors import IndexStateError, InputError, ModelError
+from foundation.errors import IndexStateError, InputError
 from retrieval import words
-from retrieval.held import Vectors
+from retrieval.embedding import Vectors, unit_vectors
+from retrieval.held import highest_number
 from retrieval.passages import passage
 from retrieval.tables import (
     Passage,
@@ -158,7 +159,7 @@ class LocalStore(BasePydanticVectorStore):
         """Search for several embeddings at once; one result for each, best passages first."""
         if len(embeddings) == 0:
             return []
-        queries = _normalised(embeddings)
+        queries = unit_vectors(embeddings)
         with self._lock, reading(self._engine, self._database) as connection:
             self._check_embedding(connection, dimension=queries.shape[1])
             self._vectors.follow(connection)
@@ -176,7 +177,7 @@ class LocalStore(BasePydanticVectorStore):
         """
         if not queries:
             return []
-        vectors = _normalised(embeddings)
+        vectors = unit_vectors(embeddings)
         with reading(self._engine, self._database) as connection:
             self._check_embedding(connection, dimension=vectors.shape[1])
             numbers = [words.find(connection, query, top_k) for query in queries]
@@ -226,14 +227,20 @@ class LocalStore(BasePydanticVectorStore):
     def finish(self) -> None:
         """Write the vectors beside the database, so that the next process need not rebuild them.
 
-        If the number of passages asks for another kind of index, it is built first.
+        If the number of passages asks for another kind of index, it is built first. Where nothing
+        was added since the last time, this takes no time.
         """
         with self._lock, reading(self._engine, self._database) as connection:
+            last = highest_number(connection)
+            if last <= int(read_settings(connection).get("finished", 0)):
+                return
             self._vectors.follow(connection)
         self._vectors.wait()
         with self._lock, reading(self._engine, self._database) as connection:
             self._vectors.follow(connection)
             self._vectors.save()
+        with writing(self._engine, self._database) as connection:
+            record(connection, finished=last)
 
     def _check_embedding(self, connection: Connection, dimension: int | None) -> None:
         settings = read_settings(connection)
@@ -262,7 +269,7 @@ _FOUND = _SHOWN.add_columns(Passage.embedding)
 def _rows(nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
     if not nodes:
         return []
-    vectors = _normalised([node.get_embedding() for node in nodes])
+    vectors = unit_vectors([node.get_embedding() for node in nodes])
     return [
         {
             "node_id": node.node_id,
@@ -275,18 +282,6 @@ def _rows(nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
         }
         for node, vector in zip(nodes, vectors, strict=True)
     ]
-
-
-def _normalised(embeddings: Sequence[Sequence[float]]) -> Vectors:
-    try:
-        vectors = np.asarray(embeddings, np.float32)
-    except ValueError as error:
-        raise ModelError("the embedding model gave vectors of different lengths") from error
-    if not np.isfinite(vectors).all():
-        raise ModelError("the embedding model gave numbers that are not finite; use another one")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    normalised: Vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return normalised
 
 
 def _node(row: Any) -> TextNode:

@@ -74,6 +74,12 @@ class Trigger(BaseRetriever):
         self._theta = theta
         self._top_k = top_k
 
+    def serves(self, question: str) -> bool:
+        """Whether the reservoir holds enough for a question as it was asked."""
+        with trail.step("trigger"):
+            [held], _ = self._recall(question, [question])
+        return len(held) >= self._theta
+
     def search(self, question: str, queries: Sequence[str]) -> Rankings:
         """Find passages for each of a question's queries.
 
@@ -81,10 +87,10 @@ class Trigger(BaseRetriever):
             For each query its passages, best first.
         """
         with trail.step("trigger"):
-            held = self._recall(question, queries)
+            held, embeddings = self._recall(question, queries)
         served = [len(entries) >= self._theta for entries in held]
-        sent = [query for query, enough in zip(queries, served, strict=True) if not enough]
-        retrieved = self._index.retrieve_batch(sent, self._top_k) if sent else []
+        sent = [place for place, enough in enumerate(served) if not enough]
+        retrieved = self._retrieved(queries, embeddings, sent) if sent else []
         kept = [entries for entries, enough in zip(held, served, strict=True) if enough]
         trail.count("queries_served", len(kept))
         trail.count("queries_sent", len(sent))
@@ -95,24 +101,39 @@ class Trigger(BaseRetriever):
             entries if enough else next(found) for entries, enough in zip(held, served, strict=True)
         ]
 
+    def _retrieved(
+        self, queries: Sequence[str], embeddings: list[list[float]] | None, places: Sequence[int]
+    ) -> Rankings:
+        return self._index.retrieve_batch(
+            [queries[place] for place in places],
+            self._top_k,
+            None if embeddings is None else [embeddings[place] for place in places],
+        )
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """Find passages for ``embedding_strs``, the queries, of ``query_str``, the question."""
         queries = [query for query in query_bundle.embedding_strs if query.strip()]
         return fuse(self.search(query_bundle.query_str, queries), self._top_k)
 
-    def _recall(self, question: str, queries: Sequence[str]) -> Rankings:
-        """Return for each query the entries near it that the judge keeps, nearest first."""
+    def _recall(
+        self, question: str, queries: Sequence[str]
+    ) -> tuple[Rankings, list[list[float]] | None]:
+        """Return for each query the entries near it that the judge keeps, nearest first.
+
+        With them come the queries' embeddings, if they had to be made.
+        """
         if not queries or not self._reservoir.count():  # then no embedding model is needed
-            return [[] for _ in queries]
+            return [[] for _ in queries], None
         embeddings = embed_queries(self._embed_model, queries)
         near = self._reservoir.recall(embeddings, self._tau, max(self._top_k, self._theta))
         union = {entry.node_id: entry for entries in near for entry in entries}
         if self._judge is None or not union:
-            return near
+            return near, embeddings
         asked = QueryBundle(question, custom_embedding_strs=list(queries))
         judged = self._judge.postprocess_nodes(list(union.values()), asked)
         borne_out = {entry.node_id for entry in judged}
-        return [[entry for entry in entries if entry.node_id in borne_out] for entries in near]
+        kept = [[entry for entry in entries if entry.node_id in borne_out] for entries in near]
+        return kept, embeddings
 
 
 class Remember(BaseNodePostprocessor):

@@ -9,11 +9,16 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from control.model import LanguageModel, preferred_device, preferred_dtype
 from foundation.files import replacing
 from training import rewrites, verdicts
+
+if TYPE_CHECKING:
+    from retrieval.filter import Judgement
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ FILTER_LESSONS, FILTER_EPOCHS = 2400, 1
 CROSS_ENCODER_LESSONS, CROSS_ENCODER_EPOCHS = 8000, 1
 CROSS_ENCODER_RANK, CROSS_ENCODER_RATE = 16, 1e-3
 CROSS_ENCODER_BATCH = 32
+DEVELOPMENT_LESSONS = 1200
+LEAST_RECALL = 0.98  # a passage wrongly dropped costs an answer, one wrongly kept only time
 SMOKE = 48  # examples of a trial run that shows that everything works
 
 
@@ -209,8 +216,32 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
         "minutes": (time.monotonic() - started) / 60,
     }
     _keep(model[0].model, adapter, "cross-encoder", PACKAGED_NAME, len(learn), settings)
+    judgement(adapter, seed).save(adapter)
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
+
+
+def judgement(adapter: Path, seed: int = 0) -> "Judgement":
+    """Fit what the cross-encoder's logit and the cosine say together, and the threshold.
+
+    On relations that the cross-encoder was not trained on.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    from retrieval.embedding import open_embedding
+    from retrieval.filter import Judgement, evidence, load_cross_encoder
+
+    _, develop = verdicts.lessons(seed)
+    develop = develop[:DEVELOPMENT_LESSONS]
+    pairs = [(lesson.question, f"{lesson.title}\n{lesson.text}") for lesson in develop]
+    features = evidence(load_cross_encoder(adapter), open_embedding(), pairs)
+    answers = np.array([lesson.answers for lesson in develop])
+    fitted = LogisticRegression().fit(features, answers)
+    whole = np.array([lesson.kind in ("own", "swapped") for lesson in develop])
+    likely = fitted.predict_proba(features[whole & answers])[:, 1]
+    [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
+    threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
+    return Judgement(float(logit), float(cosine), float(bias), threshold)
 
 
 def _keep(

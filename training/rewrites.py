@@ -19,18 +19,34 @@ RELATIONS = HERE.parent / "data" / "relations"
 VAGUE = "~"
 # Share of each kind. Follow-ups are the most, since there a wrong rewrite costs the most.
 KINDS = {
-    "follow_up": 0.40,
-    "stands_alone": 0.16,
-    "ambiguous": 0.16,
-    "two_hop": 0.18,
-    "comparison": 0.10,
+    "follow_up": 0.38,
+    "stands_alone": 0.14,
+    "ambiguous": 0.14,
+    "two_hop": 0.25,
+    "comparison": 0.09,
 }
 SLOPPY = 0.12  # share of questions typed without capitals and question mark, or with a slip
+# Ways of asking for anything, so that copying is learned and not a list of questions.
+FRAMES = (
+    "Name the {noun} of {s}.",
+    "Can you name the {noun} of {s}?",
+    "Which {noun} does {s} have?",
+    "{s} has which {noun}?",
+    "What {noun} goes with {s}?",
+    "By what {noun} is {s} known?",
+    "In the case of {s}, what is the {noun}?",
+    "Do you know the {noun} of {s}?",
+    "What is {s}, seen by its {noun}?",
+    "What do we call the {noun} of {s}?",
+)
+FRAMED = 0.35
+SHORT = 12  # characters; a slip in less would leave nothing to go by
 PERSON_REPLIES = ("Maria Silva", "John Carter", "Li Wei", "Anna Novak", "Omar Haddad", "Jo Smith")
 REPLIES = {
     "country": ("Norway", "Japan", "Brazil", "Kenya", "Portugal", "Canada", "Vietnam", "Greece"),
     "person": PERSON_REPLIES,
     "company": ("Sony", "Nokia", "Fiat", "Lego", "Samsung", "Valve", "Konami"),
+    "sport": ("Tennis", "Golf", "Chess", "Boxing"),
 }
 
 
@@ -126,7 +142,7 @@ def searches(noun: str, subject: str) -> tuple[str, str]:
 
 def _stands_alone(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
     _kind, subject, attribute = _draw_fact(draw, kinds)
-    question = draw.choice(attribute.questions).format(s=subject)
+    question = _capital(_wording(draw, attribute).format(s=subject))
     history: tuple[Turn, ...] = ()
     if _chance(draw, 0.5):  # a conversation that the question does not need
         history = (_turn(draw, kinds, *_draw_fact(draw, kinds)),)
@@ -147,7 +163,7 @@ def _follow_up(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
     [style] = draw.choices(("other", "answer", "same"), (0.35, 0.2, 0.45))
     if style == "other":  # the same question of another subject
         other = draw.choice([name for name in kind.names if name != subject])
-        wording = draw.choice(attribute.questions)
+        wording = _wording(draw, attribute)
         history = [(_capital(wording.format(s=other)), _reply(draw, attribute, other))]
         question = draw.choice(OTHERS).format(s=subject)
         clear = wording.format(s=subject)
@@ -214,7 +230,7 @@ def _two_hop(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
     phrase, asked, leads, start = _leading_to(draw, kinds)
     attribute = draw.choice(kinds[leads].attributes)
     place = phrase.format(s=start)
-    question = _capital(draw.choice(attribute.questions).format(s=place))
+    question = _capital(_wording(draw, attribute).format(s=place))
     queries = (_capital(asked.format(s=start)), f"{attribute.noun} of #1")
     return _sloppy(draw, Pair("two_hop", question, None, queries))
 
@@ -233,6 +249,13 @@ def _comparison(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
         )
     )
     return _sloppy(draw, Pair("comparison", question, None, (f"{one} {noun}", f"{two} {noun}")))
+
+
+def _wording(draw: random.Random, attribute: Attribute) -> str:
+    """A whole question, ``{s}`` in it."""
+    if _chance(draw, FRAMED):
+        return draw.choice(FRAMES).replace("{noun}", attribute.noun)
+    return draw.choice(attribute.questions)
 
 
 def _draw_fact(
@@ -278,7 +301,7 @@ def _sloppy(draw: random.Random, pair: Pair, keep_clear: bool = False) -> Pair:
         return pair
     typed = pair.question.rstrip("?.")
     typed = typed.lower() if _chance(draw, 0.7) else typed
-    if _chance(draw, 0.4):
+    if _chance(draw, 0.4) and len(typed) > SHORT:
         at = draw.randrange(1, len(typed) - 1)
         typed = typed[:at] + typed[at + 1 :]
     clear = pair.clear if keep_clear else pair.question

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,9 @@ from app import build
 from app import settings as settings_module
 from control import calibration as calibrations
 from foundation.errors import ModelError
+from retrieval.store import LocalStore
+from retrieval.trigger import Remember, Trigger
+from tests.retrieval.conftest import BagOfWords
 
 
 @pytest.fixture
@@ -50,3 +54,58 @@ def test_a_calibration_that_is_named_comes_first(tmp_path, settings, model, meas
     named = replace(measured, known=[0.25])
     named.save(tmp_path / "named.json")
     assert build.calibration(settings(calibration=tmp_path / "named.json"), model) == named
+
+
+@pytest.fixture
+def document(tmp_path):
+    """Write the one document there is, with another text each time."""
+
+    def write(text):
+        path = tmp_path / "rivers.jsonl"
+        path.write_text(json.dumps({"id": "rhine", "title": "Rhine", "text": text}), "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def index(settings, monkeypatch):
+    monkeypatch.setattr(build, "embedding", BagOfWords)
+    return build.passage_index(settings())
+
+
+def answered(settings, index):
+    """The texts that a question gets to read, which are then remembered."""
+    reservoir = build.reservoir(settings())
+    found = Trigger(index, reservoir, BagOfWords(), theta=1).retrieve("Rhine Rhine length")
+    return [node.text for node in Remember(reservoir).postprocess_nodes(found)]
+
+
+def held(settings):
+    return [entry.node.text for entry in build.reservoir(settings()).entries()]
+
+
+def test_what_is_replaced_or_deleted_is_no_longer_remembered(settings, home, index, document):
+    index.ingest([document("The length is 1,320 km.")])
+    assert not (home / "reservoir.db").exists()
+    assert answered(settings, index) == held(settings) == ["The length is 1,320 km."]
+    index.ingest([document("The length is 1,233 km.")])
+    assert held(settings) == []
+    assert answered(settings, index) == ["The length is 1,233 km."]
+    index.delete("rhine")
+    assert held(settings) == answered(settings, index) == []
+
+
+def test_nor_when_the_process_dies_right_after(settings, index, document, monkeypatch):
+    index.ingest([document("The length is 1,320 km.")])
+    answered(settings, index)
+    add = LocalStore.add
+
+    def die_after(*args, **kwargs):
+        add(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalStore, "add", die_after)
+    with pytest.raises(KeyboardInterrupt):
+        index.ingest([document("The length is 1,233 km.")])
+    assert answered(settings, index) == ["The length is 1,233 km."]

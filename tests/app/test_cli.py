@@ -9,6 +9,7 @@ from app import build, cli
 from app import settings as settings_module
 from control.calibration import SHIPPED
 from control.rules import CHOICES
+from evaluation import bench_index
 
 PASSAGE = (
     "The seat of government of Peru is Nairobi, where the parliament meets and most ministries "
@@ -193,6 +194,26 @@ def test_a_calibration_that_does_not_fit_is_named(capsys, tmp_path, command, cha
     assert err.count("\n") == 1
 
 
+def test_many_files_skipped_alike_are_one_line(capsys, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "peru.md").write_text(PASSAGE, encoding="utf-8")
+    (folder / "other.pdf").write_text("no PDF", encoding="utf-8")
+    for n in range(500):
+        (folder / f"empty{n:03}.txt").touch()
+    code, out, err = run(capsys, "ingest", folder)
+    assert code == 0
+    assert "501 skipped" in " ".join(out.split())
+    first, second = err.splitlines()
+    assert first.startswith(f"skipped: {folder / 'empty000.txt'} is empty")
+    assert first.endswith("(and 499 more files likewise)")
+    assert second.startswith(f"skipped: {folder / 'other.pdf'} is not a readable PDF")
+    asked = ["ask", "Who?", "--context", folder, "--max-new-tokens", "1"]
+    code, _, err = run(capsys, *asked)
+    assert code == 0
+    assert err.splitlines()[:2] == [first, second]
+
+
 def test_trust_is_kept_with_the_passage(capsys, notes):
     code, _, _ = run(capsys, "ingest", "--trust", "0.9", notes)
     assert code == 0
@@ -236,6 +257,19 @@ def test_the_dial_is_measured_and_the_report_written(capsys, tmp_path):
     assert (report["n"], report["split"]) == (2, "test")
     assert [row["alpha"] for row in report["known"]] == ["closed-book", "plain", 1.0]
     assert "<svg" in (target / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_index_is_measured_on_a_server(capsys, tmp_path, monkeypatch, postgres_url):
+    monkeypatch.setattr(bench_index, "BASE_PASSAGES", 20)
+    target = tmp_path / "results"
+    measured = ["bench", "index", "--sizes", "50", "--out", target]
+    code, out, _ = run(capsys, "--index", postgres_url, *measured)
+    assert code == 0
+    assert "PostgreSQL" in out
+    [row] = json.loads((target / "report.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["passages"], row["found_after_deletion"]) == (50, 0)
+    # What the server takes is not the client's to know.
+    assert (row["memory_mb"], row["disk_mb"]) == (None, None)
 
 
 def test_too_few_facts_for_a_calibration_change_nothing(capsys, tmp_path, cache):
@@ -298,7 +332,8 @@ def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["ask"], ["ingest"], ["eval", "dial"], ["bench", "decoding"]]
+    "command",
+    [[], ["ask"], ["ingest"], ["eval", "dial"], ["bench", "decoding"], ["bench", "index"]],
 )
 def test_every_command_has_help_with_an_example(capsys, command):
     code, out, _ = run(capsys, *command, "--help")

@@ -2,12 +2,15 @@ from dataclasses import replace
 
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from control import calibration as calibrations
 from control.assistant import STEPS, Assistant
 from control.calibration import ANY_MODEL
 from control.decoding import Decoding
+from foundation import trail
 from foundation.errors import InputError
 
 
@@ -16,9 +19,11 @@ class Shelf(BaseRetriever):
 
     def __init__(self, *texts):
         self.texts = texts
+        self.asked = []
         super().__init__()
 
     def _retrieve(self, query_bundle):
+        self.asked.append((query_bundle.query_str, query_bundle.embedding_strs))
         return [
             NodeWithScore(
                 node=TextNode(id_=f"p{i}", text=text, metadata={"title": f"T{i}"}), score=0.5
@@ -27,7 +32,38 @@ class Shelf(BaseRetriever):
         ]
 
 
+class Rewriter(BaseQueryTransform):
+    """Puts a name for "it", and remembers the conversations that it was given."""
+
+    def __init__(self):
+        self.histories = []
+
+    def _run(self, query_bundle, metadata):
+        self.histories.append(list(metadata["history"]))
+        clear = query_bundle.query_str.replace("its", "Peru's")
+        if clear == query_bundle.query_str:
+            trail.notice("nothing was rewritten")
+        return QueryBundle(clear, custom_embedding_strs=[clear, "Peru currency"])
+
+    def _get_prompts(self):
+        return {}
+
+    def _update_prompts(self, prompts_dict):
+        pass
+
+
+class Choosy(BaseNodePostprocessor):
+    """Keeps passages that hold a "y", and says how sure it is."""
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        assert query_bundle.query_str
+        for node in nodes:
+            trail.verdict(node.node_id, 0.9 if "y" in node.text else 0.125, "y" in node.text)
+        return [node for node in nodes if "y" in node.text]
+
+
 HOW = Decoding(max_new_tokens=16)
+PERU = [("What does Peru live from?", "Copper.")]
 
 
 @pytest.fixture
@@ -68,6 +104,121 @@ def test_given_passages_are_read_instead_of_retrieved_ones(assistant):
     given = [NodeWithScore(node=TextNode(id_="mine", text="xyz"))]
     answer = assistant("abc").ask("Who?", HOW, given)
     assert [source.id for source in answer.sources] == ["mine"]
+
+
+def test_a_follow_up_is_searched_read_and_answered_as_it_is_meant(tiny, always):
+    shelf, rewriter = Shelf("abc"), Rewriter()
+    assistant = Assistant(tiny, always(1, model=tiny.identity), shelf, rewriter)
+    answer = assistant.ask("And its currency?", HOW, history=PERU)
+    clear = "And Peru's currency?"
+    assert answer.question == "And its currency?"
+    assert answer.rewritten == clear
+    assert answer.queries == [clear, "Peru currency"]
+    assert rewriter.histories == [PERU]
+    assert shelf.asked == [(clear, [clear, "Peru currency"])]
+    plain = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"))
+    assert answer.answer == plain.ask(clear, HOW).answer
+    assert answer.notices == []
+
+
+def test_what_a_step_has_to_say_reaches_the_user(tiny, always):
+    assistant = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), Rewriter())
+    assert assistant.ask("Who?", HOW).notices == ["nothing was rewritten"]
+
+
+def test_where_nothing_is_searched_only_a_follow_up_is_rewritten(tiny, always):
+    rewriter = Rewriter()
+    assistant = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), rewriter)
+    assert assistant.ask("What is its currency?", HOW, ()).rewritten == "What is its currency?"
+    assert rewriter.histories == []
+    answer = assistant.ask("What is its currency?", HOW, (), history=PERU)
+    assert answer.rewritten == "What is Peru's currency?"
+    assert answer.sources == []
+
+
+def test_without_a_rewriter_the_question_is_its_own_search(assistant):
+    answer = assistant("abc").ask("And its currency?", HOW, history=PERU)
+    assert answer.rewritten == "And its currency?"
+    assert answer.queries == ["And its currency?"]
+
+
+def test_each_source_says_why_it_was_read_or_not(tiny, always):
+    shelf = Shelf("yes", "no", "yet", "my", "n" * 5)
+    calibration = always(1, model=tiny.identity)
+    answer = Assistant(tiny, calibration, shelf, None, [Choosy()], reads=2).ask("Who?", HOW)
+    assert [
+        (source.text, source.kept, source.reason, source.answers) for source in answer.sources
+    ] == [
+        ("yes", True, "read by the model", 0.9),
+        ("no", False, "holds no clear answer (probability 0.12)", 0.125),
+        ("yet", True, "read by the model", 0.9),
+        ("my", False, "others rank before it", 0.9),
+        ("nnnnn", False, "holds no clear answer (probability 0.12)", 0.125),
+    ]
+    assert answer.notices == []
+
+
+def test_of_many_passages_the_first_are_read_where_none_is_judged(tiny, always):
+    shelf = Shelf("a", "b", "c")
+    answer = Assistant(tiny, always(1, model=tiny.identity), shelf, reads=2).ask("Who?", HOW)
+    assert [source.kept for source in answer.sources] == [True, True, False]
+    assert answer.sources[2].reason == "others rank before it"
+    assert answer.sources[2].answers is None
+
+
+def test_where_no_passage_answers_memory_does_and_the_answer_says_so(tiny, always):
+    calibration = always(1, model=tiny.identity)
+    filtered = Assistant(tiny, calibration, Shelf("no", "nor"), None, [Choosy()])
+    answer = filtered.ask("Who?", HOW)
+    assert answer.notices == [
+        "none of the 2 passages found holds a clear answer, so the answer is from memory alone"
+    ]
+    assert not any(source.kept for source in answer.sources)
+    assert not answer.conflict
+    assert answer.answer == filtered.ask("Who?", HOW, ()).answer
+
+
+def test_given_passages_are_not_filtered(tiny, always):
+    given = [NodeWithScore(node=TextNode(id_="mine", text="no"))]
+    assistant = Assistant(tiny, always(1, model=tiny.identity), Shelf(), None, [Choosy()], reads=1)
+    [source] = assistant.ask("Who?", HOW, given).sources
+    assert source.kept
+    assert source.answers is None
+
+
+def test_each_step_has_its_own_time(tiny, always, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(trail.time, "perf_counter", lambda: now[0])
+
+    class Slow(Shelf):
+        def _retrieve(self, query_bundle):
+            now[0] += 2
+            with trail.step("trigger"):
+                now[0] += 3
+            return super()._retrieve(query_bundle)
+
+    class SlowRewriter(Rewriter):
+        def _run(self, query_bundle, metadata):
+            now[0] += 1
+            return super()._run(query_bundle, metadata)
+
+    class SlowFilter(Choosy):
+        def _postprocess_nodes(self, nodes, query_bundle=None):
+            now[0] += 4
+            return super()._postprocess_nodes(nodes, query_bundle)
+
+    calibration = always(1, model=tiny.identity)
+    slow = Assistant(tiny, calibration, Slow("yes"), SlowRewriter(), [SlowFilter()])
+    assert slow.ask("Who?", HOW).seconds == {
+        "route": 0,
+        "rewrite": 1,
+        "trigger": 3,
+        "retrieve": 2,
+        "filter": 4,
+        "redact": 0,
+        "decode": 0,
+        "total": 10,
+    }
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,21 @@ def test_a_paired_test_sees_only_the_items_that_differ():
 def test_harmonic_mean_is_zero_if_either_is():
     assert metrics.harmonic_mean(100, 0) == 0
     assert metrics.harmonic_mean(80, 40) == pytest.approx(53.33, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "f1"),
+    [
+        ("Jane Austen", "Jane Austen", 1),
+        ("jane austen.", "Jane AUSTEN", 1),
+        ("It was Jane Austen", "Jane Austen", 2 * 2 / (4 + 2)),
+        ("Austen", "Jane Austen", 2 * 1 / (1 + 2)),
+        ("New York, New Jersey", "New York", 2 * 2 / (4 + 2)),  # a word counts as often as in both
+        ("Emma", "Jane Austen", 0),
+        ("", "Jane Austen", 0),
+        ("...", "...", 0),
+    ],
+)
+def test_f1_counts_the_words_in_common(answer, right, f1):
+    assert metrics.token_f1(answer, right) == pytest.approx(f1)
+    assert metrics.token_f1(right, answer) == pytest.approx(f1)

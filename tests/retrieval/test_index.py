@@ -1,5 +1,5 @@
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -7,6 +7,7 @@ from llama_index.core.schema import QueryBundle
 
 from foundation.errors import DocumentError, IndexStateError, InputError, ModelError
 from retrieval.index import PassageIndex, open_index
+from retrieval.store import LocalStore
 from tests.retrieval.conftest import BagOfWords
 
 Writer = Callable[..., Path]
@@ -52,6 +53,17 @@ def test_batch_of_queries_equals_single_queries(index: PassageIndex, json_lines:
         assert [r.node_id for r in results] == [r.node_id for r in index.retrieve(query)]
     assert [len(results) for results in index.retrieve_batch(queries, top_k=3)] == [3, 3, 3]
     assert index.retrieve_batch([]) == []
+
+
+def test_batch_of_queries_with_their_embeddings(
+    index: PassageIndex, json_lines: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.ingest([json_lines(river(n) for n in range(20))])
+    queries = ["river3", "river9 km"]
+    expected = index.retrieve_batch(queries)
+    embeddings = [BagOfWords().get_query_embedding(query) for query in queries]
+    monkeypatch.setattr(BagOfWords, "_get_query_embedding", None)  # there is no need of it
+    assert index.retrieve_batch(queries, embeddings=embeddings) == expected
 
 
 def test_query_by_its_embedding(index: PassageIndex, json_lines: Writer) -> None:
@@ -219,6 +231,42 @@ def test_interrupted_replacement_leaves_the_old_content(
     for opened in (index, broken, open_index(home, None, BagOfWords())):
         assert opened._store.get_nodes() == before
         assert opened.retrieve("river5 is 5 km long")[0].node.ref_doc_id == "r5"
+
+
+def test_what_a_kill_left_unfinished_is_done_by_the_same_call(
+    json_lines: Writer, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: LocalStore) -> None:
+        raise KeyboardInterrupt
+
+    path = json_lines(river(n) for n in range(9))
+    snapshot = home / "index" / "passages.faiss"
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_index(home, None, BagOfWords()).ingest([path])
+    assert not snapshot.exists()
+    report = open_index(home, None, BagOfWords()).ingest([path])
+    assert (report.documents, report.duplicates) == (0, 9)
+    written = snapshot.stat().st_mtime_ns
+    open_index(home, None, BagOfWords()).ingest([path])
+    assert snapshot.stat().st_mtime_ns == written  # and only once
+
+
+def test_removed_documents_are_told_before_and_after(home: Path, json_lines: Writer) -> None:
+    told: list[tuple[set[str], int]] = []  # with the passages that the index held then
+
+    def tell(document_ids: Collection[str]) -> None:
+        told.append((set(document_ids), index.count()))
+
+    index = open_index(home, None, BagOfWords(), on_removed=tell)
+    index.ingest([json_lines(river(n) for n in range(4))])
+    index.ingest([json_lines([river(0), river(9)])])
+    assert told == []
+    index.ingest([json_lines([river(0), river(1) | {"text": "Dry."}, river(2) | {"text": "Wet."}])])
+    assert told == [({"r1", "r2"}, 5), ({"r1", "r2"}, 5)]
+    index.delete("r3")
+    assert told[2:] == [({"r3"}, 5), ({"r3"}, 4)]
 
 
 def test_documents_before_a_bad_file_are_kept(index: PassageIndex, tmp_path: Path) -> None:

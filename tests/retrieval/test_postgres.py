@@ -16,7 +16,7 @@ from foundation.errors import FulcrumError, IndexStateError, InputError, ModelEr
 from retrieval.index import PassageIndex, open_index, open_store
 from retrieval.passages import passage
 from retrieval.postgres import PostgresStore
-from retrieval.postgres_tables import PASSAGES, PREPARE
+from retrieval.postgres_tables import FOLD_ACCENTS, HNSW_INDEX, PASSAGES, PREPARE, exists
 from retrieval.stores import PassageStore
 from tests.postgres import OWNER, PASSWORD, Server, free_port
 from tests.retrieval.conftest import BagOfWords
@@ -176,6 +176,14 @@ def test_names_are_found_by_words(store: PassageStore) -> None:
     cosine = np.dot(vector(1), vector(2)) / np.linalg.norm(vector(1)) / np.linalg.norm(vector(2))
     [result] = store.match_batch(["Person1"], [vector(2)], 3)
     assert result.similarities == pytest.approx([cosine], abs=1e-5)
+
+
+def test_accents_do_not_count(store: PassageStore) -> None:
+    [node] = nodes(300, 301)
+    node.set_content("Zoë sang in Łódź.")
+    store.add([node])
+    for query in ("zoe", "ZOË", "Zoé"):
+        assert matching(store, query) == ["n300"], query
 
 
 def test_query_without_a_word_that_tells(store: PassageStore) -> None:
@@ -351,6 +359,23 @@ def test_hnsw_index_is_built_once_and_followed(postgres_url: str) -> None:
         assert "data_fulcrum_passages_embedding_idx" in "".join(plan)
 
 
+def test_index_that_a_kill_left_unbuilt_is_built_by_the_same_ingestion(
+    postgres_url: str, home: Path, json_lines: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: PostgresStore) -> None:
+        raise KeyboardInterrupt
+
+    path = json_lines(river(n) for n in range(9))
+    place = home, postgres_url
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresStore, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened(place).ingest([path])
+    assert opened(place).ingest([path]).duplicates == 9
+    with PostgresStore(postgres_url, "bag-of-words")._engine.connect() as connection:
+        assert exists(connection, HNSW_INDEX)
+
+
 def test_index_that_has_no_room_for_several_workers(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,9 +452,22 @@ def test_no_right_to_create_the_extension(postgres: Server, postgres_url: str) -
     assert nearest(store, 1)[0] == "n1"
 
 
+def test_accents_count_where_the_extension_is_lacking(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = tuple(s.replace("EXISTS unaccent", "EXISTS no_unaccent") for s in FOLD_ACCENTS)
+    monkeypatch.setattr("retrieval.postgres_tables.FOLD_ACCENTS", lacking)
+    store = PostgresStore(postgres_url, "model")
+    [node] = nodes(300, 301)
+    node.set_content("Zoë sings.")
+    store.add([node])
+    assert (matching(store, "zoë"), matching(store, "zoe")) == (["n300"], [])
+    assert matching(store, "singing") == ["n300"]
+
+
 def test_server_without_pgvector(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = tuple(s.replace("vector", "no_vector") for s in PREPARE)
-    monkeypatch.setattr("retrieval.postgres.PREPARE", lacking)
+    monkeypatch.setattr("retrieval.postgres_tables.PREPARE", lacking)
     message = refusal(postgres_url)
     assert 'extension "no_vector" is not available' in message
     assert "install pgvector on the server" in message

@@ -177,6 +177,20 @@ def test_erased_with_its_document(reservoir: Reservoir) -> None:
     assert held(reservoir) == ["r1"]
 
 
+def test_erased_text_does_not_lie_in_the_file(reservoir: Reservoir, home: Path) -> None:
+    def lies_there() -> bool:
+        with sqlite3.connect(home / "reservoir.db") as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        files = home.glob("reservoir.db*")
+        return any(b"River1 is 1 km long" in file.read_bytes() for file in files)
+
+    reservoir.remember([river(1), river(2)], "how long?")
+    assert lies_there()
+    reservoir.erase(["d1"])
+    assert not lies_there()
+
+
 def test_answer_under_way_does_not_bring_an_erased_document_back(
     reservoir: Reservoir, clock: Clock
 ) -> None:

@@ -76,6 +76,21 @@ def test_nodes_come_back_as_they_went_in(store: LocalStore) -> None:
     assert [node.node_id for node in store.get_nodes()] == [f"n{n}" for n in range(100)]
 
 
+def test_removed_text_does_not_lie_in_the_file(store: LocalStore, folder: Path) -> None:
+    def lies_there() -> bool:
+        with sqlite3.connect(folder / "passages.db") as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        return any(b"text 7 of n7" in file.read_bytes() for file in folder.glob("passages.db*"))
+
+    node = passage("n7", "d7", "text 7 of n7", {"title": "t", "content_hash": "h"})
+    node.embedding = vector(7)
+    store.add([node])
+    assert lies_there()
+    store.remove_document("d7")
+    assert not lies_there()
+
+
 def test_adding_again_replaces(store: LocalStore) -> None:
     assert store.add(nodes(5, 7)) == ["n5", "n6"]
     assert store.count() == 100

@@ -234,6 +234,28 @@ def test_erased_document_is_no_longer_served(filled: PassageIndex, reservoir: Re
     assert "Rhine-length" not in asked(trigger, "Rhine Rhine length")[0]
 
 
+def test_no_query_is_embedded_twice(
+    filled: PassageIndex, reservoir: Reservoir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    embed = BagOfWords._get_query_embedding
+
+    def recorded(model: BagOfWords, query: str) -> list[float]:
+        embedded.append(query)
+        return embed(model, query)
+
+    monkeypatch.setattr(BagOfWords, "_get_query_embedding", recorded)
+    trigger = Trigger(filled, reservoir, BagOfWords(), theta=1, top_k=8)
+    queries = ("Rhine Rhine length", "Elbe Elbe mouth", "Oder Oder mouth")
+    before, _ = asked(trigger, "Rhine?", *queries)
+    assert embedded == list(queries)
+    remember(reservoir, filled, "Elbe-mouth")
+    after, counts = asked(trigger, "Rhine?", *queries)
+    assert embedded == [*queries, *queries]
+    assert (counts["queries_served"], counts["queries_sent"]) == (1, 2)
+    assert {"Rhine-length", "Elbe-mouth", "Oder-mouth"} <= set(before) & set(after)
+
+
 def test_reservoir_that_cannot_be_written_costs_no_answer(
     filled: PassageIndex, reservoir: Reservoir, home: Path
 ) -> None:

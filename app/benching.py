@@ -1,0 +1,142 @@
+"""The commands that time: `fulcrum bench`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import settings as settings_module
+from app.console import PATHS, example, out
+from foundation.errors import InputError
+
+
+@click.group()
+def bench() -> None:
+    """Time the parts that have to be fast."""
+
+
+@bench.command(epilog=example("fulcrum bench decoding --out results/decoding"))
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to decode."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Questions at a time.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Repetitions, interleaved.",
+)
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def decoding(
+    given: dict[str, Any], tokens: int, batch_size: int, rounds: int, target: Path | None
+) -> None:
+    """Two branches in one batch against plain generation and against two separate forwards."""
+    settings = settings_module.load(**given)
+
+    from app import build
+    from evaluation import bench as benchmarks
+
+    result = benchmarks.decoding(build.language_model(settings), tokens, rounds, batch_size)
+    out.print(benchmarks.table(result))
+    if target is not None:
+        benchmarks.write(result, target)
+
+
+@bench.command(name="dial", epilog=example("fulcrum bench dial --out results/dial-speed"))
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=12, show_default=True, help="Questions."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Repetitions, interleaved.",
+)
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def bench_dial(
+    given: dict[str, Any], tokens: int, limit: int, rounds: int, target: Path | None
+) -> None:
+    """The dial's answers against plain generation, with and without a conflict."""
+    settings = settings_module.load(**given)
+
+    from app import build
+    from evaluation import bench as benchmarks
+    from evaluation import datasets
+
+    items = datasets.conflicts(datasets.BUILT_IN_CONFLICTS, "calibration")
+    model = build.language_model(settings)
+    result = benchmarks.dial(
+        model, build.calibration(settings, model), datasets.spread(items, limit), tokens, rounds
+    )
+    out.print(benchmarks.dial_table(result))
+    if target is not None:
+        benchmarks.write(result, target)
+
+
+@bench.command(
+    name="index",
+    epilog=example(
+        "fulcrum bench index --out results/index", "fulcrum bench index --sizes 10000,100000"
+    ),
+)
+@click.option(
+    "--sizes",
+    help="Numbers of passages, with commas between.  "
+    "[default: 10000,100000,1000000; in PostgreSQL the first two]",
+)
+@click.option(
+    "--index", "url", help="Measure this store, an empty PostgreSQL database.  [default: local]"
+)
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def bench_index(
+    given: dict[str, Any], sizes: str | None, url: str | None, target: Path | None
+) -> None:
+    """Build time, memory, recall and speed of the passage index as it grows."""
+    url = url or settings_module.load(**given).index
+    local = url in (None, "faiss")
+    wanted = _sizes(sizes or ("10000,100000,1000000" if local else "10000,100000"))
+
+    from tqdm import tqdm
+
+    from evaluation import bench_index as benchmark
+    from retrieval.embedding import open_embedding
+    from retrieval.index import open_store
+
+    draws = {"like passages": benchmark.passage_like(open_embedding())}
+    if local:  # another database would have to be emptied for it
+        draws["uniform"] = benchmark.uniform(384)
+    with tqdm(desc="storing", unit=" passages", delay=2, disable=None) as bar:
+        result = benchmark.run(
+            wanted,
+            draws,
+            lambda folder: open_store(folder, url, benchmark.EMBEDDING_NAME),
+            kind="local" if local else "PostgreSQL",
+            progress=bar.update,
+        )
+    out.print(benchmark.table(result))
+    if target is not None:
+        benchmark.write(result, target)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise InputError(f"--sizes {text}: give numbers from 1 up, such as 10000,100000")
+    return sizes

@@ -1,0 +1,115 @@
+import json
+from collections import Counter
+
+import pytest
+from llama_index.core.schema import MetadataMode
+
+from evaluation import asked
+from evaluation.asked import Asked
+from foundation.errors import DataError
+
+KINDS = {"plain", "follow-up", "ambiguous", "two-hop", "comparison"}
+
+
+def item(**changes):
+    values = {"id": "1", "kind": "plain", "question": "Who?", "history": (), "answers": ("she",)}
+    return Asked(**{**values, "passages": ("a", "b"), "needed": 2, **changes})
+
+
+def test_a_question_is_recalled_when_all_that_it_needs_is_found():
+    assert item().recalled(["x", "b", "a"])
+    assert not item().recalled(["a", "a", "x"])
+    assert item(needed=1).recalled(["b"])
+    assert not item(passages=(), needed=1).recalled(["x"])
+
+
+@pytest.mark.parametrize("split", ["calibration", "test"])
+def test_the_built_in_questions_of_a_split_are_of_all_kinds(split):
+    items = asked.built_in(split)
+    counts = Counter(item.kind for item in items)
+    assert set(counts) == KINDS
+    assert all(counts[kind] >= 150 for kind in KINDS)
+    assert len({item.id for item in items}) == len(items)
+    for item in items:
+        assert item.answers
+        assert item.needed == len(item.passages) == (1 + (item.kind in ("two-hop", "comparison")))
+        assert bool(item.history) == (item.kind == "follow-up")
+
+
+def test_the_splits_have_no_question_in_common():
+    calibration, test = (
+        {item.id for item in asked.built_in(split)} for split in ("calibration", "test")
+    )
+    assert calibration
+    assert not calibration & test
+
+
+def test_a_limit_holds_for_each_kind():
+    items = asked.built_in("test", limit=3)
+    assert Counter(item.kind for item in items) == dict.fromkeys(KINDS, 3)
+    assert {item.id for item in items} <= {item.id for item in asked.built_in("test")}
+
+
+RECORD = {
+    "question": "Where was Ann born?",
+    "documents": [
+        {"text": "Ann was born in Rome.", "type": "correct", "answer": "Rome"},
+        {"text": "Ann was born in Oslo.", "type": "misinfo", "answer": "Oslo"},
+        {"text": "Ann likes tea.", "type": "noise", "answer": "unknown"},
+        {"text": "The other Ann was born in Bonn.", "type": "correct", "answer": "Bonn"},
+    ],
+    "gold_answers": ["Rome", "Bonn"],
+    "wrong_answers": ["Oslo"],
+}
+
+
+@pytest.fixture
+def ramdocs(tmp_path):
+    """Write records, each the changes to one."""
+    path = tmp_path / "RAMDocs.jsonl"
+
+    def write(*changes):
+        path.write_text("".join(json.dumps(RECORD | change) + "\n" for change in changes))
+        return path
+
+    return write
+
+
+def test_ramdocs_becomes_questions_and_one_corpus(ramdocs):
+    items, documents = asked.ramdocs(ramdocs({}, {"question": "Where was Bob born?"}))
+    assert [item.question for item in items] == ["Where was Ann born?", "Where was Bob born?"]
+    assert len({document.id_ for document in documents}) == len(documents) == 8
+    texts = {document.id_: document.text for document in documents}
+    for item in items:
+        assert item.answers == ("Rome", "Bonn")
+        assert item.recalled(item.passages[:1])  # one of the right documents is enough
+        assert [texts[passage] for passage in item.passages] == [
+            "Ann was born in Rome.",
+            "The other Ann was born in Bonn.",
+        ]
+
+
+def test_of_a_document_its_text_alone_is_embedded(ramdocs):
+    _, documents = asked.ramdocs(ramdocs({}))
+    for mode in (MetadataMode.EMBED, MetadataMode.LLM):
+        assert documents[0].get_content(mode).strip() == "Ann was born in Rome."
+
+
+def test_of_ramdocs_a_limit_takes_so_many_questions(ramdocs):
+    items, documents = asked.ramdocs(ramdocs({}, {}, {}), limit=2)
+    assert len(items) == 2
+    assert len(documents) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"question": ""}, "line 2: field 'question'"),
+        ({"documents": None}, "line 2: field 'documents' must be a list of objects"),
+        ({"documents": ["text"]}, "line 2: field 'documents' must be a list of objects"),
+        ({"gold_answers": []}, "line 2: field 'gold_answers'"),
+    ],
+)
+def test_a_record_that_is_not_ramdocs_is_named(ramdocs, change, says):
+    with pytest.raises(DataError, match=says):
+        asked.ramdocs(ramdocs({}, change))

@@ -1,0 +1,169 @@
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+from foundation import trail
+from foundation.errors import InputError, ModelError
+from retrieval import filter as filters
+from retrieval.filter import CrossEncoderJudge, Judgement, KnowledgeFilter
+from tests.retrieval.conftest import BagOfWords
+
+QUESTION = "Who wrote Emma?"
+JUDGEMENT = Judgement(logit=0.5, cosine=3.0, bias=-1.0, threshold=0.4)
+
+
+class Table:
+    """A judge with a table: how likely a passage answers, by its first word."""
+
+    def __init__(self, **likely):
+        self.likely = likely
+        self.asked = []
+
+    def __call__(self, question, passages):
+        self.asked += [(question, passage) for passage in passages]
+        return [self.likely[passage.split()[0]] for passage in passages]
+
+
+def nodes(*texts):
+    return [NodeWithScore(node=TextNode(id_=text, text=text), score=0.5) for text in texts]
+
+
+def kept(judge, texts, threshold=0.5, queries=None):
+    asked = QueryBundle(QUESTION, custom_embedding_strs=queries)
+    found = KnowledgeFilter(judge, threshold).postprocess_nodes(nodes(*texts), asked)
+    return [node.text for node in found]
+
+
+def test_passages_from_the_threshold_up_stay_in_their_order():
+    judge = Table(low=0.1, at=0.5, below=0.4999, high=0.9)
+    assert kept(judge, ["low", "at", "below", "high"]) == ["at", "high"]
+    assert kept(judge, ["high", "at"], threshold=0.6) == ["high"]
+    assert kept(judge, ["low", "high"], threshold=0) == ["low", "high"]
+
+
+def test_a_passage_that_a_judge_cannot_judge_is_dropped():
+    judge = Table(nan=math.nan, inf=math.inf, good=0.9)
+    assert kept(judge, ["nan", "inf", "good"]) == ["good"]
+
+
+def test_a_passage_that_answers_one_of_the_searches_stays():
+    def judge(question, passages):
+        return [
+            float(passage == "Nokia is Finnish" and question == "Nokia") for passage in passages
+        ]
+
+    queries = [QUESTION, "Nokia", "capital of Finland"]
+    assert kept(judge, ["Nokia is Finnish", "Sony"], queries=queries) == ["Nokia is Finnish"]
+    assert kept(judge, ["Nokia is Finnish", "Sony"]) == []
+
+
+def test_the_same_passage_is_judged_once_for_the_same_question():
+    judge = Table(one=0.9, two=0.1)
+    knowledge = KnowledgeFilter(judge, 0.5)
+    assert knowledge.verdicts(QUESTION, ["one", "two", "one"]) == [0.9, 0.1, 0.9]
+    assert knowledge.verdicts(QUESTION, ["two", "one"]) == [0.1, 0.9]
+    assert judge.asked == [(QUESTION, "one"), (QUESTION, "two")]
+    knowledge.verdicts("Another?", ["one"])
+    assert judge.asked[2:] == [("Another?", "one")]
+
+
+def test_of_very_many_verdicts_the_last_are_remembered(monkeypatch):
+    monkeypatch.setattr(filters, "REMEMBERED", 2)
+    judge = Table(a=0.9, b=0.8, c=0.7)
+    knowledge = KnowledgeFilter(judge, 0.5)
+    assert knowledge.verdicts(QUESTION, ["a", "b", "c"]) == [0.9, 0.8, 0.7]
+    assert knowledge.verdicts(QUESTION, ["c", "b"]) == [0.7, 0.8]
+    assert len(judge.asked) == 3
+    knowledge.verdicts(QUESTION, ["a"])
+    assert len(judge.asked) == 4
+
+
+def test_the_user_sees_each_verdict():
+    with trail.following() as way:
+        kept(Table(good=0.9, bad=0.2), ["good", "bad"])
+    assert way.verdicts == {"good": 0.9, "bad": 0.2}
+    assert way.passed == {"good"}
+
+
+def test_title_and_text_are_judged_and_nothing_that_is_hidden():
+    node = TextNode(
+        text="Jane Austen wrote it.",
+        metadata={"title": "Emma", "content_hash": "f00"},
+        excluded_embed_metadata_keys=["content_hash"],
+        metadata_template="{value}",
+        text_template="{metadata_str}\n{content}",
+    )
+    judge = Table(Emma=0.9)
+    [_] = KnowledgeFilter(judge, 0.5).postprocess_nodes(
+        [NodeWithScore(node=node)], QueryBundle(QUESTION)
+    )
+    assert judge.asked == [(QUESTION, "Emma\nJane Austen wrote it.")]
+
+
+def test_where_nothing_was_found_nothing_is_judged():
+    judge = Table()
+    assert kept(judge, []) == []
+    assert judge.asked == []
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
+def test_a_threshold_that_is_no_probability_is_refused(threshold):
+    with pytest.raises(InputError, match=r"threshold is .*; give a number from 0 to 1"):
+        KnowledgeFilter(Table(), threshold)
+
+
+def test_a_filter_without_a_question_is_refused():
+    with pytest.raises(InputError, match="without a question"):
+        KnowledgeFilter(Table(), 0.5).postprocess_nodes(nodes("a"))
+
+
+def test_the_premise_ends_where_the_label_goes_on():
+    text = filters.premise(QUESTION, "Emma\nJane Austen wrote it.")
+    assert text.index("Jane Austen") < text.index(QUESTION)
+    assert text.endswith("?")
+    assert all(label.startswith(" ") for label in filters.LABELS)
+
+
+def test_a_cross_encoder_without_its_files_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"gone: the filter's judgement.json cannot be read"):
+        CrossEncoderJudge(tmp_path / "gone", BagOfWords())
+    for damaged in ("{", "7", "[]", '{"logit": 1}'):
+        (tmp_path / "judgement.json").write_text(damaged)
+        with pytest.raises(ModelError, match="train it again by: fulcrum train filter --out DIR"):
+            CrossEncoderJudge(tmp_path, BagOfWords())
+
+
+def test_a_cross_encoder_without_its_weights_is_named_when_it_is_needed(tmp_path):
+    JUDGEMENT.save(tmp_path)
+    judge = CrossEncoderJudge(tmp_path, BagOfWords())
+    assert judge(QUESTION, []) == []
+    with pytest.raises(ModelError, match="the filter's adapter cannot be loaded"):
+        judge(QUESTION, ["a"])
+
+
+def test_logit_and_cosine_make_one_probability(tmp_path, monkeypatch):
+    class Unit(BagOfWords):
+        """Vectors of length one, as those of the packaged model."""
+
+        def _vector(self, text):
+            vector = super()._vector(text)
+            length = math.hypot(*vector)
+            return [value / length for value in vector]
+
+    class Encoder:
+        def predict(self, pairs, **_):
+            return np.array(
+                [{"sure": 2.0, "not": -2.0}[passage.split()[0]] for _, passage in pairs]
+            )
+
+    monkeypatch.setattr(filters, "load_cross_encoder", lambda _: Encoder())
+    monkeypatch.setattr(filters, "fast_arithmetic", lambda _: nullcontext())
+    JUDGEMENT.save(tmp_path)
+    judge = CrossEncoderJudge(tmp_path, Unit())
+    assert judge.judgement == JUDGEMENT
+    cosine = 2 / 3  # two of three words are the same
+    wanted = [1 / (1 + math.exp(-(0.5 * logit + 3 * cosine - 1))) for logit in (2, -2)]
+    assert judge("wrote Emma who", ["sure wrote emma", "not wrote emma"]) == pytest.approx(wanted)
