@@ -142,7 +142,7 @@ class Assistant:
             sources=[_source(node, read, kept, way) for node in found],
             notices=way.notices + self._notices(how, given, found, kept, len(read)),
             seconds=dict.fromkeys(STEPS, 0.0)
-            | way.seconds
+            | dict(way.seconds)
             | {"total": time.perf_counter() - started},
         )
 

@@ -105,7 +105,7 @@ def run(
 
 
 def _read(path: Path, header: str) -> dict[tuple[str, str], Row]:
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         path.write_text(header + "\n", encoding="utf-8")
         return {}
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -19,7 +19,15 @@ log = logging.getLogger(__name__)
 HISTORY = "history"
 NONSENSE = "the rewriter wrote nothing that can be used, so the question itself was searched"
 ALIKE = 0.7  # of difflib's ratio: "Azerbajan" is meant where "Azerbaijan" is written
-NAME = re.compile(r"(?<![.?!] )(?<!^)\b[A-Z][\w'’-]+")
+NAME = re.compile(r"\b[A-Z][\w'’-]+")
+# What questions begin with: a capital letter there makes no name of it.
+OPENERS = {
+    *("a", "an", "and", "are", "at", "by", "can", "could", "did", "do", "does", "for", "from"),
+    *("has", "have", "how", "i", "in", "is", "it", "its", "my", "name", "now", "of", "ok", "on"),
+    *("or", "so", "tell", "the", "their", "then", "these", "they", "this", "those", "to", "under"),
+    *("was", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will"),
+    *("with", "would"),
+}
 
 
 class QueryRewriter(BaseQueryTransform):
@@ -99,7 +107,8 @@ def _faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bool:
 
 
 def _names(text: str) -> set[str]:
-    return {word for name in NAME.findall(text) for word in words(name) if len(word) > 1}
+    found = {word for name in NAME.findall(text) for word in words(name) if len(word) > 1}
+    return found - OPENERS
 
 
 def _near(name: str, said: set[str]) -> bool:

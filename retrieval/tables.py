@@ -65,6 +65,12 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             END""",
             "INSERT INTO words (words) VALUES ('rebuild')",
         ),
+    (
+        # Else a removed passage's words stay in the list of words until SQLite merges that part of
+        # it. A removal takes 2 ms instead of 0.5 (measured at 30,000 passages).
+        "0003 removed words leave nothing",
+        ("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",),
+    ),
     ),
 )
 
@@ -96,7 +102,10 @@ class Removal(Base):
 
 
 class Setting(Base):
-    """A fact about the whole index: identity, generation, embedding (its name), dimension."""
+    """A fact about the whole index: identity, generation, embedding (its name), dimension, finished.
+
+    ``finished`` is the last passage at which an ingestion ended in order.
+    """
 
     __tablename__ = "settings"
     name: Mapped[str] = mapped_column(primary_key=True)

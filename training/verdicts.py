@@ -109,7 +109,7 @@ def _about(
     for wording in wordings["own"].get(fact.relation, ()):  # vague questions, and searches
         yield _lesson(fact, "own", wording.format(s=subject), fact.text, True)
     for column, wording in wordings["columns"].get(fact.relation, {}).items():
-        stated = fact.row[column] in fact.text
+        stated = fact.row[column].casefold() in fact.text.casefold()
         yield _lesson(fact, "column", wording.format(**fact.row), fact.text, stated)
     for wording in draw.sample(wordings["absent"].get(fact.relation, []), 2):
         question = wording.format(s=subject)
@@ -169,14 +169,19 @@ def _wordings() -> dict[str, dict]:
             first, *others = spec["attributes"]  # the first is what the relation is about
             vague = [text.removeprefix(VAGUE) for text in first if text[0] == VAGUE]
             own[relation] = [*vague[:1], *searches(first[0], "{s}")]
-            told = " ".join(columns.get(relation, {}).values())
+            told = " ".join(map(_bare, columns.get(relation, {}).values()))
             absent[relation] = [
                 text
                 for noun, *texts in others
                 for text in texts
-                if text[0] != VAGUE and noun.split()[-1] not in told
+                if text[0] != VAGUE and noun.split()[-1] not in told and _bare(text) not in told
             ]
     return {"own": own, "columns": columns, "absent": absent}
+
+
+def _bare(wording: str) -> str:
+    """A wording without its subject, to compare those of the two files."""
+    return re.sub(r"\{the\}|\{\w+\}", "{}", wording)
 
 
 def _sentences(text: str) -> list[str]:
@@ -186,7 +191,9 @@ def _sentences(text: str) -> list[str]:
 def _without(text: str, answers: Sequence[str]) -> str:
     """The sentences that do not hold an answer; empty if too little is left to judge."""
     rest = [part for part in _sentences(text) if not _mentions(part, answers)]
-    return " ".join(rest) if len(rest) > 1 or sum(map(len, rest)) > len(text) // 2 else ""
+    left = " ".join(rest)
+    enough = len(rest) > 1 or len(left) > len(text) // 2
+    return left if enough and not _mentions(left, answers) else ""
 
 
 def _mentions(text: str, phrases: Sequence[str]) -> bool:

@@ -145,7 +145,7 @@ def test_closed_book_reads_nothing(capsys):
         (["ask"], "Missing argument"),
         (["--model", "absent.gguf", "ask", "Who?"], "absent.gguf: no such file"),
         (["--adapter", "absent", "ask", "Who?"], "--adapter absent"),
-        (["--index", "mysql://x", "ask", "Who?"], "--index mysql://x is not supported"),
+        (["--index", "mysql://x", "ask", "Who?"], "--index mysql is not supported"),
         (["--calibration", "absent.json", "ask", "Who?"], "absent.json: no calibration that can"),
         (["ingest", "absent.txt"], "absent.txt does not exist"),
         (["ingest", "--trust", "2", "absent.txt"], "2.0 is not in the range 0<=x<=1"),

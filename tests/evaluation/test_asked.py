@@ -2,11 +2,12 @@ import json
 from collections import Counter
 
 import pytest
-from llama_index.core.schema import MetadataMode
 
 from evaluation import asked
 from evaluation.asked import Asked
 from foundation.errors import DataError
+from retrieval import documents
+from retrieval.passages import split
 
 KINDS = {"plain", "follow-up", "ambiguous", "two-hop", "comparison"}
 
@@ -21,6 +22,8 @@ def test_a_question_is_recalled_when_all_that_it_needs_is_found():
     assert not item().recalled(["a", "a", "x"])
     assert item(needed=1).recalled(["b"])
     assert not item(passages=(), needed=1).recalled(["x"])
+    assert item().recalled(["a:3", "b:0"])  # of a long passage a part is enough
+    assert not item().recalled(["a:0", "a:1"])
 
 
 @pytest.mark.parametrize("split", ["calibration", "test"])
@@ -75,11 +78,14 @@ def ramdocs(tmp_path):
     return write
 
 
-def test_ramdocs_becomes_questions_and_one_corpus(ramdocs):
-    items, documents = asked.ramdocs(ramdocs({}, {"question": "Where was Bob born?"}))
+def test_ramdocs_becomes_questions_whose_passages_are_in_the_corpus(ramdocs, tmp_path):
+    path = ramdocs({}, {"question": "Where was Bob born?"})
+    items = asked.ramdocs(path)
     assert [item.question for item in items] == ["Where was Ann born?", "Where was Bob born?"]
-    assert len({document.id_ for document in documents}) == len(documents) == 8
-    texts = {document.id_: document.text for document in documents}
+    corpus = documents.read([asked.corpus(path, tmp_path / "out")], on_skipped=pytest.fail)
+    passages = [node for document in corpus for node in split(document)]
+    texts = {node.node_id.split(":")[0]: node.get_content() for node in passages}
+    assert len(texts) == len(passages) == 8
     for item in items:
         assert item.answers == ("Rome", "Bonn")
         assert item.recalled(item.passages[:1])  # one of the right documents is enough
@@ -87,18 +93,14 @@ def test_ramdocs_becomes_questions_and_one_corpus(ramdocs):
             "Ann was born in Rome.",
             "The other Ann was born in Bonn.",
         ]
-
-
-def test_of_a_document_its_text_alone_is_embedded(ramdocs):
-    _, documents = asked.ramdocs(ramdocs({}))
-    for mode in (MetadataMode.EMBED, MetadataMode.LLM):
-        assert documents[0].get_content(mode).strip() == "Ann was born in Rome."
+        assert [texts[passage] for passage in item.noise] == ["Ann likes tea."]
 
 
 def test_of_ramdocs_a_limit_takes_so_many_questions(ramdocs):
-    items, documents = asked.ramdocs(ramdocs({}, {}, {}), limit=2)
+    path = ramdocs({}, {}, {})
+    items = asked.ramdocs(path, limit=2)
     assert len(items) == 2
-    assert len(documents) == 8
+    assert set(items) <= set(asked.ramdocs(path))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from evaluation import retrieval
 from evaluation.asked import Asked
-from evaluation.retrieval import Arm, Row, everything, report, run
+from evaluation.retrieval import Arm, Modules, Row, everything, modules_report, report, run
 from foundation import trail
 from foundation.errors import DataError
 
@@ -132,23 +132,40 @@ def test_without_the_baseline_nothing_is_compared_with_it():
     assert line["p"] is None
 
 
-def test_the_ablation_adds_one_module_at_a_time():
-    def rewrite(question, _history):
-        return QueryBundle(question)
+def test_the_ablation_shows_each_module_alone_and_all_together(tiny, tmp_path):
+    reservoirs = []
 
-    search, searched, judged, triggered = Search(), Search(), everything, Search()
-    arms = list(retrieval.arms(rewrite, search, searched, judged, triggered, 3))
-    assert [arm.name for arm in arms] == [
+    def rewrite(question, _history):
+        return QueryBundle(f"{question}!")
+
+    def judge(found, _asked):
+        return found[1:]
+
+    def recall(directory, tau, theta):
+        reservoirs.append((directory.parent, tau, theta))
+        return rewrite, Search(), judge
+
+    modules = Modules(rewrite, Search(), judge, recall, reads=1)
+    shown = modules_report(tiny, modules, ITEMS[:2], tmp_path)
+    assert shown["n"] == 2
+    assert reservoirs == [(tmp_path, None, None)]  # a reservoir of its own, not the user's
+    table = shown["tables"]["modules"]
+    assert [line["arm"] for line in table if line["kind"] == "all"] == [
         "direct",
         "read",
         "read, with history",
         "+ rewriter",
         "+ filter",
+        "+ both",
         "all",
     ]
-    assert [arm.retrieve for arm in arms] == [None, search, search, searched, search, triggered]
-    assert [arm.rewrite is rewrite for arm in arms] == [False, False, False, True, False, True]
-    assert retrieval.BASELINE in {arm.name for arm in arms}
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()[1:]
+    rows = {row["arm"]: row for row in map(json.loads, lines) if row["id"] == "1"}
+    rewritten = {arm for arm, row in rows.items() if row["asked"] == "Who?!"}
+    filtered = {arm for arm, row in rows.items() if row["read"] == ["p2"]}
+    assert rewritten == {"+ rewriter", "+ both", "all"}
+    assert filtered == {"+ filter", "+ both", "all"}
+    assert rows["direct"]["found"] == []
 
 
 def test_the_common_way_without_a_rewriter_searches_the_whole_conversation():
