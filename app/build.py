@@ -162,7 +162,8 @@ def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilt
     from retrieval import filter as filters
 
     if settings.judge == "model":
-        return filters.KnowledgeFilter(_model_judge(model), filters.MODEL_THRESHOLD)
+        threshold = filters.Judgement.load(ADAPTERS / "filter").threshold
+        return filters.KnowledgeFilter(_model_judge(model), threshold)
     cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", embedding())
     return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 LABELS = (" no", " yes")
 JUDGEMENT = "judgement.json"
-MODEL_THRESHOLD = 0.5
 REMEMBERED = 512  # verdicts; the trigger asks about passages that are judged again afterwards
 LONGEST_INPUT = 256  # word pieces of question and passage that the cross-encoder reads
 

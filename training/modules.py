@@ -28,11 +28,12 @@ LEARNING_RATE = 5e-4  # ERM4 tunes 7B parameters at 1e-4; smaller models bear, a
 BATCH = 16
 SAVE_STEPS = 50
 REWRITER_PAIRS, REWRITER_EPOCHS = 6000, 1
-FILTER_LESSONS, FILTER_EPOCHS = 2400, 1
+FILTER_LESSONS, FILTER_EPOCHS = 960, 1
 CROSS_ENCODER_LESSONS, CROSS_ENCODER_EPOCHS = 8000, 1
 CROSS_ENCODER_RANK, CROSS_ENCODER_RATE = 16, 1e-3
 CROSS_ENCODER_BATCH = 32
 DEVELOPMENT_LESSONS = 1200
+WHOLE = ("own", "swapped")  # lessons with an untouched passage, as retrieval finds them
 LEAST_RECALL = 0.98  # a passage wrongly dropped costs an answer, one wrongly kept only time
 SMOKE = 48  # examples of a trial run that shows that everything works
 
@@ -70,7 +71,30 @@ def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = F
         for lesson in learn[: SMOKE if smoke else FILTER_LESSONS]
     ]
     epochs = 1 if smoke else FILTER_EPOCHS
-    return _tune(lm, records, target, "filter", epochs, seed)
+    adapter = _tune(lm, records, target, "filter --judge model", epochs, seed)
+    model_judgement(lm, adapter, seed).save(adapter)
+    return adapter
+
+
+def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "Judgement":
+    """The threshold of the language model's verdicts; as `judgement`, without a cosine."""
+    from control.adapters import read
+    from control.modules import label_probabilities
+    from retrieval.filter import LABELS, Judgement, premise
+
+    _, develop = verdicts.lessons(seed)
+    prompts = [
+        premise(lesson.question, f"{lesson.title}\n{lesson.text}")
+        for lesson in develop[:DEVELOPMENT_LESSONS]
+        if lesson.answers and lesson.kind in WHOLE
+    ]
+    worn = read(lm, adapter)
+    likely = [
+        one
+        for start in range(0, len(prompts), BATCH)
+        for one in label_probabilities(lm, prompts[start : start + BATCH], LABELS, worn)
+    ]
+    return Judgement(1.0, 0.0, 0.0, float(np.quantile(likely, 1 - LEAST_RECALL)))
 
 
 def _tune(
@@ -116,6 +140,7 @@ def _tune(
         "minutes": (time.monotonic() - started) / 60,
     }
     _keep(trainer.model, adapter, name, lm.name, len(records), settings)
+    trainer.model.unload()  # the model is as it was
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
 
@@ -215,7 +240,7 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
         "seed": seed,
         "minutes": (time.monotonic() - started) / 60,
     }
-    _keep(model[0].model, adapter, "cross-encoder", PACKAGED_NAME, len(learn), settings)
+    _keep(model[0].model, adapter, "filter", PACKAGED_NAME, len(learn), settings)
     judgement(adapter, seed).save(adapter)
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
@@ -237,7 +262,7 @@ def judgement(adapter: Path, seed: int = 0) -> "Judgement":
     features = evidence(load_cross_encoder(adapter), open_embedding(), pairs)
     answers = np.array([lesson.answers for lesson in develop])
     fitted = LogisticRegression().fit(features, answers)
-    whole = np.array([lesson.kind in ("own", "swapped") for lesson in develop])
+    whole = np.array([lesson.kind in WHOLE for lesson in develop])
     likely = fitted.predict_proba(features[whole & answers])[:, 1]
     [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
     threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
@@ -258,12 +283,10 @@ def _keep(
 
 
 CARD = """\
-# {name}
+# Adapter of {base}
 
-Base model: {base}. LoRA of rank {rank}, trained on {count:,} examples that `training/` builds from
-the calibration relations of the built-in corpus: {epochs} epoch(s), batch {batch}, learning rate
-{rate:g} (cosine), seed {seed}; {minutes:.0f} minutes on two cores that had other work as well. No
-relation and no wording of the test split took part.
-
-    fulcrum train {name} --out DIR --seed {seed}
+Written by `fulcrum train {name} --out DIR --seed {seed}` in {minutes:.0f} minutes: LoRA of rank
+{rank}, {epochs} epoch(s) over {count:,} examples, batch {batch}, learning rate {rate:g} (cosine).
+`training/` builds the examples from the calibration relations of the built-in corpus; no relation
+and no wording of the test split takes part. What it is worth: `fulcrum eval retrieval`.
 """

@@ -42,8 +42,8 @@ def check_shipped(adapter, base):
     assert json.loads(config)["base_model_name_or_path"] == base
     assert '"/' not in config
     card = (adapter / "README.md").read_text(encoding="utf-8")
-    assert f"Base model: {base}." in card
-    assert f"trained on {modules.SMOKE} examples" in card
+    assert f"Adapter of {base}" in card
+    assert f"over {modules.SMOKE} examples" in card
     assert "{" not in card
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]  # no scratch is left
 
