@@ -157,6 +157,7 @@ def _calibrate(
 )
 @click.option("--split", default="test", show_default=True, help="Of the built-in questions.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many of each kind.")
+@click.option("--kind", "kinds", multiple=True, help="Only this kind of question; repeatable.")
 @click.option(
     "--measure",
     type=click.Choice(["modules", "filter", "reservoir"]),
@@ -177,6 +178,7 @@ def retrieval(
     data: Path | None,
     split: str,
     limit: int | None,
+    kinds: tuple[str, ...],
     measure: str,
     target: Path,
 ) -> None:
@@ -191,6 +193,11 @@ def retrieval(
         items, corpus = asked.built_in(split, limit), asked.PASSAGES
     else:
         items, corpus = asked.ramdocs(data, limit), asked.corpus(data, target)
+    if kinds:
+        there = dict.fromkeys(item.kind for item in items)
+        if unknown := set(kinds) - set(there):
+            raise InputError(f"--kind {min(unknown)}: there is {', '.join(there)}")
+        items = [item for item in items if item.kind in kinds]
     index = build.passage_index(settings)
     index.ingest([corpus])
     model = build.language_model(settings)

@@ -1,5 +1,6 @@
 """What each retrieval module adds: the same questions with and without it."""
 
+import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -87,6 +88,7 @@ def run(
     path = target / "rows.jsonl"
     header = json.dumps({"model": language_model.name, "ids": [item.id for item in items]})
     done = _read(path, header)
+    said: dict[str, tuple[str, float]] = {}
     with tqdm(total=len(items) * len(arms), unit=" questions", delay=2) as bar:
         bar.update(len(done))
         for arm in arms:
@@ -94,7 +96,7 @@ def run(
             bar.set_description(arm.name)
             for start in range(0, len(todo), batch_size):
                 batch = todo[start : start + batch_size]
-                rows = _answered(language_model, arm, batch)
+                rows = _answered(language_model, arm, batch, said)
                 with path.open("a", encoding="utf-8") as file:
                     file.writelines(
                         json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows
@@ -117,7 +119,13 @@ def _read(path: Path, header: str) -> dict[tuple[str, str], Row]:
     return {(row.arm, row.id): row for row in rows}
 
 
-def _answered(language_model: LanguageModel, arm: Arm, batch: Sequence[Asked]) -> list[Row]:
+def _answered(
+    language_model: LanguageModel,
+    arm: Arm,
+    batch: Sequence[Asked],
+    said: dict[str, tuple[str, float]],
+) -> list[Row]:
+    """Rows of one arm. ``said`` keeps answers and seconds by prompt: arms often read the same."""
     rows, written = [], []
     room = language_model.room(MAX_NEW_TOKENS)
     for item in batch:
@@ -146,13 +154,16 @@ def _answered(language_model: LanguageModel, arm: Arm, batch: Sequence[Asked]) -
                 way.notices,
             )
         )
-    started = time.perf_counter()
-    how = Decoding(rule="plain", max_new_tokens=MAX_NEW_TOKENS)
-    settled = dial.answer(language_model, written, how, None)
-    decode = (time.perf_counter() - started) / len(batch)
-    for row, answer in zip(rows, settled, strict=True):
-        row.answer = answer.trace.text.strip()
-        row.seconds["decode"] = decode
+    new = list({built.context: built for built in written if built.context not in said}.values())
+    if new:
+        started = time.perf_counter()
+        how = Decoding(rule="plain", max_new_tokens=MAX_NEW_TOKENS)
+        settled = dial.answer(language_model, new, how, None)
+        decode = (time.perf_counter() - started) / len(new)
+        for built, answer in zip(new, settled, strict=True):
+            said[built.context] = (answer.trace.text.strip(), decode)
+    for row, built in zip(rows, written, strict=True):
+        row.answer, row.seconds["decode"] = said[built.context]
     return rows
 
 
@@ -235,17 +246,34 @@ def modules_report(
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
     rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None)
+    rewritten = _once(modules.rewrite)
     ways = [
         Arm("direct", as_asked, None, everything, modules.reads),
         Arm(BASELINE, as_asked, modules.search, everything, modules.reads),
         Arm("read, with history", with_history, modules.search, everything, modules.reads),
-        Arm("+ rewriter", modules.rewrite, modules.search, everything, modules.reads),
+        Arm("+ rewriter", rewritten, modules.search, everything, modules.reads),
         Arm("+ filter", as_asked, modules.search, modules.judge, modules.reads),
-        Arm("+ both", modules.rewrite, modules.search, modules.judge, modules.reads),
+        Arm("+ both", rewritten, modules.search, modules.judge, modules.reads),
         Arm("all", rewrite, triggered, remembered, modules.reads),
     ]
     rows = run(language_model, items, ways, target)
     return {"n": len(items), "tables": {"modules": report(items, rows)}}
+
+
+def _once(rewrite: Rewrite) -> Rewrite:
+    """Two arms rewrite alike: the second takes what the first wrote, with the time that it took."""
+    kept: dict[tuple[str, tuple[Turn, ...]], tuple[QueryBundle, float]] = {}
+
+    def rewritten(question: str, history: Sequence[Turn]) -> QueryBundle:
+        key = (question, tuple(history))
+        if key in kept:
+            trail.book("rewrite", kept[key][1])
+        else:
+            started = time.perf_counter()
+            kept[key] = (rewrite(question, history), time.perf_counter() - started)
+        return copy.deepcopy(kept[key][0])
+
+    return rewritten
 
 
 def as_asked(question: str, _history: Sequence[Turn]) -> QueryBundle:

@@ -45,8 +45,8 @@ def premise(question: str, passage: str) -> str:
 class KnowledgeFilter(BaseNodePostprocessor):
     """Drops passages without a clear answer to the question; those that stay keep their order.
 
-    A question may have been taken apart into searches (``custom_embedding_strs``). A passage that
-    answers one of them bears on the question, though it cannot answer all of it.
+    A question may have been taken apart into searches (``custom_embedding_strs``), none of whose
+    passages answers all of it. So the passage that answers a search best stays, too.
     """
 
     threshold: float = Field(0.5, description="least probability of a passage that stays")
@@ -93,14 +93,15 @@ class KnowledgeFilter(BaseNodePostprocessor):
         if query_bundle is None:
             raise InputError("the filter was asked without a question; give query_str")
         texts = [found.node.get_content(MetadataMode.EMBED) for found in nodes]
-        asked = list(dict.fromkeys([query_bundle.query_str, *query_bundle.embedding_strs]))
-        verdicts = [
-            max(likely) for likely in zip(*(self.verdicts(q, texts) for q in asked), strict=True)
-        ]
+        searches = [text for text in query_bundle.embedding_strs if text != query_bundle.query_str]
+        whole = self.verdicts(query_bundle.query_str, texts)
+        parts = [self.verdicts(search, texts) for search in searches]
+        best = {part.index(max(part)): max(part) for part in parts if part}
         kept = []
-        for found, likely in zip(nodes, verdicts, strict=True):
-            stays = likely >= self.threshold
-            trail.verdict(found.node_id, likely, stays)
+        for place, (found, likely) in enumerate(zip(nodes, whole, strict=True)):
+            verdict = max(likely, best.get(place, 0.0))
+            stays = verdict >= self.threshold
+            trail.verdict(found.node_id, verdict, stays)
             if stays:
                 kept.append(found)
         return kept

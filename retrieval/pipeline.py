@@ -17,7 +17,7 @@ CANDIDATES = 10  # passages that the filter gets to choose from
 CHAINED = re.compile(r"#\d+")
 NAME = re.compile(r"\b[A-Z][\w'’-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’-]*)*")
 BRIDGES = 8  # names from the first passage that are tried in place of #1
-FOLLOWED = 2  # of them, those whose passages come nearest to their query
+FOLLOWED = 1  # of them, those whose passages come nearest to their query
 
 
 class Pipeline(BaseRetriever):
