@@ -15,7 +15,7 @@ from evaluation.datasets import spread
 from evaluation.retrieval import Arm, Modules, Row, as_asked, run
 
 FILLING, FOLLOWING = 100, 200
-TAUS = (0.4, 0.5, 0.6, 0.7, 0.8)
+TAUS = (0.4, 0.6, 0.8)
 THETAS = (1, 2, 3)
 
 
@@ -51,29 +51,27 @@ def reservoir_report(
     over tau and theta searches the questions themselves, without the rewriter.
     """
     filling, following = questions(split)
-    without = Arm("without", modules.rewrite, modules.search, modules.judge, modules.reads)
-    folder = target / "default"
-    ways = [("without", without), ("reservoir", _remembering(modules, folder, None, None, True))]
-    main = []
-    for name, arm in ways:
-        rows = run(language_model, [*filling, *following], [arm], target / f"run-{name}")
-        main.append({"arm": name} | _row(following, rows[len(filling) :]))
-    curve = []
-    for tau in TAUS:
-        for theta in THETAS:
-            name = f"tau-{tau}-theta-{theta}"
-            arm = _remembering(modules, target / name, tau, theta, False)
-            rows = run(language_model, [*filling, *following], [arm], target / f"run-{name}")
-            curve.append({"tau": tau, "theta": theta} | _row(following, rows[len(filling) :]))
-    return {"n": len(following), "tables": {"reservoir": main, "curve": curve}}
+    asked = [*filling, *following]
+    ways = [
+        Arm("without", modules.rewrite, modules.search, modules.judge, modules.reads),
+        _remembering("reservoir", modules, target / "reservoir", None, None),
+    ]
+    curve = {f"tau {tau}, theta {theta}": (tau, theta) for tau in TAUS for theta in THETAS}
+    for name, (tau, theta) in curve.items():
+        ways.append(_remembering(name, modules, target / name, tau, theta))
+    rows = run(language_model, asked, ways, target)
+    table = []
+    for arm in ways:
+        later = [row for row in rows if row.arm == arm.name][len(filling) :]
+        table.append({"arm": arm.name} | _row(following, later))
+    return {"n": len(following), "tables": {"reservoir": table[:2], "curve": table[2:]}}
 
 
 def _remembering(
-    modules: Modules, folder: Path, tau: float | None, theta: int | None, rewriting: bool
+    name: str, modules: Modules, folder: Path, tau: float | None, theta: int | None
 ) -> Arm:
     rewrite, triggered, remembered = modules.recall(folder, tau, theta)
-    rewrite = rewrite if rewriting else as_asked
-    return Arm("reservoir", rewrite, triggered, remembered, modules.reads)
+    return Arm(name, as_asked if tau else rewrite, triggered, remembered, modules.reads)
 
 
 def _row(items: list[Asked], rows: list[Row]) -> dict[str, Any]:

@@ -96,10 +96,11 @@ class KnowledgeFilter(BaseNodePostprocessor):
         searches = [text for text in query_bundle.embedding_strs if text != query_bundle.query_str]
         whole = self.verdicts(query_bundle.query_str, texts)
         parts = [self.verdicts(search, texts) for search in searches]
-        best = {part.index(max(part)): max(part) for part in parts if part}
+        for part in parts if nodes else ():
+            best = part.index(max(part))
+            whole[best] = max(whole[best], part[best])
         kept = []
-        for place, (found, likely) in enumerate(zip(nodes, whole, strict=True)):
-            verdict = max(likely, best.get(place, 0.0))
+        for found, verdict in zip(nodes, whole, strict=True):
             stays = verdict >= self.threshold
             trail.verdict(found.node_id, verdict, stays)
             if stays:

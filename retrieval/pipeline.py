@@ -17,17 +17,16 @@ CANDIDATES = 10  # passages that the filter gets to choose from
 CHAINED = re.compile(r"#\d+")
 NAME = re.compile(r"\b[A-Z][\w'’-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’-]*)*")
 BRIDGES = 8  # names from the first passage that are tried in place of #1
-FOLLOWED = 1  # of them, those whose passages come nearest to their query
 
 
 class Pipeline(BaseRetriever):
     """Searches for each query of a question and fuses what is found.
 
     A query may hold ``#1``, which stands for what the others find: the capital of "#1", where
-    "#1" is the country that another query asks for. Each name in the first passages found is
-    tried in its place, and the names whose passages come nearest to the query so completed are
+    "#1" is the country that another query asks for. Each name in the first passage found is
+    tried in its place, and the name whose passage comes nearest to the query so completed is
     followed: the index itself tells which of the names has a capital. The completed queries take
-    the place of theirs in the bundle, so that the filter knows what was searched.
+    the place of theirs in the bundle and are told in its question, for the filter and the reader.
     """
 
     def __init__(self, search: Search, top_k: int) -> None:
@@ -46,27 +45,36 @@ class Pipeline(BaseRetriever):
         first = rankings[-1][:1] if rankings else []  # what the search before the chained one found
         followed: list[str] = []
         for query in chained:
-            completed, found = self._follow(question, query, first)
-            followed += completed
-            rankings += found
+            if led := self._follow(question, query, first):
+                followed.append(led[0])
+                rankings.append(led[1])
         query_bundle.custom_embedding_strs = [*direct, *followed]
+        if followed:
+            query_bundle.query_str = _told(question, followed[0])
         return best_first(rankings, self._top_k)
 
     def _follow(
         self, question: str, query: str, first: Sequence[NodeWithScore]
-    ) -> tuple[list[str], Rankings]:
-        """The queries that complete a chained one, best first, and what they find."""
+    ) -> tuple[str, list[NodeWithScore]] | None:
+        """The query that completes a chained one, and what it finds."""
         bridges = _names(first, unlike=question)[:BRIDGES]
+        if not bridges:
+            return None
         candidates = [CHAINED.sub(name, query) for name in bridges]
-        if not candidates:
-            return [], []
-        found = zip(bridges, candidates, self._search(question, candidates), strict=True)
+        found = self._search(question, candidates)
         # A passage that does not name the bridge was found for the rest of the query.
-        bridged = [
-            (_nearest(name, ranking), completed, ranking) for name, completed, ranking in found
-        ]
-        best = sorted(bridged, key=lambda one: one[0], reverse=True)[:FOLLOWED]
-        return [completed for _, completed, _ in best], [ranking for _, _, ranking in best]
+        nearest = [_nearest(name, ranking) for name, ranking in zip(bridges, found, strict=True)]
+        best = nearest.index(max(nearest))
+        if not nearest[best]:
+            return None
+        return candidates[best], found[best]
+
+
+def _told(question: str, completed: str) -> str:
+    """The question with what its first half led to, so that one passage can answer it."""
+    bare = question.rstrip(" ?.!")
+    the = "" if completed.lower().startswith("the ") else "the "
+    return f"{bare}, that is, {the}{completed}{question[len(bare) :]}"
 
 
 def _names(passages: Sequence[NodeWithScore], unlike: str) -> list[str]:
