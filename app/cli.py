@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -204,6 +205,7 @@ def _quieten(verbose: bool) -> None:
         level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
     )
     if not verbose:
+        warnings.simplefilter("ignore", FutureWarning)  # of one library about another
         for name in ("transformers", "sentence_transformers", "httpx", "huggingface_hub", "pypdf"):
             logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -22,6 +22,8 @@ def token(console: Console, trace: TokenTrace) -> None:
 def summary(console: Console, answer: Answer) -> None:
     """Print all that follows the answer: legend, disagreement, sources, notices, time."""
     console.print()
+    if answer.rewritten != answer.question:
+        console.print(Text(f"Understood as: {answer.rewritten}", style="dim"))
     if answer.sources:
         console.print(_legend())
         console.print(_verdict(answer))
@@ -52,11 +54,14 @@ def _sources(answer: Answer) -> Table:
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
     table.add_column(overflow="fold")
-    for number, source in enumerate(answer.sources, start=1):
+    shown = [source for source in answer.sources if source.kept or source.score is None]
+    for number, source in enumerate(shown, start=1):
         score = "given" if source.score is None else f"{source.score:.2f}"
         excerpt = source.text if len(source.text) <= EXCERPT else f"{source.text[:EXCERPT]}…"
         line = Text.assemble((source.title, "bold"), "  ", (" ".join(excerpt.split()), "dim"))
         if not source.kept:
             line.append(f"  ({source.reason})", style="yellow")
         table.add_row(f"[{number}]", score, line)
+    if others := len(answer.sources) - len(shown):
+        table.add_row("", "", Text(f"{others} more were found and not read", style="dim"))
     return table

@@ -333,7 +333,10 @@ def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["ask"], ["ingest"], ["eval", "dial"], ["bench", "decoding"], ["bench", "index"]],
+    [
+        *([], ["ask"], ["ingest"], ["eval", "dial"], ["eval", "retrieval"]),
+        *(["bench", "decoding"], ["bench", "index"], ["train", "rewriter"], ["train", "filter"]),
+    ],
 )
 def test_every_command_has_help_with_an_example(capsys, command):
     code, out, _ = run(capsys, *command, "--help")
