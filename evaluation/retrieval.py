@@ -1,6 +1,5 @@
 """What each retrieval module adds: the same questions with and without it."""
 
-import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -246,34 +245,16 @@ def modules_report(
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
     rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None)
-    rewritten = _once(modules.rewrite)
     ways = [
         Arm("direct", as_asked, None, everything, modules.reads),
         Arm(BASELINE, as_asked, modules.search, everything, modules.reads),
         Arm("read, with history", with_history, modules.search, everything, modules.reads),
-        Arm("+ rewriter", rewritten, modules.search, everything, modules.reads),
+        Arm("+ rewriter", modules.rewrite, modules.search, everything, modules.reads),
         Arm("+ filter", as_asked, modules.search, modules.judge, modules.reads),
-        Arm("+ both", rewritten, modules.search, modules.judge, modules.reads),
         Arm("all", rewrite, triggered, remembered, modules.reads),
     ]
     rows = run(language_model, items, ways, target)
     return {"n": len(items), "tables": {"modules": report(items, rows)}}
-
-
-def _once(rewrite: Rewrite) -> Rewrite:
-    """Two arms rewrite alike: the second takes what the first wrote, with the time that it took."""
-    kept: dict[tuple[str, tuple[Turn, ...]], tuple[QueryBundle, float]] = {}
-
-    def rewritten(question: str, history: Sequence[Turn]) -> QueryBundle:
-        key = (question, tuple(history))
-        if key in kept:
-            trail.book("rewrite", kept[key][1])
-        else:
-            started = time.perf_counter()
-            kept[key] = (rewrite(question, history), time.perf_counter() - started)
-        return copy.deepcopy(kept[key][0])
-
-    return rewritten
 
 
 def as_asked(question: str, _history: Sequence[Turn]) -> QueryBundle:

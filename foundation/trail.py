@@ -72,12 +72,6 @@ def step(name: str) -> Iterator[None]:
         trail._turn(None)
 
 
-def book(name: str, seconds: float) -> None:
-    """Book time on a step that was not spent here, such as that of a result kept from before."""
-    if (trail := _current.get()) is not None:
-        trail.seconds[name] += seconds
-
-
 def notice(sentence: str) -> None:
     """Tell the user something about this answer."""
     if (trail := _current.get()) is not None:

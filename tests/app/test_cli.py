@@ -64,7 +64,9 @@ def test_json_is_the_object_of_the_contract(capsys, notes):
         "text", "confidence_gain", "entropy_context", "entropy_memory", "mixed", "source",
     } <= answer["tokens"][0].keys()  # fmt: skip
     assert {token["source"] for token in answer["tokens"]} <= {"context", "memory", "both"}
-    assert answer["sources"][0].keys() == {"id", "title", "score", "kept", "reason", "text"}
+    assert answer["sources"][0].keys() == {
+        "id", "title", "score", "kept", "reason", "text", "answers",
+    }  # fmt: skip
     assert answer["seconds"].keys() == {
         "route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total",
     }  # fmt: skip

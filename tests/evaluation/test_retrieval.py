@@ -156,15 +156,14 @@ def test_the_ablation_shows_each_module_alone_and_all_together(tiny, tmp_path):
         "read, with history",
         "+ rewriter",
         "+ filter",
-        "+ both",
         "all",
     ]
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()[1:]
     rows = {row["arm"]: row for row in map(json.loads, lines) if row["id"] == "1"}
     rewritten = {arm for arm, row in rows.items() if row["asked"] == "Who?!"}
     filtered = {arm for arm, row in rows.items() if row["read"] == ["p2"]}
-    assert rewritten == {"+ rewriter", "+ both", "all"}
-    assert filtered == {"+ filter", "+ both", "all"}
+    assert rewritten == {"+ rewriter", "all"}
+    assert filtered == {"+ filter", "all"}
     assert rows["direct"]["found"] == []
 
 
