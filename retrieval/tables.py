@@ -20,8 +20,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from foundation.database import open_database, writing
 
-BUSY_SECONDS = 30  # a writer waits this long for another process's batch
-
 # Append only: a database records which of these it has had, and runs the rest when opened.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
