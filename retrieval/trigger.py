@@ -37,6 +37,7 @@ class Trigger(BaseRetriever):
         embed_model: BaseEmbedding,
         *,
         judge: BaseNodePostprocessor | None = None,
+        surer: BaseNodePostprocessor | None = None,
         tau: float = TAU,
         theta: int | None = None,
         top_k: int = TOP_K,
@@ -48,6 +49,7 @@ class Trigger(BaseRetriever):
             reservoir: Of passages that were of use before.
             embed_model: The model of the vectors in both.
             judge: Drops passages that do not bear on the question, as the Knowledge Filter does.
+            surer: The same for `serves`, which nothing is to be read after; ``judge`` if left out.
             tau: The least cosine of an entry to a query, in [0, 1].
             theta: How many entries a query needs to be served; if left out, 3 without a judge
                 and 1 with one.
@@ -70,6 +72,7 @@ class Trigger(BaseRetriever):
         self._reservoir = reservoir
         self._embed_model = embed_model
         self._judge = judge
+        self._surer = surer or judge
         self._tau = tau
         self._theta = theta
         self._top_k = top_k
@@ -77,7 +80,7 @@ class Trigger(BaseRetriever):
     def serves(self, question: str) -> bool:
         """Whether the reservoir holds enough for a question as it was asked."""
         with trail.step("trigger"):
-            [held], _ = self._recall(question, [question])
+            [held], _ = self._recall(question, [question], self._surer)
         return len(held) >= self._theta
 
     def search(self, question: str, queries: Sequence[str]) -> Rankings:
@@ -87,7 +90,7 @@ class Trigger(BaseRetriever):
             For each query its passages, best first.
         """
         with trail.step("trigger"):
-            held, embeddings = self._recall(question, queries)
+            held, embeddings = self._recall(question, queries, self._judge)
         served = [len(entries) >= self._theta for entries in held]
         sent = [place for place, enough in enumerate(served) if not enough]
         retrieved = self._retrieved(queries, embeddings, sent) if sent else []
@@ -116,7 +119,7 @@ class Trigger(BaseRetriever):
         return fuse(self.search(query_bundle.query_str, queries), self._top_k)
 
     def _recall(
-        self, question: str, queries: Sequence[str]
+        self, question: str, queries: Sequence[str], judge: BaseNodePostprocessor | None
     ) -> tuple[Rankings, list[list[float]] | None]:
         """Return for each query the entries near it that the judge keeps, nearest first.
 
@@ -127,10 +130,10 @@ class Trigger(BaseRetriever):
         embeddings = embed_queries(self._embed_model, queries)
         near = self._reservoir.recall(embeddings, self._tau, max(self._top_k, self._theta))
         union = {entry.node_id: entry for entries in near for entry in entries}
-        if self._judge is None or not union:
+        if judge is None or not union:
             return near, embeddings
         asked = QueryBundle(question, custom_embedding_strs=list(queries))
-        judged = self._judge.postprocess_nodes(list(union.values()), asked)
+        judged = judge.postprocess_nodes(list(union.values()), asked)
         borne_out = {entry.node_id for entry in judged}
         kept = [[entry for entry in entries if entry.node_id in borne_out] for entries in near]
         return kept, embeddings

@@ -9,6 +9,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from foundation import trail
 from foundation.errors import InputError
+from retrieval.filter import KnowledgeFilter
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
 from retrieval.trigger import Remember, Trigger
@@ -267,3 +268,16 @@ def test_reservoir_that_cannot_be_written_costs_no_answer(
     [notice] = followed.notices
     assert "were not kept for later ones: " in notice
     assert "\n" not in notice
+
+
+def test_half_an_answer_is_held_but_does_not_serve_a_whole_question(
+    filled: PassageIndex, reservoir: Reservoir
+) -> None:
+    remember(reservoir, filled, "Rhine-length")
+    likely = 0.4
+    judge = KnowledgeFilter(lambda _, passages: [likely] * len(passages), 0.2)
+    trigger = Trigger(filled, reservoir, BagOfWords(), judge=judge, surer=judge.stricter(0.5))
+    assert not trigger.serves("Rhine Rhine length")
+    likely = 0.6  # what was judged is remembered, so ask otherwise
+    assert trigger.serves("Rhine Rhine length please")
+    assert "Rhine-length" in asked(trigger, "Rhine Rhine length")[0]
