@@ -38,10 +38,16 @@ def kept(judge, texts, threshold=0.5, queries=None):
 
 
 def test_passages_from_the_threshold_up_stay_in_their_order():
-    judge = Table(low=0.1, at=0.5, below=0.4999, high=0.9)
+    judge = Table(low=0.1, at=0.5, below=0.4999, high=0.6)
     assert kept(judge, ["low", "at", "below", "high"]) == ["at", "high"]
     assert kept(judge, ["high", "at"], threshold=0.6) == ["high"]
-    assert kept(judge, ["low", "high"], threshold=0) == ["low", "high"]
+    assert kept(judge, ["at", "high"], threshold=0) == ["at", "high"]
+
+
+def test_a_passage_that_is_far_less_clear_than_the_best_is_dropped():
+    judge = Table(best=0.9, near=0.64, far=0.62)
+    assert kept(judge, ["far", "best", "near"]) == ["best", "near"]
+    assert kept(judge, ["far", "near"]) == ["far", "near"]
 
 
 def test_a_passage_that_a_judge_cannot_judge_is_dropped():
