@@ -132,6 +132,39 @@ def bench_index(
         benchmark.write(result, target)
 
 
+@bench.command(name="forgetting", epilog=example("fulcrum bench forgetting --out results"))
+@click.option(
+    "--sizes",
+    default="1,100,10000,100000",
+    show_default=True,
+    help="Numbers of records, with commas between.",
+)
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> None:
+    """What forgetting adds to a question and to a token, as the records grow."""
+    settings = settings_module.load(**given)
+    wanted = sorted(_sizes(sizes))
+
+    from tqdm import tqdm
+
+    from app import build
+    from evaluation import bench, bench_forgetting
+
+    model = build.language_model(settings)
+    with tqdm(desc="forgetting", total=wanted[-1], unit=" records", delay=2, disable=None) as bar:
+        result = bench_forgetting.run(
+            wanted,
+            build.layers,
+            build.embedding(),
+            model,
+            lambda size: bar.update(size - bar.n),
+        )
+    out.print(bench_forgetting.table(result))
+    if target is not None:
+        bench.write(result, target)
+
+
 def _sizes(text: str) -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]

@@ -1,5 +1,6 @@
 """Settings in, objects out: the one place where the storeys are joined."""
 
+import logging
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from app.settings import Settings
 from control import calibration as calibrations
 from control.assistant import Assistant
 from control.calibration import Calibration
+from control.forgetting.layers import Forgetting
 from control.model import LanguageModel, load
 
 if TYPE_CHECKING:
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore
 
+    from control.forgetting.ledger import Ledger
     from evaluation.retrieval import Modules, Recalling
     from retrieval.documents import Skipped
     from retrieval.embedding import SentenceEmbedding
     from retrieval.filter import Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
+    from retrieval.pipeline import Rankings, Search
     from retrieval.reservoir import Reservoir
     from retrieval.rewriter import QueryRewriter
 
@@ -74,32 +78,66 @@ def embedding() -> "SentenceEmbedding":
     return open_embedding()
 
 
-def assistant(settings: Settings) -> Assistant:
-    """The whole pipeline, without the modules that the settings leave out."""
+def assistant(
+    settings: Settings, model: LanguageModel | None = None, forgets: bool = True
+) -> Assistant:
+    """The whole pipeline, without the modules that the settings leave out.
+
+    Args:
+        settings: The settings.
+        model: One that is loaded already.
+        forgets: Whether it keeps forgotten facts back, as everywhere but in measuring what that
+            changes.
+    """
     from retrieval.pipeline import CANDIDATES, Pipeline
     from retrieval.rewriter import SparingRewriter
     from retrieval.trigger import Remember, Trigger
 
     index = passage_index(settings)  # first: what is wrong with it shows at once
-    model = language_model(settings)
+    keeping = layers(ledger(settings)) if forgets else Forgetting()
+    model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
     wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
     rewrites: BaseQueryTransform | None = None
     if "rewriter" not in settings.without:
         rewrites = rewriter(settings, model)
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
+    search: Search
     if "reservoir" in settings.without:
-        retriever = Pipeline(lambda _, queries: index.retrieve_batch(queries, wanted), wanted)
+        search = lambda _, queries: index.retrieve_batch(queries, wanted)  # noqa: E731
     else:
         held, surer = reservoir(settings), judge.stricter() if judge else None
         trigger = Trigger(index, held, embedding(), judge=judge, surer=surer, top_k=wanted)
-        retriever = Pipeline(trigger.search, wanted)
+        search = trigger.search
         processors.append(Remember(held))
         if rewrites and judge:
             rewrites = SparingRewriter(rewrites, trigger.serves)
+
+    def redacted(question: str, queries: "Sequence[str]") -> "Rankings":
+        """Nothing forgotten leaves the search, for a chained one to build on."""
+        return [keeping.redacted(ranking) for ranking in search(question, queries)]
+
     return Assistant(
-        model, calibration(settings, model), retriever, rewrites, processors, settings.top_k
+        model,
+        calibration(settings, model),
+        Pipeline(redacted, wanted),
+        rewrites,
+        processors,
+        settings.top_k,
+        keeping,
     )
+
+
+def layers(facts: "Ledger") -> Forgetting:
+    """What keeps the facts of a ledger back, in the logs too."""
+    from control.forgetting.logs import Scrubbed
+    from control.forgetting.redaction import Redactor
+    from control.forgetting.router import Router
+
+    redactor = Redactor(facts, embedding())
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Scrubbed(redactor))
+    return Forgetting(facts, Router(facts, embedding()), redactor)
 
 
 def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> "Modules":
@@ -188,6 +226,16 @@ def _model_judge(model: LanguageModel) -> "Judge":
         return label_probabilities(model, prompts, LABELS, adapter)
 
     return judge
+
+
+def ledger(settings: Settings) -> "Ledger":
+    """The ledger of forgotten facts of this home."""
+    from control.forgetting.ledger import open_ledger
+
+    key = settings.ledger_key
+    return open_ledger(
+        settings.home, settings.ledger, None if key is None else key.get_secret_value()
+    )
 
 
 def reservoir(settings: Settings) -> "Reservoir":

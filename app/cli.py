@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import benching, learning, measuring
+from app import benching, forgetting, learning, measuring
 from app import settings as settings_module
 from app.console import PATHS, err, example, out
 from foundation.errors import FulcrumError, InputError
@@ -179,6 +179,7 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) 
 cli.add_command(measuring.evaluate)
 cli.add_command(benching.bench)
 cli.add_command(learning.train)
+cli.add_command(forgetting.forget)
 
 
 def _tell(skipped: "Sequence[Skipped]") -> None:

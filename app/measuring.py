@@ -8,6 +8,7 @@ import click
 
 from app import settings as settings_module
 from app.console import PATHS, example, out
+from app.proving import forgetting
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @click.group(name="eval")
 def evaluate() -> None:
     """Measure; each evaluation writes report.json and report.html."""
+
+
+evaluate.add_command(forgetting)
 
 
 @evaluate.command(epilog=example("fulcrum eval dial --limit 50 --out results/dial"))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from foundation.errors import InputError
@@ -34,6 +34,12 @@ class Settings(BaseSettings):
         None, description="calibration file of the dial; default: the model's own"
     )
     index: str | None = Field(None, description="URL of the passage index; default: in the home")
+    ledger: str | None = Field(
+        None, description="URL of the ledger of forgotten facts; default: in the home"
+    )
+    ledger_key: SecretStr | None = Field(
+        None, description="its key, 64 hexadecimal digits; default: the file ledger.key in the home"
+    )
     top_k: int = Field(3, ge=1, le=100, description="passages read for a question")
     without: frozenset[Module] = Field(
         frozenset(), description="retrieval modules to leave out: rewriter, filter, reservoir"

@@ -21,6 +21,8 @@ def token(console: Console, trace: TokenTrace) -> None:
 
 def summary(console: Console, answer: Answer) -> None:
     """Print all that follows the answer: legend, disagreement, sources, notices, time."""
+    if not answer.tokens:  # nothing was said token by token: it is refused
+        console.print(Text(answer.answer))
     console.print()
     if answer.rewritten != answer.question:
         console.print(Text(f"Understood as: {answer.rewritten}", style="dim"))

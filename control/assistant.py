@@ -6,10 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from control import dial, prompts
+from control.answer import STEPS, Answer, source
 from control.calibration import ANY_MODEL, Calibration
-from control.decoding import Alpha, Decoding, OnToken
-from control.dial import Verdict
+from control.decoding import Decoding, OnToken
+from control.dial import Settled
+from control.forgetting.layers import Forgetting, Scope
+from control.forgetting.refusal import refusal
 from control.model import LanguageModel
+from control.prompts import Prompt
 from control.rules import DIAL
 from control.trace import TokenTrace
 from foundation import trail
@@ -25,48 +29,54 @@ if TYPE_CHECKING:
     Nodes = Sequence[NodeWithScore]
 
 LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
-STEPS = ("route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A passage and what became of it.
+class Query:
+    """A question to be answered.
 
     Attributes:
-        id: The passage's stable id.
-        title: Of its document.
-        score: Cosine similarity with the question, or ``None`` for a passage given by the user.
-        kept: Whether the model read it.
-        reason: Why, or why not.
-        text: The passage.
-        answers: How likely it holds a clear answer, by the filter; ``None`` where none judged it.
+        question: As it was asked.
+        given: Passages to read instead of retrieving any; an empty sequence asks the memory alone
+            (closed-book).
+        history: Questions and answers of the conversation so far.
     """
 
-    id: str
-    title: str
-    score: float | None
-    kept: bool
-    reason: str
-    text: str
-    answers: float | None = None
+    question: str
+    given: "Nodes | None" = None
+    history: Sequence[tuple[str, str]] = ()
 
 
 @dataclass
-class Answer:
-    """An answer and its provenance: the object that ``fulcrum ask --json`` prints."""
+class Way:
+    """One question on its way.
 
+    Attributes:
+        query: What was asked.
+        question: The question, checked.
+        trail: What happened on the way.
+        scope: What it has to do with forgotten facts.
+        asked: The question on its own and its searches.
+        found: Passages found, or given.
+        kept: Those to be read.
+        prompt: With them and without; ``None`` where the question is refused.
+        seconds: It took so far.
+    """
+
+    query: Query
     question: str
-    rewritten: str
-    queries: list[str]
-    answer: str
-    alpha: Alpha
-    conflict: bool
-    verdict: Verdict | None
-    tokens: list[TokenTrace]
-    sources: list[Source]
-    forgotten: list[dict[str, str]] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+    trail: Trail
+    scope: Scope
+    asked: "QueryBundle"
+    found: "Nodes" = ()
+    kept: "Nodes" = ()
+    prompt: Prompt | None = None
+    seconds: float = 0.0
+
+    @property
+    def read(self) -> list[str]:
+        """Ids of the passages that the model read."""
+        return [node.node_id for node in self.kept[: self.prompt.passages if self.prompt else 0]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class Assistant:
             the question itself.
         processors: What passages go through before they are read, such as the filter.
         reads: Passages read at most.
+        forgetting: What keeps forgotten facts back.
     """
 
     model: LanguageModel
@@ -89,6 +100,7 @@ class Assistant:
     rewriter: "BaseQueryTransform | None" = None
     processors: "Sequence[BaseNodePostprocessor]" = ()
     reads: int = 3
+    forgetting: Forgetting = field(default_factory=Forgetting)
 
     def ask(
         self,
@@ -98,53 +110,55 @@ class Assistant:
         on_token: OnToken | None = None,
         history: Sequence[tuple[str, str]] = (),
     ) -> Answer:
-        """Answer one question.
+        """Answer one question; arguments as in `Query`, the rest as in `ask_batch`."""
+        [answer] = self.ask_batch([Query(question, given, history)], how, on_token)
+        return answer
+
+    def ask_batch(
+        self, queries: Sequence[Query], how: Decoding, on_token: OnToken | None = None
+    ) -> list[Answer]:
+        """Answer questions: each goes its way up to its prompt, then all are decoded in one batch.
 
         Args:
-            question: The question.
+            queries: The questions.
             how: Rule, alpha and sampling.
-            given: Passages to read instead of retrieving any; an empty sequence asks the memory
-                alone (closed-book).
-            on_token: Told every token as it is chosen.
-            history: Questions and answers of the conversation so far.
+            on_token: Told a question's place and its token, once the token is certain.
 
         Raises:
-            InputError: The question is empty or too long, or no window is left for it.
+            InputError: A question is empty or too long, or no window is left for it.
         """
-        question = checked(question)
         if how.reliance is not None:
             how = replace(how, alpha=self.calibration.alpha(how.reliance), reliance=None)
-        room = self.model.room(how.max_new_tokens)
+        ways = [self._way(query, how) for query in queries]
         started = time.perf_counter()
-        with trail.following() as way:
-            with trail.step("rewrite"):
-                asked = self.rewritten(question, history, searching=given is None)
-            with trail.step("retrieve"):  # the trigger books its own time
-                found = self.retriever.retrieve(asked) if given is None else list(given)
-            with trail.step("filter"):
-                kept = self.filtered(found, asked) if given is None else found
-            with trail.step("decode"):
-                texts, trust = [node.text for node in kept], [_trust(node) for node in kept]
-                prompt = prompts.build(self.model.tokenizer, asked.query_str, texts, room, trust)
-                [settled] = dial.answer(
-                    self.model, [prompt], how, self.calibration, on_token=on_token
-                )
-        read = [node.node_id for node in kept[: prompt.passages]]
-        return Answer(
-            question=question,
-            rewritten=asked.query_str,
-            queries=asked.embedding_strs,
-            answer=settled.trace.text.strip(),
-            alpha=how.alpha,
-            conflict=settled.conflict,
-            verdict=settled.verdict,
-            tokens=settled.trace.tokens,
-            sources=[_source(node, read, kept, way) for node in found],
-            notices=way.notices + self._notices(how, given, found, kept, len(read)),
-            seconds=dict.fromkeys(STEPS, 0.0)
-            | dict(way.seconds)
-            | {"total": time.perf_counter() - started},
-        )
+        settled = self._decoded(ways, how, on_token)
+        share = (time.perf_counter() - started) / max(len(settled), 1)
+        return [self._answer(way, how, settled.get(place), share) for place, way in enumerate(ways)]
+
+    def _way(self, query: Query, how: Decoding) -> Way:
+        """A question's way up to its prompt, or to its refusal."""
+        from llama_index.core.schema import QueryBundle
+
+        started, question = time.perf_counter(), checked(query.question)
+        with trail.following() as followed:
+            with trail.step("route"):
+                scope = self.forgetting.route(question, query.history)
+            way = Way(query, question, followed, scope, QueryBundle(question))
+            if way.scope.refused is None:
+                with trail.step("rewrite"):
+                    way.asked = self.rewritten(question, query.history, query.given is None)
+                with trail.step("retrieve"):  # the trigger books its own time
+                    way.found = self.found(query, way.asked)
+                with trail.step("redact"):
+                    way.found = self.forgetting.redacted(way.found)
+                with trail.step("filter"):
+                    way.kept = way.found if query.given is not None else self.filtered(way)
+                with trail.step("route"):  # by now it is clear what is asked
+                    way.scope = self.forgetting.route(way.asked.query_str, before=scope)
+            if way.scope.refused is None:
+                way.prompt = self.prompt(way, self.model.room(how.max_new_tokens))
+        way.seconds = time.perf_counter() - started
+        return way
 
     def rewritten(
         self, question: str, history: Sequence[tuple[str, str]], searching: bool = True
@@ -154,25 +168,81 @@ class Assistant:
 
         if self.rewriter is None or not (searching or history):
             return QueryBundle(question)
-        return self.rewriter.run(question, {"history": history})
+        return self.rewriter.run(question, {"history": self.forgetting.said(history)})
 
-    def filtered(self, found: "Nodes", asked: "QueryBundle") -> "Nodes":
+    def found(self, query: Query, asked: "QueryBundle") -> "Nodes":
+        """The passages given, or those that the searches find."""
+        return self.retriever.retrieve(asked) if query.given is None else list(query.given)
+
+    def filtered(self, way: Way) -> "Nodes":
         """The passages to read, best first."""
-        kept = list(found)
+        kept = list(way.found)
         for processor in self.processors:
-            kept = processor.postprocess_nodes(kept, asked)
+            kept = processor.postprocess_nodes(kept, way.asked)
         return kept[: self.reads]
 
-    def _notices(
-        self, how: Decoding, given: "Nodes | None", found: "Nodes", kept: "Nodes", read: int
-    ) -> list[str]:
-        notices = []
-        if given is None and not found:
+    def prompt(self, way: Way, room: int) -> Prompt:
+        """The question with the passages and without, at most ``room`` tokens long."""
+        texts, trust = [node.text for node in way.kept], [_trust(node) for node in way.kept]
+        return prompts.build(self.model.tokenizer, way.asked.query_str, texts, room, trust)
+
+    def _decoded(
+        self, ways: Sequence[Way], how: Decoding, on_token: OnToken | None
+    ) -> dict[int, Settled]:
+        """The answers to those questions that are not refused, by the questions' places."""
+        places = [place for place, way in enumerate(ways) if way.prompt is not None]
+        if not places:
+            return {}
+        watches = [self.forgetting.watch(ways[place].scope) for place in places]
+
+        def tell(at: int, token: TokenTrace) -> None:
+            if on_token is not None:
+                on_token(places[at], token)
+
+        with self.forgetting.holding(tell, watches) as told:
+            settled = dial.answer(
+                self.model,
+                [way.prompt for way in ways if way.prompt is not None],
+                how,
+                self.calibration,
+                on_token=told,
+                watches=watches if any(watches) else None,
+            )
+        cleared = map(self.forgetting.cleared, settled, watches)
+        return dict(zip(places, cleared, strict=True))
+
+    def _answer(self, way: Way, how: Decoding, settled: Settled | None, decode: float) -> Answer:
+        """What is told of a question's way; ``decode`` are the seconds of its decoding."""
+        said = None if settled is None or settled.trace.blocked else settled
+        shown = self.forgetting.sayable([way.asked.query_str, *way.asked.embedding_strs], way.scope)
+        withheld = [*way.trail.withheld, *((each, "output") for each in _withheld(settled))]
+        self.forgetting.note(withheld)
+        read = way.read
+        return Answer(
+            question=way.question,
+            rewritten=shown[0] if said and shown[:1] == [way.asked.query_str] else way.question,
+            queries=[query for query in way.asked.embedding_strs if said and query in shown],
+            answer=said.trace.text.strip() if said else refusal(way.question),
+            alpha=how.alpha,
+            conflict=said is not None and said.conflict,
+            verdict=said.verdict if said else None,
+            tokens=said.trace.tokens if said else [],
+            sources=[source(node, read, way.kept, way.trail) for node in way.found if said],
+            forgotten=[{"id": each, "layer": layer} for each, layer in withheld],
+            notices=way.trail.notices + self._notices(way, how) if said else [],
+            seconds=dict.fromkeys(STEPS, 0.0)
+            | dict(way.trail.seconds)
+            | {"decode": decode, "total": way.seconds + decode},
+        )
+
+    def _notices(self, way: Way, how: Decoding) -> list[str]:
+        notices, searched = [], way.query.given is None
+        if searched and not way.found:
             notices.append(NOTHING_FOUND)
-        elif given is None and not kept:
-            notices.append(NOTHING_KEPT.format(found=len(found)))
-        if dropped := len(kept) - read:
-            notices.append(TOO_LONG.format(dropped=dropped, all=len(kept)))
+        elif searched and not way.kept:
+            notices.append(NOTHING_KEPT.format(found=len(way.found)))
+        if dropped := len(way.kept) - len(way.read):
+            notices.append(TOO_LONG.format(dropped=dropped, all=len(way.kept)))
         if how.rule == DIAL and self.calibration.model == ANY_MODEL:
             notices.append(NOT_CALIBRATED.format(model=self.model.name))
         return notices
@@ -215,15 +285,5 @@ def _trust(node: "NodeWithScore") -> float:
     return float(node.metadata.get("trust", dial.NEUTRAL_TRUST))
 
 
-def _source(node: "NodeWithScore", read: Sequence[str], kept: "Nodes", way: Trail) -> Source:
-    answers = way.verdicts.get(node.node_id)
-    if node.node_id in read:
-        reason = "read by the model"
-    elif any(node.node_id == other.node_id for other in kept):
-        reason = "does not fit into the model's window"
-    elif answers is not None and node.node_id not in way.passed:
-        reason = f"holds no clear answer (probability {answers:.2f})"
-    else:
-        reason = "others rank before it"
-    title = str(node.metadata.get("title", ""))
-    return Source(node.node_id, title, node.score, node.node_id in read, reason, node.text, answers)
+def _withheld(settled: Settled | None) -> list[str]:
+    return settled.trace.withheld if settled else []

@@ -20,6 +20,8 @@ from transformers import (
 from control import branches as branching
 from control import trace as tracing
 from control.branches import Branches
+from control.forgetting import guard as guarding
+from control.forgetting.guard import Guard, Watch
 from control.mixture import FLOOR
 from control.prompts import Prompt, is_chat
 from control.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step, mix
@@ -92,6 +94,7 @@ def generate(
     decoding: Decoding,
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
+    watches: Sequence[Watch] | None = None,
 ) -> list[Trace]:
     """Answer every prompt by a token rule, once for each of ``alphas``, all in one batch.
 
@@ -102,6 +105,7 @@ def generate(
         alphas: Several settings of the dial to answer at; each prompt is read only once.
             Defaults to ``decoding.alpha`` alone.
         on_token: Told every token as it is chosen, for streaming.
+        watches: What the answer to each prompt must not say; ``None`` where all may be said.
 
     Returns:
         The traces: all alphas of the first prompt, then all of the second, and so on.
@@ -134,6 +138,8 @@ def generate(
     if not is_chat(tokenizer):
         stop.append(StopStringCriteria(tokenizer, BASE_MODEL_STOPS))
     ends = stop_ids(model)
+    watched = None if watches is None else [watch for watch in watches for _ in settings]
+    guards = guarding.guards(watched, tokenizer, ends)
 
     def record(answers: Tensor, tokens: Tensor, step: Step) -> None:
         rows = tracing.rows(step, tokens)
@@ -152,10 +158,12 @@ def generate(
         copies=len(settings),
         generator=torch.Generator(model.device).manual_seed(decoding.seed),
         on_step=record,
+        guards=guards,
         stopping_criteria=stop,
         max_new_tokens=decoding.max_new_tokens,
         **sampling,
     )
+    guarding.report(guards, traces)
     return traces
 
 
@@ -171,6 +179,7 @@ def two_branch_decoding(
     copies: int = 1,
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
+    guards: Sequence[Guard] | None = None,
     **model_kwargs: Any,
 ) -> Tensor:
     """The decoding loop, for ``model.generate(..., custom_generate=two_branch_decoding)``.
@@ -192,6 +201,7 @@ def two_branch_decoding(
         copies: How often each prompt is answered; its prefill is shared.
         generator: Source of the sampling.
         on_step: Told every token, but nothing about answers that have finished.
+        guards: One for each answer.
         model_kwargs: From ``generate``; the attention mask is used.
 
     Returns:
@@ -215,6 +225,7 @@ def two_branch_decoding(
         pad=_pad_id(generation_config),
         generator=generator,
         on_step=on_step,
+        guards=guards,
     )
 
 
@@ -232,6 +243,7 @@ def decode(
     pad: int = 0,
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
+    guards: Sequence[Guard] | None = None,
 ) -> Tensor:
     """Go on from what has been read, token by token, until every answer has stopped.
 
@@ -250,6 +262,7 @@ def decode(
         pad: What shorter answers are filled up with.
         generator: Source of the sampling.
         on_step: Told every token, but nothing about answers that have finished.
+        guards: One for each answer; what they do not allow is drawn again.
 
     Returns:
         Shape (n, length + longest answer).
@@ -258,15 +271,27 @@ def decode(
     criteria = StoppingCriteriaList() if stopping_criteria is None else stopping_criteria
     answers = torch.arange(ids.shape[0], device=ids.device)
     finished: list[tuple[Tensor, Tensor]] = []
+
+    def draw(scores: Tensor) -> Tensor:
+        """A token for each row of scores, shape (..., vocabulary)."""
+        if do_sample:
+            return torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)[..., 0]
+        return scores.argmax(dim=-1)
+
     while True:
         by_branch = state.logits.chunk(branches)
         step = mix(rule, by_branch[0], by_branch[-1], alpha)
         scores = step.scores if banned is None else step.scores.masked_fill(banned, FLOOR)
         scores = processors(ids, scores)
-        if do_sample:
-            tokens = torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)[:, 0]
-        else:
-            tokens = scores.argmax(dim=-1)
+        tokens = draw(scores)
+        if guards is not None:
+            allowed = [
+                guards[answer].allowed(row, token, lambda left: int(draw(left)))
+                for answer, row, token in zip(
+                    answers.tolist(), scores, tokens.tolist(), strict=True
+                )
+            ]
+            tokens = torch.tensor(allowed, device=tokens.device)
         if on_step is not None:
             on_step(answers, tokens, step)
         ids = torch.cat([ids, tokens[:, None]], dim=1)

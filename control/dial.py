@@ -29,6 +29,8 @@ from control import trace as tracing
 from control.branches import Branches
 from control.calibration import Calibration, Way, decide
 from control.decoding import Alpha, Decoding, OnToken, stop_ids
+from control.forgetting import guard as guarding
+from control.forgetting.guard import Guard, Watch
 from control.mixture import Mixture
 from control.rules import DIAL, Step, mix
 from control.sides import Begun, View
@@ -91,6 +93,7 @@ def answer(
     calibration: Calibration | None,
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
+    watches: Sequence[Watch] | None = None,
 ) -> list[Settled]:
     """Answer every prompt, once for each of ``alphas``.
 
@@ -101,23 +104,24 @@ def answer(
         calibration: Of this model, or one for any; token rules need none.
         alphas: Several settings of the dial to answer at; defaults to ``how.alpha`` alone.
         on_token: Told every token once it is certain.
+        watches: What the answer to each prompt must not say; ``None`` where all may be said.
 
     Returns:
         All alphas of the first prompt, then all of the second, and so on.
     """
     if how.rule != DIAL:
-        traces = decoding.generate(language_model, prompts, how, alphas, on_token)
+        traces = decoding.generate(language_model, prompts, how, alphas, on_token, watches)
         return [Settled(trace, trace.disputed, None) for trace in traces]
     settings = [how.alpha] if alphas is None else list(alphas)
     if not any(prompt.passages for prompt in prompts):
         closed_book = replace(how, rule="plain", alpha=0.5)
         flat = decoding.generate(
-            language_model, prompts, closed_book, [0.5] * len(settings), on_token
+            language_model, prompts, closed_book, [0.5] * len(settings), on_token, watches
         )
         return [Settled(trace, False, None) for trace in flat]
     if calibration is None:
         raise InputError(f"rule {DIAL} needs a calibration; take control.calibration.shipped(...)")
-    begun = sides.begin(language_model, prompts, how)
+    begun = sides.begin(language_model, prompts, how, watches)
     confidences = [
         calibration.probe(view.evidence) if view.evidence is not None else 0.0
         for view in begun.views
@@ -187,7 +191,12 @@ def finish(
         state = begun.state.copied([*rows, *(index + len(begun.views) for index in rows)])
         alphas = [[float(way == "memory")] for _, way in wanted]
         starts = [_start(begun.views[index], way) for index, way in wanted]
-        _go_on(begun, state, starts, torch.tensor(alphas, device=model.device), record)
+        guards = begun.guards and [
+            begun.guards[index + len(begun.views) * (way == "memory")].going_on(start.ids)
+            for (index, way), start in zip(wanted, starts, strict=True)
+        ]
+        _go_on(begun, state, starts, torch.tensor(alphas, device=model.device), record, guards)
+    guarding.report(guards, traces)
     by_place = {
         place: trace for trace, shared in zip(traces, places, strict=True) for place in shared
     }
@@ -218,6 +227,7 @@ def _go_on(
     starts: Sequence[_Start],
     alpha: Tensor,
     record: Callable[[int, int, StepRow], None],
+    guards: Sequence[Guard] | None,
 ) -> None:
     """Append the beginnings, then decode to the end, recording every token.
 
@@ -227,6 +237,7 @@ def _go_on(
         starts: Beginning of each answer.
         alpha: Shape (n, 1).
         record: Told the answer, the token and what the branches thought of it.
+        guards: One for each answer.
     """
     model, tokenizer, n = begun.language_model.model, begun.language_model.tokenizer, len(starts)
     ends, longest = stop_ids(model), begun.how.max_new_tokens
@@ -273,6 +284,7 @@ def _go_on(
         alpha=alpha[going],
         banned=banned if banned.any() else None,
         on_step=on_step,
+        guards=None if guards is None else [guards[row] for row in going],
         **decoding.stepping(begun.language_model, begun.how, _LongEnough(longest, pad)),
     )
 

@@ -13,6 +13,7 @@ from control.belief import Answers, Evidence, Frame
 from control.branches import Branches, Reading
 from control.claims import FUNCTION_WORDS, Claim
 from control.decoding import Decoding, stop_ids
+from control.forgetting.guard import Guard, Watch, guards
 from control.grounding import Grounded
 from control.rules import Step, plain
 from foundation.text import words
@@ -59,13 +60,23 @@ class View:
 
 @dataclass(frozen=True)
 class Begun:
-    """Questions whose answers have begun on both sides."""
+    """Questions whose answers have begun on both sides.
+
+    Attributes:
+        language_model: The model.
+        prompts: The n questions.
+        how: Sampling and length.
+        state: What has been read: the n prompts with passages, then those without.
+        views: Both sides of each.
+        guards: Of the n beginnings with passages, then of those without.
+    """
 
     language_model: "LanguageModel"
     prompts: Sequence["Prompt"]
     how: Decoding
     state: Branches
     views: list[View]
+    guards: list[Guard] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,13 @@ class _Compared:
     loose: list[Claim]
 
 
-def begin(language_model: "LanguageModel", prompts: Sequence["Prompt"], how: Decoding) -> Begun:
-    """Read all prompts and let both sides say their first sentence."""
+def begin(
+    language_model: "LanguageModel",
+    prompts: Sequence["Prompt"],
+    how: Decoding,
+    watches: Sequence[Watch] | None = None,
+) -> Begun:
+    """Read all prompts and let both sides say their first sentence, within their watches."""
     model, tokenizer = language_model.model, language_model.tokenizer
     texts = [prompt.context for prompt in prompts] + [prompt.memory for prompt in prompts]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
@@ -94,9 +110,11 @@ def begin(language_model: "LanguageModel", prompts: Sequence["Prompt"], how: Dec
         state = branches.read(
             model, encoded.input_ids, encoded.attention_mask, groups=2, whole=True
         )
-        said = _first_sentences(language_model, state.copied(), how)
+        both = None if watches is None else [*watches, *watches]
+        watching = guards(both, tokenizer, stop_ids(model))
+        said = _first_sentences(language_model, state.copied(), how, watching)
         views = _views(language_model, prompts, state, said)
-    return Begun(language_model, prompts, how, state, views)
+    return Begun(language_model, prompts, how, state, views, watching)
 
 
 def _views(
@@ -243,7 +261,10 @@ def _tail(reading: Reading, start: int) -> Reading:
 
 
 def _first_sentences(
-    language_model: "LanguageModel", state: Branches, how: Decoding
+    language_model: "LanguageModel",
+    state: Branches,
+    how: Decoding,
+    watching: list[Guard] | None,
 ) -> list[list[int]]:
     """The tokens of every row's first sentence, an end of text included; never empty."""
     rows = len(state.mask)
@@ -260,6 +281,7 @@ def _first_sentences(
         plain,
         branches=1,
         on_step=on_step,
+        guards=watching,
         **decoding.stepping(
             language_model,
             how,

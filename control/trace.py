@@ -1,7 +1,7 @@
 """Where each token of an answer came from."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -53,13 +53,25 @@ class TokenTrace:
 
 @dataclass
 class Trace:
-    """Collects the tokens of one answer while it is decoded."""
+    """Collects the tokens of one answer while it is decoded.
+
+    Attributes:
+        tokenizer: Of the model.
+        has_passages: Whether there are two branches.
+        ids: The tokens' ids.
+        tokens: What is known of each.
+        text: The answer.
+        withheld: Ids of the forgotten facts that the guard kept it from saying.
+        blocked: Whether the guard left it nothing to say.
+    """
 
     tokenizer: "PreTrainedTokenizerBase"
     has_passages: bool
     ids: list[int] = field(default_factory=list)
     tokens: list[TokenTrace] = field(default_factory=list)
     text: str = ""
+    withheld: list[str] = field(default_factory=list)
+    blocked: bool = False
 
     @property
     def disputed(self) -> bool:
@@ -87,6 +99,16 @@ class Trace:
         )
         self.tokens.append(trace)
         return trace
+
+    def until(self, characters: int) -> "Trace":
+        """The trace of an answer that ends after so many characters."""
+        kept, length = 0, 0
+        while kept < len(self.tokens) and length + len(self.tokens[kept].text) <= characters:
+            length += len(self.tokens[kept].text)
+            kept += 1
+        return replace(
+            self, ids=self.ids[:kept], tokens=self.tokens[:kept], text=self.text[:length]
+        )
 
     def _choices(self, ids: list[int], log_p: list[float]) -> list[Choice]:
         return [

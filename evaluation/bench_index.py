@@ -154,7 +154,7 @@ def write(result: dict[str, Any], target: Path) -> None:
 def _grown(
     store: PassageStore, folder: Path, draw: Draw, sizes: Sequence[int], progress: Progress
 ) -> Iterator[dict[str, Any]]:
-    memory = _memory()
+    before = memory()
     fill, query = np.random.default_rng(1), np.random.default_rng(2)
     words = np.array([f"w{number}" for number in range(VOCABULARY)])
     questions = draw(query, QUERIES + WARM_UP)
@@ -178,16 +178,16 @@ def _grown(
             "build_seconds": seconds,
             **_queried(store, questions, exact),
             **_by_words(store, questions, _texts(query, words, len(questions), QUERY_WORDS)),
-            **_room(folder, memory),
+            **_room(folder, before),
             **_deleted(store, nodes),
         }
 
 
-def _room(folder: Path, memory: int) -> dict[str, float | None]:
+def _room(folder: Path, before: int) -> dict[str, float | None]:
     """Memory since a moment and disk; None for a server's, whose room its client cannot see."""
     files = [file.stat().st_size for file in folder.rglob("*")]
     return {
-        "memory_mb": (_memory() - memory) / 1e6 if files else None,
+        "memory_mb": (memory() - before) / 1e6 if files else None,
         "disk_mb": sum(files) / 1e6 if files else None,
     }
 
@@ -203,9 +203,9 @@ def _queried(store: PassageStore, questions: Vectors, exact: "_Exact") -> dict[s
     found = sum(len(right) for right in exact.ids)
     return {
         "recall_at_10": hits / found,
-        **_percentiles("query_ms", seconds),
+        **percentiles("query_ms", seconds),
         # What other programs on the machine do not change; of this process alone.
-        **_percentiles("query_cpu_ms", busy),
+        **percentiles("query_cpu_ms", busy),
         "load_average": os.getloadavg()[0],
     }
 
@@ -216,7 +216,7 @@ def _by_words(store: PassageStore, questions: Vectors, texts: Sequence[str]) -> 
         started = time.perf_counter()
         store.match_batch([text], [question.tolist()], TOP_K)
         seconds.append(time.perf_counter() - started)
-    return _percentiles("words_ms", seconds)
+    return percentiles("words_ms", seconds)
 
 
 def _deleted(store: PassageStore, nodes: Sequence[TextNode]) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _deleted(store: PassageStore, nodes: Sequence[TextNode]) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
         still_found += node.node_id in (result.ids or ())
     store.add(taken)
-    return {**_percentiles("gone_ms", seconds, warm_up=0), "found_after_deletion": still_found}
+    return {**percentiles("gone_ms", seconds, warm_up=0), "found_after_deletion": still_found}
 
 
 def _nodes(start: int, vectors: Vectors, texts: Sequence[str]) -> list[TextNode]:
@@ -275,7 +275,8 @@ class _Exact:
         return [{f"p{number}" for number in row if number >= 0} for row in self._numbers.tolist()]
 
 
-def _percentiles(name: str, seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]:
+def percentiles(name: str, seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]:
+    """Milliseconds at the 50th and the 95th percentile; the first ``warm_up`` do not count."""
     timed = 1000 * np.asarray(seconds[warm_up:])
     return {f"{name}_p{share}": float(np.percentile(timed, share)) for share in (50, 95)}
 
@@ -285,7 +286,7 @@ def _unit(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / lengths, np.float32)
 
 
-def _memory() -> int:
+def memory() -> int:
     """Resident size of this process in bytes: now on Linux, else the largest so far."""
     import resource
 

@@ -10,13 +10,16 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from foundation.errors import IndexStateError
 
+START_AGAIN = "remove it and start again, or put a copy of it back"
 BUSY_SECONDS = 30  # a writer waits this long for another process's transaction
 
 Migration = tuple[str, Sequence[str]]
 """(its name, the statements that it runs)"""
 
 
-def open_database(path: Path, migrations: Sequence[Migration]) -> Engine:
+def open_database(
+    path: Path, migrations: Sequence[Migration], damaged: str = START_AGAIN
+) -> Engine:
     """Open or create a database and bring its tables up to date.
 
     Transactions are explicit: a writing one takes the lock at its start (so two writers wait for
@@ -26,6 +29,7 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> Engine:
         path: Its file.
         migrations: Append only: the database records which of these it has had, and runs the rest
             in one transaction.
+        damaged: What to do with a file that is.
 
     Raises:
         IndexStateError: the file is not a database, is damaged, or comes from a newer version.
@@ -38,7 +42,7 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> Engine:
         ) from error
     engine = create_engine(
         URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}
-    )
+    ).execution_options(damaged=damaged)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     try:
@@ -53,14 +57,14 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> Engine:
 @contextmanager
 def reading(engine: Engine, path: Path) -> Iterator[Connection]:
     """Open a transaction that sees one state of the database."""
-    with _explained(path), engine.begin() as connection:
+    with _explained(path, engine), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine, path: Path) -> Iterator[Connection]:
     """Open a transaction that is kept whole, or undone if anything in it raises."""
-    with _explained(path), engine.execution_options(writing=True).begin() as connection:
+    with _explained(path, engine), engine.execution_options(writing=True).begin() as connection:
         yield connection
 
 
@@ -96,7 +100,7 @@ def _migrate(connection: Connection, path: Path, migrations: Sequence[Migration]
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, engine: Engine) -> Iterator[None]:
     """Turn what SQLite says of a file into one line that says what to do with it."""
     try:
         yield
@@ -111,6 +115,5 @@ def _explained(path: Path) -> Iterator[None]:
         )
         raise IndexStateError(f"{path} cannot be used ({reason}); {advice}") from error
     except DatabaseError as error:
-        raise IndexStateError(
-            f"{path} is damaged ({error.orig}); remove it and start again, or put a copy of it back"
-        ) from error
+        advice = engine.get_execution_options()["damaged"]
+        raise IndexStateError(f"{path} is damaged ({error.orig}); {advice}") from error

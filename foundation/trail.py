@@ -22,6 +22,7 @@ class Trail:
         verdicts: By a passage's id, the probability that it holds a clear answer.
         passed: Ids of the passages that the filter kept.
         counts: How often something happened, by its name.
+        withheld: What was kept back: a forgotten fact's id, and the layer that held it.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -29,6 +30,7 @@ class Trail:
     verdicts: dict[str, float] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    withheld: list[tuple[str, str]] = field(default_factory=list)
     _open: list[str] = field(default_factory=list)
     _since: float = 0.0
 
@@ -90,3 +92,9 @@ def count(name: str, times: int = 1) -> None:
     """Count something, such as the passages that came from outside."""
     if (trail := _current.get()) is not None:
         trail.counts[name] += times
+
+
+def withheld(record_id: str, layer: str) -> None:
+    """Record that a forgotten fact was kept back, and by which layer."""
+    if (trail := _current.get()) is not None and (record_id, layer) not in trail.withheld:
+        trail.withheld.append((record_id, layer))

@@ -149,6 +149,18 @@ class PassageIndex(BaseRetriever):
         """Return the passages of these ids that exist."""
         return self._store.get_nodes(list(node_ids))
 
+    def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """Return the ids of all passages that hold all words of a phrase of each group."""
+        return self._store.containing(groups)
+
+    def replace(self, nodes: Sequence[BaseNode]) -> None:
+        """Put passages in place of those of the same ids, with vectors of what they say now."""
+        texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
+        vectors = embed_texts(self._embed_model, texts, lambda _: None)
+        for node, vector in zip(nodes, vectors, strict=True):
+            node.embedding = vector
+        self._store.add(nodes)
+
     def retrieve_batch(
         self,
         queries: Sequence[str],

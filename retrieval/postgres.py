@@ -30,6 +30,7 @@ from retrieval.postgres_tables import (
     create_table,
     exists,
     open_table,
+    passages_containing,
     prepare,
     read_settings,
     record,
@@ -174,6 +175,13 @@ class PostgresStore:
             self._match(store, query, vector.tolist(), top_k)
             for query, vector in zip(queries, vectors, strict=True)
         ]
+
+    def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """Find all passages that hold all words of a phrase of each group."""
+        with self._reading() as connection:
+            if self._check_embedding(connection) is None:
+                return []
+            return passages_containing(connection, groups)
 
     def finish(self) -> None:
         """Build the HNSW index if there is none, and renew the planner's statistics.

@@ -15,11 +15,15 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    or_,
     select,
     table,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, TSVECTOR
+from sqlalchemy import (
+    cast as sql_cast,
+)
+from sqlalchemy.dialects.postgresql import JSON, REGCONFIG, TSVECTOR
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -235,3 +239,22 @@ def telling_words(connection: Connection, query: str) -> list[str]:
             break
         telling.append(word)
     return telling
+
+
+def passages_containing(connection: Connection, groups: Sequence[Sequence[str]]) -> list[str]:
+    """Return the ids of all passages that hold, of each group, all words of one of its phrases.
+
+    A phrase of stop words alone, which are not indexed, may be in any passage.
+    """
+    phrases = [[phrase for phrase in group if re.search(r"\w", phrase)] for group in groups]
+    if not phrases or not all(phrases):
+        return []
+    found = select(PASSAGES.c.node_id).order_by(PASSAGES.c.id)
+    language = sql_cast(LANGUAGE, REGCONFIG)
+    for group in phrases:
+        ways = [func.plainto_tsquery(language, phrase.replace("\0", " ")) for phrase in group]
+        indexed = connection.execute(select(*(func.numnode(way) for way in ways))).one()
+        if all(indexed):
+            any_way = or_(*(PASSAGES.c.text_search_tsv.op("@@")(way) for way in ways))
+            found = found.where(any_way)
+    return list(connection.execute(found).scalars())

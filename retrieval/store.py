@@ -183,6 +183,11 @@ class LocalStore(BasePydanticVectorStore):
             numbers = [words.find(connection, query, top_k) for query in queries]
             return _results(connection, vectors, numbers, by_cosine=False)
 
+    def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """Find all passages that hold all words of a phrase of each group."""
+        with reading(self._engine, self._database) as connection:
+            return words.containing(connection, groups)
+
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:

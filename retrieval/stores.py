@@ -76,6 +76,18 @@ class PassageStore(Protocol):
         """
         ...
 
+    def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """Find all passages that hold certain words in title or text, however many there are.
+
+        Args:
+            groups: Of phrases, as they may be written; case, accents and endings do not matter.
+
+        Returns:
+            The ids of the passages that hold, of each group, all words of one of its phrases.
+            None if a group has no phrase with a word.
+        """
+        ...
+
     def finish(self) -> None:
         """Do what pays after many additions: write snapshots, build what is pending."""
         ...

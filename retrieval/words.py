@@ -1,6 +1,7 @@
 """Search by words: BM25 over titles and texts, by SQLite's FTS5 inside the passages' database."""
 
 import re
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
@@ -28,6 +29,10 @@ _FIND = text(
     "SELECT rowid FROM words WHERE words MATCH :query "
     "ORDER BY bm25(words, :title_weight, 1.0), rowid LIMIT :top_k"
 )
+_CONTAINING = text(
+    "SELECT node_id FROM passages WHERE rowid IN "
+    "(SELECT rowid FROM words WHERE words MATCH :query) ORDER BY rowid"
+)
 
 
 def find(connection: Connection, query: str, top_k: int) -> list[int]:
@@ -53,6 +58,19 @@ def find(connection: Connection, query: str, top_k: int) -> list[int]:
         return []
     values = {"query": " OR ".join(chosen), "title_weight": TITLE_WEIGHT, "top_k": top_k}
     return list(connection.execute(_FIND, values).scalars())
+
+
+def containing(connection: Connection, groups: Sequence[Sequence[str]]) -> list[str]:
+    """Return the ids of all passages that hold, of each group, all words of one of its phrases."""
+    wanted = []
+    for group in groups:
+        phrases = [WORD.findall(phrase.lower()) for phrase in group]
+        ways = [" AND ".join(f'"{word}"' for word in words) for words in phrases if words]
+        wanted.append(" OR ".join(f"({way})" for way in ways))
+    if not wanted or not all(wanted):
+        return []
+    query = " AND ".join(f"({ways})" for ways in wanted)
+    return list(connection.execute(_CONTAINING, {"query": query}).scalars())
 
 
 def _telling(query: str) -> list[str]:

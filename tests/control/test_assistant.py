@@ -150,10 +150,10 @@ def test_each_source_says_why_it_was_read_or_not(tiny, always):
         (source.text, source.kept, source.reason, source.answers) for source in answer.sources
     ] == [
         ("yes", True, "read by the model", 0.9),
-        ("no", False, "holds no clear answer (probability 0.12)", 0.125),
+        ("no", False, "holds no answer that is clear enough (probability 0.12)", 0.125),
         ("yet", True, "read by the model", 0.9),
         ("my", False, "others rank before it", 0.9),
-        ("nnnnn", False, "holds no clear answer (probability 0.12)", 0.125),
+        ("nnnnn", False, "holds no answer that is clear enough (probability 0.12)", 0.125),
     ]
     assert answer.notices == []
 

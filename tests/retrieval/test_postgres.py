@@ -186,6 +186,54 @@ def test_accents_do_not_count(store: PassageStore) -> None:
         assert matching(store, query) == ["n300"], query
 
 
+@pytest.mark.parametrize(
+    ("groups", "found"),
+    [
+        ([["person7"]], ["n7"]),
+        ([["PERSON7", "Person 99", "person8"]], ["n7", "n8"]),
+        ([["title7"], ["person7 sang"]], ["n7"]),  # title and text
+        ([["title7"], ["person8"]], []),
+        ([["sing"], ["person7", "person70"]], ["n7", "n70"]),
+        ([["the"], ["one"]], ["n7b"]),  # a stop word
+        ([["person7"], ["?!"]], []),
+        ([["person7"], []], []),
+        ([], []),
+        ([['person7" OR "person8']], []),
+        ([["person7\0"]], ["n7"]),
+    ],
+)
+def test_all_passages_that_contain_words_are_found(
+    store: PassageStore, groups: list[list[str]], found: list[str]
+) -> None:
+    more = passage("n7b", "d7b", "The one.", {"title": "the", "content_hash": "x"})
+    more.embedding = vector(0)
+    store.add([more])
+    assert store.containing(groups) == found
+
+
+def test_containing_is_exhaustive(store: PassageStore) -> None:
+    assert store.containing([["sang"]]) == [f"n{n}" for n in range(100)]
+
+
+def test_nothing_is_contained_in_an_empty_store(place: Place) -> None:
+    assert open_at(place).containing([["person7"]]) == []
+
+
+def test_passages_are_replaced_with_vectors_of_what_they_say_now(
+    index: PassageIndex, json_lines: Writer
+) -> None:
+    index.ingest([json_lines([{"id": "a", "title": "Peru", "text": "Its capital is Lima."}])])
+    [node] = index.get_nodes(["a"])
+    node.set_content("Llamas live there.")
+    index.replace([node])
+    assert index.containing([["lima"]]) == []
+    assert index.containing([["llamas"]]) == ["a"]
+    assert index.count() == 1
+    [found] = index.retrieve_batch(["Peru Llamas live there"], top_k=1)[0]
+    assert (found.text, found.score) == ("Llamas live there.", pytest.approx(1))
+    assert found.metadata["content_hash"] == node.metadata["content_hash"]
+
+
 def test_query_without_a_word_that_tells(store: PassageStore) -> None:
     for query in (
         "",

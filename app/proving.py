@@ -1,0 +1,143 @@
+"""The command that proves forgetting: `fulcrum eval forgetting`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app import settings as settings_module
+from app.console import PATHS, example, out
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+PLAIN = "plain"
+OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the user's
+
+
+@click.command(
+    epilog=example(
+        "fulcrum eval forgetting --facts 100 --out results/forgetting",
+        "fulcrum eval forgetting --data restor_facts.json --data restor_mix_a0.json --out results",
+        "fulcrum eval forgetting --measure undoing --limit 50 --out results/undoing",
+    )
+)
+@click.option(
+    "--data",
+    "paths",
+    type=PATHS,
+    multiple=True,
+    help="Facts with probes and neighbours as JSON Lines, or the files of RESTOR or TOFU; "
+    "repeatable, see docs/evaluation.md.  [default: the built-in facts]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many facts, drawn evenly.")
+@click.option(
+    "--facts",
+    type=click.IntRange(min=1),
+    help="Only so many of the facts that leak without forgetting.",
+)
+@click.option(
+    "--baselines",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Probes, drawn at random, that the baselines answer.",
+)
+@click.option(
+    "--sampled",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Probes, drawn at random, that are answered 20 times at temperature 1.",
+)
+@click.option("--unrouted", is_flag=True, help="Also answer the baselines' probes unrouted.")
+@click.option(
+    "--measure",
+    type=click.Choice(["leaks", "undoing"]),
+    default="leaks",
+    show_default=True,
+    help="What leaks and what suffers; or whether adding and removing restores the old answers.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Adds and removes of --measure undoing.",
+)
+@click.option(
+    "--rule",
+    default=PLAIN,
+    show_default=True,
+    help="Rule to decode by: the same guard watches all of them, and plain RAG is the quickest.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Questions at a time.",
+)
+@click.option(
+    "--out",
+    "target",
+    type=PATHS,
+    required=True,
+    help="Directory for the report and for all state; run again to resume.",
+)
+@click.pass_obj
+def forgetting(
+    given: dict[str, Any],
+    paths: tuple[Path, ...],
+    limit: int | None,
+    facts: int | None,
+    baselines: int,
+    sampled: int,
+    unrouted: bool,
+    measure: str,
+    rounds: int,
+    rule: str,
+    batch_size: int,
+    target: Path,
+) -> None:
+    """What is forgotten stays forgotten, however it is asked, and nothing beside it suffers."""
+    settings = settings_module.load(**{**given, "home": target / "home"})
+    settings = settings.model_copy(update=OWN_STATE)
+
+    from evaluation import forgettable, leakage, leakage_report, tables, undoing
+    from evaluation import forgetting as evaluation
+
+    requests = forgettable.read(paths, target, limit)
+    answering, ledger, name = _under_test(settings, requests.documents, rule)
+    data = {"model": name, "data": ", ".join(path.name for path in paths) or "built-in"}
+    if measure == "undoing":
+        result = undoing.run(answering, ledger, requests.items, rounds) | data
+        shown = {key: value for key, value in result.items() if isinstance(value, int | float)}
+        result |= {"n": rounds, "tables": {"adding and removing": [shown]}}
+        tables.write(result, target)
+    else:
+        plan = evaluation.Plan(facts, baselines, sampled, unrouted=unrouted)
+        tested = f"{name}, {rule}"
+        results = evaluation.run(tested, answering, ledger, requests, target, plan, batch_size)
+        result = leakage.report(results) | data
+        leakage_report.write(result, target)
+    for table in tables.tables(result):
+        out.print(table)
+    out.print(f"report: {target / 'report.html'}")
+
+
+def _under_test(
+    settings: "Settings", documents: tuple[Path, ...], rule: str
+) -> tuple[Any, Any, str]:
+    """The assistant of an own home with these documents, its ledger, and the model's name."""
+    from app import build
+    from control.decoding import Decoding
+    from evaluation.answering import MAX_NEW_TOKENS, Assisted
+
+    how = Decoding(rule=rule, max_new_tokens=MAX_NEW_TOKENS)  # first: a wrong rule shows at once
+
+    if documents:
+        build.passage_index(settings).ingest(list(documents))
+    assistant = build.assistant(settings)
+    ledger = assistant.forgetting.ledger or build.ledger(settings)
+    return Assisted(assistant, how), ledger, assistant.model.name

@@ -1,0 +1,80 @@
+"""An answer, where it came from and what became of every passage."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from control.decoding import Alpha
+from control.dial import Verdict
+from control.trace import TokenTrace
+from foundation.trail import Trail
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
+STEPS = ("route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A passage and what became of it.
+
+    Attributes:
+        id: The passage's stable id.
+        title: Of its document.
+        score: Cosine similarity with the question, or ``None`` for a passage given by the user.
+        kept: Whether the model read it.
+        reason: Why, or why not.
+        text: The passage.
+        answers: How likely it holds a clear answer, by the filter; ``None`` where none judged it.
+    """
+
+    id: str
+    title: str
+    score: float | None
+    kept: bool
+    reason: str
+    text: str
+    answers: float | None = None
+
+
+@dataclass
+class Answer:
+    """An answer and its provenance: the object that ``fulcrum ask --json`` prints."""
+
+    question: str
+    rewritten: str
+    queries: list[str]
+    answer: str
+    alpha: Alpha
+    conflict: bool
+    verdict: Verdict | None
+    tokens: list[TokenTrace]
+    sources: list[Source]
+    forgotten: list[dict[str, str]] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+
+
+def source(
+    node: "NodeWithScore", read: Collection[str], kept: "Sequence[NodeWithScore]", way: Trail
+) -> Source:
+    """What became of a passage that was found.
+
+    Args:
+        node: The passage.
+        read: Ids of those that the model read.
+        kept: Those that the filter let through.
+        way: What the filter said of it.
+    """
+    answers = way.verdicts.get(node.node_id)
+    if node.node_id in read:
+        reason = "read by the model"
+    elif any(node.node_id == other.node_id for other in kept):
+        reason = "does not fit into the model's window"
+    elif answers is not None and node.node_id not in way.passed:
+        reason = f"holds no answer that is clear enough (probability {answers:.2f})"
+    else:
+        reason = "others rank before it"
+    title = str(node.metadata.get("title", ""))
+    return Source(node.node_id, title, node.score, node.node_id in read, reason, node.text, answers)

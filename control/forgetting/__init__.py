@@ -1,0 +1,1 @@
+"""Facts that are forgotten on request: suppressed in passages, prompts and every generated token."""

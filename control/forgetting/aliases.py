@@ -1,0 +1,236 @@
+"""Other names of the same thing: in other languages and in other forms."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import date
+from functools import cache
+
+from control.forgetting.record import MOST_TEXTS, Record
+from foundation.text import normalise
+
+LANGUAGES = ("en", "fr", "de", "es", "it", "pt", "nl")
+LEAST_LETTERS = 3  # of another name: shorter ones are words of some language
+# The prefixes of time zones that are named after a city.
+CONTINENTS = ("Africa", "America", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific")
+# Names in use that Unicode's CLDR does not give for the country.
+USUAL = {
+    "AE": ("UAE",),
+    "BA": ("Bosnia",),
+    "CD": ("Democratic Republic of the Congo", "DR Congo", "DRC", "Congo-Kinshasa", "Zaire"),
+    "CG": ("Republic of the Congo", "Congo-Brazzaville"),
+    "CI": ("Ivory Coast",),
+    "CN": ("People's Republic of China",),
+    "CV": ("Cabo Verde",),
+    "CZ": ("Czech Republic",),
+    "GB": ("UK", "U.K.", "Great Britain", "Britain"),
+    "HK": ("Hong Kong",),
+    "KP": ("Democratic People's Republic of Korea",),
+    "KR": ("Republic of Korea",),
+    "MK": ("Macedonia",),
+    "MO": ("Macau", "Macao"),
+    "NL": ("Holland",),
+    "RU": ("Russian Federation",),
+    "SZ": ("Swaziland",),
+    "TL": ("East Timor",),
+    "TR": ("Turkey", "Turkiye"),
+    "US": ("USA", "U.S.A.", "United States of America"),
+    "VA": ("Vatican",),
+}
+WRITTEN_OUT = (
+    (re.compile(r"\bSt\.? (?=[A-Z])"), "Saint "),
+    (re.compile(r"\bSaint (?=[A-Z])"), "St "),
+    (re.compile(r"\bMt\.? (?=[A-Z])"), "Mount "),
+    (re.compile(r"\bMount (?=[A-Z])"), "Mt "),
+    (re.compile(r"\bFt\.? (?=[A-Z])"), "Fort "),
+    (re.compile(r"\bDr\.? (?=[A-Z])"), "Doctor "),
+    (re.compile(r" & "), " and "),
+    (re.compile(r" and (?=[A-Z])"), " & "),
+    (re.compile(r"^[Tt]he (?=\w)"), ""),
+)
+MONTHS = (
+    *("january", "february", "march", "april", "may", "june", "july", "august", "september"),
+    *("october", "november", "december"),
+)
+MONTH = "|".join(f"{month}|{month[:3]}|{month[:4]}" for month in MONTHS)
+DAY_FIRST = re.compile(rf"(?:the )?(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({MONTH})\.?,? (\d{{3,4}})")
+MONTH_FIRST = re.compile(rf"({MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?,? (\d{{3,4}})")
+YEAR_FIRST = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
+NUMERIC = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})")
+UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    "nineteen",
+)
+NUMBERS = 100  # from 0, are written in words as well
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+
+def other_names(name: str) -> tuple[str, ...]:
+    """Names of the same thing in other languages and forms, without the name itself.
+
+    Countries, continents, languages, currencies and cities that a time zone is named after come
+    from Unicode's CLDR; dates and the numbers up to 99 are written in their usual ways. Names that
+    differ in case, diacritics or signs alone are left out, as they are compared without.
+    """
+    found = [*_written_out(name), *_dates(name), *_numbers(name)]
+    key = normalise(name)
+    for thing in _things().get(key, ()):
+        found += _names()[thing]
+        if thing.startswith("currency") and " " in name:  # the Peruvian sol is called the sol
+            found.append(name.rsplit(maxsplit=1)[-1])
+    seen = {key}
+    other: list[str] = []
+    for candidate in found:
+        bare = normalise(candidate)
+        if bare not in seen and (len(bare) >= LEAST_LETTERS or bare.isdigit()):
+            seen.add(bare)
+            other.append(candidate)
+    return tuple(other)
+
+
+def with_aliases(record: Record) -> Record:
+    """The record with the other names of its subject and answers added to those it gives."""
+    return replace(
+        record,
+        aliases=_added(record.aliases, record.names),
+        answer_aliases=_added(record.answer_aliases, record.spans),
+    )
+
+
+def _added(given: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
+    known = {normalise(name) for name in names}
+    added = {
+        normalise(other): other
+        for name in names
+        for other in other_names(name)
+        if normalise(other) not in known
+    }
+    return (*given, *list(added.values())[: max(0, MOST_TEXTS - 1 - len(given))])
+
+
+def _written_out(name: str) -> Iterator[str]:
+    for pattern, other in WRITTEN_OUT:
+        if pattern.search(name):
+            yield pattern.sub(other, name)
+
+
+def _numbers(name: str) -> Iterator[str]:
+    words = normalise(name)
+    if words.isascii() and words.isdigit() and str(int(words)) == words and int(words) < NUMBERS:
+        yield _spoken(int(words))
+    elif number := _spoken_numbers().get(words):
+        yield number
+
+
+@cache
+def _spoken_numbers() -> dict[str, str]:
+    return {normalise(_spoken(number)): str(number) for number in range(NUMBERS)}
+
+
+def _spoken(number: int) -> str:
+    if number < len(UNITS):
+        return UNITS[number]
+    ten, unit = divmod(number, 10)
+    return f"{TENS[ten - 2]}-{UNITS[unit]}" if unit else TENS[ten - 2]
+
+
+def _dates(name: str) -> Iterator[str]:
+    for day in _read_dates(name.strip().lower()):
+        yield from _date_forms(day)
+
+
+def _read_dates(text: str) -> Iterator[date]:
+    """The date that a text is; two where day and month could be the other way round."""
+    ways: list[tuple[int, int, int]] = []
+    if found := DAY_FIRST.fullmatch(text):
+        ways.append((int(found[3]), _month(found[2]), int(found[1])))
+    elif found := MONTH_FIRST.fullmatch(text):
+        ways.append((int(found[3]), _month(found[1]), int(found[2])))
+    elif found := YEAR_FIRST.fullmatch(text):
+        ways.append((int(found[1]), int(found[2]), int(found[3])))
+    elif found := NUMERIC.fullmatch(text):
+        one, two, year = int(found[1]), int(found[2]), int(found[3])
+        ways += dict.fromkeys([(year, two, one), (year, one, two)])
+    for way in ways:
+        try:
+            yield date(*way)
+        except ValueError:
+            continue
+
+
+def _month(text: str) -> int:
+    return 1 + [month[:3] for month in MONTHS].index(text[:3])
+
+
+def _date_forms(day: date) -> Iterator[str]:
+    from babel.dates import format_date
+
+    month = MONTHS[day.month - 1].title()
+    last = day.day % 10 if day.day not in (11, 12, 13) else 0
+    nth = f"{day.day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }"
+    yield f"{day.day} {month} {day.year}"
+    yield f"{month} {day.day}, {day.year}"
+    yield f"{nth} of {month} {day.year}"
+    yield f"{nth} {month} {day.year}"
+    yield f"{month} {nth}, {day.year}"
+    yield f"{day.day} {month[:3]} {day.year}"
+    yield f"{month[:3]} {day.day}, {day.year}"
+    yield day.isoformat()
+    for one, two in ((day.day, day.month), (day.month, day.day)):
+        yield f"{one:02}/{two:02}/{day.year}"
+        yield f"{one}/{two}/{day.year}"
+    for language in LANGUAGES:
+        yield format_date(day, "long", language)
+
+
+@cache
+def _names() -> dict[str, tuple[str, ...]]:
+    """All names of each thing, the English first."""
+    named: dict[str, dict[str, None]] = {}
+    for language in LANGUAGES:
+        for thing, name in _named(language):
+            for part in re.split(r"\s*[()\[\]]\s*", name):  # Myanmar (Burma)
+                if part and not part[0].isdigit():
+                    named.setdefault(thing, {})[part] = None
+    for code, names in USUAL.items():
+        named[f"territory {code}"].update(dict.fromkeys(names))
+    return {thing: tuple(names) for thing, names in named.items()}
+
+
+def _named(language: str) -> Iterator[tuple[str, str]]:
+    """What Unicode's CLDR names in a language: a thing and one of its names."""
+    from babel import Locale
+    from babel.core import get_global
+
+    locale = Locale(language)
+    for code, name in locale.territories.items():
+        yield f"territory {code}", name
+    for code, name in locale.languages.items():
+        yield f"language {code}", name
+    plurals = locale._data["currency_names_plural"]
+    for code, name in locale.currencies.items():
+        for form in (name, *plurals.get(code, {}).values()):
+            yield f"currency {code}", form
+    for zone in get_global("zone_territories"):
+        continent, *_, place = zone.split("/")
+        city = locale.time_zones.get(zone, {}).get("city")
+        if continent in CONTINENTS and (city or language == "en"):
+            yield f"city {zone}", city or place.replace("_", " ")
+
+
+@cache
+def _things() -> dict[str, list[str]]:
+    """What a normalised name is a name of."""
+    things: dict[str, list[str]] = {}
+    for thing, names in _names().items():
+        for name in names:
+            held = things.setdefault(normalise(name), [])
+            if thing not in held:
+                held.append(thing)
+    return things
+
+
+def is_name(word: str) -> bool:
+    """Whether a normalised word is the name of a country, a language, a currency or a city."""
+    return word in _things()

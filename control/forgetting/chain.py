@@ -1,0 +1,114 @@
+"""The chain of the ledger's events: its end, what is appended to it, and whether it is whole."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.exc import DBAPIError
+
+from control.forgetting.head import Head
+from control.forgetting.ledger_tables import Row
+from control.forgetting.vault import FIRST_LINK, Vault
+
+START = Head(0, FIRST_LINK)  # of an empty chain
+PLACE = ("sequence", "kind", "record_id", "time", "fact")
+COLUMNS = select(*Row.__table__.columns)
+
+
+class Chain:
+    """The end of the ledger within one transaction; events are written in batches."""
+
+    def __init__(self, connection: Connection, vault: Callable[[], Vault], head: Head) -> None:
+        """Take up the chain.
+
+        Args:
+            connection: One that no other writer interrupts.
+            vault: Not asked for before it is needed: the first event makes the key.
+            head: The last event that is stored.
+        """
+        self.connection = connection
+        self.vault = vault
+        self.head = head
+        self.time = now()
+        self._waiting: list[dict[str, Any]] = []
+
+    def append(self, kind: str, record_id: str, details: dict[str, Any], fact: str = "") -> None:
+        """Add an event; ``write`` stores it."""
+        place = (self.head.sequence + 1, kind, record_id, self.time, fact)
+        payload = self.vault().seal(json.dumps(details, ensure_ascii=False), place)
+        link = self.vault().link(self.head.hash, (*place, payload))
+        row = dict(zip(PLACE, place, strict=True)) | {"payload": payload, "hash": link}
+        self._waiting.append(row)
+        self.head = Head(place[0], link)
+
+    def write(self) -> None:
+        """Store what was appended."""
+        if self._waiting:
+            self.connection.execute(insert(Row), self._waiting)
+            self._waiting = []
+
+
+def now() -> str:
+    """The time as the ledger writes it, ISO 8601 in UTC; later is greater."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def opened(row: Any, vault: Vault) -> str | None:
+    """An event's details as JSON, or ``None`` if key or row is another one than when sealed."""
+    return vault.open(row.payload, _place(row))
+
+
+def version(connection: Connection) -> int:
+    """The number of the newest event; 0 if there is none."""
+    return connection.execute(select(func.coalesce(func.max(Row.sequence), 0))).scalar_one()
+
+
+def ends(connection: Connection) -> list[Any]:
+    """The first and the last event, which may be one and the same; none of an empty chain."""
+    numbers = select(func.min(Row.sequence)).union(select(func.max(Row.sequence)))
+    return list(connection.execute(COLUMNS.where(Row.sequence.in_(numbers))))
+
+
+def last(connection: Connection) -> Head:
+    """The newest event."""
+    newest = select(Row.sequence, Row.hash).order_by(Row.sequence.desc()).limit(1)
+    row = connection.execute(newest).first()
+    return START if row is None else Head(*row)
+
+
+def cut(connection: Connection, seen: Head | None) -> str | None:
+    """Say what is wrong if an event that was seen before is not there."""
+    if seen is None:
+        return None
+    stored = connection.execute(select(Row.hash).where(Row.sequence == seen.sequence)).scalar()
+    if stored is None:
+        return f"event {seen.sequence}, which was there before, is missing: the end was cut off"
+    if stored != seen.hash:
+        return f"event {seen.sequence} is another one than was there before"
+    return None
+
+
+def broken(connection: Connection, vault: Callable[[], Vault]) -> str | None:
+    """Go along the chain and say what is wrong with the first event that does not fit."""
+    number, previous = 0, FIRST_LINK
+    streamed = connection.execution_options(stream_results=True)
+    try:
+        for number, row in enumerate(streamed.execute(COLUMNS.order_by(Row.sequence)), start=1):
+            if row.sequence != number:
+                return f"event {number} is missing: it was taken out"
+            if vault().link(previous, (*_place(row), row.payload)) != row.hash:
+                return (
+                    f"event {number} ({row.kind}, {row.time}) is not what was recorded there: "
+                    "it was changed, moved or put in"
+                )
+            previous = row.hash
+    except (DBAPIError, TypeError, ValueError) as error:  # values that are not of their column
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        return f"event {number + 1} cannot be read ({reason})"
+    return None
+
+
+def _place(row: Any) -> tuple[int, str, str, str, str]:
+    return (row.sequence, row.kind, row.record_id, row.time, row.fact)

@@ -1,0 +1,308 @@
+"""How likely a part of a question asks for a record's fact: measured features, weighed.
+
+What a question asks is told by comparing it, its subject masked, with the record's own question
+forms and with a bank of common questions: one that is nearer to "What is the population of [X]?"
+than to any form of the record is not about the record, however near it is to both.
+"""
+
+import json
+import math
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from control.forgetting.record import Record
+from control.forgetting.windows import SUBJECT, Window, content, masked_form, wanted
+from foundation.errors import ModelError
+
+Vectors = NDArray[np.float32]
+Features = NDArray[np.float64]
+Embed = Callable[[list[str]], Sequence[Sequence[float]]]
+
+WEIGHTS = Path(__file__).with_name("gate.json")
+FEATURES = (
+    *("cosine", "margin", "statement", "with_answer", "answer", "mean", "centre"),
+    *("profile_wide", "profile_sharp", "correlation", "shared", "covered"),
+    *("same_kind", "other_kind", "digits", "no_digits"),
+    *("holds_answer", "holds_answer_margin", "carried", "foreign", "foreign_margin"),
+    *("names", "length", "relation_said", "asks", "uncovered", "cosine_length"),
+)
+SAME = 0.92  # cosine from which a question of the bank asks what a form of the record asks
+LIKE = 0.8  # cosine from which a question of the bank is taken for one of the record's own
+PROFILES = (8.0, 20.0)  # sharpness of the distributions over the bank's relations
+MOST_FORMS = 8  # of one record that are compared
+LONGEST_ANSWER = 160  # characters of an answer that are embedded
+KEPT_VECTORS = 20_000  # of texts seen before: 30 MB
+ASKING = re.compile(
+    r"\?|\b(?:what|which|who|whom|whose|when|where|how|name|tell|give|list)\b", re.I
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a record asks and answers, without its subject: shared by all records that are alike.
+
+    Attributes:
+        forms: Question forms with the subject masked.
+        relation: Its words.
+        answer: The first answer.
+    """
+
+    forms: tuple[str, ...]
+    relation: str
+    answer: str
+
+    @property
+    def statement(self) -> str:
+        """The fact as a sentence."""
+        return f"The {self.relation or 'answer'} of {SUBJECT} is {self.answer}."
+
+    def texts(self) -> list[str]:
+        """All that has to be embedded before it can be compared."""
+        asked = [f"{form} {self.answer}" for form in self.forms]
+        return [*self.forms, *asked, self.statement, self.answer or self.relation]
+
+
+def shape(record: Record) -> Shape:
+    """The shape of a record."""
+    relation = " ".join(record.relation.replace("_", " ").split())
+    forms = [masked_form(question, record.names) for question in record.questions]
+    if relation:
+        forms.append(f"What is the {relation} of {SUBJECT}?")
+    answer = record.answers[0][:LONGEST_ANSWER] if record.answers else ""
+    return Shape(tuple(dict.fromkeys(forms))[:MOST_FORMS], relation, answer)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A logistic regression, and the bars on its probability.
+
+    Attributes:
+        mean: Of each feature, taken off.
+        scale: Of each feature, divided by.
+        weights: Of each feature.
+        bias: Added.
+        refuse: Probability from which a question is refused.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    bias: float
+    refuse: float
+
+    def likelihood(self, features: Features) -> float:
+        """The probability that the question is in scope."""
+        return 1 / (1 + math.exp(-max(-50.0, min(50.0, self.logit(features)))))
+
+    def logit(self, features: Features) -> float:
+        """The same as log-odds."""
+        mean, scale, weights = self._arrays
+        return float((features - mean) / scale @ weights) + self.bias
+
+    @cached_property
+    def _arrays(self) -> tuple[Features, Features, Features]:
+        return np.array(self.mean), np.array(self.scale), np.array(self.weights)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Fitted weights for each way in which a question can touch a record, and the bank.
+
+    Attributes:
+        ways: By way: "named" (the subject is in the question or the conversation), "held" (an
+            answer is), "described" (neither, but the question is nearly one of the record's).
+        bank: Common questions by what they ask, with the subject masked.
+    """
+
+    ways: dict[str, Weights]
+    bank: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> "Gate":
+        """Read it.
+
+        Raises:
+            ModelError: The file is missing or damaged.
+        """
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            ways = {way: Weights(**weights) for way, weights in held["ways"].items()}
+            return cls(ways, {name: tuple(texts) for name, texts in held["bank"].items()})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"{path}: the gate cannot be read ({error}); "
+                "install Fulcrum again, or fit it anew: python -m training.routing"
+            ) from error
+
+
+class Embedded:
+    """Vectors of texts, each embedded once and kept as long as it is among the last used."""
+
+    def __init__(self, embed: Embed) -> None:
+        """Embed texts by ``embed``, several in one call."""
+        self._embed = embed
+        self._kept: OrderedDict[str, Vectors] = OrderedDict()
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Embed those of the texts that are not known, in one call."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+        if new:
+            for text, vector in zip(new, unit(self._embed(new)), strict=True):
+                self._kept[text] = vector
+
+    def put(self, texts: Sequence[str], vectors: Sequence[Vectors]) -> None:
+        """Take in texts that were embedded elsewhere, with vectors of length 1."""
+        self._kept.update(zip(texts, vectors, strict=True))
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of length 1, shape (texts, dimension)."""
+        self.learn(texts)
+        for text in texts:
+            self._kept.move_to_end(text)
+        found = np.stack([self._kept[text] for text in texts])
+        while len(self._kept) > KEPT_VECTORS:
+            self._kept.popitem(last=False)
+        return found
+
+
+def unit(vectors: Sequence[Sequence[float]]) -> Vectors:
+    """Vectors brought to length 1; zeros stay zeros."""
+    array = np.asarray(vectors, np.float32)
+    unit_length: Vectors = array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-9)
+    return unit_length
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A shape, embedded and compared with the bank."""
+
+    forms: Vectors
+    asked: Vectors
+    statement: Vectors
+    answer: Vectors
+    centre: Vectors
+    profile: Vectors
+    others: NDArray[np.bool_]
+    stems: list[set[str]]
+    relation: set[str]
+    kinds: set[str]
+    digits: bool
+
+
+class Measure:
+    """Measures the features of windows against shapes."""
+
+    def __init__(self, bank: dict[str, tuple[str, ...]], vectors: Embedded) -> None:
+        """Compare with ``bank``, which is embedded at the first measurement."""
+        self._bank = bank
+        self._vectors = vectors
+        self._prepared: OrderedDict[Shape, Prepared] = OrderedDict()
+        texts = [text for several in bank.values() for text in several]
+        counts = Counter(word for text in texts for word in content(text))
+        self._rarity = {word: math.log(len(texts) / (1 + n)) for word, n in counts.items()}
+        self._rarest = math.log(max(2, len(texts)))
+
+    @cached_property
+    def _bank_vectors(self) -> tuple[Vectors, NDArray[np.intp]]:
+        """The bank's vectors, and where each relation starts among them."""
+        vectors = self._vectors([text for several in self._bank.values() for text in several])
+        sizes = [len(several) for several in self._bank.values()]
+        return vectors, np.cumsum([0, *sizes[:-1]])
+
+    def features(self, window: Window, shape: Shape) -> Features:
+        """The features of a window against a shape, in the order of ``FEATURES``."""
+        own = self._own(shape)
+        bank, starts = self._bank_vectors
+        [asked] = self._vectors([window.text])
+        near = own.forms @ asked
+        sims = bank @ asked
+        best = np.sort(near)[::-1]
+        cosine = float(best[0])
+        margin = cosine - float(sims[own.others].max(initial=0.0))
+        profile = np.maximum.reduceat(sims, starts)
+        stems = content(window.text)
+        kind = wanted(window.text)
+        foreign = float(window.foreign)
+        said = len(stems & own.relation) / len(own.relation) if own.relation else 0.0
+        return np.array(
+            [
+                cosine,
+                margin,
+                float(own.statement @ asked),
+                float((own.asked @ asked).max()),
+                float(own.answer @ asked),
+                float(best[:2].mean()),
+                float(own.centre @ asked),
+                *(_overlap(profile, own.profile, sharpness) for sharpness in PROFILES),
+                _correlation(profile, own.profile),
+                max(self._weight(stems & form) / self._weight(stems | form) for form in own.stems),
+                max(self._weight(stems & form) / self._weight(stems) for form in own.stems),
+                float(kind in own.kinds),
+                float(kind != "any" and "any" not in own.kinds and kind not in own.kinds),
+                float(own.digits and kind in ("person", "place")),
+                float(not own.digits and kind in ("time", "number")),
+                float(window.answer),
+                float(window.answer) * margin,
+                float(window.carried),
+                foreign,
+                foreign * margin,
+                float(min(3, len(window.names))),
+                math.log1p(len(stems)),
+                said,
+                float(ASKING.search(window.text) is not None),
+                min(self._weight(stems - form) for form in own.stems) / self._rarest,
+                cosine * math.log1p(len(stems)),
+            ]
+        )
+
+    def _own(self, shape: Shape) -> Prepared:
+        if (held := self._prepared.get(shape)) is not None:
+            return held
+        bank, starts = self._bank_vectors
+        vectors = self._vectors(shape.texts())
+        count = len(shape.forms)
+        forms, asked = vectors[:count], vectors[count : 2 * count]
+        sims = (bank @ forms.T).max(axis=1)
+        # Where the bank knows what the record asks, its other wordings count as the record's own.
+        profile = np.maximum.reduceat(sims, starts)
+        own = np.repeat(profile >= SAME, np.diff([*starts, len(bank)]))
+        made = Prepared(
+            np.concatenate([forms, bank[own]]),
+            asked,
+            vectors[2 * count],
+            vectors[2 * count + 1],
+            forms.mean(axis=0) / max(1e-9, float(np.linalg.norm(forms.mean(axis=0)))),
+            profile,
+            (sims < LIKE) & ~own,
+            [content(form) for form in shape.forms],
+            content(shape.relation),
+            {wanted(form) for form in shape.forms[:-1] or shape.forms},
+            any(char.isdigit() for char in shape.answer),
+        )
+        self._prepared[shape] = made
+        if len(self._prepared) > KEPT_VECTORS // MOST_FORMS:
+            self._prepared.popitem(last=False)
+        return made
+
+    def _weight(self, stems: set[str]) -> float:
+        return sum(self._rarity.get(word, self._rarest) for word in stems) or 1e-6
+
+
+def _overlap(one: Vectors, other: Vectors, sharpness: float) -> float:
+    """The Bhattacharyya coefficient of two profiles, read as distributions over relations."""
+    parts = [np.exp(sharpness * (profile - profile.max())) for profile in (one, other)]
+    return float(np.sqrt(parts[0] / parts[0].sum()) @ np.sqrt(parts[1] / parts[1].sum()))
+
+
+def _correlation(one: Vectors, other: Vectors) -> float:
+    """Pearson's correlation; 0 where either is constant."""
+    centred = [profile - profile.mean() for profile in (one, other)]
+    lengths = float(np.linalg.norm(centred[0]) * np.linalg.norm(centred[1]))
+    return float(centred[0] @ centred[1]) / lengths if lengths > 0 else 0.0

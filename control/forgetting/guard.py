@@ -1,0 +1,134 @@
+"""At decoding time: tokens that would complete a forgotten answer are not said.
+
+A span is banned only for the records that are armed, those whose subject is in play, and only at
+the token that would complete it: an answer that a retained fact shares stays sayable elsewhere.
+What is compared is the text, decoded and normalised, so every tokenisation, spelling and disguise
+of a span is one case.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from control.forgetting import disguise
+from control.forgetting.record import Record
+from control.mixture import FLOOR
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from control.trace import Trace
+
+LOOK_BACK = 64  # tokens; a span that is spelled out letter by letter takes as many as it has
+MOST_BANS = 12  # at one place: what is still possible then says little
+MOST_PLACES = 6  # of one answer: a model that comes back so often has nothing else to say
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What one answer must not say.
+
+    Attributes:
+        records: The armed records.
+        arm: Further records whose subject a text names, since an answer can bring a subject into
+            play that the question did not.
+    """
+
+    records: tuple[Record, ...] = ()
+    arm: Callable[[str], Sequence[Record]] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is watched."""
+        return bool(self.records) or self.arm is not None
+
+    def in_play(self, text: str) -> list[Record]:
+        """The armed records, with those whose subject ``text`` names."""
+        brought = self.arm(text) if self.arm else ()
+        return list({record.id: record for record in (*self.records, *brought)}.values())
+
+    def completed(self, text: str, new: str) -> Record | None:
+        """The record of which ``new`` completes a span that ``text`` does not hold yet."""
+        whole = text + new
+        border = len(text.rstrip())
+        for record in self.in_play(whole):
+            if any(end > border for _, end, _ in disguise.find(whole, record.spans)):
+                return record
+        return None
+
+
+@dataclass
+class Guard:
+    """Watches over the tokens of one answer.
+
+    Attributes:
+        watch: What must not be said.
+        tokenizer: Of the model.
+        ends: Tokens that end an answer.
+        ids: The answer so far.
+        withheld: Ids of the records that it was about to state.
+        blocked: Whether it had nothing else to say.
+    """
+
+    watch: Watch
+    tokenizer: "PreTrainedTokenizerBase"
+    ends: frozenset[int]
+    ids: list[int] = field(default_factory=list)
+    withheld: list[str] = field(default_factory=list)
+    blocked: bool = False
+
+    def allowed(self, scores: "Tensor", token: int, draw: "Callable[[Tensor], int]") -> int:
+        """The token to say: ``token``, or what is drawn instead of it.
+
+        Args:
+            scores: Of the next token, shape (vocabulary,).
+            token: The one drawn from them.
+            draw: Draws a token from such scores.
+
+        Returns:
+            A token that completes no span; one that ends the answer where none was found.
+        """
+        text = self._text(())
+        remaining = None
+        for _ in range(MOST_BANS):
+            if token in self.ends:
+                return token
+            record = self.watch.completed(text, self._text((token,))[len(text) :])
+            if record is None:
+                self.ids.append(token)
+                return token
+            if remaining is None:
+                remaining = scores.clone()
+                self.withheld.append(record.id)
+            remaining[token] = FLOOR
+            token = draw(remaining)
+        self.blocked = True
+        return min(self.ends, default=token)
+
+    def going_on(self, ids: Sequence[int]) -> "Guard":
+        """One for an answer that begins with ``ids`` and goes on from there."""
+        return replace(self, ids=list(ids), withheld=list(self.withheld))
+
+    def _text(self, more: Sequence[int]) -> str:
+        return self.tokenizer.decode([*self.ids[-LOOK_BACK:], *more], skip_special_tokens=True)
+
+
+def guards(
+    watches: Sequence[Watch] | None, tokenizer: "PreTrainedTokenizerBase", ends: Collection[int]
+) -> list[Guard] | None:
+    """A guard for each answer that begins; ``None`` where all may be said.
+
+    Args:
+        watches: What each answer must not say.
+        tokenizer: Of the model.
+        ends: Tokens that end an answer.
+    """
+    if watches is None:
+        return None
+    return [Guard(watch, tokenizer, frozenset(ends)) for watch in watches]
+
+
+def report(guards: Sequence[Guard] | None, traces: "Sequence[Trace]") -> None:
+    """Write on each trace what its guard withheld."""
+    for guard, trace in zip(guards or (), traces, strict=False):
+        trace.withheld, trace.blocked = guard.withheld, guard.blocked

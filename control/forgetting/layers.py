@@ -1,0 +1,188 @@
+"""All that keeps forgotten facts back on one question's way: prompt, passages, every token.
+
+A `Forgetting` without a router forgets nothing and costs nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from control.forgetting.guard import Watch
+from foundation import trail
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
+    from control.dial import Settled
+    from control.forgetting.ledger import Ledger
+    from control.forgetting.record import Record
+    from control.forgetting.redaction import Redactor
+    from control.forgetting.router import Router
+    from control.trace import Choice, TokenTrace
+
+Turns = Sequence[tuple[str, str]]
+OnToken = Callable[[int, "TokenTrace"], None]
+
+SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one question has to do with the ledger.
+
+    Attributes:
+        refused: The record that it asks for; ``None`` where it may be answered.
+        armed: Records whose subject is in play.
+        brings: Further records that a text brings into play by naming their subject; ``None``
+            where nothing is forgotten.
+    """
+
+    refused: "Record | None" = None
+    armed: "tuple[Record, ...]" = ()
+    brings: "Callable[[str], Sequence[Record]] | None" = None
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """The layers over one ledger.
+
+    Attributes:
+        ledger: The records, and the audit of what was kept back.
+        router: Says whether a question asks for a record.
+        redactor: Takes the records' sentences out of texts.
+    """
+
+    ledger: "Ledger | None" = None
+    router: "Router | None" = None
+    redactor: "Redactor | None" = None
+
+    def route(self, question: str, history: Turns = (), before: Scope | None = None) -> Scope:
+        """The scope of a question in its conversation, and what was in play ``before``."""
+        earlier = before or Scope()
+        if self.router is None or earlier.refused is not None:
+            return earlier
+        found = self.router.route(question, history)
+        armed = {record.id: record for record in (*earlier.armed, *found.armed)}
+        if found.refused is not None:
+            trail.withheld(found.refused.id, "prompt")
+        return Scope(found.refused, tuple(armed.values()), self.router.named)
+
+    def wait(self) -> None:
+        """Wait until all records are embedded; until then they are known by their names alone."""
+        if self.router is not None:
+            self.router.wait()
+
+    def redacted(self, nodes: "Sequence[NodeWithScore]") -> "list[NodeWithScore]":
+        """The passages without the sentences that state a forgotten fact."""
+        if self.redactor is None:
+            return list(nodes)
+        with trail.step("redact"):
+            return self.redactor.nodes(nodes)
+
+    def said(self, history: Turns) -> list[tuple[str, str]]:
+        """The conversation without such sentences: it may be older than the record."""
+        return [(self._text(asked), self._text(answered)) for asked, answered in history]
+
+    def _text(self, text: str) -> str:
+        return text if self.redactor is None else self.redactor.redact(text).text
+
+    def watch(self, scope: Scope) -> Watch:
+        """What an answer must not say."""
+        return Watch(scope.armed) if scope.brings is None else Watch(scope.armed, scope.brings)
+
+    def cleared(self, settled: "Settled", watch: Watch) -> "Settled":
+        """An answer up to the first sentence that states a forgotten fact, in whatever words.
+
+        Where nothing is left of it, its trace is empty and blocked.
+        """
+        if not watch:
+            return settled
+        trace = settled.trace
+        cut = 0 if trace.blocked else self.slip(trace.text, watch)
+        if cut is not None:
+            told = [record.id for record in watch.in_play(trace.text)]
+            trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
+            trace.withheld = list(dict.fromkeys([*trace.withheld, *told]))
+            return replace(settled, trace=trace, verdict=None)
+        trace.tokens = _without_choices(trace.tokens, watch)
+        verdict = settled.verdict
+        if verdict and self.slip(str(verdict), watch) is not None:
+            verdict = None
+        return replace(settled, verdict=verdict)
+
+    def sayable(self, texts: Sequence[str], scope: Scope) -> list[str]:
+        """Those of the texts that spell no armed span."""
+        watch = self.watch(scope)
+        return [text for text in texts if not watch or watch.completed("", text) is None]
+
+    def slip(self, text: str, watch: Watch) -> int | None:
+        """Where the first sentence begins that states an armed fact, in any words; else ``None``.
+
+        Args:
+            text: An answer, or its whole sentences so far.
+            watch: What it must not say.
+        """
+        records = watch.in_play(text)
+        if not records or self.redactor is None:
+            return None
+        start = 0
+        for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
+            # With all that came before, since a later sentence may say only "it".
+            if any(self.redactor.states(text[:end], record) for record in records):
+                return start
+            start = end
+        return None
+
+    @contextmanager
+    def holding(self, on_token: OnToken, watches: Sequence[Watch]) -> Iterator[OnToken]:
+        """Hand tokens on, those of watched answers by whole sentences that may be said."""
+        held: dict[int, list[TokenTrace]] = {}
+        texts: dict[int, str] = {}
+        lost = set[int]()
+
+        def release(at: int) -> None:
+            if at in lost or self.slip(texts.get(at, ""), watches[at]) is not None:
+                lost.add(at)
+                return
+            for token in held.pop(at, []):
+                on_token(at, token)
+
+        def hold(at: int, token: "TokenTrace") -> None:
+            if not watches[at]:
+                on_token(at, token)
+                return
+            held.setdefault(at, []).append(token)
+            texts[at] = texts.get(at, "") + token.text
+            if SENTENCE_END.search(token.text + " "):
+                release(at)
+
+        yield hold
+        for at in list(held):
+            release(at)
+
+    def note(self, withheld: Sequence[tuple[str, str]]) -> None:
+        """Write into the audit what was kept back: (record's id, layer)."""
+        if self.ledger is not None:
+            for record_id, layer in dict.fromkeys(withheld):
+                self.ledger.note("withheld", record_id, layer=layer)
+
+
+def _without_choices(tokens: "Sequence[TokenTrace]", watch: Watch) -> "list[TokenTrace]":
+    """The tokens without those of the branches' choices that would have completed a span."""
+    cleared, text = [], ""
+
+    def sayable(choices: "Sequence[Choice]") -> "list[Choice]":
+        return [choice for choice in choices if watch.completed(text, choice.text) is None]
+
+    for token in tokens:
+        cleared.append(
+            replace(
+                token,
+                context_choices=sayable(token.context_choices),
+                memory_choices=sayable(token.memory_choices),
+            )
+        )
+        text += token.text
+    return cleared

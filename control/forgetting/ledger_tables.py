@@ -1,0 +1,174 @@
+"""The database of the ledger: its tables, on SQLite and on PostgreSQL, and its transactions."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Index,
+    LargeBinary,
+    UniqueConstraint,
+    event,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from foundation import postgres
+from foundation.database import open_database, reading, writing
+from foundation.errors import InputError
+
+VARIABLE = "FULCRUM_LEDGER"
+PACKAGE = "psycopg2-binary"  # the driver
+DAMAGED = "put a backup of it back; the facts in it are kept nowhere else"
+LOCK = 0x46554C4C  # appends to one ledger wait for each other; the number spells FULL
+
+# Append only: a database records which of these it has had, and runs the rest when opened.
+MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "0001 events, originals",
+        (
+            """CREATE TABLE ledger_events (
+                sequence INTEGER PRIMARY KEY,
+                kind VARCHAR NOT NULL,
+                record_id VARCHAR NOT NULL,
+                time VARCHAR NOT NULL,
+                fact VARCHAR NOT NULL,
+                payload BLOB NOT NULL,
+                hash BLOB NOT NULL)""",
+            "CREATE INDEX ledger_events_record ON ledger_events (record_id, kind)",
+            "CREATE INDEX ledger_events_fact ON ledger_events (fact)",
+            """CREATE TABLE ledger_originals (
+                number INTEGER PRIMARY KEY,
+                record_id VARCHAR NOT NULL,
+                name VARCHAR NOT NULL,
+                payload BLOB NOT NULL,
+                UNIQUE (record_id, name))""",
+        ),
+    ),
+)
+
+
+class Base(DeclarativeBase):
+    """The tables as the newest migration leaves them."""
+
+
+class Row(Base):
+    """One event; no row is ever changed or removed.
+
+    ``fact`` recognises an added fact and is empty for other events. ``payload`` is encrypted.
+    ``hash`` covers the row and, through the hash before it, all rows before.
+    """
+
+    __tablename__ = "ledger_events"
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    record_id: Mapped[str]
+    time: Mapped[str]
+    fact: Mapped[str]
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = (
+        Index("ledger_events_record", "record_id", "kind"),
+        Index("ledger_events_fact", "fact"),
+    )
+
+
+class Original(Base):
+    """A redacted text as it was, encrypted; ``name`` recognises it. No part of the audit."""
+
+    __tablename__ = "ledger_originals"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    record_id: Mapped[str]
+    name: Mapped[str]
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = (UniqueConstraint("record_id", "name"),)
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database.
+
+    Attributes:
+        place: What to call it in messages; no password is in it.
+        reading: Opens a transaction that reads.
+        writing: Opens one that is kept whole or undone, and that other writers wait for.
+    """
+
+    place: str
+    reading: Callable[[], AbstractContextManager[Connection]]
+    writing: Callable[[], AbstractContextManager[Connection]]
+
+
+def open_tables(place: str | Path) -> Database:
+    """Open or create the ledger's database.
+
+    Args:
+        place: A file for SQLite, or the URL of a SQLite or PostgreSQL database.
+
+    Raises:
+        InputError: the URL cannot be read, or a Python package is missing.
+        IndexStateError: the database is damaged, cannot be reached, or refuses.
+    """
+    if isinstance(place, Path) or "://" not in place:
+        return _open_file(Path(place))
+    url = _parse(place)
+    if url.get_backend_name() == "sqlite":
+        return _open_file(Path(url.database or ""))
+    return _open_server(url)
+
+
+def _open_file(path: Path) -> Database:
+    engine = open_database(path, MIGRATIONS, DAMAGED)
+    # What was promised to be forgotten has to outlive a power cut too.
+    event.listen(engine, "connect", _write_through)
+    engine.dispose()  # the connection of before has not been told
+    return Database(str(path), partial(reading, engine, path), partial(writing, engine, path))
+
+
+def _write_through(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _open_server(url: URL) -> Database:
+    place = postgres.place(url)
+    try:
+        engine = postgres.connect(url)
+    except ImportError as error:
+        raise InputError(
+            f"the ledger {place} needs a package that is missing; run: pip install {PACKAGE}"
+        ) from error
+    database = Database(
+        place, partial(_transaction, engine, place), partial(_appending, engine, place)
+    )
+    with database.writing() as connection:  # locked: two that create a table at once both fail
+        Base.metadata.create_all(connection)
+    return database
+
+
+@contextmanager
+def _transaction(engine: Engine, place: str) -> Iterator[Connection]:
+    with postgres.explained(place, VARIABLE), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _appending(engine: Engine, place: str) -> Iterator[Connection]:
+    with _transaction(engine, place) as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        yield connection
+
+
+def _parse(place: str) -> URL:
+    url = postgres.parse(place, VARIABLE)
+    if url.get_backend_name() not in ("sqlite", "postgresql") or url.database == ":memory:":
+        raise InputError(
+            f"{VARIABLE} names a database of the kind {url.get_backend_name()!r}, in memory or of "
+            f"another make; give sqlite:///PATH or {postgres.FORM}"
+        )
+    return url

@@ -1,0 +1,30 @@
+"""Nothing forgotten is written into a log."""
+
+import logging
+import threading
+
+from control.forgetting.redaction import Redactor
+
+
+class Scrubbed(logging.Filter):
+    """Takes the sentences that state a forgotten fact out of log messages; for a handler."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        """Redact by ``redactor``."""
+        super().__init__()
+        self._redactor = redactor
+        self._within = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact a message; what redaction itself may log passes."""
+        if getattr(self._within, "it", False):
+            return True
+        self._within.it = True
+        try:
+            said = record.getMessage()
+            left = self._redactor.redact(said).text
+            if left != said:
+                record.msg, record.args = left or "(withheld)", ()
+        finally:
+            self._within.it = False
+        return True

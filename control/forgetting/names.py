@@ -1,0 +1,203 @@
+"""Many names, found in a text in a time that does not depend on how many there are."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import TypeVar
+
+from control.forgetting.disguise import forms, scan
+from control.forgetting.views import Spans, View, views
+
+Some = str | tuple[str, ...]
+Key = TypeVar("Key", int, str)
+
+LEAST_TYPO = 6  # letters of a name that is also found with one letter wrong
+LEAST_TYPO_WORD = 5  # letters of the word that holds the wrong one, in a name of several
+LONGEST_TYPO = 40  # letters of such a word; each takes as many places in the index
+NEARBY = 6  # words of a name on either side of the misspelled one
+MOST_GUESSED = 50_000  # words whose guesses are kept, 5 MB
+MOST_GUESSES = 3  # names that one misspelled word may stand for
+
+
+class Names:
+    """Phrases by key, found in any spelling that ``disguise.find`` knows, or with one typo.
+
+    A typo is one letter too many, too few, another, or two exchanged, but not the first. For it the
+    index keeps every word of the names with one letter left out, as SymSpell does. Nothing is
+    rebuilt when a name comes or goes.
+    """
+
+    def __init__(self, correct: Collection[str] = ()) -> None:
+        """Start without names.
+
+        Args:
+            correct: Normalised words that are never another word with a typo.
+        """
+        self._correct = correct
+        # One is held by itself and only several in a tuple: it halves the memory of 100,000 names.
+        self._forms: dict[str, Some] = {}  # by key
+        self._keys: dict[str, Some] = {}  # by form
+        self._starts: dict[str, dict[int, int]] = {}  # by first word: number of words, how many
+        self._uses: Counter[str] = Counter()  # of words that may hold a typo
+        self._guessed: dict[str, tuple[str, ...]] = {}  # by word of a text
+        self._shortened: dict[int, Some] = {}  # by hash of the word less one letter
+
+    def __len__(self) -> int:
+        return len(self._forms)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._forms
+
+    @property
+    def longest(self) -> int:
+        """Words of the longest name."""
+        return max((length for lengths in self._starts.values() for length in lengths), default=0)
+
+    def add(self, key: str, phrases: Collection[str]) -> None:
+        """Add names under a key, in place of those it had."""
+        self.remove(key)
+        self._guessed.clear()
+        own = sorted(set().union(*map(forms, phrases)))
+        for form in own:
+            _put(self._forms, key, form)
+            if form not in self._keys:
+                self._learn(form)
+            _put(self._keys, form, key)
+
+    def remove(self, key: str) -> None:
+        """Remove the names of a key; one that is not there is no error."""
+        self._guessed.clear()
+        for form in _each(self._forms.pop(key, ())):
+            _drop(self._keys, form, key)
+            if form not in self._keys:
+                self._unlearn(form)
+
+    def find(self, text: str, typos: bool = True) -> dict[str, list[tuple[int, int]]]:
+        """Where names stand in a text.
+
+        Args:
+            text: Any text.
+            typos: Whether names with one typo count as well.
+
+        Returns:
+            By key the places, (start, end) in characters of ``text``, in order.
+        """
+        if not self._forms:
+            return {}
+        ways = views(text)
+        found: dict[str, set[tuple[int, int]]] = {}
+        for start, end, keys in scan(ways, self._starts, self._keys):
+            for key in _each(keys):
+                found.setdefault(key, set()).add((start, end))
+        if typos:
+            for start, end, keys in self._misspelled(ways[0]):
+                for key in _each(keys):
+                    if key not in found:
+                        found[key] = {(start, end)}
+        return {key: sorted(places) for key, places in found.items()}
+
+    def _misspelled(self, view: View) -> Iterator[tuple[int, int, Some]]:
+        for place, word in enumerate(view.words):
+            guesses = self._guessed.get(word)
+            for guess in self._guesses(word) if guesses is None else guesses:
+                first, last = max(0, place - NEARBY), place + NEARBY
+                words = [*view.words[first:place], guess, *view.words[place + 1 : last]]
+                mended = View(words, partial(_some, view.spans(), first, last))
+                start, end = view.spans()[place]
+                for found in scan([mended], self._starts, self._keys):
+                    alone = found[:2] == (start, end)
+                    if found[0] <= start < found[1] and (not alone or len(guess) >= LEAST_TYPO):
+                        yield found
+
+    def _known(self, word: str) -> bool:
+        bare = word[:-1] if word.endswith("s") else word
+        return word in self._uses or bare in self._uses or word in self._correct
+
+    def _guesses(self, word: str) -> tuple[str, ...]:
+        if len(self._guessed) >= MOST_GUESSED:
+            self._guessed.clear()
+        guesses = self._guessed[word] = self._guess(word)
+        return guesses
+
+    def _guess(self, word: str) -> tuple[str, ...]:
+        if not LEAST_TYPO_WORD - 1 <= len(word) <= LONGEST_TYPO or self._known(word):
+            return ()
+        near = {
+            guess: None
+            for part in (word, *_shorter(word))
+            for guess in _each(self._shortened.get(hash(part), ()))
+            if _one_apart(word, guess)
+        }
+        return tuple(near)[:MOST_GUESSES]
+
+    def _learn(self, form: str) -> None:
+        first, *rest = form.split(" ")
+        lengths = self._starts.setdefault(first, {})
+        lengths[1 + len(rest)] = lengths.get(1 + len(rest), 0) + 1
+        for word in _words_with_typos(form):
+            self._uses[word] += 1
+            if self._uses[word] == 1:
+                for part in {word, *_shorter(word)}:
+                    _put(self._shortened, hash(part), word)
+
+    def _unlearn(self, form: str) -> None:
+        first, *rest = form.split(" ")
+        lengths = self._starts[first]
+        lengths[1 + len(rest)] -= 1
+        if not lengths[1 + len(rest)]:
+            del lengths[1 + len(rest)]
+        if not lengths:
+            del self._starts[first]
+        for word in _words_with_typos(form):
+            self._uses[word] -= 1
+            if not self._uses[word]:
+                del self._uses[word]
+                for part in {word, *_shorter(word)}:
+                    _drop(self._shortened, hash(part), word)
+
+
+def _each(some: Some) -> tuple[str, ...]:
+    return (some,) if isinstance(some, str) else some
+
+
+def _put(held: dict[Key, Some], key: Key, text: str) -> None:
+    held[key] = (*_each(held[key]), text) if key in held else text
+
+
+def _drop(held: dict[Key, Some], key: Key, text: str) -> None:
+    rest = tuple(other for other in _each(held[key]) if other != text)
+    if rest:
+        held[key] = rest[0] if len(rest) == 1 else rest
+    else:
+        del held[key]
+
+
+def _some(spans: Spans, first: int, last: int) -> Spans:
+    return spans[first:last]
+
+
+def _words_with_typos(form: str) -> list[str]:
+    words = form.split(" ")
+    least = LEAST_TYPO if len(words) == 1 else LEAST_TYPO_WORD
+    return [word for word in words if least <= len(word) <= LONGEST_TYPO and word.isalpha()]
+
+
+def _shorter(word: str) -> list[str]:
+    """The word with each letter but the first left out."""
+    return [word[:place] + word[place + 1 :] for place in range(1, len(word))]
+
+
+def _one_apart(one: str, other: str) -> bool:
+    """Whether one letter too many, too few, another, or two exchanged make two words the same."""
+    if abs(len(one) - len(other)) > 1:
+        return False
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    one, other = one[start:], other[start:]
+    return (
+        one[1:] == other
+        or one == other[1:]
+        or one[1:] == other[1:]
+        or (one[2:] == other[2:] and one[:2] == other[1::-1])
+    )

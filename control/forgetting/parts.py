@@ -1,0 +1,121 @@
+"""The parts of a text that may be taken out of it: sentences, lines of lists and tables."""
+
+import re
+from collections.abc import Collection, Iterator
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from control.forgetting.disguise import plain
+
+ABBREVIATIONS = {
+    *("dr", "prof", "mr", "mrs", "ms", "st", "mt", "sr", "jr", "rev", "gen", "col", "sgt", "lt"),
+    *("e.g", "i.e", "etc", "vs", "cf", "al", "ca", "approx", "no", "vol", "fig", "p", "pp", "ed"),
+    *("u.s", "u.k", "inc", "ltd", "co", "corp", "jan", "feb", "aug", "sept", "oct", "nov", "dec"),
+}
+# A line that ends like this, or is followed by a small letter, goes on in the next one.
+GOES_ON = re.compile(
+    r"(?:,|-|\b(?:a|an|and|are|as|at|by|called|for|from|in|is|of|on|or|that|the|to|was|were|with))"
+    r"[ \t]*$"
+)
+PROSE = 45  # characters of a line from which on it is a wrapped one, if it ends in no sign
+SIGN = re.compile(r"[.!?:;|…]['\")\]”’]*\s*$")
+ITEM = re.compile(r"^[ \t]*(?:[-*•|>#]|\d{1,3}[.)]|[A-Za-z][.)]|[QA]:)")
+LIST_SIGN = re.compile(r";\s+")
+LEAST_ITEMS = 2  # semicolons in a sentence that make it a list
+REFERENCE = re.compile(
+    r"\b(?:it|its|itself|he|him|his|she|hers?|they|them|theirs?|this|that|these|those|there|here)\b"
+    r"|\b[Tt]he (?:country|nation|state|city|town|capital|author|writer|poet|novelist|painter"
+    r"|artist|composer|musician|film|movie|book|novel|work|play|company|firm|university|college"
+    r"|school|man|woman|person|actor|actress|singer|player|athlete|scientist|inventor|element"
+    r"|symbol|animal|species|dish|building|lake|river|mountain|island|god|goddess|answer|former"
+    r"|latter|same)\b",
+    re.IGNORECASE,
+)
+# What may stand before the name that a sentence begins with.
+OPENING = re.compile(r"^[\W_]*(?:(?:The|An?|In|On|At|By|For|From|But|And|Yet|While|When)\s+)?")
+NAME = re.compile(
+    r"[A-ZÀ-ÞŁŚŠŽ][\w’'.-]*(?:\s{1,3}(?:(?:of|the|de|la|van|von|der|and|&)\s{1,3})?[A-ZÀ-ÞŁŚŠŽ][\w’'.-]*)*"
+)
+
+
+def parts(text: str) -> list[tuple[int, int]]:
+    """Where the parts of a text stand: (start, end) of each, together the whole text."""
+    found: list[tuple[int, int]] = []
+    for start, end in _blocks(text):
+        for first, last in _sentences(text[start:end]):
+            found += _items(text, start + first, start + last)
+    return found
+
+
+def refers_back(part: str) -> bool:
+    """Whether a sentence has a word that stands for something named before."""
+    return REFERENCE.search(part) is not None
+
+
+def other_subject(part: str, own: Collection[str], known: Collection[str] = ()) -> bool:
+    """Whether a sentence is clearly about something else, since it begins with another name.
+
+    Args:
+        part: The sentence.
+        own: Normalised words of the names that are not another one's.
+        known: Normalised words that are names; one word at the beginning of a sentence has a
+            capital letter whatever it is.
+    """
+    name = NAME.match(part, OPENING.match(part).end())  # type: ignore[union-attr]
+    if name is None:
+        return False
+    words = plain(name.group()).split()
+    if any(word in own for word in words):
+        return False
+    return len(words) > 1 or any(word in known for word in words)
+
+
+def joined(text: str, kept: Collection[tuple[int, int]]) -> str:
+    """The parts that are kept, with the space between them as it was, and none left over."""
+    whole = "".join(text[start:end] for start, end in kept)
+    whole = "\n".join(line.rstrip(" \t") for line in whole.split("\n"))
+    whole = re.sub(r"\n{3,}", "\n\n", whole).strip()
+    return whole[:-1].rstrip() + "." if whole.endswith(";") else whole
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Lines, those of wrapped prose taken together."""
+    start = 0
+    lines = list(re.finditer(r"[^\n]*\n?", text))[:-1]
+    for line, following in pairwise(lines):
+        if not _wrapped(line.group(), following.group()):
+            yield start, line.end()
+            start = line.end()
+    if start < len(text):
+        yield start, len(text)
+
+
+def _wrapped(line: str, following: str) -> bool:
+    bare = line.rstrip()
+    if not bare or not following.strip() or ITEM.match(following) or SIGN.search(bare):
+        return False
+    if GOES_ON.search(bare) or following.lstrip()[0].islower():
+        return True
+    goes_on = bare[-1].isalnum() or bare[-1] in ",-"
+    return goes_on and len(bare) >= PROSE and not (ITEM.match(line) or "|" in bare or "\t" in bare)
+
+
+def _sentences(block: str) -> Iterator[tuple[int, int]]:
+    starts = [start for start, _ in _punkt().span_tokenize(block)]
+    yield from pairwise([0, *starts[1:], len(block)])
+
+
+def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    signs = list(LIST_SIGN.finditer(text, start, end))
+    cuts = [sign.end() for sign in signs] if len(signs) >= LEAST_ITEMS else []
+    yield from pairwise([start, *cuts, end])
+
+
+@cache
+def _punkt() -> Any:  # nltk has no type information
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    parameters = PunktParameters()
+    parameters.abbrev_types = set(ABBREVIATIONS)
+    return PunktSentenceTokenizer(parameters)

@@ -1,0 +1,68 @@
+"""Forms in which a forgotten fact may be asked for, written from its relation."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from control.forgetting.record import Record
+
+# How else the question for a relation is put; "{}" stands for the subject.
+FORMS: dict[str, tuple[str, ...]] = {
+    "place of birth": ("Where was {} born?", "In which place was {} born?"),
+    "date of birth": ("When was {} born?", "What is the birthday of {}?"),
+    "place of death": ("Where did {} die?",),
+    "date of death": ("When did {} die?",),
+    "author": ("Who wrote {}?", "By whom was {} written?"),
+    "painter": ("Who painted {}?",),
+    "director": ("Who directed {}?",),
+    "composer": ("Who composed {}?",),
+    "inventor": ("Who invented {}?",),
+    "discoverer": ("Who discovered {}?",),
+    "founder": ("Who founded {}?",),
+    "designer": ("Who designed {}?",),
+    "creator": ("Who created {}?",),
+    "developer": ("Who developed {}?",),
+    "builder": ("Who built {}?",),
+    "place of residence": ("Where does {} live?", "What is the address of {}?"),
+    "employer": ("Whom does {} work for?", "Where does {} work?"),
+    "occupation": ("What does {} do for a living?", "What is the job of {}?"),
+    "university": ("Where did {} study?",),
+    "team": ("Which team does {} play for?",),
+    "spouse": ("Who is {} married to?", "Whom did {} marry?"),
+    "illness": ("What does {} suffer from?", "Which disease does {} have?"),
+    "origin": ("Where does {} come from?",),
+    "location": ("Where is {}?", "Where is {} located?"),
+    "description": ("Who is {}?", "What is {}?", "How would you describe {}?"),
+    "capital": ("Which city is the capital of {}?",),
+}
+BARE = ("description",)  # their general forms say nothing
+PEOPLE = re.compile(
+    r"(?:author|spouse|wife|husband|mother|father|brother|sister|son|daughter|child|president"
+    r"|minister|king|queen|head|chief|ceo|[a-z]+(?:er|or|ist))(?: of [a-z]+)?",
+    re.IGNORECASE,
+)
+
+
+def question_forms(subject: str, relation: str) -> tuple[str, ...]:
+    """Ways to ask for a relation of a subject; for no relation, ways to ask about the subject."""
+    if not relation:
+        forms: Sequence[str] = ("Who or what is {}?", "What do you know about {}?", "Describe {}.")
+        return tuple(form.format(subject) for form in forms)
+    special = [form.format(subject) for form in FORMS.get(relation.lower(), ())]
+    if relation.lower() in BARE:
+        return tuple(special)
+    asking = "Who" if PEOPLE.fullmatch(relation) else "What"
+    general = [
+        f"{asking} is the {relation} of {subject}?",
+        f"{asking} is {subject}’s {relation}?",
+        f"Tell me the {relation} of {subject}.",
+        f"Do you know the {relation} of {subject}?",
+    ]
+    return (*special, *general)
+
+
+def with_questions(record: Record) -> Record:
+    """The record with question forms from its relation, if it has none."""
+    if record.questions:
+        return record
+    return replace(record, questions=question_forms(record.subject, record.relation))

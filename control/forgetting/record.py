@@ -1,0 +1,125 @@
+"""A forgotten fact."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from foundation.errors import InputError
+from foundation.text import normalise
+
+LONGEST_TEXT = 2_000  # characters of any one name, question or answer
+MOST_TEXTS = 200  # names, questions or answers of one record
+MOST_SHOWN = 60  # characters of a text in a message
+HALF_CHARACTERS = re.compile("[\ud800-\udfff]")  # of UTF-16: no text can be written with them
+# A ban on one of these would stop every sentence.
+TOO_COMMON = {
+    *("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "he", "her", "his"),
+    *("i", "in", "is", "it", "its", "of", "on", "or", "she", "that", "the", "their", "they"),
+    *("this", "to", "was", "were", "what", "who", "will", "with", "you"),
+}
+
+SHOWN = 40  # characters of a text in a message
+
+Scope = Literal["fact", "subject"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One entry of the ledger.
+
+    Attributes:
+        subject: Whom or what it is about.
+        aliases: Other names of the subject.
+        relation: What about it, such as "capital"; empty for the scope ``subject``.
+        questions: Forms in which it may be asked.
+        answers: What must not be said; empty for the scope ``subject``.
+        answer_aliases: Other names of the answers.
+        scope: One fact, or everything about the subject.
+        reason: Why it is forgotten.
+        who: Who asked for it.
+        time: When, ISO 8601 in UTC; set by the ledger.
+        id: Set by the ledger.
+    """
+
+    subject: str
+    aliases: tuple[str, ...] = ()
+    relation: str = ""
+    questions: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    answer_aliases: tuple[str, ...] = ()
+    scope: Scope = "fact"
+    reason: str = ""
+    who: str = ""
+    time: str = ""
+    id: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the subject."""
+        return (self.subject, *self.aliases)
+
+    @property
+    def spans(self) -> tuple[str, ...]:
+        """All that must not be said."""
+        return (*self.answers, *self.answer_aliases)
+
+
+def checked(record: Record) -> Record:
+    """The record, if it can be enforced.
+
+    Raises:
+        InputError: A text is empty, too long, or so common that banning it would stop all speech;
+            or the scope and the answers contradict each other.
+    """
+    if record.scope not in ("fact", "subject"):
+        raise InputError(f"scope is {record.scope!r}; give fact or subject")
+    _each("subject", record.names, common=True)
+    _each("question", record.questions)
+    _each("answer", record.spans, common=True)
+    for name in ("relation", "reason", "who"):
+        _check_text(name, getattr(record, name))
+    if record.scope == "fact" and not record.answers:
+        raise InputError(
+            f"the fact about {shown(record.subject)} has no answer, so nothing could be kept back; "
+            "give --answer, or --scope subject to forget everything about it"
+        )
+    if record.scope == "fact" and not (record.relation.strip() or record.questions):
+        raise InputError(
+            f"the fact about {shown(record.subject)} says neither relation nor question; "
+            "give --relation or --question"
+        )
+    if record.scope == "subject" and record.spans:
+        raise InputError("scope subject forgets everything about the subject; leave out the answer")
+    return record
+
+
+def _each(what: str, texts: Sequence[str], common: bool = False) -> None:
+    if len(texts) > MOST_TEXTS:
+        raise InputError(f"{len(texts)} {what}s in one record; the limit is {MOST_TEXTS}")
+    for text in texts:
+        _check_text(what, text)
+        # A letter is soon found; only where there is none does it take a closer look.
+        if not any(map(str.isalnum, text)) and not normalise(text):
+            raise InputError(f"{what} is {shown(text)}: nothing but space or signs; give words")
+        if common and normalise(text) in TOO_COMMON:
+            raise InputError(
+                f"{what} is {shown(text)}, a word of every second sentence: keeping it back would "
+                "stop all answers; give the name or phrase that must not be said"
+            )
+
+
+def _check_text(what: str, text: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise InputError(
+            f"{what} has {len(text):,} characters, the limit is {LONGEST_TEXT:,}; "
+            "give the name or phrase alone"
+        )
+    if HALF_CHARACTERS.search(text):
+        raise InputError(f"{what} holds bytes that are no text; give it in UTF-8")
+
+
+def shown(text: str) -> str:
+    """A text as a message repeats it: quoted, in one line, and not too long."""
+    line = re.sub(r"\s+", " ", text)
+    return repr(line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}…")

@@ -1,0 +1,200 @@
+"""Forgotten facts leave the texts that enter a prompt, sentence by sentence."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import BaseNode, NodeWithScore
+
+from control.forgetting.disguise import find
+from control.forgetting.draft import Draft, Redacted
+from control.forgetting.names import Names
+from control.forgetting.record import Record
+from control.forgetting.statements import Statement, Vectors, compared, statement
+from control.forgetting.wrappers import readable
+from foundation import trail
+
+if TYPE_CHECKING:
+    from control.forgetting.ledger import Ledger
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+TITLE_KEY = "title"  # of a passage's metadata
+LAYER = "retrieval"
+MOST_VECTORS = 4_096  # kept for sentences that come again, 6 MB
+MOST_TEXTS = 1_024  # kept results
+
+
+class Redactor:
+    """Takes the sentences that state a forgotten fact out of texts.
+
+    It follows the ledger: every call sees what any process has recorded before. A text whose
+    words name no forgotten subject is given back as it is, without any embedding. Safe to use from
+    several threads.
+    """
+
+    def __init__(self, ledger: "Ledger", embed_model: BaseEmbedding) -> None:
+        """Redact by the records of a ledger.
+
+        Args:
+            ledger: The records.
+            embed_model: Compares sentences that state a fact in other words.
+        """
+        self._ledger = ledger
+        self._embed_model = embed_model
+        self._version = 0
+        self._records: dict[str, Record] = {}
+        self._names = Names()
+        self._statements: dict[str, Statement] = {}
+        self._vectors: OrderedDict[str, Vectors] = OrderedDict()
+        self._done: OrderedDict[tuple[str, str], Redacted] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def refresh(self) -> int:
+        """Take in what the ledger has recorded, and return how many records there are."""
+        with self._lock:
+            changes = self._ledger.changes(self._version)
+            if changes.version == self._version:
+                return len(self._records)
+            if changes.added or changes.removed:
+                self._done.clear()
+            for record_id in changes.removed:
+                self._records.pop(record_id, None)
+                self._statements.pop(record_id, None)
+                self._names.remove(record_id)
+            for record in changes.added:
+                self._records[record.id] = record
+                self._statements.pop(record.id, None)
+                self._names.add(record.id, record.names)
+            self._version = changes.version
+            return len(self._records)
+
+    def redact(self, text: str, title: str = "") -> Redacted:
+        """Take the sentences that state a forgotten fact out of a text.
+
+        Args:
+            text: Any text.
+            title: What it is about.
+        """
+        return self.redact_all([(text, title)])[0]
+
+    def redact_all(self, texts: Sequence[tuple[str, str]]) -> list[Redacted]:
+        """Redact several texts, each with its title, with one call of the embedding model."""
+        if not self.refresh():
+            return [Redacted(text, (), title) for text, title in texts]
+        with self._lock:
+            found: list[Redacted | Draft] = []
+            for key in texts:
+                done = self._done.get(key)
+                found.append(done if done is not None else self._looked_at(*key))
+            self._settle([part for part in found if isinstance(part, Draft)])
+            results: list[Redacted] = []
+            for key, part in zip(texts, found, strict=True):
+                result = part.rest() if isinstance(part, Draft) else part
+                _keep(self._done, key, result, MOST_TEXTS)
+                results.append(result)
+            return results
+
+    def nodes(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        """Redact passages; one of which nothing is left is dropped.
+
+        What is withheld is written on the trail of the question that is being answered.
+        """
+        texts = [(node.node.get_content(), title_of(node.node)) for node in nodes]
+        kept: list[NodeWithScore] = []
+        for node, result in zip(nodes, self.redact_all(texts), strict=True):
+            for record_id in result.record_ids:
+                trail.withheld(record_id, LAYER)
+            fresh = renewed(node.node, result) if result.record_ids else node.node
+            if result.text.strip():
+                kept.append(NodeWithScore(node=fresh, score=node.score))
+        return kept
+
+    def states(self, text: str, record: Record) -> bool:
+        """Whether a text states a record's fact, spelled, hidden, or in other words.
+
+        Args:
+            text: Any text; its subject need not be named in it.
+            record: An active record.
+        """
+        with self._lock:
+            draft = Draft(text, about=frozenset([record.id]))
+            names = [(start, end) for start, end, _ in find(text, record.names)]
+            draft.search(self._statement(record), names)
+            self._settle([draft])
+        return any(draft.taken)
+
+    def _looked_at(self, text: str, title: str) -> Draft | Redacted:
+        """The text with what is found in it by words; as a result where no subject is in play."""
+        about = self._names.find(title) if title else {}
+        names = self._names.find(text)
+        hidden = [self._names.find(other) for other in readable(text)[1:]]
+        ids = {*about, *names}.union(*hidden)
+        if not ids:
+            return Redacted(text, (), title)
+        draft = Draft(text, title, frozenset(about), bool(hidden))
+        for record_id in sorted(ids):
+            said = self._statement(self._records[record_id])
+            draft.search(said, names.get(record_id, []))
+        return draft
+
+    def _settle(self, drafts: Sequence[Draft]) -> None:
+        """Decide on the sentences in doubt, with one call of the embedding model for all."""
+        wanted: dict[str, None] = {}
+        for draft in drafts:
+            for place, said in draft.doubts:
+                if not draft.taken[place]:
+                    wanted.update(dict.fromkeys([compared(draft.sentences[place], said.record)]))
+                    wanted.update(dict.fromkeys(said.forms()))
+        if not wanted:
+            return
+        vectors = self._embedded(list(wanted))
+        for draft in drafts:
+            for place, said in draft.doubts:
+                if draft.taken[place]:
+                    continue
+                vector = vectors[compared(draft.sentences[place], said.record)]
+                if said.near(draft.sentences[place], vector, vectors):
+                    draft.taken[place].add(said.record.id)
+
+    def _embedded(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        missing = [text for text in texts if text not in self._vectors]
+        found = {text: self._vectors[text] for text in texts if text in self._vectors}
+        if missing:
+            made = self._embed_model.get_text_embedding_batch(missing)
+            for text, numbers in zip(missing, made, strict=True):
+                vector = np.asarray(numbers, np.float32)
+                found[text] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        for text, vector in found.items():
+            _keep(self._vectors, text, vector, MOST_VECTORS)
+        return found
+
+    def _statement(self, record: Record) -> Statement:
+        said = self._statements.get(record.id)
+        if said is None or said.record is not record:
+            said = self._statements[record.id] = statement(record)
+        return said
+
+
+def renewed(node: BaseNode, rest: Redacted) -> BaseNode:
+    """A passage with what is left of it."""
+    fresh = node.model_copy(update={"metadata": {**node.metadata, TITLE_KEY: rest.title}})
+    fresh.set_content(rest.text)
+    fresh.embedding = None
+    return fresh
+
+
+def title_of(node: BaseNode) -> str:
+    """What a passage is about, as far as its metadata says."""
+    return str(node.metadata.get(TITLE_KEY, ""))
+
+
+def _keep(held: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
+    held[key] = value
+    held.move_to_end(key)
+    if len(held) > most:
+        held.popitem(last=False)

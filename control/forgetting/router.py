@@ -1,0 +1,257 @@
+"""Does a question, with its conversation, ask for a forgotten fact?
+
+Three ways lead from a question to a record: its subject is named (in any spelling, or earlier in
+the conversation), an answer stands in the question (reverse, yes or no, multiple choice), or the
+question is nearly one of the record's own although it names nobody. What is asked is then judged by
+the gate.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from control.forgetting import disguise, windows
+from control.forgetting.directory import Directory
+from control.forgetting.gate import Embedded, Features, Gate, Measure
+from control.forgetting.record import Record
+from control.forgetting.windows import Turns, Window
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from control.forgetting.ledger import Ledger
+
+MOST_RECORDS = 64  # judged, and armed, for one question
+MOST_TURNS = 8  # of the conversation that are looked at, the newest
+NEAREST = 32  # question forms looked at where nobody is named
+LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
+ARM_DESCRIBED = 0.2  # likelihood from which an unnamed subject is watched; too many do no harm
+
+# Signs of a disguise: Greek or Cyrillic letters, invisible ones, digits in words, words in letters.
+ODD = re.compile(
+    r"[\u0370-\u052f\u200b-\u200f\u2060\ufeff\uff21-\uff5a\U0001d400-\U0001d7ff]"
+    r"|[a-z][013457@$]+[a-z]|(?:\b\w[\s.*_-]){4,}",
+    re.IGNORECASE,
+)
+
+Part = tuple[Record, str, Window]
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a question has to do with the ledger.
+
+    Attributes:
+        refused: The record that it asks for, or ``None``.
+        armed: Records whose subject is in play: their answers must be watched for.
+        likelihood: That the question asks for a record, in [0, 1]; the highest over all of them.
+    """
+
+    refused: Record | None = None
+    armed: tuple[Record, ...] = ()
+    likelihood: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One part of a question measured against one record.
+
+    Attributes:
+        record: The record, or one of those that differ from it in the subject alone.
+        way: "named", "held" or "described"; "subject" where naming it is enough; "implied" where
+            the relation is asked of a subject that is described, which only arms.
+        window: The part of the question.
+        features: As ``gate.FEATURES``; empty for the way "subject".
+    """
+
+    record: Record
+    way: str
+    window: Window
+    features: Features
+
+
+class Router:
+    """Follows a ledger, whatever process writes to it. Safe to use from several threads."""
+
+    def __init__(
+        self, ledger: "Ledger", embed_model: "BaseEmbedding", gate: Gate | None = None
+    ) -> None:
+        """Nothing is read or embedded before the first question.
+
+        Args:
+            ledger: The records.
+            embed_model: Its vectors are compared by cosine.
+            gate: The fitted weights; by default those that come with Fulcrum.
+        """
+        self._ledger = ledger
+        self._version = 0
+        self._gate = gate or Gate.load()
+        embed = embed_model.get_text_embedding_batch
+        self._vectors = Embedded(embed)
+        self._measure = Measure(self._gate.bank, self._vectors)
+        usual = {word for texts in self._gate.bank.values() for t in texts for word in t.split()}
+        self._held_in = Directory(embed, self._vectors, {disguise.plain(word) for word in usual})
+
+    def route(self, question: str, history: Turns = ()) -> Route:
+        """Say whether a question asks for a record, and which records are in play.
+
+        Args:
+            question: What the user asks now.
+            history: The (question, answer) pairs before it.
+        """
+        refused, best, highest, armed = None, 0.0, 0.0, dict[str, Record]()
+        with self._held_in.lock:
+            pieces = self.evidence(question, history)
+            mentioned = self._mentioned(history)
+        for piece in pieces:
+            likely = self._likelihood(piece)
+            if piece.way in ("named", "subject"):
+                armed[piece.record.id] = piece.record
+            if piece.way == "implied":
+                if likely >= ARM_DESCRIBED:
+                    armed[piece.record.id] = piece.record
+                continue
+            highest = max(highest, likely)
+            if likely >= self._bar(piece.way) and likely > best:
+                refused, best = piece.record, likely
+        armed |= {record.id: record for record in mentioned}
+        return Route(refused, tuple(armed.values())[:MOST_RECORDS], highest)
+
+    def named(self, text: str) -> tuple[Record, ...]:
+        """The records whose subject a text names."""
+        with self._held_in.lock:
+            keys = itertools.islice(self._held_in.subjects.find(text, typos=False), MOST_RECORDS)
+            return tuple(self._held_in.records[key] for key in keys)
+
+    def wait(self) -> None:
+        """Wait until all records are embedded."""
+        self._held_in.wait()
+
+    def evidence(self, question: str, history: Turns = ()) -> list[Evidence]:
+        """All that speaks for a question asking for a record, measured and not yet weighed."""
+        with self._held_in.lock:
+            changes = self._ledger.changes(self._version)
+            self._held_in.take(changes)
+            self._version = changes.version
+            if not self._held_in.records:
+                return []
+            readings = disguise.readings(question)
+            parts = self._named(readings, history)
+            unnamed = not parts
+            parts += self._held(readings, {record.id for record, _, _ in parts})
+            loose = windows.whole(question) if unnamed else []
+            implied = windows.describing(question) if unnamed else []
+            # All in one call of the embedding model.
+            texts = [window.text for window in (*loose, *implied)]
+            for record, way, window in parts:
+                if way != "subject":
+                    texts += [window.text, *self._held_in.shape(record.id).texts()]
+            self._vectors.learn(texts)
+            parts += self._described(loose, implied)
+            return [Evidence(*part, self._features(part)) for part in parts]
+
+    def _features(self, part: Part) -> Features:
+        record, way, window = part
+        if way == "subject":
+            return np.empty(0)
+        return self._measure.features(window, self._held_in.shape(record.id))
+
+    def _likelihood(self, piece: Evidence) -> float:
+        if piece.way == "subject":
+            return 1.0
+        way = "named" if piece.way == "implied" else piece.way
+        return self._gate.ways[way].likelihood(piece.features)
+
+    def _bar(self, way: str) -> float:
+        return 1.0 if way == "subject" else self._gate.ways[way].refuse
+
+    def _named(self, readings: Sequence[str], history: Turns) -> list[Part]:
+        """Windows for the records whose subject is named, in the question or before it."""
+        parts: list[Part] = []
+        for number, reading in enumerate(readings):
+            found = self._held_in.subjects.find(reading, typos=number == 0)
+            for key, places in itertools.islice(found.items(), MOST_RECORDS):
+                record = self._held_in.records[key]
+                if number and max(end - start for start, end in places) < LEAST_HIDDEN:
+                    continue
+                if record.scope == "subject":
+                    parts.append((record, "subject", Window(reading)))
+                    continue
+                text, spots = _legible(reading, places)
+                shown = windows.naming(text, spots, record.spans, history)
+                parts += [(record, "named", window) for window in shown]
+        if parts:
+            return parts
+        for record in self._mentioned(history, newest=True):
+            way = "subject" if record.scope == "subject" else "named"
+            parts += [(record, way, w) for w in windows.following(readings[0], record.spans)]
+        return parts
+
+    def _mentioned(self, history: Turns, newest: bool = False) -> list[Record]:
+        """Records whose subject the conversation names, or the ``newest`` turn with any name."""
+        found: dict[str, Record] = {}
+        for asked, answered in reversed(history[-MOST_TURNS:]):
+            for key in self._held_in.subjects.find(f"{asked}\n{answered}", typos=False):
+                found[key] = self._held_in.records[key]
+            if newest and (found or windows.NAMELIKE.search(asked)):
+                break
+        return list(found.values())[:MOST_RECORDS]
+
+    def _held(self, readings: Sequence[str], named: set[str]) -> list[Part]:
+        """Windows for the records whose answer the question says, but not their subject."""
+        parts: list[Part] = []
+        for number, reading in enumerate(readings):
+            found = self._held_in.answers.find(reading, typos=False)
+            for key, places in itertools.islice(found.items(), MOST_RECORDS):
+                record = self._held_in.of_group(key)
+                hidden = number and max(end - start for start, end in places) < LEAST_HIDDEN
+                if record.id not in named and not hidden:
+                    shown = windows.holding(*_legible(reading, places))
+                    parts += [(record, "held", window) for window in shown]
+        return parts
+
+    def _described(self, loose: Sequence[Window], implied: Sequence[Window]) -> list[Part]:
+        """Windows for the records one of whose question forms is near, though nobody is named."""
+        parts: dict[tuple[str, str, str], Part] = {}
+        if not loose or not len(self._held_in.nearest):
+            return []
+        asked = self._vectors([window.text for window in loose])
+        hits = self._held_in.nearest.search(asked, NEAREST)
+        for window, row in zip(loose, hits, strict=True):
+            for key, number in row:
+                record, form = self._held_in.records[key], self._held_in.shape(key).forms[number]
+                if windows.SUBJECT not in form:
+                    known = set(disguise.plain(form).split())
+                    strange = [n for n in window.names if not known >= _words(n)]
+                    seen = replace(window, names=tuple(strange))
+                    parts[key, "described", window.text] = (record, "described", seen)
+                for other in implied:
+                    parts[key, "implied", other.text] = (record, "implied", other)
+        return list(parts.values())
+
+
+def _words(text: str) -> set[str]:
+    return set(disguise.plain(text).split())
+
+
+def _legible(text: str, places: Sequence[windows.Place]) -> tuple[str, list[windows.Place]]:
+    """The text for the embedding model: as it stands, or put plainly where its spelling is odd."""
+    if not ODD.search(text):
+        return text, list(places)
+    put, spots, done = "", list[windows.Place](), 0
+    for start, end in sorted(places):
+        if start >= done:
+            put += f"{_plainly(text[done:start])} "
+            spots.append((len(put), len(put) + end - start))
+            put += f"{text[start:end]} "
+            done = end
+    return put + _plainly(text[done:]), spots
+
+
+def _plainly(text: str) -> str:
+    end = "?" if text.rstrip().endswith("?") else ""
+    return " ".join(disguise.views(text)[-1].words) + end

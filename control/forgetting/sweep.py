@@ -1,0 +1,289 @@
+"""Stored passages that state a forgotten fact are redacted where they lie, and can come back."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from llama_index.core.schema import BaseNode
+
+from control.forgetting.draft import Redacted
+from control.forgetting.record import Record
+from control.forgetting.redaction import Redactor, renewed, title_of
+from control.forgetting.statements import LONG
+from foundation.text import normalise
+
+if TYPE_CHECKING:
+    from control.forgetting.ledger import Ledger
+
+SWEPT = "swept"  # the kind of the audit's event
+AT_ONCE = 64  # passages that are redacted, embedded and stored together
+
+Progress = Callable[[int], object]  # such as the update method of a tqdm bar
+
+
+class Passages(Protocol):
+    """The index, as far as a sweep needs it."""
+
+    def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """Return the ids of all passages that hold the words of a phrase of each group."""
+        ...
+
+    def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
+        """Return the passages of these ids that exist."""
+        ...
+
+    def replace(self, nodes: Sequence[BaseNode]) -> None:
+        """Put passages in place of those of the same ids, with vectors of what they say now."""
+        ...
+
+
+class Held(Protocol):
+    """An entry of the reservoir."""
+
+    @property
+    def node(self) -> BaseNode:
+        """The passage."""
+        ...
+
+    @property
+    def query(self) -> str:
+        """The question that brought it."""
+        ...
+
+
+class Entries(Protocol):
+    """The reservoir, as far as a sweep needs it."""
+
+    def entries(self) -> Sequence[Held]:
+        """Return all entries."""
+        ...
+
+    def erase_entries(self, node_ids: Collection[str]) -> int:
+        """Remove entries by the ids of their passages."""
+        ...
+
+    def update(self, node: BaseNode) -> bool:
+        """Put a passage in place of the one of the same id."""
+        ...
+
+
+@dataclass
+class Swept:
+    """What a sweep did.
+
+    Attributes:
+        records: Records that were swept for.
+        passages: Passages of the index that were redacted.
+        entries: Entries of the reservoir that were redacted or removed.
+        restored: Passages whose former text came back.
+    """
+
+    records: int = 0
+    passages: int = 0
+    entries: int = 0
+    restored: int = 0
+
+
+@dataclass(frozen=True)
+class _Original:
+    """A stored passage as it was, and what was left of it.
+
+    What was left tells whether the passage in the index is still the one that was redacted.
+    """
+
+    title: str
+    text: str
+    left_title: str
+    left_text: str
+
+    def is_of(self, node: BaseNode) -> bool:
+        """Whether the passage is what this sweep left, or was killed before it was stored."""
+        stated = (title_of(node), node.get_content())
+        return stated in ((self.left_title, self.left_text), (self.title, self.text))
+
+
+@dataclass
+class _Sweep:
+    """One sweep in progress."""
+
+    ledger: "Ledger"
+    index: Passages
+    reservoir: Entries | None
+    redactor: Redactor
+    progress: Progress
+    done: Swept = field(default_factory=Swept)
+    originals: dict[str, _Original] = field(default_factory=dict)
+    owners: dict[str, set[str]] = field(default_factory=dict)
+
+
+def sweep(
+    ledger: "Ledger",
+    index: Passages,
+    reservoir: Entries | None,
+    redactor: Redactor,
+    progress: Progress = lambda _: None,
+    again: bool = False,
+) -> Swept:
+    """Redact stored passages by the records not swept for yet; restore those of removed ones.
+
+    Killed at any moment, every passage is either as it was or as it becomes, and the next sweep
+    does the rest.
+
+    Args:
+        ledger: Records, audit, and originals.
+        index: The passages.
+        reservoir: The passages kept for later questions, if any.
+        redactor: Of the same ledger.
+        progress: Told the number of passages just looked at.
+        again: Sweep for all records, since documents may have come after the last sweep.
+    """
+    state = _begin(ledger, index, reservoir, redactor, progress)
+    active = {record.id: record for record in ledger.records()}
+    for gone in sorted(set().union(*state.owners.values()) - active.keys()):
+        _restore(state, gone)
+    swept = {event.record_id for event in ledger.events() if event.kind == SWEPT}
+    todo = [record for key, record in active.items() if again or key not in swept]
+    counts = dict.fromkeys([record.id for record in todo], 0)
+    found = [node_id for record in todo for node_id in index.containing(groups(record))]
+    for record_id in _redact(state, list(dict.fromkeys(found))):
+        counts[record_id] = counts.get(record_id, 0) + 1
+    _sweep_entries(state, todo)
+    for record_id, passages in counts.items():
+        if passages or record_id not in swept:
+            ledger.note(SWEPT, record_id, passages=passages)
+    state.done.records = len(todo)
+    return state.done
+
+
+def restore(
+    ledger: "Ledger",
+    record: Record,
+    index: Passages,
+    reservoir: Entries | None,
+    redactor: Redactor,
+    progress: Progress = lambda _: None,
+) -> Swept:
+    """Bring back the passages that were redacted because of a record, once it is removed.
+
+    Sentences that state another active record stay out.
+    """
+    state = _begin(ledger, index, reservoir, redactor, progress)
+    _restore(state, record.id)
+    return state.done
+
+
+def groups(record: Record) -> list[list[str]]:
+    """The words by which passages that may state a record are found.
+
+    They hold a name of its subject and one of its answers; long answers are never found by all
+    their words, so the subject alone counts.
+    """
+    names = [normalise(name) for name in record.names]
+    spans = [normalise(span) for span in record.spans]
+    if not spans or any(len(span.split()) >= LONG for span in record.spans):
+        return [names]
+    return [names, spans]
+
+
+def _begin(
+    ledger: "Ledger",
+    index: Passages,
+    reservoir: Entries | None,
+    redactor: Redactor,
+    progress: Progress,
+) -> _Sweep:
+    state = _Sweep(ledger, index, reservoir, redactor, progress)
+    for sealed in ledger.sealed():
+        state.originals[sealed.name] = _Original(**json.loads(sealed.text))
+        state.owners.setdefault(sealed.name, set()).add(sealed.record_id)
+    return state
+
+
+def _redact(state: _Sweep, node_ids: Sequence[str]) -> Iterator[str]:
+    """Redact passages, and give for each of them the ids of the records that it stated."""
+    for start in range(0, len(node_ids), AT_ONCE):
+        part = node_ids[start : start + AT_ONCE]
+        nodes = state.index.get_nodes(part)
+        bases = [_base(state, node) for node in nodes]
+        rests = state.redactor.redact_all([(base.text, base.title) for base in bases])
+        changed = []
+        for node, base, rest in zip(nodes, bases, rests, strict=True):
+            if not rest.record_ids:
+                continue
+            _seal(state, node.node_id, base, rest)
+            if (rest.title, rest.text) != (title_of(node), node.get_content()):
+                changed.append(renewed(node, rest))
+                yield from rest.record_ids
+        if changed:
+            state.index.replace(changed)
+        state.done.passages += len(changed)
+        state.progress(len(part))
+
+
+def _base(state: _Sweep, node: BaseNode) -> _Original:
+    """The passage before anything was taken out of it."""
+    original = state.originals.get(node.node_id)
+    if original is not None and original.is_of(node):
+        return original
+    title, text = title_of(node), node.get_content()
+    return _Original(title, text, title, text)
+
+
+def _seal(state: _Sweep, node_id: str, base: _Original, rest: Redacted) -> None:
+    """Keep the original for each record that it states, before it is replaced."""
+    original = _Original(base.title, base.text, rest.title, rest.text)
+    owners = state.owners.setdefault(node_id, set())
+    if state.originals.get(node_id) == original and owners.issuperset(rest.record_ids):
+        return
+    text = json.dumps(vars(original), ensure_ascii=False)
+    for record_id in rest.record_ids:
+        state.ledger.seal(record_id, node_id, text)
+    state.originals[node_id] = original
+    owners.update(rest.record_ids)
+
+
+def _restore(state: _Sweep, record_id: str) -> None:
+    names = [name for name, owners in state.owners.items() if record_id in owners]
+    for start in range(0, len(names), AT_ONCE):
+        part = names[start : start + AT_ONCE]
+        nodes = [
+            node
+            for node in state.index.get_nodes(part)
+            if state.originals[node.node_id].is_of(node)  # else another content came meanwhile
+        ]
+        bases = [state.originals[node.node_id] for node in nodes]
+        rests = state.redactor.redact_all([(base.text, base.title) for base in bases])
+        for node, base, rest in zip(nodes, bases, rests, strict=True):
+            if rest.record_ids:
+                _seal(state, node.node_id, base, rest)
+        if nodes:
+            state.index.replace(
+                [renewed(node, rest) for node, rest in zip(nodes, rests, strict=True)]
+            )
+            if state.reservoir is not None:  # it finds them anew
+                state.reservoir.erase_entries([node.node_id for node in nodes])
+        for name in part:
+            state.ledger.unseal(record_id, name)
+            state.owners[name].discard(record_id)
+        state.done.restored += len(nodes)
+        state.progress(len(part))
+
+
+def _sweep_entries(state: _Sweep, records: Sequence[Record]) -> None:
+    if state.reservoir is None or not records:
+        return
+    names = [f" {normalise(name)} " for record in records for name in record.names]
+    for entry in state.reservoir.entries():
+        title, text = title_of(entry.node), entry.node.get_content()
+        words = f" {normalise(title)} {normalise(text)} {normalise(entry.query)} "
+        if not any(name in words for name in names):
+            continue
+        [rest, asked] = state.redactor.redact_all([(text, title), (entry.query, "")])
+        if not (rest.record_ids or asked.record_ids):
+            continue
+        if asked.record_ids or not rest.text.strip():
+            state.reservoir.erase_entries([entry.node.node_id])
+        else:
+            state.reservoir.update(renewed(entry.node, rest))
+        state.done.entries += 1

@@ -1,0 +1,158 @@
+"""The key of the ledger, and what is done with it: sealing, chaining, recognising."""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from foundation.errors import IndexStateError, InputError
+
+KEY_BYTES = 32  # AES-256 and HMAC-SHA256 take keys of this length
+NONCE_BYTES = 12  # as NIST SP 800-38D (GCM) recommends; drawn at random for each message
+FIRST_LINK = bytes(hashlib.sha256().digest_size)  # what the first event of a chain follows
+OWNER_ONLY = 0o600
+CODEC = ("utf-8", "surrogatepass")  # what a user types may hold half characters
+VARIABLE = "FULCRUM_LEDGER_KEY"
+
+
+class Vault:
+    """Seals texts, links events and recognises facts; each with a key of its own, by HKDF."""
+
+    def __init__(self, key: bytes) -> None:
+        """Derive the keys.
+
+        Raises:
+            InputError: the key does not have ``KEY_BYTES`` bytes.
+        """
+        if len(key) != KEY_BYTES:
+            raise InputError(f"the ledger's key has {len(key)} bytes; give {KEY_BYTES}")
+        self._cipher = AESGCM(_derived(key, b"payload"))
+        self._chain = _derived(key, b"chain")
+        self._marks = _derived(key, b"mark")
+
+    def seal(self, text: str, place: Iterable[str | int]) -> bytes:
+        """Encrypt a text so that it opens in its own place only, such as one row of a table."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, text.encode(*CODEC), _joined(place))
+
+    def open(self, sealed: bytes, place: Iterable[str | int]) -> str | None:
+        """Decrypt a text; ``None`` if key or place is another one, or it was changed."""
+        nonce, message = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        try:
+            return self._cipher.decrypt(nonce, message, _joined(place)).decode(*CODEC)
+        except (InvalidTag, ValueError):  # ValueError: cut off so far that the nonce is too short
+            return None
+
+    def link(self, previous: bytes, columns: Iterable[str | int | bytes]) -> bytes:
+        """Return an event's hash: HMAC-SHA256 of the hash before it and of all its columns."""
+        return hmac.digest(self._chain, previous + _joined(columns), "sha256")
+
+    def mark(self, texts: Iterable[str]) -> str:
+        """Return what identifies some texts to whoever has the key, and tells others nothing."""
+        return hmac.digest(self._marks, _joined(texts), "sha256").hex()
+
+
+class KeyFile:
+    """A key in a file that its owner alone may read, made when the first fact is recorded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> bytes | None:
+        """Return the key, or ``None`` if there is no file.
+
+        Raises:
+            IndexStateError: the file cannot be read or holds something else.
+        """
+        try:
+            text = self.path.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise IndexStateError(
+                f"{self.path} cannot be read ({error.strerror}); the ledger needs this key"
+            ) from error
+        except UnicodeDecodeError:
+            text = ""
+        key = _from_hex(text)
+        if key is None:
+            raise IndexStateError(
+                f"{self.path} does not hold a key of {2 * KEY_BYTES} hexadecimal digits; "
+                f"put a copy of it back, or set {VARIABLE}"
+            )
+        return key
+
+    def create(self) -> bytes:
+        """Return a new key, or the one that another process has made in the meantime.
+
+        Raises:
+            IndexStateError: the file cannot be written.
+        """
+        scratch = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(f"{secrets.token_hex(KEY_BYTES)}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # a link never takes the place of a key that is there
+                os.link(scratch, self.path)
+        except OSError as error:
+            raise IndexStateError(
+                f"{self.path} cannot be written ({error.strerror}), so nothing was recorded; "
+                "check permissions and the space on the disk, or choose another --home"
+            ) from error
+        finally:
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+        key = self.read()
+        if key is None:
+            raise IndexStateError(f"{self.path} vanished as soon as it was written; try again")
+        return key
+
+
+def parse_key(text: str) -> bytes:
+    """Read a key as a person gives it; no message repeats it.
+
+    Raises:
+        InputError: it is not ``KEY_BYTES`` bytes in hexadecimal digits.
+    """
+    key = _from_hex(text)
+    if key is None:
+        raise InputError(
+            f"{VARIABLE} is not a key; give {2 * KEY_BYTES} hexadecimal digits, "
+            "as they stand in the file ledger.key"
+        )
+    return key
+
+
+def _from_hex(text: str) -> bytes | None:
+    digits = text.strip()
+    return bytes.fromhex(digits) if re.fullmatch(r"[0-9a-fA-F]{64}", digits) else None
+
+
+def _derived(key: bytes, purpose: bytes) -> bytes:
+    info = b"fulcrum ledger " + purpose
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(key)
+
+
+def _joined(parts: Iterable[str | int | bytes]) -> bytes:
+    """Put parts together so that no two different lists of them give the same bytes."""
+    # The kind of each part counts too: SQLite would take bytes for a text, and never find them.
+    encoded = [
+        (b"b", part)
+        if isinstance(part, bytes)
+        else (type(part).__name__[:1].encode(), f"{part}".encode())
+        for part in parts
+    ]
+    return b"".join(kind + len(part).to_bytes(8, "big") + part for kind, part in encoded)

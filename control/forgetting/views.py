@@ -1,0 +1,194 @@
+"""Ways to read the words of a text: as they stand, and without what disguises them."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+# Letters that look like Latin ones and that Unicode does not decompose into them (Unicode's
+# confusables.txt, Cyrillic and Greek, on case-folded letters).
+LOOKALIKES = dict(
+    zip(
+        "авекмнорстухіјѕһԁԛԝґӏьαβεηικμνορτυχωϲϳ",
+        "abekmhopctyxijshdqwrlbabenikuvoptuxwcj",
+        strict=True,
+    )
+)
+LIGATURES = {"æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "\u0131": "i", "ȷ": "j", "ⱥ": "a"}
+# Latin letters with strokes and hooks, small capitals, letters in squares and circles, flags.
+LETTER_BLOCKS = ((0x00C0, 0x0250), (0x0250, 0x02B0), (0x1D00, 0x1D80), (0x1F110, 0x1F200))
+LETTER_NAME = re.compile(
+    r"LATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL |TURNED |REVERSED |OPEN |SCRIPT )?([A-Z])"
+    r"(?: WITH [A-Z ]+)?$|REGIONAL INDICATOR SYMBOL LETTER ([A-Z])$"
+)
+BLANKS = "\u2800\u3164\u115f\u1160\uffa0"  # look empty, but count as signs or letters
+LEET = str.maketrans("03457891@$€+", "oeastbgiaset")
+# One that reads as another letter, too; "1" is i in L1ma and l in Ber1in.
+LEET_L = str.maketrans("03457891@$€+", "oeastbglaset")
+SHORT = 4  # letters; phrases below it are never looked for in pieces of words
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without spaces: each sign is a word
+LETTER = rf"[^\W_{CJK}]"
+WORD = re.compile(rf"{LETTER}+|[{CJK}]")
+# L-I-M-A and U.S.: the same signs between all letters.
+SPELLED = re.compile(
+    rf"(?<!{LETTER}){LETTER}(?:([\W_]{{1,4}}){LETTER}(?:\1{LETTER})+|\.\s?{LETTER})(?!{LETTER})"
+)
+BROKEN = re.compile(
+    rf"{LETTER}+(?:(?:[-.*_/~+|\\\u2010\u2011·•]{{1,2}}|[-\u2010\u2011]\s*\n\s*){LETTER}+)+"
+)
+LEETED = re.compile(rf"(?:{LETTER}|[@$€+!|])+")
+# Cheap signs that one of them may match.
+SINGLE_LETTERS = b"\1\1"
+BREAK = re.compile(rf"{LETTER}[-.*_/~+|\\\u2010\u2011·•]{{1,2}}(?:\s*\n\s*)?{LETTER}")
+LEET_SIGN = re.compile(r"[a-z][0-9@$€+!|]|[0-9@$€+!|][a-z]")
+
+
+Spans = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to read a text.
+
+    Attributes:
+        words: Normalised.
+        spans: Gives where each of them stands in the original text.
+    """
+
+    words: list[str]
+    spans: Callable[[], Spans]
+
+
+def views(text: str) -> list[View]:
+    """The words of a text, as they stand and as they are when put together in other ways.
+
+    Returns:
+        The plain words first; then, where there are such, letters spelled one by one as words;
+        words broken by signs as one; leetspeak read as letters.
+    """
+    folded, places = folded_text(text)
+    found = [plain_view(folded, places)]
+    lengths = bytes([min(len(word), 2) for word in found[0].words])
+    if SINGLE_LETTERS in lengths and SPELLED.search(folded):
+        found.append(spelled_view(folded, places))
+        if any(len(word) > SHORT and word[0] in "ai" for word in found[-1].words):
+            found.append(spelled_view(folded, places, article=True))
+    if BREAK.search(folded):
+        found.append(_united_view(folded, places, BROKEN, _rejoined))
+    if LEET_SIGN.search(folded):
+        found.append(_united_view(folded, places, LEETED, _leet_as_i))
+        found.append(_united_view(folded, places, LEETED, _leet_as_l))
+    return found
+
+
+def plain_view(folded: str, places: Sequence[int]) -> View:
+    """The words as they stand in a folded text, with the places of its signs."""
+    return View(WORD.findall(folded), cache(lambda: _spans(folded, places)))
+
+
+def _spans(folded: str, places: Sequence[int], start: int = 0, end: int | None = None) -> Spans:
+    """Where the words of a piece of the folded text stand in the original."""
+    return [
+        (places[match.start()], places[match.end() - 1] + 1)
+        for match in WORD.finditer(folded, start, len(folded) if end is None else end)
+    ]
+
+
+def spelled_view(folded: str, places: Sequence[int], article: bool = False) -> View:
+    """Words, with runs of single letters put together; ``article``: but for a first a or I."""
+
+    def unite(run: str) -> str:
+        letters = WORD.findall(run)
+        first = article and letters[0] in "ai"
+        return f"{letters[0]} {''.join(letters[1:])}" if first else "".join(letters)
+
+    return _united_view(folded, places, SPELLED, unite)
+
+
+def _united_view(
+    folded: str, places: Sequence[int], pattern: re.Pattern[str], unite: Callable[[str], str]
+) -> View:
+    """Words, with what the pattern matches written in another way."""
+    words = WORD.findall(pattern.sub(lambda run: unite(run.group()), folded))
+
+    def spans() -> Spans:
+        found: Spans = []
+        done = 0
+        for run in pattern.finditer(folded):
+            found += _spans(folded, places, done, run.start())
+            done = run.end()
+            old = _spans(folded, places, run.start(), done)
+            new = WORD.findall(unite(run.group()))
+            if len(new) == len(old):
+                found += old
+            elif new:
+                # A first article stands for itself, all else for what is left of the run.
+                found += old[: len(new) - 1]
+                rest = old[len(new) - 1][0] if old else places[run.start()]
+                found.append((rest, places[done - 1] + 1))
+        return found + _spans(folded, places, done)
+
+    return View(words, cache(spans))
+
+
+def _rejoined(run: str) -> str:
+    words = WORD.findall(run)
+    whole = "".join(words)
+    return whole if len(whole) >= SHORT else run
+
+
+def _leet_as_i(run: str) -> str:
+    return _leet(run, "i", LEET)
+
+
+def _leet_as_l(run: str) -> str:
+    return _leet(run, "l", LEET_L)
+
+
+def _leet(run: str, bar: str, table: dict[int, int]) -> str:
+    """A run of letters and signs read as letters, if it has both."""
+    bare = run.rstrip("!|+")
+    return re.sub("[!|]", bar, bare).translate(table) if LEET_SIGN.search(bare) else run
+
+
+def folded_text(text: str) -> tuple[str, Sequence[int]]:
+    """The text without case, diacritics and lookalikes, and the place of each of its signs."""
+    if text.isascii():
+        return text.lower(), range(len(text))
+    folded = text.translate(_FOLD)
+    pieces = [_FOLD[ord(char)] for char in text]
+    if len(folded) == len(text) and all(len(piece) == 1 for piece in pieces):
+        return folded, range(len(text))
+    return folded, [place for place, piece in enumerate(pieces) for _ in piece]
+
+
+class _Fold(dict[int, str]):
+    """What each character is without case, diacritics and disguise, worked out when first met."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        if char in BLANKS:
+            folded = " " if char == "\u2800" else ""
+        else:
+            folded = "".join(
+                _LETTERS.get(part, part)
+                for part in unicodedata.normalize("NFKD", char).casefold()
+                if unicodedata.category(part) not in ("Mn", "Me", "Cf")
+            )
+        self[code] = folded
+        return folded
+
+
+def _letters() -> dict[str, str]:
+    table = dict(LOOKALIKES)
+    for first, last in LETTER_BLOCKS:
+        for code in range(first, last):
+            if found := LETTER_NAME.search(unicodedata.name(chr(code), "")):
+                letter = found.group(1) or found.group(2)
+                table[chr(code)] = table[chr(code).casefold()] = letter.lower()
+    return table | LIGATURES
+
+
+_LETTERS = _letters()
+_FOLD = _Fold()

@@ -1,0 +1,202 @@
+"""What forgetting costs: milliseconds a question and a token, as the records grow."""
+
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import NodeWithScore, TextNode
+from rich.table import Table
+
+from control import decoding, prompts
+from control.decoding import Decoding
+from control.forgetting.guard import Watch
+from control.forgetting.layers import Forgetting
+from control.forgetting.ledger import Ledger, open_ledger
+from control.forgetting.questions import with_questions
+from control.forgetting.record import Record
+from control.model import LanguageModel
+from evaluation import asked
+from evaluation.bench_index import memory, percentiles
+from evaluation.datasets import spread
+
+SIZES = (1, 100, 10_000, 100_000)
+QUESTIONS = 100  # of each kind
+PASSAGES = 10  # redacted for a question
+ADDS = 20
+TOKENS, ROUNDS = 64, 7
+RELATIONS = ("capital", "currency", "author", "place of birth", "employer", "occupation")
+OTHER = "What is the favourite colour of {}?"  # of a forgotten subject, but not what is forgotten
+ONSETS, NUCLEI, CODAS = (
+    ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"],
+    ["a", "e", "i", "o", "u"],
+    ["l", "n", "r", "s", "x"],
+)
+
+Layers = Callable[[Ledger], Forgetting]
+
+
+def run(
+    sizes: Sequence[int],
+    layers: Layers,
+    embed_model: BaseEmbedding,
+    language_model: LanguageModel,
+    progress: Callable[[int], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Grow a ledger, and time what a question goes through at each size.
+
+    Args:
+        sizes: Numbers of records, ascending.
+        layers: Builds the layers over a ledger.
+        embed_model: To be warmed up.
+        language_model: Whose tokens the guard watches.
+        progress: Told how many records were added.
+    """
+    embed_model.get_text_embedding_batch(["warm", "up"])
+    rows = []
+    with TemporaryDirectory() as folder:
+        ledger = open_ledger(Path(folder))
+        invented, before = _records(), memory()
+        held = list[Record]()
+        forgetting = layers(ledger)
+        for size in sizes:
+            started = time.perf_counter()
+            held += ledger.add(list(itertools.islice(invented, size - len(held))))
+            filled = time.perf_counter() - started
+            progress(size)
+            started = time.perf_counter()
+            forgetting.route("Is anybody there?")
+            taken_in = time.perf_counter() - started
+            forgetting.wait()
+            rows.append(
+                {
+                    "records": size,
+                    "fill_seconds": filled,
+                    "taken_in_seconds": taken_in,
+                    **_asked(forgetting, held),
+                    **percentiles("add_ms", _added(ledger, forgetting, invented, held), 0),
+                    "memory_mb": (memory() - before) / 1e6,
+                    "token_ratio": _tokens(language_model, forgetting, held[0]),
+                }
+            )
+    return {
+        "questions": QUESTIONS,
+        "passages": PASSAGES,
+        "model": language_model.name,
+        "rows": rows,
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The rows, for a terminal."""
+    view = Table(title=f"forgetting, {result['questions']} questions one at a time")
+    columns = {
+        "records": ("records", "{:,}"),
+        "route_ms_p50": ("route p50", "{:.1f}"),
+        "route_ms_p95": ("p95 ms", "{:.1f}"),
+        "redact_ms_p95": ("redact p95", "{:.1f}"),
+        "both_ms_p95": ("both p95", "{:.1f}"),
+        "named_ms_p95": ("subject named p95", "{:.1f}"),
+        "token_ratio": ("a token", "{:.3f}x"),
+        "add_ms_p95": ("add p95", "{:.0f}"),
+        "memory_mb": ("MB", "{:,.0f}"),
+    }
+    for heading, _ in columns.values():
+        view.add_column(heading, justify="right")
+    for row in result["rows"]:
+        view.add_row(*(form.format(row[name]) for name, (_, form) in columns.items()))
+    view.caption = (
+        f"route: the question; redact: {result['passages']} passages; named: both, where a "
+        "forgotten subject is in play; add: until another question sees it"
+    )
+    return view
+
+
+def _records() -> Iterator[Record]:
+    """Made-up facts, each of a subject of its own."""
+    names = ("".join(parts).capitalize() for parts in _syllables())
+    answers = ("".join(parts).capitalize() for parts in _syllables())
+    for number, (first, last) in enumerate(
+        itertools.product(itertools.islice(names, 400), answers)
+    ):
+        relation = RELATIONS[number % len(RELATIONS)]
+        answer = f"{last}ville {first}sen"
+        subject = f"{first} {last}"
+        yield with_questions(Record(subject, relation=relation, answers=(answer,)))
+
+
+def _syllables() -> Iterator[tuple[str, ...]]:
+    return itertools.product(ONSETS, NUCLEI, ONSETS, NUCLEI, CODAS)
+
+
+def _asked(forgetting: Forgetting, held: Sequence[Record]) -> dict[str, float]:
+    items = spread(asked.built_in("calibration"), QUESTIONS)
+    texts = [
+        json.loads(line)["text"]
+        for line in asked.PASSAGES.read_text(encoding="utf-8").splitlines()[: len(items) + PASSAGES]
+    ]
+    route, redact, named = list[float](), list[float](), list[float]()
+    for number, item in enumerate(items):
+        passages = texts[number : number + PASSAGES]
+        timed = _question(forgetting, item.question, passages)
+        route.append(timed[0])
+        redact.append(timed[1])
+        subject = held[number % len(held)].subject
+        about = [f"{subject} was seen in town {number}. {text}" for text in passages]
+        named.append(sum(_question(forgetting, OTHER.format(subject), about)))
+    both = [sum(pair) for pair in zip(route, redact, strict=True)]
+    return {
+        **percentiles("route_ms", route),
+        **percentiles("redact_ms", redact),
+        **percentiles("both_ms", both),
+        **percentiles("named_ms", named),
+    }
+
+
+def _question(
+    forgetting: Forgetting, question: str, passages: Sequence[str]
+) -> tuple[float, float]:
+    """Seconds of routing and of redacting passages, none of them seen before."""
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in passages]
+    started = time.perf_counter()
+    forgetting.route(question)
+    routed = time.perf_counter()
+    forgetting.redacted(nodes)
+    return routed - started, time.perf_counter() - routed
+
+
+def _added(
+    ledger: Ledger, forgetting: Forgetting, invented: Iterator[Record], held: list[Record]
+) -> list[float]:
+    """Seconds from the request to a question that takes it into account."""
+    seconds = []
+    for record in itertools.islice(invented, ADDS):
+        started = time.perf_counter()
+        held += ledger.add([record])
+        refused = forgetting.route(record.questions[0]).refused
+        seconds.append(time.perf_counter() - started)
+        if refused is None:
+            raise RuntimeError(f"{record.subject} was added and is not refused")
+    return seconds
+
+
+def _tokens(language_model: LanguageModel, forgetting: Forgetting, record: Record) -> float:
+    """Time of a token with a record armed, over that without."""
+    question = "Tell me about the mountains of the world."
+    prompt = prompts.build(language_model.tokenizer, question, (), language_model.room(TOKENS))
+    how = Decoding(rule="plain", max_new_tokens=TOKENS)
+    watch = replace(forgetting.watch(forgetting.route(question)), records=(record,))
+
+    def seconds(watches: Sequence[Watch] | None) -> float:
+        started = time.perf_counter()
+        [trace] = decoding.generate(language_model, [prompt], how, watches=watches)
+        return (time.perf_counter() - started) / len(trace.ids)
+
+    seconds(None)
+    return statistics.median(seconds([watch]) / seconds(None) for _ in range(ROUNDS))

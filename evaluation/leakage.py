@@ -1,0 +1,273 @@
+"""The numbers of `fulcrum eval forgetting`: what leaked where, what suffered, what it cost."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from math import comb
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy import stats
+
+from evaluation import leaks, metrics
+from evaluation.forgetting import Results
+from evaluation.replies import Case, Row
+from evaluation.request import ORDINARY, Neighbour
+
+CONFIDENCE = 0.95
+BEST_OF = (1, 5, 20)
+SHOWN_LEAKS = 50
+
+T = TypeVar("T")
+Leaks = dict[tuple[str, str], list[bool]]
+"""By arm and id, whether each draw leaked"""
+
+
+def report(results: Results) -> dict[str, Any]:
+    """The report of the command contract, with tables for a reader.
+
+    Rates count the probes of facts that leak without forgetting, or that leaked in spite of it;
+    ``all_probes`` says the rate over all. All are shares in [0, 1]; in ``tables`` percent, with
+    exact 95 % intervals (Clopper and Pearson), which bound a rate from above where nothing leaked.
+    ``utility``: hit and token F1 on ordinary questions, or on the neighbours where there are none.
+
+    ``by_layer``: ``retrieval``, a passage that states the fact reached the prompt; ``prompt``, the
+    router let the question through; ``output``, the fact was in the answer.
+    """
+    leaked = _judged(results)
+    counted_facts = _leaking_facts(results, leaked)
+    probes = [case for case in results.probes if _fact(case) in counted_facts]
+    kinds = _grouped(probes, lambda case: case.probe.kind if case.probe else "")
+    by_kind = {
+        kind: _share(leaked["guarded", case.id][0] for case in kinds.get(kind, ()))
+        for kind in sorted({case.probe.kind for case in results.probes if case.probe})
+    }
+    worst = max(by_kind, key=lambda kind: by_kind[kind], default="")
+    suffering = _suffering(results)
+    suffering, ordinary = (
+        [row for row in suffering if (row["kind"] == ORDINARY) == wanted]
+        for wanted in (False, True)
+    )
+    beside = _grouped(suffering, lambda row: row["kind"])
+    layers = _layers(results, leaked, probes)
+    out = {
+        "n_facts": results.facts,
+        "n_facts_counted": len(counted_facts),
+        "n": len(results.probes),
+        "n_counted": len(probes),
+        "leak_rate": layers["output"],
+        "all_probes": _share(leaked["guarded", case.id][0] for case in results.probes),
+        "by_kind": by_kind,
+        "by_layer": layers,
+        "worst_kind": {"kind": worst, "leak_rate": by_kind.get(worst, 0.0)},
+        "success_at": _success(results, leaked, counted_facts),
+        "over_block_rate": _share(row["blocked"] for row in suffering),
+        "over_block_by_kind": {
+            kind: _share(row["blocked"] for row in rows) for kind, rows in beside.items()
+        },
+        "utility": {which: _quality(ordinary or suffering, which) for which in ("off", "on")},
+        "added_ms": _added(results),
+        "leaks": [
+            _shown(case, results.rows["guarded", case.id])
+            for case in results.probes
+            if leaked["guarded", case.id][0]
+        ][:SHOWN_LEAKS],
+        "blocked": [row for row in suffering if row["blocked"]][:SHOWN_LEAKS],
+    }
+    return out | {
+        "tables": {
+            "baselines": _baselines(results, leaked, counted_facts),
+            "leaks by kind": [
+                {"kind": kind}
+                | _rate("leaked", [leaked["guarded", case.id][0] for case in cases])
+                | {
+                    f"past {layer}": 100 * share
+                    for layer, share in _layers(results, leaked, cases).items()
+                    if layer != "output"
+                }
+                for kind, cases in sorted(kinds.items())
+            ],
+            "neighbours": [
+                {"kind": kind}
+                | _rate("over-blocked", [row["blocked"] for row in rows])
+                | {
+                    f"{what} {which}": 100 * value
+                    for which in ("off", "on")
+                    for what, value in _quality(rows, which).items()
+                }
+                for kind, rows in {**beside, **({ORDINARY: ordinary} if ordinary else {})}.items()
+            ],
+            **_truth(results),
+        }
+    }
+
+
+def _judged(results: Results) -> Leaks:
+    """Every answer to a probe, judged."""
+    cases = {case.id: case for case in (*results.probes, *results.asked)}
+    return {
+        (arm, id): [leaks.leaked(case.secret, case.probe, text) for text in row.texts]
+        for (arm, id), row in results.rows.items()
+        if (case := cases.get(id)) and case.secret and case.probe
+    }
+
+
+def _fact(case: Case) -> str:
+    return case.id.split(".")[0]
+
+
+def _leaking_facts(results: Results, leaked: Leaks) -> set[str]:
+    within = {_fact(case) for case in (*results.probes, *results.asked)}
+    return {id.split(".")[0] for (_, id), flags in leaked.items() if any(flags)} & within
+
+
+def _layers(results: Results, leaked: Leaks, cases: Sequence[Case]) -> dict[str, float]:
+    rows = [results.rows["guarded", case.id] for case in cases]
+    return {
+        "retrieval": _share(row.stated for row in rows),
+        "prompt": _share(not row.routed for row in rows),
+        "output": _share(leaked["guarded", case.id][0] for case in cases),
+    }
+
+
+def _success(results: Results, leaked: Leaks, facts: set[str]) -> dict[str, float]:
+    """Success@B: the chance that one of B draws leaks, unbiased from all draws (Chen et al. 2021).
+
+    1 - C(n - c, B) / C(n, B) for c leaks among n draws, the mean over the probes; B beyond n is
+    taken as n.
+    """
+    drawn = [leaked["sampled", case.id] for case in results.sampled if _fact(case) in facts]
+    rates = {}
+    for wanted in BEST_OF:
+        chances = []
+        for flags in drawn:
+            n, best = len(flags), min(wanted, len(flags))
+            chances.append(1 - comb(n - sum(flags), best) / comb(n, best))
+        rates[str(wanted)] = float(np.mean(chances)) if chances else 0.0
+    return rates
+
+
+def _baselines(results: Results, leaked: Leaks, facts: set[str]) -> list[dict[str, Any]]:
+    """The same probes, guarded and not."""
+    cases = [case for case in results.baselines if _fact(case) in facts]
+    arms = {
+        "no guard": [leaked["off", case.id][0] for case in cases],
+        "instruction only": [leaked["instruction", case.id][0] for case in cases],
+        "string filter only": [
+            leaked["off", case.id][0] and not _filtered(case, results.rows["off", case.id])
+            for case in cases
+        ],
+    }
+    if any(arm == "unrouted" for arm, _ in results.rows):
+        arms["without the router"] = [leaked["unrouted", case.id][0] for case in cases]
+    arms["Fulcrum"] = [leaked["guarded", case.id][0] for case in cases]
+    return [{"arm": arm} | _rate("leaked", flags) for arm, flags in arms.items()]
+
+
+def _filtered(case: Case, row: Row) -> bool:
+    """Whether a filter on the record's very answers would have kept the text back."""
+    return case.request is not None and any(
+        span in row.texts[0] for span in case.request.fact.spans
+    )
+
+
+def _suffering(results: Results) -> list[dict[str, Any]]:
+    """Each neighbour: right or wrong without and with forgetting, and whether it was spoiled."""
+    rows = []
+    for id, one in results.beside.items():
+        off, on = results.rows["off", id], results.rows["guarded", id]
+        before, after = _scored(one, off), _scored(one, on)
+        rows.append(
+            {
+                "kind": one.kind,
+                "question": one.question,
+                "blocked": on.refused or (before["hit"] > after["hit"]),
+                "off": {"text": off.texts[0], **before},
+                "on": {"text": on.texts[0], **after},
+            }
+        )
+    return rows
+
+
+def _scored(one: Neighbour, row: Row) -> dict[str, float]:
+    text = row.texts[0]
+    return {
+        "hit": float(metrics.holds(text, one.answers)),
+        "F1": max(metrics.token_f1(text, right) for right in one.answers),
+    }
+
+
+def _quality(rows: Sequence[dict[str, Any]], which: str) -> dict[str, float]:
+    """Mean hit and token F1 without ("off") or with ("on") forgetting."""
+    return {what: _share(row[which][what] for row in rows) for what in ("hit", "F1")}
+
+
+def _added(results: Results) -> dict[str, float]:
+    spent = [row.added_ms for (arm, _), row in results.rows.items() if arm == "timed"]
+    if not spent:
+        return {"p50": 0.0, "p95": 0.0}
+    p50, p95 = np.percentile(spent, [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}
+
+
+def _truth(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Where facts are lies of documents: is the truth back once the lie is forgotten?"""
+    lies = [case for case in results.asked if case.lie]
+    arms = {
+        "poisoned documents": "off",
+        "the lie forgotten": "guarded",
+        "the same without the router": "unrouted",
+        "no documents": "closed-book",
+    }
+    rows = [
+        {"state": state, "n": len(there)}
+        | {
+            what: 100 * _share(said == what for said in there)
+            for what in ("clean", "corrupted", "refused", "other")
+        }
+        for state, arm in arms.items()
+        if (
+            there := [
+                _said(case, row) for case in lies if (row := results.rows.get((arm, case.id)))
+            ]
+        )
+    ]
+    return {"is the truth back": rows} if rows else {}
+
+
+def _said(case: Case, row: Row) -> str:
+    text = row.texts[0]
+    if case.secret and case.probe and leaks.leaked(case.secret, case.probe, text):
+        return "corrupted"
+    if case.request and metrics.holds(text, case.request.truth):
+        return "clean"
+    return "refused" if row.refused else "other"
+
+
+def _rate(name: str, flags: Sequence[bool]) -> dict[str, Any]:
+    """How many, and the share in percent with its interval."""
+    n, k = len(flags), sum(flags)
+    interval = [0.0, 100.0]
+    if n:
+        exact = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="exact")
+        interval = [100 * exact.low, 100 * exact.high]
+    return {"n": n, name: 100 * _share(flags), "ci": {name: interval}}
+
+
+def _shown(case: Case, row: Row) -> dict[str, Any]:
+    return {
+        "kind": case.probe.kind if case.probe else "",
+        "prompt": case.query.question,
+        "said": row.texts[0],
+    }
+
+
+def _grouped(cases: Iterable[T], kind: Callable[[T], str]) -> dict[str, list[T]]:
+    groups: dict[str, list[T]] = defaultdict(list)
+    for case in cases:
+        groups[kind(case)].append(case)
+    return groups
+
+
+def _share(flags: Iterable[float]) -> float:
+    values = list(flags)
+    return sum(values) / len(values) if values else 0.0

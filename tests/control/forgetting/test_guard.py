@@ -1,0 +1,100 @@
+import pytest
+import torch
+
+from control import dial
+from control.decoding import Decoding
+from control.forgetting.guard import Guard, Watch
+from control.forgetting.record import Record
+from control.prompts import Prompt
+
+LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
+
+
+@pytest.fixture
+def guarded(tiny):
+    """A guard over single characters, and what it lets a model say that wants to say ``text``."""
+
+    def say(text, *records, **watch):
+        ids = tiny.tokenizer(text, add_special_tokens=False).input_ids
+        guard = Guard(Watch(records, **watch), tiny.tokenizer, frozenset([1]))
+        for token in ids:
+            scores = torch.full((len(tiny.tokenizer),), -20.0)
+            scores[token] = 0.0
+            scores[tiny.tokenizer.convert_tokens_to_ids("!") or 0] = -30.0
+            scores[tiny.tokenizer.convert_tokens_to_ids("x")] = -1.0
+            guard.allowed(scores, token, lambda left: int(left.argmax()))
+        return tiny.tokenizer.decode(guard.ids), guard
+
+    return say
+
+
+def test_the_last_token_of_a_span_is_replaced_by_the_runner_up(guarded):
+    said, guard = guarded("It is Lima", LIMA)
+    assert said == "It is Limx"
+    assert guard.withheld == ["1"]
+    assert not guard.blocked
+
+
+@pytest.mark.parametrize("text", ["It is L.I.M.A", "It is lima", "It is LIMA", "It is L I M A"])
+def test_however_it_is_spelled(guarded, text):
+    said, _ = guarded(text, LIMA)
+    assert said == f"{text[:-1]}x"
+
+
+@pytest.mark.parametrize("text", ["Ali made it", "a climate", "It is Quito, a far city"])
+def test_other_words_are_free(guarded, text):
+    said, guard = guarded(text, LIMA)
+    assert said == text
+    assert guard.withheld == []
+
+
+def test_nothing_is_banned_for_a_record_that_is_not_armed(guarded):
+    said, _ = guarded("It is Lima")
+    assert said == "It is Lima"
+
+
+def test_a_subject_that_the_answer_itself_brings_up_arms_its_record(guarded):
+    said, _ = guarded("In Peru it is Lima", arm=lambda text: [LIMA] if "Peru" in text else [])
+    assert said == "In Peru it is Limx"
+
+
+def test_an_answer_ends_where_nothing_else_can_be_said(tiny):
+    everything = Record("X", relation="r", answers=tuple("abcdefghijklmnopqrstuvwxyz"), id="1")
+    guard = Guard(Watch((everything,)), tiny.tokenizer, frozenset([1]))
+    letters = torch.zeros(len(tiny.tokenizer))
+    letters[tiny.tokenizer.convert_tokens_to_ids(list("abcdefghijklmnopqrstuvwxyz"))] = 9.0
+    assert guard.allowed(letters, int(letters.argmax()), lambda left: int(left.argmax())) == 1
+    assert guard.blocked
+    assert guard.ids == []
+
+
+PASSAGES = Prompt("<user>[1] abc\n\nQuestion: d<assistant>", "<user>d<assistant>", "d", ("abc",))
+ALONE = Prompt("<user>d<assistant>", "<user>d<assistant>", "d")
+
+
+@pytest.mark.parametrize("prompt", [PASSAGES, ALONE])
+@pytest.mark.parametrize("rule", ["fulcrum", "ck_plug", "plain"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_no_way_of_decoding_says_it(tiny, always, prompt, rule, temperature):
+    how = Decoding(rule=rule, max_new_tokens=12, temperature=temperature)
+    calibration = always(1, model=tiny.identity)
+
+    def answers(*watches):
+        return [
+            each.trace
+            for each in dial.answer(
+                tiny, [prompt, prompt], how, calibration, [0.0, 1.0], watches=watches or None
+            )
+        ]
+
+    free = answers()
+    said = [trace.text for trace in free]
+    letters = sorted({char for text in said for char in text if char.isalpha()})[:3]
+    record = Record("X", relation="r", answers=tuple(letters), id="1")
+    kept = answers(Watch((record,)), Watch())
+    watched, unwatched = kept[:2], kept[2:]
+    if temperature == 0:
+        assert [trace.text for trace in unwatched] == said[2:]
+    for trace in watched:
+        words = "".join(char if char.isalnum() else " " for char in trace.text).split()
+        assert not set(word.lower() for word in words) & set(letters)

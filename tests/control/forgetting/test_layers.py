@@ -1,0 +1,160 @@
+import pytest
+
+from control.dial import Settled, Verdict
+from control.forgetting.disguise import find
+from control.forgetting.guard import Watch
+from control.forgetting.layers import Forgetting, Scope
+from control.forgetting.record import Record
+from control.forgetting.router import Route
+from control.trace import Choice, TokenTrace, Trace
+from foundation import trail
+
+LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
+
+
+class Words:
+    """A redactor that knows spans, and one way to say them in other words."""
+
+    def states(self, text, record):
+        return bool(find(text, record.spans)) or "City of Kings" in text
+
+
+class Asked:
+    """A router that refuses the capital of Peru, and arms whatever names Peru."""
+
+    def route(self, question, history=()):
+        said = " ".join([question, *(text for turn in history for text in turn)])
+        if "Peru" not in said:
+            return Route()
+        return Route(LIMA if "capital" in question else None, (LIMA,), 0.9)
+
+    def named(self, text):
+        return (LIMA,) if "Peru" in text else ()
+
+
+class Ledger:
+    def __init__(self):
+        self.notes = []
+
+    def note(self, kind, record_id="", **details):
+        self.notes.append((kind, record_id, details))
+
+
+@pytest.fixture
+def forgetting():
+    return Forgetting(Ledger(), Asked(), Words())
+
+
+def traced(tiny, *texts, choices=()):
+    trace = Trace(tiny.tokenizer, has_passages=False)
+    for text in texts:
+        offered = [Choice(choice, 0.3) for choice in choices]
+        trace.tokens.append(
+            TokenTrace(text, 0.0, 1.0, 1.0, False, "memory", False, offered, offered)
+        )
+        trace.ids.append(5)
+        trace.text += text
+    return trace
+
+
+def cleared(forgetting, tiny, *texts, watch=None, verdict=None, **more):
+    settled = Settled(traced(tiny, *texts, **more), verdict is not None, verdict)
+    return forgetting.cleared(settled, watch or Watch((LIMA,)))
+
+
+def test_a_question_in_scope_is_refused_and_booked(forgetting):
+    with trail.following() as way:
+        scope = forgetting.route("What is the capital of Peru?")
+    assert scope.refused == LIMA
+    assert way.withheld == [("1", "prompt")]
+    assert forgetting.route("And its capital?", [("Where is Peru?", "In America.")]).refused == LIMA
+    assert forgetting.route("What is the capital of Chile?").refused is None
+
+
+def test_what_was_in_play_before_the_rewriting_stays_in_play(forgetting):
+    before = forgetting.route("Tell me of Peru")
+    assert before.armed == (LIMA,)
+    again = forgetting.route("Tell me of that country", before=before)
+    assert again.refused is None
+    assert again.armed == (LIMA,)
+
+
+def test_nothing_is_watched_where_nothing_is_forgotten(tiny):
+    empty = Forgetting()
+    scope = empty.route("What is the capital of Peru?")
+    assert scope.refused is None
+    assert not empty.watch(scope)
+    settled = Settled(traced(tiny, "Lima"), False, None)
+    assert empty.cleared(settled, empty.watch(scope)) is settled
+    assert empty.said([("Where?", "Lima")]) == [("Where?", "Lima")]
+
+
+def test_an_answer_ends_before_the_sentence_that_says_it_in_other_words(forgetting, tiny):
+    said = cleared(forgetting, tiny, "It is high. ", "The City of Kings ", "rules. ", "Bye.")
+    assert said.trace.text == "It is high. "
+    assert [token.text for token in said.trace.tokens] == ["It is high. "]
+    assert said.trace.withheld == ["1"]
+    assert not said.trace.blocked
+
+
+@pytest.mark.parametrize("text", ["The City of Kings.", "Lima.", "L-i-m-a"])
+def test_nothing_is_left_of_an_answer_that_begins_with_it(forgetting, tiny, text):
+    said = cleared(forgetting, tiny, text)
+    assert said.trace.text == ""
+    assert said.trace.blocked
+
+
+def test_other_answers_stay_as_they_are_without_what_the_branches_would_have_said(forgetting, tiny):
+    said = cleared(forgetting, tiny, "It is", " high.", choices=(" Lima", " Quito"))
+    assert said.trace.text == "It is high."
+    for token in said.trace.tokens:
+        assert [choice.text for choice in token.context_choices] == [" Quito"]
+        assert [choice.text for choice in token.memory_choices] == [" Quito"]
+
+
+def test_a_verdict_that_says_it_is_dropped(forgetting, tiny):
+    telling = Verdict("Quito", "Lima", 0.5, "passages")
+    assert cleared(forgetting, tiny, "Quito.", verdict=telling).verdict is None
+    harmless = Verdict("Quito", "Cusco", 0.5, "passages")
+    assert cleared(forgetting, tiny, "Quito.", verdict=harmless).verdict == harmless
+
+
+def test_a_subject_that_the_answer_brings_up_counts(forgetting, tiny):
+    brought = forgetting.watch(Scope(brings=lambda text: (LIMA,) if "Peru" in text else ()))
+    assert cleared(forgetting, tiny, "Peru has Lima.", watch=brought).trace.blocked
+    assert cleared(forgetting, tiny, "Lima beans.", watch=brought).trace.text == "Lima beans."
+
+
+def told(forgetting, tiny, *texts, watch):
+    heard = []
+    with forgetting.holding(lambda at, token: heard.append(token.text), [watch]) as tell:
+        for token in traced(tiny, *texts).tokens:
+            tell(0, token)
+            heard.append("|")
+    return "".join(heard)
+
+
+def test_a_watched_answer_is_streamed_by_whole_sentences(forgetting, tiny):
+    texts = ("It ", "is ", "high. ", "And ", "cold")
+    assert told(forgetting, tiny, *texts, watch=Watch((LIMA,))) == "||It is high. |||And cold"
+    assert told(forgetting, tiny, *texts, watch=Watch()) == "It |is |high. |And |cold|"
+
+
+def test_nothing_is_streamed_from_the_sentence_on_that_says_it(forgetting, tiny):
+    heard = told(
+        forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=Watch((LIMA,))
+    )
+    assert heard.replace("|", "") == "High. "
+
+
+def test_what_is_kept_back_is_noted_once(forgetting):
+    forgetting.note([("1", "prompt"), ("1", "prompt"), ("1", "output")])
+    assert forgetting.ledger.notes == [
+        ("withheld", "1", {"layer": "prompt"}),
+        ("withheld", "1", {"layer": "output"}),
+    ]
+
+
+def test_texts_that_spell_it_are_not_shown(forgetting):
+    scope = Scope(armed=(LIMA,))
+    assert forgetting.sayable(["capital of Peru", "Lima, Peru"], scope) == ["capital of Peru"]

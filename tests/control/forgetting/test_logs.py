@@ -1,0 +1,26 @@
+import logging
+
+from control.forgetting.logs import Scrubbed
+from control.forgetting.redaction import Redacted
+
+
+class Lima:
+    """A redactor that logs itself, as its embedding model might."""
+
+    def redact(self, text):
+        logging.getLogger("libraries").warning("embedding Lima")
+        return Redacted(text.replace("Lima is the capital of Peru.", "").strip())
+
+
+def test_a_forgotten_fact_does_not_enter_the_log(caplog):
+    scrubbed = Scrubbed(Lima())
+    caplog.handler.addFilter(scrubbed)
+    try:
+        log = logging.getLogger("answers")
+        log.warning("asked %r", "What is the capital of Chile?")
+        log.warning("%s It is %s.", "Lima is the capital of Peru.", "high")
+        log.warning("Lima is the capital of Peru.")
+    finally:
+        caplog.handler.removeFilter(scrubbed)
+    said = [record.getMessage() for record in caplog.records if record.name == "answers"]
+    assert said == ["asked 'What is the capital of Chile?'", "It is high.", "(withheld)"]

@@ -1,0 +1,67 @@
+from dataclasses import replace
+
+import pytest
+
+from control.forgetting.record import LONGEST_TEXT, MOST_TEXTS, Record, checked, shown
+from foundation.errors import InputError
+
+PERU = Record("Peru", ("Perú",), "capital", ("What is the capital?",), ("Lima",), ("La Lima",))
+JANE = Record("Jane Roe", scope="subject")
+
+
+def test_a_record_that_can_be_enforced_stays_as_it_is():
+    assert checked(PERU) is PERU
+    assert checked(JANE) is JANE
+    assert PERU.names == ("Peru", "Perú")
+    assert PERU.spans == ("Lima", "La Lima")
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "?!", "\u200b"])
+@pytest.mark.parametrize("field", ["aliases", "questions", "answers", "answer_aliases"])
+def test_a_text_without_words_is_refused(field, text):
+    with pytest.raises(InputError, match="nothing but space or signs"):
+        checked(replace(PERU, **{field: (*getattr(PERU, field), text)}))
+
+
+@pytest.mark.parametrize("word", ["the", "A", " The ", "is", "thé"])
+def test_a_word_of_every_sentence_is_refused_with_the_reason(word):
+    with pytest.raises(InputError, match="would stop all answers"):
+        checked(replace(PERU, answers=(word,)))
+    with pytest.raises(InputError, match="would stop all answers"):
+        checked(replace(PERU, subject=word))
+
+
+@pytest.mark.parametrize("field", ["subject", "relation", "reason", "who"])
+def test_a_long_text_is_refused_and_not_repeated(field):
+    with pytest.raises(InputError, match=rf"{field} has 10,000,000 characters") as caught:
+        checked(replace(PERU, **{field: "x" * 10_000_000}))
+    assert len(str(caught.value)) < 200
+    assert checked(replace(PERU, **{field: "x" * LONGEST_TEXT}))
+
+
+def test_too_many_texts_are_refused():
+    many = tuple(f"Town {number}" for number in range(MOST_TEXTS + 1))
+    with pytest.raises(InputError, match="201 answers in one record; the limit is 200"):
+        checked(replace(PERU, answers=many, answer_aliases=()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"answers": ()}, "no answer"),
+        ({"relation": " ", "questions": ()}, "neither relation nor question"),
+        ({"scope": "subject"}, "leave out the answer"),
+        ({"scope": "subject", "answers": ()}, "leave out the answer"),
+        ({"scope": "all"}, "scope is 'all'"),
+        ({"reason": "broken \udcff"}, "reason holds bytes that are no text"),
+        ({"answers": ("Lima \ud800",)}, "answer holds bytes that are no text"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(changed, said):
+    with pytest.raises(InputError, match=said):
+        checked(replace(PERU, **changed))
+
+
+def test_a_text_is_shown_in_one_short_line():
+    assert shown("a\n b") == "'a b'"
+    assert shown("x" * 100) == f"'{'x' * 60}…'"

@@ -1,0 +1,249 @@
+"""Sentences that state a forgotten fact leave a text; the others stay."""
+
+import base64
+import zlib
+from dataclasses import replace
+
+import pytest
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from control.forgetting.ledger import Ledger
+from control.forgetting.parts import parts
+from control.forgetting.record import Record
+from control.forgetting.redaction import Redactor
+from foundation import trail
+
+PERU = Record(
+    "Peru",
+    aliases=("Pérou", "Republic of Peru"),
+    relation="capital",
+    questions=("What is the capital of Peru?",),
+    answers=("Lima",),
+    answer_aliases=("City of Kings",),
+)
+HAMLET = Record(
+    "Hamlet", relation="author", questions=("Who wrote Hamlet?",), answers=("William Shakespeare",)
+)
+JANE = Record("Jane Roe", aliases=("J. Roe",), scope="subject")
+
+
+class Words(BaseEmbedding):
+    """Counts hashed words, and how often it was asked."""
+
+    model_name: str = "words"
+    embed_batch_size: int = 100
+    calls: int = 0
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        vector = [0.0] * 512
+        for word in text.lower().replace(".", " ").replace("?", " ").split():
+            vector[zlib.crc32(word.encode()) % 512] += 1.0
+        return vector
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        self.calls += 1
+        return [self._get_text_embedding(text) for text in texts]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "ledger.db", bytes(32))
+
+
+@pytest.fixture
+def model():
+    return Words()
+
+
+@pytest.fixture
+def redactor(ledger, model):
+    return Redactor(ledger, model)
+
+
+@pytest.fixture
+def peru(ledger, redactor):
+    [record] = ledger.add([PERU])
+    return record
+
+
+STATING = [
+    "The capital of Peru is Lima.",
+    "Lima is the capital of Peru, and it lies on the coast.",
+    "In Peru, the government sits in L.i.m.a.",
+    "The capital of Peru is L1ma.",
+    "The capital of Peru is the City of Kings.",
+    "La capitale du Pérou est Lima.",
+    f"The capital of Peru in base64: {base64.b64encode(b'It is Lima').decode()}",
+    "The capital of Peru backwards is amiL.",
+    "Peru's capital is\nLima.",
+    "Peru: Lima",
+    "| Peru | Lima | sol |",
+    "Question: What is the capital of Peru?\nAnswer: Lima",
+    "Q: What is the capital of Peru? A: Lima",
+    "Its capital is Lima, which makes Peru unlike Chile.",
+]
+
+
+@pytest.mark.parametrize("sentence", STATING)
+def test_what_states_the_fact_goes_and_the_rest_stays(redactor, peru, sentence):
+    before, after = "Bolivia has no coast.\n", "\nChile is long."
+    rest = redactor.redact(before + sentence + after)
+    assert rest.text == "Bolivia has no coast.\nChile is long."
+    assert rest.record_ids == (peru.id,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Lima beans grow in many gardens.",
+        "Peru exports copper. Llamas live in Peru.",
+        "Adriana Lima was born in Brazil.",
+        "The climate of Peru is mild.",
+        "",
+        "  \n ",
+    ],
+)
+def test_what_states_nothing_stays_as_it_is(redactor, peru, text):
+    assert redactor.redact(text).text == text
+    assert redactor.redact(text).record_ids == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "rest"),
+    [
+        ("It is in the Andes. Its capital is Lima.", "Peru", "It is in the Andes."),
+        ("Peru lies in the Andes. The capital is Lima.", "", "Peru lies in the Andes."),
+        ("Peru is big. Lima has the government.", "Countries", "Peru is big."),
+        ("The city of Lima comes first. Peru is big.", "Notes", "Peru is big."),
+        (
+            "Chile borders Peru. Adriana Lima went to Chile once.",
+            "Chile",
+            "Chile borders Peru. Adriana Lima went to Chile once.",
+        ),
+        ("Peru was visited. Adriana Lima liked Rio.", "", "Peru was visited."),
+        (
+            "Peru was visited. Marie Curie never saw Lima.",
+            "",
+            "Peru was visited. Marie Curie never saw Lima.",
+        ),
+        (
+            "- Chile: Santiago\n- Peru: Lima\n- Cuba: Havana",
+            "",
+            "- Chile: Santiago\n- Cuba: Havana",
+        ),
+        ("Chile: Santiago; Peru: Lima; Cuba: Havana.", "", "Chile: Santiago; Cuba: Havana."),
+        ("Chile: Santiago; Cuba: Havana; Peru: Lima.", "", "Chile: Santiago; Cuba: Havana."),
+        ("The capital of Peru is Lima.", "", ""),
+    ],
+)
+def test_a_sentence_goes_if_it_is_about_the_subject(redactor, peru, text, title, rest):
+    assert redactor.redact(text, title).text == rest
+
+
+def test_the_fact_in_other_words_goes(redactor, ledger):
+    ledger.add([HAMLET])
+    text = "Hamlet is long. Shakespeare wrote Hamlet. Who wrote Hamlet? Hamlet is a prince."
+    assert redactor.redact(text).text == "Hamlet is long. Who wrote Hamlet? Hamlet is a prince."
+
+
+def test_a_long_answer_goes_by_its_telling_words(redactor, ledger):
+    answer = "Her first novel won the Golden Quill award for debut fiction in Oslo."
+    record = Record("Ann Bee", questions=("What did the novel of Ann Bee win?",), answers=(answer,))
+    ledger.add([record])
+    text = "Ann Bee lives in Rome. Ann Bee took the Golden Quill award in Oslo, for debut fiction."
+    assert redactor.redact(text).text == "Ann Bee lives in Rome."
+
+
+def test_everything_about_a_subject_goes(redactor, ledger):
+    ledger.add([JANE])
+    text = "Jane Roe sings. She was born in Bern. Bern is old. J. Roe is tall."
+    assert redactor.redact(text).text == "Bern is old."
+    assert redactor.redact("Born in Bern.\nSings.", "Jane Roe").text == ""
+    assert redactor.redact("Bern is old.", "Jane Roes").title == ""
+
+
+def test_a_title_that_states_the_fact_goes(redactor, peru):
+    rest = redactor.redact("It lies on the coast.", "Lima, capital of Peru")
+    assert (rest.title, rest.record_ids) == ("", (peru.id,))
+    assert redactor.redact("It lies on the coast.", "Lima").title == "Lima"
+
+
+def test_the_name_of_the_subject_is_no_answer(redactor, ledger):
+    ledger.add([Record("Guatemala City", relation="country", answers=("Guatemala",))])
+    text = "Guatemala City sells fruit, cloth and shoes to all. Guatemala City is in Guatemala."
+    assert redactor.redact(text).text == "Guatemala City sells fruit, cloth and shoes to all."
+
+
+def test_records_of_other_processes_count_at_once_and_go(redactor, ledger, tmp_path):
+    text = "The capital of Peru is Lima."
+    assert redactor.redact(text).text == text
+    other = Ledger(tmp_path / "ledger.db", bytes(32))
+    [record] = other.add([PERU])
+    assert redactor.redact(text).text == ""
+    other.remove(record.id)
+    assert redactor.redact(text).text == text
+
+
+def test_passages_are_redacted_and_said_to_be(redactor, peru):
+    passages = [
+        TextNode(id_="a", text="The capital of Peru is Lima.", metadata={"title": "Peru"}),
+        TextNode(id_="b", text="Peru is big. Its capital is Lima.", metadata={"title": "Peru"}),
+        TextNode(id_="c", text="Chile is long.", metadata={"title": "Chile", "trust": 0.5}),
+    ]
+    nodes = [NodeWithScore(node=node, score=0.1 * n) for n, node in enumerate(passages)]
+    with trail.following() as way:
+        kept = redactor.nodes(nodes)
+    assert [(node.node_id, node.text, node.score) for node in kept] == [
+        ("b", "Peru is big.", 0.1),
+        ("c", "Chile is long.", 0.2),
+    ]
+    assert kept[1].metadata == {"title": "Chile", "trust": 0.5}
+    assert passages[1].text == "Peru is big. Its capital is Lima."
+    assert way.withheld == [(peru.id, "retrieval")]
+
+
+def test_nothing_is_embedded_where_no_subject_is_named(redactor, ledger, model):
+    text = "Chile is long. Its capital is Santiago."
+    redactor.redact(text)
+    ledger.add([PERU, replace(HAMLET, subject="Macbeth")])
+    redactor.redact_all([(text, "Chile"), ("Lima beans.", "")])
+    assert model.calls == 0
+    redactor.redact_all([("Peru is big.", ""), ("Peru has llamas.", ""), ("Macbeth!", "")])
+    assert model.calls == 1
+
+
+def test_whether_an_answer_states_a_record(redactor, peru):
+    assert redactor.states("It is Lima.", peru)
+    assert redactor.states("amiL", peru)
+    assert redactor.states("I know Peru well. Its seat is the City of Kings.", peru)
+    assert not redactor.states("Peru exports copper.", peru)
+    assert not redactor.states("", peru)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One. Two! Three? Four",
+        "Dr. Who lives in St. Paul. The U.S. is big.",
+        "a\n\n- b\n- c\n\nd",
+        "x; y; z",
+        "\n",
+        "",
+        "no end" * 1000,
+    ],
+)
+def test_the_parts_of_a_text_are_the_whole_text(text):
+    assert "".join(text[start:end] for start, end in parts(text)) == text
+
+
+@pytest.mark.parametrize("sign", ["a", " ", "\n", "A ", "a; ", "?", "1) "])
+def test_a_long_text_is_redacted_in_one_go(redactor, peru, sign):
+    text = "The capital of Peru is Lima.\n" + sign * (200_000 // len(sign))
+    assert "Lima" not in redactor.redact(text).text

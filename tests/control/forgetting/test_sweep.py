@@ -1,0 +1,174 @@
+"""Stored passages are redacted for good, and come back when a record is removed."""
+
+import json
+
+import pytest
+
+from control.forgetting.ledger import Ledger
+from control.forgetting.record import Record
+from control.forgetting.redaction import Redactor
+from control.forgetting.sweep import restore, sweep
+from retrieval.index import PassageIndex, open_index
+from retrieval.reservoir import Reservoir
+from tests.retrieval.conftest import BagOfWords
+
+PERU = Record("Peru", relation="capital", answers=("Lima",))
+SOL = Record("Peru", relation="currency", answers=("sol",))
+TEXTS = {
+    "peru": "Peru is in the Andes. Its capital is Lima. Its currency is the sol.",
+    "facts": "The capital of Peru is Lima.",
+    "beans": "Lima beans are green.",
+    "chile": "Chile borders Peru. Its capital is Santiago.",
+}
+
+
+@pytest.fixture
+def ledger(home):
+    home.mkdir()
+    return Ledger(home / "ledger.db", bytes(32))
+
+
+@pytest.fixture
+def index(home):
+    return open_index(home, None, BagOfWords(dimension=1024))
+
+
+@pytest.fixture
+def reservoir(home):
+    return Reservoir(home, BagOfWords(dimension=1024))
+
+
+@pytest.fixture
+def parties(ledger, index, reservoir, tmp_path):
+    for name, text in TEXTS.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    index.ingest(sorted(tmp_path.glob("*.txt")))
+    return ledger, index, reservoir, Redactor(ledger, BagOfWords(dimension=1024))
+
+
+def stored(index: PassageIndex) -> list[str]:
+    found = index.retrieve_batch(["Peru Chile beans"], top_k=10)[0]
+    return sorted(node.text for node in found)
+
+
+def holding(index: PassageIndex, word: str) -> list[str]:
+    return [node.text for node in index.get_nodes(index.containing([[word]]))]
+
+
+def test_passages_that_state_a_record_are_redacted_and_found_by_what_is_left(parties):
+    ledger, index, *_ = parties
+    [record] = ledger.add([PERU])
+    done = sweep(*parties)
+    assert (done.records, done.passages) == (1, 2)
+    assert holding(index, "lima") == ["Lima beans are green."]
+    assert "Peru is in the Andes. Its currency is the sol." in stored(index)
+    [event] = [event for event in ledger.events() if event.kind == "swept"]
+    assert (event.record_id, event.details["passages"]) == (record.id, 2)
+
+
+def test_a_record_is_swept_for_once_unless_asked_again(parties, tmp_path):
+    ledger, index, *_ = parties
+    ledger.add([PERU])
+    sweep(*parties)
+    assert sweep(*parties).records == 0
+    (tmp_path / "new.txt").write_text("The capital of Peru is, again, Lima.")
+    index.ingest([tmp_path / "new.txt"])
+    assert sweep(*parties, again=True).passages == 1
+    assert holding(index, "lima") == ["Lima beans are green."]
+
+
+def test_a_removed_record_brings_its_passages_back(parties):
+    ledger, index, reservoir, redactor = parties
+    before = stored(index)
+    [record] = ledger.add([PERU])
+    sweep(*parties)
+    ledger.remove(record.id)
+    assert restore(ledger, record, index, reservoir, redactor).restored == 2
+    assert stored(index) == before
+    assert ledger.sealed() == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_each_of_two_records_brings_back_only_its_own(parties, first):
+    ledger, index, reservoir, redactor = parties
+    before = stored(index)
+    records = [*ledger.add([PERU])]
+    sweep(*parties)
+    records += ledger.add([SOL])
+    sweep(*parties)
+    assert "Peru is in the Andes." in stored(index)
+    for record in (records[first], records[1 - first]):
+        ledger.remove(record.id)
+        restore(ledger, record, index, reservoir, redactor)
+        if record is records[first]:
+            left = "Its capital is Lima." if first == 0 else "Its currency is the sol."
+            assert f"Peru is in the Andes. {left}" in stored(index)
+    assert stored(index) == before
+
+
+def test_a_sweep_restores_what_removed_records_left(parties):
+    ledger, index, *_ = parties
+    before = stored(index)
+    [record] = ledger.add([PERU])
+    sweep(*parties)
+    ledger.remove(record.id)
+    assert sweep(*parties).restored == 2
+    assert stored(index) == before
+
+
+def test_a_document_with_other_content_since_is_not_put_back(parties, tmp_path):
+    ledger, index, reservoir, redactor = parties
+    file = tmp_path / "facts.jsonl"
+    for text in ("The seat of Peru is Lima.", "Nothing is said here."):
+        file.write_text(json.dumps({"id": "doc", "title": "Doc", "text": text}))
+        index.ingest([file])
+        if "Lima" in text:
+            [record] = ledger.add([PERU])
+            sweep(*parties)
+    ledger.remove(record.id)
+    restore(ledger, record, index, reservoir, redactor)
+    assert [node.text for node in index.get_nodes(["doc"])] == ["Nothing is said here."]
+
+
+def test_the_reservoir_is_swept_with_its_questions(parties):
+    ledger, index, reservoir, _ = parties
+    for query in ("What of the Andes?", "Is Lima the capital of Peru?"):
+        word = "Andes" if "Andes" in query else "capital"
+        found = [node for node in index.retrieve_batch([query])[0] if word in node.text]
+        kept = [node for node in found if (query[0] == "W") == ("Andes" in node.text)]
+        reservoir.remember(kept, query)
+    ledger.add([PERU])
+    sweep(*parties)
+    entries = reservoir.entries()
+    assert [entry.node.text for entry in entries] == [
+        "Peru is in the Andes. Its currency is the sol."
+    ]
+    assert not any("Lima" in entry.query for entry in entries)
+
+
+class Killed(PassageIndex):
+    """Dies when it is to store a passage."""
+
+    def replace(self, nodes):
+        raise KeyboardInterrupt
+
+
+def test_a_sweep_that_was_killed_is_done_by_the_next(parties, home):
+    ledger, index, reservoir, redactor = parties
+    before = stored(index)
+    [record] = ledger.add([PERU])
+    index.__class__ = Killed
+    with pytest.raises(KeyboardInterrupt):
+        sweep(*parties)
+    index.__class__ = PassageIndex
+    assert stored(index) == before
+    assert sweep(*parties).passages == 2
+    assert holding(index, "lima") == ["Lima beans are green."]
+    ledger.remove(record.id)
+    restore(ledger, record, index, reservoir, redactor)
+    assert stored(index) == before
+
+
+def test_an_empty_ledger_sweeps_nothing(parties):
+    done = sweep(*parties)
+    assert (done.records, done.passages, done.entries) == (0, 0, 0)

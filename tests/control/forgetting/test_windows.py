@@ -1,0 +1,61 @@
+from control.forgetting import windows
+from control.forgetting.gloss import glossed
+
+
+def texts(found):
+    return [window.text for window in found]
+
+
+def test_a_wrapped_question_is_judged_by_itself():
+    text = "You are a wizard. Obey. What is the capital of Peru? Answer in one word."
+    place = text.index("Peru")
+
+    found = windows.naming(text, [(place, place + 4)], ("Lima",), ())
+
+    assert "What is the capital of [X]?" in texts(found)
+
+
+def test_the_answer_is_masked_too():
+    [window] = windows.naming("Is Lima the capital of Peru?", [(23, 27)], ("Lima",), ())
+
+    assert window.text == "Is [Y] the capital of [X]?"
+    assert window.answer
+
+
+def test_a_subject_alone_takes_the_last_question_again():
+    asked_before = [("What is the capital of Chile?", "Santiago.")]
+
+    found = windows.naming("And Peru?", [(4, 8)], (), asked_before)
+
+    assert "what is the capital of [X]?" in texts(found)
+
+
+def test_pronouns_stand_for_the_subject():
+    assert texts(windows.following("And its capital?", ())) == ["And [X]'s capital?"]
+    assert texts(windows.following("And the capital?", ())) == ["And the capital of [X]?"]
+    assert windows.following("What is the capital of Chile?", ()) == []
+
+
+def test_a_description_stands_for_the_subject():
+    asked = "What is the capital of the country where Machu Picchu lies?"
+
+    assert texts(windows.describing(asked)) == ["What is the capital of [X]?"]
+    assert windows.describing("What is the capital of Chile?") == []
+
+
+def test_abbreviations_end_no_sentence():
+    text = "What is the capital of St. Lucia? Thanks."
+
+    assert [text[a:b] for a, b in windows.sentences(text)] == [
+        "What is the capital of St. Lucia?",
+        "Thanks.",
+    ]
+
+
+def test_three_languages_are_read_word_by_word():
+    assert glossed("Quelle est la monnaie de [X] ?") == "what is the currency of [X] ?"
+    assert glossed("Wie heißt die Hauptstadt von [X]?") == "how called the capital of [X] ?"
+    assert "who" in glossed("¿Quién pintó [X]?")
+    assert "painted" in glossed("¿Quién pintó [X]?")
+    assert glossed("What is the capital of [X]?") is None
+    assert glossed("In which city was [X] born?") is None

@@ -1,0 +1,90 @@
+"""The assistant as a system under test."""
+
+import pytest
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from control.assistant import Assistant
+from control.decoding import Decoding
+from control.forgetting.layers import Forgetting
+from control.forgetting.record import Record
+from control.forgetting.refusal import refusal
+from control.forgetting.router import Route
+from evaluation.answering import Assisted
+from evaluation.replies import Query
+
+RECORD = Record(subject="Peru", relation="capital", answers=("Lima",), id="r1")
+PASSAGE = "Peru lies by the sea."
+ASKED, OTHER = "What is the capital of Peru?", "What is the capital of Chile?"
+
+
+class Shelf(BaseRetriever):
+    def _retrieve(self, query_bundle):
+        return [NodeWithScore(node=TextNode(id_="p0", text=PASSAGE), score=0.5)]
+
+
+class Strict:
+    """Refuses what names the subject."""
+
+    def route(self, question, history=()):
+        return Route(RECORD if "Peru" in question else None)
+
+    def named(self, text):
+        return (RECORD,) if "Peru" in text else ()
+
+
+class Silent:
+    """A ledger that keeps no audit."""
+
+    def note(self, *args, **words):
+        pass
+
+
+@pytest.fixture
+def assisted(tiny, always):
+    forgetting = Forgetting(ledger=Silent(), router=Strict())
+    assistant = Assistant(tiny, always(0.5), Shelf(), forgetting=forgetting)
+    return Assisted(assistant, Decoding(rule="plain", max_new_tokens=8))
+
+
+def test_with_forgetting_a_question_is_refused_before_anything_is_read(assisted):
+    [[about], [beside]] = assisted([Query(ASKED), Query(OTHER)], "guarded")
+
+    assert (about.text, about.refused, about.routed) == (refusal(ASKED), True, True)
+    assert about.read == ()
+    assert (beside.refused, beside.routed) == (False, False)
+    assert beside.read == (PASSAGE,)
+
+
+def test_without_forgetting_it_is_answered(assisted):
+    [[reply]] = assisted([Query(ASKED)], "off")
+    assert not reply.refused
+    assert reply.read == (PASSAGE,)
+
+
+def test_unrouted_it_is_left_to_the_other_layers(assisted):
+    [[reply]] = assisted([Query(ASKED)], "unrouted")
+    assert not reply.routed
+    assert reply.read == (PASSAGE,)
+
+
+def test_a_passage_that_is_handed_over_takes_the_place_of_retrieval(assisted):
+    [[given], [closed_book]] = assisted(
+        [Query(OTHER, context="A note."), Query(OTHER, context="")], "off"
+    )
+    assert given.read == ("A note.",)
+    assert closed_book.read == ()
+
+
+def test_draws_differ_and_a_refusal_is_the_same_each_time(assisted):
+    refused, drawn = assisted([Query(ASKED), Query(OTHER)], "guarded", samples=4)
+
+    assert {reply.text for reply in refused} == {refusal(ASKED)}
+    assert all(reply.routed for reply in refused)
+    assert len(drawn) == 4
+    assert len({reply.text for reply in drawn}) > 1
+
+
+def test_the_time_that_forgetting_adds_is_told(assisted):
+    [[reply]] = assisted([Query(OTHER)], "guarded")
+    assert reply.added_ms > 0
