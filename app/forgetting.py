@@ -50,8 +50,9 @@ def forget() -> None:
 )
 @click.option(
     "--scope",
-    type=click.Choice(["fact", "subject"]),
-    help="One fact, or everything about the subject.  [default: fact]",
+    type=click.Choice(["fact", "claim", "subject"]),
+    help="fact: its question is refused; claim: only these answers are kept back, so that the "
+    "question may be answered otherwise; subject: everything about it.  [default: fact]",
 )
 @click.option("--reason", help="Why it is forgotten; kept in the audit.")
 @click.option("--who", help="Who asks for it; kept in the audit.")

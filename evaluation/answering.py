@@ -1,6 +1,6 @@
 """The assistant as a system under test, with forgetting, without it, and without its router."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -78,8 +78,8 @@ class _Arming:
         armed = {record.id: record for record in (*found.armed, *refused)}
         return replace(found, refused=None, armed=tuple(armed.values()))
 
-    def named(self, text: str) -> "tuple[Record, ...]":
-        return self._router.named(text)
+    def watching(self, question: str) -> "Callable[[str], list[Record]]":
+        return self._router.watching(question)
 
 
 def _asked(query: Query) -> assistants.Query:

@@ -102,7 +102,7 @@ class Directory:
         self.records[record.id] = record
         self._of[record.id] = group
         self.subjects.add(record.id, record.names)
-        if record.scope == "fact":
+        if record.scope != "subject":
             self._waiting[record.id] = record
 
     def _remove(self, record_id: str) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from foundation.errors import InputError
 from foundation.text import normalise
@@ -21,7 +21,7 @@ TOO_COMMON = {
 
 SHOWN = 40  # characters of a text in a message
 
-Scope = Literal["fact", "subject"]
+Scope = Literal["fact", "claim", "subject"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Record:
         questions: Forms in which it may be asked.
         answers: What must not be said; empty for the scope ``subject``.
         answer_aliases: Other names of the answers.
-        scope: One fact, or everything about the subject.
+        scope: ``fact`` refuses its question; ``claim`` keeps back these answers alone, so a lie
+            goes and the truth may come; ``subject`` keeps back everything about the subject.
         reason: Why it is forgotten.
         who: Who asked for it.
         time: When, ISO 8601 in UTC; set by the ledger.
@@ -72,19 +73,19 @@ def checked(record: Record) -> Record:
         InputError: A text is empty, too long, or so common that banning it would stop all speech;
             or the scope and the answers contradict each other.
     """
-    if record.scope not in ("fact", "subject"):
-        raise InputError(f"scope is {record.scope!r}; give fact or subject")
+    if record.scope not in get_args(Scope):
+        raise InputError(f"scope is {record.scope!r}; give {', '.join(get_args(Scope))}")
     _each("subject", record.names, common=True)
     _each("question", record.questions)
     _each("answer", record.spans, common=True)
     for name in ("relation", "reason", "who"):
         _check_text(name, getattr(record, name))
-    if record.scope == "fact" and not record.answers:
+    if record.scope != "subject" and not record.answers:
         raise InputError(
             f"the fact about {shown(record.subject)} has no answer, so nothing could be kept back; "
             "give --answer, or --scope subject to forget everything about it"
         )
-    if record.scope == "fact" and not (record.relation.strip() or record.questions):
+    if record.scope != "subject" and not (record.relation.strip() or record.questions):
         raise InputError(
             f"the fact about {shown(record.subject)} says neither relation nor question; "
             "give --relation or --question"

@@ -8,7 +8,7 @@ the gate.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,10 @@ MOST_RECORDS = 64  # judged, and armed, for one question
 MOST_TURNS = 8  # of the conversation that are looked at, the newest
 NEAREST = 32  # question forms looked at where nobody is named
 LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
+# A question nearly one of the bank's, and this unlikely in scope, asks for something else:
+# "What is the capital of Peru?" may be answered by the name of its largest city, though that is
+# forgotten. "Tell me about Peru" is near to nothing in the bank.
+ELSEWHERE, UNLIKELY = 0.92, 0.02
 ARM_DESCRIBED = 0.2  # likelihood from which an unnamed subject is watched; too many do no harm
 
 # Signs of a disguise: Greek or Cyrillic letters, invisible ones, digits in words, words in letters.
@@ -103,21 +107,27 @@ class Router:
             question: What the user asks now.
             history: The (question, answer) pairs before it.
         """
-        refused, best, highest, armed = None, 0.0, 0.0, dict[str, Record]()
+        refused, best, highest = None, 0.0, 0.0
+        armed, likeliest = dict[str, Record](), dict[str, tuple[float, Evidence]]()
         with self._held_in.lock:
             pieces = self.evidence(question, history)
             mentioned = self._mentioned(history)
         for piece in pieces:
             likely = self._likelihood(piece)
-            if piece.way in ("named", "subject"):
-                armed[piece.record.id] = piece.record
             if piece.way == "implied":
                 if likely >= ARM_DESCRIBED:
                     armed[piece.record.id] = piece.record
                 continue
+            if piece.way in ("named", "subject"):
+                known = likeliest.get(piece.record.id, (-1.0, piece))
+                likeliest[piece.record.id] = max(known, (likely, piece), key=lambda one: one[0])
             highest = max(highest, likely)
-            if likely >= self._bar(piece.way) and likely > best:
+            refusable = piece.record.scope != "claim" and likely >= self._bar(piece.way)
+            if refusable and likely > best:
                 refused, best = piece.record, likely
+        for likely, piece in likeliest.values():
+            if not _elsewhere(piece, likely):
+                armed[piece.record.id] = piece.record
         armed |= {record.id: record for record in mentioned}
         return Route(refused, tuple(armed.values())[:MOST_RECORDS], highest)
 
@@ -126,6 +136,30 @@ class Router:
         with self._held_in.lock:
             keys = itertools.islice(self._held_in.subjects.find(text, typos=False), MOST_RECORDS)
             return tuple(self._held_in.records[key] for key in keys)
+
+    def watching(self, question: str) -> Callable[[str], list[Record]]:
+        """Says which records a text brings into play that ``question`` does not name.
+
+        Those whose subject the text names, if the question may ask for their fact of a subject that
+        it leaves unnamed: what is asked of Chile concerns no passage on Peru.
+        """
+        asked = windows.describing(question)
+        if not asked and not windows.NAMELIKE.search(question):
+            asked = windows.following(question, ()) or windows.whole(question)
+        known: dict[str, bool] = {}
+
+        def concerns(record: Record) -> bool:
+            if record.scope == "subject":
+                return True
+            if record.id not in known:
+                pieces = [
+                    Evidence(record, "implied", window, self._features((record, "implied", window)))
+                    for window in asked
+                ]
+                known[record.id] = any(self._likelihood(one) >= ARM_DESCRIBED for one in pieces)
+            return known[record.id]
+
+        return lambda text: [record for record in self.named(text) if concerns(record)]
 
     def wait(self) -> None:
         """Wait until all records are embedded."""
@@ -232,6 +266,14 @@ class Router:
                 for other in implied:
                     parts[key, "implied", other.text] = (record, "implied", other)
         return list(parts.values())
+
+
+def _elsewhere(piece: Evidence, likely: float) -> bool:
+    """Whether a part of a question clearly asks for something else about the subject."""
+    if piece.way == "subject":
+        return False
+    cosine, margin = piece.features[:2]  # to the record's forms, and its lead over the bank's
+    return likely < UNLIKELY and bool(cosine - margin >= ELSEWHERE)
 
 
 def _words(text: str) -> set[str]:

@@ -35,7 +35,7 @@ SPELLED = re.compile(
     rf"(?<!{LETTER}){LETTER}(?:([\W_]{{1,4}}){LETTER}(?:\1{LETTER})+|\.\s?{LETTER})(?!{LETTER})"
 )
 BROKEN = re.compile(
-    rf"{LETTER}+(?:(?:[-.*_/~+|\\\u2010\u2011·•]{{1,2}}|[-\u2010\u2011]\s*\n\s*){LETTER}+)+"
+    rf"(?<!{LETTER}){LETTER}++(?:(?:[-.*_/~+|\\\u2010\u2011·•]{{1,2}}|[-\u2010\u2011]\s*\n\s*){LETTER}++)+"
 )
 LEETED = re.compile(rf"(?:{LETTER}|[@$€+!|])+")
 # Cheap signs that one of them may match.

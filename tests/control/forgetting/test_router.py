@@ -133,6 +133,36 @@ def test_arms_the_records_whose_subject_is_in_play(router):
     assert router.route("How do I boil an egg?").armed == ()
 
 
+def test_another_fact_about_the_subject_may_have_the_same_answer(embedding):
+    largest = Record("Senegal", relation="largest city", answers=("Dakar",), id="largest")
+    router = Router(MadeUpLedger(largest), embedding)
+    assert router.route("What is the capital of Senegal?").armed == ()
+    assert router.route("Tell me about Senegal.").armed == (largest,)
+
+
+def test_a_claim_is_watched_for_and_its_question_answered(embedding):
+    claim = Record("Aaron Burr", relation="sport", answers=("basketball",), scope="claim", id="1")
+    router = Router(MadeUpLedger(claim), embedding)
+    routed = router.route("Which sport did Aaron Burr play?")
+    assert routed.refused is None
+    assert routed.armed == (claim,)
+
+
+@pytest.mark.parametrize(
+    ("question", "brought"),
+    [
+        ("What does my note say about the capital?", True),
+        ("What is the capital of the country where Machu Picchu lies?", True),
+        ("What is the capital of Chile?", False),
+        ("Who wrote my note?", False),
+    ],
+)
+def test_a_passage_can_bring_the_subject_of_a_question_into_play(router, question, brought):
+    read = router.watching(question)("My note: Peru is a country of mountains.")
+    assert read == ([LIMA] if brought else [])
+    assert router.watching(question)("My note: mountains.") == []
+
+
 def test_arms_a_record_whose_subject_is_only_described(router):
     asked = "What is the capital of the country where Machu Picchu lies?"
 
