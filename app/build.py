@@ -94,7 +94,7 @@ def assistant(
     from retrieval.trigger import Remember, Trigger
 
     index = passage_index(settings)  # first: what is wrong with it shows at once
-    keeping = layers(ledger(settings)) if forgets else Forgetting()
+    keeping = layers(ledger(settings), settings.cache) if forgets else Forgetting()
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
     wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
@@ -128,7 +128,7 @@ def assistant(
     )
 
 
-def layers(facts: "Ledger") -> Forgetting:
+def layers(facts: "Ledger", cache: Path | None = None) -> Forgetting:
     """What keeps the facts of a ledger back, in the logs too."""
     from control.forgetting.logs import Scrubbed
     from control.forgetting.redaction import Redactor
@@ -137,7 +137,7 @@ def layers(facts: "Ledger") -> Forgetting:
     redactor = Redactor(facts, embedding())
     for handler in logging.getLogger().handlers:
         handler.addFilter(Scrubbed(redactor))
-    return Forgetting(facts, Router(facts, embedding()), redactor)
+    return Forgetting(facts, Router(facts, embedding(), cache=cache), redactor)
 
 
 def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> "Modules":

@@ -79,7 +79,6 @@ def add(
             return
     begun, started = time.perf_counter(), _now()
     [kept] = _ledger(settings).add([record])
-    # The sweep of what is stored already starts here, with [kept].
     took = _milliseconds(begun)
     if kept.time < started:
         click.echo(
@@ -88,6 +87,7 @@ def add(
         )
     else:
         click.echo(f"{kept.id}: {_line(kept)} is forgotten from now on ({took})")
+    _sweep(settings)
 
 
 @forget.command(name="list", epilog=example("fulcrum forget list", "fulcrum forget list --json"))
@@ -113,12 +113,23 @@ def list_records(given: dict[str, Any], as_json: bool) -> None:
 def remove(given: dict[str, Any], record_ids: tuple[str, ...], reason: str, who: str) -> None:
     """Let facts be said again; that they were forgotten stays in the audit."""
     begun = time.perf_counter()
-    ledger = _ledger(settings_module.load(**given))
+    settings = settings_module.load(**given)
+    ledger = _ledger(settings)
     wanted = [ledger.record(record_id).id for record_id in dict.fromkeys(record_ids)]
     for record_id in wanted:  # each was there: one mistake among them removes nothing
         record = ledger.remove(record_id, who=who, reason=reason)
-        # The sweep that puts the originals back starts here, with record.
         click.echo(f"{record.id}: {_line(record)} may be said again ({_milliseconds(begun)})")
+    _sweep(settings)
+
+
+@forget.command(epilog=example("fulcrum forget sweep"))
+@click.pass_obj
+def sweep(given: dict[str, Any]) -> None:
+    """Redact what is stored once more, for documents that came after the facts were forgotten.
+
+    Until then they are redacted each time they are read.
+    """
+    _sweep(settings_module.load(**given), again=True)
 
 
 @forget.command(epilog=example("fulcrum forget audit", "fulcrum forget audit --json"))
@@ -194,12 +205,46 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
 
     begun, started = time.perf_counter(), _now()
     kept = _ledger(settings).add(records())
-    # The sweep of what is stored already starts here, with the new ones of kept.
     new = {record.id for record in kept if record.time >= started}
     click.echo(
         f"{len(new):,} facts are forgotten from now on, {len(kept) - len(new):,} were already "
         f"({_milliseconds(begun)})"
     )
+    _sweep(settings)
+
+
+def _sweep(settings: "Settings", again: bool = False) -> None:
+    """Redact and restore what is stored; interrupted, the next one does the rest."""
+    if settings.index is None and not (settings.home / "index").exists():
+        return  # nothing is stored, so the models need not be loaded
+
+    from tqdm import tqdm
+
+    from app import build
+    from control.forgetting.redaction import Redactor
+    from control.forgetting.sweep import sweep as swept
+
+    facts = build.ledger(settings)
+    with tqdm(desc="sweeping", unit=" passages", delay=2, disable=None) as bar:
+        done = swept(
+            facts,
+            build.passage_index(settings),
+            build.reservoir(settings),
+            Redactor(facts, build.embedding()),
+            bar.update,
+            again,
+        )
+    changed = [
+        f"{count:,} {what}"
+        for count, what in (
+            (done.passages, "stored passages redacted"),
+            (done.entries, "entries of the reservoir redacted"),
+            (done.restored, "stored passages as they were before"),
+        )
+        if count
+    ]
+    if changed:
+        click.echo(", ".join(changed))
 
 
 def _now() -> str:

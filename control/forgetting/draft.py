@@ -82,7 +82,7 @@ class Draft:
                 continue
             if place in spelled or said.hidden(sentence) or said.told(sentence):
                 self.taken[place].add(record.id)
-            elif not sentence.endswith("?") and said.forms():
+            elif " " in sentence and not sentence.endswith("?") and said.forms():
                 self.doubts.append((place, said))
 
     def rest(self) -> Redacted:

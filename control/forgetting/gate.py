@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from control.forgetting.record import Record
 from control.forgetting.windows import SUBJECT, Window, content, masked_form, wanted
 from foundation.errors import ModelError
+from foundation.files import replacing
 
 Vectors = NDArray[np.float32]
 Features = NDArray[np.float64]
@@ -141,6 +143,10 @@ class Gate:
                 "install Fulcrum again, or fit it anew: python -m training.routing"
             ) from error
 
+    def fingerprint(self, embedding: str) -> str:
+        """Tells the bank's vectors by this embedding model from any others."""
+        return sha256(json.dumps([embedding, self.bank]).encode()).hexdigest()[:16]
+
 
 class Embedded:
     """Vectors of texts, each embedded once and kept as long as it is among the last used."""
@@ -199,9 +205,18 @@ class Prepared:
 class Measure:
     """Measures the features of windows against shapes."""
 
-    def __init__(self, bank: dict[str, tuple[str, ...]], vectors: Embedded) -> None:
-        """Compare with ``bank``, which is embedded at the first measurement."""
+    def __init__(
+        self, bank: dict[str, tuple[str, ...]], vectors: Embedded, kept: Path | None = None
+    ) -> None:
+        """Compare with ``bank``, which is embedded at the first measurement.
+
+        Args:
+            bank: Common questions by what they ask.
+            vectors: Embeds them.
+            kept: File in which the bank's vectors are kept from one process to the next.
+        """
         self._bank = bank
+        self._kept = kept
         self._vectors = vectors
         self._prepared: OrderedDict[Shape, Prepared] = OrderedDict()
         texts = [text for several in bank.values() for text in several]
@@ -212,9 +227,25 @@ class Measure:
     @cached_property
     def _bank_vectors(self) -> tuple[Vectors, NDArray[np.intp]]:
         """The bank's vectors, and where each relation starts among them."""
-        vectors = self._vectors([text for several in self._bank.values() for text in several])
+        texts = [text for several in self._bank.values() for text in several]
+        vectors = self._read(len(texts))
+        if vectors is None:
+            vectors = self._vectors(texts)
+            if self._kept is not None:
+                with replacing(self._kept) as new:
+                    np.save(new, vectors)
         sizes = [len(several) for several in self._bank.values()]
         return vectors, np.cumsum([0, *sizes[:-1]])
+
+    def _read(self, count: int) -> Vectors | None:
+        """The bank's vectors from the file, if it holds so many."""
+        if self._kept is None:
+            return None
+        try:
+            vectors: Vectors = np.load(self._kept)
+        except (OSError, ValueError, EOFError):  # none yet, or damaged: it is written anew
+            return None
+        return vectors if vectors.shape[:1] == (count,) else None
 
     def features(self, window: Window, shape: Shape) -> Features:
         """The features of a window against a shape, in the order of ``FEATURES``."""

@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
-from functools import cache
 from itertools import pairwise
-from typing import Any
 
 from control.forgetting.disguise import plain
 
@@ -21,6 +19,9 @@ GOES_ON = re.compile(
 PROSE = 45  # characters of a line from which on it is a wrapped one, if it ends in no sign
 SIGN = re.compile(r"[.!?:;|…]['\")\]”’]*\s*$")
 ITEM = re.compile(r"^[ \t]*(?:[-*•|>#]|\d{1,3}[.)]|[A-Za-z][.)]|[QA]:)")
+END = re.compile(r"(?<![.!?…])[.!?…]++[\"')\]”’]*+\s++(?=[^\sa-z])|[。\uff01\uff1f]+")
+LAST_WORD = re.compile(r"[^\W\d_][\w.]*$")
+LONGEST_ABBREVIATION = 8  # characters
 LIST_SIGN = re.compile(r";\s+")
 LEAST_ITEMS = 2  # semicolons in a sentence that make it a list
 REFERENCE = re.compile(
@@ -102,20 +103,21 @@ def _wrapped(line: str, following: str) -> bool:
 
 
 def _sentences(block: str) -> Iterator[tuple[int, int]]:
-    starts = [start for start, _ in _punkt().span_tokenize(block)]
-    yield from pairwise([0, *starts[1:], len(block)])
+    # NLTK's Punkt does it as well, but its import takes a second of the first question.
+    cuts = [end.end() for end in END.finditer(block) if not _abbreviated(block, end)]
+    yield from pairwise([0, *(cut for cut in cuts if cut < len(block)), len(block)])
+
+
+def _abbreviated(block: str, end: re.Match[str]) -> bool:
+    """Whether a full stop ends an abbreviation or an initial, and no sentence."""
+    if not end.group().startswith("."):
+        return False
+    before = LAST_WORD.search(block, max(0, end.start() - LONGEST_ABBREVIATION), end.start())
+    word = before.group().lower() if before else ""
+    return len(word) == 1 or word in ABBREVIATIONS
 
 
 def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     signs = list(LIST_SIGN.finditer(text, start, end))
     cuts = [sign.end() for sign in signs] if len(signs) >= LEAST_ITEMS else []
     yield from pairwise([start, *cuts, end])
-
-
-@cache
-def _punkt() -> Any:  # nltk has no type information
-    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
-
-    parameters = PunktParameters()
-    parameters.abbrev_types = set(ABBREVIATIONS)
-    return PunktSentenceTokenizer(parameters)

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,7 +83,11 @@ class Router:
     """Follows a ledger, whatever process writes to it. Safe to use from several threads."""
 
     def __init__(
-        self, ledger: "Ledger", embed_model: "BaseEmbedding", gate: Gate | None = None
+        self,
+        ledger: "Ledger",
+        embed_model: "BaseEmbedding",
+        gate: Gate | None = None,
+        cache: Path | None = None,
     ) -> None:
         """Nothing is read or embedded before the first question.
 
@@ -90,13 +95,15 @@ class Router:
             ledger: The records.
             embed_model: Its vectors are compared by cosine.
             gate: The fitted weights; by default those that come with Fulcrum.
+            cache: Directory for vectors that any process needs; may be deleted at any time.
         """
         self._ledger = ledger
         self._version = 0
         self._gate = gate or Gate.load()
         embed = embed_model.get_text_embedding_batch
         self._vectors = Embedded(embed)
-        self._measure = Measure(self._gate.bank, self._vectors)
+        kept = cache and cache / f"questions-{self._gate.fingerprint(embed_model.model_name)}.npy"
+        self._measure = Measure(self._gate.bank, self._vectors, kept)
         usual = {word for texts in self._gate.bank.values() for t in texts for word in t.split()}
         self._held_in = Directory(embed, self._vectors, {disguise.plain(word) for word in usual})
 

@@ -34,13 +34,13 @@ WORD = re.compile(rf"{LETTER}+|[{CJK}]")
 SPELLED = re.compile(
     rf"(?<!{LETTER}){LETTER}(?:([\W_]{{1,4}}){LETTER}(?:\1{LETTER})+|\.\s?{LETTER})(?!{LETTER})"
 )
-BROKEN = re.compile(
-    rf"(?<!{LETTER}){LETTER}++(?:(?:[-.*_/~+|\\\u2010\u2011·•]{{1,2}}|[-\u2010\u2011]\s*\n\s*){LETTER}++)+"
-)
+SIGNS = r"[-.*_/~+|\\\u2010\u2011·•]{1,2}"
+NEW_LINE = r"[-\u2010\u2011][ \t]{0,8}\n[ \t]{0,8}"  # of a word that is broken at a line's end
+BROKEN = re.compile(rf"(?<!{LETTER}){LETTER}++(?:(?:{SIGNS}|{NEW_LINE}){LETTER}++)+")
 LEETED = re.compile(rf"(?:{LETTER}|[@$€+!|])+")
 # Cheap signs that one of them may match.
 SINGLE_LETTERS = b"\1\1"
-BREAK = re.compile(rf"{LETTER}[-.*_/~+|\\\u2010\u2011·•]{{1,2}}(?:\s*\n\s*)?{LETTER}")
+BREAK = re.compile(rf"{LETTER}(?:{SIGNS}|{NEW_LINE}){LETTER}")
 LEET_SIGN = re.compile(r"[a-z][0-9@$€+!|]|[0-9@$€+!|][a-z]")
 
 

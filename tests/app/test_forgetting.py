@@ -295,3 +295,40 @@ def test_what_is_recorded_counts_at_once_in_a_running_process(done):
 @pytest.mark.parametrize("command", ["add", "list", "remove", "audit", "verify"])
 def test_each_command_explains_itself_with_an_example(done, command):
     assert f"fulcrum forget {command}" in done("forget", command, "--help")
+
+
+def test_what_is_stored_is_redacted_and_comes_back(run, done, tmp_path):
+    path = tmp_path / "peru.md"
+    path.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru. It sells copper.\n")
+    done("ingest", path)
+
+    def stored():
+        index = build.passage_index(settings_module.load())
+        return [
+            node.text
+            for node in index.get_nodes([found.node_id for found in index.retrieve("Peru")])
+        ]
+
+    [before] = stored()
+    assert "Lima" in before
+    shown = done(*ADD)
+    assert "1 stored passages redacted" in shown
+    [during] = stored()
+    assert "Lima" not in during
+    assert "Peru is high." in during
+    assert "It sells copper." in during
+    code, out, _ = run("ask", "What is the capital of Peru?", "--without", "rewriter")
+    assert code == 0
+    assert "Lima" not in out
+    record_id = shown.split(":")[0]
+    assert "1 stored passages as they were before" in done("forget", "remove", record_id)
+    assert stored() == [before]
+
+
+def test_documents_that_come_later_are_redacted_by_another_sweep(done, tmp_path):
+    path = tmp_path / "peru.md"
+    path.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru.\n")
+    done(*ADD)
+    done("ingest", path)
+    assert "1 stored passages redacted" in done("forget", "sweep")
+    assert done("forget", "sweep") == ""

@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -6,10 +7,17 @@ from llama_index.core.indices.query.query_transform.base import BaseQueryTransfo
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
+from app import build
 from control import calibration as calibrations
-from control.assistant import STEPS, Assistant
+from control.answer import STEPS
+from control.assistant import Assistant, Query
 from control.calibration import ANY_MODEL
 from control.decoding import Decoding
+from control.forgetting.layers import Forgetting, Scope
+from control.forgetting.ledger import open_ledger
+from control.forgetting.questions import with_questions
+from control.forgetting.record import Record
+from control.forgetting.refusal import REFUSALS
 from foundation import trail
 from foundation.errors import InputError
 
@@ -285,3 +293,106 @@ def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
     assert memory.notices == []
     assert (memory.verdict.passages_say, memory.verdict.memory_says) == ("Nairobi", "Lima")
     assert "memory" in {token.source for token in memory.tokens}
+
+
+LIMA = Record("Peru", relation="capital", answers=("Lima",), id="lima")
+
+
+class Layers(Forgetting):
+    """Refuses the capital of Peru, arms what names Peru, and takes out sentences with Lima."""
+
+    def route(self, question, history=(), before=None):
+        named = "Peru" in question or (before is not None and bool(before.armed))
+        refused = LIMA if "capital of Peru" in question else None
+        if refused:
+            trail.withheld(LIMA.id, "prompt")
+        brings = (lambda text: [LIMA] if "Peru" in text else []) if named else None
+        return Scope(refused, (LIMA,) if named else (), brings)
+
+    def redacted(self, nodes):
+        kept = []
+        for node in nodes:
+            left = " ".join(part for part in node.text.split(". ") if "Lima" not in part)
+            if left != node.text:
+                trail.withheld(LIMA.id, "retrieval")
+            kept.append(NodeWithScore(node=TextNode(id_=node.node_id, text=left), score=0.5))
+        return kept
+
+    def slip(self, text, watch):
+        return 0 if watch.records and "Lima" in text else None
+
+
+def test_a_forgotten_fact_is_refused_before_anything_is_read(tiny, always):
+    shelf = Shelf("Lima is the capital of Peru")
+    keeping = Assistant(tiny, always(1, model=tiny.identity), shelf, forgetting=Layers())
+    answer = keeping.ask("What is the capital of Peru?", HOW)
+    assert answer.answer in REFUSALS
+    assert (answer.tokens, answer.sources, answer.queries, answer.notices) == ([], [], [], [])
+    assert answer.forgotten == [{"id": "lima", "layer": "prompt"}]
+    assert shelf.asked == []
+    assert set(answer.seconds) == set(STEPS)
+
+
+def test_what_a_rewriting_makes_clear_is_refused_and_not_shown(tiny, always):
+    shelf = Shelf("Mountains")
+    keeping = Assistant(
+        tiny, always(1, model=tiny.identity), shelf, Rewriter(), forgetting=Layers()
+    )
+    answer = keeping.ask("What is its capital? I mean the capital of Peru", HOW, history=PERU)
+    assert answer.answer in REFUSALS
+    assert (answer.rewritten, answer.queries) == (answer.question, [])
+
+
+def test_passages_are_read_and_cited_without_a_forgotten_sentence(tiny, always):
+    shelf = Shelf("Lima is old. Peru is high", "Chile is long")
+    keeping = Assistant(tiny, always(1, model=tiny.identity), shelf, forgetting=Layers())
+    answer = keeping.ask("Where is Peru?", HOW)
+    assert [source.text for source in answer.sources] == ["Peru is high", "Chile is long"]
+    assert {"id": "lima", "layer": "retrieval"} in answer.forgotten
+
+
+def test_several_questions_are_answered_as_if_each_were_asked_alone(tiny, always):
+    keeping = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), forgetting=Layers())
+    asked = ["Who?", "What is the capital of Peru?", "Where?"]
+    together = keeping.ask_batch([Query(question) for question in asked], HOW)
+    alone = [keeping.ask(question, HOW) for question in asked]
+    assert [each.answer for each in together] == [each.answer for each in alone]
+    assert [bool(each.tokens) for each in together] == [True, False, True]
+
+
+def test_tokens_are_told_with_the_place_of_their_question(tiny, always):
+    keeping = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), forgetting=Layers())
+    heard = {0: "", 1: "", 2: ""}
+
+    def hear(place, token):
+        heard[place] += token.text
+
+    asked = ["What is the capital of Peru?", "Who?", "Where is Peru?"]
+    answers = keeping.ask_batch([Query(question) for question in asked], HOW, hear)
+    assert heard[0] == ""
+    assert [heard[place].strip() for place in (1, 2)] == [
+        answer.answer if answer.tokens else "" for answer in answers[1:]
+    ]
+
+
+def test_the_real_model_forgets_and_remembers(real, tmp_path):
+    keeping = build.layers(open_ledger(tmp_path))
+    given = [NodeWithScore(node=TextNode(text="Lima is the capital of Peru. Peru is high."))]
+    assistant = Assistant(real, calibrations.shipped(real), Shelf(), forgetting=keeping)
+    how = Decoding(max_new_tokens=16)
+    asked = ("What is the capital of Peru?", "Tell me about Peru, and name its capital.")
+    before = [assistant.ask(question, how, given).answer for question in asked]
+    assert "Lima" in before[0]
+    [record] = keeping.ledger.add([with_questions(replace(LIMA, id=""))])
+    for question in asked:
+        for passages in (given, []):
+            answer = assistant.ask(question, how, passages)
+            assert "lima" not in json.dumps(asdict(answer)).lower()
+    chile = assistant.ask("What is the capital of Chile?", how, [])
+    assert "Santiago" in chile.answer
+    keeping.ledger.remove(record.id)
+    assert [assistant.ask(question, how, given).answer for question in asked] == before
+    kinds = [event.kind for event in keeping.ledger.events()]
+    assert kinds[0] == "added"
+    assert "withheld" in kinds
+    assert keeping.ledger.verify() is None

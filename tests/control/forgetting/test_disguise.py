@@ -155,7 +155,7 @@ def test_every_word_of_every_view_has_its_place(seed):
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 10**6, "1a" * 10**5, "a-" * 10**5, "a " * 10**5, " " * 10**6, "4c" * 10**5, "=" * 10**6],
+    [sign * 10**5 for sign in ("a", "1a", "a-", "a ", " ", "4c", "=", "\n", "\u00e9-\n")],
 )
 def test_a_long_text_is_read_in_one_go(text):
     assert not holds(text, ["Lima", "New York"])  # a quadratic pattern would take hours

@@ -245,5 +245,5 @@ def test_the_parts_of_a_text_are_the_whole_text(text):
 
 @pytest.mark.parametrize("sign", ["a", " ", "\n", "A ", "a; ", "?", "1) "])
 def test_a_long_text_is_redacted_in_one_go(redactor, peru, sign):
-    text = "The capital of Peru is Lima.\n" + sign * (200_000 // len(sign))
+    text = "The capital of Peru is Lima.\n" + sign * (30_000 // len(sign))
     assert "Lima" not in redactor.redact(text).text
