@@ -37,6 +37,7 @@ def test_the_commands_and_the_example_run(tmp_path, monkeypatch):
     assert len(shown) >= 4
     assert "passages added" in shown[0]
     assert "Lima" in shown[1]
+    assert "Santiago is forgotten from now on" in shown[-1]
 
     [example] = blocks("python")
     example = example.replace('"my-home"', repr(str(tmp_path / "home")))

@@ -15,7 +15,7 @@ LEAST_TYPO = 6  # letters of a name that is also found with one letter wrong
 LEAST_TYPO_WORD = 5  # letters of the word that holds the wrong one, in a name of several
 LONGEST_TYPO = 40  # letters of such a word; each takes as many places in the index
 NEARBY = 6  # words of a name on either side of the misspelled one
-MOST_GUESSED = 50_000  # words whose guesses are kept, 5 MB
+MOST_GUESSED = 50_000  # words whose guesses are kept, about 2 MB
 MOST_GUESSES = 3  # names that one misspelled word may stand for
 
 
@@ -34,7 +34,7 @@ class Names:
             correct: Normalised words that are never another word with a typo.
         """
         self._correct = correct
-        # One is held by itself and only several in a tuple: it halves the memory of 100,000 names.
+        # One is held by itself and only several in a tuple: it saves a third of the memory.
         self._forms: dict[str, Some] = {}  # by key
         self._keys: dict[str, Some] = {}  # by form
         self._starts: dict[str, dict[int, int]] = {}  # by first word: number of words, how many
