@@ -9,7 +9,11 @@ from app import settings as settings_module
 from app.console import PATHS, example, out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.settings import Settings
+    from control.forgetting.record import Record
+    from evaluation.routing import Route, RouterFactory
 
 PLAIN = "plain"
 OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the user's
@@ -20,6 +24,7 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
         "fulcrum eval forgetting --facts 100 --out results/forgetting",
         "fulcrum eval forgetting --data restor_facts.json --data restor_mix_a0.json --out results",
         "fulcrum eval forgetting --measure undoing --limit 50 --out results/undoing",
+        "fulcrum eval forgetting --measure router --out results/router",
     )
 )
 @click.option(
@@ -53,10 +58,11 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
 @click.option("--unrouted", is_flag=True, help="Also answer the baselines' probes unrouted.")
 @click.option(
     "--measure",
-    type=click.Choice(["leaks", "undoing"]),
+    type=click.Choice(["leaks", "undoing", "router"]),
     default="leaks",
     show_default=True,
-    help="What leaks and what suffers; or whether adding and removing restores the old answers.",
+    help="What leaks and what suffers; whether adding and removing restores the old answers; or "
+    "the router alone, on wordings and relations that it was not fitted on.",
 )
 @click.option(
     "--rounds",
@@ -107,6 +113,14 @@ def forgetting(
     from evaluation import forgettable, leakage, leakage_report, tables, undoing
     from evaluation import forgetting as evaluation
 
+    if measure == "router":
+        from evaluation import routing
+
+        result = routing.router_report(_routing(settings), facts or routing.FACTS)
+        tables.write(result | {"model": "", "data": "built-in", "split": "test"}, target)
+        for table in tables.tables(result):
+            out.print(table)
+        return
     requests = forgettable.read(paths, target, limit)
     answering, ledger, name = _under_test(settings, requests.documents, rule)
     data = {"model": name, "data": ", ".join(path.name for path in paths) or "built-in"}
@@ -124,6 +138,23 @@ def forgetting(
     for table in tables.tables(result):
         out.print(table)
     out.print(f"report: {target / 'report.html'}")
+
+
+def _routing(settings: "Settings") -> "RouterFactory":
+    """Makes a router over records, in a ledger of the run's own."""
+    from app import build
+
+    def over(records: "Sequence[Record]") -> "Route":
+        ledger = build.ledger(settings)
+        for old in ledger.records():
+            ledger.remove(old.id)
+        ledger.add(records)
+        forgetting = build.layers(ledger, settings.cache)
+        forgetting.wait()
+        assert forgetting.router is not None  # noqa: S101 - built above
+        return forgetting.router.route
+
+    return over
 
 
 def _under_test(

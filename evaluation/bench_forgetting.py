@@ -102,6 +102,7 @@ def table(result: dict[str, Any]) -> Table:
         "route_ms_p95": ("p95 ms", "{:.1f}"),
         "redact_ms_p95": ("redact p95", "{:.1f}"),
         "both_ms_p95": ("both p95", "{:.1f}"),
+        "both_cpu_ms_p95": ("CPU p95", "{:.1f}"),
         "named_ms_p95": ("subject named p95", "{:.1f}"),
         "token_ratio": ("a token", "{:.3f}x"),
         "add_ms_p95": ("add p95", "{:.0f}"),
@@ -141,10 +142,12 @@ def _asked(forgetting: Forgetting, held: Sequence[Record]) -> dict[str, float]:
         json.loads(line)["text"]
         for line in asked.PASSAGES.read_text(encoding="utf-8").splitlines()[: len(items) + PASSAGES]
     ]
-    route, redact, named = list[float](), list[float](), list[float]()
+    route, redact, named, cpu = list[float](), list[float](), list[float](), list[float]()
     for number, item in enumerate(items):
         passages = texts[number : number + PASSAGES]
+        busy = time.process_time()
         timed = _question(forgetting, item.question, passages)
+        cpu.append(time.process_time() - busy)
         route.append(timed[0])
         redact.append(timed[1])
         subject = held[number % len(held)].subject
@@ -155,6 +158,7 @@ def _asked(forgetting: Forgetting, held: Sequence[Record]) -> dict[str, float]:
         **percentiles("route_ms", route),
         **percentiles("redact_ms", redact),
         **percentiles("both_ms", both),
+        **percentiles("both_cpu_ms", cpu),
         **percentiles("named_ms", named),
     }
 
