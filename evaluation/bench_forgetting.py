@@ -59,7 +59,7 @@ def run(
         progress: Told how many records were added.
     """
     embed_model.get_text_embedding_batch(["warm", "up"])
-    rows = []
+    rows = list[dict[str, Any]]()
     with TemporaryDirectory() as folder:
         ledger = open_ledger(Path(folder))
         invented, before = _records(), memory()
@@ -79,7 +79,7 @@ def run(
                     "records": size,
                     "fill_seconds": filled,
                     "taken_in_seconds": taken_in,
-                    **_asked(forgetting, held),
+                    **_asked(forgetting, held, len(rows)),
                     **percentiles("add_ms", _added(ledger, forgetting, invented, held), 0),
                     "memory_mb": (memory() - before) / 1e6,
                     "token_ratio": _tokens(language_model, forgetting, held[0]),
@@ -136,8 +136,9 @@ def _syllables() -> Iterator[tuple[str, ...]]:
     return itertools.product(ONSETS, NUCLEI, ONSETS, NUCLEI, CODAS)
 
 
-def _asked(forgetting: Forgetting, held: Sequence[Record]) -> dict[str, float]:
-    items = spread(asked.built_in("calibration"), QUESTIONS)
+def _asked(forgetting: Forgetting, held: Sequence[Record], turn: int) -> dict[str, float]:
+    """Times of questions that were not asked at another size: what is asked again is cached."""
+    items = spread(asked.built_in("calibration"), QUESTIONS * len(SIZES))[turn :: len(SIZES)]
     texts = [
         json.loads(line)["text"]
         for line in asked.PASSAGES.read_text(encoding="utf-8").splitlines()[: len(items) + PASSAGES]
@@ -150,7 +151,7 @@ def _asked(forgetting: Forgetting, held: Sequence[Record]) -> dict[str, float]:
         cpu.append(time.process_time() - busy)
         route.append(timed[0])
         redact.append(timed[1])
-        subject = held[number % len(held)].subject
+        subject = held[-1 - number % len(held)].subject
         about = [f"{subject} was seen in town {number}. {text}" for text in passages]
         named.append(sum(_question(forgetting, OTHER.format(subject), about)))
     both = [sum(pair) for pair in zip(route, redact, strict=True)]

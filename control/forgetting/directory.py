@@ -58,6 +58,7 @@ class Directory:
         self._of: dict[str, Group] = {}
         self._numbers = itertools.count()
         self._waiting: dict[str, Record] = {}
+        self._unnamed: set[str] = set()
         self._learner: threading.Thread | None = None
 
     def shape(self, record_id: str) -> Shape:
@@ -69,23 +70,33 @@ class Directory:
         return next(iter(self._by_key[key].records.values()))
 
     def take(self, changes: Changes) -> None:
-        """Take in changes of the ledger; what is to be embedded is embedded, or soon will be."""
+        """Take in changes of the ledger, without embedding anything."""
         for record_id in changes.removed:
             self._remove(record_id)
         for record in changes.added:
             self._add(record)
+
+    @property
+    def describes(self) -> bool:
+        """Whether a record is asked for without its subject's name."""
+        return bool(self._unnamed)
+
+    def embed(self) -> None:
+        """Embed the question forms of new records: now if they are few, else in a thread."""
         if not self._waiting:
             return
         if len(self._waiting) <= AT_ONCE:
             waiting = list(self._waiting.values())
-            texts = _texts(waiting, whole=True)
+            texts = _texts(waiting, whole=False)
             self._keep(waiting, texts, unit(self._embed(texts)))
         elif self._learner is None or not self._learner.is_alive():
             self._learner = threading.Thread(target=self._catch_up, name="router", daemon=True)
             self._learner.start()
 
     def wait(self) -> None:
-        """Wait until all records are embedded."""
+        """Embed all records."""
+        with self.lock:
+            self.embed()
         if self._learner is not None:
             self._learner.join()
 
@@ -102,8 +113,11 @@ class Directory:
         self.records[record.id] = record
         self._of[record.id] = group
         self.subjects.add(record.id, record.names)
-        if record.scope != "subject":
-            self._waiting[record.id] = record
+        if record.scope == "subject":
+            return
+        self._waiting[record.id] = record
+        if any(windows.SUBJECT not in form for form in made[0].forms[:FORMS_INDEXED]):
+            self._unnamed.add(record.id)
 
     def _remove(self, record_id: str) -> None:
         if self.records.pop(record_id, None) is None:
@@ -111,6 +125,7 @@ class Directory:
         self.subjects.remove(record_id)
         self.nearest.remove(record_id)
         self._waiting.pop(record_id, None)
+        self._unnamed.discard(record_id)
         group = self._of.pop(record_id)
         del group.records[record_id]
         if not group.records:

@@ -8,7 +8,7 @@ the gate.
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,10 @@ LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
 # "What is the capital of Peru?" may be answered by the name of its largest city, though that is
 # forgotten. "Tell me about Peru" is near to nothing in the bank.
 ELSEWHERE, UNLIKELY = 0.92, 0.02
+# Of the records whose forms are near to a question, so many, this near to what it asks of somebody
+# described, are measured.
+FORMS_COMPARED, ALIKE, MOST_IMPLIED = 2, 0.4, 8
+VERBATIM = 0.995  # cosine; the question is one of the record's own, word for word
 ARM_DESCRIBED = 0.2  # likelihood from which an unnamed subject is watched; too many do no harm
 
 # Signs of a disguise: Greek or Cyrillic letters, invisible ones, digits in words, words in letters.
@@ -184,8 +188,11 @@ class Router:
             parts = self._named(readings, history)
             unnamed = not parts
             parts += self._held(readings, {record.id for record, _, _ in parts})
-            loose = windows.whole(question) if unnamed else []
             implied = windows.describing(question) if unnamed else []
+            loose: list[Window] = []
+            if unnamed and (implied or self._held_in.describes):
+                self._held_in.embed()
+                loose = windows.whole(question)
             # All in one call of the embedding model.
             texts = [window.text for window in (*loose, *implied)]
             for record, way, window in parts:
@@ -202,7 +209,7 @@ class Router:
         return self._measure.features(window, self._held_in.shape(record.id))
 
     def _likelihood(self, piece: Evidence) -> float:
-        if piece.way == "subject":
+        if piece.way == "subject" or (piece.way == "named" and piece.features[0] >= VERBATIM):
             return 1.0
         way = "named" if piece.way == "implied" else piece.way
         return self._gate.ways[way].likelihood(piece.features)
@@ -270,9 +277,29 @@ class Router:
                     strange = [n for n in window.names if not known >= _words(n)]
                     seen = replace(window, names=tuple(strange))
                     parts[key, "described", window.text] = (record, "described", seen)
-                for other in implied:
-                    parts[key, "implied", other.text] = (record, "implied", other)
+        near = dict.fromkeys(key for row in hits for key, _ in row)
+        for other in implied:
+            for key in self._alike(near, other):
+                record = self._held_in.records[key]
+                parts[key, "implied", other.text] = (record, "implied", other)
         return list(parts.values())
+
+    def _alike(self, keys: Iterable[str], window: Window) -> list[str]:
+        """Those of the records whose forms, subjects masked, come nearest to a window.
+
+        Many records share their masked forms, so that little has to be embedded for it; all that is
+        measured of a record is peculiar to it.
+        """
+        forms = {key: self._held_in.shape(key).forms[:FORMS_COMPARED] for key in keys}
+        self._vectors.learn(
+            [window.text, *(form for several in forms.values() for form in several)]
+        )
+        [asked] = self._vectors([window.text])
+        cosines = {
+            key: float((self._vectors(several) @ asked).max()) for key, several in forms.items()
+        }
+        alike = [key for key, cosine in cosines.items() if cosine >= ALIKE]
+        return sorted(alike, key=lambda key: -cosines[key])[:MOST_IMPLIED]
 
 
 def _elsewhere(piece: Evidence, likely: float) -> bool:

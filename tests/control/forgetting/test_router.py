@@ -4,6 +4,7 @@ import pytest
 
 from control.forgetting.gate import Gate
 from control.forgetting.ledger import Changes
+from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.router import Router
 from foundation.errors import ModelError
@@ -138,6 +139,14 @@ def test_another_fact_about_the_subject_may_have_the_same_answer(embedding):
     router = Router(MadeUpLedger(largest), embedding)
     assert router.route("What is the capital of Senegal?").armed == ()
     assert router.route("Tell me about Senegal.").armed == (largest,)
+
+
+@pytest.mark.parametrize("relation", ["employer", "occupation", "favourite tea", "locker number"])
+def test_every_form_of_a_record_is_refused(embedding, relation):
+    record = with_questions(Record("Jan Novak", relation=relation, answers=("Xyz",), id="1"))
+    router = Router(MadeUpLedger(record), embedding)
+    for question in record.questions:
+        assert router.route(question).refused == record
 
 
 def test_a_claim_is_watched_for_and_its_question_answered(embedding):
