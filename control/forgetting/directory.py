@@ -69,6 +69,10 @@ class Directory:
         """One record of a group: the oldest."""
         return next(iter(self._by_key[key].records.values()))
 
+    def group(self, record_id: str) -> list[Record]:
+        """The records that ask and answer the same as this one, of whatever subject."""
+        return list(self._of[record_id].records.values())
+
     def take(self, changes: Changes) -> None:
         """Take in changes of the ledger, without embedding anything."""
         for record_id in changes.removed:

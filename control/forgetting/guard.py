@@ -45,7 +45,7 @@ class Watch:
     def in_play(self, text: str) -> list[Record]:
         """The armed records, with those whose subject ``text`` names."""
         brought = self.arm(text) if self.arm else ()
-        return list({record.id: record for record in (*self.records, *brought)}.values())
+        return list(dict.fromkeys((*self.records, *brought)))
 
     def completed(self, text: str, new: str) -> Record | None:
         """The record of which ``new`` completes a span that ``text`` does not hold yet."""

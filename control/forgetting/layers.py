@@ -64,18 +64,17 @@ class Forgetting:
         if self.router is None or earlier.refused is not None:
             return earlier
         found = self.router.route(question, history)
-        armed = {record.id: record for record in (*earlier.armed, *found.armed)}
+        armed = dict.fromkeys((*earlier.armed, *found.armed))
         if found.refused is not None:
             trail.withheld(found.refused.id, "prompt")
-        return Scope(found.refused, tuple(armed.values()), self.router.watching(question))
+        return Scope(found.refused, tuple(armed), self.router.watching(question))
 
     def reading(self, scope: Scope, nodes: "Sequence[NodeWithScore]") -> Scope:
         """The scope of a question to which these passages are read."""
         if scope.brings is None:
             return scope
         brought = scope.brings("\n".join(node.node.get_content() for node in nodes))
-        armed = {record.id: record for record in (*scope.armed, *brought)}
-        return replace(scope, armed=tuple(armed.values()))
+        return replace(scope, armed=tuple(dict.fromkeys((*scope.armed, *brought))))
 
     def wait(self) -> None:
         """Wait until all records are embedded; until then they are known by their names alone."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from foundation.errors import InputError
@@ -64,6 +64,18 @@ class Record:
     def spans(self) -> tuple[str, ...]:
         """All that must not be said."""
         return (*self.answers, *self.answer_aliases)
+
+
+def backwards(record: Record) -> Record:
+    """The fact read the other way: of whom it is true must not be said where its answer is."""
+    answer, *others = record.spans
+    return replace(
+        record,
+        subject=answer,
+        aliases=tuple(others),
+        answers=record.names[:1],
+        answer_aliases=record.names[1:],
+    )
 
 
 def checked(record: Record) -> Record:

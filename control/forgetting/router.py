@@ -18,7 +18,7 @@ import numpy as np
 from control.forgetting import disguise, windows
 from control.forgetting.directory import Directory
 from control.forgetting.gate import Embedded, Features, Gate, Measure
-from control.forgetting.record import Record
+from control.forgetting.record import Record, backwards
 from control.forgetting.windows import Turns, Window
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
 # "What is the capital of Peru?" may be answered by the name of its largest city, though that is
 # forgotten. "Tell me about Peru" is near to nothing in the bank.
 ELSEWHERE, UNLIKELY = 0.92, 0.02
+ARM_HELD = 0.1  # 99 % of reverse questions reach it, 16 % of others that hold an answer
 # Of the records whose forms are near to a question, so many, this near to what it asks of somebody
 # described, are measured.
 FORMS_COMPARED, ALIKE, MOST_IMPLIED = 2, 0.4, 8
@@ -132,6 +133,10 @@ class Router:
             if piece.way in ("named", "subject"):
                 known = likeliest.get(piece.record.id, (-1.0, piece))
                 likeliest[piece.record.id] = max(known, (likely, piece), key=lambda one: one[0])
+            if piece.way == "held" and likely >= ARM_HELD:
+                # Who asks "____ studied in Karachi" may be told anything but the subjects' names.
+                turned = map(backwards, self._held_in.group(piece.record.id)[:MOST_RECORDS])
+                armed |= {f"{record.id} backwards": record for record in turned}
             highest = max(highest, likely)
             refusable = piece.record.scope != "claim" and likely >= self._bar(piece.way)
             if refusable and likely > best:

@@ -141,6 +141,16 @@ def test_another_fact_about_the_subject_may_have_the_same_answer(embedding):
     assert router.route("Tell me about Senegal.").armed == (largest,)
 
 
+def test_a_fact_is_not_told_backwards_where_its_question_is_not_refused(embedding):
+    record = Record("Hina Ameen", relation="university", answers=("University of Karachi",), id="1")
+    routed = Router(MadeUpLedger(record), embedding).route(
+        'A name is missing here: "____ has a degree from the University of Karachi."'
+    )
+    assert routed.refused == record or [one.spans for one in routed.armed] == [("Hina Ameen",)]
+    other = Router(MadeUpLedger(record), embedding).route("How old is the University of Karachi?")
+    assert (other.refused, other.armed) == (None, ())
+
+
 @pytest.mark.parametrize("relation", ["employer", "occupation", "favourite tea", "locker number"])
 def test_every_form_of_a_record_is_refused(embedding, relation):
     record = with_questions(Record("Jan Novak", relation=relation, answers=("Xyz",), id="1"))
