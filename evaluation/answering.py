@@ -76,7 +76,8 @@ class _Arming:
         found = self._router.route(question, history)
         refused = () if found.refused is None else (found.refused,)
         armed = {record.id: record for record in (*found.armed, *refused)}
-        return replace(found, refused=None, armed=tuple(armed.values()))
+        concerned = found.concerned | {record.id for record in refused}
+        return replace(found, refused=None, armed=tuple(armed.values()), concerned=concerned)
 
     def watching(self, question: str) -> "Callable[[str], list[Record]]":
         return self._router.watching(question)

@@ -31,11 +31,13 @@ class Watch:
 
     Attributes:
         records: The armed records.
+        concerned: Ids of those that must not be said in other words either.
         arm: Further records whose subject a text names, since an answer can bring a subject into
             play that the question did not.
     """
 
     records: tuple[Record, ...] = ()
+    concerned: frozenset[str] = frozenset()
     arm: Callable[[str], Sequence[Record]] | None = None
 
     def __bool__(self) -> bool:

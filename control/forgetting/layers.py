@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from control.forgetting import disguise
 from control.forgetting.guard import Watch
 from foundation import trail
 
@@ -35,12 +36,14 @@ class Scope:
     Attributes:
         refused: The record that it asks for; ``None`` where it may be answered.
         armed: Records whose subject is in play.
+        concerned: Ids of those that the question may well be about.
         brings: Further records that a text brings into play by naming their subject; ``None``
             where nothing is forgotten.
     """
 
     refused: "Record | None" = None
     armed: "tuple[Record, ...]" = ()
+    concerned: frozenset[str] = frozenset()
     brings: "Callable[[str], Sequence[Record]] | None" = None
 
 
@@ -67,14 +70,17 @@ class Forgetting:
         armed = dict.fromkeys((*earlier.armed, *found.armed))
         if found.refused is not None:
             trail.withheld(found.refused.id, "prompt")
-        return Scope(found.refused, tuple(armed), self.router.watching(question))
+        concerned = earlier.concerned | found.concerned
+        return Scope(found.refused, tuple(armed), concerned, self.router.watching(question))
 
     def reading(self, scope: Scope, nodes: "Sequence[NodeWithScore]") -> Scope:
         """The scope of a question to which these passages are read."""
         if scope.brings is None:
             return scope
         brought = scope.brings("\n".join(node.node.get_content() for node in nodes))
-        return replace(scope, armed=tuple(dict.fromkeys((*scope.armed, *brought))))
+        concerned = scope.concerned | {record.id for record in brought}
+        armed = tuple(dict.fromkeys((*scope.armed, *brought)))
+        return replace(scope, armed=armed, concerned=concerned)
 
     def wait(self) -> None:
         """Wait until all records are embedded; until then they are known by their names alone."""
@@ -97,7 +103,7 @@ class Forgetting:
 
     def watch(self, scope: Scope) -> Watch:
         """What an answer must not say."""
-        return Watch(scope.armed) if scope.brings is None else Watch(scope.armed, scope.brings)
+        return Watch(scope.armed, scope.concerned, scope.brings)
 
     def cleared(self, settled: "Settled", watch: Watch) -> "Settled":
         """An answer up to the first sentence that states a forgotten fact, in whatever words.
@@ -131,16 +137,24 @@ class Forgetting:
             text: An answer, or its whole sentences so far.
             watch: What it must not say.
         """
-        records = watch.in_play(text)
-        if not records or self.redactor is None:
+        if not watch.in_play(text):
             return None
         start = 0
         for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
             # With all that came before, since a later sentence may say only "it".
-            if any(self.redactor.states(text[:end], record) for record in records):
+            if self._stated(text[:end], watch):
                 return start
             start = end
         return None
+
+    def _stated(self, text: str, watch: Watch) -> bool:
+        """Whether a text spells an answer in play or states a fact concerned in other words."""
+        in_play = watch.in_play(text)
+        if any(disguise.holds(text, record.spans) for record in in_play):
+            return True
+        worded = [record for record in in_play if record.id in watch.concerned]
+        redactor = self.redactor
+        return redactor is not None and any(redactor.states(text, record) for record in worded)
 
     @contextmanager
     def holding(self, on_token: OnToken, watches: Sequence[Watch]) -> Iterator[OnToken]:

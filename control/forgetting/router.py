@@ -34,6 +34,8 @@ LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
 # "What is the capital of Peru?" may be answered by the name of its largest city, though that is
 # forgotten. "Tell me about Peru" is near to nothing in the bank.
 ELSEWHERE, UNLIKELY = 0.92, 0.02
+ARM_BROUGHT = 0.05  # the same where a passage or the answer itself names the subject
+CONCERNED = 0.05  # from here on an answer is also compared with the fact in other words
 ARM_HELD = 0.1  # 99 % of reverse questions reach it, 16 % of others that hold an answer
 # Of the records whose forms are near to a question, so many, this near to what it asks of somebody
 # described, are measured.
@@ -59,11 +61,13 @@ class Route:
         refused: The record that it asks for, or ``None``.
         armed: Records whose subject is in play: their answers must be watched for.
         likelihood: That the question asks for a record, in [0, 1]; the highest over all of them.
+        concerned: Ids of the armed records that the question may well be about.
     """
 
     refused: Record | None = None
     armed: tuple[Record, ...] = ()
     likelihood: float = 0.0
+    concerned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,10 @@ class Router:
         for likely, piece in likeliest.values():
             if not _elsewhere(piece, likely):
                 armed[piece.record.id] = piece.record
+        concerned = frozenset(key for key, (likely, _) in likeliest.items() if likely >= CONCERNED)
+        concerned |= {record.id for record in mentioned} | armed.keys() - likeliest.keys()
         armed |= {record.id: record for record in mentioned}
-        return Route(refused, tuple(armed.values())[:MOST_RECORDS], highest)
+        return Route(refused, tuple(armed.values())[:MOST_RECORDS], highest, concerned)
 
     def named(self, text: str) -> tuple[Record, ...]:
         """The records whose subject a text names."""
@@ -172,7 +178,7 @@ class Router:
                     Evidence(record, "implied", window, self._features((record, "implied", window)))
                     for window in asked
                 ]
-                known[record.id] = any(self._likelihood(one) >= ARM_DESCRIBED for one in pieces)
+                known[record.id] = any(self._likelihood(one) >= ARM_BROUGHT for one in pieces)
             return known[record.id]
 
         return lambda text: [record for record in self.named(text) if concerns(record)]

@@ -10,6 +10,7 @@ from control.trace import Choice, TokenTrace, Trace
 from foundation import trail
 
 LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
+WATCHED = Watch((LIMA,), frozenset({"1"}))
 
 
 class Words:
@@ -26,7 +27,7 @@ class Asked:
         said = " ".join([question, *(text for turn in history for text in turn)])
         if "Peru" not in said:
             return Route()
-        return Route(LIMA if "capital" in question else None, (LIMA,), 0.9)
+        return Route(LIMA if "capital" in question else None, (LIMA,), 0.9, frozenset({"1"}))
 
     def watching(self, question):
         return lambda text: [LIMA] if "Peru" in text else []
@@ -59,7 +60,7 @@ def traced(tiny, *texts, choices=()):
 
 def cleared(forgetting, tiny, *texts, watch=None, verdict=None, **more):
     settled = Settled(traced(tiny, *texts, **more), verdict is not None, verdict)
-    return forgetting.cleared(settled, watch or Watch((LIMA,)))
+    return forgetting.cleared(settled, watch or WATCHED)
 
 
 def test_a_question_in_scope_is_refused_and_booked(forgetting):
@@ -95,6 +96,13 @@ def test_an_answer_ends_before_the_sentence_that_says_it_in_other_words(forgetti
     assert [token.text for token in said.trace.tokens] == ["It is high. "]
     assert said.trace.withheld == ["1"]
     assert not said.trace.blocked
+
+
+def test_in_other_words_only_what_the_question_may_be_about_is_taken_back(forgetting, tiny):
+    loosely = Watch((LIMA,))
+    said = cleared(forgetting, tiny, "The City of Kings rules.", watch=loosely)
+    assert said.trace.text == "The City of Kings rules."
+    assert cleared(forgetting, tiny, "Lima rules.", watch=loosely).trace.blocked
 
 
 @pytest.mark.parametrize("text", ["The City of Kings.", "Lima.", "L-i-m-a"])
@@ -136,14 +144,12 @@ def told(forgetting, tiny, *texts, watch):
 
 def test_a_watched_answer_is_streamed_by_whole_sentences(forgetting, tiny):
     texts = ("It ", "is ", "high. ", "And ", "cold")
-    assert told(forgetting, tiny, *texts, watch=Watch((LIMA,))) == "||It is high. |||And cold"
+    assert told(forgetting, tiny, *texts, watch=WATCHED) == "||It is high. |||And cold"
     assert told(forgetting, tiny, *texts, watch=Watch()) == "It |is |high. |And |cold|"
 
 
 def test_nothing_is_streamed_from_the_sentence_on_that_says_it(forgetting, tiny):
-    heard = told(
-        forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=Watch((LIMA,))
-    )
+    heard = told(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=WATCHED)
     assert heard.replace("|", "") == "High. "
 
 
