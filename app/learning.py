@@ -1,6 +1,7 @@
 """The commands that train: `fulcrum train`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,63 @@ def knowledge_filter(
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 
+@train.command(
+    epilog=example(
+        "fulcrum train knowpo --out runs/knowpo",
+        "fulcrum train knowpo --data squad.json --pairs 1000 --out runs/squad",
+        "fulcrum --adapter runs/knowpo/adapter ask ...",
+    )
+)
+@click.option(
+    "--data",
+    type=PATHS,
+    help="SQuAD, or JSON Lines of question, answers and passage.  [default: the built-in questions "
+    "of the calibration relations]",
+)
+@click.option("--sft-examples", type=click.IntRange(min=1), help="Answers to follow, first stage.")
+@click.option("--pairs", type=click.IntRange(min=1), help="Pairs of the second stage.")
+@click.option("--facts", type=click.IntRange(min=1), help="Questions that the model is asked.")
+@click.option("--batch-size", "batch", type=click.IntRange(min=1), help="Examples a step.")
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    metavar="KIND=SHARE",
+    help='Share of a kind of example, such as "ignorance, relevant=2"; repeatable.  '
+    "[default: even shares]",
+)
+@click.option("--any-length", is_flag=True, help="Do not match the lengths of a pair's answers.")
+@_options
+@click.pass_obj
+def knowpo(
+    given: dict[str, Any],
+    data: Path | None,
+    ratios: tuple[str, ...],
+    any_length: bool,
+    target: Path,
+    seed: int,
+    smoke: bool,
+    **sizes: int | None,
+) -> None:
+    """The preference between passages and memory: SFT, then DPO, on constructed conflicts."""
+    settings = settings_module.load(**given)
+    _needs_trl()
+
+    from app import build
+    from training import corpus, knowpo
+
+    start = knowpo.SMOKE if smoke else knowpo.Recipe()
+    changed: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    recipe = replace(start, seed=seed, match_lengths=not any_length, **changed)
+    recipe = knowpo.with_ratios(recipe, ratios)
+    facts = corpus.read(data)
+    model = build.language_model(settings)
+    written = knowpo.train(model, facts, build.vectors, target, settings.cache / "replies", recipe)
+    out.print(f"the adapter is in {written}; put it on by --adapter", soft_wrap=True)
+
+
 def _needs_trl() -> None:
-    if missing := [name for name in ("datasets", "trl") if find_spec(name) is None]:
+    if missing := [name for name in ("datasets", "tensorboardX", "trl") if find_spec(name) is None]:
         raise ModelError(
             f"training needs {' and '.join(missing)}; run: pip install 'fulcrum[training]'"
         )

@@ -8,6 +8,7 @@ import click
 
 from app import settings as settings_module
 from app.console import PATHS, example, out
+from app.preferring import preference
 from app.proving import forgetting
 from foundation.errors import InputError
 
@@ -23,6 +24,7 @@ def evaluate() -> None:
 
 
 evaluate.add_command(forgetting)
+evaluate.add_command(preference)
 
 
 @evaluate.command(epilog=example("fulcrum eval dial --limit 50 --out results/dial"))

@@ -37,6 +37,11 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many facts, drawn evenly.")
 @click.option(
+    "--past",
+    type=click.IntRange(min=1),
+    help="Leave out the facts that this --limit would draw, to measure on others.",
+)
+@click.option(
     "--facts",
     type=click.IntRange(min=1),
     help="Only so many of the facts that leak without forgetting.",
@@ -96,6 +101,7 @@ def forgetting(
     given: dict[str, Any],
     paths: tuple[Path, ...],
     limit: int | None,
+    past: int | None,
     facts: int | None,
     baselines: int,
     sampled: int,
@@ -121,7 +127,7 @@ def forgetting(
         for table in tables.tables(result):
             out.print(table)
         return
-    requests = forgettable.read(paths, target, limit)
+    requests = forgettable.read(paths, target, limit, past)
     answering, ledger, name = _under_test(settings, requests.documents, rule)
     data = {"model": name, "data": ", ".join(path.name for path in paths) or "built-in"}
     if measure == "undoing":

@@ -156,7 +156,8 @@ class Assistant:
                 with trail.step("route"):  # by now it is clear what is asked
                     way.scope = self.forgetting.route(way.asked.query_str, before=scope)
             if way.scope.refused is None:
-                way.scope = self.forgetting.reading(way.scope, way.kept)
+                pasted = query.given is not None
+                way.scope = self.forgetting.reading(way.scope, way.kept, way.trail.withheld, pasted)
                 way.prompt = self.prompt(way, self.model.room(how.max_new_tokens))
         way.seconds = time.perf_counter() - started
         return way

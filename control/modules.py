@@ -1,4 +1,4 @@
-"""The base model as the retrieval modules use it: continuing a text, choosing between two words."""
+"""The base model without its dial: continuing texts, choosing between two words."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +14,8 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 
 from control.adapters import Adapter, worn
+from control.claims import ends_sentence
+from control.decoding import BASE_MODEL_STOPS
 from control.model import LanguageModel
 from control.prompts import is_chat
 
@@ -84,6 +86,57 @@ class ModuleLLM(CustomLLM):
             yield CompletionResponse(text=whole.text, delta=whole.text)
 
         return responses()
+
+
+def replies(
+    language_model: LanguageModel,
+    texts: Sequence[str],
+    max_new_tokens: int,
+    samples: int = 0,
+    temperature: float = 1.0,
+    seed: int = 0,
+    sentence: bool = False,
+) -> list[str]:
+    """Continue texts in one batch, without a second branch and without a trace.
+
+    Args:
+        language_model: Model and tokenizer.
+        texts: Prompts as the model is to read them, each within its window.
+        max_new_tokens: Longest continuation, in tokens.
+        samples: Draws for each text; 0 takes the likeliest token at every step.
+        temperature: Of the draws.
+        seed: Of the draws.
+        sentence: End each continuation with its first sentence.
+
+    Returns:
+        The continuations: all draws of the first text, then all of the second, and so on.
+    """
+    tokenizer, model = language_model.tokenizer, language_model.model
+    batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
+    drawing = dict[str, Any](do_sample=False, temperature=None, top_p=None, top_k=None)
+    if samples:
+        drawing = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        drawing["num_return_sequences"] = samples
+
+    def ended(ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        # Not the prompt's own end: its last tokens may close a sentence.
+        fresh = [row[max(batch.input_ids.shape[1], len(row) - 8) :] for row in ids]
+        ends = [ends_sentence(tokenizer.decode(row)) for row in fresh]
+        return torch.tensor(ends, device=ids.device)
+
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        written = model.generate(
+            **batch.to(model.device),
+            **drawing,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            stopping_criteria=[ended] if sentence else None,
+            stop_strings=None if is_chat(tokenizer) else BASE_MODEL_STOPS,
+            tokenizer=None if is_chat(tokenizer) else tokenizer,
+        )
+    fresh = written[:, batch.input_ids.shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(fresh, skip_special_tokens=True)]
 
 
 def label_probabilities(

@@ -44,6 +44,7 @@ def build(
     passages: Sequence[str],
     room: int,
     trust: Sequence[float] = (),
+    system: str = SYSTEM,
 ) -> Prompt:
     """Write both prompts, dropping passages from the end until the longer one fits.
 
@@ -53,12 +54,13 @@ def build(
         passages: Texts in order of relevance.
         room: Longest prompt, in tokens.
         trust: How far each passage is trusted, in [0, 1]; empty where nothing is known of it.
+        system: What the model is told to do.
 
     Raises:
         InputError: The question alone does not fit.
     """
     question = _without_markup(tokenizer, question)
-    memory = _render(tokenizer, question, ())
+    memory = _render(tokenizer, question, (), system)
     used = _length(tokenizer, memory)
     if used > room:
         raise InputError(
@@ -73,7 +75,7 @@ def build(
         fitting.append(passage)
     # Numbering and joining cost tokens too: only the rendered prompt tells.
     while fitting:
-        context = _render(tokenizer, question, fitting)
+        context = _render(tokenizer, question, fitting, system)
         if _length(tokenizer, context) <= room:
             kept = tuple(trust[: len(fitting)])
             return Prompt(context, memory, question, tuple(fitting), kept)
@@ -86,13 +88,15 @@ def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:
     return bool(tokenizer.chat_template)
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", question: str, passages: Sequence[str]) -> str:
+def _render(
+    tokenizer: "PreTrainedTokenizerBase", question: str, passages: Sequence[str], system: str
+) -> str:
     numbered = "\n".join(f"[{number}] {text}" for number, text in enumerate(passages, start=1))
     if not is_chat(tokenizer):
         block = f"Passages:\n{numbered}\n\n" if passages else ""
-        return f"{SYSTEM}\n\n{block}Question: {question}\nAnswer:"
+        return f"{system}\n\n{block}Question: {question}\nAnswer:"
     user = f"Passages:\n{numbered}\n\nQuestion: {question}" if passages else question
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import records
 from evaluation.datasets import spread
-from evaluation.records import Record
+from foundation import records
 from foundation.errors import DataError
 from foundation.files import replacing
+from foundation.records import Record
 from retrieval.rewriting import Turn
 
 DATA = Path(__file__).parent.parent / "data"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from evaluation.metrics import holds
-from evaluation.records import Record
+from foundation.records import Record
+from foundation.text import holds
 
 INDISTINCT = "the answers of passage and memory hold one another"
 ECHO = "the question holds an answer, so that repeating it would count"

@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from evaluation import records
 from evaluation.conflict import Conflict
 from evaluation.formats import FORMATS, Format
-from evaluation.records import Record
+from foundation import records
 from foundation.errors import DataError
+from foundation.records import Record
 
 __all__ = ["BUILT_IN_CONFLICTS", "Conflict", "conflicts", "spread"]
 

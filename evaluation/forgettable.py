@@ -10,12 +10,13 @@ from typing import Any
 
 from control.forgetting.record import Record as Fact
 from control.forgetting.record import checked
-from evaluation import familiar, records, restor, tofu
+from evaluation import familiar, restor, tofu
 from evaluation.datasets import spread
 from evaluation.probes import Probe, Told, probes
-from evaluation.records import Record
 from evaluation.request import NEIGHBOUR, Neighbour, Request, Requests
+from foundation import records
 from foundation.errors import DataError, InputError
+from foundation.records import Record
 
 BUILT_IN = familiar.DATA / "questions.jsonl"
 SPLIT = "test"  # of the built-in facts: nothing was tuned on it
@@ -34,16 +35,21 @@ _KINDS = {
 }
 
 
-def read(paths: Sequence[Path], target: Path, limit: int | None = None) -> Requests:
+def read(
+    paths: Sequence[Path], target: Path, limit: int | None = None, past: int | None = None
+) -> Requests:
     """Facts to forget with probes, neighbours and documents.
 
     Args:
         paths: Files that are read together; the built-in facts if there are none.
         target: Directory for documents that have to be brought into a form to ingest.
         limit: At most so many facts, the same share of every source.
+        past: Leave out the facts that this limit would have drawn, so that what was tuned on them
+            is measured on others.
 
     Raises:
-        DataError: A file is of no known kind, lacks a field, or misses the file that belongs to it.
+        DataError: No fact is left; or a file is of no known kind, lacks a field, or misses the file
+            that belongs to it.
     """
     files: dict[str, list[Record]] = {}
     where: dict[str, Path] = {}
@@ -57,7 +63,7 @@ def read(paths: Sequence[Path], target: Path, limit: int | None = None) -> Reque
     if "own" in files:
         groups.append([_own(record) for record in files["own"]])
     if "built-in" in files:
-        groups.append(familiar.requests(SPLIT, limit))
+        groups.append(familiar.requests(SPLIT, limit if past is None else None))
         documents.append(familiar.PASSAGES)
     if "RESTOR facts" in files or "RESTOR documents" in files:
         found, written = _restor(files, where, target)
@@ -70,8 +76,7 @@ def read(paths: Sequence[Path], target: Path, limit: int | None = None) -> Reque
         documents.append(tofu.write([*forget, *retain], target / "tofu.jsonl"))
     if "TOFU others" in files:
         beside += tofu.ordinary(files["TOFU others"])
-    share = None if limit is None else -(-limit // max(len(groups), 1))
-    items = [item for group in groups for item in spread(group, share)][:limit]
+    items = _drawn(groups, limit, past)
     if not items:
         raise DataError(
             f"{', '.join(map(str, paths))}: no fact to forget; RESTOR needs its facts and its "
@@ -80,6 +85,17 @@ def read(paths: Sequence[Path], target: Path, limit: int | None = None) -> Reque
     if "built-in" in files:
         beside += familiar.ordinary(SPLIT, ORDINARY, items)
     return Requests(tuple(items), tuple(documents), tuple(beside))
+
+
+def _drawn(groups: Sequence[list[Request]], limit: int | None, past: int | None) -> list[Request]:
+    """The same share of every source, without what the limit ``past`` would have drawn."""
+    if past is not None:
+        before = {id(item) for item in _drawn(groups, past, None)}
+        groups = [[item for item in group if id(item) not in before] for group in groups]
+        if before and not any(groups):
+            raise DataError(f"--past {past} leaves no fact; give less than the data has")
+    share = None if limit is None else -(-limit // max(len(groups), 1))
+    return [item for group in groups for item in spread(group, share)][:limit]
 
 
 def _kind(path: Path, loaded: Sequence[Record]) -> str:

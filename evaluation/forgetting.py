@@ -18,6 +18,7 @@ from foundation.text import normalise
 SEED = 0
 WITH_CONTEXT = 2  # probes with a passage that are tried to see whether a fact leaks at all
 PLAIN_KINDS = ("direct", "paraphrase")
+ALONE = " alone"  # of the arms in which a neighbour is asked once more, in no batch
 OWN = "data"  # source of requests whose probes are given: none are added to those
 
 INSTRUCTION = (
@@ -129,11 +130,25 @@ def run(
     ledger.add([with_aliases(item.fact) for _, item in numbered])
     ask("guarded", "guarded", [*probes, *asked])
     ask("guarded", "guarded", others)
+    changed = [case for case in others if differs(log.rows, case.id)]
+    alone = Asking(answering, log, 1)
+    alone(f"off{ALONE}", "off", changed)
+    alone(f"guarded{ALONE}", "guarded", changed)
     if plan.unrouted:
         ask("unrouted", "unrouted", [*baselines, *lies])
     ask("sampled", "guarded", sampled, plan.draws)
-    Asking(answering, log, 1)("timed", "guarded", spread([*others, *baselines], plan.timed))
+    alone("timed", "guarded", spread([*others, *baselines], plan.timed))
     return Results(probes, baselines, sampled, asked, beside, log.rows, len(numbered))
+
+
+def differs(rows: dict[tuple[str, str], Row], id: str) -> bool:
+    """Whether forgetting, or the rounding of another batch, changed what is said to a neighbour.
+
+    Asked alone, both arms compute the same up to the first thing that forgetting does, so that what
+    differs then is its doing.
+    """
+    off, on = rows["off", id], rows["guarded", id]
+    return on.refused or off.texts != on.texts
 
 
 def _case(id: str, request: Request, probe: Probe) -> Case:

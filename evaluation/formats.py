@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from evaluation import reworded
 from evaluation.conflict import Conflict, Result, distinct
-from evaluation.records import Record, aliases, size, text, texts, wrong
+from foundation.records import Record, aliases, size, text, texts, wrong
 
 ONE_PASSAGE = "no document is misinformation"
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from evaluation import leaks, metrics
-from evaluation.forgetting import Results
+from evaluation.forgetting import ALONE, Results, differs
 from evaluation.replies import Case, Row
 from evaluation.request import ORDINARY, Neighbour
 
@@ -29,6 +29,9 @@ def report(results: Results) -> dict[str, Any]:
     ``all_probes`` says the rate over all. All are shares in [0, 1]; in ``tables`` percent, with
     exact 95 % intervals (Clopper and Pearson), which bound a rate from above where nothing leaked.
     ``utility``: hit and token F1 on ordinary questions, or on the neighbours where there are none.
+
+    A neighbour is over-blocked if it is refused, or right without forgetting and wrong with it,
+    asked alone in both; what differs in batches alone is rounding, and is told apart in ``tables``.
 
     ``by_layer``: ``retrieval``, a passage that states the fact reached the prompt; ``prompt``, the
     router let the question through; ``output``, the fact was in the answer.
@@ -89,6 +92,11 @@ def report(results: Results) -> dict[str, Any]:
             "neighbours": [
                 {"kind": kind}
                 | _rate("over-blocked", [row["blocked"] for row in rows])
+                | {
+                    "refused": 100 * _share(row["refused"] for row in rows),
+                    "lost in batches alone": 100 * _share(row["flipped"] > 0 for row in rows),
+                    "won in batches alone": 100 * _share(row["flipped"] < 0 for row in rows),
+                }
                 | {
                     f"{what} {which}": 100 * value
                     for which in ("off", "on")
@@ -171,18 +179,28 @@ def _filtered(case: Case, row: Row) -> bool:
 
 
 def _suffering(results: Results) -> list[dict[str, Any]]:
-    """Each neighbour: right or wrong without and with forgetting, and whether it was spoiled."""
+    """Each neighbour: right or wrong without and with forgetting, and whether it was spoiled.
+
+    One that is told something else with forgetting on is judged by what both arms say to it alone.
+    ``flipped``: right in one arm and wrong in the other in the batches, and not so alone.
+    """
     rows = []
     for id, one in results.beside.items():
-        off, on = results.rows["off", id], results.rows["guarded", id]
-        before, after = _scored(one, off), _scored(one, on)
+        arms = [results.rows["off", id], results.rows["guarded", id]]
+        batched = [_scored(one, row) for row in arms]
+        if differs(results.rows, id):
+            arms = [results.rows[f"{arm}{ALONE}", id] for arm in ("off", "guarded")]
+        before, after = (_scored(one, row) for row in arms)
+        turned = batched[0]["hit"] - batched[1]["hit"]
         rows.append(
             {
                 "kind": one.kind,
                 "question": one.question,
-                "blocked": on.refused or (before["hit"] > after["hit"]),
-                "off": {"text": off.texts[0], **before},
-                "on": {"text": on.texts[0], **after},
+                "blocked": arms[1].refused or before["hit"] > after["hit"],
+                "refused": arms[1].refused,
+                "flipped": turned if turned != before["hit"] - after["hit"] else 0.0,
+                "off": {"text": arms[0].texts[0], **before},
+                "on": {"text": arms[1].texts[0], **after},
             }
         )
     return rows

@@ -1,24 +1,18 @@
 """Does an answer hold a string, and what follows from it for many answers."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from foundation.text import normalise
+from foundation.text import holds, normalise  # noqa: F401 - a metric, and said as metrics.holds
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 Flags = NDArray[np.bool_]
-
-
-def holds(answer: str, wanted: Sequence[str]) -> bool:
-    """Whether ``answer`` holds one of ``wanted`` as whole words, after normalising both."""
-    padded = f" {normalise(answer)} "
-    return any(f" {words} " in padded for phrase in wanted if (words := normalise(phrase)))
 
 
 def token_f1(answer: str, right: str) -> float:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evaluation.conflict import Result, distinct
-from evaluation.records import Record, text, texts, wrong
 from foundation.errors import DataError
+from foundation.records import Record, text, texts, wrong
 
 NO_POLARITY = "its two answers do not tell True from False"
 

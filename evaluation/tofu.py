@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from control.forgetting.record import TOO_COMMON, Record
-from evaluation import metrics, records
+from evaluation import metrics
 from evaluation.probes import Told, probes
 from evaluation.request import (
     ORDINARY,
@@ -25,6 +25,7 @@ from evaluation.request import (
     Neighbour,
     Request,
 )
+from foundation import records
 from foundation.files import replacing
 from foundation.text import words
 

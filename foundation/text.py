@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 
 def normalise(text: str) -> str:
@@ -14,3 +15,9 @@ def normalise(text: str) -> str:
 def words(text: str) -> set[str]:
     """The words of ``text``, normalised."""
     return set(normalise(text).split())
+
+
+def holds(text: str, wanted: Sequence[str]) -> bool:
+    """Whether ``text`` holds one of ``wanted`` as whole words, after normalising both."""
+    padded = f" {normalise(text)} "
+    return any(f" {words} " in padded for phrase in wanted if (words := normalise(phrase)))

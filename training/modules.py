@@ -9,13 +9,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from control.model import LanguageModel, preferred_device, preferred_dtype
-from foundation.files import replacing
 from training import rewrites, verdicts
+from training.runs import arguments, keep, last_checkpoint
 
 if TYPE_CHECKING:
     from retrieval.filter import Judgement
@@ -26,7 +26,6 @@ RANK, ALPHA = 8, 16
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 LEARNING_RATE = 5e-4  # ERM4 tunes 7B parameters at 1e-4; smaller models bear, and need, more
 BATCH = 16
-SAVE_STEPS = 50
 REWRITER_PAIRS, REWRITER_EPOCHS = 6000, 1
 FILTER_LESSONS, FILTER_EPOCHS = 960, 1
 CROSS_ENCODER_LESSONS, CROSS_ENCODER_EPOCHS = 8000, 1
@@ -120,7 +119,7 @@ def _tune(
             r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM"
         ),
         args=SFTConfig(
-            **_arguments(runs, epochs, seed),
+            **arguments(runs, epochs, seed),
             per_device_train_batch_size=BATCH,
             learning_rate=LEARNING_RATE,
             bf16=False,  # the base model is loaded in the type that the hardware likes
@@ -129,7 +128,7 @@ def _tune(
             packing=False,
         ),
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(runs))
+    trainer.train(resume_from_checkpoint=last_checkpoint(runs))
     adapter = target / "adapter"
     settings = {
         "rank": RANK,
@@ -139,33 +138,11 @@ def _tune(
         "seed": seed,
         "minutes": (time.monotonic() - started) / 60,
     }
-    _keep(trainer.model, adapter, name, lm.name, len(records), settings)
+    card = CARD.format(name=name, base=lm.name, count=len(records), **settings)
+    keep(trainer.model, adapter, lm.name, card)
     trainer.model.unload()  # the model is as it was
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
-
-
-def _arguments(runs: Path, epochs: int, seed: int) -> dict[str, Any]:
-    """What all runs share; trl's own defaults assume an accelerator."""
-    return {
-        "output_dir": str(runs),
-        "num_train_epochs": epochs,
-        "seed": seed,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 20,
-        "logging_steps": 10,
-        "save_steps": SAVE_STEPS,
-        "save_total_limit": 1,
-        "report_to": [],
-        "gradient_checkpointing": False,
-        "dataloader_pin_memory": False,
-        "train_sampling_strategy": "group_by_length",
-    }
-
-
-def _checkpoint(runs: Path) -> str | None:
-    found = sorted(runs.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    return str(found[-1]) if found else None
 
 
 def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Path:
@@ -215,7 +192,7 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
     trainer = CrossEncoderTrainer(
         model=model,
         args=CrossEncoderTrainingArguments(
-            **_arguments(runs, epochs, seed),
+            **arguments(runs, epochs, seed),
             per_device_train_batch_size=CROSS_ENCODER_BATCH,
             learning_rate=CROSS_ENCODER_RATE,
             bf16=preferred_dtype() == torch.bfloat16,
@@ -230,7 +207,7 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
         ),
         loss=BinaryCrossEntropyLoss(model),
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(runs))
+    trainer.train(resume_from_checkpoint=last_checkpoint(runs))
     adapter = target / "adapter"
     settings = {
         "rank": CROSS_ENCODER_RANK,
@@ -240,7 +217,8 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
         "seed": seed,
         "minutes": (time.monotonic() - started) / 60,
     }
-    _keep(model[0].model, adapter, "filter", PACKAGED_NAME, len(learn), settings)
+    card = CARD.format(name="filter", base=PACKAGED_NAME, count=len(learn), **settings)
+    keep(model[0].model, adapter, PACKAGED_NAME, card)
     judgement(adapter, seed).save(adapter)
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
@@ -267,19 +245,6 @@ def judgement(adapter: Path, seed: int = 0) -> "Judgement":
     [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
     threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
     return Judgement(float(logit), float(cosine), float(bias), threshold)
-
-
-def _keep(
-    model: Any, adapter: Path, name: str, base: str, count: int, settings: dict[str, float]
-) -> None:
-    """Write the adapter and its card; of the base model, its name and never where it lay."""
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = base
-    with replacing(adapter) as new:
-        model.save_pretrained(str(new))
-        (new / "README.md").write_text(
-            CARD.format(name=name, base=base, count=count, **settings), encoding="utf-8"
-        )
 
 
 CARD = """\

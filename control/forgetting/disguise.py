@@ -112,8 +112,8 @@ def forms(phrase: str) -> set[str]:
     merged = words.replace(" ", "")
     if " " in words and len(merged) >= MERGED:
         found.add(merged)
-    # "birds" forbids "bird"; a name such as Williams forbids no William.
-    if phrase.islower() and words.endswith("s") and len(words) > SHORT:
+    # "birds" forbids "bird"; a name such as Williams forbids no William, "francés" no France.
+    if phrase.islower() and phrase.isascii() and words.endswith("s") and len(words) > SHORT:
         found.add(words[:-1])
     return {form for form in found if form}
 

@@ -36,7 +36,8 @@ FEATURES = (
     *("names", "length", "relation_said", "asks", "uncovered", "cosine_length"),
 )
 SAME = 0.92  # cosine from which a question of the bank asks what a form of the record asks
-LIKE = 0.8  # cosine from which a question of the bank is taken for one of the record's own
+# The same for a record of which the bank knows nothing, so that its nearest may ask just that.
+LIKE = 0.8
 PROFILES = (8.0, 20.0)  # sharpness of the distributions over the bank's relations
 MOST_FORMS = 8  # of one record that are compared
 LONGEST_ANSWER = 160  # characters of an answer that are embedded
@@ -311,7 +312,7 @@ class Measure:
             vectors[2 * count + 1],
             forms.mean(axis=0) / max(1e-9, float(np.linalg.norm(forms.mean(axis=0)))),
             profile,
-            (sims < LIKE) & ~own,
+            ~own if own.any() else sims < LIKE,
             [content(form) for form in shape.forms],
             content(shape.relation),
             {wanted(form) for form in shape.forms[:-1] or shape.forms},

@@ -4,14 +4,17 @@ A `Forgetting` without a router forgets nothing and costs nothing.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from control.forgetting import disguise
 from control.forgetting.guard import Watch
+from control.forgetting.windows import NAMELIKE, following
 from foundation import trail
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -26,6 +29,15 @@ if TYPE_CHECKING:
 Turns = Sequence[tuple[str, str]]
 OnToken = Callable[[int, "TokenTrace"], None]
 
+# "What is the country of birth of Astrid Lindgren?" asks that of her, and describes nobody else.
+DIRECT = re.compile(
+    r"\W*(?i:what|who)(?:['’]s| is| was| are| were) the (?:(?!of )[a-z]+ ){1,3}"
+    r"(?:of (?:birth|death|origin|citizenship|foundation|residence|work) )?of (?:the )?"
+    r"(?P<whom>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
+)
+MISSPELLED = 0.75  # least share of its letters that a name with a typo keeps
+READ = "retrieval"  # the layer that takes sentences out of passages
+POSSESSIVE = re.compile(r"['’]s?$")
 SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
 
 
@@ -39,12 +51,20 @@ class Scope:
         concerned: Ids of those that the question may well be about.
         brings: Further records that a text brings into play by naming their subject; ``None``
             where nothing is forgotten.
+        names: Whom or what the question names.
+        open: Whether it leaves to something else whom it asks about.
     """
 
     refused: "Record | None" = None
     armed: "tuple[Record, ...]" = ()
     concerned: frozenset[str] = frozenset()
     brings: "Callable[[str], Sequence[Record]] | None" = None
+    names: tuple[str, ...] = ()
+    open: bool = False
+
+    def about(self, text: str) -> bool:
+        """Whether a text may be about what the question names: it names it too, or nothing is."""
+        return not self.names or disguise.holds(text, self.names)
 
 
 @dataclass(frozen=True)
@@ -67,20 +87,49 @@ class Forgetting:
         if self.router is None or earlier.refused is not None:
             return earlier
         found = self.router.route(question, history)
-        armed = dict.fromkeys((*earlier.armed, *found.armed))
+        armed = dict.fromkeys((*earlier.armed, *_asked_of(question, history, found.armed)))
         if found.refused is not None:
             trail.withheld(found.refused.id, "prompt")
         concerned = earlier.concerned | found.concerned
-        return Scope(found.refused, tuple(armed), concerned, self.router.watching(question))
+        names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
+        watching = self.router.watching(question)
+        is_open = bool(following(question, ()))
+        return Scope(found.refused, tuple(armed), concerned, watching, names, is_open)
 
-    def reading(self, scope: Scope, nodes: "Sequence[NodeWithScore]") -> Scope:
-        """The scope of a question to which these passages are read."""
+    def reading(
+        self,
+        scope: Scope,
+        nodes: "Sequence[NodeWithScore]",
+        withheld: Iterable[tuple[str, str]] = (),
+        pasted: bool = False,
+    ) -> Scope:
+        """The scope of a question to which these passages are read.
+
+        A passage brings its subject into play where it also holds what the question names: the
+        author of "Hamlet" is whom the passage on "Hamlet" names, and no one from the next passage.
+
+        Args:
+            scope: That of the question.
+            nodes: The passages, redacted.
+            withheld: What was kept back on the question's way, (record's id, layer). What was
+                taken out of the passages is in play if they alone can tell whom is asked for.
+            pasted: Whether the user handed the passages over.
+        """
         if scope.brings is None:
             return scope
-        brought = scope.brings("\n".join(node.node.get_content() for node in nodes))
+        texts = [f"{node.metadata.get('title', '')}\n{node.node.get_content()}" for node in nodes]
+        brought = [record for text in texts if scope.about(text) for record in scope.brings(text)]
+        if pasted or scope.open:
+            brought += self._records(id for id, layer in withheld if layer == READ)
         concerned = scope.concerned | {record.id for record in brought}
         armed = tuple(dict.fromkeys((*scope.armed, *brought)))
         return replace(scope, armed=armed, concerned=concerned)
+
+    def _records(self, ids: Iterable[str]) -> "Iterator[Record]":
+        for record_id in dict.fromkeys(ids):
+            if self.ledger is not None:
+                with suppress(InputError):  # removed by another process since
+                    yield self.ledger.record(record_id)
 
     def wait(self) -> None:
         """Wait until all records are embedded; until then they are known by their names alone."""
@@ -188,6 +237,24 @@ class Forgetting:
         if self.ledger is not None:
             for record_id, layer in dict.fromkeys(withheld):
                 self.ledger.note("withheld", record_id, layer=layer)
+
+
+def _asked_of(question: str, history: Turns, armed: "Sequence[Record]") -> "Sequence[Record]":
+    """The armed records, of a question that names whom it asks about those named alone."""
+    direct = DIRECT.match(question)
+    if direct is None:
+        return armed
+    whom = disguise.plain(direct["whom"])
+    said = "\n".join([question, *(text for turn in history for text in turn)])
+    return [
+        record
+        for record in armed
+        if disguise.holds(said, record.names)
+        or any(
+            SequenceMatcher(None, whom, disguise.plain(name)).ratio() >= MISSPELLED
+            for name in record.names
+        )
+    ]
 
 
 def _without_choices(tokens: "Sequence[TokenTrace]", watch: Watch) -> "list[TokenTrace]":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from control.forgetting.disguise import find, hides, plain
 from control.forgetting.parts import parts
 from control.forgetting.record import TOO_COMMON, Record
+from control.forgetting.windows import NAMELIKE
 
 Vectors = NDArray[np.float32]
 
@@ -17,6 +18,10 @@ Vectors = NDArray[np.float32]
 # answer 92 % pass both bars, of those that do not 1 %.
 NEAR = 0.6  # least cosine between the sentence and the question with its answer
 GAIN = 0.02  # how much it lies nearer to that than to the bare question
+# A sentence that names somebody or something else may say the same of another subject, or another
+# answer of this one; then it has to lie so much nearer.
+GAIN_OTHER = 0.05
+STEM = 4  # first letters that a word shares with the answer it is made from, as in Peruvian
 # With a part of the answer in it, such as the surname, less is enough.
 NEAR_IN_PART, GAIN_IN_PART = 0.5, 0.0
 # Chosen on TOFU's forgotten answers, all of them, so nothing was left to judge it by: 95 % of their
@@ -49,6 +54,7 @@ class Statement:
         asked: What they say less the answer.
         long: Answers that are sentences themselves, as a whole and one by one.
         own: Normalised words of the subject and the short answers.
+        asked_words: Normalised words of its names and question forms.
     """
 
     record: Record
@@ -59,6 +65,7 @@ class Statement:
     asked: tuple[str, ...]
     long: tuple[str, ...]
     own: frozenset[str]
+    asked_words: frozenset[str]
 
     def spelled(self, text: str) -> list[tuple[int, int]]:
         """Where a short answer stands in the text."""
@@ -80,6 +87,12 @@ class Statement:
         """All that a sentence is compared with."""
         return (*self.said, *self.asked, *self.long)
 
+    def other(self, part: str) -> bool:
+        """Whether the sentence names anything that neither the fact nor its question names."""
+        named = {word for name in NAMELIKE.findall(part) for word in plain(name).split()}
+        stems = {word[:STEM] for word in self.own}
+        return any(word[:STEM] not in stems for word in named - self.asked_words - SMALL)
+
     def near(self, part: str, vector: Vectors, vectors: Mapping[str, Vectors]) -> bool:
         """Whether the sentence says the fact in other words.
 
@@ -94,7 +107,7 @@ class Statement:
             return False
         near = max(float(vectors[form] @ vector) for form in self.said)
         gain = near - max(float(vectors[form] @ vector) for form in self.asked)
-        if near >= NEAR and gain >= GAIN:
+        if near >= NEAR and gain >= (GAIN_OTHER if self.other(part) else GAIN):
             return True
         piece = bool(self.pieces) and near >= NEAR_IN_PART and gain >= GAIN_IN_PART
         return piece and bool(find(part, self.pieces))
@@ -116,6 +129,7 @@ def statement(record: Record) -> Statement:
         asked=_asked(record) if _said(record, short) else (),
         long=tuple(dict.fromkeys(form for span in long for form in _sentences(span, record))),
         own=frozenset(own - SMALL),
+        asked_words=frozenset(asked),
     )
 
 

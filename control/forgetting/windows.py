@@ -50,6 +50,9 @@ DESCRIPTION = re.compile(
 )
 NAMELIKE = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]*(?:\s+[A-ZÀ-Þ][\w’'-]*)*|\b\d{2,}\b")
 WORD = re.compile(r"[^\W_]+")
+# What stands around a name that is written plainly, and what may be read as another letter.
+PLAIN_START, PLAIN_END = re.compile(r"(?:^|\s)$"), re.compile(r"(?:['’]s)?(?:[ ?.,]|$)")
+LEET_SIGN = re.compile(r"[0-9@$+|!]")
 
 FUNCTION_WORDS = words(
     "a an the of is are was were be been being do does did what which who whom whose when "
@@ -174,9 +177,34 @@ def mask(text: str, places: Sequence[Place], by: str) -> str:
 
 def masked_form(question: str, names: Sequence[str]) -> str:
     """A question form with the subject masked."""
+    if (place := _plain_place(question, names)) is not None:
+        return mask(question, [place], SUBJECT)
     return mask(
         question, [(start, end) for start, end, _ in disguise.find(question, names)], SUBJECT
     )
+
+
+def _plain_place(question: str, names: Sequence[str]) -> Place | None:
+    """Where a form names its subject, if it does so once and as it is written in the record.
+
+    What ``disguise.find`` would say as well, in a tenth of the time: ten thousand records have as
+    many forms as a book has sentences.
+    """
+    subject, *others = names
+    before, found, after = question.partition(subject)
+    rest = f"{before} {after}"
+    if not found or not PLAIN_END.match(after) or not PLAIN_START.search(before):
+        return None
+    squeezed, whole = _squeezed(rest), _squeezed(question)
+    if not rest.replace("’", "'").isascii() or LEET_SIGN.search(rest):
+        return None
+    if _squeezed(subject) in squeezed or any(_squeezed(other) in whole for other in others):
+        return None
+    return len(before), len(before) + len(subject)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).lower()
 
 
 def refer(sentence: str, alone: bool = False) -> str | None:

@@ -146,6 +146,39 @@ def test_a_refused_or_spoiled_neighbour_is_over_blocked(tmp_path):
     assert found["over_block_rate"] == pytest.approx(2 / 3)
 
 
+class Rounding(Toy):
+    """Answers two questions wrongly, each in one arm, where it answers several at a time."""
+
+    def __call__(self, queries, how, samples=1):
+        replies = super().__call__(queries, how, samples)
+        wrong = "capital of Chile" if how == "guarded" else "governs Chile"
+        if len(queries) == 1:
+            return replies
+        return [
+            [Reply("Who knows.")] if wrong in query.question else said
+            for query, said in zip(queries, replies, strict=True)
+        ]
+
+
+def test_what_differs_in_batches_alone_is_not_over_blocked(tmp_path):
+    neighbours = [
+        Neighbour("near", "What is the capital of Chile?", ("Santiago",)),
+        Neighbour("near", "Which food is Cuba famous for?", ("Havana",)),
+        Neighbour("near", "Which town governs Chile?", ("Santiago",)),
+    ]
+    toy = Rounding(refuses=["Cuba"])
+    found = measured(
+        tmp_path, toy, request(neighbours=neighbours), plan=Plan(baselines=0, sampled=0)
+    )
+    [row] = found["tables"]["neighbours"]
+
+    assert found["over_block_by_kind"] == {"near": pytest.approx(1 / 3)}
+    assert row["refused"] == pytest.approx(100 / 3)
+    assert row["lost in batches alone"] == pytest.approx(100 / 3)
+    assert row["won in batches alone"] == pytest.approx(100 / 3)
+    assert (row["hit off"], row["hit on"]) == (100, pytest.approx(200 / 3))
+
+
 def test_a_neighbour_that_is_forgotten_itself_is_no_neighbour(tmp_path):
     neighbours = [Neighbour("near", "What is the capital of Chile?", ("Santiago",))]
     found = measured(tmp_path, Toy(), request("Peru", neighbours=neighbours), request("Chile"))

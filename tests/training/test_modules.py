@@ -13,17 +13,12 @@ from control.adapters import worn
 from control.modules import label_probabilities
 from retrieval.embedding import open_embedding
 from retrieval.filter import CrossEncoderJudge
-from training import modules
+from training import modules, runs
 
 
 def own(tiny):
     """The tiny model for one alone: training changes it."""
     return replace(tiny, model=copy.deepcopy(tiny.model), tokenizer=copy.deepcopy(tiny.tokenizer))
-
-
-@pytest.fixture
-def fresh(tiny):
-    return lambda: own(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +79,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(fresh, rewriter, tmp_p
             raise KeyboardInterrupt
         return counted(self, *given, **named)
 
-    monkeypatch.setattr(modules, "SAVE_STEPS", 1)
+    monkeypatch.setattr(runs, "SAVE_STEPS", 1)
     monkeypatch.setattr(SFTTrainer, "training_step", breaking)
     with pytest.raises(KeyboardInterrupt):
         modules.train_rewriter(fresh(), tmp_path / "run", smoke=True)

@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import pytest
+from llama_index.core.schema import NodeWithScore, TextNode
 
 from control.dial import Settled, Verdict
 from control.forgetting.disguise import find
@@ -8,6 +11,7 @@ from control.forgetting.record import Record
 from control.forgetting.router import Route
 from control.trace import Choice, TokenTrace, Trace
 from foundation import trail
+from foundation.errors import InputError
 
 LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
 WATCHED = Watch((LIMA,), frozenset({"1"}))
@@ -39,6 +43,11 @@ class Ledger:
 
     def note(self, kind, record_id="", **details):
         self.notes.append((kind, record_id, details))
+
+    def record(self, record_id):
+        if record_id != LIMA.id:
+            raise InputError("it was removed already")
+        return LIMA
 
 
 @pytest.fixture
@@ -131,6 +140,67 @@ def test_a_subject_that_the_answer_brings_up_counts(forgetting, tiny):
     brought = forgetting.watch(Scope(brings=lambda text: (LIMA,) if "Peru" in text else ()))
     assert cleared(forgetting, tiny, "Peru has Lima.", watch=brought).trace.blocked
     assert cleared(forgetting, tiny, "Lima beans.", watch=brought).trace.text == "Lima beans."
+
+
+def passage(text, title=""):
+    return NodeWithScore(node=TextNode(text=text, metadata={"title": title}))
+
+
+def read(forgetting, question, *passages, **more):
+    """Ids of the records that are in play once the passages are read."""
+    with trail.following():
+        scope = forgetting.reading(forgetting.route(question), passages, **more)
+    assert scope.concerned == {record.id for record in scope.armed}
+    return [record.id for record in scope.armed]
+
+
+def test_a_passage_brings_its_subject_up_where_it_also_names_what_is_asked(forgetting):
+    about = "Paddington comes from Peru."
+    assert read(forgetting, "Where does the land of the bear Paddington lie?", passage(about)) == [
+        "1"
+    ]
+    assert read(forgetting, "Is Paddington's land high?", passage("He is of Peru.", "Paddington"))
+    assert read(forgetting, "And where does that land lie?", passage(about)) == ["1"]
+    assert not read(forgetting, "Where was Astrid Lindgren born?", passage(about))
+    apart = passage("Astrid Lindgren wrote."), passage(about)
+    assert not read(forgetting, "Where was Astrid Lindgren born?", *apart)
+
+
+def test_what_was_taken_out_of_a_passage_is_in_play_though_nobody_is_named(forgetting):
+    note, out = passage("A note on a land."), [("1", "retrieval")]
+    asked = "What does my note say about the seat of government?"
+    assert read(forgetting, asked, note, withheld=out, pasted=True) == ["1"]
+    assert not read(forgetting, asked, note, withheld=[("1", "prompt")], pasted=True)
+    assert not read(forgetting, asked, note, pasted=True)
+
+
+def test_what_was_taken_out_of_passages_found_counts_where_they_tell_who_is_meant(forgetting):
+    out = [("1", "retrieval")]
+    assert read(forgetting, "What is its capital?", withheld=out) == ["1"]
+    assert not read(forgetting, "To which class of animals does the ostrich belong?", withheld=out)
+    assert not read(forgetting, "What is the capital of Chile?", withheld=out)
+
+
+def test_a_record_that_was_removed_meanwhile_is_not_in_play(forgetting):
+    out = [("2", "retrieval")]
+    assert not read(forgetting, "What does my note say?", withheld=out, pasted=True)
+
+
+def test_a_question_about_somebody_named_brings_nobody_else_into_play(forgetting):
+    class Likening(Asked):
+        def route(self, question, history=()):
+            return Route(None, (LIMA,), 0.3, frozenset({"1"}))
+
+    likened = replace(forgetting, router=Likening())
+    assert not likened.route("What is the country of birth of Astrid Lindgren?").armed
+    assert likened.route("What is the country of birth of Peru?").armed == (LIMA,)
+    assert likened.route("What is the capital of Perru?").armed == (LIMA,)
+    before = [("Tell me of Peru", "Gladly.")]
+    assert likened.route("What is the seat of Astrid Lindgren?", before).armed == (LIMA,)
+    assert likened.route("Who is the ruler of the land of Paddington?").armed == (LIMA,)
+    assert likened.route("What is the birthplace of Paddington's friend?").armed == (LIMA,)
+    assert likened.route("What is the birthplace of Don Quixote's author?").armed == (LIMA,)
+    assert likened.route("What is the birthplace of the Paddington author?").armed == (LIMA,)
 
 
 def told(forgetting, tiny, *texts, watch):

@@ -1,3 +1,5 @@
+import pytest
+
 from control.forgetting import windows
 from control.forgetting.gloss import glossed
 
@@ -59,3 +61,22 @@ def test_three_languages_are_read_word_by_word():
     assert "painted" in glossed("¿Quién pintó [X]?")
     assert glossed("What is the capital of [X]?") is None
     assert glossed("In which city was [X] born?") is None
+
+
+@pytest.mark.parametrize(
+    ("form", "names", "masked"),
+    [
+        ("What is Peru’s capital?", ("Peru",), "What is [X]’s capital?"),
+        (
+            "In Peru, what is the capital of P.e.r.u?",
+            ("Peru",),
+            "In [X], what is the capital of [X]?",
+        ),
+        ("Who rules Peru and PERU?", ("Peru",), "Who rules [X] and [X]?"),
+        ("Who rules the Republic of Peru?", ("Peru", "Republic of Peru"), "Who rules the [X]?"),
+        ("Who rules Peruvia?", ("Peru",), "Who rules Peruvia?"),
+        ("Who rules P3ru or Peru?", ("Peru",), "Who rules [X] or [X]?"),
+    ],
+)
+def test_a_form_is_masked_wherever_it_names_the_subject(form, names, masked):
+    assert windows.masked_form(form, names) == masked

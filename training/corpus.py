@@ -1,0 +1,122 @@
+"""Questions with the passages that answer them, from the built-in corpus or a file."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundation import records
+from foundation.errors import DataError
+from foundation.records import Record
+from foundation.text import holds
+
+DATA = Path(__file__).parent.parent / "data"
+SPLIT = "calibration"  # the built-in test relations are for judging
+LONG = 3  # words; from here on an answer is a phrase of its own kind
+DIGIT = re.compile(r"\d")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A question, what answers it, and a passage that says so.
+
+    Attributes:
+        id: Of the question.
+        question: The question.
+        answers: The answer and its other names.
+        passage: Holds the answer.
+        kind: Facts of one kind have answers of one type, so that one may stand for another.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    passage: str
+    kind: str
+
+
+def read(path: Path | None = None) -> list[Fact]:
+    """Facts of a file, or the built-in ones of the calibration relations.
+
+    A file is SQuAD (Rajpurkar et al. 2016), or JSON Lines of ``question``, ``answers``, ``passage``
+    and, optionally, ``id`` and ``kind``. Where no kind is stated it is guessed from the answer.
+
+    Raises:
+        DataError: The file cannot be read, lacks a field, or no passage in it holds its answer.
+    """
+    if path is None:
+        return list(_built_in())
+    loaded = records.load(path)
+    if not loaded:
+        raise DataError(
+            f"{path}: no questions; give SQuAD, or JSON Lines of question, answers, passage"
+        )
+    squad = isinstance(loaded[0].values.get("data"), list)
+    facts = list(_squad(loaded[0]) if squad else map(_line, loaded))
+    answered = [fact for fact in facts if holds(fact.passage, fact.answers)]
+    if not answered:
+        raise DataError(
+            f"{path}: none of its {len(facts)} questions has an answer that stands in its passage; "
+            "give passages that answer their questions"
+        )
+    twice, count = Counter(fact.id for fact in answered).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path}: {count} questions have the id {twice!r}; give each its own")
+    return answered
+
+
+def kind_of(answer: str) -> str:
+    """The type of an answer, by its look: a number, a name, a word, a phrase."""
+    words = answer.split()
+    if DIGIT.search(answer):
+        return "date" if len(words) > 1 else "number"
+    look = "name" if answer[:1].isupper() else "phrase" if len(words) > 1 else "word"
+    return f"long {look}" if len(words) >= LONG else look
+
+
+def _built_in() -> Iterator[Fact]:
+    with (DATA / "conflicts.jsonl").open(encoding="utf-8") as file:
+        for values in map(json.loads, file):
+            if values["split"] == SPLIT:
+                yield Fact(
+                    values["id"],
+                    values["question"],
+                    tuple(values["memory_answers"]),
+                    values["true_context"],
+                    values["relation"],
+                )
+
+
+def _line(record: Record) -> Fact:
+    answers = records.texts(record, "answers")
+    kind = record.values.get("kind")
+    return Fact(
+        str(record.values.get("id", record.number)),
+        records.text(record, "question"),
+        answers,
+        records.text(record, "passage"),
+        kind_of(answers[0]) if kind is None else records.text(record, "kind"),
+    )
+
+
+def _squad(record: Record) -> Iterator[Fact]:
+    """Answerable questions; SQuAD 2's others have no answer to prefer."""
+    for article in range(records.size(record, "data")):
+        for number in range(records.size(record, f"data.{article}.paragraphs")):
+            paragraph = f"data.{article}.paragraphs.{number}"
+            passage = records.text(record, f"{paragraph}.context")
+            for asked in range(records.size(record, f"{paragraph}.qas")):
+                where = f"{paragraph}.qas.{asked}"
+                values = record.values["data"][article]["paragraphs"][number]["qas"][asked]
+                if values.get("answers"):
+                    given = tuple(
+                        dict.fromkeys(
+                            records.text(record, f"{where}.answers.{place}.text")
+                            for place in range(len(values["answers"]))
+                        )
+                    )
+                    question = records.text(record, f"{where}.question")
+                    name = str(values.get("id", where))
+                    yield Fact(name, question.strip(), given, passage, kind_of(given[0]))

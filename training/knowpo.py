@@ -1,0 +1,459 @@
+"""KnowPO: training the preference between passages and memory (Zhang et al. 2024).
+
+Supervised fine-tuning teaches the form, then direct preference optimization sharpens the choice; on
+facts of their own each, with one low-rank adapter. Adherence and robustness are measured on further
+facts along the way, since reliance on the context rises and then falls, and the adapter that is
+kept is the best by them, not the last.
+"""
+
+import json
+import logging
+import math
+import random
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from control.model import LanguageModel
+from foundation.errors import DataError, InputError, ModelError
+from foundation.files import replacing
+from foundation.kept import Kept
+from training import conflicts, data_card, pairs, preference, probing
+from training.conflicts import Case, Embed
+from training.corpus import Fact
+from training.pairs import DPO_RATIOS, SFT_RATIOS, Example, Ratios
+from training.probing import Memory
+from training.runs import arguments, keep, last_checkpoint
+
+log = logging.getLogger(__name__)
+
+STAGES = ("sft", "dpo")
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+DEVELOPMENT_SHARE = 0.15  # of the facts; the default model knows about a sixth of them
+ROWS = {"sft": 8, "dpo": 4}  # examples read at once: a pair is two texts
+GIB = 2**30
+# Bytes that training keeps per token, layer and unit of the hidden size: the activations of a
+# transformer block with grouped queries and a gated feed-forward of about three times the width.
+ACTIVATION_BYTES = 90
+TOKENS = 420  # of four passages with question and answer
+OVERHEAD = 1.0 * GIB  # libraries, and what allocators keep
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        sft_examples: Answers to follow in supervised fine-tuning.
+        pairs: Pairs of preference optimization.
+        samples: Closed-book draws for each question.
+        facts: Facts that are asked at most, in random order; all if ``None``.
+        development: Known facts held out to measure along the way, and half as many unknown ones.
+        sft_ratios: Proportions of the kinds of answers.
+        dpo_ratios: Proportions of the kinds of pairs.
+        match_lengths: Whether chosen and rejected answers are to be of like length.
+        rank: Of the adapter; its alpha is twice that.
+        batch: Examples a step.
+        sft_rate: Learning rate of supervised fine-tuning.
+        dpo_rate: Learning rate of preference optimization.
+        beta: How strongly preference optimization is held to its start.
+        evaluations: How often adherence and robustness are measured in a stage.
+        seed: Of data and training.
+    """
+
+    sft_examples: int = 480
+    pairs: int = 320
+    samples: int = probing.SAMPLES
+    facts: int | None = None
+    development: int = 32
+    sft_ratios: Ratios = field(default_factory=lambda: dict(SFT_RATIOS))
+    dpo_ratios: Ratios = field(default_factory=lambda: dict(DPO_RATIOS))
+    match_lengths: bool = True
+    rank: int = 8
+    batch: int = 8
+    sft_rate: float = 1e-3
+    dpo_rate: float = 2e-4
+    beta: float = 0.1
+    evaluations: int = 3
+    seed: int = 0
+
+
+SMOKE = Recipe(sft_examples=8, pairs=5, samples=2, facts=140, development=4, batch=4, evaluations=1)
+
+
+def with_ratios(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """The recipe with other shares, each given as ``KIND=SHARE``.
+
+    Raises:
+        InputError: A kind is unknown, or its share is no number of at least 0.
+    """
+    sft, dpo = dict(recipe.sft_ratios), dict(recipe.dpo_ratios)
+    for change in changes:
+        kind, _, share = change.rpartition("=")
+        of = sft if kind in sft else dpo
+        if kind not in of:
+            raise InputError(f"--ratio {change!r}: the kinds are {'; '.join([*sft, *dpo])}")
+        try:
+            of[kind] = float(share)
+        except ValueError:
+            of[kind] = -1.0
+        if not 0 <= of[kind] < math.inf:
+            raise InputError(f"--ratio {change!r}: the share must be a number of at least 0")
+    for shares in (sft, dpo):
+        if not any(shares.values()):
+            raise InputError(f"--ratio: all of {'; '.join(shares)} are 0; leave one above it")
+    return replace(recipe, sft_ratios=sft, dpo_ratios=dpo)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What both stages learn from, and the cases that measure them."""
+
+    sft: list[Example]
+    dpo: list[Example]
+    known: list[Case]
+    unknown: list[Case]
+
+
+def train(
+    language_model: LanguageModel,
+    facts: Sequence[Fact],
+    embed: Embed,
+    target: Path,
+    cache: Path,
+    recipe: Recipe | None = None,
+) -> Path:
+    """Train an adapter that follows passages where they answer and stands firm where they do not.
+
+    Interrupted, the same call goes on where it stopped: replies, data and finished stages are kept,
+    and a stage goes on from its last checkpoint.
+
+    Args:
+        language_model: The base model; it is as it was afterwards.
+        facts: The corpus.
+        embed: Texts to unit vectors, for passages of the same topic.
+        target: Directory of the run: ``data/``, ``sft/`` (the adapter of the first stage),
+            ``adapter/`` (the result) and ``logs/`` for TensorBoard.
+        cache: Where the model's replies are kept for other runs.
+        recipe: How to train.
+
+    Returns:
+        The adapter's directory, with its card.
+
+    Raises:
+        DataError: The model knows too few of the facts, a kind of example is empty, or ``target``
+            holds another run.
+        ModelError: The machine has too little memory.
+    """
+    from accelerate import PartialState
+
+    recipe = recipe or Recipe()
+    _check_run(target, language_model, facts, recipe)
+    check_memory(language_model, recipe.batch)
+    with PartialState().main_process_first():  # several processes would each ask the model
+        lessons = _lessons(language_model, facts, embed, target, cache, recipe)
+    after, told = None, {}
+    for stage, kept in zip(STAGES, (target / "sft", target / "adapter"), strict=True):
+        if not (kept / "run.json").exists():
+            _stage(stage, language_model, lessons, target, recipe, after, kept)
+        told[stage] = json.loads((kept / "run.json").read_text(encoding="utf-8"))
+        after = kept
+    data_card.adapter_card(target, told, language_model.name, len(facts), recipe.seed)
+    shutil.rmtree(target / "checkpoints", ignore_errors=True)
+    return target / "adapter"
+
+
+def _check_run(
+    target: Path, language_model: LanguageModel, facts: Sequence[Fact], recipe: Recipe
+) -> None:
+    """Keep what the run is of; a directory holds one run."""
+    target.mkdir(parents=True, exist_ok=True)
+    told = {
+        "model": language_model.name,
+        "identity": language_model.identity,
+        "facts": sha256(repr(list(facts)).encode()).hexdigest()[:16],
+        "recipe": asdict(recipe),
+    }
+    path, text = target / "run.json", json.dumps(told, indent=1)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise DataError(
+            f"{target}: holds a run of another model, corpus or recipe; give another --out"
+        )
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def needed_bytes(language_model: LanguageModel, batch: int) -> int:
+    """Memory that training takes, in bytes: an estimate from the model's shape, on the high side.
+
+    Args:
+        language_model: The base model.
+        batch: Examples a step, of which at most `ROWS` are read at once.
+    """
+    config = language_model.model.config
+    weights = sum(each.numel() * each.element_size() for each in language_model.model.parameters())
+    layers, width = config.num_hidden_layers, config.hidden_size
+    tokens = 2 * min(batch, ROWS["dpo"]) * TOKENS
+    return int(weights + tokens * layers * width * ACTIVATION_BYTES + OVERHEAD)
+
+
+def check_memory(language_model: LanguageModel, batch: int) -> None:
+    """Refuse before anything has been done what would be killed half-way.
+
+    Raises:
+        ModelError: The estimate is more than is free.
+    """
+    import psutil
+    import torch
+
+    needed, device = needed_bytes(language_model, batch), language_model.model.device
+    free = (
+        torch.cuda.mem_get_info(device)[0]
+        if device.type == "cuda"
+        else psutil.virtual_memory().available
+    )
+    log.info("training needs about %.1f GB, %.1f GB are free", needed / GIB, free / GIB)
+    if needed > free:
+        raise ModelError(
+            f"training {language_model.name} needs about {needed / GIB:.1f} GB at {batch} pairs a "
+            f"step, but {free / GIB:.1f} GB are free; close other programs, give a smaller "
+            "--batch-size, or a smaller model"
+        )
+
+
+def _lessons(
+    language_model: LanguageModel,
+    facts: Sequence[Fact],
+    embed: Embed,
+    target: Path,
+    cache: Path,
+    recipe: Recipe,
+) -> Lessons:
+    """Probe the model, then build the data of both stages and the cases to measure on."""
+
+    def length(text: str) -> int:
+        return len(language_model.tokenizer(text, add_special_tokens=False).input_ids)
+
+    shares = split(facts, recipe)
+    memories = {
+        part: probing.probe(language_model, share, cache, recipe.samples, recipe.seed)
+        for part, share in shares.items()
+    }
+    cases: dict[str, list[tuple[Case, Memory]]] = {}
+    for part, share in shares.items():
+        by_id = dict(zip((fact.id for fact in share), memories[part], strict=True))
+        made = conflicts.build(share, embed, length, recipe.match_lengths, recipe.seed)
+        cases[part] = [(case, by_id[case.fact.id]) for case in made]
+    sft = pairs.sft(
+        *_both(cases["sft"]), length, recipe.sft_examples, recipe.sft_ratios, recipe.seed
+    )
+    dpo = pairs.dpo(
+        *_both(cases["dpo"]),
+        length,
+        recipe.pairs,
+        recipe.dpo_ratios,
+        recipe.match_lengths,
+        recipe.seed,
+    )
+    known, unknown = (
+        [case for case, memory in cases["development"] if memory.knows(case.fact.answers) is wanted]
+        for wanted in (True, False)
+    )
+    if not known:
+        raise DataError(
+            f"the model knows none of the {len(shares['development'])} facts that are held out to "
+            "measure on; give more questions"
+        )
+    lessons = Lessons(
+        sft.examples,
+        dpo.examples,
+        known[: recipe.development],
+        unknown[: recipe.development // 2],
+    )
+    knows = {part: _knows(shares[part], memories[part]) for part in shares}
+    data_card.write(target / "data", sft, dpo, knows, length)
+    return lessons
+
+
+def split(facts: Sequence[Fact], recipe: Recipe) -> dict[str, list[Fact]]:
+    """Facts of the two stages and of development, apart from each other."""
+    draw = random.Random(recipe.seed)  # noqa: S311 - a reproducible choice, nothing secret
+    drawn = draw.sample(list(facts), min(recipe.facts or len(facts), len(facts)))
+    held = math.ceil(DEVELOPMENT_SHARE * len(drawn))
+    half = (len(drawn) - held) // 2
+    return {
+        "sft": drawn[held : held + half],
+        "dpo": drawn[held + half :],
+        "development": drawn[:held],
+    }
+
+
+def _both(told: Sequence[tuple[Case, Memory]]) -> tuple[list[Case], list[Memory]]:
+    return [case for case, _ in told], [memory for _, memory in told]
+
+
+def _knows(facts: Sequence[Fact], memories: Sequence[Memory]) -> tuple[int, int]:
+    known = sum(memory.knows(fact.answers) for fact, memory in zip(facts, memories, strict=True))
+    return known, len(facts)
+
+
+def _stage(
+    stage: str,
+    language_model: LanguageModel,
+    lessons: Lessons,
+    target: Path,
+    recipe: Recipe,
+    after: Path | None,
+    kept: Path,
+) -> None:
+    """Train one stage and keep its best adapter."""
+    import os
+
+    from datasets import Dataset
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import set_seed
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    set_seed(recipe.seed)
+    runs, examples = target / "checkpoints" / stage, getattr(lessons, stage)
+    records = [preference.record(language_model, example) for example in examples]
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(target / "logs" / stage))
+    if after is None:
+        lora = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=2 * recipe.rank,
+            target_modules=list(TARGETS),
+            task_type="CAUSAL_LM",
+        )
+        model: Any = get_peft_model(language_model.model, lora)
+    else:
+        model = PeftModel.from_pretrained(language_model.model, str(after), is_trainable=True)
+    steps = -(-len(records) // recipe.batch)
+    every = max(1, -(-steps // recipe.evaluations))
+    shared = {
+        **arguments(runs, 1, recipe.seed),
+        "per_device_train_batch_size": (rows := min(recipe.batch, ROWS[stage])),
+        "gradient_accumulation_steps": -(-recipe.batch // rows),
+        "warmup_steps": max(1, steps // 10),
+        "logging_steps": 1,
+        "save_steps": every,
+        "report_to": ["tensorboard"],
+        "bf16": False,  # the base model is loaded in the type that the hardware likes
+        "max_length": None,
+    }
+    dataset = Dataset.from_list(records)
+    tokenizer = language_model.tokenizer
+    if stage == "sft":
+        trainer: Any = SFTTrainer(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=dataset,
+            args=SFTConfig(
+                **shared, learning_rate=recipe.sft_rate, completion_only_loss=True, packing=False
+            ),
+        )
+    else:
+        trainer = DPOTrainer(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=dataset,
+            args=DPOConfig(
+                **shared | {"train_sampling_strategy": "random"},  # trl's pairs have no one length
+                learning_rate=recipe.dpo_rate,
+                beta=recipe.beta,
+                precompute_ref_log_probs=True,
+            ),
+        )
+    best = target / "checkpoints" / f"{stage}-best"
+    curve = Kept(target / "checkpoints" / f"{stage}-curve.jsonl", {"stage": stage})
+
+    def judge() -> dict[str, float]:
+        return preference.along(language_model, lessons.known, lessons.unknown)
+
+    def save() -> None:
+        keep(trainer.model, best, language_model.name, "")
+
+    along = _along(trainer, every, judge, save, curve, from_start=after is not None)
+    trainer.add_callback(along)
+    started = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(runs))
+    finally:
+        trainer.model.unload()  # the model is as it was
+    minutes = (time.monotonic() - started) / 60
+    step = along.best[1]
+    told = {
+        "examples": len(records),
+        "minutes": minutes,
+        "rate": len(records) / (60 * minutes),
+        "peak_gb": _peak_bytes() / GIB,
+        "kept_step": step,
+        "scores": curve[str(step)],
+        "curve": [(each, curve[str(each)]) for each in along.steps],
+    }
+    (best / "run.json").write_text(json.dumps(told), encoding="utf-8")
+    best.replace(kept)
+
+
+def _along(
+    trainer: Any,
+    every: int,
+    judge: Callable[[], dict[str, float]],
+    save: Callable[[], None],
+    curve: Kept,
+    from_start: bool,
+) -> Any:
+    """Measures adherence and robustness at the start, every so many steps and at the end.
+
+    Args:
+        trainer: In whose logs they stand.
+        every: Steps.
+        judge: Measures.
+        save: Keeps the adapter as it is.
+        curve: What has been measured, by step.
+        from_start: Whether the adapter that training starts from may be the best.
+    """
+    from transformers import TrainerCallback
+
+    class Along(TrainerCallback):
+        def __init__(self) -> None:
+            self.best = (-1.0, 0)  # sum of what is wanted, and its step
+            self.steps: list[int] = []
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            done = [step for step in range(0, state.global_step + 1) if str(step) in curve]
+            for step in done or [state.global_step]:
+                self._measured(step, state)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step % every == 0 or state.global_step == state.max_steps:
+                self._measured(state.global_step, state)
+
+        def _measured(self, step: int, state: Any) -> None:
+            fresh = str(step) not in curve
+            if fresh:
+                training = trainer.model.training
+                trainer.model.eval()
+                curve.add({str(step): judge()})
+                trainer.model.train(training)
+                trainer.log(dict(curve[str(step)]))
+            score = sum(curve[str(step)][name] for name in preference.WANTED)
+            self.steps.append(step)
+            if score > self.best[0] and (step or from_start):
+                self.best = (score, step)
+                if fresh and state.is_world_process_zero:
+                    save()
+
+    return Along()
+
+
+def _peak_bytes() -> int:
+    """Most memory that the process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
