@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from control.forgetting.ledger import Ledger
     from evaluation.retrieval import Modules, Recalling
     from retrieval.documents import Skipped
-    from retrieval.embedding import SentenceEmbedding
+    from retrieval.embedding import SentenceEmbedding, Vectors
     from retrieval.filter import Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
     from retrieval.pipeline import Rankings, Search
@@ -76,6 +76,13 @@ def embedding() -> "SentenceEmbedding":
     from retrieval.embedding import open_embedding
 
     return open_embedding()
+
+
+def vectors(texts: "Sequence[str]") -> "Vectors":
+    """Texts as unit vectors of the embedding model, shape (texts, dimension)."""
+    from retrieval.embedding import unit_vectors
+
+    return unit_vectors(embedding().get_text_embedding_batch(list(texts)))
 
 
 def assistant(
