@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
     from control.forgetting.ledger import Ledger
+    from control.forgetting.shelf import Shelf
     from evaluation.retrieval import Modules, Recalling
     from retrieval.documents import Skipped
     from retrieval.embedding import SentenceEmbedding, Vectors
@@ -101,7 +102,9 @@ def assistant(
     from retrieval.trigger import Remember, Trigger
 
     index = passage_index(settings)  # first: what is wrong with it shows at once
-    keeping = layers(ledger(settings), settings.cache) if forgets else Forgetting()
+    keeping = Forgetting()
+    if forgets:
+        keeping = layers(ledger(settings), settings.cache, shelf(settings))
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
     wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
@@ -135,16 +138,22 @@ def assistant(
     )
 
 
-def layers(facts: "Ledger", cache: Path | None = None) -> Forgetting:
-    """What keeps the facts of a ledger back, in the logs too."""
+def layers(facts: "Ledger", cache: Path | None = None, kept: "Shelf | None" = None) -> Forgetting:
+    """What keeps the facts of a ledger back, in the logs too.
+
+    Args:
+        facts: The ledger.
+        cache: Directory for vectors that any ledger needs.
+        kept: Where the vectors of this one's facts are kept.
+    """
     from control.forgetting.logs import Scrubbed
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
-    redactor = Redactor(facts, embedding())
+    redactor = Redactor(facts, embedding(), kept)
     for handler in logging.getLogger().handlers:
         handler.addFilter(Scrubbed(redactor))
-    return Forgetting(facts, Router(facts, embedding(), cache=cache), redactor)
+    return Forgetting(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
 
 
 def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> "Modules":
@@ -242,6 +251,16 @@ def ledger(settings: Settings) -> "Ledger":
     key = settings.ledger_key
     return open_ledger(
         settings.home, settings.ledger, None if key is None else key.get_secret_value()
+    )
+
+
+def shelf(settings: Settings) -> "Shelf":
+    """Where the vectors of this home's forgotten facts are kept."""
+    from control.forgetting.shelf import open_shelf
+
+    key = settings.ledger_key
+    return open_shelf(
+        settings.home, None if key is None else key.get_secret_value(), embedding().model_name
     )
 
 

@@ -155,7 +155,7 @@ def _routing(settings: "Settings") -> "RouterFactory":
         for old in ledger.records():
             ledger.remove(old.id)
         ledger.add(records)
-        forgetting = build.layers(ledger, settings.cache)
+        forgetting = build.layers(ledger, settings.cache, build.shelf(settings))
         forgetting.wait()
         assert forgetting.router is not None  # noqa: S101 - built above
         return forgetting.router.route

@@ -21,6 +21,7 @@ from control.forgetting.layers import Forgetting
 from control.forgetting.ledger import Ledger, open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
+from control.forgetting.shelf import Shelf, open_shelf
 from control.model import LanguageModel
 from evaluation import asked
 from evaluation.bench_index import memory, percentiles
@@ -32,14 +33,14 @@ PASSAGES = 10  # redacted for a question
 ADDS = 20
 TOKENS, ROUNDS = 64, 7
 RELATIONS = ("capital", "currency", "author", "place of birth", "employer", "occupation")
-OTHER = "What is the favourite colour of {}?"  # of a forgotten subject, but not what is forgotten
+OTHER = "What does {} think of the {}?"  # about a forgotten subject, not what is forgotten
 ONSETS, NUCLEI, CODAS = (
     ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"],
     ["a", "e", "i", "o", "u"],
     ["l", "n", "r", "s", "x"],
 )
 
-Layers = Callable[[Ledger], Forgetting]
+Layers = Callable[[Ledger, Path | None, Shelf], Forgetting]
 
 
 def run(
@@ -53,7 +54,7 @@ def run(
 
     Args:
         sizes: Numbers of records, ascending.
-        layers: Builds the layers over a ledger.
+        layers: Builds the layers over a ledger, with a cache and its shelf.
         embed_model: To be warmed up.
         language_model: Whose tokens the guard watches.
         progress: Told how many records were added.
@@ -64,7 +65,8 @@ def run(
         ledger = open_ledger(Path(folder))
         invented, before = _records(), memory()
         held = list[Record]()
-        forgetting = layers(ledger)
+        kept = open_shelf(Path(folder), None, embed_model.model_name)
+        forgetting = layers(ledger, None, kept)
         for size in sizes:
             started = time.perf_counter()
             held += ledger.add(list(itertools.islice(invented, size - len(held))))
@@ -139,21 +141,22 @@ def _syllables() -> Iterator[tuple[str, ...]]:
 def _asked(forgetting: Forgetting, held: Sequence[Record], turn: int) -> dict[str, float]:
     """Times of questions that were not asked at another size: what is asked again is cached."""
     items = spread(asked.built_in("calibration"), QUESTIONS * len(SIZES))[turn :: len(SIZES)]
-    texts = [
-        json.loads(line)["text"]
-        for line in asked.PASSAGES.read_text(encoding="utf-8").splitlines()[: len(items) + PASSAGES]
-    ]
+    lines = asked.PASSAGES.read_text(encoding="utf-8").splitlines()[: len(items) + PASSAGES]
+    texts, titles = zip(
+        *((row["text"], row["title"]) for row in map(json.loads, lines)), strict=True
+    )
+    subjects = [record.subject for record in spread(list(held), len(items))]
     route, redact, named, cpu = list[float](), list[float](), list[float](), list[float]()
     for number, item in enumerate(items):
         passages = texts[number : number + PASSAGES]
         busy = time.process_time()
-        timed = _question(forgetting, item.question, passages)
+        timed = _question(forgetting, item.question, item.history, passages)
         cpu.append(time.process_time() - busy)
         route.append(timed[0])
         redact.append(timed[1])
-        subject = held[-1 - number % len(held)].subject
+        subject = subjects[number % len(subjects)]
         about = [f"{subject} was seen in town {number}. {text}" for text in passages]
-        named.append(sum(_question(forgetting, OTHER.format(subject), about)))
+        named.append(sum(_question(forgetting, OTHER.format(subject, titles[number]), (), about)))
     both = [sum(pair) for pair in zip(route, redact, strict=True)]
     return {
         **percentiles("route_ms", route),
@@ -165,15 +168,25 @@ def _asked(forgetting: Forgetting, held: Sequence[Record], turn: int) -> dict[st
 
 
 def _question(
-    forgetting: Forgetting, question: str, passages: Sequence[str]
+    forgetting: Forgetting,
+    question: str,
+    history: Sequence[tuple[str, str]],
+    passages: Sequence[str],
 ) -> tuple[float, float]:
-    """Seconds of routing and of redacting passages, none of them seen before."""
+    """Seconds of routing and of redacting passages, none of them seen before.
+
+    As in the assistant, which routes a question twice: as it was asked, and once it is clear what
+    is asked; and which looks for the subjects that the passages name.
+    """
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in passages]
     started = time.perf_counter()
-    forgetting.route(question)
-    routed = time.perf_counter()
-    forgetting.redacted(nodes)
-    return routed - started, time.perf_counter() - routed
+    scope = forgetting.route(question, history)
+    routed = time.perf_counter() - started
+    nodes = forgetting.redacted(nodes)
+    redacted = time.perf_counter() - started - routed
+    started = time.perf_counter()
+    forgetting.reading(forgetting.route(question, before=scope), nodes)
+    return routed + time.perf_counter() - started, redacted
 
 
 def _added(

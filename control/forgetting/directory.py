@@ -5,16 +5,20 @@ import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from control.forgetting import windows
 from control.forgetting.gate import Embed, Embedded, Shape, Vectors, shape, unit
 from control.forgetting.ledger import Changes
 from control.forgetting.names import Names
 from control.forgetting.nearest import Nearest
 from control.forgetting.record import Record
+from control.forgetting.shelf import Shelf
 
 AT_ONCE = 256  # new records that a question waits for; more are embedded beside it
-WARMED = 2_000  # waiting records up to which all is embedded that a question could need of them
+PREPARED = 1_000  # records, the newest, of which all that is compared is kept in memory: 18 MB
 FORMS_INDEXED = 3  # of one record
+ASKED_FORMS = 2  # of a record that tell what it asks, besides the plain one with its relation
 
 
 @dataclass
@@ -23,6 +27,7 @@ class Group:
 
     key: str
     shape: Shape
+    asks: Shape
     spans: tuple[str, ...]
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -38,13 +43,20 @@ class Directory:
         nearest: Question forms, by a record's id.
     """
 
-    def __init__(self, embed: Embed, vectors: Embedded, usual: Collection[str]) -> None:
+    def __init__(
+        self,
+        embed: Embed,
+        vectors: Embedded,
+        usual: Collection[str],
+        shelf: Shelf | None = None,
+    ) -> None:
         """Start without records.
 
         Args:
             embed: Embeds texts in one call.
             vectors: Where the vectors of shapes are kept.
             usual: Normalised words that are never a name with a typo.
+            shelf: Where the vectors of records are kept from one process to the next.
         """
         self.lock = threading.RLock()
         self.records: dict[str, Record] = {}
@@ -53,17 +65,24 @@ class Directory:
         self.nearest = Nearest()
         self._embed = embed
         self._vectors = vectors
+        self._shelf = shelf
         self._groups: dict[tuple[Shape, tuple[str, ...]], Group] = {}
         self._by_key: dict[str, Group] = {}
         self._of: dict[str, Group] = {}
         self._numbers = itertools.count()
         self._waiting: dict[str, Record] = {}
+        self._unprepared: dict[str, Record] = {}
+        self._prepared = 0
         self._unnamed: set[str] = set()
         self._learner: threading.Thread | None = None
 
     def shape(self, record_id: str) -> Shape:
         """The shape of a record."""
         return self._of[record_id].shape
+
+    def asks(self, record_id: str) -> Shape:
+        """What a record asks, whoever it is about and whatever the answer: few differ in it."""
+        return self._of[record_id].asks
 
     def of_group(self, key: str) -> Record:
         """One record of a group: the oldest."""
@@ -74,11 +93,15 @@ class Directory:
         return list(self._of[record_id].records.values())
 
     def take(self, changes: Changes) -> None:
-        """Take in changes of the ledger, without embedding anything."""
+        """Take in changes of the ledger, without embedding anything meanwhile."""
+        gone = [self.records[key] for key in changes.removed if key in self.records]
         for record_id in changes.removed:
             self._remove(record_id)
         for record in changes.added:
             self._add(record)
+        self._off_the_shelf(gone)
+        if self._shelf is not None and changes.added:
+            self._start()
 
     @property
     def describes(self) -> bool:
@@ -87,29 +110,31 @@ class Directory:
 
     def embed(self) -> None:
         """Embed the question forms of new records: now if they are few, else in a thread."""
-        if not self._waiting:
-            return
-        if len(self._waiting) <= AT_ONCE:
+        if 0 < len(self._waiting) <= AT_ONCE:
             waiting = list(self._waiting.values())
-            texts = _texts(waiting, whole=False)
-            self._keep(waiting, texts, unit(self._embed(texts)))
-        elif self._learner is None or not self._learner.is_alive():
-            self._learner = threading.Thread(target=self._catch_up, name="router", daemon=True)
-            self._learner.start()
+            self._index(waiting, self._embedded(_forms_of(waiting)))
+        if self._waiting or self._unprepared:
+            self._start()
 
     def wait(self) -> None:
-        """Embed all records."""
+        """Wait until all that will be embedded beforehand is."""
         with self.lock:
             self.embed()
         if self._learner is not None:
             self._learner.join()
+
+    def _start(self) -> None:
+        if self._learner is None or not self._learner.is_alive():
+            self._learner = threading.Thread(target=self._catch_up, name="router", daemon=True)
+            self._learner.start()
 
     def _add(self, record: Record) -> None:
         self._remove(record.id)
         made = (shape(record), record.spans)
         group = self._groups.get(made)
         if group is None:
-            group = Group(f"g{next(self._numbers)}", *made)
+            number = next(self._numbers)
+            group = Group(f"g{number}", made[0], _asking(made[0]), made[1])
             self._groups[made] = self._by_key[group.key] = group
             if record.spans:
                 self.answers.add(group.key, record.spans)
@@ -119,7 +144,7 @@ class Directory:
         self.subjects.add(record.id, record.names)
         if record.scope == "subject":
             return
-        self._waiting[record.id] = record
+        self._waiting[record.id] = self._unprepared[record.id] = record
         if any(windows.SUBJECT not in form for form in made[0].forms[:FORMS_INDEXED]):
             self._unnamed.add(record.id)
 
@@ -129,6 +154,7 @@ class Directory:
         self.subjects.remove(record_id)
         self.nearest.remove(record_id)
         self._waiting.pop(record_id, None)
+        self._unprepared.pop(record_id, None)
         self._unnamed.discard(record_id)
         group = self._of.pop(record_id)
         del group.records[record_id]
@@ -141,26 +167,61 @@ class Directory:
         while True:
             with self.lock:
                 batch = list(itertools.islice(self._waiting.values(), AT_ONCE))
-                whole = len(self._waiting) <= WARMED
             if not batch:
-                return
-            texts = _texts(batch, whole)
-            vectors = unit(self._embed(texts))
+                break
+            vectors = self._embedded(_forms_of(batch))
             with self.lock:
-                self._keep(batch, texts, vectors)
+                self._index(batch, vectors)
+        while batch := self._newest_unprepared():
+            parts = list(dict.fromkeys(text for record in batch for text in _parts(record)))
+            if self._prepared <= PREPARED:
+                embedded = self._embedded(parts)
+                with self.lock:
+                    self._vectors.put(list(embedded), list(embedded.values()))
+            elif self._shelf is not None:
+                self._embedded(self._shelf.missing(parts))
+            with self.lock:
+                self._off_the_shelf([one for one in batch if one.id not in self.records])
 
-    def _keep(self, records: Sequence[Record], texts: Sequence[str], vectors: Vectors) -> None:
-        """Take in the vectors of records: their forms, and what their shapes are made of."""
-        place = {text: number for number, text in enumerate(texts)}
+    def _newest_unprepared(self) -> list[Record]:
+        """Some of the records to prepare, the newest first: they are the likeliest asked for."""
+        with self.lock:
+            if self._shelf is None and self._prepared >= PREPARED:
+                self._unprepared.clear()
+            newest = list(itertools.islice(reversed(self._unprepared), AT_ONCE))
+            self._prepared += len(newest)
+            return [self._unprepared.pop(key) for key in newest]
+
+    def _off_the_shelf(self, removed: Sequence[Record]) -> None:
+        """Keep nothing of records that are no more."""
+        if self._shelf is not None and removed:
+            self._shelf.drop({text for one in removed for text in (*_forms(one), *_parts(one))})
+
+    def _embedded(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors of texts, from the shelf where they are on it; else they are put there."""
+        found = {} if self._shelf is None else self._shelf.get(texts)
+        # Texts of like length make fuller batches.
+        missing = sorted((text for text in texts if text not in found), key=len)
+        if missing:
+            vectors = unit(self._embed(missing))
+            found |= zip(missing, vectors, strict=True)
+            if self._shelf is not None:
+                self._shelf.put(missing, vectors)
+        return found
+
+    def _index(self, records: Sequence[Record], vectors: dict[str, Vectors]) -> None:
+        """Take in the vectors of records' forms."""
         left = [record for record in records if self._waiting.pop(record.id, None) is not None]
-        if not left:
-            return
-        shapes = {self._of[record.id].shape for record in left}
-        common = [text for made in shapes for text in made.texts() if text in place]
-        self._vectors.put(common, [vectors[place[text]] for text in common])
-        forms = [_forms(record) for record in left]
-        rows = vectors[[place[text] for several in forms for text in several]]
-        self.nearest.add([record.id for record in left], list(map(len, forms)), rows)
+        if left:
+            forms = [_forms(record) for record in left]
+            rows = np.stack([vectors[text] for several in forms for text in several])
+            self.nearest.add([record.id for record in left], list(map(len, forms)), rows)
+
+
+def _asking(whole: Shape) -> Shape:
+    """The shape less its answer, by a few of its forms."""
+    forms = dict.fromkeys([*whole.forms[:ASKED_FORMS], *whole.forms[-1:]])
+    return Shape(tuple(forms), whole.relation, answer="")
 
 
 def _forms(record: Record) -> list[str]:
@@ -169,8 +230,11 @@ def _forms(record: Record) -> list[str]:
     return [form.replace(windows.SUBJECT, record.subject) for form in forms]
 
 
-def _texts(records: Sequence[Record], whole: bool) -> list[str]:
-    """What is embedded of records, each text once: their forms, or all of their shapes as well."""
-    texts = [text for record in records for text in _forms(record)]
-    texts += [text for record in records if whole for text in shape(record).texts()]
-    return list(dict.fromkeys(texts))
+def _forms_of(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(text for record in records for text in _forms(record)))
+
+
+def _parts(record: Record) -> list[str]:
+    """All that parts of a question are compared with for a record."""
+    whole = shape(record)
+    return [*whole.texts(), *_asking(whole).texts()]

@@ -1,6 +1,6 @@
 """A text from which forgotten facts are being taken."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from control.forgetting.aliases import is_name
@@ -59,12 +59,15 @@ class Draft:
         self.taken = [set() for _ in self.places]
         self._names = _capitals(self.sentences)
 
-    def search(self, said: Statement, names: Spans) -> None:
+    def search(
+        self, said: Statement, names: Spans, possible: Callable[[str], bool] = lambda _: True
+    ) -> None:
         """Find the sentences that state a record by their words, and those in doubt.
 
         Args:
             said: The record's fact.
             names: Where the text names its subject, in characters.
+            possible: Whether a sentence can state it in other words.
         """
         record = said.record
         at = self._touched(names)
@@ -82,7 +85,7 @@ class Draft:
                 continue
             if place in spelled or said.hidden(sentence) or said.told(sentence):
                 self.taken[place].add(record.id)
-            elif " " in sentence and not sentence.endswith("?") and said.forms():
+            elif said.forms() and " " in sentence and sentence[-1] != "?" and possible(sentence):
                 self.doubts.append((place, said))
 
     def rest(self) -> Redacted:

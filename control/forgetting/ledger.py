@@ -20,11 +20,11 @@ from control.forgetting.head import Head, HeadFile
 from control.forgetting.ledger_tables import Row, open_tables
 from control.forgetting.originals import Sealed
 from control.forgetting.record import Record, checked
-from control.forgetting.vault import VARIABLE, KeyFile, Vault, parse_key
+from control.forgetting.vault import KEY, VARIABLE, KeyFile, Vault, parse_key
 from foundation.errors import IndexStateError, InputError
 from foundation.text import normalise
 
-DATABASE, KEY = "ledger.db", "ledger.key"
+DATABASE = "ledger.db"
 ADDED, REMOVED = "added", "removed"
 ID_BYTES = 8  # drawn at random: among 100,000 records two are alike once in 4 billion ledgers
 BATCH = 1_000  # events written by one statement

@@ -5,14 +5,16 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, NodeWithScore
 
+from control.forgetting.clues import Clues, clues
 from control.forgetting.disguise import find
 from control.forgetting.draft import Draft, Redacted
+from control.forgetting.gate import unit
 from control.forgetting.names import Names
 from control.forgetting.record import Record
+from control.forgetting.shelf import Shelf
 from control.forgetting.statements import Statement, Vectors, compared, statement
 from control.forgetting.wrappers import readable
 from foundation import trail
@@ -37,19 +39,24 @@ class Redactor:
     several threads.
     """
 
-    def __init__(self, ledger: "Ledger", embed_model: BaseEmbedding) -> None:
+    def __init__(
+        self, ledger: "Ledger", embed_model: BaseEmbedding, shelf: Shelf | None = None
+    ) -> None:
         """Redact by the records of a ledger.
 
         Args:
             ledger: The records.
             embed_model: Compares sentences that state a fact in other words.
+            shelf: Where the records' vectors are kept from one process to the next.
         """
         self._ledger = ledger
         self._embed_model = embed_model
+        self._shelf = shelf
         self._version = 0
         self._records: dict[str, Record] = {}
         self._names = Names()
         self._statements: dict[str, Statement] = {}
+        self._clues: dict[str, Clues] = {}
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
         self._done: OrderedDict[tuple[str, str], Redacted] = OrderedDict()
         self._lock = threading.RLock()
@@ -65,10 +72,12 @@ class Redactor:
             for record_id in changes.removed:
                 self._records.pop(record_id, None)
                 self._statements.pop(record_id, None)
+                self._clues.pop(record_id, None)
                 self._names.remove(record_id)
             for record in changes.added:
                 self._records[record.id] = record
                 self._statements.pop(record.id, None)
+                self._clues.pop(record.id, None)
                 self._names.add(record.id, record.names)
             self._version = changes.version
             return len(self._records)
@@ -138,21 +147,24 @@ class Redactor:
             return Redacted(text, (), title)
         draft = Draft(text, title, frozenset(about), bool(hidden))
         for record_id in sorted(ids):
-            said = self._statement(self._records[record_id])
-            draft.search(said, names.get(record_id, []))
+            record = self._records[record_id]
+            if record_id not in self._clues:
+                self._clues[record_id] = clues(record)
+            at = names.get(record_id, [])
+            draft.search(self._statement(record), at, self._clues[record_id])
         return draft
 
     def _settle(self, drafts: Sequence[Draft]) -> None:
         """Decide on the sentences in doubt, with one call of the embedding model for all."""
-        wanted: dict[str, None] = {}
+        wanted, forms = dict[str, None](), dict[str, None]()
         for draft in drafts:
             for place, said in draft.doubts:
                 if not draft.taken[place]:
-                    wanted.update(dict.fromkeys([compared(draft.sentences[place], said.record)]))
-                    wanted.update(dict.fromkeys(said.forms()))
+                    wanted[compared(draft.sentences[place], said.record)] = None
+                    forms |= dict.fromkeys(said.forms())
         if not wanted:
             return
-        vectors = self._embedded(list(wanted))
+        vectors = self._embedded(list(wanted), list(forms))
         for draft in drafts:
             for place, said in draft.doubts:
                 if draft.taken[place]:
@@ -161,14 +173,20 @@ class Redactor:
                 if said.near(draft.sentences[place], vector, vectors):
                     draft.taken[place].add(said.record.id)
 
-    def _embedded(self, texts: Sequence[str]) -> dict[str, Vectors]:
-        missing = [text for text in texts if text not in self._vectors]
+    def _embedded(self, sentences: Sequence[str], forms: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors of sentences and of records' forms; those of forms are kept on the shelf."""
+        texts = dict.fromkeys([*sentences, *forms])
         found = {text: self._vectors[text] for text in texts if text in self._vectors}
+        new = [form for form in forms if form not in found]
+        if self._shelf is not None and new:
+            found |= self._shelf.get(new)
+        missing = sorted((text for text in texts if text not in found), key=len)
         if missing:
-            made = self._embed_model.get_text_embedding_batch(missing)
-            for text, numbers in zip(missing, made, strict=True):
-                vector = np.asarray(numbers, np.float32)
-                found[text] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            found |= zip(
+                missing, unit(self._embed_model.get_text_embedding_batch(missing)), strict=True
+            )
+            if self._shelf is not None and (made := [form for form in new if form in missing]):
+                self._shelf.put(made, [found[form] for form in made])
         for text, vector in found.items():
             _keep(self._vectors, text, vector, MOST_VECTORS)
         return found

@@ -17,8 +17,9 @@ import numpy as np
 
 from control.forgetting import disguise, windows
 from control.forgetting.directory import Directory
-from control.forgetting.gate import Embedded, Features, Gate, Measure
+from control.forgetting.gate import Embedded, Features, Gate, Measure, Shape
 from control.forgetting.record import Record, backwards
+from control.forgetting.shelf import Shelf
 from control.forgetting.windows import Turns, Window
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ CONCERNED = 0.05  # from here on an answer is also compared with the fact in oth
 ARM_HELD = 0.1  # 99 % of reverse questions reach it, 16 % of others that hold an answer
 # Of the records whose forms are near to a question, so many, this near to what it asks of somebody
 # described, are measured.
-FORMS_COMPARED, ALIKE, MOST_IMPLIED = 2, 0.4, 8
+ALIKE, MOST_IMPLIED = 0.4, 8
+MOST_DESCRIBED = 8  # the same where a form of the record names nobody either
 VERBATIM = 0.995  # cosine; the question is one of the record's own, word for word
 ARM_DESCRIBED = 0.2  # likelihood from which an unnamed subject is watched; too many do no harm
 
@@ -97,6 +99,7 @@ class Router:
         embed_model: "BaseEmbedding",
         gate: Gate | None = None,
         cache: Path | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         """Nothing is read or embedded before the first question.
 
@@ -105,16 +108,18 @@ class Router:
             embed_model: Its vectors are compared by cosine.
             gate: The fitted weights; by default those that come with Fulcrum.
             cache: Directory for vectors that any process needs; may be deleted at any time.
+            shelf: Where the records' vectors are kept from one process to the next.
         """
         self._ledger = ledger
         self._version = 0
         self._gate = gate or Gate.load()
         embed = embed_model.get_text_embedding_batch
-        self._vectors = Embedded(embed)
+        self._vectors = Embedded(embed if shelf is None else shelf.before(embed))
         kept = cache and cache / f"questions-{self._gate.fingerprint(embed_model.model_name)}.npy"
         self._measure = Measure(self._gate.bank, self._vectors, kept)
         usual = {word for texts in self._gate.bank.values() for t in texts for word in t.split()}
-        self._held_in = Directory(embed, self._vectors, {disguise.plain(word) for word in usual})
+        common = {disguise.plain(word) for word in usual}
+        self._held_in = Directory(embed, self._vectors, common, shelf)
 
     def route(self, question: str, history: Turns = ()) -> Route:
         """Say whether a question asks for a record, and which records are in play.
@@ -137,7 +142,8 @@ class Router:
             if piece.way in ("named", "subject"):
                 known = likeliest.get(piece.record.id, (-1.0, piece))
                 likeliest[piece.record.id] = max(known, (likely, piece), key=lambda one: one[0])
-            if piece.way == "held" and likely >= ARM_HELD:
+            blank = windows.BLANK.search(question) is not None
+            if piece.way == "held" and (blank or likely >= ARM_HELD):
                 # Who asks "____ studied in Karachi" may be told anything but the subjects' names.
                 turned = map(backwards, self._held_in.group(piece.record.id)[:MOST_RECORDS])
                 armed |= {f"{record.id} backwards": record for record in turned}
@@ -170,18 +176,20 @@ class Router:
             asked = windows.following(question, ()) or windows.whole(question)
         known: dict[str, bool] = {}
 
-        def concerns(record: Record) -> bool:
-            if record.scope == "subject":
-                return True
-            if record.id not in known:
-                pieces = [
-                    Evidence(record, "implied", window, self._features((record, "implied", window)))
-                    for window in asked
-                ]
-                known[record.id] = any(self._likelihood(one) >= ARM_BROUGHT for one in pieces)
-            return known[record.id]
+        def brought(text: str) -> list[Record]:
+            with self._held_in.lock:
+                named = self.named(text)
+                new = [one for one in named if one.id not in known and one.scope != "subject"]
+                parts = [(record, "implied", window) for record in new for window in asked]
+                self._learn(parts)
+                likely = dict.fromkeys((record.id for record in new), 0.0)
+                for part in parts:
+                    piece = Evidence(*part, self._features(part))
+                    likely[part[0].id] = max(likely[part[0].id], self._likelihood(piece))
+            known.update({key: most >= ARM_BROUGHT for key, most in likely.items()})
+            return [record for record in named if known.get(record.id, True)]
 
-        return lambda text: [record for record in self.named(text) if concerns(record)]
+        return brought
 
     def wait(self) -> None:
         """Wait until all records are embedded."""
@@ -204,20 +212,26 @@ class Router:
             if unnamed and (implied or self._held_in.describes):
                 self._held_in.embed()
                 loose = windows.whole(question)
-            # All in one call of the embedding model.
-            texts = [window.text for window in (*loose, *implied)]
-            for record, way, window in parts:
-                if way != "subject":
-                    texts += [window.text, *self._held_in.shape(record.id).texts()]
-            self._vectors.learn(texts)
-            parts += self._described(loose, implied)
-            return [Evidence(*part, self._features(part)) for part in parts]
+            # In one call of the embedding model; what it finds is mostly embedded already.
+            self._learn(parts, [window.text for window in (*loose, *implied)])
+            described = self._described(loose, implied)
+            self._learn(described)
+            return [Evidence(*part, self._features(part)) for part in (*parts, *described)]
+
+    def _learn(self, parts: Iterable[Part], texts: Iterable[str] = ()) -> None:
+        """Embed all that parts of a question, and other texts, are compared by."""
+        compared = [part for part in parts if part[1] != "subject"]
+        more = [text for part in compared for text in (part[2].text, *self._compared(part).texts())]
+        self._vectors.learn([*texts, *more])
+
+    def _compared(self, part: Part) -> Shape:
+        record, way, _ = part
+        return self._held_in.asks(record.id) if way == "implied" else self._held_in.shape(record.id)
 
     def _features(self, part: Part) -> Features:
-        record, way, window = part
-        if way == "subject":
+        if part[1] == "subject":
             return np.empty(0)
-        return self._measure.features(window, self._held_in.shape(record.id))
+        return self._measure.features(part[2], self._compared(part))
 
     def _likelihood(self, piece: Evidence) -> float:
         if piece.way == "subject" or (piece.way == "named" and piece.features[0] >= VERBATIM):
@@ -275,42 +289,37 @@ class Router:
 
     def _described(self, loose: Sequence[Window], implied: Sequence[Window]) -> list[Part]:
         """Windows for the records one of whose question forms is near, though nobody is named."""
-        parts: dict[tuple[str, str, str], Part] = {}
         if not loose or not len(self._held_in.nearest):
             return []
         asked = self._vectors([window.text for window in loose])
         hits = self._held_in.nearest.search(asked, NEAREST)
+        found: list[Part] = []
         for window, row in zip(loose, hits, strict=True):
+            forms: dict[str, str] = {}  # by record, the nearest of those that do not name a subject
             for key, number in row:
-                record, form = self._held_in.records[key], self._held_in.shape(key).forms[number]
-                if windows.SUBJECT not in form:
-                    known = set(disguise.plain(form).split())
-                    strange = [n for n in window.names if not known >= _words(n)]
-                    seen = replace(window, names=tuple(strange))
-                    parts[key, "described", window.text] = (record, "described", seen)
+                form = self._held_in.shape(key).forms[number]
+                if windows.SUBJECT not in form and len(forms) < MOST_DESCRIBED:
+                    forms.setdefault(key, form)
+            for key, form in forms.items():
+                known = set(disguise.plain(form).split())
+                strange = tuple(name for name in window.names if not known >= _words(name))
+                seen = replace(window, names=strange)
+                found.append((self._held_in.records[key], "described", seen))
         near = dict.fromkeys(key for row in hits for key, _ in row)
         for other in implied:
-            for key in self._alike(near, other):
-                record = self._held_in.records[key]
-                parts[key, "implied", other.text] = (record, "implied", other)
-        return list(parts.values())
+            alike = self._alike(near, other)
+            found += [(self._held_in.records[key], "implied", other) for key in alike]
+        return found
 
     def _alike(self, keys: Iterable[str], window: Window) -> list[str]:
-        """Those of the records whose forms, subjects masked, come nearest to a window.
-
-        Many records share their masked forms, so that little has to be embedded for it; all that is
-        measured of a record is peculiar to it.
-        """
-        forms = {key: self._held_in.shape(key).forms[:FORMS_COMPARED] for key in keys}
-        self._vectors.learn(
-            [window.text, *(form for several in forms.values() for form in several)]
-        )
+        """Those of the records that ask most nearly what a window does."""
+        asks = {key: self._held_in.asks(key) for key in keys}
+        unlike = set(asks.values())
+        self._vectors.learn([window.text, *(form for each in unlike for form in each.forms)])
         [asked] = self._vectors([window.text])
-        cosines = {
-            key: float((self._vectors(several) @ asked).max()) for key, several in forms.items()
-        }
-        alike = [key for key, cosine in cosines.items() if cosine >= ALIKE]
-        return sorted(alike, key=lambda key: -cosines[key])[:MOST_IMPLIED]
+        cosines = {each: float((self._vectors(each.forms) @ asked).max()) for each in unlike}
+        alike = [key for key, each in asks.items() if cosines[each] >= ALIKE]
+        return sorted(alike, key=lambda key: -cosines[asks[key]])[:MOST_IMPLIED]
 
 
 def _elsewhere(piece: Evidence, likely: float) -> bool:

@@ -22,6 +22,7 @@ FIRST_LINK = bytes(hashlib.sha256().digest_size)  # what the first event of a ch
 OWNER_ONLY = 0o600
 CODEC = ("utf-8", "surrogatepass")  # what a user types may hold half characters
 VARIABLE = "FULCRUM_LEDGER_KEY"
+KEY = "ledger.key"  # in the home
 
 
 class Vault:
@@ -35,9 +36,9 @@ class Vault:
         """
         if len(key) != KEY_BYTES:
             raise InputError(f"the ledger's key has {len(key)} bytes; give {KEY_BYTES}")
-        self._cipher = AESGCM(_derived(key, b"payload"))
-        self._chain = _derived(key, b"chain")
-        self._marks = _derived(key, b"mark")
+        self._cipher = AESGCM(derived(key, b"payload"))
+        self._chain = derived(key, b"chain")
+        self._marks = derived(key, b"mark")
 
     def seal(self, text: str, place: Iterable[str | int]) -> bytes:
         """Encrypt a text so that it opens in its own place only, such as one row of a table."""
@@ -141,7 +142,8 @@ def _from_hex(text: str) -> bytes | None:
     return bytes.fromhex(digits) if re.fullmatch(r"[0-9a-fA-F]{64}", digits) else None
 
 
-def _derived(key: bytes, purpose: bytes) -> bytes:
+def derived(key: bytes, purpose: bytes) -> bytes:
+    """A key for one purpose, of ``KEY_BYTES`` bytes."""
     info = b"fulcrum ledger " + purpose
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(key)
 

@@ -12,6 +12,7 @@ from control.forgetting.ledger import Ledger
 from control.forgetting.parts import parts
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
+from control.forgetting.shelf import Shelf
 from foundation import trail
 
 PERU = Record(
@@ -50,6 +51,16 @@ class Words(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_text_embedding(query)
+
+
+class Counted(Words):
+    """Notes what it is asked for."""
+
+    seen: tuple[str, ...] = ()
+
+    def _get_text_embeddings(self, texts):
+        self.seen += tuple(texts)
+        return super()._get_text_embeddings(texts)
 
 
 @pytest.fixture
@@ -215,8 +226,23 @@ def test_nothing_is_embedded_where_no_subject_is_named(redactor, ledger, model):
     ledger.add([PERU, replace(HAMLET, subject="Macbeth")])
     redactor.redact_all([(text, "Chile"), ("Lima beans.", "")])
     assert model.calls == 0
+
+
+def test_only_sentences_that_can_state_the_fact_are_embedded_in_one_call(redactor, ledger, model):
+    ledger.add([PERU, replace(HAMLET, subject="Macbeth")])
     redactor.redact_all([("Peru is big.", ""), ("Peru has llamas.", ""), ("Macbeth!", "")])
+    assert model.calls == 0
+    redactor.redact_all([("Peru has one capital.", ""), ("Macbeth was written then.", "")])
     assert model.calls == 1
+
+
+def test_what_is_embedded_of_a_record_is_there_for_the_next_process(ledger, model, peru, tmp_path):
+    text = "Peru is ruled from its capital."
+    shelf = Shelf(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    Redactor(ledger, model, shelf).redact(text)
+    again = Counted()
+    Redactor(ledger, again, shelf).redact(text)
+    assert again.seen == (text,)
 
 
 def test_whether_an_answer_states_a_record(redactor, peru):

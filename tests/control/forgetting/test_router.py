@@ -7,6 +7,7 @@ from control.forgetting.ledger import Changes
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.router import Router
+from control.forgetting.shelf import Shelf
 from foundation.errors import ModelError
 from retrieval.embedding import open_embedding
 from tests.retrieval.conftest import BagOfWords
@@ -261,3 +262,33 @@ def test_a_damaged_gate_is_named(tmp_path):
 
     with pytest.raises(ModelError, match=r"gate\.json: the gate cannot be read"):
         Gate.load(path)
+
+
+def test_what_is_embedded_of_records_is_there_for_the_next_process(tmp_path):
+    described = "What is the capital of the country where Machu Picchu lies?"
+    shelf = Shelf(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    model = Counting(embed_batch_size=2048)
+    first = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, shelf=shelf)
+    first.route(described)
+    first.route("What is the capital of Peru?")  # the bank of questions is embedded by now
+    first.wait()
+    before = model.calls
+
+    again = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, shelf=shelf)
+    again.wait()
+    assert model.calls == before
+    again.route(described)
+    again.route("What is the population of Peru?")
+    assert model.calls == before + 2  # the questions themselves
+
+
+def test_a_removed_record_leaves_no_vectors(tmp_path):
+    shelf = Shelf(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    ledger = MadeUpLedger(LIMA)
+    router = Router(ledger, Counting(), cache=tmp_path, shelf=shelf)
+    router.route("What is the capital of Peru?")
+    router.wait()
+    assert shelf.missing([LIMA.questions[0], "Lima"]) == []
+    ledger.remove("lima")
+    router.route("What is the capital of Peru?")
+    assert shelf.missing([LIMA.questions[0], "Lima"]) == [LIMA.questions[0], "Lima"]
