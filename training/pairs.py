@@ -36,14 +36,14 @@ REFUSED = re.compile(r"\b(?:do not|don['’]t|does not|cannot|can['’]t) (?:kno
 LONGEST = 40  # tokens of a sentence that makes a form
 APART = 0.25  # share of the longer answer by which lengths may differ
 
-# Shares of the kinds. The released code takes as many of each as its data give; even shares are
+# Shares of the kinds. The released code takes as many of each as its data give; these shares are
 # this project's choice, since neither paper nor code states any.
 SFT_RATIOS: Ratios = {
     "relevant": 1,
     "counterfactual": 1,
     "irrelevant, known": 1,
     "irrelevant, unknown": 1,
-    "empty, known": 1,
+    "empty, known": 2,  # else what was known is forgotten
 }
 DPO_RATIOS: Ratios = {
     "ignorance, counterfactual": 1,
