@@ -87,7 +87,10 @@ def vectors(texts: "Sequence[str]") -> "Vectors":
 
 
 def assistant(
-    settings: Settings, model: LanguageModel | None = None, forgets: bool = True
+    settings: Settings,
+    model: LanguageModel | None = None,
+    forgets: bool = True,
+    index: "PassageIndex | None" = None,
 ) -> Assistant:
     """The whole pipeline, without the modules that the settings leave out.
 
@@ -96,12 +99,13 @@ def assistant(
         model: One that is loaded already.
         forgets: Whether it keeps forgotten facts back, as everywhere but in measuring what that
             changes.
+        index: One that is open already.
     """
     from retrieval.pipeline import CANDIDATES, Pipeline
     from retrieval.rewriter import SparingRewriter
     from retrieval.trigger import Remember, Trigger
 
-    index = passage_index(settings)  # first: what is wrong with it shows at once
+    index = index or passage_index(settings)  # first: what is wrong with it shows at once
     keeping = Forgetting()
     if forgets:
         keeping = layers(ledger(settings), settings.cache, shelf(settings))

@@ -50,6 +50,19 @@ class Settings(BaseSettings):
     judge: Literal["cross-encoder", "model"] = Field(
         "cross-encoder", description="what the filter judges passages with"
     )
+    read_key: SecretStr | None = Field(
+        None, description="what who asks a server questions has to show"
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="what who adds documents or forgets facts there has to show"
+    )
+    waiting: int = Field(64, ge=1, le=10_000, description="questions that may wait in a server")
+    body_limit: int = Field(1, ge=1, le=100, description="largest request but uploads, in MB")
+    upload_limit: int = Field(50, ge=1, le=2_000, description="largest uploaded file, in MB")
+    upload_seconds: float = Field(60.0, gt=0, description="longest reading of one uploaded file")
+    upload_memory: int = Field(
+        1_500, ge=100, description="memory that reading an uploaded file may take, in MB"
+    )
 
 
 def load(**given: Any) -> Settings:

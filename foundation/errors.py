@@ -23,3 +23,7 @@ class ModelError(FulcrumError):
 
 class DataError(FulcrumError):
     """An evaluation or training file with a wrong or missing field."""
+
+
+class BusyError(FulcrumError):
+    """More was asked at once than can be done; the same request succeeds later."""

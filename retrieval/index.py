@@ -23,7 +23,7 @@ from retrieval.embedding import embed_queries, embed_texts
 from retrieval.fusion import fuse
 from retrieval.passages import split
 from retrieval.store import LocalStore
-from retrieval.stores import PassageStore
+from retrieval.stores import PassageStore, Stored
 from retrieval.vectors import AUTO
 
 LOCAL_URL = "faiss"
@@ -120,21 +120,39 @@ class PassageIndex(BaseRetriever):
             DocumentError: as ``retrieval.documents.read``. Documents read before it are kept.
         """
         report = IngestReport()
+        for _ in self.take(read(paths, report.skipped.append, trust), report, progress):
+            pass
+        return report
+
+    def take(
+        self,
+        documents: Iterable[Document],
+        report: IngestReport,
+        progress: Progress = lambda _: None,
+    ) -> Iterator[IngestReport]:
+        """As ``ingest``, for documents that were read already; yields after each batch.
+
+        Args:
+            documents: As ``retrieval.documents.read`` gives them.
+            report: Counted up.
+            progress: As for ``ingest``.
+        """
         batch: list[Document] = []
         characters = 0
         try:
-            for document in read(paths, report.skipped.append, trust):
+            for document in documents:
                 batch.append(document)
                 characters += len(document.text)
                 if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
                     self._ingest_batch(batch, report, progress)
+                    yield report
                     batch, characters = [], 0
         except DocumentError:
             self._ingest_batch(batch, report, progress)
             raise
         self._ingest_batch(batch, report, progress)
         self._store.finish()  # without new documents too: a kill may have left it undone
-        return report
+        yield report
 
     def delete(self, document_id: str) -> int:
         """Remove a document and return how many passages it had; 0 if there is none of this id."""
@@ -144,6 +162,10 @@ class PassageIndex(BaseRetriever):
     def count(self) -> int:
         """Return the number of passages."""
         return self._store.count()
+
+    def documents(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
+        """Return the documents that are stored, in the order they came."""
+        return self._store.stored(offset, limit)
 
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
         """Return the passages of these ids that exist."""

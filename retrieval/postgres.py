@@ -37,6 +37,7 @@ from retrieval.postgres_tables import (
     run,
     telling_words,
 )
+from retrieval.stores import Stored
 
 if TYPE_CHECKING:
     from llama_index.vector_stores.postgres import PGVectorStore
@@ -126,6 +127,33 @@ class PostgresStore:
             stored = stored.where(PASSAGES.c.node_id.in_(node_ids))
         return [
             metadata_dict_to_node(metadata, content) for content, metadata in self._rows(stored)
+        ]
+
+    def stored(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
+        """Return the documents in the order they came, ``limit`` of them from ``offset`` on."""
+        first = func.min(PASSAGES.c.id)
+        grouped = (
+            select(first.label("first"), func.count().label("passages"))
+            .group_by(DOCUMENT_ID)
+            .order_by(first)
+            .offset(offset)
+            .limit(limit)
+            .subquery()
+        )
+        listed = (
+            select(PASSAGES.c.metadata_, grouped.c.passages)
+            .join(grouped, PASSAGES.c.id == grouped.c.first)
+            .order_by(grouped.c.first)
+        )
+        return [
+            Stored(
+                metadata["ref_doc_id"],
+                metadata.get("title", ""),
+                str(metadata.get("source", "")),
+                passages,
+                metadata.get("trust"),
+            )
+            for metadata, passages in self._rows(listed)
         ]
 
     def is_empty(self) -> bool:

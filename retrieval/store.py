@@ -24,6 +24,7 @@ from retrieval import words
 from retrieval.embedding import Vectors, unit_vectors
 from retrieval.held import highest_number
 from retrieval.passages import passage
+from retrieval.stores import Stored
 from retrieval.tables import (
     Passage,
     Removal,
@@ -218,6 +219,23 @@ class LocalStore(BasePydanticVectorStore):
                 for condition in conditions
                 for row in connection.execute(columns.where(condition))
             }
+
+    def stored(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
+        """Return the documents in the order they came, ``limit`` of them from ``offset`` on."""
+        first = func.min(Passage.rowid)
+        # SQLite takes the other columns from the row that holds the minimum.
+        listed = (
+            select(Passage.document_id, Passage.title, Passage.details, func.count(), first)
+            .group_by(Passage.document_id)
+            .order_by(first)
+            .offset(offset)
+            .limit(-1 if limit is None else limit)
+        )
+        with reading(self._engine, self._database) as connection:
+            return [
+                Stored(row[0], row[1], str(row[2].get("source", "")), row[3], row[2].get("trust"))
+                for row in connection.execute(listed)
+            ]
 
     def is_empty(self) -> bool:
         """Say whether there is no passage; unlike counting, this takes no time on a big index."""

@@ -1,10 +1,30 @@
 """What the passage index asks of a store, wherever the passages lie."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import VectorStoreQueryResult
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A document of the index.
+
+    Attributes:
+        id: Its id.
+        title: Its title.
+        source: The file that it came from.
+        passages: How many it was cut into.
+        trust: How far it is trusted against memory, in [0, 1]; ``None`` where nobody said.
+    """
+
+    id: str
+    title: str
+    source: str
+    passages: int
+    trust: float | None = None
 
 
 class PassageStore(Protocol):
@@ -35,6 +55,10 @@ class PassageStore(Protocol):
         self, document_ids: Collection[str], content_hashes: Collection[str]
     ) -> dict[str, str]:
         """Return the stored documents, id to content hash, that have one of these ids or hashes."""
+        ...
+
+    def stored(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
+        """Return the documents in the order they came, ``limit`` of them from ``offset`` on."""
         ...
 
     def get_nodes(self, node_ids: list[str] | None = None) -> list[BaseNode]:
