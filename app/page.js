@@ -1,0 +1,86 @@
+// Tooltips of an answer's words: by pointer, by touch and by keyboard.
+(() => {
+  const tip = document.createElement("div");
+  tip.id = "tip";
+  tip.setAttribute("role", "tooltip");
+  tip.hidden = true;
+
+  const line = (label, text) => {
+    if (!text) return;
+    const row = tip.appendChild(document.createElement("p"));
+    row.appendChild(document.createElement("b")).textContent = label;
+    row.append(" " + text); // as text: nothing of it is ever markup
+  };
+
+  const show = (token) => {
+    if (!tip.isConnected) document.body.append(tip);
+    tip.replaceChildren();
+    line("“" + token.textContent + "”", token.dataset.told);
+    line("confidence gain", token.dataset.gain + " nats");
+    line("the passages would say", token.dataset.passages);
+    line("memory would say", token.dataset.memory);
+    tip.hidden = false;
+    token.setAttribute("aria-describedby", "tip");
+    const at = token.getBoundingClientRect();
+    const left = Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+    const above = at.top - tip.offsetHeight - 8;
+    tip.style.left = Math.max(8, left) + "px";
+    tip.style.top = (above > 8 ? above : at.bottom + 8) + "px";
+  };
+
+  const hide = () => {
+    tip.hidden = true;
+    document.querySelectorAll("[aria-describedby=tip]").forEach((token) => {
+      token.removeAttribute("aria-describedby");
+    });
+  };
+
+  const told = (event) => event.target.closest?.(".token[data-told]");
+  const onto = (event) => {
+    hide();
+    if (told(event)) show(told(event));
+  };
+  document.addEventListener("pointerover", onto);
+  document.addEventListener("focusin", onto);
+  document.addEventListener("click", onto);
+  document.addEventListener("focusout", hide);
+  document.addEventListener("scroll", hide, true);
+
+  // One stop of the Tab key for a whole answer; the arrows go from word to word.
+  const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hide();
+    const token = told(event);
+    if (!token || !(event.key in steps)) return;
+    event.preventDefault();
+    const all = [...token.parentElement.querySelectorAll(".token[data-told]")];
+    const next = all[Math.max(0, Math.min(all.length - 1, all.indexOf(token) + steps[event.key]))];
+    token.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+
+  // A new question comes to the top of the view, where its answer will be read.
+  const follow = new MutationObserver(() => {
+    const turn = document.querySelector("#latest .turn");
+    const asked = turn?.id + turn?.querySelector("h2").textContent;
+    if (!turn || asked === follow.asked) return;
+    follow.asked = asked;
+    turn.scrollIntoView({ block: "start", behavior: "smooth" });
+  });
+  document.addEventListener("DOMContentLoaded", () => {
+    follow.observe(document.body, { childList: true, subtree: true });
+  });
+
+  // A citation leads to its passage, unfolded.
+  document.addEventListener("click", (event) => {
+    const cite = event.target.closest?.("a.cite");
+    if (!cite) return;
+    event.preventDefault();
+    const passage = document.getElementById(cite.getAttribute("href").slice(1));
+    passage.closest("details").open = true;
+    passage.scrollIntoView({ block: "center", behavior: "smooth" });
+    passage.tabIndex = -1;
+    passage.focus({ preventScroll: true });
+  });
+})();

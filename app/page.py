@@ -1,0 +1,97 @@
+"""The page: a conversation that shows where each word comes from, and all that belongs to it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app import page_ask, page_views
+from app.page_conversation import Running
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.service import Service
+
+HERE = Path(__file__).parent
+EVERY = 1.0  # seconds between two looks at whether the model is loaded
+MEGABYTE = 1_000_000
+
+
+def build(service: "Service") -> gr.Blocks:
+    """The page over a service, which may still be loading or have failed to."""
+    running = Running()
+    with gr.Blocks(title="Fulcrum", analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(page_views.render("head"), apply_default_css=False, elem_id="head")
+        state = gr.HTML(_state(service), apply_default_css=False, elem_id="state")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Ask", id="ask"):
+                page_ask.build(service, running)
+
+        def look() -> tuple[Any, Any]:
+            return _state(service), gr.Timer(active=service.state.name == "loading")
+
+        def left(request: gr.Request) -> None:
+            running.leave(request.session_hash or "")
+
+        timer = gr.Timer(EVERY)
+        for event in (blocks.load, timer.tick):
+            event(look, None, [state, timer], queue=False, **page_ask.QUIET)
+        blocks.unload(left)
+    return blocks
+
+
+def mount(app: "FastAPI", service: "Service", path: str = "/") -> "FastAPI":
+    """Put the page into an application.
+
+    Nothing is kept in the browser and nothing is fetched from elsewhere: what is forgotten later
+    must not stay behind, and the page works without a network.
+    """
+    return gr.mount_gradio_app(
+        app,
+        build(service),
+        path=path,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        show_error=True,
+        max_file_size=service.settings.upload_limit * MEGABYTE,
+        theme=theme(),
+        css_paths=HERE / "page.css",
+        head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+    )
+
+
+def theme() -> gr.themes.Base:
+    """One typeface, few colours; the rest is in ``page.css``."""
+    return gr.themes.Base(
+        primary_hue="neutral",
+        neutral_hue="stone",
+        radius_size="lg",
+        text_size="lg",
+        font=[gr.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"],
+        font_mono=[gr.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"],
+    ).set(
+        body_background_fill="#fbfaf8",
+        body_background_fill_dark="#171614",
+        body_text_color="#23211e",
+        body_text_color_dark="#e9e6e0",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_shadow="none",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#211f1c",
+        input_border_color="#d9d5cd",
+        input_border_color_dark="#3d3934",
+        input_shadow="none",
+        button_primary_background_fill="#23211e",
+        button_primary_background_fill_dark="#e9e6e0",
+        button_primary_text_color="#fbfaf8",
+        button_primary_text_color_dark="#171614",
+    )
+
+
+def _state(service: "Service") -> str:
+    return page_views.render("state", state=service.state)

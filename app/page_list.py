@@ -1,0 +1,28 @@
+"""Lists with buttons, drawn as one piece of HTML."""
+
+from typing import Any
+
+import gradio as gr
+
+from app import page_views
+
+# A button names what it does and to what; one that cannot be taken back asks for a second press.
+SCRIPT = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-action]');
+  if (!button) return;
+  const {action, id, sure} = button.dataset;
+  if (sure && !button.classList.contains('sure')) {
+    button.classList.add('sure');
+    button.textContent = sure;
+    return;
+  }
+  trigger('select', {action, id});
+});
+"""
+
+
+def listing(name: str, elem_id: str | None = None, **values: Any) -> gr.HTML:
+    """The HTML of ``page_NAME.jinja``; its event ``select`` tells the button's action and id."""
+    drawn = page_views.render(name, **values)
+    return gr.HTML(drawn, js_on_load=SCRIPT, apply_default_css=False, elem_id=elem_id)
