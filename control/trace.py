@@ -38,6 +38,8 @@ class TokenTrace:
             one (``H(p_m) < 2 H(p_c)``, the gate of the released CK-PLUG code).
         context_choices: The three tokens that the context branch found most probable, best first.
         memory_choices: The same of the memory branch.
+        log_p_context: The token's log-probability in the context branch.
+        log_p_memory: The same in the memory branch.
     """
 
     text: str
@@ -49,6 +51,8 @@ class TokenTrace:
     disputed: bool
     context_choices: list[Choice]
     memory_choices: list[Choice]
+    log_p_context: float
+    log_p_memory: float
 
 
 @dataclass
@@ -96,6 +100,8 @@ class Trace:
             and row.entropy_memory < 2 * row.entropy_context,
             context_choices=self._choices(row.context_best, row.context_log_p),
             memory_choices=self._choices(row.memory_best, row.memory_log_p),
+            log_p_context=row.log_p_context,
+            log_p_memory=row.log_p_memory,
         )
         self.tokens.append(trace)
         return trace

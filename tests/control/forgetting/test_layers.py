@@ -60,7 +60,7 @@ def traced(tiny, *texts, choices=()):
     for text in texts:
         offered = [Choice(choice, 0.3) for choice in choices]
         trace.tokens.append(
-            TokenTrace(text, 0.0, 1.0, 1.0, False, "memory", False, offered, offered)
+            TokenTrace(text, 0.0, 1.0, 1.0, False, "memory", False, offered, offered, -1.0, -1.0)
         )
         trace.ids.append(5)
         trace.text += text
