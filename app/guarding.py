@@ -1,0 +1,291 @@
+"""Who may come in, and how much of the server one request may take."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Role = Literal["reader", "administrator"]
+
+SHORTEST_KEY = 16  # characters: at 64 signs, 96 bits
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+OPEN_PATH = "/health"
+MEGABYTE = 1_000_000
+SLACK = MEGABYTE // 10  # of a form around the file in it
+ROLE = "fulcrum_role"  # where a request's scope says who sent it
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What readers and administrators have to show; nobody has to where there are none.
+
+    Attributes:
+        reading: For questions and for the list of documents.
+        administration: For these, for adding and removing documents, and for all about forgetting.
+    """
+
+    reading: str | None = None
+    administration: str | None = None
+
+    def role(self, shown: str | None) -> Role | None:
+        """Whose key this is, found in a time that tells nothing about the keys."""
+        if self.reading is None or self.administration is None:
+            return "administrator"
+        reads = _equal(shown or "", self.reading)
+        administers = _equal(shown or "", self.administration)
+        return "administrator" if administers else "reader" if reads else None
+
+
+def keys(settings: "Settings", host: str) -> Keys:
+    """The keys of a server at ``host``.
+
+    Raises:
+        InputError: A key is missing, too short, or both are the same.
+    """
+    given = [settings.read_key, settings.admin_key]
+    reading, administration = (key and key.get_secret_value() for key in given)
+    if not reading and not administration and is_loopback(host):
+        return Keys()
+    if not reading or not administration:
+        where = "" if is_loopback(host) else f"--host {host} lets other machines in: "
+        raise InputError(
+            f"{where}set both FULCRUM_READ_KEY (to ask) and FULCRUM_ADMIN_KEY (to add documents "
+            "and to forget), such as from: openssl rand -hex 24"
+        )
+    if min(len(reading), len(administration)) < SHORTEST_KEY:
+        raise InputError(
+            f"a key of fewer than {SHORTEST_KEY} characters is soon guessed; give "
+            "FULCRUM_READ_KEY and FULCRUM_ADMIN_KEY such as from: openssl rand -hex 24"
+        )
+    if reading == administration:
+        raise InputError(
+            "FULCRUM_READ_KEY and FULCRUM_ADMIN_KEY are the same, so every reader could forget "
+            "facts; give two keys"
+        )
+    return Keys(reading, administration)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that binds to this can be reached from its own machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def administers(request: Any) -> bool:
+    """Whether who sent a request, a Starlette or a gradio one, may add documents and forget."""
+    scope = getattr(getattr(request, "request", request), "scope", {})
+    return scope.get(ROLE) == "administrator"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take.
+
+    Attributes:
+        body: Bytes of a request to the API.
+        upload: Bytes of one with files.
+        body_seconds: For a body of the first kind to arrive.
+        upload_seconds: For one of the second kind.
+        send_seconds: For the client to take a piece of the answer.
+    """
+
+    body: int = MEGABYTE
+    upload: int = 50 * MEGABYTE
+    body_seconds: float = 20.0
+    upload_seconds: float = 600.0
+    send_seconds: float = 60.0
+
+
+@dataclass
+class Guard:
+    """An ASGI application that lets through what is allowed, in size, time and origin.
+
+    Attributes:
+        app: What is guarded.
+        keys: Asked for on all paths but ``/health``.
+        host: What the server binds to.
+        limits: Of each request.
+    """
+
+    app: Application
+    keys: Keys = field(default_factory=Keys)
+    host: str = "127.0.0.1"
+    limits: Limits = field(default_factory=Limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
+        if refused := self._refused(scope, headers):
+            await _refuse(scope, receive, send, refused)
+            return
+        uploading = is_upload(scope["path"])
+        most = self.limits.upload + SLACK if uploading else self.limits.body
+        if _length(headers) > most:
+            await _refuse(scope, receive, send, _too_large(most))
+            return
+        seconds = self.limits.upload_seconds if uploading else self.limits.body_seconds
+        await self.app(scope, _Body(receive, most, seconds), self._timely(send))
+
+    def _refused(self, scope: Scope, headers: dict[str, bytes]) -> HTTPException | None:
+        host = headers.get("host", b"").decode("latin-1")
+        if is_loopback(self.host) and _name(f"//{host}") not in {*LOOPBACK_NAMES, self.host}:
+            # Else a web page could reach this server by a name of its own that leads here.
+            return HTTPException(403, f"this server is not {host!r}; ask it as localhost")
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit(origin.decode("latin-1")).netloc != host
+        if scope["method"] not in ("GET", "HEAD") and foreign:
+            return HTTPException(403, "requests from pages of other servers are not answered")
+        scope[ROLE] = self.keys.role(_shown(headers.get("authorization", b"")))
+        if scope[ROLE] is None and scope["path"] != OPEN_PATH:
+            return HTTPException(
+                401,
+                "no key, or a wrong one; send it as: Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": challenge(scope["path"])},
+            )
+        return None
+
+    def _timely(self, send: Send) -> Send:
+        async def sent(message: Message) -> None:
+            async with asyncio.timeout(self.limits.send_seconds):
+                await send(message)
+
+        return sent
+
+
+class _Body:
+    """Receives a request's body, as far as it is small and quick enough."""
+
+    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+        self._receive, self._most, self._left = receive, most, most
+        self._until = time.monotonic() + seconds
+        self._arriving = True
+
+    async def __call__(self) -> Message:
+        if not self._arriving:
+            return await self._receive()  # waits until the client leaves
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(
+                408, "the request took too long to arrive", headers={"Connection": "close"}
+            ) from None
+        self._left -= len(message.get("body", b""))
+        self._arriving = message.get("more_body", False)
+        if self._left < 0:
+            raise _too_large(self._most)
+        return message
+
+
+def is_api(path: str) -> bool:
+    """Whether a path belongs to the API, and not to the page."""
+    return path in (OPEN_PATH, "/metrics", "/v1") or path.startswith("/v1/")
+
+
+def is_upload(path: str) -> bool:
+    """Whether files arrive at a path; the page also sends what it shows there and back."""
+    return path == "/v1/documents" or not is_api(path)
+
+
+def challenge(path: str) -> str:
+    """How a key has to be sent: a browser asks its user for it, a program is told."""
+    return "Bearer" if is_api(path) else 'Basic realm="Fulcrum: the key is the password"'
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(
+        413,
+        f"the request is larger than {most / MEGABYTE:g} MB; send less at once",
+        headers={"Connection": "close"},
+    )
+
+
+def _length(headers: dict[str, bytes]) -> int:
+    stated = headers.get("content-length", b"0")
+    return int(stated) if stated.isdigit() else 0
+
+
+def _name(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _shown(header: bytes) -> str | None:
+    """The key in an Authorization header: a bearer's, or the password of the basic scheme."""
+    scheme, _, rest = header.decode("latin-1").partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            _, _, password = base64.b64decode(rest).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return password
+    return None
+
+
+def _equal(one: str, other: str) -> bool:
+    digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (one, other)]
+    return hmac.compare_digest(*digests)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, why: HTTPException) -> None:
+    """Answer with an error, after what the client was sending is taken in, within reason."""
+    await _drain(receive)
+    body = json.dumps(error_body(why.status_code, str(why.detail))).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    headers |= {name.lower(): value for name, value in (why.headers or {}).items()}
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": why.status_code, "headers": encoded})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+async def _drain(receive: Receive, most: int = 16 * MEGABYTE, seconds: float = 5.0) -> None:
+    # A client that is still sending when the connection closes does not get to see the answer.
+    try:
+        async with asyncio.timeout(seconds):
+            while most > 0:
+                message = await receive()
+                most -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+TYPES |= {429: "rate_limit_error"}
+SERVER_ERROR = 500
+
+
+def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI's API tells it."""
+    kind = "server_error" if status >= SERVER_ERROR else TYPES.get(status, "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
