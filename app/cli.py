@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import benching, forgetting, learning, measuring
+from app import benching, forgetting, learning, measuring, serving
 from app import settings as settings_module
 from app.console import PATHS, err, example, out
 from foundation.errors import FulcrumError, InputError
@@ -180,6 +180,7 @@ cli.add_command(measuring.evaluate)
 cli.add_command(benching.bench)
 cli.add_command(learning.train)
 cli.add_command(forgetting.forget)
+cli.add_command(serving.serve)
 
 
 def _tell(skipped: "Sequence[Skipped]") -> None:

@@ -71,7 +71,7 @@ def add(
             raise InputError("--file holds whole facts; leave out the sentence and other options")
         _add_file(settings, file, fields)
         return
-    record = _requested(sentence, fields)
+    record = requested(sentence, fields)
     if sentence is not None and not yes:
         _show(record)
         if not click.confirm("Forget this?"):
@@ -170,7 +170,12 @@ def _ledger(settings: "Settings") -> "Ledger":
     )
 
 
-def _requested(sentence: str | None, fields: dict[str, Any]) -> "Record":
+def requested(sentence: str | None, fields: dict[str, Any]) -> "Record":
+    """The record that a sentence proposes or that fields state, ready for the ledger.
+
+    Raises:
+        InputError: Neither is given, or it cannot be enforced.
+    """
     from control.forgetting.aliases import with_aliases
     from control.forgetting.questions import with_questions
     from control.forgetting.record import Record, checked

@@ -50,11 +50,16 @@ class Settings(BaseSettings):
     judge: Literal["cross-encoder", "model"] = Field(
         "cross-encoder", description="what the filter judges passages with"
     )
+    host: str = Field("127.0.0.1", min_length=1, description="address that a server binds to")
+    port: int = Field(7860, ge=0, le=65535, description="port of a server; 0 is a free one")
     read_key: SecretStr | None = Field(
         None, description="what who asks a server questions has to show"
     )
     admin_key: SecretStr | None = Field(
         None, description="what who adds documents or forgets facts there has to show"
+    )
+    token_limit: int = Field(
+        1_024, ge=1, description="longest answer that may be asked of a server, in tokens"
     )
     waiting: int = Field(64, ge=1, le=10_000, description="questions that may wait in a server")
     body_limit: int = Field(1, ge=1, le=100, description="largest request but uploads, in MB")
