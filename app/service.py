@@ -306,10 +306,15 @@ class Service:
         """How many questions wait for their turn."""
         return self._turns.waiting
 
+    @property
+    def idle(self) -> bool:
+        """Whether no question is being answered and none waits."""
+        return self._turns.idle
+
     def close(self) -> None:
         """Take no more questions; the answer under way goes on to its end."""
         self._turns.close()
-        self._sweeps.shutdown(wait=True, cancel_futures=True)
+        self._sweeps.shutdown(wait=False, cancel_futures=True)  # what is left the next start does
 
     def _loaded(self) -> "Assistant":
         from app import build

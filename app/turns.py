@@ -32,6 +32,7 @@ class Turns:
         self._most_each = max(1, int(most_waiting * SHARE))
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[Waiting]] = OrderedDict()
+        self._working = False
         self._closed = False
         threading.Thread(target=self._work, name="fulcrum-turns", daemon=True).start()
 
@@ -61,6 +62,12 @@ class Turns:
         """How many pieces of work wait for their turn."""
         with self._changed:
             return self._count()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being done and nothing waits."""
+        with self._changed:
+            return not self._working and not self._count()
 
     def close(self) -> None:
         """Take nothing more, and drop what waits; what is being done goes on to its end."""
@@ -92,6 +99,7 @@ class Turns:
     def _next(self) -> Waiting | None:
         """Wait for the next turn; ``None`` once there will be none."""
         with self._changed:
+            self._working = False
             while not self._waiting:
                 if self._closed:
                     return None
@@ -100,4 +108,5 @@ class Turns:
             turn = queue.popleft()
             if queue:
                 self._waiting[client] = queue  # at the end: the others come first
+            self._working = True
             return turn
