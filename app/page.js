@@ -72,6 +72,17 @@
     follow.observe(document.body, { childList: true, subtree: true });
   });
 
+  // Whoever has a keyboard may type at once; on a phone one would only see the keyboard.
+  const ready = new MutationObserver(() => {
+    const box = document.querySelector("#question textarea");
+    if (!box) return;
+    ready.disconnect();
+    if (matchMedia("(hover: hover)").matches) box.focus({ preventScroll: true });
+  });
+  document.addEventListener("DOMContentLoaded", () => {
+    ready.observe(document.body, { childList: true, subtree: true });
+  });
+
   // A citation leads to its passage, unfolded.
   document.addEventListener("click", (event) => {
     const cite = event.target.closest?.("a.cite");

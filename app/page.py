@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import page_ask, page_views
+from app import (
+    page_ask,
+    page_compare,
+    page_documents,
+    page_forgetting,
+    page_laboratory,
+    page_views,
+)
 from app.page_conversation import Running
 
 if TYPE_CHECKING:
@@ -26,7 +33,15 @@ def build(service: "Service") -> gr.Blocks:
         state = gr.HTML(_state(service), apply_default_css=False, elem_id="state")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Ask", id="ask"):
-                page_ask.build(service, running)
+                talk = page_ask.build(service, running)
+            with gr.Tab("Side by side", id="side-by-side"):
+                page_compare.build(service, running)
+            with gr.Tab("Documents", id="documents") as documents:
+                listed = page_documents.build(service)
+            with gr.Tab("Forgetting", id="forgetting") as forgetting:
+                forgotten = page_forgetting.build(service, running, talk)
+            with gr.Tab("Laboratory", id="laboratory"):
+                page_laboratory.build(service, running)
 
         def look() -> tuple[Any, Any]:
             return _state(service), gr.Timer(active=service.state.name == "loading")
@@ -38,11 +53,13 @@ def build(service: "Service") -> gr.Blocks:
         for event in (blocks.load, timer.tick):
             event(look, None, [state, timer], queue=False, **page_ask.QUIET)
         blocks.unload(left)
+        for tab, (draw, shown) in ((documents, listed), (forgetting, forgotten)):
+            tab.select(draw, None, shown, **page_ask.QUIET)  # others may have changed it
     return blocks
 
 
 def mount(app: "FastAPI", service: "Service", path: str = "/") -> "FastAPI":
-    """Put the page into an application.
+    """Put the page into an application, behind `app.guarding.Guard`, which says who may do what.
 
     Nothing is kept in the browser and nothing is fetched from elsewhere: what is forgotten later
     must not stay behind, and the page works without a network.
@@ -55,12 +72,16 @@ def mount(app: "FastAPI", service: "Service", path: str = "/") -> "FastAPI":
         run_history=False,
         ssr_mode=False,
         mcp_server=False,
-        show_error=True,
+        show_error=False,
         max_file_size=service.settings.upload_limit * MEGABYTE,
         theme=theme(),
         css_paths=HERE / "page.css",
         head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
     )
+
+
+# Of this typeface gradio brings all letters in these two weights; the others lack some.
+TYPEFACE = gr.themes.LocalFont("IBM Plex Sans", (400, 700))
 
 
 def theme() -> gr.themes.Base:
@@ -70,8 +91,8 @@ def theme() -> gr.themes.Base:
         neutral_hue="stone",
         radius_size="lg",
         text_size="lg",
-        font=[gr.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"],
-        font_mono=[gr.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"],
+        font=[TYPEFACE, "system-ui", "sans-serif"],
+        font_mono=[TYPEFACE, "system-ui", "sans-serif"],
     ).set(
         body_background_fill="#fbfaf8",
         body_background_fill_dark="#171614",

@@ -1,7 +1,7 @@
 """The page's first tab: the conversation, and the dial at hand."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 AT_ONCE = 32  # questions that may be on their way to the service; it queues them itself
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 READINGS = [("my documents", "documents"), ("a passage", "passage"), ("memory alone", "memory")]
-PASSAGE_LINES = 3
+PASSAGE_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ def build(service: "Service", running: Running) -> Parts:
             container=False,
             placeholder="Ask a question",
             max_lines=4,
-            autofocus=True,
             submit_btn="Ask",
             elem_id="question",
             html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),

@@ -1,6 +1,5 @@
 """A conversation on the page: its turns, and how the next one comes about."""
 
-import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -8,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from app import page_views
+from app.api_errors import told
 from app.page_views import Passage, Word
 from control.answer import Answer
 from control.assistant import Query, checked
 from control.decoding import Decoding
 from control.trace import TokenTrace
-from foundation.errors import FulcrumError, InputError
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -27,9 +27,6 @@ Reading = Literal["documents", "passage", "memory"]
 AUTO = "auto"
 HISTORY = 8  # turns that a follow-up may refer to; what is older is seldom meant
 BETWEEN = 0.05  # seconds between two pictures of an answer that is being written
-FAILED = "This went wrong inside Fulcrum; its log says how. Ask again, or something else."
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,12 +129,10 @@ def answered(
             if time.monotonic() - drawn > BETWEEN:
                 drawn = time.monotonic()
                 yield turn
-    except FulcrumError as error:
-        turn = replace(turn, error=str(error))
-    except Exception:
-        log.exception("a question on the page was not answered")
-        turn = replace(turn, error=FAILED)
-    yield replace(turn, live=False, stopped=cancelled.is_set())
+    except Exception as error:
+        turn = replace(turn, error=told(error)[1])
+    stopped = cancelled.is_set() and not (turn.answer or turn.error)
+    yield replace(turn, live=False, stopped=stopped)
 
 
 def _given(turn: Turn) -> "Sequence[NodeWithScore] | None":
@@ -184,7 +179,7 @@ class Running:
                 event.set()
 
     def leave(self, session: str) -> None:
-        """End it, because the user has gone."""
+        """End all that the session is being answered, because the user has gone."""
         with self._lock:
-            if event := self._events.pop(session, None):
-                event.set()
+            for one in [name for name in self._events if name.startswith(session)]:
+                self._events.pop(one).set()

@@ -35,7 +35,7 @@ element.addEventListener('click', event => {
 
 
 def dial(value: str = START, elem_id: str = "dial") -> gr.HTML:
-    """The dial; its value is alpha as text, or ``auto``, and ``release`` says that it was turned."""
+    """The dial; its value is alpha as text or ``auto``, its event ``release`` when it is turned."""
     return gr.HTML(
         value=value,
         html_template=TEMPLATE,

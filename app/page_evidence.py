@@ -10,7 +10,7 @@ from control.forgetting.parts import parts
 from foundation.text import normalise, words
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-NEAR_BEST = 0.5  # share of the best sentence's claims that another one has to hold to be marked
+NEAR_BEST = 1 / 3  # share of the best sentence's claims that another one has to hold to be marked
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
 """Lists with buttons, drawn as one piece of HTML."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from app import page_views
+
+Refresh = tuple[Callable[[gr.Request], str], gr.HTML]
+"""What draws a list anew, and where it is shown."""
 
 # A button names what it does and to what; one that cannot be taken back asks for a second press.
 SCRIPT = """

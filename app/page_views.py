@@ -8,7 +8,10 @@ from typing import Any
 import jinja2
 
 from app import page_evidence as evidence
+from app.api_errors import told
 from control.answer import Answer, Source
+from control.forgetting.ledger import Event
+from control.forgetting.record import Record
 from control.trace import Choice, TokenTrace
 
 TEMPLATES = jinja2.Environment(
@@ -128,3 +131,31 @@ def _passage(number: int, source: Source, wanted: set[str]) -> Passage:
         verdict = f"the filter lets it through: {100 * source.answers:.0f} % sure that it answers"
     score = "given with the question" if source.score is None else f"score {source.score:.2f}"
     return Passage(number, source, score, verdict, evidence.evidence(source.text, wanted))
+
+
+def error(raised: Exception) -> str:
+    """An error as its one line."""
+    return render("error", error=told(raised)[1])
+
+
+def fact(record: Record) -> str:
+    """A forgotten fact in one line."""
+    if record.scope == "subject":
+        return f"everything about {record.subject}"
+    about = f"{record.relation} of {record.subject}" if record.relation else record.subject
+    return f"{about}: {', '.join(record.answers)}"
+
+
+def happened(event: Event) -> str:
+    """The details of an event of the audit in one line."""
+    details = event.details
+    if event.kind == "added":
+        said = fact(Record(**{**details, "answers": tuple(details["answers"])}))
+        details = {name: details[name] for name in ("who", "reason")}
+    else:
+        said = ""
+    told = [f"{name}: {value}" for name, value in details.items() if value not in ("", None)]
+    return " · ".join([said, *told] if said else told)
+
+
+TEMPLATES.filters |= {"fact": fact, "happened": happened}

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from tqdm import tqdm
 
@@ -25,6 +26,13 @@ RELIANCE = "reliance "  # before the share that is asked for, in the place of an
 
 Key = tuple[str, str, str, str]
 """(item id, which passage, rule, alpha)"""
+
+Result = TypeVar("Result")
+
+
+def at_once(work: Callable[[], Result]) -> Result:
+    """Do a batch's work, where nobody else needs the model."""
+    return work()
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,21 @@ class Answers:
 
 @dataclass(frozen=True)
 class Asking:
-    """Asks what has not been answered yet, in batches of prompts of like length."""
+    """Asks what has not been answered yet, in batches of prompts of like length.
+
+    Attributes:
+        language_model: The model.
+        answers: Where they are kept.
+        batch_size: Questions at a time.
+        calibration: For the rule ``fulcrum``.
+        turn: Does each batch's work, such as in turns with others who use the model.
+    """
 
     language_model: LanguageModel
     answers: Answers
     batch_size: int
     calibration: Calibration | None = None
+    turn: Callable[[Callable[[], None]], None] = at_once
 
     def __call__(self, items: Sequence[Conflict], setting: Setting) -> None:
         """Make sure that every item is answered at every alpha of the setting."""
@@ -106,7 +123,7 @@ class Asking:
         with tqdm(total=len(todo), desc=name, unit=" items", delay=2) as bar:
             for start in range(0, len(todo), self.batch_size):
                 batch = todo[start : start + self.batch_size]
-                self._answer(batch, setting)
+                self.turn(partial(self._answer, batch, setting))
                 bar.update(len(batch))
 
     def _answer(self, batch: Sequence[Conflict], setting: Setting) -> None:

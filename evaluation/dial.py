@@ -1,6 +1,7 @@
 """How far the dial moves answers between passages and memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from control.calibration import Calibration
 from control.model import LanguageModel
 from control.rules import CONTRASTIVE, DEFAULT_RULE, DIAL
 from evaluation import metrics, rows
-from evaluation.answers import CLOSED_BOOK, PLAIN, RELIANCE, Answers, Asking, Setting
+from evaluation.answers import CLOSED_BOOK, PLAIN, RELIANCE, Answers, Asking, Setting, at_once
 from evaluation.datasets import Conflict, spread
 from evaluation.rows import MEMORY_END, Column, Sheet
 
@@ -31,6 +32,7 @@ def run(
     known_only: bool = False,
     trust: bool = False,
     unknown_limit: int | None = None,
+    turn: Callable[[Callable[[], Any]], Any] = at_once,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -49,6 +51,7 @@ def run(
         known_only: Ask only known facts with the counterfactual passage; ``all`` stays empty.
         unknown_limit: Ask at most so many unknown facts, drawn evenly.
         trust: Also answer from passages of little and of much trust, by the rule ``fulcrum``.
+        turn: Does each piece of work with the model, such as in turns with others who use it.
 
     Returns:
         The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract, ``examples``,
@@ -62,7 +65,7 @@ def run(
     dialled = {rule: ALPHAS if rule == DIAL else tuple(alphas) for rule in rules}
     ended = [rule for rule in rules if MEMORY_END in dialled[rule]]
     answers = Answers(target, language_model.name, items)
-    ask = Asking(language_model, answers, batch_size, calibration)
+    ask = Asking(language_model, answers, batch_size, calibration, turn)
 
     ask(items, Setting("none", PLAIN, (CLOSED_BOOK,)))
     closed_book = Sheet(ask, items, "none")
@@ -101,7 +104,9 @@ def run(
         "unknown": [rows.right_row(true, rule, alpha) for rule, alpha in settings],
         "Q": {rule: rows.quality(wrong, true, rule) if rule in ended else None for rule in rules},
         "paired": [rows.paired(wrong, true, ended[0], rule) for rule in ended[1:]],
-        "fluency": rows.fluency_rows(language_model, wrong, rules[0], dialled[rules[0]]),
+        "fluency": turn(
+            partial(rows.fluency_rows, language_model, wrong, rules[0], dialled[rules[0]])
+        ),
         "reliance": [rows.asked_reliance(ask, known, asked) for asked in ASKED_RELIANCE]
         if DIAL in rules
         else [],

@@ -1,0 +1,71 @@
+"""The page's second tab: the same question at three settings of the dial, side by side."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from app import page_ask, page_conversation, page_views
+from app.page_conversation import Running, Turn
+
+if TYPE_CHECKING:
+    from app.service import Service
+
+SETTINGS = (("0", "Documents"), ("0.5", "Plain RAG"), ("1", "Memory"))
+
+
+def build(service: "Service", running: Running) -> None:
+    """Lay the tab out and wire it."""
+    example = page_ask.examples()[0]
+    with gr.Column(elem_classes="form-column"):
+        question = gr.Textbox(
+            example.question, label="Question", lines=1, max_lines=4, elem_id="compare-question"
+        )
+        passage = gr.Textbox(
+            example.passage,
+            label="Passage to read; leave it empty to read my documents",
+            lines=2,
+            max_lines=6,
+            elem_id="compare-passage",
+        )
+        go = gr.Button("Compare", variant="primary", elem_id="compare")
+    columns = gr.HTML(_drawn([]), apply_default_css=False, elem_id="columns")
+
+    def compare(asked: str, text: str, request: gr.Request) -> Iterator[str]:
+        reading = "passage" if text.strip() else "documents"
+        turns = [
+            Turn(number, asked, dial, reading, text)  # type: ignore[arg-type]
+            for number, (dial, _) in enumerate(SETTINGS, start=1)
+        ]
+        session = f"{request.session_hash} side by side"
+        event = running.begin(session)
+        yield _drawn(turns)
+        for place, turn in enumerate(turns):
+            # The event also ends with its answer, so that each needs one of its own.
+            event = running.begin(session) if place else event
+            for state in page_conversation.answered(service, turn, (), event, session):
+                if not running.current(session, event):
+                    return
+                turns[place] = state
+                yield _drawn(turns)
+
+    for happens in (go.click, question.submit):
+        happens(
+            compare,
+            [question, passage],
+            columns,
+            concurrency_limit=page_ask.AT_ONCE,
+            trigger_mode="multiple",
+            **page_ask.QUIET,
+        )
+
+
+def _drawn(turns: Sequence[Turn]) -> str:
+    done = [turn for turn in turns if turn.answer]
+    return page_views.render(
+        "columns",
+        titles=SETTINGS,
+        turns=turns,
+        passages=done[0].passages if done else [],
+        unread=done[0].unread if done else [],
+    )

@@ -1,0 +1,92 @@
+"""The page's tab for documents: what is there, adding to it, and taking away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app import page_access, page_list, page_views
+from app.page_ask import QUIET
+from control.dial import NEUTRAL_TRUST
+from retrieval.formats import READERS
+
+if TYPE_CHECKING:
+    from app.page_list import Refresh
+    from app.service import Service
+
+SHOWN = 50  # documents listed at once
+AT_ONCE = 4  # uploads; the index takes one after the other
+
+
+def build(service: "Service") -> "Refresh":
+    """Lay the tab out and wire it; what draws its list anew."""
+    with gr.Column(elem_classes="form-column"):
+        files = gr.File(
+            label="Add documents: " + " ".join(READERS),
+            file_count="multiple",
+            file_types=list(READERS),
+            height=150,
+            elem_id="files",
+        )
+        trust = gr.Slider(
+            0,
+            1,
+            NEUTRAL_TRUST,
+            step=0.05,
+            label="How far they are trusted against memory (0.5: as any other)",
+            buttons=[],
+            elem_id="trust",
+        )
+    progress = gr.HTML(apply_default_css=False, elem_id="progress")
+    shown = gr.State(SHOWN)
+    documents = page_list.listing("documents", "documents", found=[], count=0, more=False, may=True)
+
+    def listed(limit: int, request: gr.Request) -> str:
+        found = service.documents(limit=limit + 1)
+        return page_views.render(
+            "documents",
+            found=found[:limit],
+            count=service.count(),
+            more=len(found) > limit,
+            may=page_access.administers(request),
+        )
+
+    def added(
+        paths: list[str], trusted: float, limit: int, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        given = [Path(path) for path in paths]
+        stated = None if trusted == NEUTRAL_TRUST else trusted
+        try:
+            page_access.check(request)
+            for now in service.ingest(given, stated):
+                yield gr.skip(), page_views.render("progress", now=now), gr.skip()
+            yield None, gr.skip(), listed(limit, request)
+        except Exception as error:
+            yield None, page_views.error(error), gr.skip()
+        finally:
+            for path in given:  # its text is in the index, or refused
+                path.unlink(missing_ok=True)
+
+    def chosen(event: gr.EventData, limit: int, request: gr.Request) -> tuple[Any, ...]:
+        try:
+            if event.action == "remove":
+                page_access.check(request)
+                service.remove_document(event.id)
+        except Exception as error:
+            return limit, page_views.error(error), gr.skip()
+        limit += SHOWN if event.action == "more" else 0
+        return limit, "", listed(limit, request)
+
+    def drawn(request: gr.Request) -> str:
+        return listed(SHOWN, request)
+
+    files.upload(
+        added,
+        [files, trust, shown],
+        [files, progress, documents],
+        concurrency_limit=AT_ONCE,
+        **QUIET,
+    )
+    documents.select(chosen, shown, [shown, progress, documents], **QUIET)
+    return drawn, documents

@@ -1,0 +1,82 @@
+"""Forgotten facts on the page: their list, removing one, attempts to get it, and the audit."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app import page_access, page_leaks, page_list, page_views
+from app.page_ask import QUIET
+from app.page_conversation import Running
+
+if TYPE_CHECKING:
+    from app.page_list import Refresh
+    from app.service import Service
+
+SHOWN = 50  # facts or events listed at once
+WHO = "page"  # asks, where nobody says who
+AT_ONCE = 4  # users who try to get a fact
+
+
+def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
+    """Lay the lists out and wire them; what draws the facts anew.
+
+    Args:
+        service: Holds the ledger.
+        running: Ends attempts when newer ones begin.
+        said: Where it is told what has been done.
+    """
+    facts = page_list.listing("facts", "facts", records=[], count=0, may=True)
+    attempts = gr.HTML(apply_default_css=False, elem_id="attempts")
+    with gr.Accordion("Audit", open=False, elem_id="audit") as audit:
+        events = gr.HTML(apply_default_css=False, elem_id="events")
+
+    def chosen(event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        try:
+            page_access.check(request)
+            if event.action == "remove":
+                record = service.unforget(event.id, who=WHO)
+                text = f"{page_views.fact(record)}: may be said again."
+                yield page_views.render("said", text=text), listed(service, request), ""
+                return
+            session = f"{request.session_hash} leaking"
+            stop = running.begin(session)
+            record = service.ledger.record(event.id)
+            for so_far in page_leaks.attempts(service, record, stop, session):
+                if not running.current(session, stop):
+                    return
+                yield "", gr.skip(), page_views.render("attempts", **so_far)
+        except Exception as error:
+            yield page_views.error(error), listed(service, request), gr.skip()
+
+    def audited(request: gr.Request) -> str:
+        try:
+            page_access.check(request)
+            found = service.ledger.events()
+            fault = service.ledger.verify()
+        except Exception as error:
+            return page_views.error(error)
+        newest = found[: -SHOWN - 1 : -1]
+        return page_views.render("events", events=newest, count=len(found), fault=fault)
+
+    def drawn(request: gr.Request) -> str:
+        return listed(service, request)
+
+    facts.select(
+        chosen,
+        None,
+        [said, facts, attempts],
+        concurrency_limit=AT_ONCE,
+        trigger_mode="multiple",
+        **QUIET,
+    )
+    audit.expand(audited, None, events, **QUIET)
+    return drawn, facts
+
+
+def listed(service: "Service", request: gr.Request) -> str:
+    """The newest facts as a list."""
+    may = page_access.administers(request)
+    records = service.ledger.records() if may else []
+    newest = records[: -SHOWN - 1 : -1]
+    return page_views.render("facts", records=newest, count=len(records), may=may)

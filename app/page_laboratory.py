@@ -1,0 +1,131 @@
+"""The page's laboratory: what the dial does to one's own questions, as a curve."""
+
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app import page_access, page_curve, page_views
+from app.page_ask import QUIET
+from app.page_conversation import Running
+from evaluation import datasets
+from evaluation import dial as evaluation
+
+if TYPE_CHECKING:
+    from app.service import Service
+
+LIMITS = (4, 100, 20)  # least, most and usual number of conflicts
+BATCH = 4  # questions at a time: who asks meanwhile waits for so many
+ROUNDS = 3  # each fact is asked closed-book, by plain RAG, and by the dial
+ENDINGS = [".jsonl", ".json"]
+CLIENT = "laboratory"
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """The measurement is no longer wanted."""
+
+
+def build(service: "Service", running: Running) -> None:
+    """Lay the tab out and wire it."""
+    with gr.Column(elem_classes="form-column"):
+        gr.HTML(page_views.render("laboratory"), apply_default_css=False)
+        data = gr.File(
+            label="Conflicts, one a line; without a file the built-in ones are measured",
+            file_types=ENDINGS,
+            height=120,
+            elem_id="conflicts",
+        )
+        least, most, usual = LIMITS
+        limit = gr.Slider(least, most, usual, step=1, label="How many", buttons=[], elem_id="limit")
+        with gr.Row():
+            go = gr.Button("Measure", variant="primary", elem_id="measure")
+            stop = gr.Button("Stop", elem_id="stop-measure")
+    report = gr.HTML(apply_default_css=False, elem_id="report")
+
+    def measure(path: str | None, wanted: float, request: gr.Request) -> Iterator[str]:
+        session = f"{request.session_hash} measuring"
+        event = running.begin(session)
+        try:
+            page_access.check(request)
+            items, name = _items(path, int(wanted))
+            for done, result in _measured(service, items, event):
+                if not running.current(session, event):
+                    return
+                if result is None:
+                    steps = ROUNDS * -(-len(items) // BATCH) + ROUNDS
+                    yield page_views.render("measuring", done=min(done, steps - 1), steps=steps)
+                else:
+                    curve = page_curve.curve(result)
+                    yield page_views.render("report", report=result, curve=curve, name=name)
+        except Stopped:
+            yield page_views.render("said", text="Stopped; nothing was kept.")
+        except Exception as error:
+            yield page_views.error(error)
+
+    def stopped(request: gr.Request) -> None:
+        running.stop(f"{request.session_hash} measuring")
+
+    go.click(measure, [data, limit], report, concurrency_limit=2, trigger_mode="multiple", **QUIET)
+    stop.click(stopped, queue=False, **QUIET)
+
+
+def _items(path: str | None, limit: int) -> tuple[list[datasets.Conflict], str]:
+    """The conflicts of a file, or built-in ones, and what they are called."""
+    if path is None:
+        items = datasets.conflicts(datasets.BUILT_IN_CONFLICTS, "test")
+        return datasets.spread(items, limit), "the built-in conflicts"
+    return datasets.spread(datasets.conflicts(Path(path)), limit), Path(path).name
+
+
+def _measured(
+    service: "Service", items: list[datasets.Conflict], stop: threading.Event
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """How many pieces of work are done, again and again, and at last the report.
+
+    The model is used in turns with whoever asks questions meanwhile. What it answers is not shown
+    and not kept, since nothing is kept back here.
+
+    Raises:
+        Stopped: It was stopped.
+    """
+    news: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+
+    def turn(work: Callable[[], Any]) -> Any:
+        if stop.is_set():
+            raise Stopped
+        result = service.run(work, CLIENT)
+        news.put(None)
+        return result
+
+    def run() -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="fulcrum-laboratory-") as folder:
+                news.put(
+                    evaluation.run(
+                        service.language_model,
+                        items,
+                        Path(folder),
+                        batch_size=BATCH,
+                        calibration=service.calibration,
+                        known_only=True,
+                        turn=turn,
+                    )
+                )
+        except BaseException as error:  # raised where it is waited for
+            news.put(error)
+
+    threading.Thread(target=run, name="fulcrum-laboratory", daemon=True).start()
+    done = 0
+    yield done, None
+    while True:
+        item = news.get()
+        if isinstance(item, BaseException):
+            raise item
+        done += item is None
+        yield done, item
+        if item is not None:
+            return
