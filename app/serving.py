@@ -56,7 +56,9 @@ def run(settings: "Settings", listening: socket.socket) -> None:
     site = Site(service)
     address = url(settings.host, listening)
     out.print(
-        f"Fulcrum: page at {address}/, API at {address}/v1; stop it by Ctrl+C", highlight=False
+        f"Fulcrum: page at {address}/, API at {address}/v1; stop it by Ctrl+C",
+        highlight=False,
+        soft_wrap=True,
     )
     threading.Thread(target=service.load, name="fulcrum-load", daemon=True).start()
     try:

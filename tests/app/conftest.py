@@ -1,0 +1,53 @@
+"""A service over the tiny model: all of it is real but what the model says."""
+
+import dataclasses
+
+import pytest
+from starlette.testclient import TestClient
+
+from app import api, build
+from app import settings as settings_module
+from app.guarding import Keys, Limits
+from app.service import Service
+
+READING, ADMINISTRATION = "r" * 24, "a" * 24
+
+
+@pytest.fixture
+def service(tiny, monkeypatch, tmp_path):
+    """Make a service; it is loaded unless told otherwise."""
+    monkeypatch.setattr(
+        build, "language_model", lambda _: dataclasses.replace(tiny, identity="tiny")
+    )
+    made = []
+
+    def make(loaded=True, **given):
+        given = {"without": ("rewriter", "filter", "reservoir"), "upload_seconds": 100.0, **given}
+        new = Service(settings_module.load(cache=tmp_path / "cache", **given))
+        made.append(new)
+        if loaded:
+            new.load()
+            assert new.state.name == "ready", new.state.message
+        return new
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def client(service):
+    """Make a client of the API over a service, on the loopback and without keys by default."""
+
+    def make(over=None, keys=None, host="127.0.0.1", key=None, **limits):
+        app = api.build(over or service(), keys or Keys(), host, Limits(**limits))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return TestClient(app, base_url="http://localhost", headers=headers)
+
+    return make
+
+
+@pytest.fixture
+def keys():
+    """A reading and an administration key."""
+    return Keys(READING, ADMINISTRATION)
