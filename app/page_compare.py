@@ -29,7 +29,7 @@ def build(service: "Service", running: Running) -> None:
             elem_id="compare-passage",
         )
         go = gr.Button("Compare", variant="primary", elem_id="compare")
-    columns = gr.HTML(_drawn([]), apply_default_css=False, elem_id="columns")
+    columns = gr.HTML(drawn([]), apply_default_css=False, elem_id="columns")
 
     def compare(asked: str, text: str, request: gr.Request) -> Iterator[str]:
         reading = "passage" if text.strip() else "documents"
@@ -39,7 +39,7 @@ def build(service: "Service", running: Running) -> None:
         ]
         session = f"{request.session_hash} side by side"
         event = running.begin(session)
-        yield _drawn(turns)
+        yield drawn(turns)
         for place, turn in enumerate(turns):
             # The event also ends with its answer, so that each needs one of its own.
             event = running.begin(session) if place else event
@@ -47,7 +47,7 @@ def build(service: "Service", running: Running) -> None:
                 if not running.current(session, event):
                     return
                 turns[place] = state
-                yield _drawn(turns)
+                yield drawn(turns)
 
     for happens in (go.click, question.submit):
         happens(
@@ -60,7 +60,8 @@ def build(service: "Service", running: Running) -> None:
         )
 
 
-def _drawn(turns: Sequence[Turn]) -> str:
+def drawn(turns: Sequence[Turn]) -> str:
+    """The three answers, and below them what was read."""
     done = [turn for turn in turns if turn.answer]
     return page_views.render(
         "columns",

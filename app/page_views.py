@@ -21,6 +21,7 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
+LEAST_SHARE = 0.01  # told as such
 SOURCES = {"context": "from the passages", "memory": "from memory", "both": "both say it"}
 
 
@@ -119,10 +120,14 @@ def _word(token: TokenTrace, cites: tuple[int, ...]) -> Word:
 
 
 def _choices(choices: Sequence[Choice]) -> str:
-    return ",  ".join(
-        f"{choice.text.strip() or choice.text!r} {100 * choice.probability:.0f} %"
+    return ", ".join(
+        f"{choice.text.strip() or repr(choice.text)} {_percent(choice.probability)}"
         for choice in choices
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= LEAST_SHARE else "< 1 %"
 
 
 def _passage(number: int, source: Source, wanted: set[str]) -> Passage:
