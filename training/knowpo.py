@@ -91,7 +91,7 @@ SMOKE = Recipe(
     pairs=5,
     sft_epochs=1,
     samples=2,
-    facts=140,
+    facts=80,
     development=4,
     batch=4,
     evaluations=1,
@@ -324,17 +324,16 @@ def _stage(
     kept: Path,
 ) -> None:
     """Train one stage and keep its best adapter."""
-    import os
-
     from datasets import Dataset
     from peft import LoraConfig, PeftModel, get_peft_model
+    from tensorboardX import SummaryWriter
     from transformers import set_seed
+    from transformers.integrations import TensorBoardCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     set_seed(recipe.seed)
     runs, examples = target / "checkpoints" / stage, getattr(lessons, stage)
     records = [preference.record(language_model, example) for example in examples]
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(target / "logs" / stage))
     if after is None:
         lora = LoraConfig(
             r=recipe.rank,
@@ -355,7 +354,6 @@ def _stage(
         "warmup_steps": max(1, steps // 10),
         "logging_steps": 1,
         "save_steps": every,
-        "report_to": ["tensorboard"],
         "bf16": False,  # the base model is loaded in the type that the hardware likes
         "max_length": None,
     }
@@ -392,6 +390,7 @@ def _stage(
         keep(trainer.model, best, language_model.name, "")
 
     along = _along(trainer, every, judge, save, curve, from_start=after is not None)
+    trainer.add_callback(TensorBoardCallback(SummaryWriter(str(target / "logs" / stage))))
     trainer.add_callback(along)
     started = time.monotonic()
     try:

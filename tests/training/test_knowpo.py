@@ -14,7 +14,9 @@ from foundation.errors import DataError, InputError, ModelError
 from training import knowpo, probing
 from training.knowpo import Recipe, split, with_ratios
 
-RECIPE = Recipe(sft_examples=10, pairs=10, batch=2, rank=2, development=2, evaluations=2)
+RECIPE = Recipe(
+    sft_examples=12, pairs=10, sft_epochs=1, batch=2, rank=2, development=2, evaluations=2
+)
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +52,9 @@ def test_a_run_leaves_an_adapter_its_data_and_its_cards(tiny, fresh, run):
     assert (adapter / "curve.png").stat().st_size
     data = (target / "data" / "README.md").read_text(encoding="utf-8")
     assert data.count("- chosen:") == 10
-    for stage in ("sft", "dpo"):
+    for stage, count in (("sft", 12), ("dpo", 10)):
         rows = (target / "data" / f"{stage}.jsonl").read_text(encoding="utf-8").splitlines()
-        assert len(rows) == 10
+        assert len(rows) == count
         assert list((target / "logs" / stage).rglob("events*"))
     lm, ids = fresh(), torch.arange(5, 25)[None]
     by_peft = PeftModel.from_pretrained(fresh().model, str(adapter)).eval()
@@ -104,10 +106,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(fresh, run, monkeypatch):
     watched(DPOTrainer, "dpo", broken=True)
     with pytest.raises(KeyboardInterrupt):
         run(fresh(), "broken")
-    assert taken == {"sft": [0, 1, 2, 3, 4], "dpo": [0, 1, 2]}
+    assert taken == {"sft": [0, 1, 2, 3, 4, 5], "dpo": [0, 1, 2]}
     watched(DPOTrainer, "dpo", broken=False)
     found = weights(run(fresh(), "broken"))
-    assert taken["sft"] == [0, 1, 2, 3, 4]
+    assert taken["sft"] == [0, 1, 2, 3, 4, 5]
     assert taken["dpo"][3:] == [3, 4]
     for name, weight in wanted.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5)
