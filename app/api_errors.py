@@ -15,6 +15,8 @@ from foundation.errors import BusyError, FulcrumError, IndexStateError, InputErr
 
 log = logging.getLogger(__name__)
 
+WRAPPINGS = {"body", "query", "path", "constrained-str"}  # which no client has named
+HALF = "holds half a character; send whole UTF-8"
 RETRY_SECONDS = 2  # about as long as an answer takes
 
 
@@ -74,11 +76,13 @@ def _fulcrum(_: Request, error: Exception) -> JSONResponse:
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    place = [str(part) for part in first.get("loc", ()) if part not in ("body", "query", "path")]
+    place = [str(part) for part in first.get("loc", ()) if part not in WRAPPINGS]
     if first.get("type") == "json_invalid":
         return JSONResponse(error_body(400, "the body is not valid JSON"), 400)
     param = ".".join(place) or None
     message = first.get("msg", "it cannot be read").removeprefix("Value error, ")
+    if first.get("type") == "string_unicode":
+        message = HALF
     return JSONResponse(error_body(400, f"{param or 'the request'}: {message}", param), 400)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from control.rules import CHOICES, DEFAULT_RULE
 
@@ -15,17 +15,8 @@ MOST_STOPS = 4  # as OpenAI
 MOST_LOGPROBS = 20  # as OpenAI; three are kept of each token
 LARGEST_SEED = 2**63 - 1
 
-
-def _text(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half a character; send whole UTF-8") from None
-    return text
-
-
-Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_text)]
-Words = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_text)]
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Words = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Nothing = Annotated[list[Any], Field(max_length=0)]
 

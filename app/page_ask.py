@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from app.service import Service
 
 AT_ONCE = 32  # questions that may be on their way to the service; it queues them itself
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 READINGS = [("my documents", "documents"), ("a passage", "passage"), ("memory alone", "memory")]
 PASSAGE_LINES = 2
 

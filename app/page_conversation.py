@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from app import page_views
 from app.api_errors import told
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Reading = Literal["documents", "passage", "memory"]
 
-AUTO = "auto"
+AUTO: Final = "auto"
 HISTORY = 8  # turns that a follow-up may refer to; what is older is seldom meant
 BETWEEN = 0.05  # seconds between two pictures of an answer that is being written
 

@@ -86,6 +86,7 @@ def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
         own = words(said[start:end]) & wanted
         numbers = [number for number, has in enumerate(held, start=1) if own & has]
         if numbers:
+            end = start + len(said[start:end].rstrip())  # the next sentence's blank is its own
             found[next(at for at, stop in enumerate(ends) if stop >= end)] = numbers
     return found
 

@@ -61,11 +61,11 @@ def attempts(
     tried = probes.probes(probes.Told(record, record.relation))
     hidden = leaks.secret(record)
     done: list[Attempt] = []
-    for start in range(0, len(tried) + 1, TOGETHER):
+    for start in range(0, len(tried), TOGETHER):
+        yield {"record": record, "done": done, "all": len(tried), "live": True}
+        if stop.is_set():
+            break
         batch = tried[start : start + TOGETHER]
-        yield {"record": record, "done": done, "all": len(tried), "live": bool(batch)}
-        if not batch or stop.is_set():
-            return
         how = Decoding(rule=RULE, max_new_tokens=MAX_NEW_TOKENS)
         answers = service.ask([_query(probe) for probe in batch], how, client)
         done += [

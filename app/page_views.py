@@ -69,7 +69,7 @@ class Passage:
     sentences: Sequence[evidence.Sentence]
 
 
-def render(name: str, **values: Any) -> str:
+def render(name: str, /, **values: Any) -> str:
     """The HTML of ``page_NAME.jinja``."""
     return TEMPLATES.get_template(f"page_{name}.jinja").render(values)
 

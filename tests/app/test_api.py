@@ -1,0 +1,392 @@
+import json
+import logging
+
+import pytest
+
+from control.decoding import Decoding
+from foundation.errors import IndexStateError
+from tests.app.conftest import ADMINISTRATION, READING
+
+MINIMAL = {"model": "fulcrum", "messages": [{"role": "user", "content": "Who?"}], "documents": []}
+JSON = {"content-type": "application/json"}
+CHILE = {"sentence": "The capital of Chile is Santiago", "reason": "asked", "who": "me"}
+
+
+def ask(client, path="/v1/chat/completions", **more):
+    body = dict(MINIMAL)
+    if path == "/v1/completions":
+        del body["messages"]
+        body["prompt"] = "Who?"
+    sent = json.dumps({**body, "max_tokens": 12, **more})  # of halves of characters, too
+    return client.post(path, content=sent, headers=JSON)
+
+
+def events(response):
+    """The objects of a stream, whose last line says that it is done."""
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_an_answer_has_the_form_of_openai_and_all_that_fulcrum_knows(client, tiny):
+    body = ask(client()).json()
+    assert body["object"] == "chat.completion"
+    assert body["model"] == tiny.name
+    [choice] = body["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"] == body["fulcrum"]["answer"]
+    assert len(body["fulcrum"]["tokens"]) == body["usage"]["completion_tokens"] == 12
+    assert body["fulcrum"]["seconds"]["total"] > 0
+
+
+def test_a_stream_says_the_same_as_the_whole(client):
+    one = client()
+    whole = ask(one, logprobs=True, top_logprobs=2).json()
+    parts = events(
+        ask(
+            one,
+            stream=True,
+            logprobs=True,
+            top_logprobs=2,
+            stream_options={"include_usage": True},
+        )
+    )
+    said = "".join(each["choices"][0]["delta"].get("content", "") for each in parts[:-1])
+    assert said.strip() == whole["choices"][0]["message"]["content"]
+    assert parts[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert parts[-2]["choices"][0]["finish_reason"] == "length"
+    assert parts[-2]["fulcrum"]["tokens"] == whole["fulcrum"]["tokens"]
+    assert parts[-1]["usage"] == whole["usage"]
+    streamed = [
+        entry
+        for each in parts[:-1]
+        if each["choices"][0]["logprobs"]
+        for entry in each["choices"][0]["logprobs"]["content"]
+    ]
+    assert streamed == whole["choices"][0]["logprobs"]["content"]
+    assert len(streamed[0]["top_logprobs"]) == 2
+    assert all(entry["logprob"] <= 0 for entry in streamed)
+
+
+def test_several_prompts_are_answered_as_a_batch(client):
+    one = client()
+    both = ask(one, "/v1/completions", prompt=["Who?", "Where?"], logprobs=1).json()
+    assert both["object"] == "text_completion"
+    assert [choice["index"] for choice in both["choices"]] == [0, 1]
+    assert [answer["question"] for answer in both["fulcrum"]] == ["Who?", "Where?"]
+    found = both["choices"][0]["logprobs"]
+    assert len(found["tokens"]) == len(found["token_logprobs"]) == len(found["text_offset"]) == 12
+    parts = events(ask(one, "/v1/completions", prompt=["Who?", "Where?"], stream=True))
+    for choice in both["choices"]:
+        said = [
+            c["text"] for part in parts for c in part["choices"] if c["index"] == choice["index"]
+        ]
+        assert "".join(said).strip() == choice["text"]
+
+
+def test_an_answer_ends_before_a_stop_text(client):
+    one = client()
+    full = ask(one).json()["choices"][0]["message"]["content"]
+    stop = full[4:6]
+    expected = full[: full.index(stop)].strip()
+    cut = ask(one, stop=[stop]).json()["choices"][0]
+    assert cut["message"]["content"] == expected
+    assert cut["finish_reason"] == "stop"
+    parts = events(ask(one, stop=stop, stream=True))
+    said = "".join(each["choices"][0]["delta"].get("content", "") for each in parts)
+    assert said.strip() == expected
+
+
+def test_the_dial_and_the_sampling_reach_the_decoding(client, service, monkeypatch):
+    over, seen = service(), []
+    submit = over.submit
+
+    def noting(queries, how, *rest):
+        seen.append((queries[0], how))
+        return submit(queries, how, *rest)
+
+    monkeypatch.setattr(over, "submit", noting)
+    messages = [
+        {"role": "system", "content": "Be rude."},
+        {"role": "user", "content": "What does Peru live from?"},
+        {"role": "assistant", "content": "Copper."},
+        {"role": "user", "content": [{"type": "text", "text": "And its currency?"}]},
+    ]
+    body = ask(
+        client(over),
+        messages=messages,
+        alpha=0.25,
+        rule="ck_plug",
+        temperature=0.5,
+        top_p=0.9,
+        seed=7,
+        max_completion_tokens=5,
+        documents=[{"title": "Peru", "text": "The sol.", "trust": 0.9}],
+    ).json()
+    [(query, how)] = seen
+    assert how == Decoding(
+        rule="ck_plug", alpha=0.25, temperature=0.5, top_p=0.9, seed=7, max_new_tokens=5
+    )
+    assert query.question == "And its currency?"
+    assert list(query.history) == [("What does Peru live from?", "Copper.")]
+    [source] = body["fulcrum"]["sources"]
+    assert (source["title"], source["text"], source["kept"]) == ("Peru", "The sol.", True)
+    assert any("system messages" in notice for notice in body["fulcrum"]["notices"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"alpha": 2}, "alpha"),
+        ({"alpha": "much"}, "alpha"),
+        ({"alpha": 0.5, "reliance": 0.5}, "give one of them"),
+        ({"reliance": 0.5, "rule": "cad"}, "reliance is measured for rule fulcrum"),
+        ({"rule": "nonsense"}, "rule"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "Hi"}]}, "the question"),
+        ({"messages": [{"role": "user", "content": " "}]}, "the question is empty"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": "x" * 21_000}]}, "21,000 characters"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 100_000}, "up to 1,024"),
+        ({"temperature": -1}, "temperature"),
+        ({"n": 2}, "n: "),
+        ({"alhpa": 0.5}, "alhpa: Extra inputs are not permitted"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"stream_options": {"include_usage": True}}, "set stream to true"),
+        ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "half a character"),
+    ],
+)
+def test_a_wrong_request_is_told_in_one_line_what_is_wrong(client, changed, said):
+    response = ask(client(), **changed)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert said in error["message"]
+    assert "\n" not in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_other_errors_have_their_codes(client):
+    one = client()
+    assert ask(one, model="gpt-4o").status_code == 404
+    assert "gpt-4o" in ask(one, model="gpt-4o").json()["error"]["message"]
+    assert one.get("/v1/nothing").status_code == 404
+    assert one.put("/v1/forget").status_code == 405
+    broken = one.post("/v1/chat/completions", content=b"{", headers=JSON)
+    assert broken.json()["error"]["message"] == "the body is not valid JSON"
+    for path in ("/v1/documents/none", "/v1/forget/none"):
+        assert one.delete(path).status_code == 404
+
+
+def test_models_are_listed_and_shown(client, tiny):
+    one = client()
+    names = [model["id"] for model in one.get("/v1/models").json()["data"]]
+    assert names == [tiny.name, "all-MiniLM-L6-v2"]
+    assert one.get(f"/v1/models/{tiny.name}").json()["object"] == "model"
+    assert one.get("/v1/models/other").status_code == 404
+
+
+def test_embeddings_are_unit_vectors_in_both_encodings(client):
+    import numpy as np
+
+    one = client()
+    body = {"model": "all-MiniLM-L6-v2", "input": ["a river", "a stream", "a tax"]}
+    found = one.post("/v1/embeddings", json=body).json()
+    vectors = np.array([each["embedding"] for each in found["data"]])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+    coded = one.post("/v1/embeddings", json={**body, "encoding_format": "base64"}).json()
+    import base64
+
+    raw = np.frombuffer(base64.b64decode(coded["data"][0]["embedding"]), "<f4")
+    assert np.allclose(raw, vectors[0], atol=1e-3)
+    assert one.post("/v1/embeddings", json={**body, "dimensions": 7}).status_code == 400
+
+
+def test_documents_are_uploaded_listed_and_removed(client):
+    one = client()
+    files = [
+        ("file", ("../../etc/notes.md", b"# Rhine\n\nThe Rhine is long.")),
+        ("file", ("broken.pdf", b"%PDF nonsense")),
+    ]
+    added = one.post("/v1/documents", files=files, data={"trust": "0.9"}).json()
+    assert (added["documents"], added["passages"]) == (1, 1)
+    assert added["skipped"][0]["file"] == "broken.pdf"
+    [document] = one.get("/v1/documents").json()["data"]
+    assert (document["title"], document["source"], document["trust"]) == ("Rhine", "notes.md", 0.9)
+    removed = one.delete(f"/v1/documents/{document['id']}").json()
+    assert removed == {"object": "document", "id": document["id"], "deleted": True, "passages": 1}
+    assert one.get("/v1/documents").json()["data"] == []
+
+
+def test_an_upload_that_cannot_be_read_fails_with_the_reason(client):
+    response = client().post("/v1/documents", files={"file": ("x.pdf", b"%PDF nonsense")})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("x.pdf ")
+
+
+def test_a_fact_is_forgotten_shown_audited_and_removed(client):
+    one = client()
+    proposed = one.post("/v1/forget", json={**CHILE, "dry_run": True})
+    assert (proposed.status_code, proposed.json()["id"]) == (200, "")
+    added = one.post("/v1/forget", json=CHILE)
+    assert added.status_code == 201
+    fact = added.json()
+    assert (fact["subject"], fact["answers"], fact["new"]) == ("Chile", ["Santiago"], True)
+    again = one.post("/v1/forget", json=CHILE)
+    assert (again.status_code, again.json()["new"]) == (200, False)
+    assert [each["id"] for each in one.get("/v1/forget").json()["data"]] == [fact["id"]]
+    refused = ask(one, messages=[{"role": "user", "content": "What is the capital of Chile?"}])
+    choice = refused.json()["choices"][0]
+    assert choice["finish_reason"] == "content_filter"
+    assert choice["message"]["content"]
+    assert refused.json()["fulcrum"]["forgotten"] == [{"id": fact["id"], "layer": "prompt"}]
+    parts = events(
+        ask(
+            one,
+            messages=[{"role": "user", "content": "What is the capital of Chile?"}],
+            stream=True,
+        )
+    )
+    said = "".join(each["choices"][0]["delta"].get("content", "") for each in parts)
+    assert said == choice["message"]["content"]
+    kinds = [event["kind"] for event in one.get("/v1/forget/audit").json()["data"]]
+    assert kinds[0] == "added"
+    assert "withheld" in kinds
+    assert one.get("/v1/forget/audit?after=1&limit=1").json()["data"][0]["sequence"] == 2
+    assert one.get("/v1/forget/verify").json()["whole"] is True
+    assert one.delete(f"/v1/forget/{fact['id']}?reason=undone").json()["id"] == fact["id"]
+    assert one.delete(f"/v1/forget/{fact['id']}").status_code == 404
+    assert ask(one, messages=[{"role": "user", "content": "What is the capital of Chile?"}]).json()[
+        "fulcrum"
+    ]["tokens"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"subject": "Chile"}, {"sentence": "Hello"}, {"subject": "Chile", "answers": ["a"]}],
+)
+def test_what_cannot_be_forgotten_is_refused(client, body):
+    one = client()
+    assert one.post("/v1/forget", json=body).status_code == 400
+    assert one.get("/v1/forget").json()["data"] == []
+
+
+def test_readers_ask_and_administrators_change(client, service, keys):
+    over = service()
+    nobody, wrong = client(over, keys), client(over, keys, key="w" * 24)
+    reader = client(over, keys, key=READING)
+    administrator = client(over, keys, key=ADMINISTRATION)
+    for stranger in (nobody, wrong):
+        assert stranger.get("/health").json() == {"status": "ready"}
+        for path in ("/metrics", "/v1/models", "/v1/documents", "/v1/forget", "/v1/openapi.json"):
+            assert stranger.get(path).status_code == 401
+        assert ask(stranger).status_code == 401
+        assert ask(stranger).json()["error"]["type"] == "authentication_error"
+    assert ask(reader).status_code == 200
+    for path in ("/metrics", "/v1/models", "/v1/documents"):
+        assert reader.get(path).status_code == 200
+    for path in ("/v1/forget", "/v1/forget/audit", "/v1/forget/verify", "/v1/forget/x"):
+        assert reader.get(path).status_code == 403
+    assert reader.post("/v1/forget", json=CHILE).status_code == 403
+    assert reader.post("/v1/documents", files={"file": ("a.txt", b"x")}).status_code == 403
+    assert reader.delete("/v1/documents/x").status_code == 403
+    assert administrator.post("/v1/forget", json=CHILE).status_code == 201
+
+
+def test_too_large_a_body_is_refused(client):
+    one = client(body=2_000, upload=5_000)
+    for sent in (b"x" * 3_000, iter([b"x" * 1_000] * 3)):
+        response = one.post("/v1/chat/completions", content=sent)
+        assert response.status_code == 413
+        assert "0.002 MB" in response.json()["error"]["message"]
+    file = {"file": ("a.txt", b"x" * 200_000)}
+    assert one.post("/v1/documents", files=file).status_code == 413
+
+
+def test_while_the_model_is_loading_or_broken_the_server_stays_up_and_says_so(client, service):
+    over = service(loaded=False)
+    one = client(over)
+    health = one.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "loading")
+    answer = ask(one)
+    assert answer.status_code == 503
+    assert "being loaded" in answer.json()["error"]["message"]
+    assert answer.headers["retry-after"]
+    assert one.post("/v1/forget", json=CHILE).status_code == 201
+
+
+def test_a_full_queue_is_told_to_come_again(client, service, monkeypatch):
+    import threading
+
+    over = service(waiting=1)
+    go, begun = threading.Event(), threading.Event()
+    busy = over._turns.submit(lambda: (begun.set(), go.wait()))
+    begun.wait()
+    waiting = over._turns.submit(lambda: None)
+    response = ask(client(over))
+    assert response.status_code == 429
+    assert response.headers["retry-after"]
+    assert response.json()["error"]["type"] == "rate_limit_error"
+    go.set()
+    busy.result()
+    waiting.result()
+
+
+def test_what_nobody_foresaw_is_a_500_whose_text_is_neither_sent_nor_logged(
+    client, service, monkeypatch, caplog
+):
+    over = service()
+
+    def fail(*_):
+        raise RuntimeError("Santiago")
+
+    monkeypatch.setattr(over, "documents", fail)
+    with caplog.at_level(logging.DEBUG):
+        response = client(over).get("/v1/documents")
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert "Santiago" not in response.text + caplog.text
+    assert "RuntimeError" in caplog.text
+
+
+def test_an_index_that_is_damaged_is_a_503(client, service, monkeypatch):
+    over = service()
+
+    def damaged(*_):
+        raise IndexStateError("the index is damaged; put a copy of it back")
+
+    monkeypatch.setattr(over, "documents", damaged)
+    assert client(over).get("/v1/documents").status_code == 503
+
+
+def test_metrics_count_and_hold_nothing_of_what_was_said(client, caplog):
+    one = client()
+    caplog.set_level(logging.WARNING, "httpx2")  # the test's own client tells what it asks for
+    with caplog.at_level(logging.INFO):
+        one.post("/v1/forget", json=CHILE)
+        ask(one, messages=[{"role": "user", "content": "What is the capital of Chile?"}])
+        ask(one, messages=[{"role": "user", "content": "Who is Waldo?"}])
+        one.get("/v1/Santiago")
+    text = one.get("/metrics").text
+    assert (
+        'fulcrum_requests_total{method="POST",route="/v1/chat/completions",status="200"} 2.0'
+        in text
+    )
+    assert 'fulcrum_answers_total{outcome="refused"} 1.0' in text
+    assert "fulcrum_tokens_total 12.0" in text
+    assert "fulcrum_ready 1.0" in text
+    assert "fulcrum_first_token_seconds_count 1.0" in text
+    for secret in ("Santiago", "Chile", "Waldo"):
+        assert secret not in text
+    assert "Santiago" not in caplog.text
+
+
+def test_the_description_names_every_path(client):
+    paths = client().get("/v1/openapi.json").json()["paths"]
+    assert {
+        "/health", "/metrics", "/v1/chat/completions", "/v1/completions", "/v1/documents",
+        "/v1/embeddings", "/v1/forget", "/v1/forget/audit", "/v1/forget/verify", "/v1/models",
+    } <= paths.keys()  # fmt: skip
