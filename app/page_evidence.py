@@ -86,8 +86,8 @@ def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
         own = words(said[start:end]) & wanted
         numbers = [number for number, has in enumerate(held, start=1) if own & has]
         if numbers:
-            end = start + len(said[start:end].rstrip())  # the next sentence's blank is its own
-            found[next(at for at, stop in enumerate(ends) if stop >= end)] = numbers
+            last = start + len(said[start:end].rstrip())  # the blank is the next sentence's
+            found[next(at for at, stop in enumerate(ends) if stop >= last)] = numbers
     return found
 
 

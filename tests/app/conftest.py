@@ -9,6 +9,7 @@ from app import api, build
 from app import settings as settings_module
 from app.guarding import Keys, Limits
 from app.service import Service
+from tests.server import Running
 
 READING, ADMINISTRATION = "r" * 24, "a" * 24
 
@@ -51,3 +52,29 @@ def client(service):
 def keys():
     """A reading and an administration key."""
     return Keys(READING, ADMINISTRATION)
+
+
+@pytest.fixture
+def running(service):
+    """Make a server on a socket, without the page; it has keys where they are given."""
+    made = []
+
+    def make(over=None, header_seconds=20.0, **given):
+        made.append(Running(over or service(**given), False, header_seconds))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def count_forwards(service, at=lambda _: None):
+    """How often the model has been run since; ``at`` is told each time."""
+    count = [0]
+
+    def hook(*_):
+        count[0] += 1
+        at(count[0])
+
+    service.language_model.model.register_forward_hook(hook)
+    return count

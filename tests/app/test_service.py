@@ -8,6 +8,7 @@ from control.assistant import Query
 from control.decoding import Decoding
 from control.forgetting.record import Record
 from foundation.errors import BusyError, InputError, ModelError
+from tests.app.conftest import count_forwards
 
 HOW = Decoding(max_new_tokens=16)
 LONG = Decoding(rule="plain", max_new_tokens=200)
@@ -62,18 +63,6 @@ def test_a_default_answer_is_given_up_before_its_first_token_is_certain(service,
     assert list(one.stream(Query("Who?", ()), Decoding(max_new_tokens=200), cancelled)) == []
     one.run(lambda: None)
     assert forwards[0] < 100
-
-
-def count_forwards(service, at=lambda _: None):
-    """How often the model has been run since; ``at`` is told each time."""
-    count = [0]
-
-    def hook(*_):
-        count[0] += 1
-        at(count[0])
-
-    service.language_model.model.register_forward_hook(hook)
-    return count
 
 
 def test_a_question_that_cannot_be_answered_says_why(service):

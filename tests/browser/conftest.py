@@ -1,17 +1,14 @@
 """A running page with the real small model, and a browser that looks at it."""
 
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from app import settings as settings_module
-from app.listening import bound, url
-from app.server import server
 from app.service import Service
-from app.serving import Site
+from tests.server import Running
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -19,23 +16,6 @@ FLAGS = (
 )
 PATIENCE = 120_000  # milliseconds; a busy machine is slow, and no test measures time
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 720}
-
-
-class Running:
-    """A server in a thread of its own."""
-
-    def __init__(self, service):
-        self.service = service
-        self._socket = bound("127.0.0.1", 0)
-        self.url = url("127.0.0.1", self._socket)
-        self._server = server(Site(service), lambda: True)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
-        self._thread.start()
-
-    def stop(self):
-        self._server.should_exit = True
-        self._thread.join()
-        self._socket.close()
 
 
 @pytest.fixture(scope="session")
