@@ -1,0 +1,131 @@
+"""`fulcrum serve` as a command: what stops it from starting, what survives a kill."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+
+from app import cli
+from app.listening import bound
+
+PATIENCE = 120.0
+KILLS, WRITTEN = 1, 4
+CHAT = "/v1/chat/completions"
+
+
+def question(text, **more):
+    messages = [{"role": "user", "content": text}]
+    return {"model": "fulcrum", "max_tokens": 24, "messages": messages, **more}
+
+
+CHILE = question("What is the capital of Chile?")
+
+
+@pytest.fixture
+def serve(home, cache):
+    """Start the command in a process of its own, at a free port; its address is what it prints."""
+    started = []
+    environment = os.environ | {"FULCRUM_HOME": str(home), "FULCRUM_CACHE": str(cache)}
+
+    def start():
+        command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        line = process.stdout.readline()
+        address = line.split("page at ")[1].split("/, ")[0]
+        client = httpx.Client(base_url=address, timeout=PATIENCE)
+        while (health := client.get("/health")).status_code != 200:
+            assert health.json()["status"] == "loading"
+        return process, client
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def refused(capsys, *arguments):
+    assert cli.main(["serve", *arguments]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(capsys):
+    taken = bound("127.0.0.1", 0)
+    port = str(taken.getsockname()[1])
+    line = refused(capsys, "--port", port)
+    assert port in line
+    assert "--port 0" in line
+    taken.close()
+
+
+def test_other_machines_are_let_in_with_keys_alone(capsys):
+    assert "FULCRUM_READ_KEY" in refused(capsys, "--host", "0.0.0.0", "--port", "0")  # noqa: S104
+
+
+def test_an_address_of_nobody_is_told_in_one_line(capsys):
+    assert "no such address" in refused(capsys, "--host", "nowhere.invalid")
+
+
+def write(client, kill, told, enough):
+    """Add documents until the server is gone; ``told`` are those that it said it has."""
+    with contextlib.suppress(httpx.HTTPError):
+        for number in range(10_000):
+            name = f"{kill}-{number}.txt"
+            files = {"file": (name, f"The tower of town {name} is tall.", "text/plain")}
+            assert client.post("/v1/documents", files=files).json()["documents"] == 1
+            told.add(name)
+            if number >= WRITTEN:
+                enough.set()
+
+
+def ask(client):
+    """Ask until the server is gone."""
+    with contextlib.suppress(httpx.HTTPError):
+        while client.post(CHAT, json=CHILE).status_code == 200:
+            pass
+
+
+def test_killed_while_it_answers_and_writes_it_comes_back_whole(serve):
+    told = set()
+    process, client = serve()
+    fact = {"sentence": "The capital of Chile is Santiago"}
+    assert client.post("/v1/forget", json=fact).status_code == 201
+    for kill in range(KILLS):
+        enough = threading.Event()
+        busy = [
+            threading.Thread(target=write, args=(client, kill, told, enough)),
+            threading.Thread(target=ask, args=(client,)),
+        ]
+        for thread in busy:
+            thread.start()
+        assert enough.wait(PATIENCE)
+        process.kill()
+        for thread in busy:
+            thread.join()
+        process, client = serve()
+        listed = client.get("/v1/documents", params={"limit": 1_000}).json()["data"]
+        assert told <= {each["source"] for each in listed}
+        assert client.get("/v1/forget/verify").json()["whole"]
+        answer = client.post(CHAT, json=CHILE).json()
+        assert answer["choices"][0]["finish_reason"] == "content_filter"
+        assert "Santiago" not in json.dumps(answer)
+
+
+def test_told_to_stop_it_gives_the_answer_under_way(serve):
+    process, client = serve()
+    asked = question("What is the capital of Peru?", stream=True, documents=[])
+    with client.stream("POST", CHAT, json=asked) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        *_, last = (line for line in lines if line)
+    assert last == "data: [DONE]"
+    assert process.wait(PATIENCE) == -signal.SIGTERM  # passed on once all is done
