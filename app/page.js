@@ -60,6 +60,12 @@
     next.focus();
   });
 
+  // Once there is a body; this script may come before it or after.
+  const drawn = (act) => {
+    if (document.body) act();
+    else document.addEventListener("DOMContentLoaded", act);
+  };
+
   // A new question comes to the top of the view, where its answer will be read.
   const follow = new MutationObserver(() => {
     const turn = document.querySelector("#latest .turn");
@@ -68,19 +74,20 @@
     follow.asked = asked;
     turn.scrollIntoView({ block: "start", behavior: "smooth" });
   });
-  document.addEventListener("DOMContentLoaded", () => {
-    follow.observe(document.body, { childList: true, subtree: true });
-  });
+  drawn(() => follow.observe(document.body, { childList: true, subtree: true }));
 
-  // Whoever has a keyboard may type at once; on a phone one would only see the keyboard.
+  // Whoever has a keyboard may type at once; on a phone one would only see the keyboard. The page
+  // is drawn in several steps, and each may take the focus away again.
   const ready = new MutationObserver(() => {
     const box = document.querySelector("#question textarea");
-    if (!box) return;
-    ready.disconnect();
-    if (matchMedia("(hover: hover)").matches) box.focus({ preventScroll: true });
+    if (box && document.activeElement === document.body) box.focus({ preventScroll: true });
   });
-  document.addEventListener("DOMContentLoaded", () => {
+  drawn(() => {
+    if (!matchMedia("(hover: hover)").matches) return;
     ready.observe(document.body, { childList: true, subtree: true });
+    for (const act of ["keydown", "pointerdown"]) {
+      document.addEventListener(act, () => ready.disconnect(), { once: true, capture: true });
+    }
   });
 
   // A citation leads to its passage, unfolded.

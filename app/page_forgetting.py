@@ -71,7 +71,8 @@ def build(service: "Service", running: Running, talk: "Parts") -> "Refresh":
         return (*values(proposed), page_views.render("said", text=hint))
 
     def added(request: gr.Request, *given: Any) -> tuple[Any, ...]:
-        *fields, turns = given
+        *typed, turns = given
+        fields = [text or "" for text in typed]  # a box that nobody touched comes as None
         talked = [talk.earlier, talk.latest, talk.turns, talk.start]
         try:
             page_access.check(request)

@@ -28,7 +28,7 @@ def test_the_commands_and_the_example_run(tmp_path, monkeypatch):
         line
         for block in blocks("sh")
         for line in block.splitlines()
-        if line.startswith("fulcrum ") and " eval " not in line and " bench " not in line
+        if line.startswith("fulcrum ") and line.split()[1] in ("ingest", "ask", "forget")
     ]
     shown = [
         run([sys.executable, "-m", "app.cli", *shlex.split(line, comments=True)[1:]])

@@ -29,7 +29,7 @@ from training.conflicts import Case, Embed
 from training.corpus import Fact
 from training.pairs import DPO_RATIOS, SFT_RATIOS, Example, Ratios
 from training.probing import Memory
-from training.runs import arguments, keep, last_checkpoint
+from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
 
 log = logging.getLogger(__name__)
 
@@ -314,6 +314,7 @@ def _knows(facts: Sequence[Fact], memories: Sequence[Memory]) -> tuple[int, int]
     return known, len(facts)
 
 
+@learned_tokens_scored()
 def _stage(
     stage: str,
     language_model: LanguageModel,

@@ -15,7 +15,7 @@ import numpy as np
 
 from control.model import LanguageModel, preferred_device, preferred_dtype
 from training import rewrites, verdicts
-from training.runs import arguments, keep, last_checkpoint
+from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
 
 if TYPE_CHECKING:
     from retrieval.filter import Judgement
@@ -96,6 +96,7 @@ def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "Judgeme
     return Judgement(1.0, 0.0, 0.0, float(np.quantile(likely, 1 - LEAST_RECALL)))
 
 
+@learned_tokens_scored()
 def _tune(
     lm: LanguageModel,
     records: Sequence[dict[str, str]],

@@ -1,5 +1,7 @@
 """What all training runs share: arguments, checkpoints, and how an adapter is kept."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,24 @@ def keep(model: Any, adapter: Path, base: str, card: str) -> None:
     with replacing(adapter) as new:
         model.save_pretrained(str(new), selected_adapters=["default"])
         (new / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def learned_tokens_scored() -> Iterator[None]:
+    """Let trl score the tokens that are learned from alone, on any device.
+
+    Off an accelerator it weighs the whole vocabulary at every token of the prompt, too, and then
+    leaves that out of the loss: of a prompt with four passages and a short answer that is nearly
+    all of the work. The loss is the same.
+    """
+    from trl.trainer import utils
+
+    scores_sparsely = getattr(utils, "_use_triton", None)
+    if scores_sparsely is None:  # another version of trl, which decides this in another way
+        yield
+        return
+    utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        utils._use_triton = scores_sparsely

@@ -42,7 +42,12 @@ def turn_dial(page, key):
 
 
 def tab(page, name):
-    page.get_by_role("tab", name=name).click()
+    """Go to a tab; on a small screen some are in a menu."""
+    found = page.get_by_role("tab", name=name)
+    if not found.is_visible():
+        page.get_by_role("button", name="More tabs").click()
+        found = page.locator(".overflow-dropdown button", has_text=name)
+    found.click()
 
 
 def fits(page):
