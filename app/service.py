@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from app import together
+from app.together import Asked
 from app.turns import Turns
 from app.uploads import Limits
 from foundation.errors import DocumentError, FulcrumError, ModelError
@@ -80,8 +82,9 @@ class Service:
     """The assistant behind page and API: loaded once, asked by many.
 
     All that the language model does happens in one thread, in fair turns between clients: it wears
-    other weights while a question is rewritten, so that it can serve one only at a time. Uploads,
-    documents and the ledger wait for none of this. Safe to use from several threads.
+    other weights while a question is rewritten. Questions that wait for the same decoding are
+    answered in one batch. Uploads, documents and the ledger wait for none of this. Safe to use from
+    several threads.
 
     Attributes:
         settings: What it was made from.
@@ -95,7 +98,7 @@ class Service:
         self._turns = Turns(settings.waiting)
         self._limits = Limits(settings.upload_seconds, settings.upload_memory * 1_000_000)
         self._assistant: Assistant | None = None
-        self._given_up: threading.Event | None = None  # of the answer under way
+        self._answering: Sequence[Asked] = ()  # what is under way
         self._opening, self._ingesting = threading.Lock(), threading.Lock()
         self._sweeps = ThreadPoolExecutor(1, "fulcrum-sweep")
 
@@ -179,17 +182,10 @@ class Service:
                 result. Cancelling the future is enough while it waits.
             client: Who asks.
         """
-        assistant = self._ready()
-
-        def answer() -> "list[Answer]":
-            self._given_up = cancelled
-            try:
-                self._check_wanted()
-                return assistant.ask_batch(queries, how, on_token)
-            finally:
-                self._given_up = None
-
-        return self._turns.submit(answer, client)
+        self._ready()
+        asked = Asked(queries, on_token, cancelled or threading.Event())
+        alike = how if how.temperature == 0 else None  # draws would depend on the neighbours
+        return self._turns.join(partial(self._answers, how), asked, alike, client)
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
         """Do something with the language model when it is this client's turn.
@@ -335,8 +331,18 @@ class Service:
             raise ModelError(self.state.message)
         return self._assistant
 
+    def _answers(
+        self, how: "Decoding", asked: Sequence[Asked]
+    ) -> "Sequence[list[Answer] | BaseException]":
+        self._answering = asked
+        try:
+            self._check_wanted()
+            return together.answers(self._ready(), how, asked)
+        finally:
+            self._answering = ()
+
     def _check_wanted(self) -> None:
-        if self._given_up is not None and self._given_up.is_set():
+        if self._answering and all(each.cancelled.is_set() for each in self._answering):
             raise _GivenUp
 
     def _sweep_soon(self) -> None:

@@ -171,3 +171,64 @@ def test_a_closed_service_refuses_what_comes(service):
 def test_tokens_are_counted_as_the_model_does(service, tiny):
     one = service()
     assert one.tokens("abc def") == len(tiny.tokenizer("abc def").input_ids)
+
+
+def at_once(service, queries, how=HOW):
+    """Futures of questions that several clients ask while another answer is under way."""
+    go = threading.Event()
+    busy = service._turns.submit(go.wait)
+    futures = [
+        service.submit([query], how, client=str(number)) for number, query in enumerate(queries)
+    ]
+    go.set()
+    busy.result()
+    return futures
+
+
+def test_clients_that_wait_are_answered_in_one_batch_as_they_would_be_alone(service):
+    one = service()
+    queries = [Query(question, ()) for question in ("Who?", "Where is it?", "Why then?")]
+    alone = [one.ask([query], HOW)[0].answer for query in queries]
+    forwards = count_forwards(one)
+    one.ask(queries[:1], HOW)
+    of_one, forwards[0] = forwards[0], 0
+    futures = at_once(one, queries)
+    assert [future.result()[0].answer for future in futures] == alone
+    assert forwards[0] <= of_one + 1
+
+
+def test_each_client_of_a_batch_hears_its_own_tokens(service):
+    one, heard = service(), {"a": [], "b": []}
+    go = threading.Event()
+    one._turns.submit(go.wait)
+    futures = {
+        name: one.submit(
+            [Query(question, ())],
+            HOW,
+            lambda place, token, name=name: heard[name].append((place, token.text)),
+            client=name,
+        )
+        for name, question in (("a", "Who?"), ("b", "Where is it?"))
+    }
+    go.set()
+    for name, future in futures.items():
+        [answer] = future.result()
+        assert heard[name] == [(0, token.text) for token in answer.tokens]
+
+
+def test_a_question_that_cannot_be_answered_fails_alone(service):
+    fine, failing = at_once(service(), [Query("Who?", ()), Query("  ", ())])
+    assert fine.result()[0].answer
+    with pytest.raises(InputError, match="empty"):
+        failing.result()
+
+
+def test_a_batch_goes_on_while_one_of_its_clients_waits(service):
+    one, go, left = service(), threading.Event(), threading.Event()
+    one._turns.submit(go.wait)
+    leaving = one.submit([Query("Who?", ())], HOW, cancelled=left, client="a")
+    staying = one.submit([Query("Where?", ())], HOW, client="b")
+    left.set()
+    go.set()
+    assert staying.result()[0].answer
+    assert leaving.done()

@@ -63,6 +63,51 @@ def test_what_is_cancelled_is_not_done(held):
     assert done == ["kept"]
 
 
+def test_what_is_alike_is_done_at_once_whoever_wants_it(held):
+    turns, go = held
+    batches = []
+
+    def work(items):
+        batches.append(items)
+        return items
+
+    wanted = (("a", 1, "x"), ("a", 2, "x"), ("b", 3, "y"), ("c", 4, "x"))
+    futures = [turns.join(work, item, alike, client) for client, item, alike in wanted]
+    alone = turns.join(work, 5, None, "d")
+    go.set()
+    assert [future.result() for future in futures] == [1, 2, 3, 4]
+    assert alone.result() == 5
+    assert batches == [[1, 4, 2], [3], [5]]
+
+
+def test_no_more_is_done_at_once_than_allowed():
+    turns, go, batches = Turns(most_together=2), threading.Event(), []
+
+    def work(items):
+        go.wait()
+        batches.append(items)
+        return items
+
+    futures = [turns.join(work, item, "x", str(item)) for item in range(5)]
+    go.set()
+    assert [future.result() for future in futures] == [0, 1, 2, 3, 4]
+    assert max(map(len, batches)) == 2
+    turns.close()
+
+
+def test_one_of_a_batch_may_fail_alone(held):
+    turns, go = held
+    fine, failing = (turns.join(_halves, item, "x", item) for item in ("fine", "odd"))
+    go.set()
+    assert fine.result() == "fine"
+    with pytest.raises(ValueError, match="odd"):
+        failing.result()
+
+
+def _halves(items):
+    return [ValueError(item) if item == "odd" else item for item in items]
+
+
 def test_a_failure_is_told_to_its_own_client_alone(held):
     turns, go = held
     failing, fine = turns.submit(lambda: 1 // 0), turns.submit(lambda: "fine")
