@@ -131,7 +131,7 @@ def build(service: "Service", running: Running) -> Parts:
     def ask(
         question: str, said: list[Turn], alpha: str, read: Reading, text: str, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
-        turn = Turn(len(said) + 1, question, alpha, read, text)
+        turn = Turn(len(said) + 1, question, alpha, read, text or "")  # `None` until touched
         for first, picture in _answering(service, running, turn, said, request):
             yield ("" if first else gr.skip(), *picture)
 

@@ -25,10 +25,11 @@ def answered(page):
 
 
 def ask(page, question):
-    box = page.locator("#question textarea")
+    box, turn = page.locator("#question textarea"), page.locator("#latest .turn")
+    before = turn.get_attribute("id") if turn.count() else None
     box.fill(question)
     box.press("Enter")
-    expect(page.locator("#latest h2")).to_have_text(question)
+    expect(page.locator(f"#latest .turn:not(#{before})")).to_be_visible()
     return answered(page)
 
 
