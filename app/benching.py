@@ -1,5 +1,6 @@
 """The commands that time: `fulcrum bench`."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,66 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
         bench.write(result, target)
 
 
-def _sizes(text: str) -> list[int]:
+@bench.command(
+    name="serving",
+    epilog=example(
+        "fulcrum bench serving --out results/serving",
+        "fulcrum bench serving --url http://127.0.0.1:7860 --clients 1,4,16 --seconds 180",
+    ),
+)
+@click.option("--url", help="Ask this server.  [default: one of its own, over this home]")
+@click.option(
+    "--clients",
+    default="1,16",
+    show_default=True,
+    help="Numbers of clients at once, with commas between.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="For each number.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=64, show_default=True, help="Questions."
+)
+@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@click.pass_obj
+def bench_serving(
+    given: dict[str, Any],
+    url: str | None,
+    clients: str,
+    seconds: float,
+    limit: int,
+    target: Path | None,
+) -> None:
+    """Tokens a second of a server and how long its clients wait, the more of them there are."""
+    settings = settings_module.load(**given)
+    numbers = _sizes(clients, "--clients")
+
+    from tqdm import tqdm
+
+    from app import serving
+    from evaluation import asked, bench, bench_serving
+
+    questions = [item.question for item in asked.built_in("calibration", limit) if not item.history]
+    key = settings.read_key.get_secret_value() if settings.read_key else "none"
+    with (
+        nullcontext(url) if url else serving.apart(settings) as address,
+        tqdm(desc="asking", unit=" answers", delay=2, disable=None) as bar,
+    ):
+        result = bench_serving.run(address, questions, numbers, seconds, key, bar.update)
+    out.print(bench_serving.table(result))
+    if target is not None:
+        bench.write(result, target)
+
+
+def _sizes(text: str, option: str = "--sizes") -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
         sizes = [0]
     if min(sizes) < 1:
-        raise InputError(f"--sizes {text}: give numbers from 1 up, such as 10000,100000")
+        raise InputError(f"{option} {text}: give numbers from 1 up, such as 1,16")
     return sizes

@@ -3,8 +3,8 @@
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +12,7 @@ import click
 from app import settings as settings_module
 from app.console import example, out
 from app.listening import bound, url
-from foundation.errors import InputError
+from foundation.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -65,6 +65,32 @@ def run(settings: "Settings", listening: socket.socket) -> None:
         server(site, lambda: site.idle).run(sockets=[listening])
     except KeyboardInterrupt:  # how the server passes Ctrl+C on, once it has stopped
         out.print("Fulcrum: stopped")
+
+
+@contextmanager
+def apart(settings: "Settings", page: bool = False) -> Iterator[str]:
+    """A server over these settings in a thread of its own, loaded; its address.
+
+    Raises:
+        ModelError: The model does not load.
+    """
+    from app.server import server
+    from app.service import Service
+
+    listening, service = bound("127.0.0.1", 0), Service(settings)
+    service.load()
+    if service.state.name == "failed":
+        raise ModelError(service.state.message)
+    site = Site(service, page)
+    running = server(site, lambda: site.idle)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield url("127.0.0.1", listening)
+    finally:
+        running.should_exit = True
+        thread.join()
+        listening.close()
 
 
 class Site:

@@ -68,7 +68,7 @@ class Recipe:
         seed: Of data and training.
     """
 
-    sft_examples: int = 480
+    sft_examples: int = 655
     pairs: int = 320
     sft_epochs: int = 2
     samples: int = probing.SAMPLES

@@ -39,10 +39,10 @@ APART = 0.25  # share of the longer answer by which lengths may differ
 # Shares of the kinds. The released code takes as many of each as its data give; these shares are
 # this project's choice, since neither paper nor code states any.
 SFT_RATIOS: Ratios = {
-    "relevant": 1,
-    "counterfactual": 1,
-    "irrelevant, known": 1,
-    "irrelevant, unknown": 1,
+    "relevant": 3,
+    "counterfactual": 2,
+    "irrelevant, known": 2,
+    "irrelevant, unknown": 1,  # more of them, and what is known is refused, too
     "empty, known": 2,  # else what was known is forgotten
 }
 DPO_RATIOS: Ratios = {
