@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from app import settings as settings_module
-from app.console import PATHS, example, out
+from app.console import TIMES, batch_size, example, out
 from foundation.errors import InputError
 
 
@@ -20,13 +20,7 @@ def bench() -> None:
 @click.option(
     "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to decode."
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Questions at a time.",
-)
+@batch_size(1)
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
@@ -34,7 +28,7 @@ def bench() -> None:
     show_default=True,
     help="Repetitions, interleaved.",
 )
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@TIMES
 @click.pass_obj
 def decoding(
     given: dict[str, Any], tokens: int, batch_size: int, rounds: int, target: Path | None
@@ -65,7 +59,7 @@ def decoding(
     show_default=True,
     help="Repetitions, interleaved.",
 )
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@TIMES
 @click.pass_obj
 def bench_dial(
     given: dict[str, Any], tokens: int, limit: int, rounds: int, target: Path | None
@@ -101,7 +95,7 @@ def bench_dial(
 @click.option(
     "--index", "url", help="Measure this store, an empty PostgreSQL database.  [default: local]"
 )
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@TIMES
 @click.pass_obj
 def bench_index(
     given: dict[str, Any], sizes: str | None, url: str | None, target: Path | None
@@ -140,7 +134,7 @@ def bench_index(
     show_default=True,
     help="Numbers of records, with commas between.",
 )
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@TIMES
 @click.pass_obj
 def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> None:
     """What forgetting adds to a question and to a token, as the records grow."""
@@ -190,7 +184,7 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
 @click.option(
     "--limit", type=click.IntRange(min=1), default=64, show_default=True, help="Questions."
 )
-@click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+@TIMES
 @click.pass_obj
 def bench_serving(
     given: dict[str, Any],

@@ -1,6 +1,8 @@
-"""What all commands print to, and how their help is written."""
+"""What all commands print to, how their help is written, and the options they share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -14,3 +16,24 @@ PATHS = click.Path(path_type=Path)
 def example(*lines: str) -> str:
     """An epilog that keeps its line breaks."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+REPORT = click.option(
+    "--out",
+    "target",
+    type=PATHS,
+    required=True,
+    help="Directory for the report; run again to resume.",
+)
+TIMES = click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+
+
+def batch_size(default: int) -> Callable[[Any], Any]:
+    """The option that says how many questions are answered at a time."""
+    return click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="Questions at a time.",
+    )

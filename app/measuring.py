@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import settings as settings_module
-from app.console import PATHS, example, out
+from app.console import PATHS, REPORT, batch_size, example, out
 from app.preferring import preference
 from app.proving import forgetting
 from foundation.errors import InputError
@@ -65,20 +65,8 @@ evaluate.add_command(preference)
     help="Measure the model instead and keep the result for its dial.  "
     "[data: the split calibration of the built-in ones]",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Questions at a time.",
-)
-@click.option(
-    "--out",
-    "target",
-    type=PATHS,
-    required=True,
-    help="Directory for the report; run again to resume.",
-)
+@batch_size(16)
+@REPORT
 @click.pass_obj
 def dial(
     given: dict[str, Any],
@@ -171,13 +159,7 @@ def _calibrate(
     show_default=True,
     help="What each module adds; how well the filter judges; what the reservoir saves.",
 )
-@click.option(
-    "--out",
-    "target",
-    type=PATHS,
-    required=True,
-    help="Directory for the report; run again to resume.",
-)
+@REPORT
 @click.pass_obj
 def retrieval(
     given: dict[str, Any],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import settings as settings_module
-from app.console import PATHS, example, out
+from app.console import PATHS, REPORT, example, out
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,13 +45,7 @@ SHIPPED = "knowpo"
     "[default: that of --adapter, else the shipped one]",
 )
 @click.option("--no-dial", is_flag=True, help="Leave out the answers with the dial.")
-@click.option(
-    "--out",
-    "target",
-    type=PATHS,
-    required=True,
-    help="Directory for the report; run again to resume.",
-)
+@REPORT
 @click.pass_obj
 def preference(
     given: dict[str, Any],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import settings as settings_module
-from app.console import PATHS, example, out
+from app.console import PATHS, REPORT, batch_size, example, out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,20 +82,8 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
     show_default=True,
     help="Rule to decode by: the same guard watches all of them, and plain RAG is the quickest.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Questions at a time.",
-)
-@click.option(
-    "--out",
-    "target",
-    type=PATHS,
-    required=True,
-    help="Directory for the report and for all state; run again to resume.",
-)
+@batch_size(32)
+@REPORT
 @click.pass_obj
 def forgetting(
     given: dict[str, Any],
