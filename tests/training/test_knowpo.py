@@ -13,9 +13,17 @@ from control.adapters import worn
 from foundation.errors import DataError, InputError, ModelError
 from training import knowpo, probing
 from training.knowpo import Recipe, split, with_ratios
+from training.pairs import SFT_RATIOS
 
 RECIPE = Recipe(
-    sft_examples=12, pairs=10, sft_epochs=1, batch=2, rank=2, development=2, evaluations=2
+    sft_examples=12,
+    sft_ratios={**dict.fromkeys(SFT_RATIOS, 1), "empty, known": 2},
+    pairs=10,
+    sft_epochs=1,
+    batch=2,
+    rank=2,
+    development=2,
+    evaluations=2,
 )
 
 
@@ -144,7 +152,7 @@ def test_shares_are_set_by_kind():
     recipe = with_ratios(Recipe(), ["ignorance, relevant=2.5", "empty, known=0"])
     assert recipe.dpo_ratios["ignorance, relevant"] == 2.5
     assert recipe.sft_ratios["empty, known"] == 0
-    assert recipe.sft_ratios["relevant"] == 1
+    assert recipe.sft_ratios["relevant"] == SFT_RATIOS["relevant"]
 
 
 @pytest.mark.parametrize("change", ["relevant", "nonsense=1", "relevant=-1", "relevant=nan"])

@@ -65,7 +65,7 @@ def test_both_answers_of_a_pair_are_about_as_long(cases, memories):
 
 
 def test_ratios_set_how_many_of_each_kind_there_are(cases, memories):
-    ratios = {**SFT_RATIOS, "counterfactual": 3, "empty, known": 0}
+    ratios = {**dict.fromkeys(SFT_RATIOS, 1), "counterfactual": 3, "empty, known": 0}
     counts = Counter(
         example.kind for example in pairs.sft(cases, memories, len, 12, ratios).examples
     )
