@@ -110,7 +110,7 @@ def _plot(told: Mapping[str, Any], path: Path) -> None:
         axes.axvline(start, color="0.8", linewidth=1)
         axes.annotate(stage.upper(), (start, 101), ha="right", fontsize=8, color="0.4")
     axes.set(xlabel="step", ylabel="percent of development facts", ylim=(0, 105))
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
