@@ -18,7 +18,7 @@ PATIENCE = 120_000  # milliseconds; a busy machine is slow, and no test measures
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 720}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory, cache):
     """The page over the real model, loaded."""
     home = tmp_path_factory.mktemp("browser")
@@ -40,7 +40,7 @@ def broken(tmp_path, cache):
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open no other test can run an event loop
 def chromium():
     """One browser for all tests."""
     with sync_playwright() as playwright:
