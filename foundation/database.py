@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from foundation.errors import IndexStateError
 
@@ -71,10 +72,21 @@ def writing(engine: Engine, path: Path) -> Iterator[Connection]:
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # BEGIN is ours, see _begin
     # A kill loses at most the batch in hand; a power cut perhaps the last ones, never the file.
-    connection.execute("PRAGMA journal_mode=WAL")
+    _log_ahead(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
     # What is erased is overwritten, or its text would lie in the file until its place is needed.
     connection.execute("PRAGMA secure_delete=ON")
+
+
+@retry(
+    retry=retry_if_exception_message(match="database is locked"),
+    stop=stop_after_delay(BUSY_SECONDS),
+    wait=wait_random(0.01, 0.1),
+    reraise=True,
+)
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    # Two processes that create a database at once: SQLite lets neither wait for the other here.
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin(connection: Connection) -> None:
