@@ -178,13 +178,15 @@ class Service:
             queries: The questions, answered in one batch.
             how: Rule, alpha, sampling and length.
             on_token: Called in the decoding thread with a question's place and its token.
-            cancelled: Set to end the decoding at its next token; the future then never has a
-                result. Cancelling the future is enough while it waits.
+            cancelled: Set once the answers are no longer wanted: decoding ends at its next token,
+                unless others in the same batch still wait. Cancelling the future is enough while
+                it waits.
             client: Who asks.
         """
         self._ready()
         asked = Asked(queries, on_token, cancelled or threading.Event())
-        alike = how if how.temperature == 0 else None  # draws would depend on the neighbours
+        # Draws would depend on the neighbours, and a request of many questions fills a batch alone.
+        alike = how if how.temperature == 0 and len(queries) == 1 else None
         return self._turns.join(partial(self._answers, how), asked, alike, client)
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:

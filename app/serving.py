@@ -77,11 +77,11 @@ def apart(settings: "Settings", page: bool = False) -> Iterator[str]:
     from app.server import server
     from app.service import Service
 
-    listening, service = bound("127.0.0.1", 0), Service(settings)
+    service = Service(settings)
     service.load()
     if service.state.name == "failed":
         raise ModelError(service.state.message)
-    site = Site(service, page)
+    listening, site = bound("127.0.0.1", 0), Site(service, page)
     running = server(site, lambda: site.idle)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -4,6 +4,7 @@ import itertools
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,12 +33,14 @@ class Heard:
         whole: Seconds to its end.
         tokens: Tokens said in all.
         errors: How often there was no answer, by what there was instead.
+        lock: Held by the client that writes.
     """
 
     first: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
     tokens: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def run(
@@ -138,13 +141,16 @@ def _ask(client: httpx.Client, question: str, heard: Heard) -> None:
                 last = line
                 if not first and _says(line):
                     first = time.perf_counter() - started
-        heard.tokens += _event(last)["usage"]["completion_tokens"]
+        tokens = _event(last)["usage"]["completion_tokens"]
     except (httpx.HTTPError, KeyError, ValueError) as error:
-        name = type(error).__name__
-        heard.errors[name] = heard.errors.get(name, 0) + 1
+        with heard.lock:
+            heard.errors[type(error).__name__] += 1
         return
-    heard.whole.append(time.perf_counter() - started)
-    heard.first.append(first or heard.whole[-1])
+    whole = time.perf_counter() - started
+    with heard.lock:
+        heard.tokens += tokens
+        heard.whole.append(whole)
+        heard.first.append(first or whole)
 
 
 def _says(line: str) -> bool:
@@ -158,12 +164,12 @@ def _event(line: str) -> dict[str, Any]:
 
 def _row(number: int, heard: Heard, elapsed: float) -> dict[str, Any]:
     if not heard.whole:
-        raise ModelError(f"the server gave no answer to {number} clients: {heard.errors}")
+        raise ModelError(f"the server gave no answer to {number} clients: {dict(heard.errors)}")
     return {
         "clients": number,
         "answers": len(heard.whole),
         "tokens_per_second": heard.tokens / elapsed,
         **percentiles("first_ms", heard.first, warm_up=0),
         **percentiles("answer_ms", heard.whole, warm_up=0),
-        "errors": heard.errors,
+        "errors": dict(heard.errors),
     }
