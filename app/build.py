@@ -112,9 +112,8 @@ def assistant(
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
     wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
-    rewrites: BaseQueryTransform | None = None
-    if "rewriter" not in settings.without:
-        rewrites = rewriter(settings, model)
+    rewrites = None if "rewriter" in settings.without else rewriter(settings, model)
+    sparing: BaseQueryTransform | None = rewrites
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
     search: Search
     if "reservoir" in settings.without:
@@ -125,7 +124,7 @@ def assistant(
         search = trigger.search
         processors.append(Remember(held))
         if rewrites and judge:
-            rewrites = SparingRewriter(rewrites, trigger.serves)
+            sparing = SparingRewriter(rewrites, trigger.serves)
 
     def redacted(question: str, queries: "Sequence[str]") -> "Rankings":
         """Nothing forgotten leaves the search, for a chained one to build on."""
@@ -135,7 +134,7 @@ def assistant(
         model,
         calibration(settings, model),
         Pipeline(redacted, wanted),
-        rewrites,
+        sparing,
         processors,
         settings.top_k,
         keeping,

@@ -129,48 +129,58 @@ class Assistant:
         """
         if how.reliance is not None:
             how = replace(how, alpha=self.calibration.alpha(how.reliance), reliance=None)
-        ways = [self._way(query, how) for query in queries]
+        ways = [self._begun(query) for query in queries]
+        self._rewrite([way for way in ways if way.scope.refused is None])
+        for way in ways:
+            self._gather(way, how)
         started = time.perf_counter()
         settled = self._decoded(ways, how, on_token)
         share = (time.perf_counter() - started) / max(len(settled), 1)
         return [self._answer(way, how, settled.get(place), share) for place, way in enumerate(ways)]
 
-    def _way(self, query: Query, how: Decoding) -> Way:
-        """A question's way up to its prompt, or to its refusal."""
+    def _begun(self, query: Query) -> Way:
+        """A question at the beginning of its way, refused if it asks for what is forgotten."""
         from llama_index.core.schema import QueryBundle
 
         started, question = time.perf_counter(), checked(query.question)
-        with trail.following() as followed:
-            with trail.step("route"):
-                scope = self.forgetting.route(question, query.history)
-            way = Way(query, question, followed, scope, QueryBundle(question))
-            if way.scope.refused is None:
-                with trail.step("rewrite"):
-                    way.asked = self.rewritten(question, query.history, query.given is None)
-                with trail.step("retrieve"):  # the trigger books its own time
-                    way.found = self.found(query, way.asked)
-                with trail.step("redact"):
-                    way.found = self.forgetting.redacted(way.found)
-                with trail.step("filter"):
-                    way.kept = way.found if query.given is not None else self.filtered(way)
-                with trail.step("route"):  # by now it is clear what is asked
-                    way.scope = self.forgetting.route(way.asked.query_str, before=scope)
-            if way.scope.refused is None:
-                pasted = query.given is not None
-                way.scope = self.forgetting.reading(way.scope, way.kept, way.trail.withheld, pasted)
-                way.prompt = self.prompt(way, self.model.room(how.max_new_tokens))
+        with trail.following() as followed, trail.step("route"):
+            scope = self.forgetting.route(question, query.history)
+        way = Way(query, question, followed, scope, QueryBundle(question))
         way.seconds = time.perf_counter() - started
         return way
 
-    def rewritten(
-        self, question: str, history: Sequence[tuple[str, str]], searching: bool = True
-    ) -> "QueryBundle":
-        """The question on its own and its searches; without a search only a follow-up needs it."""
-        from llama_index.core.schema import QueryBundle
+    def _rewrite(self, ways: Sequence[Way]) -> None:
+        """Let questions stand on their own and write their searches, of several in one batch.
 
-        if self.rewriter is None or not (searching or history):
-            return QueryBundle(question)
-        return self.rewriter.run(question, {"history": self.forgetting.said(history)})
+        Where nothing is searched, only a follow-up needs it.
+        """
+        wanted = [way for way in ways if way.query.given is None or way.query.history]
+        if self.rewriter is None or not wanted:
+            return
+        started = time.perf_counter()
+        said = [self.forgetting.said(way.query.history) for way in wanted]
+        rewritten = _rewritten(self.rewriter, wanted, said)
+        share = (time.perf_counter() - started) / len(wanted)
+        for way, asked in zip(wanted, rewritten, strict=True):
+            way.asked, way.seconds = asked, way.seconds + share
+
+    def _gather(self, way: Way, how: Decoding) -> None:
+        """Find what is to be read and write the prompt, unless the question is refused."""
+        started, pasted = time.perf_counter(), way.query.given is not None
+        with trail.following(way.trail):
+            if way.scope.refused is None:
+                with trail.step("retrieve"):  # the trigger books its own time
+                    way.found = self.found(way.query, way.asked)
+                with trail.step("redact"):
+                    way.found = self.forgetting.redacted(way.found)
+                with trail.step("filter"):
+                    way.kept = way.found if pasted else self.filtered(way)
+                with trail.step("route"):  # by now it is clear what is asked
+                    way.scope = self.forgetting.route(way.asked.query_str, before=way.scope)
+            if way.scope.refused is None:
+                way.scope = self.forgetting.reading(way.scope, way.kept, way.trail.withheld, pasted)
+                way.prompt = self.prompt(way, self.model.room(how.max_new_tokens))
+        way.seconds += time.perf_counter() - started
 
     def found(self, query: Query, asked: "QueryBundle") -> "Nodes":
         """The passages given, or those that the searches find."""
@@ -281,6 +291,21 @@ def checked(question: str) -> str:
             "give long text as a document: fulcrum ask QUESTION --context FILE"
         )
     return question
+
+
+def _rewritten(
+    rewriter: "BaseQueryTransform", ways: Sequence[Way], said: Sequence[Sequence[tuple[str, str]]]
+) -> "list[QueryBundle]":
+    """Any query transform of LlamaIndex will do; one that can take several takes them all."""
+    if hasattr(rewriter, "rewrite_batch"):
+        asked = [(way.question, turns, way.trail) for way, turns in zip(ways, said, strict=True)]
+        together: list[QueryBundle] = rewriter.rewrite_batch(asked)
+        return together
+    found = []
+    for way, turns in zip(ways, said, strict=True):
+        with trail.following(way.trail), trail.step("rewrite"):
+            found.append(rewriter.run(way.question, {"history": turns}))
+    return found
 
 
 def _trust(node: "NodeWithScore") -> float:

@@ -55,25 +55,34 @@ class ModuleLLM(CustomLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
         """Continue a text; one beyond the model's window loses its beginning."""
+        [text] = self.complete_batch([prompt])
+        return CompletionResponse(text=text)
+
+    def complete_batch(self, prompts: Sequence[str]) -> list[str]:
+        """Continue several texts in one batch."""
         tokenizer, model = self._language_model.tokenizer, self._language_model.model
         if self._adapter is None and is_chat(tokenizer):
-            prompt = tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
-        ids = ids[:, -self._language_model.room(MOST_NEW_TOKENS) :].to(model.device)
+            prompts = [
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": each}], tokenize=False, add_generation_prompt=True
+                )
+                for each in prompts
+            ]
+        room = self._language_model.room(MOST_NEW_TOKENS)
+        rows = [row[-room:] for row in tokenizer(list(prompts), add_special_tokens=False).input_ids]
+        batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(model.device)
         with worn(self._adapter), torch.inference_mode():
             written = model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
+                **batch,
                 do_sample=False,
                 max_new_tokens=MOST_NEW_TOKENS,
                 pad_token_id=tokenizer.pad_token_id,
                 stop_strings=self._stop,
                 tokenizer=tokenizer if self._stop else None,
             )
-        text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
-        return CompletionResponse(text=text)
+        fresh = written[:, batch.input_ids.shape[1] :]
+        texts: list[str] = tokenizer.batch_decode(fresh, skip_special_tokens=True)
+        return texts
 
     @llm_completion_callback()
     def stream_complete(

@@ -50,9 +50,9 @@ _current: ContextVar[Trail | None] = ContextVar("trail", default=None)
 
 
 @contextmanager
-def following() -> Iterator[Trail]:
-    """Open a trail for the question that is answered inside the block."""
-    trail = Trail()
+def following(trail: Trail | None = None) -> Iterator[Trail]:
+    """Follow the trail of the question that is answered inside the block; a new one by default."""
+    trail = trail or Trail()
     token = _current.set(trail)
     try:
         yield trail

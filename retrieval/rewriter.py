@@ -3,7 +3,9 @@
 import difflib
 import logging
 import re
+import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.llms import LLM
@@ -12,10 +14,15 @@ from llama_index.core.schema import QueryBundle
 
 from foundation import trail
 from foundation.text import words
+from foundation.trail import Trail
 from retrieval.rewriting import MOST_QUERIES, Rewrite, Turn, instructed, read_back, request
 
 log = logging.getLogger(__name__)
 
+Asked = tuple[str, Sequence[Turn], Trail]
+"""A question, the conversation before it, and its trail."""
+
+STEP = "rewrite"
 HISTORY = "history"
 NONSENSE = "the rewriter wrote nothing that can be used, so the question itself was searched"
 ALIKE = 0.7  # of difflib's ratio: "Azerbajan" is meant where "Azerbaijan" is written
@@ -28,6 +35,14 @@ OPENERS = {
     *("was", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will"),
     *("with", "would"),
 }
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A language model that continues several texts in one batch."""
+
+    def complete_batch(self, prompts: Sequence[str]) -> list[str]:
+        """Continue each of the texts."""
 
 
 class QueryRewriter(BaseQueryTransform):
@@ -48,19 +63,27 @@ class QueryRewriter(BaseQueryTransform):
         self._llm = llm
         self._request = request if trained else instructed
 
+    def rewrite_batch(self, asked: Sequence[Asked]) -> list[QueryBundle]:
+        """Rewrite questions of several conversations in one batch."""
+        found = [as_asked(question) for question, *_ in asked]
+        places = [place for place, (question, *_) in enumerate(asked) if words(question)]
+        prompts = [self._request(*asked[place][:2]) for place in places]
+        started = time.perf_counter()
+        wrote = _completed(self._llm, prompts) if prompts else []
+        share = (time.perf_counter() - started) / max(len(prompts), 1)
+        for place, text in zip(places, wrote, strict=True):
+            question, history, followed = asked[place]
+            followed.seconds[STEP] += share
+            with trail.following(followed):
+                found[place] = _read(text, question, history)
+        return found
+
     def _run(self, query_bundle: QueryBundle, metadata: dict) -> QueryBundle:
         question = query_bundle.query_str
         history: Sequence[Turn] = metadata.get(HISTORY) or ()
         if not words(question):
-            return QueryBundle(question, custom_embedding_strs=[question])
-        wrote = self._llm.complete(self._request(question, history)).text
-        rewrite = read_back(wrote, question)
-        if rewrite is None or not _faithful(rewrite, question, history):
-            log.info("unusable rewrite of %r: %r", question, wrote)
-            trail.notice(NONSENSE)
-            return QueryBundle(question, custom_embedding_strs=[question])
-        queries = list(dict.fromkeys([rewrite.question, *rewrite.queries]))[:MOST_QUERIES]
-        return QueryBundle(rewrite.question, custom_embedding_strs=queries)
+            return as_asked(question)
+        return _read(self._llm.complete(self._request(question, history)).text, question, history)
 
     def _get_prompts(self) -> PromptDictType:
         return {}
@@ -76,15 +99,28 @@ class SparingRewriter(BaseQueryTransform):
     conversation, for which a passage with a clear answer is already held, needs none.
     """
 
-    def __init__(self, rewriter: BaseQueryTransform, served: Callable[[str], bool]) -> None:
+    def __init__(self, rewriter: QueryRewriter, served: Callable[[str], bool]) -> None:
         """Spare a rewriter where ``served`` says that the question itself is enough."""
         self._rewriter = rewriter
         self._served = served
 
+    def rewrite_batch(self, asked: Sequence[Asked]) -> list[QueryBundle]:
+        """Rewrite those of several questions that are not served, in one batch."""
+        spared = []
+        for question, history, followed in asked:
+            with trail.following(followed):
+                spared.append(not history and self._served(question))
+        left = [each for each, enough in zip(asked, spared, strict=True) if not enough]
+        rewritten = iter(self._rewriter.rewrite_batch(left))
+        return [
+            as_asked(question) if enough else next(rewritten)
+            for (question, *_), enough in zip(asked, spared, strict=True)
+        ]
+
     def _run(self, query_bundle: QueryBundle, metadata: dict) -> QueryBundle:
         question = query_bundle.query_str
         if not metadata.get(HISTORY) and self._served(question):
-            return QueryBundle(question, custom_embedding_strs=[question])
+            return as_asked(question)
         return self._rewriter.run(query_bundle, metadata)
 
     def _get_prompts(self) -> PromptDictType:
@@ -92,6 +128,28 @@ class SparingRewriter(BaseQueryTransform):
 
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
         pass
+
+
+def as_asked(question: str) -> QueryBundle:
+    """The question itself, and as the only search."""
+    return QueryBundle(question, custom_embedding_strs=[question])
+
+
+def _completed(llm: LLM, prompts: Sequence[str]) -> list[str]:
+    """In one batch, if the model can."""
+    if isinstance(llm, Batching):
+        return llm.complete_batch(prompts)
+    return [llm.complete(prompt).text for prompt in prompts]
+
+
+def _read(wrote: str, question: str, history: Sequence[Turn]) -> QueryBundle:
+    rewrite = read_back(wrote, question)
+    if rewrite is None or not _faithful(rewrite, question, history):
+        log.info("unusable rewrite of %r: %r", question, wrote)
+        trail.notice(NONSENSE)
+        return as_asked(question)
+    queries = list(dict.fromkeys([rewrite.question, *rewrite.queries]))[:MOST_QUERIES]
+    return QueryBundle(rewrite.question, custom_embedding_strs=queries)
 
 
 def _faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bool:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, replace
+from typing import ClassVar
 
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -227,6 +228,35 @@ def test_each_step_has_its_own_time(tiny, always, monkeypatch):
         "decode": 0,
         "total": 10,
     }
+
+
+def test_questions_that_come_together_are_rewritten_together_and_answered_as_each_alone(
+    tiny, always
+):
+    class Together(Rewriter):
+        batches: ClassVar[list[int]] = []
+
+        def rewrite_batch(self, asked):
+            self.batches.append(len(asked))
+            found = []
+            for question, history, followed in asked:
+                with trail.following(followed):
+                    found.append(self.run(question, {"history": history}))
+            return found
+
+    queries = [
+        Query("And its currency?", history=PERU),
+        Query("Who is it?", given=()),  # nothing is searched, so nothing is rewritten
+        Query("Who?"),
+    ]
+    shelf, calibration = Shelf("abc"), always(1, model=tiny.identity)
+    together = Assistant(tiny, calibration, shelf, Together()).ask_batch(queries, HOW)
+    assert Together.batches == [2]
+    one = Assistant(tiny, calibration, shelf, Rewriter())
+    for query, answer in zip(queries, together, strict=True):
+        alone = one.ask(query.question, HOW, query.given, history=query.history)
+        assert (answer.answer, answer.rewritten) == (alone.answer, alone.rewritten)
+        assert answer.notices == alone.notices
 
 
 @pytest.mark.parametrize(

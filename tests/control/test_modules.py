@@ -51,6 +51,14 @@ def test_with_an_adapter_a_text_is_continued_as_it_is(lm, adapter):
     assert wrote != continued(lm, "Asked: Who?\n")
 
 
+@pytest.mark.parametrize("stop", [None, "e"])
+def test_texts_are_continued_together_as_each_is_alone(lm, adapter, stop):
+    llm = ModuleLLM(lm, adapter, stop=stop)
+    alone = [llm.complete(text).text for text in TEXTS]
+    assert llm.complete_batch(TEXTS) == alone
+    assert len(set(alone)) > 1
+
+
 def test_a_continuation_ends_at_the_stop(lm, adapter):
     whole = ModuleLLM(lm, adapter).complete("Asked: Who?\n").text
     stop = whole[10:12]

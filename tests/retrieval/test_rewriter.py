@@ -5,7 +5,8 @@ from llama_index.core.base.llms.types import CompletionResponse, LLMMetadata
 from llama_index.core.llms.custom import CustomLLM
 
 from foundation import trail
-from retrieval.rewriter import NONSENSE, QueryRewriter
+from foundation.trail import Trail
+from retrieval.rewriter import NONSENSE, QueryRewriter, SparingRewriter
 from retrieval.rewriting import INSTRUCTIONS, request, written
 
 PERU = [("What does Peru live from?", "It lives from copper and gold.")]
@@ -126,3 +127,61 @@ def test_a_rewriter_without_a_conversation_needs_none():
     writer = Writer(writes=written(None, ("Emma author",)))
     bundle = QueryRewriter(writer, trained=True).run("Who wrote Emma?")
     assert bundle.embedding_strs == ["Who wrote Emma?", "Emma author"]
+
+
+class Together(Writer):
+    """Continues a batch of texts, a line for each."""
+
+    def complete_batch(self, prompts: list[str]) -> list[str]:
+        self.requests.append(" | ".join(prompts))
+        return self.writes.split(" | ")
+
+
+def taken(rewriter, *asked):
+    """The bundles of a batch, and what each question's user is told."""
+    trails = [Trail() for _ in asked]
+    bundles = rewriter.rewrite_batch(
+        [(question, history, way) for (question, history), way in zip(asked, trails, strict=True)]
+    )
+    return bundles, trails
+
+
+def test_questions_of_several_conversations_are_rewritten_in_one_batch():
+    peru = written("What is the currency of Peru?", ("Peru currency",))
+    writer = Together(writes=f"{peru} | chatter")
+    bundles, trails = taken(
+        QueryRewriter(writer, trained=True),
+        ("And its currency?", PERU),
+        ("???", ()),
+        ("Who wrote Emma?", ()),
+    )
+    assert [bundle.embedding_strs for bundle in bundles] == [
+        ["What is the currency of Peru?", "Peru currency"],
+        ["???"],
+        ["Who wrote Emma?"],
+    ]
+    assert [way.notices for way in trails] == [[], [], [NONSENSE]]
+    assert len(writer.requests) == 1
+
+
+def test_a_model_that_cannot_write_for_several_at_once_writes_for_each():
+    writer = Writer(writes=written(None, ("Emma author",)))
+    bundles, _ = taken(
+        QueryRewriter(writer, trained=True), ("Who wrote Emma?", ()), ("Who made Emma?", ())
+    )
+    assert [bundle.embedding_strs[1] for bundle in bundles] == ["Emma author", "Emma author"]
+    assert len(writer.requests) == 2
+
+
+def test_of_a_batch_only_what_is_not_served_is_rewritten():
+    writer = Together(writes=written(None, ("Emma author",)))
+    sparing = SparingRewriter(
+        QueryRewriter(writer, trained=True), served=lambda question: "Peru" in question
+    )
+    bundles, _ = taken(sparing, ("Where is Peru?", ()), ("Who wrote Emma?", ()))
+    assert [bundle.embedding_strs for bundle in bundles] == [
+        ["Where is Peru?"],
+        ["Who wrote Emma?", "Emma author"],
+    ]
+    [asked] = writer.requests
+    assert "Peru" not in asked
