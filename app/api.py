@@ -75,14 +75,14 @@ def prometheus(caller: Reader) -> Response:
 @general.get("/v1/models", tags=["models"], response_class=Response)
 def list_models(caller: Reader) -> Response:
     """List the language model and the embedding model."""
-    models = [_model(name) for name in (caller.service.language_model.name, PACKAGED_NAME)]
+    models = [_model(name) for name in (caller.service.model_name, PACKAGED_NAME)]
     return JSONResponse({"object": "list", "data": models})
 
 
 @general.get("/v1/models/{name:path}", tags=["models"], response_class=Response)
 def show_model(name: str, caller: Reader) -> Response:
     """Show one of them."""
-    return JSONResponse(_model(known(name, [caller.service.language_model.name, PACKAGED_NAME])))
+    return JSONResponse(_model(known(name, [caller.service.model_name, PACKAGED_NAME])))
 
 
 @general.post("/v1/embeddings", tags=["models"], response_class=Response)

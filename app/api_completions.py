@@ -191,7 +191,7 @@ async def _answered(
 ) -> Response:
     service = caller.service
     how = _decoding(service, asked, longest)
-    name = known(asked.model, [service.language_model.name])
+    name = known(asked.model, [service.model_name])
     sent = "\n".join([text, *(document.text for document in asked.documents or ())])
     choices = [Choice(Stop(asked.stops)) for _ in queries]
     reply = Reply(asked, name, how, service.tokens(sent), choices, notices)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from control.decoding import Decoding, OnToken
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
+    from control.forgetting.redaction import Redactor
     from control.model import LanguageModel
     from control.trace import TokenTrace
     from retrieval.embedding import Vectors
@@ -74,7 +75,7 @@ class Progress:
     finished: bool = False
 
 
-class _GivenUp(BaseException):
+class GivenUp(BaseException):
     """Ends a decoding that nobody waits for any more; no ``except Exception`` may stop it."""
 
 
@@ -105,7 +106,7 @@ class Service:
     def load(self) -> None:
         """Load the models and open the state; a failure is kept in ``state``."""
         try:
-            self._assistant = self._turns.submit(self._loaded).result()
+            self._turns.submit(self._load).result()
         except FulcrumError as error:
             self.state = State("failed", str(error))
         except Exception as error:
@@ -154,7 +155,7 @@ class Service:
                 yield token
             if not cancelled.is_set():
                 yield future.result()[0]
-        except _GivenUp:
+        except GivenUp:
             return
         finally:
             cancelled.set()
@@ -183,7 +184,7 @@ class Service:
                 it waits.
             client: Who asks.
         """
-        self._ready()
+        self._check_ready()
         asked = Asked(queries, on_token, cancelled or threading.Event())
         # Draws would depend on the neighbours, and a request of many questions fills a batch alone.
         alike = how if how.temperature == 0 and len(queries) == 1 else None
@@ -194,7 +195,7 @@ class Service:
 
         Others wait meanwhile: give long work in parts.
         """
-        self._ready()
+        self._check_ready()
         return self._turns.submit(work, client).result()
 
     def ingest(self, paths: Sequence[Path], trust: float | None = None) -> Iterator[Progress]:
@@ -231,7 +232,7 @@ class Service:
     def documents(self, offset: int = 0, limit: int | None = None) -> "list[Stored]":
         """The documents of the index, in the order they came, without what is forgotten."""
         found = self._index.documents(offset, limit)
-        redactor = self._assistant.forgetting.redactor if self._assistant else None
+        redactor = self._redactor
         if redactor is None:
             return found
         texts = [text for document in found for text in (document.title, document.source)]
@@ -290,6 +291,11 @@ class Service:
         self._sweeps.submit(self._sweep).result()
 
     @property
+    def model_name(self) -> str:
+        """The name of the language model."""
+        return self._ready().model.name
+
+    @property
     def language_model(self) -> "LanguageModel":
         """The model; to be used inside `run` alone."""
         return self._ready().model
@@ -314,7 +320,7 @@ class Service:
         self._turns.close()
         self._sweeps.shutdown(wait=False, cancel_futures=True)  # what is left the next start does
 
-    def _loaded(self) -> "Assistant":
+    def _load(self) -> None:
         from app import build
         from control.assistant import Query
         from control.decoding import Decoding
@@ -326,12 +332,24 @@ class Service:
         # The first answer of a process takes seconds more than the next ones.
         self.embed(["Hello"])
         assistant.ask_batch([Query("Hello", ())], Decoding(max_new_tokens=1))
-        return assistant
+        self._assistant = assistant
+
+    def _check_ready(self) -> None:
+        self._ready()
 
     def _ready(self) -> "Assistant":
         if self._assistant is None:
             raise ModelError(self.state.message)
         return self._assistant
+
+    @property
+    def _redactor(self) -> "Redactor | None":
+        return self._assistant.forgetting.redactor if self._assistant else None
+
+    @property
+    def _tokenizer(self) -> Any:
+        """As the model's, of the tokenizers package."""
+        return self._ready().model.tokenizer.backend_tokenizer
 
     def _answers(
         self, how: "Decoding", asked: Sequence[Asked]
@@ -345,7 +363,7 @@ class Service:
 
     def _check_wanted(self) -> None:
         if self._answering and all(each.cancelled.is_set() for each in self._answering):
-            raise _GivenUp
+            raise GivenUp
 
     def _sweep_soon(self) -> None:
         with suppress(RuntimeError):  # the server is closing: the next start does it
@@ -384,7 +402,7 @@ class Service:
     @cached_property
     def _counter(self) -> Any:
         # A copy, since what others ask of a tokenizer changes it for a moment.
-        counter = copy.deepcopy(self._ready().model.tokenizer.backend_tokenizer)
+        counter = copy.deepcopy(self._tokenizer)
         counter.no_padding()
         counter.no_truncation()
         return counter

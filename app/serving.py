@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 EXTRA = "pip install 'fulcrum[serve]'"
+MORE = "pip install 'fulcrum[replicas]'"
 
 
 @click.command(epilog=example("fulcrum serve", "fulcrum serve --port 8080"))
@@ -30,15 +31,21 @@ EXTRA = "pip install 'fulcrum[serve]'"
     help="Address to bind to; one that other machines reach needs keys.  [default: 127.0.0.1]",
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="0 = a free one.  [default: 7860]")
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 1_000),
+    help="Copies of the assistant, by Ray Serve: on this machine, or on the cluster at RAY_ADDRESS."
+    "  [default: 1]",
+)
 @click.pass_obj
-def serve(given: dict[str, Any], host: str | None, port: int | None) -> None:
+def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: int | None) -> None:
     """Open the page at / and the API at /v1.
 
     The API is OpenAI's: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, and
     beside them /v1/documents, /v1/forget, /health and /metrics.
     """
-    settings = settings_module.load(**given, host=host, port=port)
-    _installed()
+    settings = settings_module.load(**given, host=host, port=port, replicas=replicas)
+    _installed(settings.replicas)
     listening = bound(settings.host, settings.port)
     try:
         run(settings, listening)
@@ -49,10 +56,9 @@ def serve(given: dict[str, Any], host: str | None, port: int | None) -> None:
 def run(settings: "Settings", listening: socket.socket) -> None:
     """Serve at a bound socket until a signal comes."""
     from app.server import server
-    from app.service import Service
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
-    service = Service(settings)
+    service = _service(settings)
     site = Site(service)
     address = url(settings.host, listening)
     out.print(
@@ -150,7 +156,17 @@ def _mount_page(app: "FastAPI", service: "Service") -> None:
     page.mount(app, service)
 
 
-def _installed() -> None:
+def _service(settings: "Settings") -> "Service":
+    from app.service import Service
+
+    if settings.replicas == 1:
+        return Service(settings)
+    from app.replicas import ReplicatedService
+
+    return ReplicatedService(settings)
+
+
+def _installed(replicas: int) -> None:
     try:
         import fastapi  # noqa: F401
         import gradio  # noqa: F401
@@ -158,3 +174,8 @@ def _installed() -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise InputError(f"serve needs {error.name}; run: {EXTRA}") from error
+    if replicas > 1:
+        try:
+            import ray.serve  # noqa: F401
+        except ImportError as error:
+            raise InputError(f"replicas need {error.name}; run: {MORE}") from error

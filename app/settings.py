@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     token_limit: int = Field(
         1_024, ge=1, description="longest answer that may be asked of a server, in tokens"
     )
+    replicas: int = Field(
+        1, ge=1, le=1_000, description="copies of the assistant behind a server, by Ray Serve"
+    )
     waiting: int = Field(64, ge=1, le=10_000, description="questions that may wait in a server")
     body_limit: int = Field(1, ge=1, le=100, description="largest request but uploads, in MB")
     upload_limit: int = Field(50, ge=1, le=2_000, description="largest uploaded file, in MB")
