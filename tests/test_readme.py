@@ -1,6 +1,7 @@
 """The README's commands and its Python example run as they stand."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -50,3 +51,9 @@ def test_the_make_targets_named_in_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"make (\w+)", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_page_of_commands_says_what_their_help_says():
+    written = runpy.run_path(str(ROOT / "docs" / "commands.py"))["written"]()
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert page == written, "run: python docs/commands.py"
