@@ -11,6 +11,7 @@ from control.assistant import Assistant
 from control.calibration import Calibration
 from control.forgetting.layers import Forgetting
 from control.model import LanguageModel, load
+from foundation import trail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -165,9 +166,14 @@ def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> 
     from retrieval.pipeline import CANDIDATES, Pipeline
     from retrieval.reservoir import Reservoir
     from retrieval.rewriter import SparingRewriter
-    from retrieval.trigger import Remember, Trigger
+    from retrieval.trigger import Remember, Trigger, distinct
 
     judge, rewrites = knowledge_filter(settings, model), rewriter(settings, model)
+
+    def search(_: str, queries: "Sequence[str]") -> "Rankings":
+        found = index.retrieve_batch(queries, CANDIDATES)
+        trail.count("passages_external", distinct(found))
+        return found
 
     def recall(folder: Path, tau: float | None, theta: int | None) -> "Recalling":
         held = Reservoir(folder, embedding())
@@ -194,7 +200,7 @@ def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> 
 
     return Modules(
         lambda question, history: rewrites.run(question, {"history": history}),
-        Pipeline(lambda _, queries: index.retrieve_batch(queries, CANDIDATES), CANDIDATES).retrieve,
+        Pipeline(search, CANDIDATES).retrieve,
         lambda found, asked: judge.postprocess_nodes(list(found), asked),
         recall,
         settings.top_k,

@@ -47,8 +47,10 @@ def reservoir_report(
 ) -> dict[str, Any]:
     """External passages, seconds and hits of the 200, without and with the reservoir.
 
-    ``seconds`` are those until the passages are there; ``with answer`` adds decoding. The curve
-    over tau and theta searches the questions themselves, without the rewriter.
+    ``external passages`` are the distinct ones that the index returned to each search, of which
+    the best ten go on to the filter. ``seconds`` are those until the passages are there; ``with
+    answer`` adds decoding. The curve over tau and theta searches the questions themselves, without
+    the rewriter.
     """
     filling, following = questions(split)
     asked = [*filling, *following]
@@ -80,7 +82,7 @@ def _row(items: list[Asked], rows: list[Row]) -> dict[str, Any]:
         dtype=bool,
     )
     found = [sum(s for step, s in row.seconds.items() if step != "decode") for row in rows]
-    external = [row.counts.get("passages_external", len(row.found)) for row in rows]
+    external = [row.counts.get("passages_external", 0) for row in rows]
     return {
         "n": len(rows),
         "external passages": float(np.mean(external)),

@@ -97,8 +97,8 @@ class Trigger(BaseRetriever):
         kept = [entries for entries, enough in zip(held, served, strict=True) if enough]
         trail.count("queries_served", len(kept))
         trail.count("queries_sent", len(sent))
-        trail.count("passages_reservoir", _distinct(kept))
-        trail.count("passages_external", _distinct(retrieved))
+        trail.count("passages_reservoir", distinct(kept))
+        trail.count("passages_external", distinct(retrieved))
         found = iter(retrieved)
         return [
             entries if enough else next(found) for entries, enough in zip(held, served, strict=True)
@@ -159,5 +159,6 @@ class Remember(BaseNodePostprocessor):
         return nodes
 
 
-def _distinct(rankings: Rankings) -> int:
+def distinct(rankings: Rankings) -> int:
+    """How many passages several searches found between them."""
     return len({found.node_id for ranking in rankings for found in ranking})
