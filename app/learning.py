@@ -120,11 +120,12 @@ def knowpo(
 
     from app import build
     from training import corpus, knowpo
+    from training import recipe as recipes
 
-    start = knowpo.SMOKE if smoke else knowpo.Recipe()
+    start = recipes.SMOKE if smoke else recipes.Recipe()
     changed: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     recipe = replace(start, seed=seed, match_lengths=not any_length, **changed)
-    recipe = knowpo.with_ratios(recipe, ratios)
+    recipe = recipes.with_ratios(recipe, ratios)
     facts = corpus.read(data)
     model = build.language_model(settings)
     written = knowpo.train(model, facts, build.vectors, target, settings.cache / "replies", recipe)

@@ -7,119 +7,32 @@ kept is the best by them, not the last.
 """
 
 import json
-import logging
 import math
 import random
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from control.model import LanguageModel
-from foundation.errors import DataError, InputError, ModelError
+from foundation.errors import DataError
 from foundation.files import replacing
 from foundation.kept import Kept
 from training import conflicts, data_card, pairs, preference, probing
+from training.budget import GIB, ROWS, check_memory, peak_bytes
 from training.conflicts import Case, Embed
 from training.corpus import Fact
-from training.pairs import DPO_RATIOS, SFT_RATIOS, Example, Ratios
+from training.pairs import Example
 from training.probing import Memory
+from training.recipe import Recipe
 from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
-
-log = logging.getLogger(__name__)
 
 STAGES = ("sft", "dpo")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")  # where to look; what is known stays untouched
 DEVELOPMENT_SHARE = 0.15  # of the facts; the default model knows about a sixth of them
-ROWS = {"sft": 8, "dpo": 4}  # examples read at once: a pair is two texts
-GIB = 2**30
-# Bytes that training keeps per token, layer and unit of the hidden size: the activations of a
-# transformer block with grouped queries and a gated feed-forward of about three times the width.
-ACTIVATION_BYTES = 90
-TOKENS = 420  # of four passages with question and answer
-OVERHEAD = 1.0 * GIB  # libraries, and what allocators keep
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Attributes:
-        sft_examples: Answers to follow in supervised fine-tuning.
-        pairs: Pairs of preference optimization.
-        sft_epochs: Times that supervised fine-tuning goes through them.
-        samples: Closed-book draws for each question.
-        facts: Facts that are asked at most, in random order; all if ``None``.
-        development: Known facts held out to measure along the way, and half as many unknown ones.
-        sft_ratios: Proportions of the kinds of answers.
-        dpo_ratios: Proportions of the kinds of pairs.
-        match_lengths: Whether chosen and rejected answers are to be of like length.
-        rank: Of the adapter; its alpha is twice that.
-        batch: Examples a step.
-        sft_rate: Learning rate of supervised fine-tuning.
-        dpo_rate: Learning rate of preference optimization.
-        beta: How strongly preference optimization is held to its start.
-        evaluations: How often adherence and robustness are measured in a stage.
-        seed: Of data and training.
-    """
-
-    sft_examples: int = 655
-    pairs: int = 320
-    sft_epochs: int = 2
-    samples: int = probing.SAMPLES
-    facts: int | None = None
-    development: int = 48
-    sft_ratios: Ratios = field(default_factory=lambda: dict(SFT_RATIOS))
-    dpo_ratios: Ratios = field(default_factory=lambda: dict(DPO_RATIOS))
-    match_lengths: bool = True
-    rank: int = 16
-    batch: int = 8
-    sft_rate: float = 1e-3
-    dpo_rate: float = 2e-4
-    beta: float = 0.1
-    evaluations: int = 4
-    seed: int = 0
-
-
-SMOKE = Recipe(
-    sft_examples=8,
-    pairs=5,
-    sft_epochs=1,
-    samples=2,
-    facts=104,
-    development=4,
-    batch=4,
-    evaluations=1,
-)
-
-
-def with_ratios(recipe: Recipe, changes: Sequence[str]) -> Recipe:
-    """The recipe with other shares, each given as ``KIND=SHARE``.
-
-    Raises:
-        InputError: A kind is unknown, or its share is no number of at least 0.
-    """
-    sft, dpo = dict(recipe.sft_ratios), dict(recipe.dpo_ratios)
-    for change in changes:
-        kind, _, share = change.rpartition("=")
-        of = sft if kind in sft else dpo
-        if kind not in of:
-            raise InputError(f"--ratio {change!r}: the kinds are {'; '.join([*sft, *dpo])}")
-        try:
-            of[kind] = float(share)
-        except ValueError:
-            of[kind] = -1.0
-        if not 0 <= of[kind] < math.inf:
-            raise InputError(f"--ratio {change!r}: the share must be a number of at least 0")
-    for shares in (sft, dpo):
-        if not any(shares.values()):
-            raise InputError(f"--ratio: all of {'; '.join(shares)} are 0; leave one above it")
-    return replace(recipe, sft_ratios=sft, dpo_ratios=dpo)
 
 
 @dataclass(frozen=True)
@@ -198,44 +111,6 @@ def _check_run(
         )
     with replacing(path) as new:
         new.write_text(text, encoding="utf-8")
-
-
-def needed_bytes(language_model: LanguageModel, batch: int) -> int:
-    """Memory that training takes, in bytes: an estimate from the model's shape, on the high side.
-
-    Args:
-        language_model: The base model.
-        batch: Examples a step, of which at most `ROWS` are read at once.
-    """
-    config = language_model.model.config
-    weights = sum(each.numel() * each.element_size() for each in language_model.model.parameters())
-    layers, width = config.num_hidden_layers, config.hidden_size
-    tokens = 2 * min(batch, ROWS["dpo"]) * TOKENS
-    return int(weights + tokens * layers * width * ACTIVATION_BYTES + OVERHEAD)
-
-
-def check_memory(language_model: LanguageModel, batch: int) -> None:
-    """Refuse before anything has been done what would be killed half-way.
-
-    Raises:
-        ModelError: The estimate is more than is free.
-    """
-    import psutil
-    import torch
-
-    needed, device = needed_bytes(language_model, batch), language_model.model.device
-    free = (
-        torch.cuda.mem_get_info(device)[0]
-        if device.type == "cuda"
-        else psutil.virtual_memory().available
-    )
-    log.info("training needs about %.1f GB, %.1f GB are free", needed / GIB, free / GIB)
-    if needed > free:
-        raise ModelError(
-            f"training {language_model.name} needs about {needed / GIB:.1f} GB at {batch} pairs a "
-            f"step, but {free / GIB:.1f} GB are free; close other programs, give a smaller "
-            "--batch-size, or a smaller model"
-        )
 
 
 def _lessons(
@@ -404,7 +279,7 @@ def _stage(
         "examples": len(records),
         "minutes": minutes,
         "rate": len(records) / (60 * minutes),
-        "peak_gb": _peak_bytes() / GIB,
+        "peak_gb": peak_bytes() / GIB,
         "kept_step": step,
         "scores": curve[str(step)],
         "curve": [(each, curve[str(each)]) for each in along.steps],
@@ -463,9 +338,3 @@ def _along(
                     save()
 
     return Along()
-
-
-def _peak_bytes() -> int:
-    """Most memory that the process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

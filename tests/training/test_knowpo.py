@@ -12,8 +12,9 @@ from control import adapters
 from control.adapters import worn
 from foundation.errors import DataError, InputError, ModelError
 from training import knowpo, probing
-from training.knowpo import Recipe, split, with_ratios
+from training.knowpo import split
 from training.pairs import SFT_RATIOS
+from training.recipe import Recipe, with_ratios
 
 RECIPE = Recipe(
     sft_examples=12,
