@@ -11,9 +11,6 @@ ANSWERS = [
     {"prompt": "Who? " * 8, "completion": "Ann."},
     {"prompt": "Where?", "completion": "Rome"},
 ]
-    {"prompt": "Who? " * 8, "completion": "Ann."},
-    {"prompt": "Where?", "completion": "Rome"},
-]
 PAIRS = [
     {"prompt": "Who? " * 8, "chosen": "Ann.", "rejected": "Bea"},
     {"prompt": "Where?", "chosen": "Rome", "rejected": "Oslo."},
