@@ -86,21 +86,24 @@ class Assistant:
     Attributes:
         model: The language model.
         calibration: How its dial is to be read.
-        retriever: Finds passages for the searches of a question.
+        retriever: Finds passages for the searches of a question; ``None`` where all questions come
+            with theirs.
         rewriter: Makes the question stand on its own and writes the searches; ``None`` searches
             the question itself.
         processors: What passages go through before they are read, such as the filter.
         reads: Passages read at most.
         forgetting: What keeps forgotten facts back.
+        longest_question: In characters.
     """
 
     model: LanguageModel
     calibration: Calibration
-    retriever: "BaseRetriever"
+    retriever: "BaseRetriever | None" = None
     rewriter: "BaseQueryTransform | None" = None
     processors: "Sequence[BaseNodePostprocessor]" = ()
     reads: int = 3
     forgetting: Forgetting = field(default_factory=Forgetting)
+    longest_question: int = LONGEST_QUESTION
 
     def ask(
         self,
@@ -142,7 +145,8 @@ class Assistant:
         """A question at the beginning of its way, refused if it asks for what is forgotten."""
         from llama_index.core.schema import QueryBundle
 
-        started, question = time.perf_counter(), checked(query.question)
+        started = time.perf_counter()
+        question = checked(query.question, self.longest_question)
         with trail.following() as followed, trail.step("route"):
             scope = self.forgetting.route(question, query.history)
         way = Way(query, question, followed, scope, QueryBundle(question))
@@ -184,7 +188,9 @@ class Assistant:
 
     def found(self, query: Query, asked: "QueryBundle") -> "Nodes":
         """The passages given, or those that the searches find."""
-        return self.retriever.retrieve(asked) if query.given is None else list(query.given)
+        if query.given is not None:
+            return list(query.given)
+        return self.retriever.retrieve(asked) if self.retriever else []
 
     def filtered(self, way: Way) -> "Nodes":
         """The passages to read, best first."""
@@ -276,7 +282,7 @@ TOO_LONG = (
 )
 
 
-def checked(question: str) -> str:
+def checked(question: str, longest: int = LONGEST_QUESTION) -> str:
     """The question without surrounding space.
 
     Raises:
@@ -285,9 +291,9 @@ def checked(question: str) -> str:
     question = question.strip()
     if not question:
         raise InputError('the question is empty; ask one, as in: fulcrum ask "What is ...?"')
-    if len(question) > LONGEST_QUESTION:
+    if len(question) > longest:
         raise InputError(
-            f"the question has {len(question):,} characters, the limit is {LONGEST_QUESTION:,}; "
+            f"the question has {len(question):,} characters, the limit is {longest:,}; "
             "give long text as a document: fulcrum ask QUESTION --context FILE"
         )
     return question

@@ -12,9 +12,10 @@ import json
 import logging
 import queue
 import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import Any
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt
@@ -29,14 +30,15 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.prompts import PromptTemplate, PromptType
+from llama_index.core.schema import NodeWithScore, TextNode
 
 from control import calibration as calibrations
-from control import dial, prompts
+from control.answer import Answer
+from control.assistant import Assistant, Query
 from control.calibration import Calibration
 from control.decoding import Alpha, Decoding
-from control.dial import Settled
+from control.forgetting.layers import Forgetting
 from control.model import LanguageModel
-from control.prompts import Prompt
 from control.trace import TokenTrace
 from foundation.errors import InputError
 
@@ -97,7 +99,9 @@ class FulcrumLLM(CustomLLM):
     - ``conflict``: whether passages and memory disagree; ``None`` until the answer is whole;
     - ``verdict``: what the two sides say then, as in `control.dial.Verdict`; ``None`` where they do
       not disagree, and from token rules;
-    - ``passages_given``, ``passages_read``: those in the prompt, and those that the window held.
+    - ``passages_given``, ``passages_read``: those in the prompt, and those that the window held;
+      ``None`` until the answer is whole.
+    - ``forgotten``: what was kept back, as in `control.answer.Answer`.
 
     While streaming, ``text`` and ``raw`` grow and ``delta`` is what one token added.
     """
@@ -111,8 +115,7 @@ class FulcrumLLM(CustomLLM):
     reliance: float | None = Field(
         default=None, description="in place of alpha: share of known conflicts for memory"
     )
-    _language_model: LanguageModel = PrivateAttr()
-    _calibration: Calibration = PrivateAttr()
+    _assistant: Assistant = PrivateAttr()
 
     def __init__(
         self,
@@ -125,12 +128,17 @@ class FulcrumLLM(CustomLLM):
         max_new_tokens: int = Decoding.max_new_tokens,
         reliance: float | None = Decoding.reliance,
         calibration: Calibration | None = None,
+        forgetting: Forgetting | None = None,
     ) -> None:
         # Refuses nonsense.
         how = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens, reliance)
         super().__init__(**asdict(how), messages_to_prompt=_conversation)
-        self._language_model = language_model
-        self._calibration = calibration or calibrations.shipped(language_model)
+        self._assistant = Assistant(
+            language_model,
+            calibration or calibrations.shipped(language_model),
+            forgetting=forgetting or Forgetting(),
+            longest_question=sys.maxsize,  # what LlamaIndex asks may hold passages
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -141,9 +149,9 @@ class FulcrumLLM(CustomLLM):
     def metadata(self) -> LLMMetadata:
         """The window, by which LlamaIndex packs passages into prompts, and the model's name."""
         return LLMMetadata(
-            context_window=self._language_model.window,
+            context_window=self._assistant.model.window,
             num_output=self.max_new_tokens,
-            model_name=self._language_model.name,
+            model_name=self._assistant.model.name,
         )
 
     @llm_completion_callback()
@@ -158,49 +166,49 @@ class FulcrumLLM(CustomLLM):
         Raises:
             InputError: A setting or the prompt cannot be used.
         """
-        how, built, given = self._prepared(prompt, settings)
-        [settled] = dial.answer(self._language_model, [built], how, self._calibration)
-        tokens = [asdict(token) for token in settled.trace.tokens]
-        return _response(settled.trace.text.strip(), None, tokens, built, given, settled)
+        how, query = self._how(settings), _query(prompt)
+        [answer] = self._assistant.ask_batch([query], how)
+        return _response(answer.answer, None, answer.tokens, query, answer)
 
     @llm_completion_callback()
     def stream_complete(
         self, prompt: str, formatted: bool = False, **settings: Any
     ) -> CompletionResponseGen:
         """Answer a prompt token by token; arguments and errors as for `complete`."""
-        how, built, given = self._prepared(prompt, settings)
+        how, query = self._how(settings), _query(prompt)
 
         def responses() -> CompletionResponseGen:
-            text, tokens = "", list[dict[str, Any]]()
-            for item in _streamed(self._language_model, built, how, self._calibration):
-                if isinstance(item, Settled):
-                    yield _response(text, "", tokens, built, given, item)
+            text, tokens = "", list[TokenTrace]()
+            for item in _streamed(self._assistant, query, how):
+                if isinstance(item, TokenTrace):
+                    tokens.append(item)
+                    delta = item.text if text else item.text.lstrip()
+                    text += delta
+                    yield _response(text, delta, tokens, query, None)
                     continue
-                tokens.append(asdict(item))
-                delta = item.text if text else item.text.lstrip()
-                text += delta
-                yield _response(text, delta, tokens, built, given, None)
+                refused = "" if item.tokens else item.answer
+                delta = f"\n\n{refused}" if text and refused else refused
+                yield _response(text + delta, delta, item.tokens, query, item)
 
         return responses()
 
-    def _prepared(self, prompt: str, settings: dict[str, Any]) -> tuple[Decoding, Prompt, int]:
-        """How to decode, the prompts of both branches, and the number of passages given."""
+    def _how(self, settings: dict[str, Any]) -> Decoding:
         names = [field.name for field in fields(Decoding)]
         if unknown := settings.keys() - set(names):
             raise InputError(f"{min(unknown)} is no setting; those are {', '.join(names)}")
         own = {name: getattr(self, name) for name in names}
         if "alpha" in settings:
             own["reliance"] = None  # this call sets the dial otherwise
-        how = Decoding(**{**own, **settings})
-        if how.reliance is not None:
-            how = replace(how, alpha=self._calibration.alpha(how.reliance), reliance=None)
-        model = self._language_model
-        room = model.room(how.max_new_tokens)
-        question, passages = read_back(prompt) or (prompt, [])
-        built = prompts.build(model.tokenizer, question, passages, room)
-        if dropped := len(passages) - built.passages:
-            log.warning("%d of %d passages did not fit into the window", dropped, len(passages))
-        return how, built, len(passages)
+        return Decoding(**{**own, **settings})
+
+
+def _query(prompt: str) -> Query:
+    question, passages = read_back(prompt) or (prompt, [])
+    nodes = [
+        NodeWithScore(node=TextNode(id_=str(place), text=passage))
+        for place, passage in enumerate(passages)
+    ]
+    return Query(question, nodes)
 
 
 def _conversation(messages: Sequence[ChatMessage]) -> str:
@@ -213,17 +221,21 @@ def _conversation(messages: Sequence[ChatMessage]) -> str:
 def _response(
     text: str,
     delta: str | None,
-    tokens: list[dict[str, Any]],
-    built: Prompt,
-    given: int,
-    settled: Settled | None,
+    tokens: Sequence[TokenTrace],
+    query: Query,
+    answer: Answer | None,
 ) -> CompletionResponse:
+    given = len(query.given or ())
+    read = None if answer is None else sum(source.kept for source in answer.sources)
+    if answer is not None and answer.tokens and read != given:
+        log.warning("%d of %d passages did not fit into the window", given - (read or 0), given)
     raw = {
-        "tokens": list(tokens),
-        "conflict": settled.conflict if settled else None,
-        "verdict": asdict(settled.verdict) if settled and settled.verdict else None,
+        "tokens": [asdict(token) for token in tokens],
+        "conflict": answer.conflict if answer else None,
+        "verdict": asdict(answer.verdict) if answer and answer.verdict else None,
         "passages_given": given,
-        "passages_read": built.passages,
+        "passages_read": read,
+        "forgotten": answer.forgotten if answer else [],
     }
     return CompletionResponse(text=text, delta=delta, raw=raw)
 
@@ -232,15 +244,13 @@ class _Abandoned(Exception):  # noqa: N818 # nothing is wrong: nobody listens an
     """Ends the decoding of an answer whose reader has gone."""
 
 
-def _streamed(
-    model: LanguageModel, prompt: Prompt, how: Decoding, calibration: Calibration
-) -> Iterator[TokenTrace | Settled]:
-    """The tokens of an answer as they come, then how it was settled.
+def _streamed(assistant: Assistant, query: Query, how: Decoding) -> Iterator[TokenTrace | Answer]:
+    """The tokens of an answer as they come, then the answer.
 
     Decoding runs in a thread of its own, since it hands tokens to a callback and LlamaIndex draws
     them from a generator. A reader who stops early ends it at its next token.
     """
-    arrived: queue.SimpleQueue[TokenTrace | Settled | BaseException] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[TokenTrace | Answer | BaseException] = queue.SimpleQueue()
     abandoned = threading.Event()
 
     def hand_over(_index: int, token: TokenTrace) -> None:
@@ -250,8 +260,8 @@ def _streamed(
 
     def decode() -> None:
         try:
-            [settled] = dial.answer(model, [prompt], how, calibration, on_token=hand_over)
-            arrived.put(settled)
+            [answer] = assistant.ask_batch([query], how, hand_over)
+            arrived.put(answer)
         except BaseException as error:  # raised where the tokens are read
             arrived.put(error)
 

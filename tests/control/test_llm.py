@@ -7,10 +7,15 @@ from llama_index.core import Document, SummaryIndex
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import ChatMessage
 
+from app import build
 from control import calibration as calibrations
 from control import dial, prompts
 from control.decoding import Decoding
 from control.dial import Settled
+from control.forgetting.ledger import open_ledger
+from control.forgetting.questions import with_questions
+from control.forgetting.record import Record
+from control.forgetting.refusal import REFUSALS
 from control.llm import QA_TEMPLATE, FulcrumLLM, read_back
 from control.trace import Trace
 from foundation.errors import InputError
@@ -147,7 +152,8 @@ def test_a_chat_message_is_answered_like_a_prompt(llm):
 def test_a_conversation_is_answered_as_a_transcript(llm, expected):
     turns = [ChatMessage(role=role, content=role) for role in ("user", "assistant", "user")]
     transcript = "user: user\nassistant: assistant\nuser: user\nassistant: "
-    assert llm.chat(turns).message.content == expected([], transcript).trace.text.strip()
+    alone = expected([], transcript.strip()).trace.text.strip()
+    assert llm.chat(turns).message.content == alone
 
 
 @pytest.mark.parametrize("rule", ["fulcrum", "ck_plug"])
@@ -241,6 +247,25 @@ def test_settings_that_cannot_be_used_are_refused(tiny, llm, calibration, wrong,
 def test_a_setting_that_does_not_exist_is_refused(llm):
     with pytest.raises(InputError, match="colour is no setting; those are rule, alpha"):
         llm.complete(ASKED, colour="red")
+
+
+def test_what_is_forgotten_is_refused_read_by_nobody_and_told_in_the_end(real, tmp_path):
+    keeping = build.layers(open_ledger(tmp_path))
+    [kept] = keeping.ledger.add(
+        [with_questions(Record("Peru", relation="capital", answers=("Lima",)))]
+    )
+    llm = FulcrumLLM(real, max_new_tokens=16, forgetting=keeping)
+    passages = ["Lima is the capital of Peru.", "Peru is high and long."]
+    asked = QA_TEMPLATE.format(context_str=passages, query_str="What is the capital of Peru?")
+    *_, streamed = llm.stream_complete(asked)
+    for answer in (llm.complete(asked), llm.complete("What is the capital of Peru?"), streamed):
+        assert answer.text in REFUSALS
+        assert answer.raw["tokens"] == []
+        assert {each["id"] for each in answer.raw["forgotten"]} == {kept.id}
+    high = QA_TEMPLATE.format(context_str=passages, query_str="What is Peru like?")
+    assert "lima" not in str(llm.complete(high)).lower()
+    keeping.ledger.remove(kept.id)
+    assert "Lima" in llm.complete(asked).text
 
 
 def test_without_a_calibration_it_takes_the_one_that_is_shipped(real):
