@@ -1,5 +1,6 @@
 """The commands that time: `fulcrum bench`."""
 
+import random
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,11 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
     help="For each number.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=64, show_default=True, help="Questions."
+    "--limit",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Questions of each kind, in random order.",
 )
 @TIMES
 @click.pass_obj
@@ -204,6 +209,7 @@ def bench_serving(
     from evaluation import asked, bench, bench_serving
 
     questions = [item.question for item in asked.built_in("calibration", limit) if not item.history]
+    random.Random(0).shuffle(questions)
     key = settings.read_key.get_secret_value() if settings.read_key else "none"
     with (
         nullcontext(url) if url else serving.apart(settings) as address,

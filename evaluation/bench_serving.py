@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,7 @@ def run(
         A row for each number of clients; ``ratio`` is its tokens a second against the first row's.
     """
     rows: list[dict[str, Any]] = []
+    turn = itertools.cycle(questions)  # so that what was asked by few is not soon asked by many
     with httpx.Client(
         base_url=url,
         timeout=PATIENCE,
@@ -76,7 +77,7 @@ def run(
     ) as client:
         _ask(client, questions[0], Heard())  # what only the first question of a server takes
         for number in clients:
-            heard, elapsed = _asked(client, questions, number, seconds, progress)
+            heard, elapsed = _asked(client, turn, number, seconds, progress)
             rows.append(_row(number, heard, elapsed))
             rows[-1]["ratio"] = rows[-1]["tokens_per_second"] / rows[0]["tokens_per_second"]
     return {"seconds": seconds, "questions": len(questions), "rows": rows}
@@ -102,16 +103,18 @@ def table(result: dict[str, Any]) -> Table:
 
 def _asked(
     client: httpx.Client,
-    questions: Sequence[str],
+    questions: Iterator[str],
     number: int,
     seconds: float,
     progress: Callable[[], object],
 ) -> tuple[Heard, float]:
-    started, next_up, heard = time.perf_counter(), itertools.count(), Heard()
+    started, heard, taking = time.perf_counter(), Heard(), threading.Lock()
 
     def ask() -> None:
         while time.perf_counter() - started < seconds:
-            _ask(client, questions[next(next_up) % len(questions)], heard)
+            with taking:
+                question = next(questions)
+            _ask(client, question, heard)
             progress()
 
     threads = [threading.Thread(target=ask, daemon=True) for _ in range(number)]
