@@ -209,7 +209,7 @@ def bench_serving(
     from evaluation import asked, bench, bench_serving
 
     questions = [item.question for item in asked.built_in("calibration", limit) if not item.history]
-    random.Random(0).shuffle(questions)
+    random.Random(0).shuffle(questions)  # noqa: S311 - an order, no secret
     key = settings.read_key.get_secret_value() if settings.read_key else "none"
     with (
         nullcontext(url) if url else serving.apart(settings) as address,
