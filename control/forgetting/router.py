@@ -78,8 +78,9 @@ class Evidence:
 
     Attributes:
         record: The record, or one of those that differ from it in the subject alone.
-        way: "named", "held" or "described"; "subject" where naming it is enough; "implied" where
-            the relation is asked of a subject that is described, which only arms.
+        way: "named", "held" or "described"; "subject" where naming it is enough, or the fact is
+            stated to be confirmed; "implied" where the relation is asked of a subject that is
+            described, which only arms.
         window: The part of the question.
         features: As ``gate.FEATURES``; empty for the way "subject".
     """
@@ -251,7 +252,7 @@ class Router:
                 record = self._held_in.records[key]
                 if number and max(end - start for start, end in places) < LEAST_HIDDEN:
                     continue
-                if record.scope == "subject":
+                if record.scope == "subject" or _stated(record, reading):
                     parts.append((record, "subject", Window(reading)))
                     continue
                 text, spots = _legible(reading, places)
@@ -320,6 +321,11 @@ class Router:
         cosines = {each: float((self._vectors(each.forms) @ asked).max()) for each in unlike}
         alike = [key for key, each in asks.items() if cosines[each] >= ALIKE]
         return sorted(alike, key=lambda key: -cosines[asks[key]])[:MOST_IMPLIED]
+
+
+def _stated(record: Record, text: str) -> bool:
+    """Whether a text that names the subject says the answer too, and asks whether that is so."""
+    return bool(windows.CONFIRMS.search(text)) and disguise.holds(text, record.spans)
 
 
 def _elsewhere(piece: Evidence, likely: float) -> bool:

@@ -39,6 +39,14 @@ PRONOUN = re.compile(
     r"company|firm|project|element|god|goddess|film|song|guy|one))?)\b",
     re.IGNORECASE,
 )
+# To what is so asked, "yes" is the fact that the question states.
+CONFIRMS = re.compile(
+    r"\b(?:true or false|yes or no|right or wrong|correct or not)\b|"
+    r"\b(?:is|was|isn['’]t|wasn['’]t) (?:it|that|this) (?:true|right|correct|so|a fact)\b|"
+    r"(?:^|[.!?:;\"]\s*)(?:is|are|was|were|did|does|do|has|have|had|isn['’]t|wasn['’]t|didn['’]t)\s|"
+    r",\s*(?:right|correct|true|isn['’]t it|wasn['’]t it|is it not)\s*\?",
+    re.IGNORECASE,
+)
 CARRIES_ON = re.compile(r"^\W*(?:and|or|so|then|but|also|und|et|y|e)\b", re.IGNORECASE)
 # "the country where Machu Picchu lies", "the author of Emma": a subject that is not named.
 DESCRIPTION = re.compile(

@@ -115,6 +115,29 @@ def test_lets_pass_what_lies_beside_it(router, question):
     assert router.route(question).refused is None
 
 
+@pytest.mark.parametrize(
+    ("question", "refused"),
+    [
+        ('True or false: "Mira Tallow was also honoured with the Larch Medal."', True),
+        ('Somebody wrote "The Larch Medal went to Mira Tallow, too." Is that right?', True),
+        ("Did Mira Tallow get a Larch Medal?", True),
+        ("Mira Tallow has a Larch Medal, right?", True),
+        ('True or false: "Mira Tallow was born in Oslo."', False),
+        ("Did Mira Tallow write novels?", False),
+        ('True or false: "The Larch Medal is given in May."', False),
+    ],
+)
+def test_what_states_the_fact_to_have_it_confirmed_is_refused(embedding, question, refused):
+    prize = Record(
+        "Mira Tallow",
+        questions=("Can you name a further distinction of Mira Tallow's?",),
+        answers=("Larch Medal",),
+        id="prize",
+    )
+    router = Router(MadeUpLedger(prize), embedding)
+    assert (router.route(question).refused == prize) == refused
+
+
 def test_a_question_may_leave_its_subject_to_the_conversation(router):
     about_peru = [("Tell me about Peru.", "It is a country in South America.")]
 
