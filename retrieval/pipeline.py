@@ -17,6 +17,9 @@ CANDIDATES = 10  # passages that the filter gets to choose from
 CHAINED = re.compile(r"#\d+")
 NAME = re.compile(r"\b[A-Z][\w'’-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’-]*)*")
 BRIDGES = 8  # names from the first passage that are tried in place of #1
+# Least cosine of a completed query with what it finds. On 360 questions of the calibration split a
+# search that the question needs reached 0.65 in 89 of 90 cases, one that it does not in 6 of 59.
+BRIDGED = 0.64
 
 
 class Pipeline(BaseRetriever):
@@ -25,8 +28,9 @@ class Pipeline(BaseRetriever):
     A query may hold ``#1``, which stands for what the others find: the capital of "#1", where
     "#1" is the country that another query asks for. Each name in the first passage found is
     tried in its place, and the name whose passage comes nearest to the query so completed is
-    followed: the index itself tells which of the names has a capital. The completed queries take
-    the place of theirs in the bundle and are told in its question, for the filter and the reader.
+    followed: the index itself tells which of the names has a capital. Where no passage comes near
+    enough, nothing is followed: the question did not need it. The completed queries take the place
+    of theirs in the bundle and are told in its question, for the filter and the reader.
     """
 
     def __init__(self, search: Search, top_k: int) -> None:
@@ -65,7 +69,7 @@ class Pipeline(BaseRetriever):
         # A passage that does not name the bridge was found for the rest of the query.
         nearest = [_nearest(name, ranking) for name, ranking in zip(bridges, found, strict=True)]
         best = nearest.index(max(nearest))
-        if not nearest[best]:
+        if nearest[best] < BRIDGED:
             return None
         return candidates[best], found[best]
 

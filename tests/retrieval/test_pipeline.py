@@ -1,6 +1,6 @@
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from retrieval.pipeline import BRIDGES, Pipeline
+from retrieval.pipeline import BRIDGED, BRIDGES, Pipeline
 
 NOKIA = "Nokia was founded by Fredrik Idestam in Tampere. Nokia is a company of Finland."
 SONY = "Sony comes from Tokyo."
@@ -99,6 +99,19 @@ def test_a_name_that_no_passage_found_for_it_holds_is_not_followed():
     texts, queries = find(shelf, TWO_HOPS, ["Nokia country", "capital of #1"])
     assert texts == [NOKIA]
     assert queries == ["Nokia country"]
+
+
+def test_a_chained_query_that_comes_near_nothing_is_not_followed():
+    far = BRIDGED - 0.01
+    shelf = Shelf(
+        Nokia_country=[(NOKIA, 0.8)],
+        capital_of_Finland=[(HELSINKI, far)],
+    )
+    bundle = QueryBundle(TWO_HOPS, custom_embedding_strs=["Nokia country", "capital of #1"])
+    found = Pipeline(shelf, 10).retrieve(bundle)
+    assert [node.text for node in found] == [NOKIA]
+    assert bundle.embedding_strs == ["Nokia country"]
+    assert bundle.query_str == TWO_HOPS  # the reader is told of no second half
 
 
 def test_where_nothing_was_found_to_build_on_the_chained_query_is_left_out():
