@@ -1,5 +1,6 @@
 """What all tests share: an isolated home, a tiny random model, and the real small one."""
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -29,6 +30,15 @@ def home(tmp_path, monkeypatch):
     directory = tmp_path / "home"
     monkeypatch.setenv("FULCRUM_HOME", str(directory))
     return directory
+
+
+@pytest.fixture(autouse=True)
+def own_logs():
+    """No test's ledger keeps anything out of the logs of the next."""
+    before = {handler: list(handler.filters) for handler in logging.getLogger().handlers}
+    yield
+    for handler, filters in before.items():
+        handler.filters[:] = filters
 
 
 @pytest.fixture(scope="session")

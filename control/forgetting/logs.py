@@ -4,6 +4,9 @@ import logging
 import threading
 
 from control.forgetting.redaction import Redactor
+from foundation.errors import FulcrumError
+
+UNREADABLE = "(withheld: the ledger cannot be read, so what is forgotten is not known)"
 
 
 class Scrubbed(logging.Filter):
@@ -16,7 +19,10 @@ class Scrubbed(logging.Filter):
         self._within = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact a message; what redaction itself may log passes."""
+        """Redact a message; what redaction itself may log passes.
+
+        Where the ledger cannot be read, nothing of the message is written.
+        """
         if getattr(self._within, "it", False):
             return True
         self._within.it = True
@@ -25,6 +31,8 @@ class Scrubbed(logging.Filter):
             left = self._redactor.redact(said).text
             if left != said:
                 record.msg, record.args = left or "(withheld)", ()
+        except FulcrumError:
+            record.msg, record.args, record.exc_info, record.exc_text = UNREADABLE, (), None, None
         finally:
             self._within.it = False
         return True

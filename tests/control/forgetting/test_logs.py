@@ -1,7 +1,8 @@
 import logging
 
-from control.forgetting.logs import Scrubbed
+from control.forgetting.logs import UNREADABLE, Scrubbed
 from control.forgetting.redaction import Redacted
+from foundation.errors import IndexStateError
 
 
 class Lima:
@@ -24,3 +25,17 @@ def test_a_forgotten_fact_does_not_enter_the_log(caplog):
         caplog.handler.removeFilter(scrubbed)
     said = [record.getMessage() for record in caplog.records if record.name == "answers"]
     assert said == ["asked 'What is the capital of Chile?'", "It is high.", "(withheld)"]
+
+
+def test_where_the_ledger_cannot_be_read_nothing_is_written_and_nothing_breaks(caplog):
+    class Gone:
+        def redact(self, text):
+            raise IndexStateError("the database is gone")
+
+    scrubbed = Scrubbed(Gone())
+    caplog.handler.addFilter(scrubbed)
+    try:
+        logging.getLogger("answers").warning("Lima is the capital of Peru.")
+    finally:
+        caplog.handler.removeFilter(scrubbed)
+    assert [record.getMessage() for record in caplog.records] == [UNREADABLE]
