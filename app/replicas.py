@@ -245,6 +245,7 @@ class Crew:
         import ray
         from ray import serve
 
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         quiet = {"enable_access_log": False, "log_level": "ERROR"}
         address = os.environ.get(ADDRESS, "local")
         self._own, self._name = address == "local", f"fulcrum-{uuid.uuid4().hex[:8]}"

@@ -34,7 +34,7 @@ def cluster():
     """Two nodes of one core each."""
     head = {"num_cpus": 1, "include_dashboard": False}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")  # this cluster is not the product's
         both = Cluster(initialize_head=True, head_node_args=head)
         both.add_node(num_cpus=1)
         patched.setenv("RAY_ADDRESS", both.address)
