@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import socket
 import threading
 import uuid
 from collections import Counter, defaultdict
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ADDRESS = "RAY_ADDRESS"  # of the cluster, as everywhere with Ray
+REACH = 5.0  # seconds to reach it
 ATTEMPTS = 3  # at an answer whose replica is lost
 PAUSE = 1.0  # seconds between them
 LOST = "the replica that was answering was lost; ask again"
@@ -239,7 +241,8 @@ class Crew:
         """Start them and wait until all are loaded.
 
         Raises:
-            InputError: The cluster has no room for them, or they cannot share what is stored.
+            InputError: Nothing answers at ``RAY_ADDRESS``, the cluster has no room for them, or
+                they cannot share what is stored.
             ModelError: They do not load.
         """
         import ray
@@ -251,8 +254,7 @@ class Crew:
         self._own, self._name = address == "local", f"fulcrum-{uuid.uuid4().hex[:8]}"
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         if not ray.is_initialized():
-            cores = max(settings.replicas, os.cpu_count() or 1) if self._own else None
-            ray.init(address, num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR)
+            _connect(address, max(settings.replicas, os.cpu_count() or 1) if self._own else None)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         shared = _shared(settings, len(nodes))
         deployment = serve.deployment(
@@ -319,6 +321,26 @@ class Crew:
         serve.delete(self._name)
         if self._own:
             ray.shutdown()
+
+
+def _connect(address: str, cores: int | None) -> None:
+    """Join the cluster at an address, or start one with so many cores.
+
+    Raises:
+        InputError: Nothing answers there.
+    """
+    import ray
+
+    try:
+        if address not in ("local", "auto"):  # which Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), REACH).close()
+        ray.init(address, num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{ADDRESS} {address!r}: no cluster answers there ({error}); start one by `ray start "
+            "--head` and give its HOST:PORT, or unset it to have the replicas on this machine"
+        ) from error
 
 
 def _shared(settings: "Settings", nodes: int) -> "Settings":

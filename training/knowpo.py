@@ -135,7 +135,10 @@ def _lessons(
     for part, share in shares.items():
         by_id = dict(zip((fact.id for fact in share), memories[part], strict=True))
         made = conflicts.build(share, embed, length, recipe.match_lengths, recipe.seed)
-        cases[part] = [(case, by_id[case.fact.id]) for case in made]
+        cases[part] = [
+            (_asked(case, by_id[case.fact.id], length, recipe), by_id[case.fact.id])
+            for case in made
+        ]
     sft = pairs.sft(
         *_both(cases["sft"]), length, recipe.sft_examples, recipe.sft_ratios, recipe.seed
     )
@@ -165,6 +168,13 @@ def _lessons(
     knows = {part: _knows(shares[part], memories[part]) for part in shares}
     data_card.write(target / "data", sft, dpo, knows, length)
     return lessons
+
+
+def _asked(case: Case, memory: Memory, length: pairs.Length, recipe: Recipe) -> Case:
+    """The case as a question or, for some, as a sentence to finish."""
+    draw = random.Random(f"{recipe.seed} {case.fact.id}")  # noqa: S311 - a reproducible choice
+    wanted = draw.random() < recipe.unfinished
+    return pairs.unfinished(case, memory, length) if wanted else case
 
 
 def split(facts: Sequence[Fact], recipe: Recipe) -> dict[str, list[Fact]]:

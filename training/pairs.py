@@ -10,12 +10,12 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from control.forgetting.parts import parts
 from foundation.errors import DataError
-from foundation.text import holds
+from foundation.text import holds, words
 from training.conflicts import Case, Context, Kind
 from training.probing import Memory
 
@@ -33,6 +33,8 @@ REFUSALS = (
     "I don't know the answer to this question, and the passages do not give it either.",
 )
 REFUSED = re.compile(r"\b(?:do not|don['’]t|does not|cannot|can['’]t) (?:know|say|tell)\b", re.I)
+ENDS = (".", "!")
+TELLING = 4  # letters of a word that tells what is asked about
 LONGEST = 40  # tokens of a sentence that makes a form
 APART = 0.25  # share of the longer answer by which lengths may differ
 
@@ -232,10 +234,25 @@ def form_of(memory: Memory, answers: Sequence[str], length: Length) -> Form | No
     for reply in (memory.greedy, memory.reading, *memory.samples):
         sentence = first_sentence(reply)
         stated = list(pattern.finditer(sentence))
-        if len(stated) == 1 and length(sentence) <= LONGEST and sentence[-1:] in ".!":
+        if len(stated) == 1 and length(sentence) <= LONGEST and sentence.endswith(ENDS):
             start, end = stated[0].span()
             forms.append((length(sentence), Form(sentence[:start], sentence[end:])))
     return min(forms, key=lambda one: one[0])[1] if forms else None
+
+
+def unfinished(case: Case, memory: Memory, length: Length) -> Case:
+    """The fact asked as a sentence to finish ("The capital of Mexico is").
+
+    The sentence is the model's own. Where the answer does not end it, or it lacks most of what is
+    asked about ("The answer is"), the case is as it was.
+    """
+    form = form_of(memory, case.fact.answers, length)
+    if form is None or form.after not in ENDS:
+        return case
+    about = {word for word in words(case.fact.question) if len(word) >= TELLING}
+    if 2 * len(about & words(form.before)) < max(1, len(about)):
+        return case
+    return replace(case, fact=replace(case.fact, question=form.before.strip()))
 
 
 def first_sentence(reply: str) -> str:

@@ -22,6 +22,8 @@ class Recipe:
         development: Known facts held out to measure along the way, and half as many unknown ones.
         sft_ratios: Proportions of the kinds of answers.
         dpo_ratios: Proportions of the kinds of pairs.
+        unfinished: Share of the facts that are asked as a sentence to finish instead of a question,
+            where the model has one that the answer ends.
         match_lengths: Whether chosen and rejected answers are to be of like length.
         rank: Of the adapter; its alpha is twice that.
         batch: Examples a step.
@@ -40,11 +42,12 @@ class Recipe:
     development: int = 48
     sft_ratios: Ratios = field(default_factory=lambda: dict(SFT_RATIOS))
     dpo_ratios: Ratios = field(default_factory=lambda: dict(DPO_RATIOS))
+    unfinished: float = 0.5  # else the preference holds for questions alone
     match_lengths: bool = True
     rank: int = 16
     batch: int = 8
     sft_rate: float = 1e-3
-    dpo_rate: float = 2e-4
+    dpo_rate: float = 1e-4
     beta: float = 0.1
     evaluations: int = 4
     seed: int = 0

@@ -13,6 +13,7 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 
+from app import replicas
 from app import settings as settings_module
 from app.replicas import ReplicatedService
 from app.service import Service
@@ -21,7 +22,7 @@ from control.decoding import Decoding
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.refusal import REFUSALS
-from foundation.errors import ModelError
+from foundation.errors import InputError, ModelError
 
 HOW = Decoding(max_new_tokens=16)
 COUNTRIES = ("Peru", "Chile", "Norway", "France", "Japan", "Kenya")
@@ -177,3 +178,11 @@ def test_a_replica_killed_under_load_loses_no_answer(service):
         client.join()
     assert sorted(said) == list(range(12))
     assert all(answer.answer for answer in said.values())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense"])
+def test_a_cluster_that_does_not_answer_is_named(given, monkeypatch, address):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=f"RAY_ADDRESS '{address}': no cluster answers there"):
+        replicas.Crew(settings_module.load(replicas=2, **given))

@@ -96,6 +96,23 @@ def test_a_form_is_the_shortest_sentence_of_the_model_that_states_the_answer():
     assert form_of(replace(memory, greedy="", samples=()), ("Rome",), len) is None  # stated twice
 
 
+@pytest.mark.parametrize(
+    ("sentence", "asked"),
+    [
+        ("The city {gap} was in is {answer}.", "The city {gap} was in is"),
+        ("The answer is {answer}.", None),
+        ("{answer} is the city of {gap}.", None),
+    ],
+)
+def test_a_fact_is_asked_as_the_models_own_sentence_to_finish(cases, sentence, asked):
+    case = cases[0]
+    right, about = case.fact.answers[0], case.fact.question.rstrip("?")
+    memory = Memory(sentence.format(gap=about, answer=right), (), "")
+    begun = pairs.unfinished(case, memory, len)
+    assert begun.fact.question == (asked.format(gap=about) if asked else case.fact.question)
+    assert begun.relevant == case.relevant
+
+
 @pytest.mark.parametrize("answer", [*pairs.REFUSALS, "I do not know it. It may be Rome."])
 def test_a_refusal_is_recognised(answer):
     assert refuses(answer)
