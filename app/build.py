@@ -16,7 +16,6 @@ from foundation import trail
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from retrieval.index import PassageIndex
     from retrieval.pipeline import Rankings, Search
     from retrieval.reservoir import Reservoir
-    from retrieval.rewriter import QueryRewriter
+    from retrieval.rewriter import QueryRewriter, Served
 
 ADAPTERS = Path(__file__).parent.parent / "data" / "adapters"
 
@@ -104,7 +103,7 @@ def assistant(
     """
     from retrieval.pipeline import CANDIDATES, Pipeline
     from retrieval.rewriter import SparingRewriter
-    from retrieval.trigger import Remember, Trigger
+    from retrieval.trigger import Remember, Trigger, first_look
 
     index = index or passage_index(settings)  # first: what is wrong with it shows at once
     keeping = Forgetting()
@@ -114,18 +113,18 @@ def assistant(
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
     wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
     rewrites = None if "rewriter" in settings.without else rewriter(settings, model)
-    sparing: BaseQueryTransform | None = rewrites
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
-    search: Search
-    if "reservoir" in settings.without:
-        search = lambda _, queries: index.retrieve_batch(queries, wanted)  # noqa: E731
-    else:
-        held, surer = reservoir(settings), judge.stricter() if judge else None
+    search: Search = lambda _, queries: index.retrieve_batch(queries, wanted)  # noqa: E731
+    served: list[Served] = []
+    surer = judge.stricter() if judge else None
+    if "reservoir" not in settings.without:
+        held = reservoir(settings)
         trigger = Trigger(index, held, embedding(), judge=judge, surer=surer, top_k=wanted)
         search = trigger.search
         processors.append(Remember(held))
-        if rewrites and judge:
-            sparing = SparingRewriter(rewrites, trigger.serves)
+        served.append(trigger.serves)
+    if surer is not None:
+        served.append(partial(first_look, index, surer))
 
     def redacted(question: str, queries: "Sequence[str]") -> "Rankings":
         """Nothing forgotten leaves the search, for a chained one to build on."""
@@ -135,7 +134,7 @@ def assistant(
         model,
         calibration(settings, model),
         Pipeline(redacted, wanted),
-        sparing,
+        SparingRewriter(rewrites, *served) if rewrites and judge else rewrites,
         processors,
         settings.top_k,
         keeping,
@@ -166,16 +165,17 @@ def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> 
     from retrieval.pipeline import CANDIDATES, Pipeline
     from retrieval.reservoir import Reservoir
     from retrieval.rewriter import SparingRewriter
-    from retrieval.trigger import Remember, Trigger, distinct
+    from retrieval.trigger import Remember, Trigger, distinct, first_look
 
     judge, rewrites = knowledge_filter(settings, model), rewriter(settings, model)
+    surer = judge.stricter()
 
     def search(_: str, queries: "Sequence[str]") -> "Rankings":
         found = index.retrieve_batch(queries, CANDIDATES)
         trail.count("passages_external", distinct(found))
         return found
 
-    def recall(folder: Path, tau: float | None, theta: int | None) -> "Recalling":
+    def recall(folder: Path, tau: float | None, theta: int | None, looks: bool) -> "Recalling":
         held = Reservoir(folder, embedding())
         given = {"tau": tau, "theta": theta}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -184,11 +184,12 @@ def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> 
             held,
             embedding(),
             judge=judge,
-            surer=judge.stricter(),
+            surer=surer,
             top_k=CANDIDATES,
             **chosen,
         )
-        sparing = SparingRewriter(rewrites, trigger.serves)
+        look = [partial(first_look, index, surer)] if looks else []
+        sparing = SparingRewriter(rewrites, trigger.serves, *look)
         remember = Remember(held)
         return (
             lambda question, history: sparing.run(question, {"history": history}),

@@ -228,15 +228,16 @@ class Modules:
         search: The index, for a plain question or for several searches.
         judge: The Knowledge Filter.
         recall: Of a reservoir in a directory, with tau and theta (or their defaults): rewriting
-            that spares itself where the reservoir serves, search by the trigger, and a filter that
-            remembers what it keeps.
+            that spares itself where the reservoir serves and, if asked for, where a first look at
+            the index finds the answer; search by the trigger; and a filter that remembers what it
+            keeps.
         reads: Passages read at most.
     """
 
     rewrite: Rewrite
     search: Retrieve
     judge: Filter
-    recall: Callable[[Path, float | None, int | None], Recalling]
+    recall: Callable[[Path, float | None, int | None, bool], Recalling]
     reads: int
 
 
@@ -244,7 +245,7 @@ def modules_report(
     language_model: LanguageModel, modules: Modules, items: Sequence[Asked], target: Path
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
-    rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None)
+    rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None, True)
     ways = [
         Arm("direct", as_asked, None, everything, modules.reads),
         Arm(BASELINE, as_asked, modules.search, everything, modules.reads),

@@ -18,7 +18,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
     for title, rows in report["tables"].items():
         view = Table(title=f"{title}, n = {report['n']:,}")
         for column in columns(rows):
-            view.add_column(column, justify="right" if _numeric(rows[0][column]) else "left")
+            view.add_column(column, justify="right" if numeric(rows[0][column]) else "left")
         for row in rows:
             view.add_row(*(shown(row, column) for column in columns(rows)))
         views.append(view)
@@ -28,7 +28,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
 def write(report: dict[str, Any], target: Path) -> None:
     """Write ``report.json`` and ``report.html`` into ``target``."""
     page = TEMPLATES.get_template("tables.html.jinja").render(
-        report=report, columns=columns, shown=shown
+        report=report, columns=columns, shown=shown, numeric=numeric
     )
     for name, text in (
         ("report.json", json.dumps(report, indent=1, ensure_ascii=False)),
@@ -56,5 +56,6 @@ def shown(row: dict[str, Any], column: str) -> str:
     return text
 
 
-def _numeric(value: Any) -> bool:
+def numeric(value: Any) -> bool:
+    """Whether a value's column is one of numbers."""
     return isinstance(value, int | float)

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 Asked = tuple[str, Sequence[Turn], Trail]
 """A question, the conversation before it, and its trail."""
 
+Served = Callable[[str], bool]
+"""Whether a question, as it was asked, is enough to find what answers it."""
+
 STEP = "rewrite"
 HISTORY = "history"
 NONSENSE = "the rewriter wrote nothing that can be used, so the question itself was searched"
@@ -93,16 +96,16 @@ class QueryRewriter(BaseQueryTransform):
 
 
 class SparingRewriter(BaseQueryTransform):
-    """Rewrites only what the reservoir does not serve as it was asked.
+    """Rewrites only what is not served as it was asked.
 
     Rewriting takes longer than all other steps before the answer. A question without a
-    conversation, for which a passage with a clear answer is already held, needs none.
+    conversation, for which a passage with a clear answer is at hand, needs none.
     """
 
-    def __init__(self, rewriter: QueryRewriter, served: Callable[[str], bool]) -> None:
-        """Spare a rewriter where ``served`` says that the question itself is enough."""
+    def __init__(self, rewriter: QueryRewriter, *served: Served) -> None:
+        """Spare a rewriter where one of ``served``, asked in turn, finds the question enough."""
         self._rewriter = rewriter
-        self._served = served
+        self._ways = served
 
     def rewrite_batch(self, asked: Sequence[Asked]) -> list[QueryBundle]:
         """Rewrite those of several questions that are not served, in one batch."""
@@ -122,6 +125,9 @@ class SparingRewriter(BaseQueryTransform):
         if not metadata.get(HISTORY) and self._served(question):
             return as_asked(question)
         return self._rewriter.run(query_bundle, metadata)
+
+    def _served(self, question: str) -> bool:
+        return any(served(question) for served in self._ways)
 
     def _get_prompts(self) -> PromptDictType:
         return {}

@@ -17,9 +17,21 @@ from retrieval.reservoir import TAU, Reservoir
 
 THETA = 3  # ERM4's, where nearness alone says that a passage bears on a query
 JUDGED_THETA = 1  # a judge has read the passages: one that holds the answer is enough
+LOOKED_AT = 3  # of the passages that a question finds as it was asked
 NOT_KEPT = "the passages of this answer were not kept for later ones: {reason}"
 
 Rankings = list[list[NodeWithScore]]
+
+
+def first_look(index: PassageIndex, judge: BaseNodePostprocessor, question: str) -> bool:
+    """Whether a question, as it was asked, finds a passage that ``judge`` keeps.
+
+    Then nothing has to be written to find it. Most questions that stand on their own are such;
+    those that need two passages find one for their first half, so the judge has to be sure.
+    """
+    with trail.step("trigger"):
+        [found] = index.retrieve_batch([question], LOOKED_AT)
+        return bool(judge.postprocess_nodes(found, QueryBundle(question)))
 
 
 class Trigger(BaseRetriever):

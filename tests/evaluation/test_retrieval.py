@@ -141,14 +141,14 @@ def test_the_ablation_shows_each_module_alone_and_all_together(tiny, tmp_path):
     def judge(found, _asked):
         return found[1:]
 
-    def recall(directory, tau, theta):
-        reservoirs.append((directory.parent, tau, theta))
+    def recall(directory, tau, theta, looks):
+        reservoirs.append((directory.parent, tau, theta, looks))
         return rewrite, Search(), judge
 
     modules = Modules(rewrite, Search(), judge, recall, reads=1)
     shown = modules_report(tiny, modules, ITEMS[:2], tmp_path)
     assert shown["n"] == 2
-    assert reservoirs == [(tmp_path, None, None)]  # a reservoir of its own, not the user's
+    assert reservoirs == [(tmp_path, None, None, True)]  # a reservoir of its own, not the user's
     table = shown["tables"]["modules"]
     assert [line["arm"] for line in table if line["kind"] == "all"] == [
         "direct",

@@ -31,7 +31,7 @@ def test_the_report_counts_what_came_from_outside_for_the_later_questions(tiny, 
         trail.count("passages_external", outside)
         return [NodeWithScore(node=TextNode(id_="p", text="p"), score=0.5)]
 
-    def recall(folder, tau, theta):
+    def recall(folder, tau, theta, _looks):
         remembers = set()
 
         def sparingly(bundle):

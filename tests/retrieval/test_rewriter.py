@@ -176,12 +176,17 @@ def test_a_model_that_cannot_write_for_several_at_once_writes_for_each():
 def test_of_a_batch_only_what_is_not_served_is_rewritten():
     writer = Together(writes=written(None, ("Emma author",)))
     sparing = SparingRewriter(
-        QueryRewriter(writer, trained=True), served=lambda question: "Peru" in question
+        QueryRewriter(writer, trained=True),
+        lambda question: "Peru" in question,
+        lambda question: "Chile" in question,
     )
-    bundles, _ = taken(sparing, ("Where is Peru?", ()), ("Who wrote Emma?", ()))
+    bundles, _ = taken(
+        sparing, ("Where is Peru?", ()), ("Who wrote Emma?", ()), ("Where is Chile?", ())
+    )
     assert [bundle.embedding_strs for bundle in bundles] == [
         ["Where is Peru?"],
         ["Who wrote Emma?", "Emma author"],
+        ["Where is Chile?"],
     ]
     [asked] = writer.requests
     assert "Peru" not in asked

@@ -1,5 +1,5 @@
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from foundation.errors import InputError
 from retrieval.filter import KnowledgeFilter
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
-from retrieval.trigger import Remember, Trigger
+from retrieval.trigger import Remember, Trigger, first_look
 from tests.retrieval.conftest import BagOfWords
 
 RIVERS = ("Rhine", "Elbe", "Oder", "Weser")
@@ -281,3 +281,12 @@ def test_half_an_answer_is_held_but_does_not_serve_a_whole_question(
     likely = 0.6  # what was judged is remembered, so ask otherwise
     assert trigger.serves("Rhine Rhine length please")
     assert "Rhine-length" in asked(trigger, "Rhine Rhine length")[0]
+
+
+def test_a_first_look_finds_what_answers_a_question_as_it_was_asked(filled: PassageIndex) -> None:
+    def judge(question: str, passages: Sequence[str]) -> list[float]:
+        return [float(all(word in text for word in question.split())) for text in passages]
+
+    surer = KnowledgeFilter(judge, 0.5)
+    assert first_look(filled, surer, "Rhine length")
+    assert not first_look(filled, surer, "Rhine source")
