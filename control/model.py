@@ -14,6 +14,8 @@ from foundation.files import replacing
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+    from torch.nn import Module
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,8 @@ def load(spec: str | None, cache: Path, adapter: Path | None = None) -> Language
     model, tokenizer = _from_pretrained(source, name)
     if adapter is not None:
         model = _with_adapter(model, adapter)
+    if (head := model.get_output_embeddings()) is not None:
+        head.register_forward_pre_hook(_contiguous)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -103,6 +107,15 @@ def load(spec: str | None, cache: Path, adapter: Path | None = None) -> Language
         window,
         _identity(source, model, adapter),
     )
+
+
+def _contiguous(_: "Module", given: "tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
+    """What the output layer is given, in one piece.
+
+    The last position of a text is a view with gaps, for which torch copies the layer's weight once
+    for each text, a second for eleven texts and the packaged model, unless a gradient is wanted.
+    """
+    return tuple(each.contiguous() for each in given)
 
 
 def _identity(source: str, model: "PreTrainedModel", adapter: Path | None) -> str:
