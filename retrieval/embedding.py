@@ -17,6 +17,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from numpy.typing import NDArray
 
 from foundation.errors import ModelError
+from foundation.recent import Recent
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -29,6 +30,7 @@ PACKAGED_ALIASES = (PACKAGED_NAME, f"sentence-transformers/{PACKAGED_NAME}")
 # one core, a hundredth of loading it, so it is done at each load and nothing needs remembering.
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BATCH_TEXTS = 32
+REMEMBERED = 2048  # texts with their vectors: 3 MB of these
 
 Vectors = NDArray[np.float32]
 
@@ -39,9 +41,15 @@ class SentenceEmbedding(BaseEmbedding):
     It stands in for LlamaIndex's ``HuggingFaceEmbedding``, which loads at construction (4.5 s of
     imports that counting or deleting passages does not need), embeds queries one by one, and
     repeats each failed call twice, after pauses of four seconds.
+
+    What was embedded lately is remembered: a question and its passages go by the trigger, the
+    index and the filter.
     """
 
     _source: str = PrivateAttr()
+    _recent: Recent[tuple[str, str], Vectors] = PrivateAttr(
+        default_factory=lambda: Recent(REMEMBERED)
+    )
     _model: "SentenceTransformer | None" = PrivateAttr(default=None)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
@@ -57,12 +65,12 @@ class SentenceEmbedding(BaseEmbedding):
             One vector of length 1 for each query.
         """
         # In float32: the conversions of bfloat16 cost more than they save on a few short texts.
-        return self._encoded(self._loaded().encode_query, list(queries))
+        return self._encoded("query", queries, self._loaded().encode_query)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         model = self._loaded()
         with fast_arithmetic(model):
-            return self._encoded(model.encode_document, texts)
+            return self._encoded("document", texts, model.encode_document)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
@@ -70,14 +78,19 @@ class SentenceEmbedding(BaseEmbedding):
     def _get_query_embedding(self, query: str) -> list[float]:
         return self.get_query_embeddings([query])[0]
 
-    def _encoded(self, encode: Callable[..., Any], texts: list[str]) -> list[list[float]]:
-        vectors = encode(
-            texts,
-            batch_size=self.embed_batch_size,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
-        return [vector.tolist() for vector in vectors]
+    def _encoded(
+        self, kind: str, texts: Sequence[str], encode: Callable[..., Any]
+    ) -> list[list[float]]:
+        def vectors(new: list[tuple[str, str]]) -> Vectors:
+            embedded: Vectors = encode(
+                [text for _, text in new],
+                batch_size=self.embed_batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            return embedded
+
+        return [vector.tolist() for vector in self._recent.of([(kind, t) for t in texts], vectors)]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)

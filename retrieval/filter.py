@@ -7,7 +7,6 @@ word; here a judge gives the probability, so that the threshold can be chosen on
 import json
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from foundation import trail
 from foundation.errors import InputError, ModelError
 from foundation.files import replacing
+from foundation.recent import Recent
 from retrieval.embedding import embed_queries, embed_texts, fast_arithmetic, packaged_model
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ class KnowledgeFilter(BaseNodePostprocessor):
     threshold: float = Field(0.5, description="least probability of a passage that stays")
     near_best: float = Field(NEAR_BEST, description="the same as a share of the highest one")
     _judge: Judge = PrivateAttr()
-    _remembered: "OrderedDict[tuple[str, str], float]" = PrivateAttr(default_factory=OrderedDict)
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _recent: Recent[tuple[str, str], float] = PrivateAttr(
+        default_factory=lambda: Recent(REMEMBERED)
+    )
 
     def __init__(self, judge: Judge, threshold: float) -> None:
         """Filter by a judge.
@@ -81,24 +82,17 @@ class KnowledgeFilter(BaseNodePostprocessor):
     def stricter(self, threshold: float = SURE) -> "KnowledgeFilter":
         """One that judges alike, from the same memory, but keeps only what is surer."""
         stricter = KnowledgeFilter(self._judge, threshold)
-        stricter._remembered, stricter._lock = self._remembered, self._lock
+        stricter._recent = self._recent
         return stricter
 
     def verdicts(self, question: str, passages: Sequence[str]) -> list[float]:
         """How likely each passage holds a clear answer; 0 where the judge fails to say."""
-        with self._lock:
-            keys = [(question, passage) for passage in passages]
-            unknown = list(dict.fromkeys(key for key in keys if key not in self._remembered))
-            if unknown:
-                judged = self._judge(question, [passage for _, passage in unknown])
-                for key, likely in zip(unknown, judged, strict=True):
-                    self._remembered[key] = likely if math.isfinite(likely) else 0.0
-            found = [self._remembered[key] for key in keys]
-            for key in keys:
-                self._remembered.move_to_end(key)
-            while len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
-            return found
+
+        def judged(new: list[tuple[str, str]]) -> list[float]:
+            found = self._judge(question, [passage for _, passage in new])
+            return [likely if math.isfinite(likely) else 0.0 for likely in found]
+
+        return self._recent.of([(question, passage) for passage in passages], judged)
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
