@@ -167,17 +167,17 @@ def read_on(
     branches.repeat(count)
     flat = [text for texts in continuations for text in texts]
     logits, hidden = _forward(model, branches, flat, layers)
-    logits = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
-    log_p = logits.float().log_softmax(dim=-1)
-    entropy = -(log_p.exp() * log_p).sum(dim=-1)
-    readings = [
-        Reading(
-            log_p[row, torch.arange(len(text)), torch.tensor(text)].cpu(),
-            entropy[row, : len(text)].cpu(),
-            hidden[:, row, : len(text)].float().cpu(),
+    readings = []
+    for row, text in enumerate(flat):  # one at a time: all at once would take a gigabyte
+        before = torch.cat([branches.logits[row : row + 1], logits[row, : len(text) - 1]])
+        log_p = before.float().log_softmax(dim=-1)
+        readings.append(
+            Reading(
+                log_p[torch.arange(len(text)), torch.tensor(text)].cpu(),
+                -(log_p.exp() * log_p).sum(dim=-1).cpu(),
+                hidden[:, row, : len(text)].float().cpu(),
+            )
         )
-        for row, text in enumerate(flat)
-    ]
     branches.cache.crop(-max(map(len, flat)))
     branches.cache.batch_select_indices(
         torch.arange(0, len(flat), count, device=branches.mask.device)

@@ -52,7 +52,7 @@ DPO_RATIOS: Ratios = {
     "ignorance, relevant": 1,
     "overinclusion, relevant": 1,
     "overinclusion, irrelevant, known": 1,
-    "overinclusion, irrelevant, unknown": 1,
+    "overinclusion, irrelevant, unknown": 0.25,  # at 1, soon all is refused beside such passages
 }
 
 
