@@ -13,13 +13,14 @@ from control.adapters import worn
 from foundation.errors import DataError, InputError, ModelError
 from training import knowpo, probing
 from training.knowpo import split
-from training.pairs import SFT_RATIOS
+from training.pairs import DPO_RATIOS, SFT_RATIOS
 from training.recipe import Recipe, with_ratios
 
 RECIPE = Recipe(
     sft_examples=12,
     sft_ratios={**dict.fromkeys(SFT_RATIOS, 1), "empty, known": 2},
     pairs=10,
+    dpo_ratios=dict.fromkeys(DPO_RATIOS, 1),
     sft_epochs=1,
     batch=2,
     rank=2,
