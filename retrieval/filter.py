@@ -61,6 +61,7 @@ class KnowledgeFilter(BaseNodePostprocessor):
     _recent: Recent[tuple[str, str], float] = PrivateAttr(
         default_factory=lambda: Recent(REMEMBERED)
     )
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, judge: Judge, threshold: float) -> None:
         """Filter by a judge.
@@ -82,7 +83,7 @@ class KnowledgeFilter(BaseNodePostprocessor):
     def stricter(self, threshold: float = SURE) -> "KnowledgeFilter":
         """One that judges alike, from the same memory, but keeps only what is surer."""
         stricter = KnowledgeFilter(self._judge, threshold)
-        stricter._recent = self._recent
+        stricter._recent, stricter._lock = self._recent, self._lock
         return stricter
 
     def verdicts(self, question: str, passages: Sequence[str]) -> list[float]:
@@ -92,7 +93,8 @@ class KnowledgeFilter(BaseNodePostprocessor):
             found = self._judge(question, [passage for _, passage in new])
             return [likely if math.isfinite(likely) else 0.0 for likely in found]
 
-        return self._recent.of([(question, passage) for passage in passages], judged)
+        with self._lock:  # a judge's tokenizer serves one at a time
+            return self._recent.of([(question, passage) for passage in passages], judged)
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
