@@ -13,6 +13,8 @@ from transformers import DynamicCache
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+TEXTS_AT_ONCE = 16  # continuations read in one pass; more of them gain nothing on a CPU
+
 
 @dataclass
 class Branches:
@@ -30,7 +32,10 @@ class Branches:
 
     def copied(self, rows: Sequence[int] | None = None) -> "Branches":
         """These rows, or all, to be continued without changing the others."""
-        copied = Branches(self.logits, copy.deepcopy(self.cache), self.mask)
+        # Layers that keep the whole text put new tensors in place of theirs, and write into none.
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        copied = Branches(self.logits, cache, self.mask)
         if rows is not None:
             copied.select(torch.tensor(rows, device=self.mask.device))
         return copied
@@ -78,7 +83,7 @@ def read(
         mask: Attention mask, same shape.
         groups: How many groups of rows of like length there are.
         whole: Keep the whole text in the cache even where the model looks at a sliding window, so
-            that `read_on` can go back to its end.
+            that what was read can be continued more than once.
     """
     length = ids.shape[1]
     groups = 1 if _slides(model) else groups
@@ -156,34 +161,31 @@ def read_on(
     Args:
         model: The model.
         branches: From `read` with ``whole``.
-        continuations: For each row equally many texts, as token ids, each at least one.
+        continuations: For each row its texts, as token ids, each at least one.
         layers: Indices of the hidden states wanted; 0 are the embeddings.
 
     Returns:
         The readings of each row's continuations.
     """
-    count = len(continuations[0])
-    kept = Branches(branches.logits, branches.cache, branches.mask)
-    branches.repeat(count)
-    flat = [text for texts in continuations for text in texts]
-    logits, hidden = _forward(model, branches, flat, layers)
-    readings = []
-    for row, text in enumerate(flat):  # one at a time: all at once would take a gigabyte
-        before = torch.cat([branches.logits[row : row + 1], logits[row, : len(text) - 1]])
-        log_p = before.float().log_softmax(dim=-1)
-        readings.append(
-            Reading(
+    flat = [(row, text) for row, texts in enumerate(continuations) for text in texts]
+    readings: dict[int, Reading] = {}
+    # What is of like length is read together: padding costs as much as text.
+    order = sorted(range(len(flat)), key=lambda place: len(flat[place][1]))
+    for start in range(0, len(order), TEXTS_AT_ONCE):
+        places = order[start : start + TEXTS_AT_ONCE]
+        own = branches.copied([flat[place][0] for place in places])
+        logits, hidden = _forward(model, own, [flat[place][1] for place in places], layers)
+        for at, place in enumerate(places):
+            text = flat[place][1]
+            before = torch.cat([own.logits[at : at + 1], logits[at, : len(text) - 1]])
+            log_p = before.float().log_softmax(dim=-1)
+            readings[place] = Reading(
                 log_p[torch.arange(len(text)), torch.tensor(text)].cpu(),
                 -(log_p.exp() * log_p).sum(dim=-1).cpu(),
-                hidden[:, row, : len(text)].float().cpu(),
+                hidden[:, at, : len(text)].float().cpu(),
             )
-        )
-    branches.cache.crop(-max(map(len, flat)))
-    branches.cache.batch_select_indices(
-        torch.arange(0, len(flat), count, device=branches.mask.device)
-    )
-    branches.logits, branches.mask = kept.logits, kept.mask
-    return [readings[start : start + count] for start in range(0, len(flat), count)]
+    ordered = iter([readings[place] for place in range(len(flat))])
+    return [[next(ordered) for _ in texts] for texts in continuations]
 
 
 def _forward(

@@ -1,7 +1,7 @@
 """The latest values of a costly function that takes many keys at once."""
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
@@ -27,3 +27,8 @@ class Recent(Generic[Key, Value]):
             with self._lock:
                 self._kept.update((key, known[key]) for key in new)
         return [known[key] for key in keys]
+
+    def learn(self, values: Mapping[Key, Value]) -> None:
+        """Remember values that came from elsewhere."""
+        with self._lock:
+            self._kept.update(values)

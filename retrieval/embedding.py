@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
 from foundation.errors import ModelError
@@ -42,8 +43,8 @@ class SentenceEmbedding(BaseEmbedding):
     imports that counting or deleting passages does not need), embeds queries one by one, and
     repeats each failed call twice, after pauses of four seconds.
 
-    What was embedded lately is remembered: a question and its passages go by the trigger, the
-    index and the filter.
+    What was embedded lately is remembered, and what a store brought with a passage: a question and
+    its passages go by the trigger, the index and the filter.
     """
 
     _source: str = PrivateAttr()
@@ -66,6 +67,10 @@ class SentenceEmbedding(BaseEmbedding):
         """
         # In float32: the conversions of bfloat16 cost more than they save on a few short texts.
         return self._encoded("query", queries, self._loaded().encode_query)
+
+    def learn(self, vectors: Mapping[str, Sequence[float]]) -> None:
+        """Remember what this model made of texts at another time, vectors of length 1."""
+        self._recent.learn({("document", t): np.array(v, np.float32) for t, v in vectors.items()})
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         model = self._loaded()
@@ -170,6 +175,20 @@ def embed_texts(
             vectors[place] = vector
         progress(len(places))
     return vectors
+
+
+def learn_vectors(model: BaseEmbedding, nodes: Iterable[BaseNode]) -> None:
+    """Let the model remember the vectors that nodes bring from a store, and take them off.
+
+    What is found is judged next, by its vectors too.
+    """
+    brought = {}
+    for node in nodes:
+        if node.embedding is not None:
+            brought[node.get_content(MetadataMode.EMBED)] = node.embedding
+            node.embedding = None
+    if isinstance(model, SentenceEmbedding):
+        model.learn(brought)
 
 
 def unit_vectors(embeddings: Sequence[Sequence[float]]) -> Vectors:

@@ -19,7 +19,7 @@ from llama_index.core.vector_stores.types import VectorStoreQueryResult
 
 from foundation.errors import DocumentError, InputError
 from retrieval.documents import Skipped, changes, read
-from retrieval.embedding import embed_queries, embed_texts
+from retrieval.embedding import embed_queries, embed_texts, learn_vectors
 from retrieval.fusion import fuse
 from retrieval.passages import split
 from retrieval.store import LocalStore
@@ -206,7 +206,7 @@ class PassageIndex(BaseRetriever):
         if embeddings is None:
             embeddings = embed_queries(self._embed_model, queries)
         rankings = self._search(queries, embeddings, wanted)
-        return [fuse(found, wanted) for found in rankings]
+        return [self._fused(found, wanted) for found in rankings]
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if self._store.is_empty():
@@ -217,7 +217,7 @@ class PassageIndex(BaseRetriever):
             texts = query_bundle.embedding_strs or [query_bundle.query_str]
             embeddings = embed_queries(self._embed_model, texts)
         found = self._search(texts, embeddings, self._top_k)
-        return fuse([ranking for rankings in found for ranking in rankings], self._top_k)
+        return self._fused([ranking for rankings in found for ranking in rankings], self._top_k)
 
     def _search(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
@@ -228,6 +228,11 @@ class PassageIndex(BaseRetriever):
         if self._lexical:
             ways.append(self._store.match_batch(queries, embeddings, candidates))
         return [[_scored(result) for result in results] for results in zip(*ways, strict=True)]
+
+    def _fused(self, rankings: list[list[NodeWithScore]], top_k: int) -> list[NodeWithScore]:
+        found = fuse(rankings, top_k)
+        learn_vectors(self._embed_model, [each.node for each in found])
+        return found
 
     def _ingest_batch(
         self, batch: Sequence[Document], report: IngestReport, progress: Progress

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from foundation.database import reading, writing
 from foundation.errors import IndexStateError, InputError
-from retrieval.embedding import Vectors, embed_queries, embed_texts, unit_vectors
+from retrieval.embedding import Vectors, embed_queries, embed_texts, learn_vectors, unit_vectors
 from retrieval.fusion import fuse
 from retrieval.reservoir_tables import (
     Entry,
@@ -166,7 +166,8 @@ class Reservoir(BaseRetriever):
                 )
             wanted = {number for pairs in found for number, _ in pairs}
             rows = connection.execute(select(*Held.__table__.columns).where(Held.rowid.in_(wanted)))
-            nodes = {row.rowid: to_node(row) for row in rows}
+            nodes = {row.rowid: to_node(row, with_vector=True) for row in rows}
+        learn_vectors(self._embed_model, nodes.values())
         return [
             [NodeWithScore(node=nodes[number], score=cosine) for number, cosine in pairs]
             for pairs in found

@@ -130,10 +130,13 @@ def to_row(node: BaseNode, vector: Vectors) -> dict[str, Any]:
     }
 
 
-def to_node(row: Any) -> TextNode:
+def to_node(row: Any, with_vector: bool = False) -> TextNode:
     """Return the passage of a row."""
     metadata = {**row.details, TITLE_KEY: row.title}
-    return passage(row.node_id, row.document_id, row.text, metadata)
+    node = passage(row.node_id, row.document_id, row.text, metadata)
+    if with_vector:
+        node.embedding = _vector(row).tolist()
+    return node
 
 
 def to_entry(row: Any) -> Entry:
@@ -141,12 +144,16 @@ def to_entry(row: Any) -> Entry:
     return Entry(
         node=to_node(row),
         content_hash=row.content_hash,
-        vector=np.frombuffer(row.embedding, "<f4"),
+        vector=_vector(row),
         query=row.query,
         created=row.created,
         useful=row.useful,
         uses=row.uses,
     )
+
+
+def _vector(row: Any) -> Vectors:
+    return np.frombuffer(row.embedding, "<f4")
 
 
 def remove(

@@ -322,6 +322,7 @@ def _results(
         for row in connection.execute(_FOUND.where(Passage.rowid.in_(part))):
             nodes[row.rowid] = _node(row)
             vectors[row.rowid] = np.frombuffer(row.embedding, "<f4")
+            nodes[row.rowid].embedding = vectors[row.rowid].tolist()
     return [
         _result(query, [n for n in found if n in nodes], nodes, vectors, by_cosine)
         for query, found in zip(queries, numbers, strict=True)

@@ -29,3 +29,9 @@ def test_the_least_recently_asked_for_are_forgotten_first():
 
 def test_more_keys_than_are_remembered_have_their_values_all_the_same():
     assert asked_of(Recent(1), "one", "three", "eleven")[0] == [3, 5, 6]
+
+
+def test_what_was_learnt_need_not_be_found():
+    recent = Recent(2)
+    recent.learn({"three": 5})
+    assert asked_of(recent, "three", "one") == ([5, 3], ["one"])

@@ -1,15 +1,18 @@
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from llama_index.core.schema import MetadataMode
 
 import retrieval.embedding as module
 from foundation.errors import ModelError
 from retrieval.embedding import embed_queries, embed_texts, open_embedding, packaged_model
 from retrieval.index import open_index
+from retrieval.reservoir import Reservoir
 from tests.retrieval.conftest import BagOfWords
 
 REPOSITORY = Path(__file__).parents[2]
@@ -71,6 +74,26 @@ def test_vectors_equal_the_library_in_float32(model) -> None:
     assert (exact * ours).sum(axis=1) == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("from_the_reservoir", [False, True])
+def test_found_passages_are_not_embedded_again(tmp_path: Path, from_the_reservoir: bool) -> None:
+    query = f"Everest {PASSAGES['Everest']}"
+    (tmp_path / "docs.jsonl").write_text(
+        "".join(json.dumps({"title": k, "text": v}) + "\n" for k, v in PASSAGES.items())
+    )
+    open_index(tmp_path, None, open_embedding()).ingest([tmp_path / "docs.jsonl"])
+    if from_the_reservoir:
+        found = open_index(tmp_path, None, open_embedding()).retrieve(query)
+        Reservoir(tmp_path, open_embedding()).remember(found, query)
+    model = open_embedding()
+    place = Reservoir(tmp_path, model) if from_the_reservoir else open_index(tmp_path, None, model)
+    texts = [found.get_content(MetadataMode.EMBED) for found in place.retrieve(query)]
+    assert texts
+    model._loaded().encode_document = None  # it would fail
+    again = np.array(embed_texts(model, texts, lambda _: None))
+    fresh = np.array(embed_texts(open_embedding(), texts, lambda _: None))
+    assert (again * fresh).sum(axis=1) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_model_in_a_directory_is_named_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(packaged_model())
     embedding = open_embedding(str(tmp_path / "model"))
@@ -124,6 +147,7 @@ import sys
 from pathlib import Path
 from retrieval.embedding import open_embedding
 from retrieval.index import open_index
+from retrieval.reservoir import Reservoir
 index = open_index(Path({str(tmp_path)!r}), None, open_embedding())
 assert index.count() == 0 and index.retrieve("anything") == []
 print([name for name in ("torch", "transformers", "sentence_transformers", "nltk", "bs4", "pypdf")
