@@ -221,6 +221,37 @@ def bench_serving(
         bench.write(result, target)
 
 
+@bench.command(name="page", epilog=example("fulcrum bench page --out results/page"))
+@click.option("--url", help="Open this server's page.  [default: one of its own, over this home]")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Times to open it, each with an empty cache.",
+)
+@TIMES
+@click.pass_obj
+def bench_page(given: dict[str, Any], url: str | None, rounds: int, target: Path | None) -> None:
+    """How soon the page is painted, in a headless Chromium (needs Playwright)."""
+    settings = settings_module.load(**given)
+
+    from tqdm import tqdm
+
+    from app import serving
+    from evaluation import bench
+    from evaluation import bench_page as benchmark
+
+    with (
+        nullcontext(url) if url else serving.apart(settings, page=True) as address,
+        tqdm(desc="opening", total=rounds + 1, delay=2, disable=None) as bar,
+    ):
+        result = benchmark.run(address, rounds, bar.update)
+    out.print(benchmark.table(result))
+    if target is not None:
+        bench.write(result, target)
+
+
 def _sizes(text: str, option: str = "--sizes") -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]

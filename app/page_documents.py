@@ -28,6 +28,7 @@ def build(service: "Service") -> "Refresh":
             file_types=list(READERS),
             height=150,
             elem_id="files",
+            elem_classes="drop",
         )
         trust = gr.Slider(
             0,

@@ -38,6 +38,7 @@ def build(service: "Service", running: Running) -> None:
             file_types=ENDINGS,
             height=120,
             elem_id="conflicts",
+            elem_classes="drop",
         )
         least, most, usual = LIMITS
         limit = gr.Slider(least, most, usual, step=1, label="How many", buttons=[], elem_id="limit")
