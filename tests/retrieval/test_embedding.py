@@ -94,6 +94,17 @@ def test_found_passages_are_not_embedded_again(tmp_path: Path, from_the_reservoi
     assert (again * fresh).sum(axis=1) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_queries_and_documents_share_a_vector_where_the_model_makes_no_difference() -> None:
+    plain, prompted = open_embedding(), open_embedding()
+    prompted._loaded().prompts = {"query": "query: ", "document": ""}
+    for model in (plain, prompted):
+        model.get_text_embedding("tallest peak")
+        model._loaded().encode_query = None  # it would fail
+    plain.get_query_embedding("tallest peak")
+    with pytest.raises(TypeError):
+        prompted.get_query_embedding("tallest peak")
+
+
 def test_model_in_a_directory_is_named_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(packaged_model())
     embedding = open_embedding(str(tmp_path / "model"))
