@@ -253,8 +253,12 @@ class Crew:
         address = os.environ.get(ADDRESS, "local")
         self._own, self._name = address == "local", f"fulcrum-{uuid.uuid4().hex[:8]}"
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        # Linux kills what a thread has started as soon as that thread ends (PR_SET_PDEATHSIG is how
+        # Ray ties a cluster to its starter), so one that lasts starts it.
+        self._lasting = ThreadPoolExecutor(1, "fulcrum-ray")
         if not ray.is_initialized():
-            _connect(address, max(settings.replicas, os.cpu_count() or 1) if self._own else None)
+            cores = max(settings.replicas, os.cpu_count() or 1) if self._own else None
+            self._lasting.submit(_connect, address, cores).result()
         nodes = [node for node in ray.nodes() if node["Alive"]]
         shared = _shared(settings, len(nodes))
         deployment = serve.deployment(
@@ -318,9 +322,11 @@ class Crew:
         import ray
         from ray import serve
 
-        serve.delete(self._name)
         if self._own:
             ray.shutdown()
+        else:
+            serve.delete(self._name)
+        self._lasting.shutdown(wait=False)
 
 
 def _connect(address: str, cores: int | None) -> None:

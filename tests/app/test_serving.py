@@ -33,8 +33,8 @@ def serve(home, cache):
     started = []
     environment = os.environ | {"FULCRUM_HOME": str(home), "FULCRUM_CACHE": str(cache)}
 
-    def start():
-        command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+    def start(*options):
+        command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", *options]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         started.append(process)
         line = process.stdout.readline()
@@ -129,3 +129,11 @@ def test_told_to_stop_it_gives_the_answer_under_way(serve):
         *_, last = (line for line in lines if line)
     assert last == "data: [DONE]"
     assert process.wait(PATIENCE) == -signal.SIGTERM  # passed on once all is done
+
+
+def test_replicas_of_its_own_answer_and_end_with_it(serve):
+    process, client = serve("--replicas", "2")
+    assert client.post(CHAT, json=CHILE).json()["choices"][0]["message"]["content"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 0
+    assert "stopped" in process.stdout.read()
