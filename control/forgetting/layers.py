@@ -93,7 +93,7 @@ class Forgetting:
         concerned = earlier.concerned | found.concerned
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
         watching = self.router.watching(question)
-        is_open = bool(following(question, ()))
+        is_open = not names and bool(following(question, ()))  # else its "it" may be who is named
         return Scope(found.refused, tuple(armed), concerned, watching, names, is_open)
 
     def reading(

@@ -179,6 +179,7 @@ def test_what_was_taken_out_of_passages_found_counts_where_they_tell_who_is_mean
     assert read(forgetting, "What is its capital?", withheld=out) == ["1"]
     assert not read(forgetting, "To which class of animals does the ostrich belong?", withheld=out)
     assert not read(forgetting, "What is the capital of Chile?", withheld=out)
+    assert not read(forgetting, "The University of Vienna has its campus where?", withheld=out)
 
 
 def test_a_record_that_was_removed_meanwhile_is_not_in_play(forgetting):
