@@ -4,6 +4,8 @@ import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # which share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import platformdirs
 import pytest
