@@ -80,7 +80,7 @@ class PassageStore(Protocol):
 
         Returns:
             For each embedding its passages, nearest first; the similarity is the cosine, in
-            [-1, 1].
+            [-1, 1]. A passage may bring its own embedding, of length 1.
         """
         ...
 
