@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from app.service import GLANCE, GivenUp, Service
+from app.service import GLANCE, Service
+from control.loop import GivenUp
 from foundation.errors import BusyError, FulcrumError, InputError, ModelError
 
 if TYPE_CHECKING:

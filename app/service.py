@@ -12,10 +12,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from app import together
-from app.together import Asked
 from app.turns import Turns
 from app.uploads import Limits
+from control import loop
+from control.loop import GivenUp, Loop
 from foundation.errors import DocumentError, FulcrumError, ModelError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 LOADING = "the model is being loaded; ask again in a moment"
+AT_ONCE = 16  # questions that are answered at once; on a CPU, more of them gain little
 GLANCE = 0.2  # seconds after which one who waits for a token looks whether it is still wanted
 
 
@@ -75,17 +76,12 @@ class Progress:
     finished: bool = False
 
 
-class GivenUp(BaseException):
-    """Ends a decoding that nobody waits for any more; no ``except Exception`` may stop it."""
-
-
 class Service:
     """The assistant behind page and API: loaded once, asked by many.
 
-    All that the language model does happens in one thread, in fair turns between clients: it wears
-    other weights while a question is rewritten. Questions that wait for the same decoding are
-    answered in one batch. Uploads, documents and the ledger wait for none of this. Safe to use from
-    several threads.
+    Questions begin in fair turns between clients, several of them at once: each goes its way alone
+    but for the decoding, which is one loop for all. Uploads, documents and the ledger wait for none
+    of this. Safe to use from several threads.
 
     Attributes:
         settings: What it was made from.
@@ -96,10 +92,9 @@ class Service:
         """Return at once; `load` loads."""
         self.settings = settings
         self.state = State("loading", LOADING)
-        self._turns = Turns(settings.waiting)
+        self._turns = Turns(settings.waiting, AT_ONCE, Loop().shared)
         self._limits = Limits(settings.upload_seconds, settings.upload_memory * 1_000_000)
         self._assistant: Assistant | None = None
-        self._answering: Sequence[Asked] = ()  # what is under way
         self._opening, self._ingesting = threading.Lock(), threading.Lock()
         self._sweeps = ThreadPoolExecutor(1, "fulcrum-sweep")
 
@@ -179,21 +174,18 @@ class Service:
             queries: The questions, answered in one batch.
             how: Rule, alpha, sampling and length.
             on_token: Called in the decoding thread with a question's place and its token.
-            cancelled: Set once the answers are no longer wanted: decoding ends at its next token,
-                unless others in the same batch still wait. Cancelling the future is enough while
-                it waits.
+            cancelled: Set once the answers are no longer wanted: decoding ends at its next token.
+                Cancelling the future is enough while it waits.
             client: Who asks.
         """
         self._check_ready()
-        asked = Asked(queries, on_token, cancelled or threading.Event())
-        # Draws would depend on the neighbours, and a request of many questions fills a batch alone.
-        alike = how if how.temperature == 0 and len(queries) == 1 else None
-        return self._turns.join(partial(self._answers, how), asked, alike, client)
+        given_up = (cancelled or threading.Event()).is_set
+        return self._turns.submit(partial(self._answers, queries, how, on_token, given_up), client)
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
         """Do something with the language model when it is this client's turn.
 
-        Others wait meanwhile: give long work in parts.
+        Others wait meanwhile, but for where it decodes: give long work in parts.
         """
         self._check_ready()
         return self._turns.submit(work, client).result()
@@ -327,7 +319,6 @@ class Service:
 
         self.ledger.version()  # what is wrong with it shows before anything is loaded
         assistant = build.assistant(self.settings, index=self._index)
-        assistant.model.model.register_forward_pre_hook(lambda *_: self._check_wanted())
         assistant.forgetting.wait()
         # The first answer of a process takes seconds more than the next ones.
         self.embed(["Hello"])
@@ -352,18 +343,16 @@ class Service:
         return self._ready().model.tokenizer.backend_tokenizer
 
     def _answers(
-        self, how: "Decoding", asked: Sequence[Asked]
-    ) -> "Sequence[list[Answer] | BaseException]":
-        self._answering = asked
-        try:
-            self._check_wanted()
-            return together.answers(self._ready(), how, asked)
-        finally:
-            self._answering = ()
-
-    def _check_wanted(self) -> None:
-        if self._answering and all(each.cancelled.is_set() for each in self._answering):
+        self,
+        queries: "Sequence[Query]",
+        how: "Decoding",
+        on_token: "OnToken | None",
+        given_up: Callable[[], bool],
+    ) -> "list[Answer]":
+        if given_up():
             raise GivenUp
+        with loop.until(given_up):
+            return self._ready().ask_batch(queries, how, on_token)
 
     def _sweep_soon(self) -> None:
         with suppress(RuntimeError):  # the server is closing: the next start does it

@@ -1,9 +1,10 @@
-"""Fair turns: those who wait are served in rotation, not by arrival, and what is alike together."""
+"""Fair turns: those who wait are served in rotation, not by arrival."""
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,51 +13,47 @@ from foundation.errors import BusyError
 Result = TypeVar("Result")
 
 MOST_WAITING = 64
-MOST_TOGETHER = 16  # pieces of work that are done at once
 SHARE = 0.5  # of the places to wait in that one client may fill
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of work that waits.
+    """A piece of work that waits, and its result."""
 
-    Attributes:
-        work: Does pieces that are alike at once: from their items to their results, of which one
-            may be the exception that it ended in.
-        item: What it is done to.
-        alike: Pieces with an equal value here are done at once; ``None`` is alike to nothing.
-        future: Its result.
-    """
-
-    work: Callable[[Sequence[Any]], Sequence[Any]]
-    item: Any
-    alike: Hashable
+    work: Callable[[], Any]
     future: "Future[Any]" = field(default_factory=Future)
 
 
 class Turns:
-    """A thread that does what it is given, one piece of work after the other or several at once.
+    """Threads that do what they are given, in an order that is fair.
 
-    Each client's work is done in the order given; among clients the turns go round, so that one
+    Each client's work is begun in the order given; among clients the turns go round, so that one
     who asks a hundred things does not keep the others waiting for all of them.
     """
 
     def __init__(
-        self, most_waiting: int = MOST_WAITING, most_together: int = MOST_TOGETHER
+        self,
+        most_waiting: int = MOST_WAITING,
+        at_once: int = 1,
+        shared: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
             most_waiting: Pieces of work that may wait; one client fills half of the places at most.
-            most_together: Pieces that are done at once.
+            at_once: Pieces that are worked on at once.
+            shared: What each is done within. Whose turn it is is settled only inside of it, so a
+                thread may wait there for the others.
         """
-        self._most, self._most_together = most_waiting, most_together
-        self._most_each = max(1, int(most_waiting * SHARE))
+        self._most, self._most_each = most_waiting, max(1, int(most_waiting * SHARE))
+        self._shared = shared
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[Piece]] = OrderedDict()
-        self._working = False
+        self._claimed = self._working = 0  # threads that will take a piece, and that have one
         self._closed = False
-        threading.Thread(target=self._work, name="fulcrum-turns", daemon=True).start()
+        for number in range(at_once):
+            name = f"fulcrum-turns-{number}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, work: Callable[[], Result], client: str = "") -> "Future[Result]":
         """Let work be done when it is its client's turn; cancelled before that, it is not done.
@@ -64,17 +61,7 @@ class Turns:
         Raises:
             BusyError: too much is waiting already, or the turns are over.
         """
-        return self.join(lambda _: [work()], None, None, client)
-
-    def join(
-        self,
-        work: Callable[[Sequence[Any]], Sequence[Any]],
-        item: Any,
-        alike: Hashable,
-        client: str = "",
-    ) -> "Future[Any]":
-        """Let work be done, together with what is alike and waits then; the rest as `submit`."""
-        piece = Piece(work, item, alike)
+        piece = Piece(work)
         with self._changed:
             if self._closed:
                 raise BusyError("the server is shutting down; ask again in a moment")
@@ -107,7 +94,7 @@ class Turns:
             self._closed = True
             left = [piece.future for each in self._waiting.values() for piece in each]
             self._waiting.clear()
-            self._changed.notify()
+            self._changed.notify_all()
         for future in left:
             future.cancel()
 
@@ -116,48 +103,43 @@ class Turns:
         return sum(not piece.future.cancelled() for queue in queues for piece in queue)
 
     def _work(self) -> None:
-        while (turn := self._next()) is not None:
-            turn = [piece for piece in turn if piece.future.set_running_or_notify_cancel()]
-            if turn:
-                self._do(turn)
-            del turn  # hold nothing of it while waiting for the next
+        while self._claim():
+            with self._shared():
+                piece = self._taken()
+                if piece is not None:
+                    self._do(piece)
+                del piece  # hold nothing of it while waiting for the next
 
-    def _do(self, turn: Sequence[Piece]) -> None:
+    def _do(self, piece: Piece) -> None:
         try:
-            results = turn[0].work([piece.item for piece in turn])
-        except BaseException as error:  # raised where the result is read
-            results = [error] * len(turn)
-        for piece, result in zip(turn, results, strict=True):
-            if isinstance(result, BaseException):
-                piece.future.set_exception(result)
-            else:
-                piece.future.set_result(result)
+            if piece.future.set_running_or_notify_cancel():
+                try:
+                    piece.future.set_result(piece.work())
+                except BaseException as error:  # raised where the result is read
+                    piece.future.set_exception(error)
+        finally:
+            with self._changed:
+                self._working -= 1
 
-    def _next(self) -> list[Piece] | None:
-        """Wait for the next turn; ``None`` once there will be none."""
+    def _claim(self) -> bool:
+        """Wait until there is a piece for this thread to take; false once there will be none."""
         with self._changed:
-            self._working = False
-            while not self._waiting:
+            while sum(map(len, self._waiting.values())) <= self._claimed:
                 if self._closed:
-                    return None
+                    return False
                 self._changed.wait()
-            turn = [self._taken(next(iter(self._waiting)))]
-            while turn[0].alike is not None and len(turn) < self._most_together:
-                alike = (
-                    client
-                    for client, queue in self._waiting.items()
-                    if queue[0].alike == turn[0].alike
-                )
-                if (client := next(alike, None)) is None:
-                    break
-                turn.append(self._taken(client))
-            self._working = True
-            return turn
+            self._claimed += 1
+            return True
 
-    def _taken(self, client: str) -> Piece:
-        """The next piece of a client, whose turn comes again when the others had theirs."""
-        queue = self._waiting.pop(client)
-        piece = queue.popleft()
-        if queue:
-            self._waiting[client] = queue
-        return piece
+    def _taken(self) -> Piece | None:
+        """The next piece of the client whose turn it is; its own comes again after the others'."""
+        with self._changed:
+            self._claimed -= 1
+            if not self._waiting:  # dropped since
+                return None
+            client, queue = self._waiting.popitem(last=False)
+            piece = queue.popleft()
+            if queue:
+                self._waiting[client] = queue
+            self._working += 1
+            return piece

@@ -51,6 +51,26 @@ class Branches:
         self.cache.batch_select_indices(rows)
         self.logits, self.mask = self.logits[rows], self.mask[rows]
 
+    def join(self, others: "Branches") -> None:
+        """Add rows of the same model below these, padded on the left to one length."""
+        length = max(self.mask.shape[1], others.mask.shape[1])
+        for layer, other in zip(self.cache.layers, others.cache.layers, strict=True):
+            layer.keys = _joined([layer.keys, other.keys], length)
+            layer.values = _joined([layer.values, other.values], length)
+        self.logits = torch.cat([self.logits, others.logits])
+        masks = [
+            torch.nn.functional.pad(mask, (length - mask.shape[1], 0))
+            for mask in (self.mask, others.mask)
+        ]
+        self.mask = torch.cat(masks)
+
+    def trim(self) -> None:
+        """Drop what is padding in every row on the left."""
+        padding = int(self.mask.any(dim=0).long().argmax())
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, padding:], layer.values[:, :, padding:]
+        self.mask = self.mask[:, padding:]
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -86,7 +106,7 @@ def read(
             that what was read can be continued more than once.
     """
     length = ids.shape[1]
-    groups = 1 if _slides(model) else groups
+    groups = 1 if slides(model) else groups
     parts = []
     for own_ids, own_mask in zip(ids.chunk(groups), mask.chunk(groups), strict=True):
         width = int(own_mask.sum(dim=1).max())
@@ -135,7 +155,7 @@ def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequenc
     counts = torch.tensor([len(text) for text in texts], device=logits.device)
     before = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
     branches.logits = logits[torch.arange(len(texts), device=logits.device), counts - 1]
-    if _slides(model):
+    if slides(model):
         _close_gaps(branches)
     return before
 
@@ -217,7 +237,7 @@ def _forward(
     return output.logits, torch.stack([output.hidden_states[layer] for layer in layers])
 
 
-def _slides(model: "PreTrainedModel") -> bool:
+def slides(model: "PreTrainedModel") -> bool:
     """Whether some of its layers look at a sliding window only."""
     return any(DynamicCache(config=model.config).is_sliding)
 

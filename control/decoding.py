@@ -18,13 +18,14 @@ from transformers import (
 )
 
 from control import branches as branching
+from control import loop as looping
 from control import trace as tracing
-from control.branches import Branches
+from control.adapters import Adapter
 from control.forgetting import guard as guarding
 from control.forgetting.guard import Guard, Watch
-from control.mixture import FLOOR
+from control.groups import OnStep, RunningBatch, SequenceGroup
 from control.prompts import Prompt, is_chat
-from control.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step, mix
+from control.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step
 from control.trace import TokenTrace, Trace
 from foundation.errors import InputError
 
@@ -38,9 +39,6 @@ BASE_MODEL_STOPS = ["\n\n", "\nQuestion:"]  # a base model would go on with the 
 Alpha = float | Literal["auto"]
 OnToken = Callable[[int, TokenTrace], None]
 """Called with the index of the answer and its new token."""
-
-OnStep = Callable[[Tensor, Tensor, Step], None]
-"""Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
 
 
 @dataclass(frozen=True)
@@ -212,8 +210,7 @@ def two_branch_decoding(
     state = branching.read(model, input_ids, mask, groups=branches)
     if copies > 1:
         state.repeat(copies)
-    return decode(
-        model,
+    group = SequenceGroup(
         state,
         input_ids.chunk(branches)[0].repeat_interleave(copies, dim=0),
         rule,
@@ -221,101 +218,31 @@ def two_branch_decoding(
         branches=branches,
         logits_processor=logits_processor,
         stopping_criteria=stopping_criteria,
-        do_sample=generation_config.do_sample,
-        pad=_pad_id(generation_config),
+        do_sample=bool(generation_config.do_sample),
         generator=generator,
         on_step=on_step,
         guards=guards,
     )
+    decode(model, group)
+    return group.gathered(_pad_id(generation_config))
 
 
 def decode(
-    model: "PreTrainedModel",
-    state: Branches,
-    ids: Tensor,
-    rule: Rule,
-    alpha: Tensor | None = None,
-    branches: int = 2,
-    banned: Tensor | None = None,
-    logits_processor: "LogitsProcessorList | None" = None,
-    stopping_criteria: StoppingCriteriaList | None = None,
-    do_sample: bool = False,
-    pad: int = 0,
-    generator: torch.Generator | None = None,
-    on_step: OnStep | None = None,
-    guards: Sequence[Guard] | None = None,
-) -> Tensor:
-    """Go on from what has been read, token by token, until every answer has stopped.
+    model: "PreTrainedModel", *groups: SequenceGroup, adapter: Adapter | None = None
+) -> None:
+    """Decode groups of answers to their ends, in one batch with all that shares the loop.
 
     Args:
         model: A causal language model.
-        state: What has been read, (branches * n) rows: those with the passages, then those
-            without. It is used up.
-        ids: Shape (n, length); the answers are appended to it, and processors and criteria see it.
-        rule: The token rule.
-        alpha: Shape (n, 1), or ``None`` for adaptive.
-        branches: 2, or 1 if every row is an answer of its own.
-        banned: Tokens that each answer may not say, shape (n, vocabulary), bool.
-        logits_processor: Applied to the rule's scores.
-        stopping_criteria: Say which answers have ended.
-        do_sample: Draw the token instead of taking the best.
-        pad: What shorter answers are filled up with.
-        generator: Source of the sampling.
-        on_step: Told every token, but nothing about answers that have finished.
-        guards: One for each answer; what they do not allow is drawn again.
-
-    Returns:
-        Shape (n, length + longest answer).
+        groups: The answers.
+        adapter: Worn by the model for them.
     """
-    processors = LogitsProcessorList() if logits_processor is None else logits_processor
-    criteria = StoppingCriteriaList() if stopping_criteria is None else stopping_criteria
-    answers = torch.arange(ids.shape[0], device=ids.device)
-    finished: list[tuple[Tensor, Tensor]] = []
-
-    def draw(scores: Tensor) -> Tensor:
-        """A token for each row of scores, shape (..., vocabulary)."""
-        if do_sample:
-            return torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)[..., 0]
-        return scores.argmax(dim=-1)
-
-    while True:
-        by_branch = state.logits.chunk(branches)
-        step = mix(rule, by_branch[0], by_branch[-1], alpha)
-        scores = step.scores if banned is None else step.scores.masked_fill(banned, FLOOR)
-        scores = processors(ids, scores)
-        tokens = draw(scores)
-        if guards is not None:
-            allowed = [
-                guards[answer].allowed(row, token, lambda left: int(draw(left)))
-                for answer, row, token in zip(
-                    answers.tolist(), scores, tokens.tolist(), strict=True
-                )
-            ]
-            tokens = torch.tensor(allowed, device=tokens.device)
-        if on_step is not None:
-            on_step(answers, tokens, step)
-        ids = torch.cat([ids, tokens[:, None]], dim=1)
-        stopped = criteria(ids, scores)
-        if stopped.any():
-            # Finished answers leave the batch: the others need not wait for the longest.
-            finished.append((answers[stopped], ids[stopped]))
-            live = (~stopped).nonzero()[:, 0]
-            if not len(live):
-                return _gathered(finished, pad)
-            state.select(torch.cat([live + branch * len(ids) for branch in range(branches)]))
-            ids, tokens, answers = ids[live], tokens[live], answers[live]
-            alpha, banned = (each if each is None else each[live] for each in (alpha, banned))
-        branching.step(model, state, tokens.repeat(branches))
-
-
-def _gathered(finished: list[tuple[Tensor, Tensor]], pad: int) -> Tensor:
-    """Sequences that finished at different lengths as one right-padded batch, in order."""
-    longest = finished[-1][1].shape[1]
-    padded = [
-        torch.nn.functional.pad(ids, (0, longest - ids.shape[1]), value=pad) for _, ids in finished
-    ]
-    order = torch.cat([answers for answers, _ in finished])
-    return torch.cat(padded)[order.argsort()]
+    loop = looping.current()
+    if branching.slides(model):  # a window counts padding, and answers that join bring some
+        for group in groups:
+            loop.decode(group, lambda: RunningBatch(model, adapter), [group])
+    else:
+        loop.decode((id(model), id(adapter)), lambda: RunningBatch(model, adapter), groups)
 
 
 def _alpha_column(settings: list[Alpha], prompts: int, device: torch.device) -> Tensor | None:
@@ -337,7 +264,7 @@ def stopped(tokenizer: Any, ids: list[int]) -> bool:
 def stepping(
     language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
 ) -> dict[str, Any]:
-    """Sampling and ends of answers, as arguments of `decode`."""
+    """Sampling and ends of answers, as arguments of a `SequenceGroup`."""
     model, tokenizer = language_model.model, language_model.tokenizer
     processors = LogitsProcessorList()
     if decoding.temperature > 0:

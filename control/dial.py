@@ -31,6 +31,7 @@ from control.calibration import Calibration, Way, decide
 from control.decoding import Alpha, Decoding, OnToken, stop_ids
 from control.forgetting import guard as guarding
 from control.forgetting.guard import Guard, Watch
+from control.groups import SequenceGroup
 from control.mixture import Mixture
 from control.rules import DIAL, Step, mix
 from control.sides import Begun, View
@@ -276,8 +277,7 @@ def _go_on(
     for place, row in enumerate(going):
         banned[place, starts[row].banned] = True
     state.select(torch.tensor([*going, *(row + n for row in going)], device=alpha.device))
-    decoding.decode(
-        model,
+    group = SequenceGroup(
         state,
         torch.tensor(padded, device=alpha.device),
         _follow,
@@ -287,6 +287,7 @@ def _go_on(
         guards=None if guards is None else [guards[row] for row in going],
         **decoding.stepping(begun.language_model, begun.how, _LongEnough(longest, pad)),
     )
+    decoding.decode(model, group)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The base model without its dial: continuing texts, choosing between two words."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from llama_index.core.base.llms.types import (
@@ -12,12 +12,21 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
+from transformers import (
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
+from control import branches
 from control.adapters import Adapter, worn
 from control.claims import ends_sentence
-from control.decoding import BASE_MODEL_STOPS
+from control.decoding import BASE_MODEL_STOPS, decode, stop_ids
+from control.groups import SequenceGroup
 from control.model import LanguageModel
 from control.prompts import is_chat
+from control.rules import plain
 
 MOST_NEW_TOKENS = 96  # the longest rewrite that training shows has 49
 
@@ -71,17 +80,19 @@ class ModuleLLM(CustomLLM):
         room = self._language_model.room(MOST_NEW_TOKENS)
         rows = [row[-room:] for row in tokenizer(list(prompts), add_special_tokens=False).input_ids]
         batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(model.device)
-        with worn(self._adapter), torch.inference_mode():
-            written = model.generate(
-                **batch,
-                do_sample=False,
-                max_new_tokens=MOST_NEW_TOKENS,
-                pad_token_id=tokenizer.pad_token_id,
-                stop_strings=self._stop,
-                tokenizer=tokenizer if self._stop else None,
-            )
-        fresh = written[:, batch.input_ids.shape[1] :]
-        texts: list[str] = tokenizer.batch_decode(fresh, skip_special_tokens=True)
+        stops = StoppingCriteriaList([MaxLengthCriteria(MOST_NEW_TOKENS)])
+        if ends := stop_ids(model):
+            stops.append(EosTokenCriteria(sorted(ends)))
+        if self._stop:
+            stops.append(StopStringCriteria(tokenizer, self._stop))
+        with torch.inference_mode():
+            with worn(self._adapter):
+                state = branches.read(model, batch.input_ids, batch.attention_mask)
+            none_yet = batch.input_ids[:, :0]
+            group = SequenceGroup(state, none_yet, plain, branches=1, stopping_criteria=stops)
+            decode(model, group, adapter=self._adapter)
+        written = group.gathered(cast("int", tokenizer.pad_token_id))
+        texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
         return texts
 
     @llm_completion_callback()

@@ -15,6 +15,7 @@ from control.claims import FUNCTION_WORDS, Claim
 from control.decoding import Decoding, stop_ids
 from control.forgetting.guard import Guard, Watch, guards
 from control.grounding import Grounded
+from control.groups import SequenceGroup
 from control.rules import Step, plain
 from foundation.text import words
 
@@ -274,8 +275,7 @@ def _first_sentences(
         for row, token in zip(answers.tolist(), tokens.tolist(), strict=True):
             said[row].append(token)
 
-    decoding.decode(
-        language_model.model,
+    group = SequenceGroup(
         state,
         torch.zeros(rows, 0, dtype=torch.long, device=state.mask.device),
         plain,
@@ -289,6 +289,7 @@ def _first_sentences(
             _SentenceEnd(language_model.tokenizer),
         ),
     )
+    decoding.decode(language_model.model, group)
     return said
 
 

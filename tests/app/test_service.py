@@ -185,7 +185,7 @@ def at_once(service, queries, how=HOW):
     return futures
 
 
-def test_clients_that_wait_are_answered_in_one_batch_as_they_would_be_alone(service):
+def test_clients_that_ask_at_once_share_their_steps_and_hear_what_they_would_alone(service):
     one = service()
     queries = [Query(question, ()) for question in ("Who?", "Where is it?", "Why then?")]
     alone = [one.ask([query], HOW)[0].answer for query in queries]
@@ -194,7 +194,35 @@ def test_clients_that_wait_are_answered_in_one_batch_as_they_would_be_alone(serv
     of_one, forwards[0] = forwards[0], 0
     futures = at_once(one, queries)
     assert [future.result()[0].answer for future in futures] == alone
-    assert forwards[0] <= of_one + 1
+    assert forwards[0] <= of_one + 2  # each reads its own question
+
+
+def test_who_comes_later_joins_and_is_done_before_a_long_answer(service):
+    one = service()
+    query = Query("Where is it?", ())
+    alone = one.ask([query], HOW)[0].answer
+    length = len(one.ask([Query("Who?", ())], LONG)[0].tokens)
+    forwards = count_forwards(one)
+    long = one.stream(Query("Who?", ()), LONG, client="a")
+    for _ in range(3):
+        next(long)
+    assert one.ask([query], HOW, client="b")[0].answer == alone
+    seen = forwards[0]
+    *_, answer = long
+    assert len(answer.tokens) == length
+    assert seen < length  # the long one was still under way
+    assert forwards[0] <= length + 2  # and nobody had steps of their own
+
+
+def test_who_leaves_ends_nobody_else_s_answer(service):
+    one, left = service(), threading.Event()
+    expected = one.ask([Query("Who?", ())], LONG)[0].answer
+    leaving = one.stream(Query("Where?", ()), LONG, left, client="a")
+    next(leaving)
+    staying = one.submit([Query("Who?", ())], LONG, client="b")
+    left.set()
+    assert not any(isinstance(item, Answer) for item in leaving)
+    assert staying.result()[0].answer == expected
 
 
 def test_each_client_of_a_batch_hears_its_own_tokens(service):
@@ -223,7 +251,7 @@ def test_a_question_that_cannot_be_answered_fails_alone(service):
         failing.result()
 
 
-def test_a_batch_goes_on_while_one_of_its_clients_waits(service):
+def test_a_client_that_leaves_before_its_turn_is_not_answered(service):
     one, go, left = service(), threading.Event(), threading.Event()
     one._turns.submit(go.wait)
     leaving = one.submit([Query("Who?", ())], HOW, cancelled=left, client="a")

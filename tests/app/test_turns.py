@@ -63,49 +63,42 @@ def test_what_is_cancelled_is_not_done(held):
     assert done == ["kept"]
 
 
-def test_what_is_alike_is_done_at_once_whoever_wants_it(held):
-    turns, go = held
-    batches = []
-
-    def work(items):
-        batches.append(items)
-        return items
-
-    wanted = (("a", 1, "x"), ("a", 2, "x"), ("b", 3, "y"), ("c", 4, "x"))
-    futures = [turns.join(work, item, alike, client) for client, item, alike in wanted]
-    alone = turns.join(work, 5, None, "d")
-    go.set()
-    assert [future.result() for future in futures] == [1, 2, 3, 4]
-    assert alone.result() == 5
-    assert batches == [[1, 4, 2], [3], [5]]
-
-
 def test_no_more_is_done_at_once_than_allowed():
-    turns, go, batches = Turns(most_together=2), threading.Event(), []
+    turns, go, under_way = Turns(at_once=2), threading.Event(), []
+    both = threading.Barrier(3)
 
-    def work(items):
+    def work():
+        under_way.append(1)
+        both.wait()
         go.wait()
-        batches.append(items)
-        return items
+        most = len(under_way)
+        under_way.pop()
+        return most
 
-    futures = [turns.join(work, item, "x", str(item)) for item in range(5)]
+    first = [turns.submit(work, str(number)) for number in range(2)]
+    both.wait()
+    third = turns.submit(lambda: len(under_way), "third")
+    assert turns.waiting == 1
     go.set()
-    assert [future.result() for future in futures] == [0, 1, 2, 3, 4]
-    assert max(map(len, batches)) == 2
+    assert {each.result() for each in first} <= {1, 2}
+    assert third.result() < 2
     turns.close()
 
 
-def test_one_of_a_batch_may_fail_alone(held):
-    turns, go = held
-    fine, failing = (turns.join(_halves, item, "x", item) for item in ("fine", "odd"))
-    go.set()
-    assert fine.result() == "fine"
-    with pytest.raises(ValueError, match="odd"):
-        failing.result()
-
-
-def _halves(items):
-    return [ValueError(item) if item == "odd" else item for item in items]
+def test_whose_turn_it_is_is_settled_once_a_thread_may_go_on():
+    lock, done = threading.Lock(), []
+    turns = Turns(at_once=4, shared=lambda: lock)
+    with lock:
+        for name in ("a1", "a2", "a3", "b1"):
+            last = turns.submit(lambda name=name: done.append(name), client=name[0])
+        first = turns.submit(lambda: done.append("c1"), client="c")
+    last.result()
+    first.result()
+    turns.submit(lambda: None, client="a").result()
+    assert sorted(done) == ["a1", "a2", "a3", "b1", "c1"]
+    assert done.index("b1") < done.index("a2")
+    assert done.index("c1") < done.index("a2")
+    turns.close()
 
 
 def test_a_failure_is_told_to_its_own_client_alone(held):
