@@ -35,6 +35,11 @@ class Bars:
     memory: float
     passages: float
 
+    @property
+    def settle_nothing(self) -> bool:
+        """Whether the passages' answer stands, whatever the conflict."""
+        return self.memory == math.inf and self.passages == -math.inf
+
 
 Way = Literal["plain", "memory", "grounded"]
 """Which answer stands: the passages', the memory's, or the passages' in their own words."""

@@ -1,7 +1,7 @@
 """Two-branch decoding: both prompts of every question in one batch, one token rule between them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,14 +139,6 @@ def generate(
     watched = None if watches is None else [watch for watch in watches for _ in settings]
     guards = guarding.guards(watched, tokenizer, ends)
 
-    def record(answers: Tensor, tokens: Tensor, step: Step) -> None:
-        rows = tracing.rows(step, tokens)
-        for index, token, row in zip(answers.tolist(), tokens.tolist(), rows, strict=True):
-            if token not in ends:
-                entry = traces[index].add(token, row)
-                if on_token is not None:
-                    on_token(index, entry)
-
     model.generate(
         **encoded.to(model.device),
         custom_generate=two_branch_decoding,
@@ -155,7 +147,7 @@ def generate(
         branches=len(texts) // len(prompts),
         copies=len(settings),
         generator=torch.Generator(model.device).manual_seed(decoding.seed),
-        on_step=record,
+        on_step=recorder(traces, ends, on_token),
         guards=guards,
         stopping_criteria=stop,
         max_new_tokens=decoding.max_new_tokens,
@@ -163,6 +155,26 @@ def generate(
     )
     guarding.report(guards, traces)
     return traces
+
+
+def recorder(traces: Sequence[Trace], ends: Collection[int], on_token: OnToken | None) -> OnStep:
+    """Write every token of a step on its answer's trace, and tell it.
+
+    Args:
+        traces: One for each answer.
+        ends: Tokens that end an answer; they are left out.
+        on_token: Told the others.
+    """
+
+    def record(answers: Tensor, tokens: Tensor, step: Step) -> None:
+        rows = tracing.rows(step, tokens)
+        for index, token, row in zip(answers.tolist(), tokens.tolist(), rows, strict=True):
+            if token not in ends:
+                entry = traces[index].add(token, row)
+                if on_token is not None:
+                    on_token(index, entry)
+
+    return record
 
 
 def two_branch_decoding(

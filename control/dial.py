@@ -11,8 +11,9 @@ from one that it makes up. Here the passages' answer (plain RAG) and the memory'
 3. Towards alpha 0, an answer that owes the passages nothing is put into their words
    (`control.grounding`), the least sure of memory first; at 0 every one.
 
-At alpha 0.5 the answer is plain RAG's. The answer that was chosen goes on to its end, and both
-branches are asked about each of its tokens: that is its trace.
+At alpha 0.5 the answer is plain RAG's, and is told while memory still speaks. Elsewhere the answer
+that was chosen goes on to its end. Both branches are asked about each of its tokens: that is its
+trace.
 """
 
 import sys
@@ -122,11 +123,10 @@ def answer(
         return [Settled(trace, False, None) for trace in flat]
     if calibration is None:
         raise InputError(f"rule {DIAL} needs a calibration; take control.calibration.shipped(...)")
+    if len(settings) == 1 and _stands(prompts, settings[0], calibration):
+        return _aloud(language_model, prompts, how, calibration, on_token, watches)
     begun = sides.begin(language_model, prompts, how, watches)
-    confidences = [
-        calibration.probe(view.evidence) if view.evidence is not None else 0.0
-        for view in begun.views
-    ]
+    confidences = _confidences(begun, calibration)
     ways = [
         [choose(view, confidence, alpha, _trust(view, prompt), calibration) for alpha in settings]
         for view, confidence, prompt in zip(begun.views, confidences, prompts, strict=True)
@@ -136,6 +136,43 @@ def answer(
         Settled(trace, view.claim is not None, _verdict(view, confidence, way, trace))
         for view, confidence, row, chosen in zip(begun.views, confidences, rows, ways, strict=True)
         for trace, way in zip(row, chosen, strict=True)
+    ]
+
+
+def _stands(prompts: Sequence["Prompt"], alpha: Alpha, calibration: Calibration) -> bool:
+    """Whether the passages' answers are given whatever memory says: plain RAG, without a trust."""
+    trusts = {trust for prompt in prompts for trust in prompt.trust or (NEUTRAL_TRUST,)}
+    return alpha != "auto" and all(
+        calibration.bars(_turned(alpha, trust)).settle_nothing for trust in trusts
+    )
+
+
+def _aloud(
+    language_model: "LanguageModel",
+    prompts: Sequence["Prompt"],
+    how: Decoding,
+    calibration: Calibration,
+    on_token: OnToken | None,
+    watches: Sequence[Watch] | None,
+) -> list[Settled]:
+    """Answers that stand whatever memory says, told as they come; memory is compared after."""
+    traces = [Trace(language_model.tokenizer, prompt.passages > 0) for prompt in prompts]
+    told = decoding.recorder(traces, stop_ids(language_model.model), on_token)
+    begun = sides.begin(language_model, prompts, how, watches, told)
+    guarding.report(begun.guards, traces)
+    return [
+        Settled(trace, view.claim is not None, _verdict(view, confidence, "plain", trace))
+        for view, confidence, trace in zip(
+            begun.views, _confidences(begun, calibration), traces, strict=True
+        )
+    ]
+
+
+def _confidences(begun: Begun, calibration: Calibration) -> list[float]:
+    """How likely memory is right in each question's conflict; 0 where there is none."""
+    return [
+        calibration.probe(view.evidence) if view.evidence is not None else 0.0
+        for view in begun.views
     ]
 
 
@@ -157,9 +194,14 @@ def choose(
         for_memory = confidence * (1 - trust)
         confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
     else:
-        alpha = min(max(alpha + NEUTRAL_TRUST - trust, 0.0), 1.0)
+        alpha = _turned(alpha, trust)
     conflict, loose = view.claim is not None, view.grounded is not None
     return decide(conflict, loose, confidence, calibration.bars(alpha))
+
+
+def _turned(alpha: float, trust: float) -> float:
+    """The dial for a conflict whose passages are so trusted."""
+    return min(max(alpha + NEUTRAL_TRUST - trust, 0.0), 1.0)
 
 
 def finish(

@@ -15,7 +15,7 @@ from control.claims import FUNCTION_WORDS, Claim
 from control.decoding import Decoding, stop_ids
 from control.forgetting.guard import Guard, Watch, guards
 from control.grounding import Grounded
-from control.groups import SequenceGroup
+from control.groups import OnStep, SequenceGroup
 from control.rules import Step, plain
 from foundation.text import words
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from control.prompts import Prompt
 
 SENTENCE = 32  # tokens; longest beginning that is compared
+SENTENCE_TAIL = 8  # tokens that show whether a sentence ends
 OWED = 3.0  # nats; an answer owes the passages something if they raise one of its claims so much
 BARE = "Question: {question}\nAnswer:"
 
@@ -101,9 +102,19 @@ def begin(
     prompts: Sequence["Prompt"],
     how: Decoding,
     watches: Sequence[Watch] | None = None,
+    aloud: OnStep | None = None,
 ) -> Begun:
-    """Read all prompts and let both sides say their first sentence, within their watches."""
-    model, tokenizer = language_model.model, language_model.tokenizer
+    """Read all prompts and let both sides say their first sentence, within their watches.
+
+    Args:
+        language_model: The model.
+        prompts: The n questions.
+        how: Sampling and length.
+        watches: What the answer to each prompt must not say.
+        aloud: Told every token of the passages' answers, which then are decoded to their ends: for
+            those that stand whatever the comparison shows.
+    """
+    model, tokenizer, n = language_model.model, language_model.tokenizer, len(prompts)
     texts = [prompt.context for prompt in prompts] + [prompt.memory for prompt in prompts]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     encoded = encoded.to(model.device)
@@ -113,7 +124,16 @@ def begin(
         )
         both = None if watches is None else [*watches, *watches]
         watching = guards(both, tokenizer, stop_ids(model))
-        said = _first_sentences(language_model, state.copied(), how, watching)
+        if aloud is None:
+            sentences, said = _first_sentences(language_model, state.copied(), how, watching)
+            decoding.decode(model, sentences)
+        else:
+            alone = state.copied(range(n, 2 * n))
+            own = watching and watching[n:]
+            sentences, remembered = _first_sentences(language_model, alone, how, own)
+            answers, heard = _answers(language_model, state.copied(), how, watching, aloud)
+            decoding.decode(model, answers, sentences)
+            said = [_first_sentence(tokenizer, ids) for ids in heard] + remembered
         views = _views(language_model, prompts, state, said)
     return Begun(language_model, prompts, how, state, views, watching)
 
@@ -265,32 +285,69 @@ def _first_sentences(
     language_model: "LanguageModel",
     state: Branches,
     how: Decoding,
-    watching: list[Guard] | None,
-) -> list[list[int]]:
-    """The tokens of every row's first sentence, an end of text included; never empty."""
+    watching: Sequence[Guard] | None,
+) -> tuple[SequenceGroup, list[list[int]]]:
+    """What says the first sentence of every row, and where its tokens will be.
+
+    An end of text is among them; there is at least one.
+    """
     rows = len(state.mask)
     said: list[list[int]] = [[] for _ in range(rows)]
-
-    def on_step(answers: Tensor, tokens: Tensor, _step: Step) -> None:
-        for row, token in zip(answers.tolist(), tokens.tolist(), strict=True):
-            said[row].append(token)
-
+    longest = MaxLengthCriteria(min(SENTENCE, how.max_new_tokens))
+    ended = _SentenceEnd(language_model.tokenizer)
     group = SequenceGroup(
         state,
         torch.zeros(rows, 0, dtype=torch.long, device=state.mask.device),
         plain,
         branches=1,
+        on_step=_writing(said),
+        guards=watching,
+        **decoding.stepping(language_model, how, longest, ended),
+    )
+    return group, said
+
+
+def _answers(
+    language_model: "LanguageModel",
+    state: Branches,
+    how: Decoding,
+    watching: Sequence[Guard] | None,
+    aloud: OnStep,
+) -> tuple[SequenceGroup, list[list[int]]]:
+    """What says the passages' answers to their ends, plain RAG's, and where its tokens will be."""
+    rows = len(state.mask) // 2
+    said: list[list[int]] = [[] for _ in range(rows)]
+    write = _writing(said)
+
+    def on_step(answers: Tensor, tokens: Tensor, step: Step) -> None:
+        write(answers, tokens, step)
+        aloud(answers, tokens, step)
+
+    group = SequenceGroup(
+        state,
+        torch.zeros(rows, 0, dtype=torch.long, device=state.mask.device),
+        plain,
         on_step=on_step,
         guards=watching,
-        **decoding.stepping(
-            language_model,
-            how,
-            MaxLengthCriteria(min(SENTENCE, how.max_new_tokens)),
-            _SentenceEnd(language_model.tokenizer),
-        ),
+        **decoding.stepping(language_model, how, MaxLengthCriteria(how.max_new_tokens)),
     )
-    decoding.decode(language_model.model, group)
-    return said
+    return group, said
+
+
+def _writing(said: list[list[int]]) -> OnStep:
+    def on_step(answers: Tensor, tokens: Tensor, _step: Step) -> None:
+        for row, token in zip(answers.tolist(), tokens.tolist(), strict=True):
+            said[row].append(token)
+
+    return on_step
+
+
+def _first_sentence(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> list[int]:
+    """As much of an answer as `_first_sentences` would have said."""
+    for length in range(1, min(SENTENCE, len(ids))):
+        if claims.ends_sentence(tokenizer.decode(ids[:length][-SENTENCE_TAIL:])):
+            return ids[:length]
+    return ids[:SENTENCE]
 
 
 @dataclass(frozen=True)
@@ -298,5 +355,5 @@ class _SentenceEnd(StoppingCriteria):
     tokenizer: "PreTrainedTokenizerBase"
 
     def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
-        ends = [claims.ends_sentence(self.tokenizer.decode(ids[-8:])) for ids in input_ids]
-        return torch.tensor(ends, device=input_ids.device)
+        tails = [self.tokenizer.decode(ids[-SENTENCE_TAIL:]) for ids in input_ids]
+        return torch.tensor(list(map(claims.ends_sentence, tails)), device=input_ids.device)

@@ -306,12 +306,12 @@ def test_an_answer_is_never_longer_than_asked_for(tiny, always, tokens):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_a_first_sentence_that_fills_the_answer_ends_it(real, always, alpha):
-    prompt = capital(real, "Peru", DENIED)
-    [whole] = settle(real, prompt, always(1), alpha=alpha)
+def test_a_first_sentence_that_fills_the_answer_ends_it(exact, always, alpha):
+    prompt = capital(exact, "Peru", DENIED)
+    [whole] = settle(exact, prompt, always(1), alpha=alpha)
     length = len(whole.trace.ids)
     assert whole.trace.text.endswith(".")
-    [filled] = settle(real, prompt, always(1), alpha=alpha, max_new_tokens=length)
+    [filled] = settle(exact, prompt, always(1), alpha=alpha, max_new_tokens=length)
     assert filled.trace.ids == whole.trace.ids
 
 
