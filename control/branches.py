@@ -40,6 +40,12 @@ class Branches:
             copied.select(torch.tensor(rows, device=self.mask.device))
         return copied
 
+    def without(self, kept: Sequence[int]) -> "Branches":
+        """These rows, of which all but ``kept`` have read nothing; their ``logits`` are void."""
+        mask = torch.zeros_like(self.mask)
+        mask[list(kept)] = self.mask[list(kept)]
+        return Branches(self.logits, self.cache, mask)
+
     def repeat(self, copies: int) -> None:
         """Turn each row into ``copies`` rows, one after the other."""
         self.cache.batch_repeat_interleave(copies)

@@ -124,17 +124,17 @@ def begin(
         )
         both = None if watches is None else [*watches, *watches]
         watching = guards(both, tokenizer, stop_ids(model))
-        if aloud is None:
-            sentences, said = _first_sentences(language_model, state.copied(), how, watching)
-            decoding.decode(model, sentences)
-        else:
-            alone = state.copied(range(n, 2 * n))
-            own = watching and watching[n:]
-            sentences, remembered = _first_sentences(language_model, alone, how, own)
-            answers, heard = _answers(language_model, state.copied(), how, watching, aloud)
-            decoding.decode(model, answers, sentences)
-            said = [_first_sentence(tokenizer, ids) for ids in heard] + remembered
-        views = _views(language_model, prompts, state, said)
+        ours, theirs = watching and watching[:n], watching and watching[n:]
+        memory_first = [*range(n, 2 * n), *range(n)]
+        passages, memory = _Said.nothing(n), _Said.nothing(n)
+        decoding.decode(
+            model,
+            _saying(language_model, state.copied(), how, passages, ours, aloud),
+            _saying(language_model, state.copied(memory_first), how, memory, theirs),
+        )
+        if aloud is not None:
+            passages = passages.first_sentences(tokenizer)
+        views = _views(language_model, prompts, state, passages, memory)
     return Begun(language_model, prompts, how, state, views, watching)
 
 
@@ -142,33 +142,22 @@ def _views(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     state: Branches,
-    said: Sequence[list[int]],
+    passages: "_Said",
+    memory: "_Said",
 ) -> list[View]:
     """Compare both sides of every question, reading more only where they differ."""
-    model, n = language_model.model, len(prompts)
-    ends = stop_ids(model)
-    bare = [[token for token in ids if token not in ends] or ids for ids in said]
-    pairs = list(zip(bare[:n], bare[n:], strict=True))
-    read = branches.read_on(model, state, [*pairs, *pairs], belief.layers(model))
-    answers = [
-        Answers(
-            passages=read[row][0],
-            passages_by_memory=read[row + n][0],
-            memory=read[row + n][1],
-            memory_by_passages=read[row][1],
-        )
-        for row in range(n)
-    ]
+    ends = stop_ids(language_model.model)
+    pairs = list(zip(passages.heard(ends), memory.heard(ends), strict=True))
     found = [
-        _compared(language_model.tokenizer, prompt, *pair, answer)
-        for prompt, pair, answer in zip(prompts, pairs, answers, strict=True)
+        _compared(language_model.tokenizer, prompt, *pair)
+        for prompt, pair in zip(prompts, pairs, strict=True)
     ]
-    evidence = _evidence(language_model, prompts, state, pairs, answers, found)
-    grounded = _grounded(language_model, prompts, state, bare, found)
+    evidence = _evidence(language_model, prompts, state, pairs, found)
+    grounded = _grounded(language_model, prompts, state, pairs, found)
     return [
         View(
-            passages=said[row],
-            memory=said[row + n],
+            passages=passages.ids[row],
+            memory=memory.ids[row],
             claim=each.claim,
             passages_claim=each.passages_claim.text if each.passages_claim else "",
             spoken=each.spoken,
@@ -180,22 +169,16 @@ def _views(
 
 
 def _compared(
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt: "Prompt",
-    passages_ids: Sequence[int],
-    memory_ids: Sequence[int],
-    answers: Answers,
+    tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: "_Heard", memory: "_Heard"
 ) -> _Compared:
     if not prompt.passages:
         return _Compared(None, None, [], spoken=False, supported=False, loose=[])
     asked = words(prompt.question) | FUNCTION_WORDS
     held = words(" ".join(prompt.texts))
-    memory_text = tokenizer.decode(memory_ids, skip_special_tokens=True)
-    memory_gain = answers.memory.log_p - answers.memory_by_passages.log_p
-    passages_gain = answers.passages.log_p - answers.passages_by_memory.log_p
-    claim = claims.strongest(claims.claims(tokenizer, memory_ids, memory_gain, asked | held))
-    own = claims.claims(tokenizer, passages_ids, passages_gain, asked)
-    other = claims.claims(tokenizer, passages_ids, passages_gain, asked | words(memory_text))
+    memory_text = tokenizer.decode(memory.ids, skip_special_tokens=True)
+    claim = claims.strongest(claims.claims(tokenizer, memory.ids, memory.gain, asked | held))
+    own = claims.claims(tokenizer, passages.ids, passages.gain, asked)
+    other = claims.claims(tokenizer, passages.ids, passages.gain, asked | words(memory_text))
     passages_claim = claims.strongest(other) or claims.strongest(own)
     unsupported = [each for each in own if not words(each.text) - asked <= held]
     owed = max((each.gain for each in own if each not in unsupported), default=0.0)
@@ -217,12 +200,15 @@ def _evidence(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     state: Branches,
-    pairs: Sequence[tuple[list[int], list[int]]],
-    answers: Sequence[Answers],
+    pairs: Sequence[tuple["_Heard", "_Heard"]],
     found: Sequence[_Compared],
 ) -> dict[int, Evidence]:
-    """Read both claims of every conflict behind the beginning of memory's answer, in each frame."""
-    model, tokenizer, n = language_model.model, language_model.tokenizer, len(prompts)
+    """Read both claims of every conflict behind the beginning of memory's answer, in each frame.
+
+    All of it in one pass: after question and passages, after the question alone, and in a bare
+    text, which follows nothing. Each side's answer is read once more for its hidden states.
+    """
+    model, n = language_model.model, len(prompts)
     conflicts = [
         (row, mine, theirs)
         for row, each in enumerate(found)
@@ -231,26 +217,39 @@ def _evidence(
     if not conflicts:
         return {}
     rows = [row for row, _, _ in conflicts]
-    texts = []
+    bare = language_model.tokenizer(
+        [BARE.format(question=prompts[row].question) for row in rows], add_special_tokens=False
+    ).input_ids
+    texts, starts, answers = [], [], []
     for row, mine, theirs in conflicts:
-        passages_ids, memory_ids = pairs[row]
-        start = memory_ids[: mine.start]
-        texts.append([memory_ids[: mine.stop], start + passages_ids[theirs.start : theirs.stop]])
-    depths = belief.layers(model)
-    both = state.copied([*rows, *(row + n for row in rows)])
-    chat = branches.read_on(model, both, [*texts, *texts], depths)
-    questions = [BARE.format(question=prompts[row].question) for row in rows]
-    encoded = tokenizer(questions, return_tensors="pt", padding=True, add_special_tokens=False)
-    encoded = encoded.to(model.device)
-    alone = branches.read(model, encoded.input_ids, encoded.attention_mask, whole=True)
-    bare = branches.read_on(model, alone, texts, depths)
+        passages, memory = pairs[row]
+        start = memory.ids[: mine.start]
+        texts.append([memory.ids[: mine.stop], start + passages.ids[theirs.start : theirs.stop]])
+        starts.append(mine.start)
+        answers.append((passages.ids, memory.ids))
+    read = branches.read_on(
+        model,
+        state.copied([*rows, *(row + n for row in rows), *rows]).without(range(2 * len(rows))),
+        [
+            *([*both, passages] for both, (passages, _) in zip(texts, answers, strict=True)),
+            *([*both, memory] for both, (_, memory) in zip(texts, answers, strict=True)),
+            *(
+                [question + text for text in both]
+                for both, question in zip(texts, bare, strict=True)
+            ),
+        ],
+        belief.layers(model),
+    )
     evidence = {}
-    for at, (row, mine, _) in enumerate(conflicts):
+    for at, row in enumerate(rows):
+        after_passages, alone, plainly = (read[at + each * len(rows)] for each in range(3))
+        passages, memory = pairs[row]
         frames = [
-            Frame(*(_tail(reading, mine.start) for reading in readings))
-            for readings in (chat[at + len(rows)], bare[at], chat[at])
+            Frame(*(_tail(reading, starts[at] + before) for reading in readings[:2]))
+            for readings, before in ((alone, 0), (plainly, len(bare[at])), (after_passages, 0))
         ]
-        evidence[row] = belief.evidence(answers[row], frames, found[row].supported)
+        whole = Answers(after_passages[2], passages.by_other, alone[2], memory.by_other)
+        evidence[row] = belief.evidence(whole, frames, found[row].supported)
     return evidence
 
 
@@ -258,7 +257,7 @@ def _grounded(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     state: Branches,
-    bare: Sequence[list[int]],
+    pairs: Sequence[tuple["_Heard", "_Heard"]],
     found: Sequence[_Compared],
 ) -> dict[int, Grounded | None]:
     """The answers that owe the passages nothing, begun in their words."""
@@ -270,7 +269,7 @@ def _grounded(
         language_model,
         state.copied([*rows, *(row + n for row in rows)]),
         [prompts[row] for row in rows],
-        [bare[row] for row in rows],
+        [pairs[row][0].ids for row in rows],
         [found[row].loose for row in rows],
         [found[row].remembered for row in rows],
     )
@@ -281,73 +280,122 @@ def _tail(reading: Reading, start: int) -> Reading:
     return Reading(reading.log_p[start:], reading.entropy[start:], reading.hidden[:, start:])
 
 
-def _first_sentences(
-    language_model: "LanguageModel",
-    state: Branches,
-    how: Decoding,
-    watching: Sequence[Guard] | None,
-) -> tuple[SequenceGroup, list[list[int]]]:
-    """What says the first sentence of every row, and where its tokens will be.
+@dataclass(frozen=True)
+class _Heard:
+    """What one side said.
 
-    An end of text is among them; there is at least one.
+    Attributes:
+        ids: Its tokens.
+        own: What the side itself thought of them.
+        by_other: What the other side thought of them.
     """
-    rows = len(state.mask)
-    said: list[list[int]] = [[] for _ in range(rows)]
-    longest = MaxLengthCriteria(min(SENTENCE, how.max_new_tokens))
-    ended = _SentenceEnd(language_model.tokenizer)
-    group = SequenceGroup(
-        state,
-        torch.zeros(rows, 0, dtype=torch.long, device=state.mask.device),
-        plain,
-        branches=1,
-        on_step=_writing(said),
-        guards=watching,
-        **decoding.stepping(language_model, how, longest, ended),
-    )
-    return group, said
+
+    ids: list[int]
+    own: Reading
+    by_other: Reading
+
+    @property
+    def gain(self) -> Tensor:
+        """How much more probable each token was to the side itself, in nats, shape (tokens,)."""
+        return self.own.log_p - self.by_other.log_p
 
 
-def _answers(
+@dataclass(frozen=True)
+class _Said:
+    """What one side of n questions says, token by token.
+
+    Attributes:
+        ids: Tokens of each, an end of text included.
+        seen: For each token its log-probability and the entropy before it, in nats: to the side
+            itself, then to the other.
+    """
+
+    ids: list[list[int]]
+    seen: list[list[list[float]]]
+
+    @classmethod
+    def nothing(cls, n: int) -> "_Said":
+        return cls([[] for _ in range(n)], [[] for _ in range(n)])
+
+    def write(self, answers: Tensor, tokens: Tensor, step: Step) -> None:
+        """Take in a step."""
+        both = ((step.log_p_c, step.entropy_context), (step.log_p_m, step.entropy_memory))
+        columns = [
+            column
+            for log_p, entropy in both
+            for column in (log_p.gather(1, tokens[:, None])[:, 0], entropy)
+        ]
+        seen = torch.stack(columns, dim=1).tolist()
+        for row, token, numbers in zip(answers.tolist(), tokens.tolist(), seen, strict=True):
+            self.ids[row].append(token)
+            self.seen[row].append(numbers)
+
+    def first_sentences(self, tokenizer: "PreTrainedTokenizerBase") -> "_Said":
+        """As much of each as is compared."""
+        lengths = [_first_sentence(tokenizer, ids) for ids in self.ids]
+        return _Said(
+            [ids[:length] for ids, length in zip(self.ids, lengths, strict=True)],
+            [seen[:length] for seen, length in zip(self.seen, lengths, strict=True)],
+        )
+
+    def heard(self, ends: set[int]) -> list[_Heard]:
+        """Each without its end of text, unless there is nothing else; no hidden states."""
+        heard = []
+        for ids, seen in zip(self.ids, self.seen, strict=True):
+            kept = [at for at, token in enumerate(ids) if token not in ends] or [*range(len(ids))]
+            numbers = torch.tensor([seen[at] for at in kept]).T
+            none = numbers.new_zeros(0)
+            own, other = (Reading(log_p, entropy, none) for log_p, entropy in numbers.chunk(2))
+            heard.append(_Heard([ids[at] for at in kept], own, other))
+        return heard
+
+
+def _saying(
     language_model: "LanguageModel",
     state: Branches,
     how: Decoding,
+    said: _Said,
     watching: Sequence[Guard] | None,
-    aloud: OnStep,
-) -> tuple[SequenceGroup, list[list[int]]]:
-    """What says the passages' answers to their ends, plain RAG's, and where its tokens will be."""
-    rows = len(state.mask) // 2
-    said: list[list[int]] = [[] for _ in range(rows)]
-    write = _writing(said)
+    aloud: OnStep | None = None,
+) -> SequenceGroup:
+    """What decodes the words of one side, while the other looks on.
+
+    Args:
+        language_model: The model.
+        state: The n rows of the side, then those of the other.
+        how: Sampling and length.
+        said: Where the tokens will be.
+        watching: Guards of the n.
+        aloud: Told every token, of whole answers then instead of first sentences.
+    """
 
     def on_step(answers: Tensor, tokens: Tensor, step: Step) -> None:
-        write(answers, tokens, step)
-        aloud(answers, tokens, step)
+        said.write(answers, tokens, step)
+        if aloud is not None:
+            aloud(answers, tokens, step)
 
-    group = SequenceGroup(
+    ends = [MaxLengthCriteria(how.max_new_tokens)]
+    if aloud is None:
+        ends = [
+            MaxLengthCriteria(min(SENTENCE, how.max_new_tokens)),
+            _SentenceEnd(language_model.tokenizer),
+        ]
+    return SequenceGroup(
         state,
-        torch.zeros(rows, 0, dtype=torch.long, device=state.mask.device),
+        torch.zeros(len(said.ids), 0, dtype=torch.long, device=state.mask.device),
         plain,
         on_step=on_step,
         guards=watching,
-        **decoding.stepping(language_model, how, MaxLengthCriteria(how.max_new_tokens)),
+        **decoding.stepping(language_model, how, *ends),
     )
-    return group, said
 
 
-def _writing(said: list[list[int]]) -> OnStep:
-    def on_step(answers: Tensor, tokens: Tensor, _step: Step) -> None:
-        for row, token in zip(answers.tolist(), tokens.tolist(), strict=True):
-            said[row].append(token)
-
-    return on_step
-
-
-def _first_sentence(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> list[int]:
-    """As much of an answer as `_first_sentences` would have said."""
+def _first_sentence(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> int:
+    """How many tokens of an answer are its first sentence."""
     for length in range(1, min(SENTENCE, len(ids))):
         if claims.ends_sentence(tokenizer.decode(ids[:length][-SENTENCE_TAIL:])):
-            return ids[:length]
-    return ids[:SENTENCE]
+            return length
+    return min(SENTENCE, len(ids))
 
 
 @dataclass(frozen=True)
