@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from app.turns import Turns
 from app.uploads import Limits
 from control import loop
-from control.loop import GivenUp, Loop
+from control.loop import GivenUp
 from foundation.errors import DocumentError, FulcrumError, ModelError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Service:
         """Return at once; `load` loads."""
         self.settings = settings
         self.state = State("loading", LOADING)
-        self._turns = Turns(settings.waiting, AT_ONCE, Loop().shared)
+        self._turns = Turns(settings.waiting, AT_ONCE)
         self._limits = Limits(settings.upload_seconds, settings.upload_memory * 1_000_000)
         self._assistant: Assistant | None = None
         self._opening, self._ingesting = threading.Lock(), threading.Lock()

@@ -4,10 +4,11 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
+from control.loop import Loop
 from foundation.errors import BusyError
 
 Result = TypeVar("Result")
@@ -25,35 +26,27 @@ class Piece:
 
 
 class Turns:
-    """Threads that do what they are given, in an order that is fair.
+    """A thread that does what it is given, in an order that is fair.
 
     Each client's work is begun in the order given; among clients the turns go round, so that one
-    who asks a hundred things does not keep the others waiting for all of them.
+    who asks a hundred things does not keep the others waiting for all of them. While one work waits
+    for the language model, others go on.
     """
 
-    def __init__(
-        self,
-        most_waiting: int = MOST_WAITING,
-        at_once: int = 1,
-        shared: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
-        """Start the threads.
+    def __init__(self, most_waiting: int = MOST_WAITING, at_once: int = 1) -> None:
+        """Start the thread.
 
         Args:
             most_waiting: Pieces of work that may wait; one client fills half of the places at most.
-            at_once: Pieces that are worked on at once.
-            shared: What each is done within. Whose turn it is is settled only inside of it, so a
-                thread may wait there for the others.
+            at_once: Pieces that are under way at once.
         """
         self._most, self._most_each = most_waiting, max(1, int(most_waiting * SHARE))
-        self._shared = shared
+        self._at_once = at_once
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[Piece]] = OrderedDict()
-        self._claimed = self._working = 0  # threads that will take a piece, and that have one
+        self._under_way = 0
         self._closed = False
-        for number in range(at_once):
-            name = f"fulcrum-turns-{number}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+        threading.Thread(target=self._work, name="fulcrum-turns", daemon=True).start()
 
     def submit(self, work: Callable[[], Result], client: str = "") -> "Future[Result]":
         """Let work be done when it is its client's turn; cancelled before that, it is not done.
@@ -86,7 +79,7 @@ class Turns:
     def idle(self) -> bool:
         """Whether nothing is being done and nothing waits."""
         with self._changed:
-            return not self._working and not self._count()
+            return not self._under_way and not self._count()
 
     def close(self) -> None:
         """Take nothing more, and drop what waits; what is being done goes on to its end."""
@@ -94,7 +87,7 @@ class Turns:
             self._closed = True
             left = [piece.future for each in self._waiting.values() for piece in each]
             self._waiting.clear()
-            self._changed.notify_all()
+            self._changed.notify()
         for future in left:
             future.cancel()
 
@@ -103,12 +96,13 @@ class Turns:
         return sum(not piece.future.cancelled() for queue in queues for piece in queue)
 
     def _work(self) -> None:
-        while self._claim():
-            with self._shared():
-                piece = self._taken()
-                if piece is not None:
-                    self._do(piece)
-                del piece  # hold nothing of it while waiting for the next
+        loop = Loop()
+        while self._anything():
+            if (piece := self._next()) is not None:
+                loop.begin(partial(self._do, piece))
+            else:
+                loop.tick()
+            del piece  # hold nothing of it while waiting for the next
 
     def _do(self, piece: Piece) -> None:
         try:
@@ -119,27 +113,25 @@ class Turns:
                     piece.future.set_exception(error)
         finally:
             with self._changed:
-                self._working -= 1
+                self._under_way -= 1
 
-    def _claim(self) -> bool:
-        """Wait until there is a piece for this thread to take; false once there will be none."""
+    def _anything(self) -> bool:
+        """Wait until there is something to do; false once there will be nothing."""
         with self._changed:
-            while sum(map(len, self._waiting.values())) <= self._claimed:
+            while not self._waiting and not self._under_way:
                 if self._closed:
                     return False
                 self._changed.wait()
-            self._claimed += 1
             return True
 
-    def _taken(self) -> Piece | None:
-        """The next piece of the client whose turn it is; its own comes again after the others'."""
+    def _next(self) -> Piece | None:
+        """The next piece to begin: of the client whose turn comes again after the others'."""
         with self._changed:
-            self._claimed -= 1
-            if not self._waiting:  # dropped since
+            if not self._waiting or self._under_way == self._at_once:
                 return None
             client, queue = self._waiting.popitem(last=False)
             piece = queue.popleft()
             if queue:
                 self._waiting[client] = queue
-            self._working += 1
+            self._under_way += 1
             return piece

@@ -4,15 +4,17 @@ import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+ROOM = 32  # tokens that can be appended before all that was read is copied again
 TEXTS_AT_ONCE = 16  # continuations read in one pass; more of them gain nothing on a CPU
 
 
@@ -57,25 +59,82 @@ class Branches:
         self.cache.batch_select_indices(rows)
         self.logits, self.mask = self.logits[rows], self.mask[rows]
 
-    def join(self, others: "Branches") -> None:
-        """Add rows of the same model below these, padded on the left to one length."""
-        length = max(self.mask.shape[1], others.mask.shape[1])
-        for layer, other in zip(self.cache.layers, others.cache.layers, strict=True):
-            layer.keys = _joined([layer.keys, other.keys], length)
-            layer.values = _joined([layer.values, other.values], length)
-        self.logits = torch.cat([self.logits, others.logits])
-        masks = [
-            torch.nn.functional.pad(mask, (length - mask.shape[1], 0))
-            for mask in (self.mask, others.mask)
-        ]
-        self.mask = torch.cat(masks)
-
     def trim(self) -> None:
         """Drop what is padding in every row on the left."""
         padding = int(self.mask.any(dim=0).long().argmax())
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[:, :, padding:], layer.values[:, :, padding:]
         self.mask = self.mask[:, padding:]
+
+
+def joined(parts: Sequence[Branches]) -> Branches:
+    """The rows of all parts, of one model, padded on the left to one length, with `ROOM` to go on.
+
+    Not for models that look at a sliding window.
+    """
+    length = max(part.mask.shape[1] for part in parts)
+    cache = DynamicCache()
+    cache.layers = [
+        _RoomyLayer(layers, length)
+        for layers in zip(*(part.cache.layers for part in parts), strict=True)
+    ]
+    masks = [torch.nn.functional.pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]
+    return Branches(torch.cat([part.logits for part in parts]), cache, torch.cat(masks))
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values with room behind them, so that a new token copies none of the earlier ones.
+
+    Of its own: what it holds is not to be shared with another layer.
+    """
+
+    def __init__(self, parts: "Sequence[DynamicLayer]", length: int) -> None:
+        """Copy the rows of ``parts``, padded on the left to ``length``."""
+        super().__init__()
+        counts = [len(part.keys) for part in parts]
+        self.lazy_initialization(parts[0].keys, parts[0].values)
+        self._end = length
+        self._room = [
+            like.new_zeros(sum(counts), like.shape[1], length + ROOM, like.shape[3])
+            for like in (parts[0].keys, parts[0].values)
+        ]
+        for room, given in zip(
+            self._room,
+            ([part.keys for part in parts], [part.values for part in parts]),
+            strict=True,
+        ):
+            for rows, part in zip(room.split(counts), given, strict=True):
+                rows[:, :, length - part.shape[2] : length] = part
+        self.keys, self.values = (room[:, :, :length] for room in self._room)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values; see `DynamicLayer.update`."""
+        start, new = self._end - self.keys.shape[2], key_states.shape[2]
+        if self._end + new > self._room[0].shape[2]:
+            self._room = [
+                torch.nn.functional.pad(held, (0, 0, 0, ROOM + new))
+                for held in (self.keys, self.values)
+            ]
+            start, self._end = 0, self.keys.shape[2]
+        end = self._end + new
+        for room, states in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, self._end : end] = states
+        self._end = end
+        self.keys, self.values = (room[:, :, start:end] for room in self._room)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows; see `DynamicLayer.batch_select_indices`."""
+        length = self.keys.shape[2]
+        selected = []
+        for held in (self.keys, self.values):
+            room = held.new_empty(len(indices), held.shape[1], length + ROOM, held.shape[3])
+            torch.index_select(held, 0, indices, out=room[:, :, :length])
+            selected.append(room)
+        self._room, self._end = selected, length
+        self.keys, self.values = (room[:, :, :length] for room in self._room)
 
 
 @dataclass(frozen=True)
@@ -91,6 +150,10 @@ class Reading:
     log_p: Tensor
     entropy: Tensor
     hidden: Tensor
+
+    def part(self, start: int, stop: int | None = None) -> "Reading":
+        """That of the tokens from ``start`` up to ``stop``."""
+        return Reading(self.log_p[start:stop], self.entropy[start:stop], self.hidden[:, start:stop])
 
 
 def read(
@@ -179,7 +242,7 @@ def _close_gaps(branches: Branches) -> None:
 def read_on(
     model: "PreTrainedModel",
     branches: Branches,
-    continuations: Sequence[Sequence[Sequence[int]]],
+    continuations: Sequence[Sequence[list[int]]],
     layers: Sequence[int] = (),
 ) -> list[list[Reading]]:
     """Show the model several continuations of every row; the rows stay as they are.
@@ -193,25 +256,36 @@ def read_on(
     Returns:
         The readings of each row's continuations.
     """
-    flat = [(row, text) for row, texts in enumerate(continuations) for text in texts]
-    readings: dict[int, Reading] = {}
+    # A text that begins another one of its row is read with it.
+    carriers = [
+        [max((each for each in texts if each[: len(text)] == text), key=len) for text in texts]
+        for texts in continuations
+    ]
+    flat = list(
+        dict.fromkeys((row, tuple(text)) for row, texts in enumerate(carriers) for text in texts)
+    )
+    readings: dict[tuple[int, tuple[int, ...]], Reading] = {}
     # What is of like length is read together: padding costs as much as text.
-    order = sorted(range(len(flat)), key=lambda place: len(flat[place][1]))
-    for start in range(0, len(order), TEXTS_AT_ONCE):
-        places = order[start : start + TEXTS_AT_ONCE]
-        own = branches.copied([flat[place][0] for place in places])
-        logits, hidden = _forward(model, own, [flat[place][1] for place in places], layers)
-        for at, place in enumerate(places):
-            text = flat[place][1]
+    flat.sort(key=lambda each: len(each[1]))
+    for start in range(0, len(flat), TEXTS_AT_ONCE):
+        chunk = flat[start : start + TEXTS_AT_ONCE]
+        own = branches.copied([row for row, _ in chunk])
+        logits, hidden = _forward(model, own, [text for _, text in chunk], layers)
+        for at, (row, text) in enumerate(chunk):
             before = torch.cat([own.logits[at : at + 1], logits[at, : len(text) - 1]])
             log_p = before.float().log_softmax(dim=-1)
-            readings[place] = Reading(
+            readings[row, text] = Reading(
                 log_p[torch.arange(len(text)), torch.tensor(text)].cpu(),
                 -(log_p.exp() * log_p).sum(dim=-1).cpu(),
                 hidden[:, at, : len(text)].float().cpu(),
             )
-    ordered = iter([readings[place] for place in range(len(flat))])
-    return [[next(ordered) for _ in texts] for texts in continuations]
+    return [
+        [
+            readings[row, tuple(carrier)].part(0, len(text))
+            for text, carrier in zip(texts, carriers[row], strict=True)
+        ]
+        for row, texts in enumerate(continuations)
+    ]
 
 
 def _forward(

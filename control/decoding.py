@@ -17,13 +17,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from control import branches as branching
-from control import loop as looping
+from control import batching
 from control import trace as tracing
-from control.adapters import Adapter
+from control.batching import OnStep, SequenceGroup
 from control.forgetting import guard as guarding
 from control.forgetting.guard import Guard, Watch
-from control.groups import OnStep, RunningBatch, SequenceGroup
 from control.prompts import Prompt, is_chat
 from control.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step
 from control.trace import TokenTrace, Trace
@@ -219,7 +217,7 @@ def two_branch_decoding(
     """
     mask = model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask.long()
-    state = branching.read(model, input_ids, mask, groups=branches)
+    state = batching.read(model, input_ids, mask, groups=branches)
     if copies > 1:
         state.repeat(copies)
     group = SequenceGroup(
@@ -235,26 +233,8 @@ def two_branch_decoding(
         on_step=on_step,
         guards=guards,
     )
-    decode(model, group)
+    batching.decode(model, group)
     return group.gathered(_pad_id(generation_config))
-
-
-def decode(
-    model: "PreTrainedModel", *groups: SequenceGroup, adapter: Adapter | None = None
-) -> None:
-    """Decode groups of answers to their ends, in one batch with all that shares the loop.
-
-    Args:
-        model: A causal language model.
-        groups: The answers.
-        adapter: Worn by the model for them.
-    """
-    loop = looping.current()
-    if branching.slides(model):  # a window counts padding, and answers that join bring some
-        for group in groups:
-            loop.decode(group, lambda: RunningBatch(model, adapter), [group])
-    else:
-        loop.decode((id(model), id(adapter)), lambda: RunningBatch(model, adapter), groups)
 
 
 def _alpha_column(settings: list[Alpha], prompts: int, device: torch.device) -> Tensor | None:

@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from control import branches, claims, decoding, sides
+from control import batching, branches, claims, decoding, sides
 from control import trace as tracing
+from control.batching import SequenceGroup
 from control.branches import Branches
 from control.calibration import Calibration, Way, decide
 from control.decoding import Alpha, Decoding, OnToken, stop_ids
 from control.forgetting import guard as guarding
 from control.forgetting.guard import Guard, Watch
-from control.groups import SequenceGroup
 from control.mixture import Mixture
 from control.rules import DIAL, Step, mix
 from control.sides import Begun, View
@@ -329,7 +329,7 @@ def _go_on(
         guards=None if guards is None else [guards[row] for row in going],
         **decoding.stepping(begun.language_model, begun.how, _LongEnough(longest, pad)),
     )
-    decoding.decode(model, group)
+    batching.decode(model, group)
 
 
 @dataclass(frozen=True)

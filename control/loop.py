@@ -1,156 +1,154 @@
-"""Continuous batching: answers join one decoding loop, and leave it, between two tokens.
+"""Continuous batching: tasks share one loop, and join and leave its batches between two passes.
 
-Threads that share a `Loop` go on one at a time, each until its own answers wait for their next
-token. Then the others go on, those who have just come too, and only when all of them wait as well
-is the next token of every answer decoded, in one forward pass for each `Batch`. So nothing but
-decoding has to be safe to use from several threads, and nobody waits for another's last token.
+A task, such as answering one question, goes on alone until it waits for the model. Then another one
+goes on, which may only have come; when all of them wait, every `Batch` does one forward pass, such
+as the next token of all answers under way. So nobody waits for another's last token.
+
+Tasks are greenlets of one thread: nothing that they do has to be safe to use from several, and
+torch keeps to one pool of threads, which wait actively for its next operation. (With a thread for
+each task libgomp lets them sleep: a token of the packaged model then takes half as long again.)
 """
 
-import threading
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from control.groups import SequenceGroup
+from greenlet import getcurrent, greenlet
 
 
 class GivenUp(BaseException):
-    """Ends a decoding that nobody waits for any more; no ``except Exception`` may stop it."""
+    """Ends a work that nobody waits for any more; no ``except Exception`` may stop it."""
+
+
+class Work(Protocol):
+    """What one task waits for."""
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to do."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended it early."""
 
 
 class Batch(Protocol):
-    """Groups whose next tokens come from one forward pass."""
+    """Works that share a forward pass at every tick."""
 
     @property
     def empty(self) -> bool:
-        """Whether no group is left in it."""
+        """Whether no work is left in it."""
 
-    def join(self, group: "SequenceGroup") -> None:
-        """Take a group in, from the next token on."""
+    def join(self, work: Any) -> None:
+        """Take a work in, from the next tick on."""
 
-    def leave(self, group: "SequenceGroup") -> None:
-        """Let a group go, whether it is done or not."""
+    def leave(self, work: Any) -> None:
+        """Let a work go, whether it is over or not."""
 
     def tick(self) -> None:
-        """Decode the next token of every group; what fails is written on the groups."""
+        """Do one pass; what fails is written on the works."""
 
 
 class Loop:
-    """Decodes what it is given, together with what others give it meanwhile."""
+    """Runs works for the tasks that share it; all of it belongs in one thread."""
 
     def __init__(self) -> None:
-        """Begin without any answers."""
+        """Begin without any."""
         self._batches: dict[Hashable, Batch] = {}
-        self._changing = threading.Lock()
-        self._taken = False
-        self._ready: deque[threading.Event] = deque()  # threads that can go on
-        self._waiting: list[tuple[Callable[[], bool], threading.Event]] = []  # for their answers
+        self._waiting: list[tuple[Callable[[], bool], greenlet]] = []
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Go on alone, but for where `decode` waits: there others go on meanwhile."""
-        with self._changing:
-            turn = None if not self._taken else threading.Event()
-            self._taken = True
-            if turn is not None:
-                self._ready.append(turn)
-        if turn is not None:
-            turn.wait()
-        token = _SHARED.set(self)
-        try:
-            yield
-        finally:
-            _SHARED.reset(token)
-            self._hand_on()
+    @property
+    def tasks(self) -> int:
+        """How many tasks wait for their works."""
+        return len(self._waiting)
 
-    def decode(
-        self, key: Hashable, new_batch: Callable[[], Batch], groups: "Sequence[SequenceGroup]"
-    ) -> None:
-        """Decode groups to their ends.
+    def begin(self, task: Callable[[], object]) -> None:
+        """Run a task up to where it waits for a work, or to its end."""
+
+        def shared() -> None:
+            _SHARED.set(self)  # a greenlet has a context of its own
+            task()
+
+        greenlet(shared).switch()
+
+    def tick(self) -> None:
+        """Do one pass of every batch, and let those tasks go on whose works are over."""
+        self._pass()
+        waiting, self._waiting = self._waiting, []
+        for over, task in waiting:
+            if over():
+                task.switch()
+            else:
+                self._waiting.append((over, task))
+
+    def run(self, key: Hashable, new_batch: Callable[[], Batch], works: Sequence[Work]) -> None:
+        """Run works until they are over.
 
         Args:
-            key: Groups of an equal key share a batch.
+            key: Works of an equal key share a batch.
             new_batch: Makes it.
-            groups: What to decode.
+            works: What to run.
 
         Raises:
             GivenUp: Nobody waits for them any more.
         """
-        given_up = _GIVEN_UP.get()
+        given_up, shared = _GIVEN_UP.get(), _SHARED.get() is self
         batch = self._batches.setdefault(key, new_batch())
 
         def over() -> bool:
-            return given_up() or all(group.over for group in groups)
+            return given_up() or all(work.over for work in works)
 
         try:
-            for group in groups:
-                batch.join(group)
+            for work in works:
+                batch.join(work)
             while not over():
-                if not self._others_go_on(over):
-                    self._tick()
+                if shared:
+                    self._let_others_go_on(over)
+                else:
+                    self._pass()
             if given_up():
                 raise GivenUp
         finally:
-            for group in groups:
-                batch.leave(group)
+            for work in works:
+                batch.leave(work)
             if batch.empty and self._batches.get(key) is batch:
                 del self._batches[key]
-        for group in groups:
-            if group.failure is not None:
-                raise group.failure
+        for work in works:
+            if work.failure is not None:
+                raise work.failure
 
-    def _tick(self) -> None:
+    def _let_others_go_on(self, over: Callable[[], bool]) -> None:
+        import torch
+
+        task = getcurrent()
+        self._waiting.append((over, task))
+        # Modes of torch belong to the thread: the others must not inherit them, nor end them.
+        with torch.inference_mode(False), torch.enable_grad():
+            task.parent.switch()
+
+    def _pass(self) -> None:
         for batch in list(self._batches.values()):
             batch.tick()
-        with self._changing:
-            waiting, self._waiting = self._waiting, []
-            for over, turn in waiting:
-                if over():
-                    self._ready.append(turn)
-                else:
-                    self._waiting.append((over, turn))
-
-    def _others_go_on(self, over: Callable[[], bool]) -> bool:
-        """Let another go on, if one can, until this thread's answers are over or it has to tick."""
-        with self._changing:
-            if not self._ready:
-                return False
-            turn = threading.Event()
-            self._waiting.append((over, turn))
-            self._ready.popleft().set()
-        turn.wait()
-        return True
-
-    def _hand_on(self) -> None:
-        with self._changing:
-            if self._ready:
-                self._ready.popleft().set()
-            elif self._waiting:
-                self._waiting.pop(0)[1].set()
-            else:
-                self._taken = False
 
 
-_SHARED: "ContextVar[Loop | None]" = ContextVar("loop that this thread shares", default=None)
+_SHARED: "ContextVar[Loop | None]" = ContextVar("loop that this task shares", default=None)
 _GIVEN_UP: "ContextVar[Callable[[], bool]]" = ContextVar(
     "whether nobody waits any more", default=lambda: False
 )
 
 
 def current() -> Loop:
-    """The loop that this thread shares; where it shares none, one of its own."""
+    """The loop that this task shares; outside of any, one of its own."""
     return _SHARED.get() or Loop()
 
 
 @contextmanager
 def until(given_up: Callable[[], bool]) -> Iterator[None]:
-    """Within it, decoding ends in `GivenUp` before its next token once that is so.
+    """Within it, works end in `GivenUp` before their next pass once that is so.
 
     Args:
-        given_up: Asked before every token, from several threads.
+        given_up: Asked before every pass.
     """
     token = _GIVEN_UP.set(given_up)
     try:

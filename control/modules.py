@@ -19,11 +19,11 @@ from transformers import (
     StopStringCriteria,
 )
 
-from control import branches
+from control import batching
 from control.adapters import Adapter, worn
+from control.batching import SequenceGroup
 from control.claims import ends_sentence
-from control.decoding import BASE_MODEL_STOPS, decode, stop_ids
-from control.groups import SequenceGroup
+from control.decoding import BASE_MODEL_STOPS, stop_ids
 from control.model import LanguageModel
 from control.prompts import is_chat
 from control.rules import plain
@@ -86,11 +86,12 @@ class ModuleLLM(CustomLLM):
         if self._stop:
             stops.append(StopStringCriteria(tokenizer, self._stop))
         with torch.inference_mode():
-            with worn(self._adapter):
-                state = branches.read(model, batch.input_ids, batch.attention_mask)
+            state = batching.read(
+                model, batch.input_ids, batch.attention_mask, adapter=self._adapter
+            )
             none_yet = batch.input_ids[:, :0]
             group = SequenceGroup(state, none_yet, plain, branches=1, stopping_criteria=stops)
-            decode(model, group, adapter=self._adapter)
+            batching.decode(model, group, adapter=self._adapter)
         written = group.gathered(cast("int", tokenizer.pad_token_id))
         texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
         return texts

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from transformers import MaxLengthCriteria, StoppingCriteria
 
-from control import belief, branches, claims, decoding, grounding
+from control import batching, belief, branches, claims, decoding, grounding
+from control.batching import OnStep, SequenceGroup
 from control.belief import Answers, Evidence, Frame
 from control.branches import Branches, Reading
 from control.claims import FUNCTION_WORDS, Claim
 from control.decoding import Decoding, stop_ids
 from control.forgetting.guard import Guard, Watch, guards
 from control.grounding import Grounded
-from control.groups import OnStep, SequenceGroup
 from control.rules import Step, plain
 from foundation.text import words
 
@@ -119,7 +119,7 @@ def begin(
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     encoded = encoded.to(model.device)
     with torch.inference_mode():
-        state = branches.read(
+        state = batching.read(
             model, encoded.input_ids, encoded.attention_mask, groups=2, whole=True
         )
         both = None if watches is None else [*watches, *watches]
@@ -127,7 +127,7 @@ def begin(
         ours, theirs = watching and watching[:n], watching and watching[n:]
         memory_first = [*range(n, 2 * n), *range(n)]
         passages, memory = _Said.nothing(n), _Said.nothing(n)
-        decoding.decode(
+        batching.decode(
             model,
             _saying(language_model, state.copied(), how, passages, ours, aloud),
             _saying(language_model, state.copied(memory_first), how, memory, theirs),
@@ -245,7 +245,7 @@ def _evidence(
         after_passages, alone, plainly = (read[at + each * len(rows)] for each in range(3))
         passages, memory = pairs[row]
         frames = [
-            Frame(*(_tail(reading, starts[at] + before) for reading in readings[:2]))
+            Frame(*(reading.part(starts[at] + before) for reading in readings[:2]))
             for readings, before in ((alone, 0), (plainly, len(bare[at])), (after_passages, 0))
         ]
         whole = Answers(after_passages[2], passages.by_other, alone[2], memory.by_other)
@@ -274,10 +274,6 @@ def _grounded(
         [found[row].remembered for row in rows],
     )
     return dict(zip(rows, grounded, strict=True))
-
-
-def _tail(reading: Reading, start: int) -> Reading:
-    return Reading(reading.log_p[start:], reading.entropy[start:], reading.hidden[:, start:])
 
 
 @dataclass(frozen=True)

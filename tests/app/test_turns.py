@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from app.turns import Turns
+from control import loop
 from foundation.errors import BusyError
 
 
@@ -63,41 +64,53 @@ def test_what_is_cancelled_is_not_done(held):
     assert done == ["kept"]
 
 
-def test_no_more_is_done_at_once_than_allowed():
-    turns, go, under_way = Turns(at_once=2), threading.Event(), []
-    both = threading.Barrier(3)
+class Waits:
+    """A work that takes some passes, and the batch that counts them."""
 
-    def work():
-        under_way.append(1)
-        both.wait()
-        go.wait()
-        most = len(under_way)
-        under_way.pop()
-        return most
+    failure = None
 
-    first = [turns.submit(work, str(number)) for number in range(2)]
-    both.wait()
-    third = turns.submit(lambda: len(under_way), "third")
-    assert turns.waiting == 1
+    def __init__(self, passes):
+        self.left = passes
+
+    @property
+    def over(self):
+        return self.left == 0
+
+    empty = over
+
+    def join(self, work):
+        pass
+
+    leave = join
+
+    def tick(self):
+        self.left -= 1
+
+
+def test_others_are_begun_while_one_waits_for_the_model_up_to_so_many():
+    turns, begun, most = Turns(at_once=2), [], []
+
+    def work(name, passes):
+        begun.append(name)
+        most.append(len(begun))
+        waits = Waits(passes)
+        loop.current().run(waits, lambda: waits, [waits])
+        begun.remove(name)
+        return name
+
+    go = threading.Event()
+    turns.submit(go.wait)
+    futures = [
+        turns.submit(lambda each=each: work(*each), each[0])
+        for each in (("long", 9), ("short", 2), ("third", 1))
+    ]
+    ended = []
+    for name, future in zip(("long", "short", "third"), futures, strict=True):
+        future.add_done_callback(lambda _, name=name: ended.append(name))
     go.set()
-    assert {each.result() for each in first} <= {1, 2}
-    assert third.result() < 2
-    turns.close()
-
-
-def test_whose_turn_it_is_is_settled_once_a_thread_may_go_on():
-    lock, done = threading.Lock(), []
-    turns = Turns(at_once=4, shared=lambda: lock)
-    with lock:
-        for name in ("a1", "a2", "a3", "b1"):
-            last = turns.submit(lambda name=name: done.append(name), client=name[0])
-        first = turns.submit(lambda: done.append("c1"), client="c")
-    last.result()
-    first.result()
-    turns.submit(lambda: None, client="a").result()
-    assert sorted(done) == ["a1", "a2", "a3", "b1", "c1"]
-    assert done.index("b1") < done.index("a2")
-    assert done.index("c1") < done.index("a2")
+    assert [future.result() for future in futures] == ["long", "short", "third"]
+    assert ended == ["short", "third", "long"]
+    assert max(most) == 2
     turns.close()
 
 

@@ -62,6 +62,29 @@ def test_rows_read_group_by_group_go_on_as_each_does_alone(tiny, groups, whole):
     assert afterwards(tiny, state) == [generated(tiny, text) for text in TEXTS]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_text_that_begins_another_is_read_as_it_is_alone(model, order):
+    texts = [ids(model, text) for text in ("It is", "It is the other one.", "It")][::order]
+    state = read(model, TEXTS[:1])
+    [together] = branches.read_on(model.model, state, [texts], LAYERS)
+    for text, reading in zip(texts, together, strict=True):
+        [[alone]] = branches.read_on(model.model, state, [[text]], LAYERS)
+        assert len(reading.log_p) == len(text)
+        assert same(reading.log_p, alone.log_p)
+        assert same(reading.entropy, alone.entropy)
+        assert same(reading.hidden, alone.hidden)
+
+
+def test_rows_without_what_they_read_begin_anew(model):
+    question, text = ids(model, TEXTS[0]), ids(model, "It is the other one.")
+    state = read(model, [TEXTS[2], TEXTS[1]]).without([1])
+    [[reading], _] = branches.read_on(model.model, state, [[question + text], [text]], LAYERS)
+    [[expected]] = branches.read_on(model.model, read(model, TEXTS[:1]), [[text]], LAYERS)
+    anew = reading.part(len(question))
+    assert same(anew.log_p, expected.log_p)
+    assert same(anew.hidden, expected.hidden)
+
+
 def test_what_is_read_on_leaves_the_rows_as_they_were(model):
     state = read(model)
     logits, mask = state.logits.clone(), state.mask.clone()

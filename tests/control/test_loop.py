@@ -1,14 +1,13 @@
-"""Answers that join a loop and leave it, from several threads."""
+"""Answers that join a loop and leave it, of several tasks."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 from transformers import MaxLengthCriteria, StoppingCriteriaList
 
-from control import branches, decoding, loop
-from control.groups import SequenceGroup
+from control import batching, loop
+from control.batching import SequenceGroup
 from control.loop import GivenUp, Loop
 from control.rules import plain
 
@@ -18,7 +17,7 @@ TEXTS = ["What is it?", "Who?", "A longer question, is it not?", "abc."]
 def group(model, texts, tokens, on_step=None):
     given = model.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     with torch.inference_mode():
-        state = branches.read(model.model, given.input_ids, given.attention_mask)
+        state = batching.read(model.model, given.input_ids, given.attention_mask)
     stops = StoppingCriteriaList([MaxLengthCriteria(tokens)])
     none_yet = given.input_ids[:, :0]
     return SequenceGroup(
@@ -27,7 +26,7 @@ def group(model, texts, tokens, on_step=None):
 
 
 def said(model, made):
-    decoding.decode(model.model, made)
+    batching.decode(model.model, made)
     return made.gathered(0).tolist()
 
 
@@ -44,29 +43,20 @@ def forwards(tiny):
 
 
 def at_steps(model, texts, lengths, begins):
-    """Answers in threads of one loop, each begun at a step of the first."""
-    shared, go = Loop(), [threading.Event() for _ in texts]
-    there = threading.Barrier(len(texts))
-    step = [0]
-
-    def on_step(*_):
-        for event, begin in zip(go, begins, strict=True):
-            if begin == step[0]:
-                event.set()
-        step[0] += 1
+    """Answers of tasks that share a loop, each begun after so many passes."""
+    shared, found = Loop(), {}
 
     def answer(place):
-        if place:
-            there.wait()
-            go[place].wait()
-            with shared.shared():
-                return said(model, group(model, [texts[place]], lengths[place]))[0]
-        with shared.shared():
-            there.wait()  # the others cannot go on before this one waits for its tokens
-            return said(model, group(model, [texts[0]], lengths[0], on_step))[0]
+        found[place] = said(model, group(model, [texts[place]], lengths[place]))[0]
 
-    with ThreadPoolExecutor(len(texts)) as pool:
-        return list(pool.map(answer, range(len(texts))))
+    passes, left = 0, list(range(len(texts)))
+    while left or shared.tasks:
+        for place in [place for place in left if begins[place] <= passes]:
+            left.remove(place)
+            shared.begin(partial(answer, place))
+        shared.tick()
+        passes += 1
+    return [found[place] for place in range(len(texts))]
 
 
 @pytest.mark.parametrize("lengths", [[12, 12, 12, 12], [30, 4, 9, 1], [6, 20, 20, 3]])
@@ -85,7 +75,7 @@ def test_groups_of_one_thread_are_decoded_together(tiny, forwards):
     expected = [alone(tiny, *each) for each in zip(TEXTS, lengths, strict=False)]
     both = [group(tiny, [text], length) for text, length in zip(TEXTS, lengths, strict=False)]
     forwards[0] = 0
-    decoding.decode(tiny.model, *both)
+    batching.decode(tiny.model, *both)
     assert [made.gathered(0).tolist()[0] for made in both] == expected
     assert forwards[0] == 9
 
@@ -98,46 +88,58 @@ def test_one_that_fails_ends_alone(tiny):
 
     fine, failing = group(tiny, TEXTS[:1], 12), group(tiny, TEXTS[1:2], 12, fail)
     with pytest.raises(ZeroDivisionError):
-        decoding.decode(tiny.model, fine, failing)
+        batching.decode(tiny.model, fine, failing)
     assert fine.gathered(0).tolist() == [expected]
 
 
 def test_a_model_that_fails_ends_all_and_the_next_is_answered(tiny):
     expected, shared = alone(tiny, TEXTS[0], 12), Loop()
     made = [group(tiny, [text], 12) for text in TEXTS[:2]]
+    failed = []
 
     def fail(*_):
         raise MemoryError
 
-    with shared.shared():
-        hook = tiny.model.register_forward_pre_hook(fail)
-        with pytest.raises(MemoryError):
-            decoding.decode(tiny.model, *made)
-        hook.remove()
-        assert all(each.failure is not None for each in made)
-        assert said(tiny, group(tiny, TEXTS[:1], 12)) == [expected]
+    def answer(each):
+        try:
+            batching.decode(tiny.model, each)
+        except MemoryError as error:
+            failed.append(error)
+
+    hook = tiny.model.register_forward_pre_hook(fail)
+    for each in made:
+        shared.begin(partial(answer, each))
+    shared.tick()
+    hook.remove()
+    assert len(failed) == 2
+    answered = []
+    shared.begin(lambda: answered.extend(said(tiny, group(tiny, TEXTS[:1], 12))))
+    while shared.tasks:
+        shared.tick()
+    assert answered == [expected]
 
 
 def test_what_nobody_waits_for_ends_before_its_next_token(tiny):
     steps = []
     made = group(tiny, TEXTS[:1], 100, lambda *_: steps.append(1))
     with loop.until(lambda: len(steps) == 5), pytest.raises(GivenUp):
-        decoding.decode(tiny.model, made)
+        batching.decode(tiny.model, made)
     assert len(steps) == 5
 
 
-def test_threads_that_share_a_loop_go_on_one_at_a_time(tiny):
-    shared, inside, most = Loop(), [], []
+def test_no_task_inherits_or_ends_the_modes_of_another(tiny):
+    shared, modes = Loop(), []
 
-    def answer(text):
-        with shared.shared():
-            for _ in range(3):
-                inside.append(text)
-                most.append(len(inside))
-                made = group(tiny, [text], 5)
-                inside.remove(text)
-                decoding.decode(tiny.model, made)
+    def answer(text, mode):
+        with torch.inference_mode(mode):
+            for tokens in (1, 5):
+                batching.decode(tiny.model, group(tiny, [text], tokens))
+                modes.append((mode, torch.is_inference_mode_enabled()))
+        modes.append((False, torch.is_inference_mode_enabled()))
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(answer, TEXTS))
-    assert set(most) == {1}
+    for text, mode in zip(TEXTS, (True, False, True, False), strict=True):
+        shared.begin(partial(answer, text, mode))
+    while shared.tasks:
+        shared.tick()
+        modes.append((False, torch.is_inference_mode_enabled()))
+    assert all(expected == found for expected, found in modes)

@@ -1,0 +1,374 @@
+"""What is read and decoded, in batches with all that others read and decode at that moment.
+
+`read` and `decode` do the work of one caller. Threads that share a `control.loop.Loop` share the
+forward passes: prompts that wait to be read are read together, and all answers under way take their
+next step together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from control import branches as branching
+from control import loop
+from control.adapters import Adapter, worn
+from control.branches import Branches
+from control.forgetting.guard import Guard
+from control.mixture import FLOOR
+from control.rules import Rule, Step, mix
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OnStep = Callable[[Tensor, Tensor, Step], None]
+"""Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
+
+
+LIKE = 1.5  # prompts are read together whose lengths differ by such a factor at most ...
+FULL = 0.75  # share of live rows below which the others are dropped from a running batch
+TOKENS_AT_ONCE = 2048  # ... up to so many tokens, so that answers under way need not wait long
+
+
+def read(
+    model: "PreTrainedModel",
+    ids: Tensor,
+    mask: Tensor,
+    groups: int = 1,
+    whole: bool = False,
+    adapter: Adapter | None = None,
+) -> Branches:
+    """Read prompts: `control.branches.read`, with what others read at that moment.
+
+    Args:
+        model: A causal language model.
+        ids: Left-padded prompts, shape (groups * n, length).
+        mask: Attention mask, same shape.
+        groups: How many groups of rows of like length there are.
+        whole: Keep the whole text even where the model looks at a sliding window.
+        adapter: Worn by the model meanwhile.
+    """
+    prompts = Prompts(ids, mask, groups, whole)
+    key = ("read", id(model), id(adapter), groups, whole)
+    loop.current().run(key, lambda: ReadingBatch(model, adapter), [prompts])
+    return cast("Branches", prompts.state)
+
+
+def decode(
+    model: "PreTrainedModel", *groups: "SequenceGroup", adapter: Adapter | None = None
+) -> None:
+    """Decode groups of answers to their ends.
+
+    Args:
+        model: A causal language model.
+        groups: The answers.
+        adapter: Worn by the model for them.
+    """
+    key = ("decode", id(model), id(adapter))
+    if branching.slides(model):  # a window counts padding, and answers that join bring some
+        for group in groups:
+            loop.current().run((key, id(group)), lambda: RunningBatch(model, adapter), [group])
+    else:
+        loop.current().run(key, lambda: RunningBatch(model, adapter), groups)
+
+
+@dataclass(eq=False)
+class Prompts:
+    """Prompts that wait to be read; attributes as in `read`.
+
+    Attributes:
+        state: What has been read.
+        failure: Why it could not be read.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    groups: int
+    whole: bool
+    state: Branches | None = None
+    failure: BaseException | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been read, or cannot be."""
+        return self.state is not None or self.failure is not None
+
+    @cached_property
+    def longest(self) -> int:
+        """The longest of them, in tokens."""
+        return int(self.mask.sum(dim=1).max())
+
+
+class ReadingBatch:
+    """Prompts that wait to be read in one forward pass for each of their groups of rows."""
+
+    def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
+        """Begin empty; the model wears the adapter while it reads."""
+        self._model, self._adapter = model, adapter
+        self._waiting: list[Prompts] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
+
+    def join(self, prompts: Prompts) -> None:
+        """Let prompts wait."""
+        self._waiting.append(prompts)
+
+    def leave(self, prompts: Prompts) -> None:
+        """Let prompts go, whether they have been read or not."""
+        if prompts in self._waiting:
+            self._waiting.remove(prompts)
+
+    def tick(self) -> None:
+        """Read those that have waited longest, and others of like length with them."""
+        if not self._waiting:
+            return
+        chosen = self._chosen()
+        self._waiting = [prompts for prompts in self._waiting if prompts not in chosen]
+        try:
+            with worn(self._adapter), torch.inference_mode():
+                self._read(chosen)
+        except BaseException as error:  # raised where they are waited for
+            for prompts in chosen:
+                prompts.failure = error
+
+    def _chosen(self) -> list[Prompts]:
+        chosen, tokens = self._waiting[:1], 0
+        if branching.slides(self._model):
+            return chosen  # its caches cannot be cut where shorter prompts begin
+        for prompts in self._waiting[1:]:
+            shorter, longer = sorted((prompts.longest, chosen[0].longest))
+            tokens += longer * len(prompts.ids) // prompts.groups
+            if longer <= LIKE * shorter and tokens + chosen[0].longest <= TOKENS_AT_ONCE:
+                chosen.append(prompts)
+        return chosen
+
+    def _read(self, chosen: list[Prompts]) -> None:
+        groups, whole = chosen[0].groups, chosen[0].whole
+        length = max(prompts.ids.shape[1] for prompts in chosen)
+        ids, mask = (
+            torch.cat([part for group in zip(*parts, strict=True) for part in group])
+            for parts in (
+                [_padded(prompts.ids, length).chunk(groups) for prompts in chosen],
+                [_padded(prompts.mask, length).chunk(groups) for prompts in chosen],
+            )
+        )
+        state = branching.read(self._model, ids, mask, groups, whole)
+        if len(chosen) == 1:
+            chosen[0].state = state
+            return
+        each_group = torch.arange(len(ids)).chunk(groups)
+        counts = [len(prompts.ids) // groups for prompts in chosen]
+        own = zip(*(group.split(counts) for group in each_group), strict=True)
+        for prompts, rows in zip(chosen, own, strict=True):
+            prompts.state = state.copied(torch.cat(rows).tolist())
+            prompts.state.trim()
+
+
+def _padded(ids: Tensor, length: int) -> Tensor:
+    return torch.nn.functional.pad(ids, (length - ids.shape[1], 0))
+
+
+@dataclass(eq=False)
+class SequenceGroup:
+    """Answers that go on from what has been read, by one rule, until every one has stopped.
+
+    Attributes:
+        state: What has been read, (branches * n) rows: those with the passages, then those
+            without. It is used up.
+        ids: Shape (n, length); the answers are appended to it, and processors and criteria see it.
+        rule: The token rule.
+        alpha: Shape (n, 1), or ``None`` for adaptive.
+        branches: 2, or 1 if every row is an answer of its own.
+        banned: Tokens that each answer may not say, shape (n, vocabulary), bool.
+        logits_processor: Applied to the rule's scores.
+        stopping_criteria: Say which answers have ended.
+        do_sample: Draw the token instead of taking the best.
+        generator: Source of the sampling.
+        on_step: Told every token, but nothing about answers that have finished.
+        guards: One for each answer; what they do not allow is drawn again.
+        failure: What ended it early.
+    """
+
+    state: Branches
+    ids: Tensor
+    rule: Rule
+    alpha: Tensor | None = None
+    branches: int = 2
+    banned: Tensor | None = None
+    logits_processor: LogitsProcessorList = field(default_factory=LogitsProcessorList)
+    stopping_criteria: StoppingCriteriaList = field(default_factory=StoppingCriteriaList)
+    do_sample: bool = False
+    generator: torch.Generator | None = None
+    on_step: OnStep | None = None
+    guards: Sequence[Guard] | None = None
+    failure: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        """Number the answers, of which none has finished."""
+        self._answers = torch.arange(self.ids.shape[0], device=self.ids.device)
+        self._finished: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the batch belong to answers that go on."""
+        return self.branches * len(self._answers)
+
+    @property
+    def over(self) -> bool:
+        """Whether every answer has stopped, or it failed."""
+        return self.failure is not None or not len(self._answers)
+
+    def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the next token of every answer.
+
+        Args:
+            logits: Of its rows, shape (rows, vocabulary).
+
+        Returns:
+            Those of its rows that go on, and their tokens, both of the number of `rows` left.
+        """
+        by_branch = logits.chunk(self.branches)
+        step = mix(self.rule, by_branch[0], by_branch[-1], self.alpha)
+        scores = step.scores if self.banned is None else step.scores.masked_fill(self.banned, FLOOR)
+        scores = self.logits_processor(self.ids, scores)
+        tokens = self._draw(scores)
+        if self.guards is not None:
+            allowed = [
+                self.guards[answer].allowed(row, token, lambda left: int(self._draw(left)))
+                for answer, row, token in zip(
+                    self._answers.tolist(), scores, tokens.tolist(), strict=True
+                )
+            ]
+            tokens = torch.tensor(allowed, device=tokens.device)
+        if self.on_step is not None:
+            self.on_step(self._answers, tokens, step)
+        self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
+        stopped = self.stopping_criteria(self.ids, scores)
+        going = torch.arange(len(self.ids), device=tokens.device)
+        if stopped.any():
+            # Finished answers leave the batch: the others need not wait for the longest.
+            self._finished.append((self._answers[stopped], self.ids[stopped]))
+            going, held = going[~stopped], len(self.ids)
+            self.ids, self._answers = self.ids[going], self._answers[going]
+            if self.alpha is not None:
+                self.alpha = self.alpha[going]
+            if self.banned is not None:
+                self.banned = self.banned[going]
+            rows = torch.cat([going + branch * held for branch in range(self.branches)])
+        else:
+            rows = torch.arange(len(logits), device=tokens.device)
+        return rows, tokens[going].repeat(self.branches)
+
+    def gathered(self, pad: int) -> Tensor:
+        """All answers in order, those that finished early filled up on the right with ``pad``."""
+        longest = self._finished[-1][1].shape[1]
+        padded = [
+            torch.nn.functional.pad(ids, (0, longest - ids.shape[1]), value=pad)
+            for _, ids in self._finished
+        ]
+        order = torch.cat([answers for answers, _ in self._finished])
+        return torch.cat(padded)[order.argsort()]
+
+    def _draw(self, scores: Tensor) -> Tensor:
+        """A token for each row of scores, shape (..., vocabulary)."""
+        if self.do_sample:
+            return torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator)[..., 0]
+        return scores.argmax(dim=-1)
+
+
+class RunningBatch:
+    """Groups whose next tokens come from one forward pass."""
+
+    def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
+        """Begin empty.
+
+        Args:
+            model: A causal language model.
+            adapter: Worn by it for these groups.
+        """
+        self._model, self._adapter = model, adapter
+        self._state: Branches | None = None
+        self._rows: dict[SequenceGroup, Tensor] = {}  # which of the state's are each group's
+        self._joining: list[SequenceGroup] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether no group is left in it."""
+        return not self._rows and not self._joining
+
+    def join(self, group: SequenceGroup) -> None:
+        """Take a group in, from its next token on."""
+        self._joining.append(group)
+
+    def leave(self, group: SequenceGroup) -> None:
+        """Let a group go, whether it is over or not."""
+        if group in self._joining:
+            self._joining.remove(group)
+        self._rows.pop(group, None)
+
+    def tick(self) -> None:
+        """Decode the next token of every group; whoever fails leaves."""
+        with torch.inference_mode():
+            self._close_up()
+            self._take_in()
+            if self._state is None:
+                return
+            tokens = self._state.mask.new_zeros(len(self._state.mask))
+            for group, rows in list(self._rows.items()):
+                try:
+                    going, said = group.advance(self._state.logits[rows])
+                    self._rows[group] = rows[going]
+                    tokens[rows[going]] = said
+                except BaseException as error:  # raised where the group is waited for
+                    group.failure = error
+                if group.over:
+                    del self._rows[group]
+            if not self._rows:
+                self._state = None
+                return
+            try:
+                with worn(self._adapter):
+                    branching.step(self._model, self._state, tokens)
+            except BaseException as error:
+                for group in self._rows:
+                    group.failure = error
+                self._rows, self._state = {}, None
+
+    def _take_in(self) -> None:
+        """Take in all who have joined since the last token at once: it copies what was read."""
+        if not self._joining:
+            return
+        states = [group.state for group in self._joining]
+        start = 0 if self._state is None else len(self._state.mask)
+        if branching.slides(self._model):
+            [self._state] = states  # a group of its own, see `decode`
+        else:
+            self._state = branching.joined([*filter(None, [self._state]), *states])
+        for group in self._joining:
+            device = self._state.mask.device
+            self._rows[group] = torch.arange(start, start + group.rows, device=device)
+            start += group.rows
+        self._joining = []
+
+    def _close_up(self) -> None:
+        """Drop the rows of those who left once they are many: it copies what the others read."""
+        if self._state is None:
+            return
+        if not self._rows:
+            self._state = None
+            return
+        live = torch.cat(list(self._rows.values()))
+        if len(live) > FULL * len(self._state.mask):
+            return
+        self._state.select(live)
+        self._state.trim()
+        counts = [len(rows) for rows in self._rows.values()]
+        places = torch.arange(len(live), device=live.device).split(counts)
+        self._rows = dict(zip(self._rows, places, strict=True))
