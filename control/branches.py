@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ROOM = 32  # tokens that can be appended before all that was read is copied again
-TEXTS_AT_ONCE = 16  # continuations read in one pass; more of them gain nothing on a CPU
+TREES_AT_ONCE = 16  # rows read on in one pass; more of them gain nothing on a CPU
 
 
 @dataclass
@@ -153,7 +153,11 @@ class Reading:
 
     def part(self, start: int, stop: int | None = None) -> "Reading":
         """That of the tokens from ``start`` up to ``stop``."""
-        return Reading(self.log_p[start:stop], self.entropy[start:stop], self.hidden[:, start:stop])
+        return self.at(slice(start, stop))
+
+    def at(self, places: "slice | Sequence[int]") -> "Reading":
+        """That of these tokens."""
+        return Reading(self.log_p[places], self.entropy[places], self.hidden[:, places])
 
 
 def read(
@@ -220,7 +224,7 @@ def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequenc
         The logits of every appended token, from those that chose the first one on, shape (rows,
         longest, vocabulary); what stands beyond a row's own tokens has no meaning.
     """
-    logits, _ = _forward(model, branches, texts)
+    logits, _ = _forward(model, branches, [_Tree([text]) for text in texts])
     counts = torch.tensor([len(text) for text in texts], device=logits.device)
     before = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
     branches.logits = logits[torch.arange(len(texts), device=logits.device), counts - 1]
@@ -256,65 +260,127 @@ def read_on(
     Returns:
         The readings of each row's continuations.
     """
-    # A text that begins another one of its row is read with it.
-    carriers = [
-        [max((each for each in texts if each[: len(text)] == text), key=len) for text in texts]
-        for texts in continuations
-    ]
-    flat = list(
-        dict.fromkeys((row, tuple(text)) for row, texts in enumerate(carriers) for text in texts)
-    )
-    readings: dict[tuple[int, tuple[int, ...]], Reading] = {}
-    # What is of like length is read together: padding costs as much as text.
-    flat.sort(key=lambda each: len(each[1]))
-    for start in range(0, len(flat), TEXTS_AT_ONCE):
-        chunk = flat[start : start + TEXTS_AT_ONCE]
-        own = branches.copied([row for row, _ in chunk])
-        logits, hidden = _forward(model, own, [text for _, text in chunk], layers)
-        for at, (row, text) in enumerate(chunk):
-            before = torch.cat([own.logits[at : at + 1], logits[at, : len(text) - 1]])
-            log_p = before.float().log_softmax(dim=-1)
-            readings[row, text] = Reading(
-                log_p[torch.arange(len(text)), torch.tensor(text)].cpu(),
-                -(log_p.exp() * log_p).sum(dim=-1).cpu(),
-                hidden[:, at, : len(text)].float().cpu(),
-            )
-    return [
-        [
-            readings[row, tuple(carrier)].part(0, len(text))
-            for text, carrier in zip(texts, carriers[row], strict=True)
-        ]
+    trees = [
+        (row, _Tree(own))
         for row, texts in enumerate(continuations)
+        # A window cannot be told which texts it looks at: there every text is read by itself.
+        for own in ([[text] for text in texts] if slides(model) else [texts])
     ]
+    # What is of like length is read together: padding costs as much as text.
+    order = sorted(range(len(trees)), key=lambda place: len(trees[place][1].tokens))
+    readings = dict[int, list[Reading]]()
+    for start in range(0, len(order), TREES_AT_ONCE):
+        places = order[start : start + TREES_AT_ONCE]
+        own = branches.copied([trees[place][0] for place in places])
+        grown = [trees[place][1] for place in places]
+        logits, hidden = _forward(model, own, grown, layers)
+        for at, (place, tree) in enumerate(zip(places, grown, strict=True)):
+            count = len(tree.tokens)
+            # The logits that chose a token are those of its parent, or of the text before.
+            before = torch.cat([own.logits[at : at + 1], logits[at, :count]])
+            before = before[torch.tensor(tree.parents, device=before.device) + 1]
+            log_p = before.float().log_softmax(dim=-1)
+            whole = Reading(
+                log_p[torch.arange(count), torch.tensor(tree.tokens)].cpu(),
+                -(log_p.exp() * log_p).sum(dim=-1).cpu(),
+                hidden[:, at, :count].float().cpu(),
+            )
+            readings[place] = [whole.at(path) for path in tree.paths]
+    found: list[list[Reading]] = [[] for _ in continuations]
+    for place, (row, _) in enumerate(trees):
+        found[row] += readings[place]
+    return found
+
+
+class _Tree:
+    """Texts that go on from one place; what they begin with in common stands there once.
+
+    Attributes:
+        tokens: Of all texts.
+        parents: Place of the token before each; -1 where there is none.
+        depths: How many tokens stand before each.
+        paths: The places of each text's tokens.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
+        """Join the texts."""
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self.paths: list[list[int]] = []
+        places: dict[tuple[int, int], int] = {}
+        for text in texts:
+            path: list[int] = []
+            for token in text:
+                parent = path[-1] if path else -1
+                place = places.setdefault((parent, token), len(self.tokens))
+                if place == len(self.tokens):
+                    self.tokens.append(token)
+                    self.parents.append(parent)
+                    self.depths.append(len(path))
+                path.append(place)
+            self.paths.append(path)
+
+    @property
+    def forks(self) -> bool:
+        """Whether it is more than one text."""
+        return self.parents != list(range(-1, len(self.parents) - 1))
+
+    def lineage(self) -> Tensor:
+        """Whether a token (row) is or follows another one (column), bool."""
+        follows = torch.eye(len(self.tokens), dtype=torch.bool)
+        for place, parent in enumerate(self.parents):
+            if parent >= 0:
+                follows[place] |= follows[parent]
+        return follows
 
 
 def _forward(
     model: "PreTrainedModel",
     branches: Branches,
-    texts: Sequence[Sequence[int]],
+    trees: Sequence[_Tree],
     layers: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Logits (rows, longest, vocabulary) and hidden states (layers, rows, longest, size)."""
     device = branches.mask.device
-    longest = max(map(len, texts))
-    ids = torch.zeros(len(texts), longest, dtype=torch.long, device=device)
-    added = torch.zeros(len(texts), longest, dtype=branches.mask.dtype, device=device)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text, device=device)
-        added[row, : len(text)] = 1
+    longest = max(len(tree.tokens) for tree in trees)
+    ids = torch.zeros(len(trees), longest, dtype=torch.long)
+    added, depths = torch.zeros_like(ids), torch.zeros_like(ids)
+    for row, tree in enumerate(trees):
+        count = len(tree.tokens)
+        ids[row, :count] = torch.tensor(tree.tokens)
+        depths[row, :count] = torch.tensor(tree.depths)
+        added[row, :count] = 1
     past = branches.mask.sum(dim=1, keepdim=True)
-    branches.mask = torch.cat([branches.mask, added], dim=1)
+    seen = branches.mask
+    branches.mask = torch.cat([branches.mask, added.to(branches.mask)], dim=1)
+    forks = any(tree.forks for tree in trees)
     output = model(
-        input_ids=ids,
-        attention_mask=branches.mask,
-        position_ids=(past + added.cumsum(dim=1) - 1).clamp_min(0),
+        input_ids=ids.to(device),
+        attention_mask=_tree_mask(model, seen, trees, longest) if forks else branches.mask,
+        position_ids=past + depths.to(device),
         past_key_values=branches.cache,
         use_cache=True,
         output_hidden_states=bool(layers),
     )
     if not layers:
-        return output.logits, output.logits.new_zeros(0, len(texts), longest, 0)
+        return output.logits, output.logits.new_zeros(0, len(trees), longest, 0)
     return output.logits, torch.stack([output.hidden_states[layer] for layer in layers])
+
+
+def _tree_mask(
+    model: "PreTrainedModel", seen: Tensor, trees: Sequence[_Tree], longest: int
+) -> Tensor:
+    """What is added to the attention of every new token, shape (rows, 1, longest, all tokens)."""
+    lineage = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1)
+    for row, tree in enumerate(trees):
+        count = len(tree.tokens)
+        lineage[row, :count, :count] = tree.lineage()
+    before = seen.bool()[:, None].expand(-1, longest, -1)
+    allowed = torch.cat([before, lineage.to(seen.device)], dim=2)[:, None]
+    return torch.zeros_like(allowed, dtype=model.dtype).masked_fill(
+        ~allowed, torch.finfo(model.dtype).min
+    )
 
 
 def slides(model: "PreTrainedModel") -> bool:

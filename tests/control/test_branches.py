@@ -98,7 +98,7 @@ def test_what_is_read_on_leaves_the_rows_as_they_were(model):
 
 @pytest.mark.parametrize("at_most", [1, 3, 16])
 def test_a_reading_is_what_the_model_thinks_of_the_whole_text(model, at_most, monkeypatch):
-    monkeypatch.setattr(branches, "TEXTS_AT_ONCE", at_most)
+    monkeypatch.setattr(branches, "TREES_AT_ONCE", at_most)
     shown = [[ids(model, text) for text in texts] for texts in CONTINUATIONS]
     readings = branches.read_on(model.model, read(model), shown, LAYERS)
     assert [len(each) for each in readings] == [2] * len(TEXTS)
