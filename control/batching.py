@@ -17,10 +17,10 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from control import branches as branching
 from control import loop
 from control.adapters import Adapter, worn
-from control.branches import Branches
+from control.branches import Branches, Reading
 from control.forgetting.guard import Guard
 from control.mixture import FLOOR
-from control.rules import Rule, Step, mix
+from control.rules import Outlook, Rule, Step, mix, outlook
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,6 +56,19 @@ def read(
     key = ("read", id(model), id(adapter), groups, whole)
     loop.current().run(key, lambda: ReadingBatch(model, adapter), [prompts])
     return cast("Branches", prompts.state)
+
+
+def read_on(
+    model: "PreTrainedModel",
+    state: Branches,
+    continuations: Sequence[Sequence[list[int]]],
+    layers: Sequence[int] = (),
+) -> list[list[Reading]]:
+    """Read continuations: `control.branches.read_on`, with what others read on at that moment."""
+    work = Continuations(state, continuations)
+    key = ("read on", id(model), *layers)
+    loop.current().run(key, lambda: ReadingOnBatch(model, layers), [work])
+    return cast("list[list[Reading]]", work.readings)
 
 
 def decode(
@@ -171,6 +184,69 @@ class ReadingBatch:
             prompts.state.trim()
 
 
+@dataclass(eq=False)
+class Continuations:
+    """Continuations of rows that wait to be read.
+
+    Attributes:
+        state: The rows.
+        texts: Of each row.
+        readings: Of each text.
+        failure: Why they could not be read.
+    """
+
+    state: Branches
+    texts: Sequence[Sequence[list[int]]]
+    readings: list[list[Reading]] | None = None
+    failure: BaseException | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether they have been read, or cannot be."""
+        return self.readings is not None or self.failure is not None
+
+
+class ReadingOnBatch:
+    """Continuations that wait to be read, with hidden states of the same layers."""
+
+    def __init__(self, model: "PreTrainedModel", layers: Sequence[int]) -> None:
+        """Begin empty."""
+        self._model, self._layers = model, layers
+        self._waiting: list[Continuations] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
+
+    def join(self, work: Continuations) -> None:
+        """Let continuations wait."""
+        self._waiting.append(work)
+
+    def leave(self, work: Continuations) -> None:
+        """Let continuations go, whether they have been read or not."""
+        if work in self._waiting:
+            self._waiting.remove(work)
+
+    def tick(self) -> None:
+        """Read all that wait, a few at a time where the model looks at a sliding window."""
+        together = 1 if branching.slides(self._model) else len(self._waiting)
+        chosen, self._waiting = self._waiting[:together], self._waiting[together:]
+        if not chosen:
+            return
+        texts = [row for work in chosen for row in work.texts]
+        try:
+            with torch.inference_mode():
+                states = [work.state for work in chosen]
+                state = states[0] if len(states) == 1 else branching.joined(states)
+                read = iter(branching.read_on(self._model, state, texts, self._layers))
+            for work in chosen:
+                work.readings = [next(read) for _ in work.texts]
+        except BaseException as error:  # raised where they are waited for
+            for work in chosen:
+                work.failure = error
+
+
 def _padded(ids: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(ids, (length - ids.shape[1], 0))
 
@@ -225,17 +301,18 @@ class SequenceGroup:
         """Whether every answer has stopped, or it failed."""
         return self.failure is not None or not len(self._answers)
 
-    def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, expected: Outlook) -> tuple[Tensor, Tensor]:
         """Choose the next token of every answer.
 
         Args:
-            logits: Of its rows, shape (rows, vocabulary).
+            expected: By each of its rows.
 
         Returns:
             Those of its rows that go on, and their tokens, both of the number of `rows` left.
         """
-        by_branch = logits.chunk(self.branches)
-        step = mix(self.rule, by_branch[0], by_branch[-1], self.alpha)
+        log_p, entropy = (each.chunk(self.branches) for each in expected)
+        context, memory = Outlook(log_p[0], entropy[0]), Outlook(log_p[-1], entropy[-1])
+        step = mix(self.rule, context, memory, self.alpha)
         scores = step.scores if self.banned is None else step.scores.masked_fill(self.banned, FLOOR)
         scores = self.logits_processor(self.ids, scores)
         tokens = self._draw(scores)
@@ -263,7 +340,7 @@ class SequenceGroup:
                 self.banned = self.banned[going]
             rows = torch.cat([going + branch * held for branch in range(self.branches)])
         else:
-            rows = torch.arange(len(logits), device=tokens.device)
+            rows = torch.arange(self.rows, device=tokens.device)
         return rows, tokens[going].repeat(self.branches)
 
     def gathered(self, pad: int) -> Tensor:
@@ -321,9 +398,10 @@ class RunningBatch:
             if self._state is None:
                 return
             tokens = self._state.mask.new_zeros(len(self._state.mask))
+            log_p, entropy = outlook(self._state.logits)
             for group, rows in list(self._rows.items()):
                 try:
-                    going, said = group.advance(self._state.logits[rows])
+                    going, said = group.advance(Outlook(log_p[rows], entropy[rows]))
                     self._rows[group] = rows[going]
                     tokens[rows[going]] = said
                 except BaseException as error:  # raised where the group is waited for

@@ -85,7 +85,7 @@ def joined(parts: Sequence[Branches]) -> Branches:
 class _RoomyLayer(DynamicLayer):
     """Keys and values with room behind them, so that a new token copies none of the earlier ones.
 
-    Of its own: what it holds is not to be shared with another layer.
+    A copy shares what it holds, but not the room.
     """
 
     def __init__(self, parts: "Sequence[DynamicLayer]", length: int) -> None:
@@ -106,6 +106,13 @@ class _RoomyLayer(DynamicLayer):
             for rows, part in zip(room.split(counts), given, strict=True):
                 rows[:, :, length - part.shape[2] : length] = part
         self.keys, self.values = (room[:, :, :length] for room in self._room)
+
+    def __copy__(self) -> "_RoomyLayer":
+        """See `Branches.copied`."""
+        copied = _RoomyLayer.__new__(_RoomyLayer)
+        copied.__dict__.update(self.__dict__)
+        copied._room, copied._end = [self.keys, self.values], self.keys.shape[2]
+        return copied
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
@@ -266,12 +273,14 @@ def read_on(
         # A window cannot be told which texts it looks at: there every text is read by itself.
         for own in ([[text] for text in texts] if slides(model) else [texts])
     ]
-    # What is of like length is read together: padding costs as much as text.
-    order = sorted(range(len(trees)), key=lambda place: len(trees[place][1].tokens))
+    order = list(range(len(trees)))
+    if len(order) > TREES_AT_ONCE:  # what is of like length together: padding costs as much as text
+        order.sort(key=lambda place: len(trees[place][1].tokens))
     readings = dict[int, list[Reading]]()
     for start in range(0, len(order), TREES_AT_ONCE):
         places = order[start : start + TREES_AT_ONCE]
-        own = branches.copied([trees[place][0] for place in places])
+        rows = [trees[place][0] for place in places]
+        own = branches.copied(None if rows == list(range(len(branches.mask))) else rows)
         grown = [trees[place][1] for place in places]
         logits, hidden = _forward(model, own, grown, layers)
         for at, (place, tree) in enumerate(zip(places, grown, strict=True)):

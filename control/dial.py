@@ -34,7 +34,7 @@ from control.decoding import Alpha, Decoding, OnToken, stop_ids
 from control.forgetting import guard as guarding
 from control.forgetting.guard import Guard, Watch
 from control.mixture import Mixture
-from control.rules import DIAL, Step, mix
+from control.rules import DIAL, Step, mix, outlook
 from control.sides import Begun, View
 from control.trace import StepRow, Trace
 from foundation.errors import InputError
@@ -289,7 +289,7 @@ def _go_on(
     for at in range(max(map(len, texts))):
         live = torch.tensor([row for row in range(n) if at < len(texts[row])])
         tokens = torch.tensor([texts[row][at] for row in live], device=alpha.device)
-        step = mix(_follow, logits[live, at], logits[live + n, at], alpha[live])
+        step = mix(_follow, outlook(logits[live, at]), outlook(logits[live + n, at]), alpha[live])
         rows = zip(live.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
         for row, token, seen in rows:
             if token not in ends:

@@ -32,18 +32,30 @@ class Step(NamedTuple):
     log_p_m: Tensor
 
 
-def mix(rule: Rule, logits_c: Tensor, logits_m: Tensor, alpha: Tensor | None) -> Step:
-    """Apply ``rule`` to the logits of both branches, each of shape (batch, vocabulary).
+class Outlook(NamedTuple):
+    """What a branch expects next: log-probabilities (batch, vocabulary), entropies (batch,)."""
+
+    log_p: Tensor
+    entropy: Tensor
+
+
+def outlook(logits: Tensor) -> Outlook:
+    """From logits of shape (batch, vocabulary)."""
+    log_p = log_probabilities(logits)
+    return Outlook(log_p, entropy(log_p))
+
+
+def mix(rule: Rule, context: Outlook, memory: Outlook, alpha: Tensor | None) -> Step:
+    """Apply ``rule`` to the outlooks of both branches.
 
     Args:
         rule: The token rule.
-        logits_c: Logits with the passages.
-        logits_m: Logits without them.
+        context: With the passages.
+        memory: Without them.
         alpha: 0 = passages only, 1 = memory only, shape (batch, 1); ``None`` = adaptive.
     """
-    log_p_c, log_p_m = log_probabilities(logits_c), log_probabilities(logits_m)
-    scores, mixed = rule(log_p_c, log_p_m, alpha)
-    return Step(scores, mixed, entropy(log_p_c), entropy(log_p_m), log_p_c, log_p_m)
+    scores, mixed = rule(context.log_p, memory.log_p, alpha)
+    return Step(scores, mixed, context.entropy, memory.entropy, context.log_p, memory.log_p)
 
 
 def plain(log_p_c: Tensor, _log_p_m: Tensor, _alpha: Tensor | None) -> Mixture:

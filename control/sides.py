@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import MaxLengthCriteria, StoppingCriteria
 
-from control import batching, belief, branches, claims, decoding, grounding
+from control import batching, belief, claims, decoding, grounding
 from control.batching import OnStep, SequenceGroup
 from control.belief import Answers, Evidence, Frame
 from control.branches import Branches, Reading
@@ -227,7 +227,7 @@ def _evidence(
         texts.append([memory.ids[: mine.stop], start + passages.ids[theirs.start : theirs.stop]])
         starts.append(mine.start)
         answers.append((passages.ids, memory.ids))
-    read = branches.read_on(
+    read = batching.read_on(
         model,
         state.copied([*rows, *(row + n for row in rows), *rows]).without(range(2 * len(rows))),
         [

@@ -174,3 +174,24 @@ def test_rows_that_were_appended_unequally_keep_their_sliding_window(model):
             whole = model.tokenizer(text + appended[row], add_special_tokens=False).input_ids
             expected = model.model(torch.tensor([[*whole, 5 + row]])).logits[0, -1]
             assert torch.allclose(state.logits[row], expected, atol=1e-3)
+
+
+def test_joined_rows_go_on_as_each_does_alone_and_copies_do_not_meet(tiny):
+    parts = [read(tiny, TEXTS[:1]), read(tiny, TEXTS[1:])]
+    expected = [generated(tiny, text) for text in TEXTS]
+    state = branches.joined(parts)
+    copies = [state.copied(), state.copied()]
+    other = [branches.step(tiny.model, copies[1], torch.full((4,), 5)) for _ in range(3)]
+    assert other == [None] * 3
+    assert afterwards(tiny, copies[0]) == expected
+    assert afterwards(tiny, state) == expected
+
+
+def test_joined_rows_have_room_for_as_much_as_comes(tiny, monkeypatch):
+    monkeypatch.setattr(branches, "ROOM", 3)
+    state = branches.joined([read(tiny, TEXTS[:2]), read(tiny, TEXTS[2:])])
+    branches.step(tiny.model, state, state.logits.argmax(dim=-1))
+    state.select(torch.tensor([1, 3]))
+    state.trim()
+    expected = [generated(tiny, TEXTS[row])[1:] for row in (1, 3)]
+    assert [said[:7] for said in afterwards(tiny, state)] == expected

@@ -7,7 +7,7 @@ from control import decoding, dial, prompts, sides
 from control.belief import NUMBERS, Probe
 from control.calibration import ANY_MODEL, Bars, Calibration
 from control.decoding import Decoding
-from control.rules import RULES, mix
+from control.rules import RULES, mix, outlook
 
 QUESTION = "What is it?"
 PASSAGES = ["It is the other one.", "abc def ghi jkl"]
@@ -103,7 +103,7 @@ def test_cached_decoding_equals_reading_everything_again(tiny, rule, alpha):
         said = torch.tensor([expected], dtype=torch.long)
         with torch.no_grad():
             logits = [tiny.model(torch.cat([text, said], dim=1)).logits[:, -1] for text in texts]
-        token = int(mix(RULES[rule], *logits, weight).scores.argmax())
+        token = int(mix(RULES[rule], *map(outlook, logits), weight).scores.argmax())
         if token == tiny.tokenizer.eos_token_id:
             break
         expected.append(token)
@@ -128,7 +128,12 @@ def extreme_logits(kind, size=32):
 @pytest.mark.parametrize("memory", ["uniform", "one-hot", "another one-hot"])
 def test_extreme_logits_give_a_distribution(rule, alpha, context, memory):
     weight = None if alpha == "auto" else torch.full((1, 1), alpha)
-    step = mix(RULES[rule], extreme_logits(context), extreme_logits(memory), weight)
+    step = mix(
+        RULES[rule],
+        outlook(extreme_logits(context)),
+        outlook(extreme_logits(memory)),
+        weight,
+    )
     probabilities = step.scores.softmax(dim=-1)
     assert torch.isfinite(step.scores).all()
     assert probabilities.sum().item() == pytest.approx(1)
