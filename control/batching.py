@@ -5,32 +5,24 @@ forward passes: prompts that wait to be read are read together, and all answers 
 next step together.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from control import branches as branching
 from control import loop
 from control.adapters import Adapter, worn
 from control.branches import Branches, Reading
-from control.forgetting.guard import Guard
-from control.mixture import FLOOR
-from control.rules import Outlook, Rule, Step, mix, outlook
+from control.groups import RunningBatch, SequenceGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-OnStep = Callable[[Tensor, Tensor, Step], None]
-"""Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
-
-
 LIKE = 1.5  # prompts are read together whose lengths differ by such a factor at most ...
-FULL = 0.75  # share of live rows below which the others are dropped from a running batch
 TOKENS_AT_ONCE = 2048  # ... up to so many tokens, so that answers under way need not wait long
 
 
@@ -54,8 +46,8 @@ def read(
     """
     prompts = Prompts(ids, mask, groups, whole)
     key = ("read", id(model), id(adapter), groups, whole)
-    loop.current().run(key, lambda: ReadingBatch(model, adapter), [prompts])
-    return cast("Branches", prompts.state)
+    loop.current().run(key, lambda: PromptBatch(model, adapter), [prompts])
+    return cast("Branches", prompts.result)
 
 
 def read_on(
@@ -67,12 +59,12 @@ def read_on(
     """Read continuations: `control.branches.read_on`, with what others read on at that moment."""
     work = Continuations(state, continuations)
     key = ("read on", id(model), *layers)
-    loop.current().run(key, lambda: ReadingOnBatch(model, layers), [work])
-    return cast("list[list[Reading]]", work.readings)
+    loop.current().run(key, lambda: ContinuationBatch(model, layers), [work])
+    return cast("list[list[Reading]]", work.result)
 
 
 def decode(
-    model: "PreTrainedModel", *groups: "SequenceGroup", adapter: Adapter | None = None
+    model: "PreTrainedModel", *groups: SequenceGroup, adapter: Adapter | None = None
 ) -> None:
     """Decode groups of answers to their ends.
 
@@ -89,26 +81,31 @@ def decode(
         loop.current().run(key, lambda: RunningBatch(model, adapter), groups)
 
 
-@dataclass(eq=False)
-class Prompts:
-    """Prompts that wait to be read; attributes as in `read`.
+class Request:
+    """What waits for one pass of the model.
 
     Attributes:
-        state: What has been read.
-        failure: Why it could not be read.
+        result: What came of it.
+        failure: Why nothing came of it.
     """
+
+    result: Any = None
+    failure: BaseException | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return self.result is not None or self.failure is not None
+
+
+@dataclass(eq=False)
+class Prompts(Request):
+    """Prompts to read; attributes and result as of `read`."""
 
     ids: Tensor
     mask: Tensor
     groups: int
     whole: bool
-    state: Branches | None = None
-    failure: BaseException | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether it has been read, or cannot be."""
-        return self.state is not None or self.failure is not None
 
     @cached_property
     def longest(self) -> int:
@@ -116,337 +113,115 @@ class Prompts:
         return int(self.mask.sum(dim=1).max())
 
 
-class ReadingBatch:
-    """Prompts that wait to be read in one forward pass for each of their groups of rows."""
+@dataclass(eq=False)
+class Continuations(Request):
+    """Continuations to read; attributes and result as of `read_on`."""
 
-    def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
-        """Begin empty; the model wears the adapter while it reads."""
-        self._model, self._adapter = model, adapter
-        self._waiting: list[Prompts] = []
+    state: Branches
+    texts: Sequence[Sequence[list[int]]]
+
+
+class _OnePass:
+    """Requests that wait; those that `_chosen` takes are over with the next pass, by `_do`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Any] = []
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
 
-    def join(self, prompts: Prompts) -> None:
-        """Let prompts wait."""
-        self._waiting.append(prompts)
+    def join(self, request: Request) -> None:
+        """Let a request wait."""
+        self._waiting.append(request)
 
-    def leave(self, prompts: Prompts) -> None:
-        """Let prompts go, whether they have been read or not."""
-        if prompts in self._waiting:
-            self._waiting.remove(prompts)
+    def leave(self, request: Request) -> None:
+        """Let a request go, whether it is over or not."""
+        if request in self._waiting:
+            self._waiting.remove(request)
 
     def tick(self) -> None:
-        """Read those that have waited longest, and others of like length with them."""
+        """Do what was chosen of those that wait."""
         if not self._waiting:
             return
         chosen = self._chosen()
-        self._waiting = [prompts for prompts in self._waiting if prompts not in chosen]
+        self._waiting = [request for request in self._waiting if request not in chosen]
         try:
-            with worn(self._adapter), torch.inference_mode():
-                self._read(chosen)
+            with torch.inference_mode():
+                self._do(chosen)
         except BaseException as error:  # raised where they are waited for
-            for prompts in chosen:
-                prompts.failure = error
+            for request in chosen:
+                request.failure = error
+
+    def _chosen(self) -> list[Any]:
+        raise NotImplementedError
+
+    def _do(self, chosen: list[Any]) -> None:
+        raise NotImplementedError
+
+
+class PromptBatch(_OnePass):
+    """Prompts that wait to be read in one pass for each of their groups of rows."""
+
+    def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
+        """Begin empty; the model wears the adapter while it reads."""
+        super().__init__()
+        self._model, self._adapter = model, adapter
 
     def _chosen(self) -> list[Prompts]:
-        chosen, tokens = self._waiting[:1], 0
+        """Those that have waited longest, and others of like length with them."""
+        chosen = self._waiting[:1]
         if branching.slides(self._model):
             return chosen  # its caches cannot be cut where shorter prompts begin
+        tokens = chosen[0].longest
         for prompts in self._waiting[1:]:
             shorter, longer = sorted((prompts.longest, chosen[0].longest))
             tokens += longer * len(prompts.ids) // prompts.groups
-            if longer <= LIKE * shorter and tokens + chosen[0].longest <= TOKENS_AT_ONCE:
+            if longer <= LIKE * shorter and tokens <= TOKENS_AT_ONCE:
                 chosen.append(prompts)
         return chosen
 
-    def _read(self, chosen: list[Prompts]) -> None:
+    def _do(self, chosen: list[Prompts]) -> None:
         groups, whole = chosen[0].groups, chosen[0].whole
-        length = max(prompts.ids.shape[1] for prompts in chosen)
-        ids, mask = (
-            torch.cat([part for group in zip(*parts, strict=True) for part in group])
-            for parts in (
-                [_padded(prompts.ids, length).chunk(groups) for prompts in chosen],
-                [_padded(prompts.mask, length).chunk(groups) for prompts in chosen],
-            )
-        )
-        state = branching.read(self._model, ids, mask, groups, whole)
+        ids = _by_group([prompts.ids for prompts in chosen], groups)
+        mask = _by_group([prompts.mask for prompts in chosen], groups)
+        with worn(self._adapter):
+            state = branching.read(self._model, ids, mask, groups, whole)
         if len(chosen) == 1:
-            chosen[0].state = state
+            chosen[0].result = state
             return
-        each_group = torch.arange(len(ids)).chunk(groups)
         counts = [len(prompts.ids) // groups for prompts in chosen]
-        own = zip(*(group.split(counts) for group in each_group), strict=True)
-        for prompts, rows in zip(chosen, own, strict=True):
-            prompts.state = state.copied(torch.cat(rows).tolist())
-            prompts.state.trim()
+        of_each = [group.split(counts) for group in torch.arange(len(ids)).chunk(groups)]
+        for prompts, rows in zip(chosen, zip(*of_each, strict=True), strict=True):
+            prompts.result = state.copied(torch.cat(rows).tolist())
+            prompts.result.trim()
 
 
-@dataclass(eq=False)
-class Continuations:
-    """Continuations of rows that wait to be read.
-
-    Attributes:
-        state: The rows.
-        texts: Of each row.
-        readings: Of each text.
-        failure: Why they could not be read.
-    """
-
-    state: Branches
-    texts: Sequence[Sequence[list[int]]]
-    readings: list[list[Reading]] | None = None
-    failure: BaseException | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether they have been read, or cannot be."""
-        return self.readings is not None or self.failure is not None
-
-
-class ReadingOnBatch:
+class ContinuationBatch(_OnePass):
     """Continuations that wait to be read, with hidden states of the same layers."""
 
     def __init__(self, model: "PreTrainedModel", layers: Sequence[int]) -> None:
         """Begin empty."""
+        super().__init__()
         self._model, self._layers = model, layers
-        self._waiting: list[Continuations] = []
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waiting
+    def _chosen(self) -> list[Continuations]:
+        """All, or one after the other where the model looks at a sliding window."""
+        return self._waiting[:1] if branching.slides(self._model) else self._waiting
 
-    def join(self, work: Continuations) -> None:
-        """Let continuations wait."""
-        self._waiting.append(work)
-
-    def leave(self, work: Continuations) -> None:
-        """Let continuations go, whether they have been read or not."""
-        if work in self._waiting:
-            self._waiting.remove(work)
-
-    def tick(self) -> None:
-        """Read all that wait, a few at a time where the model looks at a sliding window."""
-        together = 1 if branching.slides(self._model) else len(self._waiting)
-        chosen, self._waiting = self._waiting[:together], self._waiting[together:]
-        if not chosen:
-            return
-        texts = [row for work in chosen for row in work.texts]
-        try:
-            with torch.inference_mode():
-                states = [work.state for work in chosen]
-                state = states[0] if len(states) == 1 else branching.joined(states)
-                read = iter(branching.read_on(self._model, state, texts, self._layers))
-            for work in chosen:
-                work.readings = [next(read) for _ in work.texts]
-        except BaseException as error:  # raised where they are waited for
-            for work in chosen:
-                work.failure = error
+    def _do(self, chosen: list[Continuations]) -> None:
+        states = [request.state for request in chosen]
+        state = states[0] if len(states) == 1 else branching.joined(states)
+        texts = [row for request in chosen for row in request.texts]
+        read = iter(branching.read_on(self._model, state, texts, self._layers))
+        for request in chosen:
+            request.result = [next(read) for _ in request.texts]
 
 
-def _padded(ids: Tensor, length: int) -> Tensor:
-    return torch.nn.functional.pad(ids, (length - ids.shape[1], 0))
-
-
-@dataclass(eq=False)
-class SequenceGroup:
-    """Answers that go on from what has been read, by one rule, until every one has stopped.
-
-    Attributes:
-        state: What has been read, (branches * n) rows: those with the passages, then those
-            without. It is used up.
-        ids: Shape (n, length); the answers are appended to it, and processors and criteria see it.
-        rule: The token rule.
-        alpha: Shape (n, 1), or ``None`` for adaptive.
-        branches: 2, or 1 if every row is an answer of its own.
-        banned: Tokens that each answer may not say, shape (n, vocabulary), bool.
-        logits_processor: Applied to the rule's scores.
-        stopping_criteria: Say which answers have ended.
-        do_sample: Draw the token instead of taking the best.
-        generator: Source of the sampling.
-        on_step: Told every token, but nothing about answers that have finished.
-        guards: One for each answer; what they do not allow is drawn again.
-        failure: What ended it early.
-    """
-
-    state: Branches
-    ids: Tensor
-    rule: Rule
-    alpha: Tensor | None = None
-    branches: int = 2
-    banned: Tensor | None = None
-    logits_processor: LogitsProcessorList = field(default_factory=LogitsProcessorList)
-    stopping_criteria: StoppingCriteriaList = field(default_factory=StoppingCriteriaList)
-    do_sample: bool = False
-    generator: torch.Generator | None = None
-    on_step: OnStep | None = None
-    guards: Sequence[Guard] | None = None
-    failure: BaseException | None = None
-
-    def __post_init__(self) -> None:
-        """Number the answers, of which none has finished."""
-        self._answers = torch.arange(self.ids.shape[0], device=self.ids.device)
-        self._finished: list[tuple[Tensor, Tensor]] = []
-
-    @property
-    def rows(self) -> int:
-        """How many rows of the batch belong to answers that go on."""
-        return self.branches * len(self._answers)
-
-    @property
-    def over(self) -> bool:
-        """Whether every answer has stopped, or it failed."""
-        return self.failure is not None or not len(self._answers)
-
-    def advance(self, expected: Outlook) -> tuple[Tensor, Tensor]:
-        """Choose the next token of every answer.
-
-        Args:
-            expected: By each of its rows.
-
-        Returns:
-            Those of its rows that go on, and their tokens, both of the number of `rows` left.
-        """
-        log_p, entropy = (each.chunk(self.branches) for each in expected)
-        context, memory = Outlook(log_p[0], entropy[0]), Outlook(log_p[-1], entropy[-1])
-        step = mix(self.rule, context, memory, self.alpha)
-        scores = step.scores if self.banned is None else step.scores.masked_fill(self.banned, FLOOR)
-        scores = self.logits_processor(self.ids, scores)
-        tokens = self._draw(scores)
-        if self.guards is not None:
-            allowed = [
-                self.guards[answer].allowed(row, token, lambda left: int(self._draw(left)))
-                for answer, row, token in zip(
-                    self._answers.tolist(), scores, tokens.tolist(), strict=True
-                )
-            ]
-            tokens = torch.tensor(allowed, device=tokens.device)
-        if self.on_step is not None:
-            self.on_step(self._answers, tokens, step)
-        self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
-        stopped = self.stopping_criteria(self.ids, scores)
-        going = torch.arange(len(self.ids), device=tokens.device)
-        if stopped.any():
-            # Finished answers leave the batch: the others need not wait for the longest.
-            self._finished.append((self._answers[stopped], self.ids[stopped]))
-            going, held = going[~stopped], len(self.ids)
-            self.ids, self._answers = self.ids[going], self._answers[going]
-            if self.alpha is not None:
-                self.alpha = self.alpha[going]
-            if self.banned is not None:
-                self.banned = self.banned[going]
-            rows = torch.cat([going + branch * held for branch in range(self.branches)])
-        else:
-            rows = torch.arange(self.rows, device=tokens.device)
-        return rows, tokens[going].repeat(self.branches)
-
-    def gathered(self, pad: int) -> Tensor:
-        """All answers in order, those that finished early filled up on the right with ``pad``."""
-        longest = self._finished[-1][1].shape[1]
-        padded = [
-            torch.nn.functional.pad(ids, (0, longest - ids.shape[1]), value=pad)
-            for _, ids in self._finished
-        ]
-        order = torch.cat([answers for answers, _ in self._finished])
-        return torch.cat(padded)[order.argsort()]
-
-    def _draw(self, scores: Tensor) -> Tensor:
-        """A token for each row of scores, shape (..., vocabulary)."""
-        if self.do_sample:
-            return torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator)[..., 0]
-        return scores.argmax(dim=-1)
-
-
-class RunningBatch:
-    """Groups whose next tokens come from one forward pass."""
-
-    def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
-        """Begin empty.
-
-        Args:
-            model: A causal language model.
-            adapter: Worn by it for these groups.
-        """
-        self._model, self._adapter = model, adapter
-        self._state: Branches | None = None
-        self._rows: dict[SequenceGroup, Tensor] = {}  # which of the state's are each group's
-        self._joining: list[SequenceGroup] = []
-
-    @property
-    def empty(self) -> bool:
-        """Whether no group is left in it."""
-        return not self._rows and not self._joining
-
-    def join(self, group: SequenceGroup) -> None:
-        """Take a group in, from its next token on."""
-        self._joining.append(group)
-
-    def leave(self, group: SequenceGroup) -> None:
-        """Let a group go, whether it is over or not."""
-        if group in self._joining:
-            self._joining.remove(group)
-        self._rows.pop(group, None)
-
-    def tick(self) -> None:
-        """Decode the next token of every group; whoever fails leaves."""
-        with torch.inference_mode():
-            self._close_up()
-            self._take_in()
-            if self._state is None:
-                return
-            tokens = self._state.mask.new_zeros(len(self._state.mask))
-            log_p, entropy = outlook(self._state.logits)
-            for group, rows in list(self._rows.items()):
-                try:
-                    going, said = group.advance(Outlook(log_p[rows], entropy[rows]))
-                    self._rows[group] = rows[going]
-                    tokens[rows[going]] = said
-                except BaseException as error:  # raised where the group is waited for
-                    group.failure = error
-                if group.over:
-                    del self._rows[group]
-            if not self._rows:
-                self._state = None
-                return
-            try:
-                with worn(self._adapter):
-                    branching.step(self._model, self._state, tokens)
-            except BaseException as error:
-                for group in self._rows:
-                    group.failure = error
-                self._rows, self._state = {}, None
-
-    def _take_in(self) -> None:
-        """Take in all who have joined since the last token at once: it copies what was read."""
-        if not self._joining:
-            return
-        states = [group.state for group in self._joining]
-        start = 0 if self._state is None else len(self._state.mask)
-        if branching.slides(self._model):
-            [self._state] = states  # a group of its own, see `decode`
-        else:
-            self._state = branching.joined([*filter(None, [self._state]), *states])
-        for group in self._joining:
-            device = self._state.mask.device
-            self._rows[group] = torch.arange(start, start + group.rows, device=device)
-            start += group.rows
-        self._joining = []
-
-    def _close_up(self) -> None:
-        """Drop the rows of those who left once they are many: it copies what the others read."""
-        if self._state is None:
-            return
-        if not self._rows:
-            self._state = None
-            return
-        live = torch.cat(list(self._rows.values()))
-        if len(live) > FULL * len(self._state.mask):
-            return
-        self._state.select(live)
-        self._state.trim()
-        counts = [len(rows) for rows in self._rows.values()]
-        places = torch.arange(len(live), device=live.device).split(counts)
-        self._rows = dict(zip(self._rows, places, strict=True))
+def _by_group(parts: Sequence[Tensor], groups: int) -> Tensor:
+    """Left-padded to one length: the first group of rows of every part, then the second ..."""
+    length = max(part.shape[1] for part in parts)
+    padded = [torch.nn.functional.pad(part, (length - part.shape[1], 0)) for part in parts]
+    chunks = [part.chunk(groups) for part in padded]
+    return torch.cat([rows for group in zip(*chunks, strict=True) for rows in group])

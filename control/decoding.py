@@ -19,9 +19,9 @@ from transformers import (
 
 from control import batching
 from control import trace as tracing
-from control.batching import OnStep, SequenceGroup
 from control.forgetting import guard as guarding
 from control.forgetting.guard import Guard, Watch
+from control.groups import OnStep, SequenceGroup
 from control.prompts import Prompt, is_chat
 from control.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step
 from control.trace import TokenTrace, Trace

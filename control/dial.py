@@ -27,12 +27,12 @@ from transformers import StoppingCriteria
 
 from control import batching, branches, claims, decoding, sides
 from control import trace as tracing
-from control.batching import SequenceGroup
 from control.branches import Branches
 from control.calibration import Calibration, Way, decide
 from control.decoding import Alpha, Decoding, OnToken, stop_ids
 from control.forgetting import guard as guarding
 from control.forgetting.guard import Guard, Watch
+from control.groups import SequenceGroup
 from control.mixture import Mixture
 from control.rules import DIAL, Step, mix, outlook
 from control.sides import Begun, View

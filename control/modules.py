@@ -21,9 +21,9 @@ from transformers import (
 
 from control import batching
 from control.adapters import Adapter, worn
-from control.batching import SequenceGroup
 from control.claims import ends_sentence
 from control.decoding import BASE_MODEL_STOPS, stop_ids
+from control.groups import SequenceGroup
 from control.model import LanguageModel
 from control.prompts import is_chat
 from control.rules import plain

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from transformers import MaxLengthCriteria, StoppingCriteria
 
-from control import batching, belief, claims, decoding, grounding
-from control.batching import OnStep, SequenceGroup
+from control import batching, belief, claims, grounding
 from control.belief import Answers, Evidence, Frame
-from control.branches import Branches, Reading
+from control.branches import Branches
 from control.claims import FUNCTION_WORDS, Claim
 from control.decoding import Decoding, stop_ids
 from control.forgetting.guard import Guard, Watch, guards
 from control.grounding import Grounded
-from control.rules import Step, plain
+from control.groups import OnStep
+from control.saying import Heard, Said, saying
 from foundation.text import words
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from control.model import LanguageModel
     from control.prompts import Prompt
 
-SENTENCE = 32  # tokens; longest beginning that is compared
-SENTENCE_TAIL = 8  # tokens that show whether a sentence ends
 OWED = 3.0  # nats; an answer owes the passages something if they raise one of its claims so much
 BARE = "Question: {question}\nAnswer:"
 
@@ -126,11 +122,11 @@ def begin(
         watching = guards(both, tokenizer, stop_ids(model))
         ours, theirs = watching and watching[:n], watching and watching[n:]
         memory_first = [*range(n, 2 * n), *range(n)]
-        passages, memory = _Said.nothing(n), _Said.nothing(n)
+        passages, memory = Said.nothing(n), Said.nothing(n)
         batching.decode(
             model,
-            _saying(language_model, state.copied(), how, passages, ours, aloud),
-            _saying(language_model, state.copied(memory_first), how, memory, theirs),
+            saying(language_model, state.copied(), how, passages, ours, aloud),
+            saying(language_model, state.copied(memory_first), how, memory, theirs),
         )
         if aloud is not None:
             passages = passages.first_sentences(tokenizer)
@@ -142,8 +138,8 @@ def _views(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     state: Branches,
-    passages: "_Said",
-    memory: "_Said",
+    passages: Said,
+    memory: Said,
 ) -> list[View]:
     """Compare both sides of every question, reading more only where they differ."""
     ends = stop_ids(language_model.model)
@@ -169,7 +165,7 @@ def _views(
 
 
 def _compared(
-    tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: "_Heard", memory: "_Heard"
+    tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: Heard, memory: Heard
 ) -> _Compared:
     if not prompt.passages:
         return _Compared(None, None, [], spoken=False, supported=False, loose=[])
@@ -200,7 +196,7 @@ def _evidence(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     state: Branches,
-    pairs: Sequence[tuple["_Heard", "_Heard"]],
+    pairs: Sequence[tuple[Heard, Heard]],
     found: Sequence[_Compared],
 ) -> dict[int, Evidence]:
     """Read both claims of every conflict behind the beginning of memory's answer, in each frame.
@@ -257,7 +253,7 @@ def _grounded(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     state: Branches,
-    pairs: Sequence[tuple["_Heard", "_Heard"]],
+    pairs: Sequence[tuple[Heard, Heard]],
     found: Sequence[_Compared],
 ) -> dict[int, Grounded | None]:
     """The answers that owe the passages nothing, begun in their words."""
@@ -274,130 +270,3 @@ def _grounded(
         [found[row].remembered for row in rows],
     )
     return dict(zip(rows, grounded, strict=True))
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """What one side said.
-
-    Attributes:
-        ids: Its tokens.
-        own: What the side itself thought of them.
-        by_other: What the other side thought of them.
-    """
-
-    ids: list[int]
-    own: Reading
-    by_other: Reading
-
-    @property
-    def gain(self) -> Tensor:
-        """How much more probable each token was to the side itself, in nats, shape (tokens,)."""
-        return self.own.log_p - self.by_other.log_p
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What one side of n questions says, token by token.
-
-    Attributes:
-        ids: Tokens of each, an end of text included.
-        seen: For each token its log-probability and the entropy before it, in nats: to the side
-            itself, then to the other.
-    """
-
-    ids: list[list[int]]
-    seen: list[list[list[float]]]
-
-    @classmethod
-    def nothing(cls, n: int) -> "_Said":
-        return cls([[] for _ in range(n)], [[] for _ in range(n)])
-
-    def write(self, answers: Tensor, tokens: Tensor, step: Step) -> None:
-        """Take in a step."""
-        both = ((step.log_p_c, step.entropy_context), (step.log_p_m, step.entropy_memory))
-        columns = [
-            column
-            for log_p, entropy in both
-            for column in (log_p.gather(1, tokens[:, None])[:, 0], entropy)
-        ]
-        seen = torch.stack(columns, dim=1).tolist()
-        for row, token, numbers in zip(answers.tolist(), tokens.tolist(), seen, strict=True):
-            self.ids[row].append(token)
-            self.seen[row].append(numbers)
-
-    def first_sentences(self, tokenizer: "PreTrainedTokenizerBase") -> "_Said":
-        """As much of each as is compared."""
-        lengths = [_first_sentence(tokenizer, ids) for ids in self.ids]
-        return _Said(
-            [ids[:length] for ids, length in zip(self.ids, lengths, strict=True)],
-            [seen[:length] for seen, length in zip(self.seen, lengths, strict=True)],
-        )
-
-    def heard(self, ends: set[int]) -> list[_Heard]:
-        """Each without its end of text, unless there is nothing else; no hidden states."""
-        heard = []
-        for ids, seen in zip(self.ids, self.seen, strict=True):
-            kept = [at for at, token in enumerate(ids) if token not in ends] or [*range(len(ids))]
-            numbers = torch.tensor([seen[at] for at in kept]).T
-            none = numbers.new_zeros(0)
-            own, other = (Reading(log_p, entropy, none) for log_p, entropy in numbers.chunk(2))
-            heard.append(_Heard([ids[at] for at in kept], own, other))
-        return heard
-
-
-def _saying(
-    language_model: "LanguageModel",
-    state: Branches,
-    how: Decoding,
-    said: _Said,
-    watching: Sequence[Guard] | None,
-    aloud: OnStep | None = None,
-) -> SequenceGroup:
-    """What decodes the words of one side, while the other looks on.
-
-    Args:
-        language_model: The model.
-        state: The n rows of the side, then those of the other.
-        how: Sampling and length.
-        said: Where the tokens will be.
-        watching: Guards of the n.
-        aloud: Told every token, of whole answers then instead of first sentences.
-    """
-
-    def on_step(answers: Tensor, tokens: Tensor, step: Step) -> None:
-        said.write(answers, tokens, step)
-        if aloud is not None:
-            aloud(answers, tokens, step)
-
-    ends = [MaxLengthCriteria(how.max_new_tokens)]
-    if aloud is None:
-        ends = [
-            MaxLengthCriteria(min(SENTENCE, how.max_new_tokens)),
-            _SentenceEnd(language_model.tokenizer),
-        ]
-    return SequenceGroup(
-        state,
-        torch.zeros(len(said.ids), 0, dtype=torch.long, device=state.mask.device),
-        plain,
-        on_step=on_step,
-        guards=watching,
-        **decoding.stepping(language_model, how, *ends),
-    )
-
-
-def _first_sentence(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> int:
-    """How many tokens of an answer are its first sentence."""
-    for length in range(1, min(SENTENCE, len(ids))):
-        if claims.ends_sentence(tokenizer.decode(ids[:length][-SENTENCE_TAIL:])):
-            return length
-    return min(SENTENCE, len(ids))
-
-
-@dataclass(frozen=True)
-class _SentenceEnd(StoppingCriteria):
-    tokenizer: "PreTrainedTokenizerBase"
-
-    def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
-        tails = [self.tokenizer.decode(ids[-SENTENCE_TAIL:]) for ids in input_ids]
-        return torch.tensor(list(map(claims.ends_sentence, tails)), device=input_ids.device)

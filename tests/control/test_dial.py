@@ -279,6 +279,29 @@ def test_streaming_hands_over_the_tokens_of_the_trace(tiny, always, temperature)
         assert "".join(token.text for token in each.trace.tokens) == each.trace.text
 
 
+def told_first_after(model, prompt, calibration, alpha):
+    """How many passes the model had done at the first token that was told."""
+    passes, told = [0], []
+    hook = model.model.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+    how = Decoding(alpha=alpha, max_new_tokens=TOKENS)
+    dial.answer(model, [prompt], how, calibration, on_token=lambda *_: told.append(passes[0]))
+    hook.remove()
+    return told[0]
+
+
+def test_at_one_half_the_answer_is_told_as_it_comes_and_elsewhere_once_it_is_settled(tiny, always):
+    prompt = asked(tiny)
+    assert told_first_after(tiny, prompt, always(1), 0.5) == 2  # both prompts, and nothing more
+    assert told_first_after(tiny, prompt, always(1), 0.75) > 2
+    assert told_first_after(tiny, prompt, always(1), "auto") > 2
+
+
+def test_a_trust_that_could_turn_the_answer_is_waited_for(tiny, always):
+    for trust, early in (((0.5, 0.5), True), ((0.9, 0.5), False)):
+        prompt = asked(tiny, trust=trust)
+        assert (told_first_after(tiny, prompt, always(1), 0.5) == 2) == early
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_sampling_repeats_with_its_seed_and_varies_without(tiny, always, alpha):
     def drawn(seed):

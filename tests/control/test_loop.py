@@ -7,7 +7,7 @@ import torch
 from transformers import MaxLengthCriteria, StoppingCriteriaList
 
 from control import batching, loop
-from control.batching import SequenceGroup
+from control.groups import SequenceGroup
 from control.loop import GivenUp, Loop
 from control.rules import plain
 
