@@ -17,11 +17,12 @@ from control import branches as branching
 from control import loop
 from control.adapters import Adapter, worn
 from control.branches import Branches, Reading
-from control.groups import RunningBatch, SequenceGroup
+from control.groups import CELLS, RunningBatch, SequenceGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SHORT = 512  # tokens; answers after up to so many are decoded together, after up to twice that ...
 LIKE = 1.5  # prompts are read together whose lengths differ by such a factor at most ...
 TOKENS_AT_ONCE = 2048  # ... up to so many tokens, so that answers under way need not wait long
 
@@ -73,7 +74,9 @@ def decode(
         groups: The answers.
         adapter: Worn by the model for them.
     """
-    key = ("decode", id(model), id(adapter))
+    # A short answer's keys and values are not to be padded to the length of a book.
+    length = max(group.state.mask.shape[1] for group in groups)
+    key = ("decode", id(model), id(adapter), (length // SHORT).bit_length())
     if branching.slides(model):  # a window counts padding, and answers that join bring some
         for group in groups:
             loop.current().run((key, id(group)), lambda: RunningBatch(model, adapter), [group])
@@ -207,8 +210,15 @@ class ContinuationBatch(_OnePass):
         self._model, self._layers = model, layers
 
     def _chosen(self) -> list[Continuations]:
-        """All, or one after the other where the model looks at a sliding window."""
-        return self._waiting[:1] if branching.slides(self._model) else self._waiting
+        """As many as one batch may hold; one where the model looks at a sliding window."""
+        chosen, rows, width = list[Continuations](), 0, 0
+        for request in self._waiting:
+            count, length = request.state.mask.shape
+            rows, width = rows + count, max(width, length)
+            if chosen and (rows * width > CELLS or branching.slides(self._model)):
+                break
+            chosen.append(request)
+        return chosen
 
     def _do(self, chosen: list[Continuations]) -> None:
         states = [request.state for request in chosen]

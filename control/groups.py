@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OnStep = Callable[[Tensor, Tensor, Step], None]
 """Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
 
+CELLS = 131_072  # rows by tokens that a running batch may hold; 3 GB of the packaged model
 FULL = 0.75  # share of live rows below which the others are dropped from a running batch
 
 
@@ -193,20 +194,30 @@ class RunningBatch:
                 self._rows, self._state = {}, None
 
     def _take_in(self) -> None:
-        """Take in all who have joined since the last token at once: it copies what was read."""
-        if not self._joining:
+        """Take in those who have joined since the last token, as far as there is room for them."""
+        taken = self._joining[: self._fitting()]
+        if not taken:
             return
-        states = [group.state for group in self._joining]
+        states = [group.state for group in taken]
         start = 0 if self._state is None else len(self._state.mask)
         if branching.slides(self._model):
-            [self._state] = states  # a group of its own, see `decode`
+            [self._state] = states  # a group of its own, see `control.batching.decode`
         else:
             self._state = branching.joined([*filter(None, [self._state]), *states])
-        for group in self._joining:
+        for group in taken:
             device = self._state.mask.device
             self._rows[group] = torch.arange(start, start + group.rows, device=device)
             start += group.rows
-        self._joining = []
+        del self._joining[: len(taken)]
+
+    def _fitting(self) -> int:
+        """How many of those who wait to join can; one always can where nobody else is."""
+        rows, width = (0, 0) if self._state is None else self._state.mask.shape
+        for place, group in enumerate(self._joining):
+            rows, width = rows + group.rows, max(width, group.state.mask.shape[1])
+            if rows * width > CELLS and (place or self._state is not None):
+                return place
+        return len(self._joining)
 
     def _close_up(self) -> None:
         """Drop the rows of those who left once they are many: it copies what the others read."""

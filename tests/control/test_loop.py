@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import MaxLengthCriteria, StoppingCriteriaList
 
-from control import batching, loop
+from control import batching, groups, loop
 from control.groups import SequenceGroup
 from control.loop import GivenUp, Loop
 from control.rules import plain
@@ -63,6 +63,13 @@ def at_steps(model, texts, lengths, begins):
 def test_answers_that_join_and_leave_are_what_they_are_alone(model, lengths):
     expected = [alone(model, *each) for each in zip(TEXTS, lengths, strict=True)]
     assert at_steps(model, TEXTS, lengths, [0, 1, 1, 4]) == expected
+
+
+def test_who_does_not_fit_into_the_batch_waits_and_is_answered_all_the_same(tiny, monkeypatch):
+    monkeypatch.setattr(groups, "CELLS", 60)
+    lengths = [30, 4, 9, 1]
+    expected = [alone(tiny, *each) for each in zip(TEXTS, lengths, strict=True)]
+    assert at_steps(tiny, TEXTS, lengths, [0, 1, 1, 4]) == expected
 
 
 def test_answers_under_way_share_their_steps(tiny, forwards):
