@@ -1,10 +1,11 @@
 """What is read and decoded, in batches with all that others read and decode at that moment.
 
-`read` and `decode` do the work of one caller. Threads that share a `control.loop.Loop` share the
-forward passes: prompts that wait to be read are read together, and all answers under way take their
-next step together.
+`read`, `read_on` and `decode` do the work of one caller. Tasks that share a `control.loop.Loop`
+share the forward passes: what waits to be read is read together, and all answers under way take
+their next step together.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,13 +38,7 @@ def read(
 ) -> Branches:
     """Read prompts: `control.branches.read`, with what others read at that moment.
 
-    Args:
-        model: A causal language model.
-        ids: Left-padded prompts, shape (groups * n, length).
-        mask: Attention mask, same shape.
-        groups: How many groups of rows of like length there are.
-        whole: Keep the whole text even where the model looks at a sliding window.
-        adapter: Worn by the model meanwhile.
+    The model wears ``adapter`` meanwhile; the other arguments are as there.
     """
     prompts = Prompts(ids, mask, groups, whole)
     key = ("read", id(model), id(adapter), groups, whole)
@@ -124,7 +119,7 @@ class Continuations(Request):
     texts: Sequence[Sequence[list[int]]]
 
 
-class _OnePass:
+class _OnePass(ABC):
     """Requests that wait; those that `_chosen` takes are over with the next pass, by `_do`."""
 
     def __init__(self) -> None:
@@ -157,11 +152,13 @@ class _OnePass:
             for request in chosen:
                 request.failure = error
 
+    @abstractmethod
     def _chosen(self) -> list[Any]:
-        raise NotImplementedError
+        """Those of the next pass; at least one."""
 
+    @abstractmethod
     def _do(self, chosen: list[Any]) -> None:
-        raise NotImplementedError
+        """Give each its result."""
 
 
 class PromptBatch(_OnePass):

@@ -11,6 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from control.trees import TokenTree, tree_mask
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -231,7 +233,7 @@ def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequenc
         The logits of every appended token, from those that chose the first one on, shape (rows,
         longest, vocabulary); what stands beyond a row's own tokens has no meaning.
     """
-    logits, _ = _forward(model, branches, [_Tree([text]) for text in texts])
+    logits, _ = _forward(model, branches, [TokenTree([text]) for text in texts])
     counts = torch.tensor([len(text) for text in texts], device=logits.device)
     before = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
     branches.logits = logits[torch.arange(len(texts), device=logits.device), counts - 1]
@@ -268,7 +270,7 @@ def read_on(
         The readings of each row's continuations.
     """
     trees = [
-        (row, _Tree(own))
+        (row, TokenTree(own))
         for row, texts in enumerate(continuations)
         # A window cannot be told which texts it looks at: there every text is read by itself.
         for own in ([[text] for text in texts] if slides(model) else [texts])
@@ -301,53 +303,10 @@ def read_on(
     return found
 
 
-class _Tree:
-    """Texts that go on from one place; what they begin with in common stands there once.
-
-    Attributes:
-        tokens: Of all texts.
-        parents: Place of the token before each; -1 where there is none.
-        depths: How many tokens stand before each.
-        paths: The places of each text's tokens.
-    """
-
-    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
-        """Join the texts."""
-        self.tokens: list[int] = []
-        self.parents: list[int] = []
-        self.depths: list[int] = []
-        self.paths: list[list[int]] = []
-        places: dict[tuple[int, int], int] = {}
-        for text in texts:
-            path: list[int] = []
-            for token in text:
-                parent = path[-1] if path else -1
-                place = places.setdefault((parent, token), len(self.tokens))
-                if place == len(self.tokens):
-                    self.tokens.append(token)
-                    self.parents.append(parent)
-                    self.depths.append(len(path))
-                path.append(place)
-            self.paths.append(path)
-
-    @property
-    def forks(self) -> bool:
-        """Whether it is more than one text."""
-        return self.parents != list(range(-1, len(self.parents) - 1))
-
-    def lineage(self) -> Tensor:
-        """Whether a token (row) is or follows another one (column), bool."""
-        follows = torch.eye(len(self.tokens), dtype=torch.bool)
-        for place, parent in enumerate(self.parents):
-            if parent >= 0:
-                follows[place] |= follows[parent]
-        return follows
-
-
 def _forward(
     model: "PreTrainedModel",
     branches: Branches,
-    trees: Sequence[_Tree],
+    trees: Sequence[TokenTree],
     layers: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Logits (rows, longest, vocabulary) and hidden states (layers, rows, longest, size)."""
@@ -366,7 +325,7 @@ def _forward(
     forks = any(tree.forks for tree in trees)
     output = model(
         input_ids=ids.to(device),
-        attention_mask=_tree_mask(model, seen, trees, longest) if forks else branches.mask,
+        attention_mask=tree_mask(model.dtype, seen, trees, longest) if forks else branches.mask,
         position_ids=past + depths.to(device),
         past_key_values=branches.cache,
         use_cache=True,
@@ -375,21 +334,6 @@ def _forward(
     if not layers:
         return output.logits, output.logits.new_zeros(0, len(trees), longest, 0)
     return output.logits, torch.stack([output.hidden_states[layer] for layer in layers])
-
-
-def _tree_mask(
-    model: "PreTrainedModel", seen: Tensor, trees: Sequence[_Tree], longest: int
-) -> Tensor:
-    """What is added to the attention of every new token, shape (rows, 1, longest, all tokens)."""
-    lineage = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1)
-    for row, tree in enumerate(trees):
-        count = len(tree.tokens)
-        lineage[row, :count, :count] = tree.lineage()
-    before = seen.bool()[:, None].expand(-1, longest, -1)
-    allowed = torch.cat([before, lineage.to(seen.device)], dim=2)[:, None]
-    return torch.zeros_like(allowed, dtype=model.dtype).masked_fill(
-        ~allowed, torch.finfo(model.dtype).min
-    )
 
 
 def slides(model: "PreTrainedModel") -> bool:

@@ -166,32 +166,35 @@ class RunningBatch:
 
     def tick(self) -> None:
         """Decode the next token of every group; whoever fails leaves."""
-        with torch.inference_mode():
-            self._close_up()
-            self._take_in()
-            if self._state is None:
-                return
-            tokens = self._state.mask.new_zeros(len(self._state.mask))
-            log_p, entropy = outlook(self._state.logits)
-            for group, rows in list(self._rows.items()):
-                try:
-                    going, said = group.advance(Outlook(log_p[rows], entropy[rows]))
-                    self._rows[group] = rows[going]
-                    tokens[rows[going]] = said
-                except BaseException as error:  # raised where the group is waited for
-                    group.failure = error
-                if group.over:
-                    del self._rows[group]
-            if not self._rows:
-                self._state = None
-                return
+        try:
+            with torch.inference_mode():
+                self._step()
+        except BaseException as error:  # raised where the groups are waited for
+            for group in [*self._rows, *self._joining]:
+                group.failure = error
+            self._rows, self._joining, self._state = {}, [], None
+
+    def _step(self) -> None:
+        self._close_up()
+        self._take_in()
+        if self._state is None:
+            return
+        tokens = self._state.mask.new_zeros(len(self._state.mask))
+        log_p, entropy = outlook(self._state.logits)
+        for group, rows in list(self._rows.items()):
             try:
-                with worn(self._adapter):
-                    branching.step(self._model, self._state, tokens)
-            except BaseException as error:
-                for group in self._rows:
-                    group.failure = error
-                self._rows, self._state = {}, None
+                going, said = group.advance(Outlook(log_p[rows], entropy[rows]))
+                self._rows[group] = rows[going]
+                tokens[rows[going]] = said
+            except BaseException as error:  # as in `tick`, of this group alone
+                group.failure = error
+            if group.over:
+                del self._rows[group]
+        if not self._rows:
+            self._state = None
+            return
+        with worn(self._adapter):
+            branching.step(self._model, self._state, tokens)
 
     def _take_in(self) -> None:
         """Take in those who have joined since the last token, as far as there is room for them."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import MaxLengthCriteria, StoppingCriteriaList
 
-from control import batching, groups, loop
+from control import batching, branches, groups, loop
 from control.groups import SequenceGroup
 from control.loop import GivenUp, Loop
 from control.rules import plain
@@ -120,6 +120,33 @@ def test_a_model_that_fails_ends_all_and_the_next_is_answered(tiny):
     hook.remove()
     assert len(failed) == 2
     answered = []
+    shared.begin(lambda: answered.extend(said(tiny, group(tiny, TEXTS[:1], 12))))
+    while shared.tasks:
+        shared.tick()
+    assert answered == [expected]
+
+
+def test_where_memory_is_short_as_answers_join_they_fail_and_the_next_is_answered(
+    tiny, monkeypatch
+):
+    shared, failed, answered = Loop(), [], []
+    expected = alone(tiny, TEXTS[0], 12)
+    made = group(tiny, TEXTS[:1], 12)
+
+    def fail(_):
+        raise MemoryError
+
+    def answer():
+        try:
+            batching.decode(tiny.model, made)
+        except MemoryError as error:
+            failed.append(error)
+
+    with monkeypatch.context() as short:
+        short.setattr(branches, "joined", fail)
+        shared.begin(answer)
+        shared.tick()
+    assert len(failed) == 1
     shared.begin(lambda: answered.extend(said(tiny, group(tiny, TEXTS[:1], 12))))
     while shared.tasks:
         shared.tick()

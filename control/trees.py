@@ -1,0 +1,67 @@
+"""Texts that go on from one place as a tree of tokens: what they begin with is read once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class TokenTree:
+    """Texts that go on from one place; what they begin with in common stands there once.
+
+    Attributes:
+        tokens: Of all texts.
+        parents: Place of the token before each; -1 where there is none.
+        depths: How many tokens stand before each.
+        paths: The places of each text's tokens.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
+        """Join the texts."""
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self.paths: list[list[int]] = []
+        places: dict[tuple[int, int], int] = {}
+        for text in texts:
+            path: list[int] = []
+            for token in text:
+                parent = path[-1] if path else -1
+                place = places.setdefault((parent, token), len(self.tokens))
+                if place == len(self.tokens):
+                    self.tokens.append(token)
+                    self.parents.append(parent)
+                    self.depths.append(len(path))
+                path.append(place)
+            self.paths.append(path)
+
+    @property
+    def forks(self) -> bool:
+        """Whether it is more than one text."""
+        return self.parents != list(range(-1, len(self.parents) - 1))
+
+    def lineage(self) -> Tensor:
+        """Whether a token (row) is or follows another one (column), bool."""
+        follows = torch.eye(len(self.tokens), dtype=torch.bool)
+        for place, parent in enumerate(self.parents):
+            if parent >= 0:
+                follows[place] |= follows[parent]
+        return follows
+
+
+def tree_mask(dtype: torch.dtype, seen: Tensor, trees: Sequence[TokenTree], longest: int) -> Tensor:
+    """What is added to the attention of every new token, shape (rows, 1, longest, all tokens).
+
+    Args:
+        dtype: Of the model.
+        seen: Attention mask of what was read before, shape (rows, length).
+        trees: One for each row.
+        longest: Most tokens of a tree; shorter ones are padded on the right.
+    """
+    lineage = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1)
+    for row, tree in enumerate(trees):
+        count = len(tree.tokens)
+        lineage[row, :count, :count] = tree.lineage()
+    before = seen.bool()[:, None].expand(-1, longest, -1)
+    allowed = torch.cat([before, lineage.to(seen.device)], dim=2)[:, None]
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
