@@ -39,7 +39,9 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
 @click.option(
     "--past",
     type=click.IntRange(min=1),
-    help="Leave out the facts that this --limit would draw, to measure on others.",
+    multiple=True,
+    help="Leave out the facts that this --limit would draw, to measure on others; repeatable, "
+    "each time of those that are left.",
 )
 @click.option(
     "--facts",
@@ -89,7 +91,7 @@ def forgetting(
     given: dict[str, Any],
     paths: tuple[Path, ...],
     limit: int | None,
-    past: int | None,
+    past: tuple[int, ...],
     facts: int | None,
     baselines: int,
     sampled: int,

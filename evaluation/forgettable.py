@@ -36,7 +36,7 @@ _KINDS = {
 
 
 def read(
-    paths: Sequence[Path], target: Path, limit: int | None = None, past: int | None = None
+    paths: Sequence[Path], target: Path, limit: int | None = None, past: Sequence[int] = ()
 ) -> Requests:
     """Facts to forget with probes, neighbours and documents.
 
@@ -44,8 +44,8 @@ def read(
         paths: Files that are read together; the built-in facts if there are none.
         target: Directory for documents that have to be brought into a form to ingest.
         limit: At most so many facts, the same share of every source.
-        past: Leave out the facts that this limit would have drawn, so that what was tuned on them
-            is measured on others.
+        past: Leave out the facts that this limit would have drawn, and so on from what is left, so
+            that what was tuned on them is measured on others.
 
     Raises:
         DataError: No fact is left; or a file is of no known kind, lacks a field, or misses the file
@@ -63,7 +63,7 @@ def read(
     if "own" in files:
         groups.append([_own(record) for record in files["own"]])
     if "built-in" in files:
-        groups.append(familiar.requests(SPLIT, limit if past is None else None))
+        groups.append(familiar.requests(SPLIT, None if past else limit))
         documents.append(familiar.PASSAGES)
     if "RESTOR facts" in files or "RESTOR documents" in files:
         found, written = _restor(files, where, target)
@@ -87,13 +87,15 @@ def read(
     return Requests(tuple(items), tuple(documents), tuple(beside))
 
 
-def _drawn(groups: Sequence[list[Request]], limit: int | None, past: int | None) -> list[Request]:
-    """The same share of every source, without what the limit ``past`` would have drawn."""
-    if past is not None:
-        before = {id(item) for item in _drawn(groups, past, None)}
+def _drawn(
+    groups: Sequence[list[Request]], limit: int | None, past: Sequence[int] = ()
+) -> list[Request]:
+    """The same share of every source, without what the limits of ``past`` would have drawn."""
+    for earlier in past:
+        before = {id(item) for item in _drawn(groups, earlier)}
         groups = [[item for item in group if id(item) not in before] for group in groups]
         if before and not any(groups):
-            raise DataError(f"--past {past} leaves no fact; give less than the data has")
+            raise DataError(f"--past {earlier} leaves no fact; give less than the data has")
     share = None if limit is None else -(-limit // max(len(groups), 1))
     return [item for group in groups for item in spread(group, share)][:limit]
 

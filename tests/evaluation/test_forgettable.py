@@ -205,15 +205,15 @@ def numbered(path, count):
 def test_other_facts_can_be_drawn_than_those_before(tmp_path):
     own = numbered(tmp_path / "own.jsonl", 10)
     before = forgettable.read([own], tmp_path, limit=4)
-    fresh = forgettable.read([own], tmp_path, limit=5, past=4)
-    drawn = [[item.fact.subject for item in read.items] for read in (before, fresh)]
-    assert (len(drawn[0]), len(drawn[1])) == (4, 5)
-    assert not set(drawn[0]) & set(drawn[1])
+    between = forgettable.read([own], tmp_path, limit=2, past=[4])
+    fresh = forgettable.read([own], tmp_path, limit=4, past=[4, 2])
+    drawn = [item.fact.subject for read in (before, between, fresh) for item in read.items]
+    assert len(drawn) == len(set(drawn)) == 10
 
 
 def test_built_in_facts_can_be_drawn_anew(tmp_path):
     before = forgettable.read([], tmp_path, limit=6)
-    fresh = forgettable.read([], tmp_path, limit=6, past=6)
+    fresh = forgettable.read([], tmp_path, limit=6, past=[6])
     asked = [{item.fact.questions for item in read.items} for read in (before, fresh)]
     assert len(asked[1]) == 6
     assert not asked[0] & asked[1]
@@ -221,4 +221,4 @@ def test_built_in_facts_can_be_drawn_anew(tmp_path):
 
 def test_a_draw_past_all_facts_says_so(tmp_path):
     with pytest.raises(DataError, match="--past 4 leaves no fact"):
-        forgettable.read([numbered(tmp_path / "own.jsonl", 3)], tmp_path, past=4)
+        forgettable.read([numbered(tmp_path / "own.jsonl", 3)], tmp_path, past=[4])
