@@ -174,10 +174,10 @@ def read(
 ) -> Branches:
     """Read left-padded prompts.
 
-    Each group of rows is read at its own length and its keys and values padded to the longest
-    after: the prompts without passages are several times shorter, and reading their padding would
-    nearly double the time to the first token. Sliding-window caches cannot be padded after; such
-    models read all groups at once.
+    Where there are several groups, the prompts of one question, its first row of every group, are
+    read as a tree (`control.trees`): they begin alike, and those without passages are short, so
+    that a pass of their own, or their padding, would take longer than they do. Models that look at
+    a sliding window read all rows with their padding.
 
     Args:
         model: A causal language model.
@@ -187,29 +187,74 @@ def read(
         whole: Keep the whole text in the cache even where the model looks at a sliding window, so
             that what was read can be continued more than once.
     """
-    length = ids.shape[1]
-    groups = 1 if slides(model) else groups
-    parts = []
-    for own_ids, own_mask in zip(ids.chunk(groups), mask.chunk(groups), strict=True):
-        width = int(own_mask.sum(dim=1).max())
-        trimmed = own_mask[:, -width:]
-        output = model(
-            input_ids=own_ids[:, -width:],
-            attention_mask=trimmed,
-            position_ids=(trimmed.cumsum(dim=1) - 1).clamp_min(0),
-            past_key_values=DynamicCache() if whole else DynamicCache(config=model.config),
-            use_cache=True,
-            **_last_logits_only(model),
+    if groups > 1 and not slides(model):
+        texts = [row[own].tolist() for row, own in zip(ids, mask.bool(), strict=True)]
+        return _read_trees(model, texts, groups)
+    width = int(mask.sum(dim=1).max())
+    mask = mask[:, -width:]
+    output = model(
+        input_ids=ids[:, -width:],
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp_min(0),
+        past_key_values=DynamicCache() if whole else DynamicCache(config=model.config),
+        use_cache=True,
+        **_logits_only(model, 1),
+    )
+    return Branches(output.logits[:, -1], output.past_key_values, mask)
+
+
+def _read_trees(model: "PreTrainedModel", texts: Sequence[Sequence[int]], groups: int) -> Branches:
+    """Read each question's prompts as one tree; rows in the order of ``texts``."""
+    n, parts = len(texts) // groups, list[Branches]()
+    for start in range(0, n, TREES_AT_ONCE):
+        trees = [TokenTree(texts[row::n]) for row in range(start, min(start + TREES_AT_ONCE, n))]
+        ends = torch.tensor([[path[-1] for path in tree.paths] for tree in trees]).to(model.device)
+        places, which = ends.unique(return_inverse=True)
+        nothing = torch.zeros(len(trees), 0, dtype=torch.long, device=model.device)
+        read = Branches(nothing, DynamicCache(), nothing)
+        logits, _ = _forward(model, read, trees, places=places)
+        logits = logits[torch.arange(len(trees), device=model.device)[:, None], which]
+        parts.append(_untied(read.cache, trees, logits))
+    if len(parts) == 1:
+        return parts[0]
+    state = joined(parts)
+    rows = torch.arange(len(texts)).split([len(part.mask) for part in parts])
+    order = zip(*(part.chunk(groups) for part in rows), strict=True)
+    state.select(torch.cat([rows for group in order for rows in group]).to(model.device))
+    return state
+
+
+def _untied(cache: DynamicCache, trees: Sequence[TokenTree], logits: Tensor) -> Branches:
+    """A row for the first text of every tree, then for their second ones, padded on the left.
+
+    Args:
+        cache: Keys and values of the trees.
+        trees: What was read; used up.
+        logits: After the end of every text, shape (trees, texts of each, vocabulary).
+    """
+    device = logits.device
+    paths = [
+        (row, torch.tensor(path, device=device))
+        for text in zip(*(tree.paths for tree in trees), strict=True)
+        for row, path in enumerate(text)
+    ]
+    length = max(len(path) for _, path in paths)
+    mask = torch.zeros(len(paths), length, dtype=torch.long, device=device)
+    for row, (_, path) in enumerate(paths):
+        mask[row, length - len(path) :] = 1
+    for layer in cache.layers:
+        layer.keys, layer.values = (
+            _rows_of(held, paths, length) for held in (layer.keys, layer.values)
         )
-        parts.append((output.logits[:, -1], output.past_key_values))
-    logits = torch.cat([part_logits for part_logits, _ in parts])
-    joint = parts[0][1]
-    if groups == 1:
-        return Branches(logits, joint, mask[:, -width:])
-    for layer, *others in zip(*(cache.layers for _, cache in parts), strict=True):
-        layer.keys = _joined([layer.keys, *(other.keys for other in others)], length)
-        layer.values = _joined([layer.values, *(other.values for other in others)], length)
-    return Branches(logits, joint, mask)
+    return Branches(logits.transpose(0, 1).flatten(0, 1), cache, mask)
+
+
+def _rows_of(held: Tensor, paths: Sequence[tuple[int, Tensor]], length: int) -> Tensor:
+    """Keys or values at these places, shape (paths, heads, length, size)."""
+    rows = held.new_zeros(len(paths), held.shape[1], length, held.shape[3])
+    for row, (at, path) in zip(rows, paths, strict=True):
+        row[:, length - len(path) :] = held[at].index_select(1, path)
+    return rows
 
 
 def step(model: "PreTrainedModel", branches: Branches, tokens: Tensor) -> None:
@@ -308,8 +353,12 @@ def _forward(
     branches: Branches,
     trees: Sequence[TokenTree],
     layers: Sequence[int] = (),
+    places: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (rows, longest, vocabulary) and hidden states (layers, rows, longest, size)."""
+    """Logits (rows, longest, vocabulary) and hidden states (layers, rows, longest, size).
+
+    With ``places``, the logits are those of these tokens alone, the same ones in every row.
+    """
     device = branches.mask.device
     longest = max(len(tree.tokens) for tree in trees)
     ids = torch.zeros(len(trees), longest, dtype=torch.long)
@@ -330,10 +379,14 @@ def _forward(
         past_key_values=branches.cache,
         use_cache=True,
         output_hidden_states=bool(layers),
+        **({} if places is None else _logits_only(model, places)),
     )
+    logits = output.logits
+    if places is not None and logits.shape[1] > len(places):
+        logits = logits[:, places]
     if not layers:
-        return output.logits, output.logits.new_zeros(0, len(trees), longest, 0)
-    return output.logits, torch.stack([output.hidden_states[layer] for layer in layers])
+        return logits, logits.new_zeros(0, len(trees), longest, 0)
+    return logits, torch.stack([output.hidden_states[layer] for layer in layers])
 
 
 def slides(model: "PreTrainedModel") -> bool:
@@ -341,14 +394,7 @@ def slides(model: "PreTrainedModel") -> bool:
     return any(DynamicCache(config=model.config).is_sliding)
 
 
-def _joined(states: list[Tensor], length: int) -> Tensor:
-    """Keys or values (rows, heads, own length, size) left-padded to ``length``, one batch."""
-    padded = [
-        torch.nn.functional.pad(state, (0, 0, length - state.shape[-2], 0)) for state in states
-    ]
-    return torch.cat(padded)
-
-
-def _last_logits_only(model: "PreTrainedModel") -> dict[str, int]:
+def _logits_only(model: "PreTrainedModel", kept: "int | Tensor") -> dict[str, Any]:
+    """Asks for the logits of the last, or of these, tokens alone, where the model can do so."""
     accepted = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return {"logits_to_keep": 1} if accepted else {}
+    return {"logits_to_keep": kept} if accepted else {}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -28,7 +29,7 @@ from control.trace import TokenTrace, Trace
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from control.model import LanguageModel
 
@@ -132,7 +133,7 @@ def generate(
     )
     stop = StoppingCriteriaList()
     if not is_chat(tokenizer):
-        stop.append(StopStringCriteria(tokenizer, BASE_MODEL_STOPS))
+        stop.append(stop_strings(tokenizer, *BASE_MODEL_STOPS))
     ends = stop_ids(model)
     watched = None if watches is None else [watch for watch in watches for _ in settings]
     guards = guarding.guards(watched, tokenizer, ends)
@@ -243,6 +244,12 @@ def _alpha_column(settings: list[Alpha], prompts: int, device: torch.device) -> 
     return torch.tensor(settings * prompts, device=device, dtype=torch.float32)[:, None]
 
 
+@lru_cache(maxsize=8)  # looking through the vocabulary takes 40 ms
+def stop_strings(tokenizer: "PreTrainedTokenizerBase", *texts: str) -> StopStringCriteria:
+    """Ends an answer after one of these texts."""
+    return StopStringCriteria(tokenizer, texts)
+
+
 def stop_ids(model: "PreTrainedModel") -> set[int]:
     """The tokens that end an answer."""
     return _as_set(model.generation_config.eos_token_id)
@@ -266,7 +273,7 @@ def stepping(
     if ends := stop_ids(model):
         stops.append(EosTokenCriteria(sorted(ends)))
     if not is_chat(tokenizer):
-        stops.append(StopStringCriteria(tokenizer, BASE_MODEL_STOPS))
+        stops.append(stop_strings(tokenizer, *BASE_MODEL_STOPS))
     return {
         "logits_processor": processors,
         "stopping_criteria": stops,

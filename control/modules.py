@@ -16,13 +16,12 @@ from transformers import (
     EosTokenCriteria,
     MaxLengthCriteria,
     StoppingCriteriaList,
-    StopStringCriteria,
 )
 
 from control import batching
 from control.adapters import Adapter, worn
 from control.claims import ends_sentence
-from control.decoding import BASE_MODEL_STOPS, stop_ids
+from control.decoding import BASE_MODEL_STOPS, stop_ids, stop_strings
 from control.groups import SequenceGroup
 from control.model import LanguageModel
 from control.prompts import is_chat
@@ -40,7 +39,7 @@ class ModuleLLM(CustomLLM):
 
     _language_model: LanguageModel = PrivateAttr()
     _adapter: Adapter | None = PrivateAttr()
-    _stop: str | None = PrivateAttr()
+    _stops: StoppingCriteriaList = PrivateAttr()
 
     def __init__(
         self,
@@ -50,7 +49,12 @@ class ModuleLLM(CustomLLM):
     ) -> None:
         """Join a model and an adapter read for it; ``stop`` ends a continuation early."""
         super().__init__()
-        self._language_model, self._adapter, self._stop = language_model, adapter, stop
+        self._language_model, self._adapter = language_model, adapter
+        self._stops = StoppingCriteriaList([MaxLengthCriteria(MOST_NEW_TOKENS)])
+        if ends := stop_ids(language_model.model):
+            self._stops.append(EosTokenCriteria(sorted(ends)))
+        if stop:
+            self._stops.append(stop_strings(language_model.tokenizer, stop))
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -80,17 +84,12 @@ class ModuleLLM(CustomLLM):
         room = self._language_model.room(MOST_NEW_TOKENS)
         rows = [row[-room:] for row in tokenizer(list(prompts), add_special_tokens=False).input_ids]
         batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(model.device)
-        stops = StoppingCriteriaList([MaxLengthCriteria(MOST_NEW_TOKENS)])
-        if ends := stop_ids(model):
-            stops.append(EosTokenCriteria(sorted(ends)))
-        if self._stop:
-            stops.append(StopStringCriteria(tokenizer, self._stop))
         with torch.inference_mode():
             state = batching.read(
                 model, batch.input_ids, batch.attention_mask, adapter=self._adapter
             )
             none_yet = batch.input_ids[:, :0]
-            group = SequenceGroup(state, none_yet, plain, branches=1, stopping_criteria=stops)
+            group = SequenceGroup(state, none_yet, plain, branches=1, stopping_criteria=self._stops)
             batching.decode(model, group, adapter=self._adapter)
         written = group.gathered(cast("int", tokenizer.pad_token_id))
         texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)

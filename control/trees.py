@@ -1,6 +1,7 @@
 """Texts that go on from one place as a tree of tokens: what they begin with is read once."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -42,10 +43,15 @@ class TokenTree:
 
     def lineage(self) -> Tensor:
         """Whether a token (row) is or follows another one (column), bool."""
-        follows = torch.eye(len(self.tokens), dtype=torch.bool)
-        for place, parent in enumerate(self.parents):
-            if parent >= 0:
-                follows[place] |= follows[parent]
+        count = len(self.tokens)
+        follows = torch.zeros(count, count, dtype=torch.bool)
+        begins = [
+            place for place, parent in enumerate(self.parents) if parent != place - 1 or not place
+        ]
+        for start, stop in pairwise([*begins, count]):  # each run of tokens that follow each other
+            follows[start:stop, start:stop] = torch.ones(stop - start, stop - start).tril().bool()
+            if self.parents[start] >= 0:
+                follows[start:stop] |= follows[self.parents[start]]
         return follows
 
 

@@ -230,9 +230,27 @@ def fast_arithmetic(model: "SentenceTransformer | CrossEncoder") -> AbstractCont
     """
     import torch  # the model in hand has loaded it
 
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=_is_able(model))
+
+
+def cast_once(model: "CrossEncoder") -> "CrossEncoder":
+    """Keep in bfloat16 what `fast_arithmetic` would cast for every call, with the same results."""
+    from torch.nn import Linear
+
+    if _is_able(model):
+        for module in model.modules():
+            if isinstance(module, Linear):
+                module.bfloat16()
+    return model
+
+
+def _is_able(model: "SentenceTransformer | CrossEncoder") -> bool:
+    """Whether it runs on a processor that multiplies in bfloat16."""
+    import torch
+
     able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    wanted = model.device.type == "cpu" and (able.get("avx512_bf16") or able.get("amx_bf16"))
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bool(wanted))
+    wanted = able.get("avx512_bf16") or able.get("amx_bf16")
+    return model.device.type == "cpu" and bool(wanted)
 
 
 def _load(name: str, source: str) -> "SentenceTransformer":

@@ -23,7 +23,13 @@ from foundation import trail
 from foundation.errors import InputError, ModelError
 from foundation.files import replacing
 from foundation.recent import Recent
-from retrieval.embedding import embed_queries, embed_texts, fast_arithmetic, packaged_model
+from retrieval.embedding import (
+    cast_once,
+    embed_queries,
+    embed_texts,
+    fast_arithmetic,
+    packaged_model,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -215,7 +221,7 @@ def evidence(
 
 
 def load_cross_encoder(adapter: Path) -> "CrossEncoder":
-    """Load the cross-encoder with its adapter merged.
+    """Load the cross-encoder with its adapter merged, to be used in `fast_arithmetic` alone.
 
     Raises:
         ModelError: The adapter is missing or does not fit.
@@ -235,4 +241,4 @@ def load_cross_encoder(adapter: Path) -> "CrossEncoder":
         raise ModelError(f"{adapter}: the filter's adapter cannot be loaded ({first})") from error
     finally:
         logging.set_verbosity(told)
-    return model.eval()
+    return cast_once(model.eval())
