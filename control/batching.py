@@ -23,7 +23,6 @@ from control.groups import CELLS, RunningBatch, SequenceGroup
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHORT = 512  # tokens; answers after up to so many are decoded together, after up to twice that ...
 LIKE = 1.5  # prompts are read together whose lengths differ by such a factor at most ...
 TOKENS_AT_ONCE = 2048  # ... up to so many tokens, so that answers under way need not wait long
 
@@ -69,9 +68,7 @@ def decode(
         groups: The answers.
         adapter: Worn by the model for them.
     """
-    # A short answer's keys and values are not to be padded to the length of a book.
-    length = max(group.state.mask.shape[1] for group in groups)
-    key = ("decode", id(model), id(adapter), (length // SHORT).bit_length())
+    key = ("decode", id(model), id(adapter))
     if branching.slides(model):  # a window counts padding, and answers that join bring some
         for group in groups:
             loop.current().run((key, id(group)), lambda: RunningBatch(model, adapter), [group])

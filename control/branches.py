@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from control.attention import attending_apart
 from control.trees import TokenTree, tree_mask
 
 if TYPE_CHECKING:
@@ -257,18 +258,31 @@ def _rows_of(held: Tensor, paths: Sequence[tuple[int, Tensor]], length: int) -> 
     return rows
 
 
-def step(model: "PreTrainedModel", branches: Branches, tokens: Tensor) -> None:
-    """Append one token to every row, ``tokens`` of shape (rows,)."""
-    position = branches.mask.sum(dim=1, keepdim=True)
-    ones = branches.mask.new_ones(branches.mask.shape[0], 1)
-    branches.mask = torch.cat([branches.mask, ones], dim=1)
-    branches.logits = model(
-        input_ids=tokens[:, None],
-        attention_mask=branches.mask,
-        position_ids=position,
-        past_key_values=branches.cache,
-        use_cache=True,
-    ).logits[:, -1]
+def step(model: "PreTrainedModel", parts: Sequence[Branches], tokens: Tensor) -> None:
+    """Append one token to every row.
+
+    Args:
+        model: The model.
+        parts: Rows; more than one part where `control.attention` can keep them apart.
+        tokens: For the rows of all parts, shape (rows,).
+    """
+    position = torch.cat([part.mask.sum(dim=1, keepdim=True) for part in parts])
+    for part in parts:
+        part.mask = torch.nn.functional.pad(part.mask, (0, 1), value=1)
+    if len(parts) == 1:
+        [only] = parts
+        only.logits = model(
+            input_ids=tokens[:, None],
+            attention_mask=only.mask,
+            position_ids=position,
+            past_key_values=only.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        return
+    with attending_apart([(part.cache, part.mask) for part in parts]):
+        logits = model(input_ids=tokens[:, None], position_ids=position, use_cache=False).logits
+    for part, own in zip(parts, logits[:, -1].split([len(p.mask) for p in parts]), strict=True):
+        part.logits = own
 
 
 def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequence[int]]) -> Tensor:

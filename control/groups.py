@@ -1,5 +1,6 @@
 """Answers while they are decoded: groups of them by one rule, and the batch of all that run."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from control import branches as branching
 from control.adapters import Adapter, worn
+from control.attention import can_attend_apart
 from control.branches import Branches
 from control.forgetting.guard import Guard
 from control.mixture import FLOOR
@@ -134,8 +136,20 @@ class SequenceGroup:
         return scores.argmax(dim=-1)
 
 
+@dataclass
+class _Part:
+    """Rows of like length, and which of the batch's they are."""
+
+    state: Branches
+    numbers: Tensor
+
+
 class RunningBatch:
-    """Groups whose next tokens come from one forward pass."""
+    """Groups whose next tokens come from one forward pass.
+
+    Where the model can attend to several caches (`control.attention`), no row is padded to more
+    than about twice its length.
+    """
 
     def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
         """Begin empty.
@@ -145,8 +159,10 @@ class RunningBatch:
             adapter: Worn by it for these groups.
         """
         self._model, self._adapter = model, adapter
-        self._state: Branches | None = None
-        self._rows: dict[SequenceGroup, Tensor] = {}  # which of the state's are each group's
+        self._slides = branching.slides(model)
+        self._apart = not self._slides and can_attend_apart(model)
+        self._parts: dict[int, _Part] = {}  # by the length of their rows
+        self._rows: dict[SequenceGroup, Tensor] = {}  # which of the batch's are each group's
         self._joining: list[SequenceGroup] = []
 
     @property
@@ -172,15 +188,17 @@ class RunningBatch:
         except BaseException as error:  # raised where the groups are waited for
             for group in [*self._rows, *self._joining]:
                 group.failure = error
-            self._rows, self._joining, self._state = {}, [], None
+            self._rows, self._joining, self._parts = {}, [], {}
 
     def _step(self) -> None:
         self._close_up()
         self._take_in()
-        if self._state is None:
+        if not self._rows:
             return
-        tokens = self._state.mask.new_zeros(len(self._state.mask))
-        log_p, entropy = outlook(self._state.logits)
+        states = [part.state for part in self._parts.values()]
+        logits = torch.cat([state.logits for state in states])
+        tokens = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        log_p, entropy = outlook(logits)
         for group, rows in list(self._rows.items()):
             try:
                 going, said = group.advance(Outlook(log_p[rows], entropy[rows]))
@@ -190,50 +208,82 @@ class RunningBatch:
                 group.failure = error
             if group.over:
                 del self._rows[group]
-        if not self._rows:
-            self._state = None
-            return
-        with worn(self._adapter):
-            branching.step(self._model, self._state, tokens)
+        if self._rows:
+            with worn(self._adapter):
+                branching.step(self._model, states, tokens)
 
     def _take_in(self) -> None:
-        """Take in those who have joined since the last token, as far as there is room for them."""
+        """Take in those who have joined, as far as there is room for them."""
         taken = self._joining[: self._fitting()]
         if not taken:
             return
-        states = [group.state for group in taken]
-        start = 0 if self._state is None else len(self._state.mask)
-        if branching.slides(self._model):
-            [self._state] = states  # a group of its own, see `control.batching.decode`
-        else:
-            self._state = branching.joined([*filter(None, [self._state]), *states])
+        number = sum(len(part.numbers) for part in self._parts.values())
+        joining = defaultdict[int, list[_Part]](list)
         for group in taken:
-            device = self._state.mask.device
-            self._rows[group] = torch.arange(start, start + group.rows, device=device)
-            start += group.rows
+            numbers = torch.arange(number, number + group.rows, device=group.state.mask.device)
+            for length, rows in self._by_length(group.state).items():
+                joining[length].append(_Part(_rows_of(group.state, rows), numbers[rows]))
+            self._rows[group] = numbers
+            number += group.rows
+        for length, new in joining.items():
+            parts = [self._parts[length], *new] if length in self._parts else new
+            states = [part.state for part in parts]
+            # What slides is a group of its own, see `control.batching.decode`.
+            state = states[0] if self._slides else branching.joined(states)
+            self._parts[length] = _Part(state, torch.cat([part.numbers for part in parts]))
         del self._joining[: len(taken)]
+        self._number()
+
+    def _by_length(self, state: Branches) -> dict[int, list[int]]:
+        """Its rows, those of like length together."""
+        found = defaultdict[int, list[int]](list)
+        for row, length in enumerate(state.mask.sum(dim=1).tolist()):
+            found[length.bit_length() if self._apart else 0].append(row)
+        return found
 
     def _fitting(self) -> int:
         """How many of those who wait to join can; one always can where nobody else is."""
-        rows, width = (0, 0) if self._state is None else self._state.mask.shape
+        cells = sum(part.state.mask.numel() for part in self._parts.values())
         for place, group in enumerate(self._joining):
-            rows, width = rows + group.rows, max(width, group.state.mask.shape[1])
-            if rows * width > CELLS and (place or self._state is not None):
+            cells += group.state.mask.numel()
+            if cells > CELLS and (place or self._parts):
                 return place
         return len(self._joining)
 
     def _close_up(self) -> None:
-        """Drop the rows of those who left once they are many: it copies what the others read."""
-        if self._state is None:
+        """Drop rows of those who left where they are many: it copies what the others read."""
+        changed = False
+        for length, part in list(self._parts.items()):
+            live = [torch.isin(part.numbers, rows) for rows in self._rows.values()]
+            kept = torch.stack(live).any(dim=0).nonzero()[:, 0] if live else part.numbers[:0]
+            if not len(kept):
+                del self._parts[length]
+            elif len(kept) <= FULL * len(part.numbers):
+                part.state.select(kept)
+                part.state.trim()
+                part.numbers = part.numbers[kept]
+            else:
+                continue
+            changed = True
+        if changed:
+            self._number()
+
+    def _number(self) -> None:
+        """Number the rows as they now stand."""
+        if not self._parts:
             return
-        if not self._rows:
-            self._state = None
-            return
-        live = torch.cat(list(self._rows.values()))
-        if len(live) > FULL * len(self._state.mask):
-            return
-        self._state.select(live)
-        self._state.trim()
-        counts = [len(rows) for rows in self._rows.values()]
-        places = torch.arange(len(live), device=live.device).split(counts)
-        self._rows = dict(zip(self._rows, places, strict=True))
+        before = torch.cat([part.numbers for part in self._parts.values()])
+        now = before.new_zeros(int(before.max()) + 1)
+        now[before] = torch.arange(len(before), device=before.device)
+        self._rows = {group: now[rows] for group, rows in self._rows.items()}
+        for part in self._parts.values():
+            part.numbers = now[part.numbers]
+
+
+def _rows_of(state: Branches, rows: list[int]) -> Branches:
+    """These rows, without padding that all of them have."""
+    if len(rows) == len(state.mask):
+        return state
+    part = state.copied(rows)
+    part.trim()
+    return part

@@ -35,7 +35,7 @@ def afterwards(model, state):
     said = []
     for _ in range(8):
         said.append(state.logits.argmax(dim=-1))
-        branches.step(model.model, state, said[-1])
+        branches.step(model.model, [state], said[-1])
     return torch.stack(said, dim=1).tolist()
 
 
@@ -125,7 +125,7 @@ def test_appending_and_then_stepping_equals_reading_everything_again(tiny):
     before = branches.extend(tiny.model, state, appended)
     last = state.logits
     next_tokens = torch.tensor([5, 6, 7, 8])
-    branches.step(tiny.model, state, next_tokens)
+    branches.step(tiny.model, [state], next_tokens)
     for row, text in enumerate(TEXTS):
         start, count = len(ids(tiny, text)), len(appended[row])
         whole = [*ids(tiny, text), *appended[row], int(next_tokens[row])]
@@ -169,7 +169,7 @@ def test_rows_that_were_appended_unequally_keep_their_sliding_window(model):
     with torch.no_grad():
         state = branches.read(model.model, given.input_ids, given.attention_mask, whole=True)
         branches.extend(model.model, state, own)
-        branches.step(model.model, state, torch.tensor([5, 6]))
+        branches.step(model.model, [state], torch.tensor([5, 6]))
         for row, text in enumerate(texts):
             whole = model.tokenizer(text + appended[row], add_special_tokens=False).input_ids
             expected = model.model(torch.tensor([[*whole, 5 + row]])).logits[0, -1]
@@ -181,7 +181,7 @@ def test_joined_rows_go_on_as_each_does_alone_and_copies_do_not_meet(tiny):
     expected = [generated(tiny, text) for text in TEXTS]
     state = branches.joined(parts)
     copies = [state.copied(), state.copied()]
-    other = [branches.step(tiny.model, copies[1], torch.full((4,), 5)) for _ in range(3)]
+    other = [branches.step(tiny.model, [copies[1]], torch.full((4,), 5)) for _ in range(3)]
     assert other == [None] * 3
     assert afterwards(tiny, copies[0]) == expected
     assert afterwards(tiny, state) == expected
@@ -190,7 +190,7 @@ def test_joined_rows_go_on_as_each_does_alone_and_copies_do_not_meet(tiny):
 def test_joined_rows_have_room_for_as_much_as_comes(tiny, monkeypatch):
     monkeypatch.setattr(branches, "ROOM", 3)
     state = branches.joined([read(tiny, TEXTS[:2]), read(tiny, TEXTS[2:])])
-    branches.step(tiny.model, state, state.logits.argmax(dim=-1))
+    branches.step(tiny.model, [state], state.logits.argmax(dim=-1))
     state.select(torch.tensor([1, 3]))
     state.trim()
     expected = [generated(tiny, TEXTS[row])[1:] for row in (1, 3)]
