@@ -58,22 +58,14 @@ def read_on(
     return cast("list[list[Reading]]", work.result)
 
 
-def decode(
-    model: "PreTrainedModel", *groups: SequenceGroup, adapter: Adapter | None = None
-) -> None:
-    """Decode groups of answers to their ends.
-
-    Args:
-        model: A causal language model.
-        groups: The answers.
-        adapter: Worn by the model for them.
-    """
-    key = ("decode", id(model), id(adapter))
+def decode(model: "PreTrainedModel", *groups: SequenceGroup) -> None:
+    """Decode groups of answers to their ends."""
+    key = ("decode", id(model))
     if branching.slides(model):  # a window counts padding, and answers that join bring some
         for group in groups:
-            loop.current().run((key, id(group)), lambda: RunningBatch(model, adapter), [group])
+            loop.current().run((*key, id(group)), lambda: RunningBatch(model), [group])
     else:
-        loop.current().run(key, lambda: RunningBatch(model, adapter), groups)
+        loop.current().run(key, lambda: RunningBatch(model), groups)
 
 
 class Request:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from control import branches as branching
-from control.adapters import Adapter, worn
+from control.adapters import Adapter, worn_by_rows
 from control.attention import can_attend_apart
 from control.branches import Branches
 from control.forgetting.guard import Guard
@@ -38,6 +38,7 @@ class SequenceGroup:
         rule: The token rule.
         alpha: Shape (n, 1), or ``None`` for adaptive.
         branches: 2, or 1 if every row is an answer of its own.
+        adapter: Worn by the model for them.
         banned: Tokens that each answer may not say, shape (n, vocabulary), bool.
         logits_processor: Applied to the rule's scores.
         stopping_criteria: Say which answers have ended.
@@ -53,6 +54,7 @@ class SequenceGroup:
     rule: Rule
     alpha: Tensor | None = None
     branches: int = 2
+    adapter: Adapter | None = None
     banned: Tensor | None = None
     logits_processor: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     stopping_criteria: StoppingCriteriaList = field(default_factory=StoppingCriteriaList)
@@ -151,14 +153,9 @@ class RunningBatch:
     than about twice its length.
     """
 
-    def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
-        """Begin empty.
-
-        Args:
-            model: A causal language model.
-            adapter: Worn by it for these groups.
-        """
-        self._model, self._adapter = model, adapter
+    def __init__(self, model: "PreTrainedModel") -> None:
+        """Begin empty."""
+        self._model = model
         self._slides = branching.slides(model)
         self._apart = not self._slides and can_attend_apart(model)
         self._parts: dict[int, _Part] = {}  # by the length of their rows
@@ -209,8 +206,15 @@ class RunningBatch:
             if group.over:
                 del self._rows[group]
         if self._rows:
-            with worn(self._adapter):
+            with worn_by_rows(self._wearing()):
                 branching.step(self._model, states, tokens)
+
+    def _wearing(self) -> dict[Adapter | None, Tensor]:
+        """The rows that wear each adapter."""
+        wearing = defaultdict[Adapter | None, list[Tensor]](list)
+        for group, rows in self._rows.items():
+            wearing[group.adapter].append(rows)
+        return {adapter: torch.cat(rows) for adapter, rows in wearing.items()}
 
     def _take_in(self) -> None:
         """Take in those who have joined, as far as there is room for them."""

@@ -89,8 +89,15 @@ class ModuleLLM(CustomLLM):
                 model, batch.input_ids, batch.attention_mask, adapter=self._adapter
             )
             none_yet = batch.input_ids[:, :0]
-            group = SequenceGroup(state, none_yet, plain, branches=1, stopping_criteria=self._stops)
-            batching.decode(model, group, adapter=self._adapter)
+            group = SequenceGroup(
+                state,
+                none_yet,
+                plain,
+                branches=1,
+                adapter=self._adapter,
+                stopping_criteria=self._stops,
+            )
+            batching.decode(model, group)
         written = group.gathered(cast("int", tokenizer.pad_token_id))
         texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
         return texts

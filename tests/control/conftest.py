@@ -1,5 +1,6 @@
 """What the tests of the dial share."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -28,11 +29,18 @@ WINDOWS = {
 }
 
 
-@pytest.fixture(scope="session", params=["full", *WINDOWS])
+@pytest.fixture(scope="session", params=["full", "eager", *WINDOWS])
 def model(request, tiny):
-    """The tiny model, and two that look back eight tokens in all layers or in one of both."""
+    """The tiny model, by two ways to attend, and two that look back eight tokens.
+
+    They do so in all layers or in one of both.
+    """
     if request.param == "full":
         return tiny
+    if request.param == "eager":
+        other = copy.deepcopy(tiny.model)
+        other.set_attn_implementation("eager")
+        return replace(tiny, name=request.param, model=other)
     kind, window = WINDOWS[request.param]
     config = kind(**{name: getattr(tiny.model.config, name) for name in SIZES}, **window)
     torch.manual_seed(0)

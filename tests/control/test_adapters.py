@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from control import adapters
-from control.adapters import worn
+from control.adapters import worn, worn_by_rows
 from foundation.errors import ModelError
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -40,8 +40,8 @@ def trained(tiny, tmp_path):
     return write
 
 
-def outputs(model):
-    ids = torch.arange(5, 25).reshape(2, 10)
+def outputs(model, times=1):
+    ids = torch.arange(5, 25).reshape(2, 10).repeat(times, 1)
     with torch.inference_mode():
         return model(input_ids=ids).logits
 
@@ -66,6 +66,21 @@ def test_an_exception_inside_takes_the_adapter_off_too(lm, trained):
     assert torch.equal(outputs(lm.model), before)
     with worn(adapter):  # and it can be worn again
         assert not torch.equal(outputs(lm.model), before)
+
+
+def test_rows_of_one_batch_wear_adapters_of_their_own(lm, trained):
+    one, two = (adapters.read(lm, trained(name, seed)[0]) for name, seed in (("a", 1), ("b", 2)))
+    alone = {}
+    for adapter in (None, one, two):
+        with worn(adapter):
+            alone[adapter] = outputs(lm.model)
+    rows = {None: torch.tensor([0, 5]), one: torch.tensor([3, 2]), two: torch.tensor([4])}
+    with worn_by_rows(rows):  # row 1 is nobody's
+        together = outputs(lm.model, times=3)
+    for adapter, own in rows.items():
+        torch.testing.assert_close(together[own], alone[adapter][own % 2], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone[one], alone[two], atol=1e-3)
+    assert torch.equal(outputs(lm.model), alone[None])
 
 
 def test_two_adapters_of_one_model_do_not_mix(lm, trained):

@@ -1,5 +1,6 @@
 """Answers that join a loop and leave it, of several tasks."""
 
+import threading
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from transformers import MaxLengthCriteria, StoppingCriteriaList
 
 from control import batching, branches, groups, loop
+from control.adapters import Adapter
 from control.groups import SequenceGroup
 from control.loop import GivenUp, Loop
 from control.rules import plain
@@ -84,6 +86,25 @@ def test_groups_of_one_thread_are_decoded_together(tiny, forwards):
     forwards[0] = 0
     batching.decode(tiny.model, *both)
     assert [made.gathered(0).tolist()[0] for made in both] == expected
+    assert forwards[0] == 9
+
+
+def test_answers_that_wear_an_adapter_share_their_steps_with_others(tiny, forwards):
+    projection = tiny.model.model.layers[0].self_attn.o_proj
+    changed = [(projection, -projection.weight.detach())]
+    adapter = Adapter("made up", changed, threading.Lock())
+
+    def made(worn):
+        each = group(tiny, TEXTS[:1], 10)
+        each.adapter = worn
+        return each
+
+    expected = [said(tiny, made(worn)) for worn in (None, adapter)]
+    both = [made(worn) for worn in (None, adapter)]
+    forwards[0] = 0
+    batching.decode(tiny.model, *both)
+    assert [each.gathered(0).tolist() for each in both] == expected
+    assert expected[0] != expected[1]
     assert forwards[0] == 9
 
 
