@@ -118,7 +118,7 @@ def _worn_by(adapter: Adapter, rows: "Tensor") -> Iterator[None]:
 
     def hook(weight: "Tensor") -> Any:
         def change(module: Any, given: "tuple[Tensor]", output: "Tensor") -> "Tensor":
-            return output.index_copy(0, rows, linear(given[0][rows], weight, module.bias))
+            return output.index_copy_(0, rows, linear(given[0][rows], weight, module.bias))
 
         return change
 

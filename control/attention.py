@@ -38,17 +38,24 @@ def can_attend_apart(model: "PreTrainedModel") -> bool:
 
 
 @contextmanager
-def attending_apart(rows: Sequence[Rows]) -> Iterator[None]:
+def attending_apart(dtype: torch.dtype, rows: Sequence[Rows]) -> Iterator[None]:
     """A pass in here appends one token to every row, and needs no cache of its own.
 
     Args:
+        dtype: Of the model.
         rows: Of the batch, in its order.
     """
-    token = _APART.set([(cache, mask.bool()[:, None, None]) for cache, mask in rows])
+    token = _APART.set([(cache, _added(dtype, mask)) for cache, mask in rows])
     try:
         yield
     finally:
         _APART.reset(token)
+
+
+def _added(dtype: torch.dtype, mask: Tensor) -> Tensor:
+    """What is added to attention, (rows, 1, 1, length): made once, not in each layer."""
+    nothing = torch.zeros_like(mask, dtype=dtype)
+    return nothing.masked_fill(mask == 0, -torch.inf)[:, None, None]
 
 
 def _attention(

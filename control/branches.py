@@ -279,7 +279,7 @@ def step(model: "PreTrainedModel", parts: Sequence[Branches], tokens: Tensor) ->
             use_cache=True,
         ).logits[:, -1]
         return
-    with attending_apart([(part.cache, part.mask) for part in parts]):
+    with attending_apart(model.dtype, [(part.cache, part.mask) for part in parts]):
         logits = model(input_ids=tokens[:, None], position_ids=position, use_cache=False).logits
     for part, own in zip(parts, logits[:, -1].split([len(p.mask) for p in parts]), strict=True):
         part.logits = own

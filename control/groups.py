@@ -24,6 +24,7 @@ OnStep = Callable[[Tensor, Tensor, Step], None]
 """Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
 
 CELLS = 131_072  # rows by tokens that a running batch may hold; 3 GB of the packaged model
+SHORT = 32  # tokens; all shorter rows share a cache
 FULL = 0.75  # share of live rows below which the others are dropped from a running batch
 
 
@@ -242,7 +243,7 @@ class RunningBatch:
         """Its rows, those of like length together."""
         found = defaultdict[int, list[int]](list)
         for row, length in enumerate(state.mask.sum(dim=1).tolist()):
-            found[length.bit_length() if self._apart else 0].append(row)
+            found[max(length, SHORT).bit_length() if self._apart else 0].append(row)
         return found
 
     def _fitting(self) -> int:
