@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
+from app.build import ADAPTERS
 from foundation import trail
 from foundation.errors import InputError, ModelError
 from retrieval import filter as filters
+from retrieval.embedding import open_embedding
 from retrieval.filter import CrossEncoderJudge, Judgement, KnowledgeFilter
 from tests.retrieval.conftest import BagOfWords
 
@@ -173,3 +175,19 @@ def test_logit_and_cosine_make_one_probability(tmp_path, monkeypatch):
     cosine = 2 / 3  # two of three words are the same
     wanted = [1 / (1 + math.exp(-(0.5 * logit + 3 * cosine - 1))) for logit in (2, -2)]
     assert judge("wrote Emma who", ["sure wrote emma", "not wrote emma"]) == pytest.approx(wanted)
+
+
+def test_a_judge_whose_weights_are_cast_once_judges_as_before(monkeypatch):
+    pairs = [
+        (QUESTION, "Emma is a novel by Jane Austen."),
+        (QUESTION, "Emma Bull is a writer of fantasy."),
+        (QUESTION, "The road leads from the town to the sea, and back. " * 20),
+    ]
+
+    def judged():
+        model = filters.load_cross_encoder(ADAPTERS / "cross-encoder")
+        return filters.evidence(model, open_embedding(), pairs)
+
+    once = judged()
+    monkeypatch.setattr(filters, "cast_once", lambda model: model)
+    assert (judged() == once).all()
