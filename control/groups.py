@@ -24,7 +24,7 @@ OnStep = Callable[[Tensor, Tensor, Step], None]
 """Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
 
 CELLS = 131_072  # rows by tokens that a running batch may hold; 3 GB of the packaged model
-SHORT = 32  # tokens; all shorter rows share a cache
+SHORT = 32  # tokens; all rows of less than twice that share a cache
 FULL = 0.75  # share of live rows below which the others are dropped from a running batch
 
 
