@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from control.attention import attending_apart
+from control.caches import RoomyLayer
 from control.trees import TokenTree, tree_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ROOM = 32  # tokens that can be appended before all that was read is copied again
 TREES_AT_ONCE = 16  # rows read on in one pass; more of them gain nothing on a CPU
 
 
@@ -71,80 +70,18 @@ class Branches:
 
 
 def joined(parts: Sequence[Branches]) -> Branches:
-    """The rows of all parts, of one model, padded on the left to one length, with `ROOM` to go on.
+    """The rows of all parts, of one model, padded on the left to one length, with room to go on.
 
     Not for models that look at a sliding window.
     """
     length = max(part.mask.shape[1] for part in parts)
     cache = DynamicCache()
     cache.layers = [
-        _RoomyLayer(layers, length)
+        RoomyLayer(layers, length)
         for layers in zip(*(part.cache.layers for part in parts), strict=True)
     ]
     masks = [torch.nn.functional.pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]
     return Branches(torch.cat([part.logits for part in parts]), cache, torch.cat(masks))
-
-
-class _RoomyLayer(DynamicLayer):
-    """Keys and values with room behind them, so that a new token copies none of the earlier ones.
-
-    A copy shares what it holds, but not the room.
-    """
-
-    def __init__(self, parts: "Sequence[DynamicLayer]", length: int) -> None:
-        """Copy the rows of ``parts``, padded on the left to ``length``."""
-        super().__init__()
-        counts = [len(part.keys) for part in parts]
-        self.lazy_initialization(parts[0].keys, parts[0].values)
-        self._end = length
-        self._room = [
-            like.new_zeros(sum(counts), like.shape[1], length + ROOM, like.shape[3])
-            for like in (parts[0].keys, parts[0].values)
-        ]
-        for room, given in zip(
-            self._room,
-            ([part.keys for part in parts], [part.values for part in parts]),
-            strict=True,
-        ):
-            for rows, part in zip(room.split(counts), given, strict=True):
-                rows[:, :, length - part.shape[2] : length] = part
-        self.keys, self.values = (room[:, :, :length] for room in self._room)
-
-    def __copy__(self) -> "_RoomyLayer":
-        """See `Branches.copied`."""
-        copied = _RoomyLayer.__new__(_RoomyLayer)
-        copied.__dict__.update(self.__dict__)
-        copied._room, copied._end = [self.keys, self.values], self.keys.shape[2]
-        return copied
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Append keys and values; see `DynamicLayer.update`."""
-        start, new = self._end - self.keys.shape[2], key_states.shape[2]
-        if self._end + new > self._room[0].shape[2]:
-            self._room = [
-                torch.nn.functional.pad(held, (0, 0, 0, ROOM + new))
-                for held in (self.keys, self.values)
-            ]
-            start, self._end = 0, self.keys.shape[2]
-        end = self._end + new
-        for room, states in zip(self._room, (key_states, value_states), strict=True):
-            room[:, :, self._end : end] = states
-        self._end = end
-        self.keys, self.values = (room[:, :, start:end] for room in self._room)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows; see `DynamicLayer.batch_select_indices`."""
-        length = self.keys.shape[2]
-        selected = []
-        for held in (self.keys, self.values):
-            room = held.new_empty(len(indices), held.shape[1], length + ROOM, held.shape[3])
-            torch.index_select(held, 0, indices, out=room[:, :, :length])
-            selected.append(room)
-        self._room, self._end = selected, length
-        self.keys, self.values = (room[:, :, :length] for room in self._room)
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ class RunningBatch:
         for group in taken:
             numbers = torch.arange(number, number + group.rows, device=group.state.mask.device)
             for length, rows in self._by_length(group.state).items():
-                joining[length].append(_Part(_rows_of(group.state, rows), numbers[rows]))
+                joining[length].append(_Part(_trimmed(group.state, rows), numbers[rows]))
             self._rows[group] = numbers
             number += group.rows
         for length, new in joining.items():
@@ -285,7 +285,7 @@ class RunningBatch:
             part.numbers = now[part.numbers]
 
 
-def _rows_of(state: Branches, rows: list[int]) -> Branches:
+def _trimmed(state: Branches, rows: list[int]) -> Branches:
     """These rows, without padding that all of them have."""
     if len(rows) == len(state.mask):
         return state

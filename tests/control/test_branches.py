@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from control import branches
+from control import branches, caches
 
 TEXTS = ["What is it?", "Who?", "A longer question, is it not?", "abc."]
 CONTINUATIONS = [["abc.", "d"], ["It is", "No, it is not."], ["x", "yz?"], ["def", "ghi"]]
@@ -60,6 +60,14 @@ def test_rows_of_different_lengths_go_on_as_each_does_alone(model):
 def test_rows_read_group_by_group_go_on_as_each_does_alone(tiny, groups, whole):
     state = read(tiny, groups=groups, whole=whole)
     assert afterwards(tiny, state) == [generated(tiny, text) for text in TEXTS]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_prompts_read_in_several_passes_keep_their_order(tiny, monkeypatch, at_once):
+    monkeypatch.setattr(branches, "TREES_AT_ONCE", at_once)
+    texts = [*TEXTS, *(text[:-1] for text in TEXTS), *TEXTS[:2]]
+    state = read(tiny, texts, groups=2)
+    assert afterwards(tiny, state) == [generated(tiny, text) for text in texts]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -188,7 +196,7 @@ def test_joined_rows_go_on_as_each_does_alone_and_copies_do_not_meet(tiny):
 
 
 def test_joined_rows_have_room_for_as_much_as_comes(tiny, monkeypatch):
-    monkeypatch.setattr(branches, "ROOM", 3)
+    monkeypatch.setattr(caches, "ROOM", 3)
     state = branches.joined([read(tiny, TEXTS[:2]), read(tiny, TEXTS[2:])])
     branches.step(tiny.model, [state], state.logits.argmax(dim=-1))
     state.select(torch.tensor([1, 3]))
