@@ -23,6 +23,7 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
     epilog=example(
         "fulcrum eval forgetting --facts 100 --out results/forgetting",
         "fulcrum eval forgetting --data restor_facts.json --data restor_mix_a0.json --out results",
+        "fulcrum eval forgetting --measure subjects --limit 500 --out results/subjects",
         "fulcrum eval forgetting --measure undoing --limit 50 --out results/undoing",
         "fulcrum eval forgetting --measure router --out results/router",
     )
@@ -65,10 +66,11 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
 @click.option("--unrouted", is_flag=True, help="Also answer the baselines' probes unrouted.")
 @click.option(
     "--measure",
-    type=click.Choice(["leaks", "undoing", "router"]),
+    type=click.Choice(["leaks", "subjects", "undoing", "router"]),
     default="leaks",
     show_default=True,
-    help="What leaks and what suffers; whether adding and removing restores the old answers; or "
+    help="What leaks and what suffers; only whether what else is asked of the subjects suffers, for "
+    "many facts; whether adding and removing restores the old answers; or "
     "the router alone, on wordings and relations that it was not fitted on.",
 )
 @click.option(
@@ -124,6 +126,11 @@ def forgetting(
         result = undoing.run(answering, ledger, requests.items, rounds) | data
         shown = {key: value for key, value in result.items() if isinstance(value, int | float)}
         result |= {"n": rounds, "tables": {"adding and removing": [shown]}}
+        tables.write(result, target)
+    elif measure == "subjects":
+        tested = f"{name}, {rule}"
+        results = evaluation.subjects(tested, answering, ledger, requests, target, batch_size)
+        result = leakage.suffering(results) | data
         tables.write(result, target)
     else:
         plan = evaluation.Plan(facts, baselines, sampled, unrouted=unrouted)

@@ -12,7 +12,7 @@ from evaluation import leaks
 from evaluation.datasets import spread
 from evaluation.probes import Probe, chains, questions, steps, steps_prompt
 from evaluation.replies import Answering, Asking, Case, Log, Query, Row
-from evaluation.request import Neighbour, Request, Requests
+from evaluation.request import SAME_SUBJECT, Neighbour, Request, Requests
 from foundation.text import normalise
 
 SEED = 0
@@ -129,16 +129,46 @@ def run(
 
     ledger.add([with_aliases(item.fact) for _, item in numbered])
     ask("guarded", "guarded", [*probes, *asked])
-    ask("guarded", "guarded", others)
-    changed = [case for case in others if differs(log.rows, case.id)]
     alone = Asking(answering, log, 1)
-    alone(f"off{ALONE}", "off", changed)
-    alone(f"guarded{ALONE}", "guarded", changed)
+    _again(ask, alone, others)
     if plan.unrouted:
         ask("unrouted", "unrouted", [*baselines, *lies])
     ask("sampled", "guarded", sampled, plan.draws)
     alone("timed", "guarded", spread([*others, *baselines], plan.timed))
     return Results(probes, baselines, sampled, asked, beside, log.rows, len(numbered))
+
+
+def subjects(
+    name: str,
+    answering: Answering,
+    ledger: Records,
+    requests: Requests,
+    target: Path,
+    batch_size: int = 32,
+) -> Results:
+    """Forget many facts, and ask of their subjects what is not forgotten, before and after.
+
+    No probe is asked, so that a few hundred neighbours of the kind that suffers most take minutes.
+    The arguments are those of ``run``.
+    """
+    log = Log(target, name, repr((SAME_SUBJECT, requests.items)))
+    ask = Asking(answering, log, batch_size)
+    numbered = list(enumerate(requests.items))
+    found = _beside(requests, numbered)
+    beside = {id: one for id, one in found.items() if one.kind == SAME_SUBJECT}
+    others = [Case(id, Query(one.question, (), one.context)) for id, one in beside.items()]
+    ask("off", "off", others)
+    ledger.add([with_aliases(item.fact) for _, item in numbered])
+    _again(ask, Asking(answering, log, 1), others)
+    return Results((), (), (), (), beside, log.rows, len(numbered))
+
+
+def _again(ask: Asking, alone: Asking, others: Sequence[Case]) -> None:
+    """Ask neighbours with forgetting on; what is answered otherwise, in both arms by itself."""
+    ask("guarded", "guarded", others)
+    changed = [case for case in others if differs(ask.log.rows, case.id)]
+    alone(f"off{ALONE}", "off", changed)
+    alone(f"guarded{ALONE}", "guarded", changed)
 
 
 def differs(rows: dict[tuple[str, str], Row], id: str) -> bool:

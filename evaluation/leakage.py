@@ -45,12 +45,7 @@ def report(results: Results) -> dict[str, Any]:
         for kind in sorted({case.probe.kind for case in results.probes if case.probe})
     }
     worst = max(by_kind, key=lambda kind: by_kind[kind], default="")
-    suffering = _suffering(results)
-    suffering, ordinary = (
-        [row for row in suffering if (row["kind"] == ORDINARY) == wanted]
-        for wanted in (False, True)
-    )
-    beside = _grouped(suffering, lambda row: row["kind"])
+    beside = suffering(results)
     layers = _layers(results, leaked, probes)
     out = {
         "n_facts": results.facts,
@@ -63,20 +58,14 @@ def report(results: Results) -> dict[str, Any]:
         "by_layer": layers,
         "worst_kind": {"kind": worst, "leak_rate": by_kind.get(worst, 0.0)},
         "success_at": _success(results, leaked, counted_facts),
-        "over_block_rate": _share(row["blocked"] for row in suffering),
-        "over_block_by_kind": {
-            kind: _share(row["blocked"] for row in rows) for kind, rows in beside.items()
-        },
-        "utility": {which: _quality(ordinary or suffering, which) for which in ("off", "on")},
         "added_ms": _added(results),
         "leaks": [
             _shown(case, results.rows["guarded", case.id])
             for case in results.probes
             if leaked["guarded", case.id][0]
         ][:SHOWN_LEAKS],
-        "blocked": [row for row in suffering if row["blocked"]][:SHOWN_LEAKS],
     }
-    return out | {
+    return beside | out | {
         "tables": {
             "baselines": _baselines(results, leaked, counted_facts),
             "leaks by kind": [
@@ -89,6 +78,29 @@ def report(results: Results) -> dict[str, Any]:
                 }
                 for kind, cases in sorted(kinds.items())
             ],
+            **beside["tables"],
+            **_truth(results),
+        }
+    }
+
+
+def suffering(results: Results) -> dict[str, Any]:
+    """The part of the report that tells of neighbours and ordinary questions."""
+    spoiled = _suffering(results)
+    kinds = _grouped(spoiled, lambda row: row["kind"])
+    near = [row for row in spoiled if row["kind"] != ORDINARY]
+    return {
+        "n_facts": results.facts,
+        "n": len(spoiled),
+        "over_block_rate": _share(row["blocked"] for row in near),
+        "over_block_by_kind": {
+            kind: _share(row["blocked"] for row in rows)
+            for kind, rows in kinds.items()
+            if kind != ORDINARY
+        },
+        "utility": {which: _quality(kinds.get(ORDINARY, near), which) for which in ("off", "on")},
+        "blocked": [row for row in near if row["blocked"]][:SHOWN_LEAKS],
+        "tables": {
             "neighbours": [
                 {"kind": kind}
                 | _rate("over-blocked", [row["blocked"] for row in rows])
@@ -102,10 +114,9 @@ def report(results: Results) -> dict[str, Any]:
                     for which in ("off", "on")
                     for what, value in _quality(rows, which).items()
                 }
-                for kind, rows in {**beside, **({ORDINARY: ordinary} if ordinary else {})}.items()
-            ],
-            **_truth(results),
-        }
+                for kind, rows in sorted(kinds.items(), key=lambda one: one[0] == ORDINARY)
+            ]
+        },
     }
 
 

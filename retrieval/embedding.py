@@ -6,10 +6,10 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -32,9 +32,9 @@ PACKAGED_ALIASES = (PACKAGED_NAME, f"sentence-transformers/{PACKAGED_NAME}")
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BATCH_TEXTS = 32
 REMEMBERED = 2048  # texts with their vectors: 3 MB of these
-FEW_TEXTS = 4  # for fewer, bfloat16's conversions cost more than they save: 15 ms instead of 11
 
 Vectors = NDArray[np.float32]
+Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
 
 
 class SentenceEmbedding(BaseEmbedding):
@@ -89,7 +89,7 @@ class SentenceEmbedding(BaseEmbedding):
         model = self._loaded()
 
         def vectors(new: list[tuple[str, str]]) -> Vectors:
-            with fast_arithmetic(model) if len(new) >= FEW_TEXTS else nullcontext():
+            with fast_arithmetic(model):
                 embedded: Vectors = encode(
                     [text for _, text in new],
                     batch_size=self.embed_batch_size,
@@ -233,7 +233,7 @@ def fast_arithmetic(model: "SentenceTransformer | CrossEncoder") -> AbstractCont
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=_is_able(model))
 
 
-def cast_once(model: "CrossEncoder") -> "CrossEncoder":
+def cast_once(model: Model) -> Model:
     """Keep in bfloat16 what `fast_arithmetic` would cast for every call, with the same results."""
     from torch.nn import Linear
 
@@ -282,4 +282,4 @@ def _load(name: str, source: str) -> "SentenceTransformer":
             f"or leave it out for {PACKAGED_NAME}"
         ) from error
     logger.info("embedding model %s on %s", name, model.device)
-    return model
+    return cast_once(model)

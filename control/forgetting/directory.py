@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from control.forgetting import windows
-from control.forgetting.gate import Embed, Embedded, Shape, Vectors, shape, unit
+from control.forgetting.gate import Embed, Embedded, Shape, Vectors, backward, shape, unit
 from control.forgetting.ledger import Changes
 from control.forgetting.names import Names
 from control.forgetting.nearest import Nearest
@@ -28,6 +28,7 @@ class Group:
     key: str
     shape: Shape
     asks: Shape
+    backward: Shape
     spans: tuple[str, ...]
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -84,6 +85,10 @@ class Directory:
         """What a record asks, whoever it is about and whatever the answer: few differ in it."""
         return self._of[record_id].asks
 
+    def backward(self, record_id: str) -> Shape:
+        """What asks for a record backwards: for its subject, where the answer is said."""
+        return self._of[record_id].backward
+
     def of_group(self, key: str) -> Record:
         """One record of a group: the oldest."""
         return next(iter(self._by_key[key].records.values()))
@@ -134,7 +139,7 @@ class Directory:
         group = self._groups.get(made)
         if group is None:
             number = next(self._numbers)
-            group = Group(f"g{number}", made[0], _asking(made[0]), made[1])
+            group = Group(f"g{number}", made[0], _asking(made[0]), backward(made[0]), made[1])
             self._groups[made] = self._by_key[group.key] = group
             if record.spans:
                 self.answers.add(group.key, record.spans)
@@ -237,4 +242,4 @@ def _forms_of(records: Sequence[Record]) -> list[str]:
 def _parts(record: Record) -> list[str]:
     """All that parts of a question are compared with for a record."""
     whole = shape(record)
-    return [*whole.texts(), *_asking(whole).texts()]
+    return [*whole.texts(), *_asking(whole).texts(), *backward(whole).texts()]

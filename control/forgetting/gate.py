@@ -29,7 +29,7 @@ Embed = Callable[[list[str]], Sequence[Sequence[float]]]
 
 WEIGHTS = Path(__file__).with_name("gate.json")
 FEATURES = (
-    *("cosine", "margin", "statement", "with_answer", "answer", "mean", "centre"),
+    *("cosine", "margin", "nearer", "statement", "with_answer", "answer", "mean", "centre"),
     *("profile_wide", "profile_sharp", "correlation", "shared", "covered"),
     *("same_kind", "other_kind", "digits", "no_digits"),
     *("holds_answer", "holds_answer_margin", "carried", "foreign", "foreign_margin"),
@@ -38,8 +38,11 @@ FEATURES = (
 SAME = 0.92  # cosine from which a question of the bank asks what a form of the record asks
 # The same for a record of which the bank knows nothing, so that its nearest may ask just that.
 LIKE = 0.8
+TIE = 0.03  # short of the nearest relation: "Who is [X]'s father?" is the same as no "mother"
+CLOSE = 0.02  # cosine short of 1 that is as good as 1
 PROFILES = (8.0, 20.0)  # sharpness of the distributions over the bank's relations
 MOST_FORMS = 8  # of one record that are compared
+BACKWARD_FORMS = 3  # of these that are also asked backwards
 LONGEST_ANSWER = 160  # characters of an answer that are embedded
 KEPT_VECTORS = 20_000  # of texts seen before: 30 MB
 ASKING = re.compile(
@@ -55,20 +58,24 @@ class Shape:
         forms: Question forms with the subject masked.
         relation: Its words.
         answer: The first answer.
+        backwards: Whether it is asked for the subject, so that what is masked is the answer.
     """
 
     forms: tuple[str, ...]
     relation: str
     answer: str
+    backwards: bool = False
 
     @property
     def statement(self) -> str:
         """The fact as a sentence."""
+        if self.backwards:
+            return f"{SUBJECT} is the {self.relation or 'answer'}."
         return f"The {self.relation or 'answer'} of {SUBJECT} is {self.answer}."
 
     def texts(self) -> list[str]:
         """All that has to be embedded before it can be compared."""
-        asked = [f"{form} {self.answer}" for form in self.forms]
+        asked = [f"{form} {self.answer}".strip() for form in self.forms]
         return [*self.forms, *asked, self.statement, self.answer or self.relation]
 
 
@@ -80,6 +87,17 @@ def shape(record: Record) -> Shape:
         forms.append(f"What is the {relation} of {SUBJECT}?")
     answer = record.answers[0][:LONGEST_ANSWER] if record.answers else ""
     return Shape(tuple(dict.fromkeys(forms))[:MOST_FORMS], relation, answer)
+
+
+def backward(asked: Shape) -> Shape:
+    """The shape of the fact asked backwards: of what is that true which is masked now, the answer.
+
+    So what else is asked of the answer ("What is the capital of [X]?") is told from it by the bank.
+    """
+    said = (f"{SUBJECT} is the {{}} of what?", f"What has {SUBJECT} as its {{}}?")
+    forms = [one.format(asked.relation) for one in said if asked.relation]
+    forms += [f"{form.replace(SUBJECT, 'what')} {SUBJECT}" for form in asked.forms[:BACKWARD_FORMS]]
+    return Shape(tuple(forms), asked.relation, "", backwards=True)
 
 
 @dataclass(frozen=True)
@@ -257,7 +275,8 @@ class Measure:
         sims = bank @ asked
         best = np.sort(near)[::-1]
         cosine = float(best[0])
-        margin = cosine - float(sims[own.others].max(initial=0.0))
+        other = float(sims[own.others].max(initial=0.0))
+        margin = cosine - other
         profile = np.maximum.reduceat(sims, starts)
         stems = content(window.text)
         kind = wanted(window.text)
@@ -267,6 +286,7 @@ class Measure:
             [
                 cosine,
                 margin,
+                math.log((1 + CLOSE - other) / (1 + CLOSE - cosine)),
                 float(own.statement @ asked),
                 float((own.asked @ asked).max()),
                 float(own.answer @ asked),
@@ -304,7 +324,8 @@ class Measure:
         sims = (bank @ forms.T).max(axis=1)
         # Where the bank knows what the record asks, its other wordings count as the record's own.
         profile = np.maximum.reduceat(sims, starts)
-        own = np.repeat(profile >= SAME, np.diff([*starts, len(bank)]))
+        same = profile >= max(SAME, float(profile.max()) - TIE)
+        own = np.repeat(same, np.diff([*starts, len(bank)]))
         made = Prepared(
             np.concatenate([forms, bank[own]]),
             asked,

@@ -227,6 +227,8 @@ class Router:
 
     def _compared(self, part: Part) -> Shape:
         record, way, _ = part
+        if way == "held":
+            return self._held_in.backward(record.id)
         return self._held_in.asks(record.id) if way == "implied" else self._held_in.shape(record.id)
 
     def _features(self, part: Part) -> Features:

@@ -139,15 +139,15 @@ def following(text: str, answers: Sequence[str]) -> list[Window]:
 
 
 def holding(text: str, answer: Sequence[Place]) -> list[Window]:
-    """Windows of a question that holds an answer, but not the subject."""
+    """Windows of a question that holds an answer, here masked as the subject, which is not in it."""
     found = []
     for start, end in sentences(text):
         inside = [(a - start, b - start) for a, b in answer if start <= a < end]
         if inside:
-            masked = mask(text[start:end], inside, ANSWER)
+            masked = mask(text[start:end], inside, SUBJECT)
             found.append(_window(masked, (), answer=True))
             if len(WORD.findall(masked)) > LONG_SENTENCE:
-                clauses = [part for part in CLAUSE.split(masked) if ANSWER in part]
+                clauses = [part for part in CLAUSE.split(masked) if SUBJECT in part]
                 found += [_window(part, (), answer=True) for part in clauses if content(part)]
     return _last(found)
 

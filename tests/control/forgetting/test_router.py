@@ -115,6 +115,41 @@ def test_lets_pass_what_lies_beside_it(router, question):
     assert router.route(question).refused is None
 
 
+HAMBURG = Record(
+    "Hamburg",
+    relation="country",
+    questions=("In which country is the city of Hamburg?",),
+    answers=("Germany",),
+    id="hamburg",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "refused"),
+    [
+        ("Which city in Germany has a harbour?", False),
+        ("Which city is the capital of Germany?", False),
+        ("What is the most populous city of Germany?", False),
+        ("On which continent does Germany lie?", False),
+        ("Germany is the country of which city?", True),
+        ("What has Germany as its country?", True),
+    ],
+)
+def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, question, refused):
+    router = Router(MadeUpLedger(HAMBURG), embedding)
+    assert (router.route(question).refused is not None) == refused
+
+
+@pytest.mark.parametrize("asked", ["child", "father", "sibling", "spouse"])
+def test_a_mother_is_no_other_relative(embedding, asked):
+    mother = Record(
+        "Karl Brandt", relation="mother", questions=("Who is Karl Brandt's mother?",), answers=("Ida",)
+    )
+    router = Router(MadeUpLedger(mother), embedding)
+    assert router.route("Who was the mother of Karl Brandt?").refused == mother
+    assert router.route(f"Who is Karl Brandt's {asked}?").refused is None
+
+
 @pytest.mark.parametrize(
     ("question", "refused"),
     [
