@@ -69,9 +69,9 @@ OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the use
     type=click.Choice(["leaks", "subjects", "undoing", "router"]),
     default="leaks",
     show_default=True,
-    help="What leaks and what suffers; only whether what else is asked of the subjects suffers, for "
-    "many facts; whether adding and removing restores the old answers; or "
-    "the router alone, on wordings and relations that it was not fitted on.",
+    help="What leaks and what suffers; whether what else is asked of many facts' subjects suffers; "
+    "whether adding and removing restores the old answers; or the router alone, on wordings and "
+    "relations that it was not fitted on.",
 )
 @click.option(
     "--rounds",

@@ -65,23 +65,27 @@ def report(results: Results) -> dict[str, Any]:
             if leaked["guarded", case.id][0]
         ][:SHOWN_LEAKS],
     }
-    return beside | out | {
-        "tables": {
-            "baselines": _baselines(results, leaked, counted_facts),
-            "leaks by kind": [
-                {"kind": kind}
-                | _rate("leaked", [leaked["guarded", case.id][0] for case in cases])
-                | {
-                    f"past {layer}": 100 * share
-                    for layer, share in _layers(results, leaked, cases).items()
-                    if layer != "output"
-                }
-                for kind, cases in sorted(kinds.items())
-            ],
-            **beside["tables"],
-            **_truth(results),
+    return (
+        beside
+        | out
+        | {
+            "tables": {
+                "baselines": _baselines(results, leaked, counted_facts),
+                "leaks by kind": [
+                    {"kind": kind}
+                    | _rate("leaked", [leaked["guarded", case.id][0] for case in cases])
+                    | {
+                        f"past {layer}": 100 * share
+                        for layer, share in _layers(results, leaked, cases).items()
+                        if layer != "output"
+                    }
+                    for kind, cases in sorted(kinds.items())
+                ],
+                **beside["tables"],
+                **_truth(results),
+            }
         }
-    }
+    )
 
 
 def suffering(results: Results) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def following(text: str, answers: Sequence[str]) -> list[Window]:
 
 
 def holding(text: str, answer: Sequence[Place]) -> list[Window]:
-    """Windows of a question that holds an answer, here masked as the subject, which is not in it."""
+    """Windows of a question that holds an answer, masked as the subject, which is not in it."""
     found = []
     for start, end in sentences(text):
         inside = [(a - start, b - start) for a, b in answer if start <= a < end]

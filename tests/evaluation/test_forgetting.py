@@ -11,7 +11,7 @@ from evaluation import forgetting, leakage, leakage_report, undoing
 from evaluation.forgetting import Plan
 from evaluation.probes import Probe
 from evaluation.replies import Reply
-from evaluation.request import Neighbour, Request, Requests
+from evaluation.request import SAME_SUBJECT, UNRELATED, Neighbour, Request, Requests
 from foundation.errors import DataError
 
 FACTS = {"Peru": "Lima", "Chile": "Santiago", "Cuba": "Havana"}
@@ -144,6 +144,28 @@ def test_a_refused_or_spoiled_neighbour_is_over_blocked(tmp_path):
 
     assert found["over_block_by_kind"] == {"near": 0.5, "far": 1}
     assert found["over_block_rate"] == pytest.approx(2 / 3)
+
+
+def test_of_many_facts_only_what_else_is_asked_of_their_subjects_is_asked(tmp_path):
+    neighbours = [
+        Neighbour(SAME_SUBJECT, "Which food is Peru famous for?", ("ceviche",)),
+        Neighbour(SAME_SUBJECT, "What is the capital of Chile?", ("Santiago",)),
+        Neighbour(SAME_SUBJECT, "What is the capital of Cuba?", ("Havana",)),
+        Neighbour(UNRELATED, "Who wrote Emma?", ("Austen",)),
+    ]
+    items = [request("Peru", neighbours=neighbours), request("Chile")]
+    toy = Toy(refuses=["Cuba"])
+    results = forgetting.subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
+    found = leakage.suffering(results)
+
+    assert (found["n_facts"], found["n"]) == (2, 2)  # Chile's capital is forgotten itself
+    assert found["over_block_by_kind"] == {SAME_SUBJECT: 1}
+    assert found["utility"]["off"]["hit"] == 0.5
+    asked = toy.asked
+    assert leakage.suffering(
+        forgetting.subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
+    )
+    assert toy.asked == asked  # all rows were there
 
 
 class Rounding(Toy):

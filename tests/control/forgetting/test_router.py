@@ -143,7 +143,10 @@ def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, questio
 @pytest.mark.parametrize("asked", ["child", "father", "sibling", "spouse"])
 def test_a_mother_is_no_other_relative(embedding, asked):
     mother = Record(
-        "Karl Brandt", relation="mother", questions=("Who is Karl Brandt's mother?",), answers=("Ida",)
+        "Karl Brandt",
+        relation="mother",
+        questions=("Who is Karl Brandt's mother?",),
+        answers=("Ida",),
     )
     router = Router(MadeUpLedger(mother), embedding)
     assert router.route("Who was the mother of Karl Brandt?").refused == mother
