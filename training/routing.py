@@ -36,8 +36,7 @@ CASES = 2  # of each relation
 MOST_FORMS = 4  # of one record
 NEIGHBOURS = 12  # other relations' questions about one subject
 WAYS = ("named", "held", "described")
-# One record is fitted at a time, but an answer may be shared by many: with 100 records, 1 of 150
-# questions of the calibration split that name somebody's answer would be refused at the fitted bar.
+# One record is fitted at a time, but an answer may be shared by many: a higher bar than the fit's.
 LEAST_BAR = {"held": 0.92}
 FALSE_ALARMS = 0.005  # share of questions in no scope that may be refused, with half the bank
 STRENGTH = 0.3  # of the regression: inverse of its L2 penalty

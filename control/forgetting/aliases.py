@@ -234,3 +234,15 @@ def _things() -> dict[str, list[str]]:
 def is_name(word: str) -> bool:
     """Whether a normalised word is the name of a country, a language, a currency or a city."""
     return word in _things()
+
+
+@cache
+def name_words() -> frozenset[str]:
+    """The normalised words of such names."""
+    return frozenset(word for name in _things() for word in name.split())
+
+
+@cache
+def long_names() -> tuple[str, ...]:
+    """Such names, normalised, of several words."""
+    return tuple(name for name in _things() if " " in name)

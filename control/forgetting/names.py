@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TypeVar
 
+from control.forgetting.aliases import name_words
 from control.forgetting.disguise import forms, scan
 from control.forgetting.views import Spans, View, views
 
@@ -31,7 +32,8 @@ class Names:
         """Start without names.
 
         Args:
-            correct: Normalised words that are never another word with a typo.
+            correct: Normalised words that are never another word with a typo, besides those of
+                countries, languages, currencies and cities: Ireland is not Iceland.
         """
         self._correct = correct
         # One is held by itself and only several in a tuple: it saves a third of the memory.
@@ -111,7 +113,12 @@ class Names:
 
     def _known(self, word: str) -> bool:
         bare = word[:-1] if word.endswith("s") else word
-        return word in self._uses or bare in self._uses or word in self._correct
+        return (
+            word in self._uses
+            or bare in self._uses
+            or word in self._correct
+            or word in name_words()
+        )
 
     def _guesses(self, word: str) -> tuple[str, ...]:
         if len(self._guessed) >= MOST_GUESSED:

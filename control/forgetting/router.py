@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from control.forgetting import disguise, windows
+from control.forgetting.aliases import long_names
 from control.forgetting.directory import Directory
 from control.forgetting.gate import Embedded, Features, Gate, Measure, Shape
 from control.forgetting.record import Record, backwards
@@ -249,7 +250,7 @@ class Router:
         """Windows for the records whose subject is named, in the question or before it."""
         parts: list[Part] = []
         for number, reading in enumerate(readings):
-            found = self._held_in.subjects.find(reading, typos=number == 0)
+            found = _apart(reading, self._held_in.subjects.find(reading, typos=number == 0))
             for key, places in itertools.islice(found.items(), MOST_RECORDS):
                 record = self._held_in.records[key]
                 if number and max(end - start for start, end in places) < LEAST_HIDDEN:
@@ -281,7 +282,7 @@ class Router:
         """Windows for the records whose answer the question says, but not their subject."""
         parts: list[Part] = []
         for number, reading in enumerate(readings):
-            found = self._held_in.answers.find(reading, typos=False)
+            found = _apart(reading, self._held_in.answers.find(reading, typos=False))
             for key, places in itertools.islice(found.items(), MOST_RECORDS):
                 record = self._held_in.of_group(key)
                 hidden = number and max(end - start for start, end in places) < LEAST_HIDDEN
@@ -323,6 +324,24 @@ class Router:
         cosines = {each: float((self._vectors(each.forms) @ asked).max()) for each in unlike}
         alike = [key for key, each in asks.items() if cosines[each] >= ALIKE]
         return sorted(alike, key=lambda key: -cosines[asks[key]])[:MOST_IMPLIED]
+
+
+def _apart(text: str, found: dict[str, list[windows.Place]]) -> dict[str, list[windows.Place]]:
+    """Names found in a text, but for parts of a longer one: "New Caledonia" is not Caledonia."""
+    if not found:
+        return found
+    longer = [(start, end) for start, end, _ in disguise.find(text, long_names())]
+    return {
+        key: kept
+        for key, places in found.items()
+        if (
+            kept := [
+                (start, end)
+                for start, end in places
+                if not any(a <= start and end <= b and b - a > end - start for a, b in longer)
+            ]
+        )
+    }
 
 
 def _stated(record: Record, text: str) -> bool:

@@ -140,6 +140,26 @@ def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, questio
     assert (router.route(question).refused is not None) == refused
 
 
+@pytest.mark.parametrize(
+    ("question", "refused"),
+    [
+        ("What is the capital of the Republic of the Congo?", True),
+        ("What is the capital of the Democratic Republic of the Congo?", False),
+        ("What is the capital of DR Congo's neighbour, the Republic of the Congo?", True),
+        ("Brazzaville is the capital of which country?", True),
+    ],
+)
+def test_a_name_within_a_longer_one_is_another_name(embedding, question, refused):
+    congo = Record(
+        "the Republic of the Congo",
+        relation="capital",
+        questions=("What is the capital of the Republic of the Congo?",),
+        answers=("Brazzaville",),
+    )
+    router = Router(MadeUpLedger(congo), embedding)
+    assert (router.route(question).refused is not None) == refused
+
+
 @pytest.mark.parametrize("asked", ["child", "father", "sibling", "spouse"])
 def test_a_mother_is_no_other_relative(embedding, asked):
     mother = Record(
