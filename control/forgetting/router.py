@@ -250,7 +250,7 @@ class Router:
         """Windows for the records whose subject is named, in the question or before it."""
         parts: list[Part] = []
         for number, reading in enumerate(readings):
-            found = _apart(reading, self._held_in.subjects.find(reading, typos=number == 0))
+            found = _whole_names(reading, self._held_in.subjects.find(reading, typos=number == 0))
             for key, places in itertools.islice(found.items(), MOST_RECORDS):
                 record = self._held_in.records[key]
                 if number and max(end - start for start, end in places) < LEAST_HIDDEN:
@@ -282,7 +282,7 @@ class Router:
         """Windows for the records whose answer the question says, but not their subject."""
         parts: list[Part] = []
         for number, reading in enumerate(readings):
-            found = _apart(reading, self._held_in.answers.find(reading, typos=False))
+            found = _whole_names(reading, self._held_in.answers.find(reading, typos=False))
             for key, places in itertools.islice(found.items(), MOST_RECORDS):
                 record = self._held_in.of_group(key)
                 hidden = number and max(end - start for start, end in places) < LEAST_HIDDEN
@@ -326,22 +326,17 @@ class Router:
         return sorted(alike, key=lambda key: -cosines[asks[key]])[:MOST_IMPLIED]
 
 
-def _apart(text: str, found: dict[str, list[windows.Place]]) -> dict[str, list[windows.Place]]:
-    """Names found in a text, but for parts of a longer one: "New Caledonia" is not Caledonia."""
-    if not found:
-        return found
-    longer = [(start, end) for start, end, _ in disguise.find(text, long_names())]
-    return {
-        key: kept
-        for key, places in found.items()
-        if (
-            kept := [
-                (start, end)
-                for start, end in places
-                if not any(a <= start and end <= b and b - a > end - start for a, b in longer)
-            ]
-        )
-    }
+def _whole_names(
+    text: str, found: dict[str, list[windows.Place]]
+) -> dict[str, list[windows.Place]]:
+    """Names found in a text, but for parts of a longer one: Mexico City is not Mexico."""
+    longer = [place[:2] for place in disguise.find(text, long_names())] if found else []
+
+    def within(start: int, end: int) -> bool:
+        return any(a <= start and end <= b and b - a > end - start for a, b in longer)
+
+    kept = {key: [one for one in places if not within(*one)] for key, places in found.items()}
+    return {key: places for key, places in kept.items() if places}
 
 
 def _stated(record: Record, text: str) -> bool:
