@@ -28,7 +28,6 @@ class Group:
     key: str
     shape: Shape
     asks: Shape
-    backward: Shape
     spans: tuple[str, ...]
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -87,7 +86,7 @@ class Directory:
 
     def backward(self, record_id: str) -> Shape:
         """What asks for a record backwards: for its subject, where the answer is said."""
-        return self._of[record_id].backward
+        return backward(self._of[record_id].shape)
 
     def of_group(self, key: str) -> Record:
         """One record of a group: the oldest."""
@@ -139,7 +138,7 @@ class Directory:
         group = self._groups.get(made)
         if group is None:
             number = next(self._numbers)
-            group = Group(f"g{number}", made[0], _asking(made[0]), backward(made[0]), made[1])
+            group = Group(f"g{number}", made[0], _asking(made[0]), made[1])
             self._groups[made] = self._by_key[group.key] = group
             if record.spans:
                 self.answers.add(group.key, record.spans)
