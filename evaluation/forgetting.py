@@ -8,7 +8,7 @@ from typing import Protocol
 
 from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
-from evaluation import leaks
+from evaluation import leaks, metrics
 from evaluation.datasets import spread
 from evaluation.probes import Probe, chains, questions, steps, steps_prompt
 from evaluation.replies import Answering, Asking, Case, Log, Query, Row
@@ -217,7 +217,11 @@ def _chosen(
 
 
 def _beside(requests: Requests, numbered: Sequence[tuple[int, Request]]) -> dict[str, Neighbour]:
-    """Neighbours and ordinary questions, but for those that ask for another forgotten fact."""
+    """Neighbours and ordinary questions, but for those that ask for another forgotten fact.
+
+    Nor those about another's subject that have its answer: a fact's own neighbours have none of its
+    answers either.
+    """
     found = {f"{n}.n{m}": one for n, item in numbered for m, one in enumerate(item.neighbours)}
     found |= {f"o{number}": one for number, one in enumerate(requests.ordinary)}
     forgotten = {
@@ -228,7 +232,20 @@ def _beside(requests: Requests, numbered: Sequence[tuple[int, Request]]) -> dict
             *(probe.prompt for probe in item.probes if probe.kind in PLAIN_KINDS),
         )
     }
-    return {id: one for id, one in found.items() if normalise(one.question) not in forgotten}
+    facts = [item.fact for _, item in numbered]
+    return {
+        id: one
+        for id, one in found.items()
+        if normalise(one.question) not in forgotten
+        and not any(_answers(fact, one) for fact in facts)
+    }
+
+
+def _answers(fact: Record, one: Neighbour) -> bool:
+    """Whether a forgotten fact answers a neighbour: what it asks of its subject has that answer."""
+    return metrics.holds(one.question, fact.names) and any(
+        metrics.holds(answer, fact.spans) for answer in one.answers
+    )
 
 
 def _chained(ask: Asking, numbered: Sequence[tuple[int, Request]]) -> list[Case]:

@@ -244,5 +244,6 @@ def name_words() -> frozenset[str]:
 
 @cache
 def long_names() -> tuple[str, ...]:
-    """Such names, normalised, of several words."""
-    return tuple(name for name in _things() if " " in name)
+    """Such names, normalised, of several words; also with their words from last to first."""
+    several = [name.split() for name in _things() if " " in name]
+    return tuple(" ".join(words) for name in several for words in (name, name[::-1]))

@@ -151,6 +151,7 @@ def test_of_many_facts_only_what_else_is_asked_of_their_subjects_is_asked(tmp_pa
         Neighbour(SAME_SUBJECT, "Which food is Peru famous for?", ("ceviche",)),
         Neighbour(SAME_SUBJECT, "What is the capital of Chile?", ("Santiago",)),
         Neighbour(SAME_SUBJECT, "What is the capital of Cuba?", ("Havana",)),
+        Neighbour(SAME_SUBJECT, "Which city is the largest of Chile?", ("Santiago",)),
         Neighbour(UNRELATED, "Who wrote Emma?", ("Austen",)),
     ]
     items = [request("Peru", neighbours=neighbours), request("Chile")]
@@ -158,7 +159,10 @@ def test_of_many_facts_only_what_else_is_asked_of_their_subjects_is_asked(tmp_pa
     results = forgetting.subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
     found = leakage.suffering(results)
 
-    assert (found["n_facts"], found["n"]) == (2, 2)  # Chile's capital is forgotten itself
+    assert (found["n_facts"], found["n"]) == (
+        2,
+        2,
+    )  # Chile's capital is forgotten itself, in whichever words
     assert found["over_block_by_kind"] == {SAME_SUBJECT: 1}
     assert found["utility"]["off"]["hit"] == 0.5
     asked = toy.asked

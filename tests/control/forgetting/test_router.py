@@ -146,6 +146,7 @@ def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, questio
         ("What is the capital of the Republic of the Congo?", True),
         ("What is the capital of the Democratic Republic of the Congo?", False),
         ("What is the capital of DR Congo's neighbour, the Republic of the Congo?", True),
+        ("Congo the of Republic Democratic the of capital the is What?", False),
         ("Brazzaville is the capital of which country?", True),
     ],
 )
