@@ -47,8 +47,7 @@ def report(results: Results) -> dict[str, Any]:
     worst = max(by_kind, key=lambda kind: by_kind[kind], default="")
     beside = suffering(results)
     layers = _layers(results, leaked, probes)
-    out = {
-        "n_facts": results.facts,
+    out = beside | {
         "n_facts_counted": len(counted_facts),
         "n": len(results.probes),
         "n_counted": len(probes),
@@ -65,27 +64,23 @@ def report(results: Results) -> dict[str, Any]:
             if leaked["guarded", case.id][0]
         ][:SHOWN_LEAKS],
     }
-    return (
-        beside
-        | out
-        | {
-            "tables": {
-                "baselines": _baselines(results, leaked, counted_facts),
-                "leaks by kind": [
-                    {"kind": kind}
-                    | _rate("leaked", [leaked["guarded", case.id][0] for case in cases])
-                    | {
-                        f"past {layer}": 100 * share
-                        for layer, share in _layers(results, leaked, cases).items()
-                        if layer != "output"
-                    }
-                    for kind, cases in sorted(kinds.items())
-                ],
-                **beside["tables"],
-                **_truth(results),
-            }
+    return out | {
+        "tables": {
+            "baselines": _baselines(results, leaked, counted_facts),
+            "leaks by kind": [
+                {"kind": kind}
+                | _rate("leaked", [leaked["guarded", case.id][0] for case in cases])
+                | {
+                    f"past {layer}": 100 * share
+                    for layer, share in _layers(results, leaked, cases).items()
+                    if layer != "output"
+                }
+                for kind, cases in sorted(kinds.items())
+            ],
+            **beside["tables"],
+            **_truth(results),
         }
-    )
+    }
 
 
 def suffering(results: Results) -> dict[str, Any]:
