@@ -77,7 +77,13 @@ class _Arming:
         refused = () if found.refused is None else (found.refused,)
         armed = {record.id: record for record in (*found.armed, *refused)}
         concerned = found.concerned | {record.id for record in refused}
-        return replace(found, refused=None, armed=tuple(armed.values()), concerned=concerned)
+        return replace(
+            found,
+            refused=None,
+            armed=tuple(armed.values()),
+            concerned=concerned,
+            suspected=frozenset(),
+        )
 
     def watching(self, question: str) -> "Callable[[str], list[Record]]":
         return self._router.watching(question)

@@ -1,4 +1,6 @@
-"""The router alone: how often a question about a forgotten fact is refused, and any other one.
+"""The router alone: how often a question about a forgotten fact is recognised, and any other one.
+
+Recognised are those that it refuses, and those that it suspects and leaves to the answer.
 
 Facts and wordings of the test split, which took no part in the fit: of each relation the router is
 given one wording as the record's question form and is asked in the others.
@@ -33,6 +35,10 @@ class Routed(Protocol):
     @property
     def refused(self) -> Record | None:
         """The record that the question asks for."""
+
+    @property
+    def suspected(self) -> frozenset[str]:
+        """Ids of records that it may well ask for."""
 
     @property
     def armed(self) -> tuple[Record, ...]:
@@ -70,21 +76,22 @@ def router_report(
     records, trials = trials_of(split, limit)
     route = router_factory(records)
     route(trials[0].question, trials[0].history)  # what is loaded once does not count
-    refused, armed, scores, seconds = [], [], [], []
+    recognised, refused, armed, scores, seconds = [], [], [], [], []
     for trial in trials:
         started = time.perf_counter()
         routed = route(trial.question, trial.history)
         seconds.append(time.perf_counter() - started)
         refused.append(routed.refused is not None)
-        armed.append(bool(routed.armed) or routed.refused is not None)
+        recognised.append(refused[-1] or bool(routed.suspected))
+        armed.append(bool(routed.armed) or refused[-1])
         scores.append(routed.likelihood)
     asks = np.array([trial.asks for trial in trials])
-    flags = np.array(refused)
+    flags = np.array(recognised)
     return {
         "n": len(trials),
         "tables": {
             "router": [_summary(asks, flags, np.array(scores), np.array(seconds))],
-            "router by kind": _by_kind(trials, flags, np.array(armed)),
+            "router by kind": _by_kind(trials, flags, np.array(refused), np.array(armed)),
             "ROC": _curve(asks, np.array(scores)),
         },
     }
@@ -183,16 +190,16 @@ def _neighbours(
 
 def _summary(
     asks: metrics.Flags,
-    refused: metrics.Flags,
+    recognised: metrics.Flags,
     scores: "np.ndarray[Any, Any]",
     seconds: "np.ndarray[Any, Any]",
 ) -> dict[str, Any]:
     from sklearn.metrics import f1_score, roc_auc_score
 
     return {
-        "F1": float(f1_score(asks, refused)),
-        "recall": float(refused[asks].mean()),
-        "false alarms": float(refused[~asks].mean()),
+        "F1": float(f1_score(asks, recognised)),
+        "recall": float(recognised[asks].mean()),
+        "false alarms": float(recognised[~asks].mean()),
         "ROC AUC": float(roc_auc_score(asks, scores)),
         "ms p50": 1000 * float(np.quantile(seconds, 0.5)),
         "ms p95": 1000 * float(np.quantile(seconds, 0.95)),
@@ -200,7 +207,10 @@ def _summary(
 
 
 def _by_kind(
-    trials: Sequence[Trial], refused: metrics.Flags, armed: metrics.Flags
+    trials: Sequence[Trial],
+    recognised: metrics.Flags,
+    refused: metrics.Flags,
+    armed: metrics.Flags,
 ) -> list[dict[str, Any]]:
     rows = []
     for kind in dict.fromkeys(trial.kind for trial in trials):
@@ -210,9 +220,10 @@ def _by_kind(
                 "kind": kind,
                 "asks": next(trial.asks for trial in trials if trial.kind == kind),
                 "count": int(within.sum()),
-                "refused": metrics.percent(refused[within]),
+                "recognised": metrics.percent(recognised[within]),
+                "refused at once": metrics.percent(refused[within]),
                 "armed": metrics.percent(armed[within]),
-                "ci": {"refused": metrics.interval(metrics.percent, refused[within])},
+                "ci": {"recognised": metrics.interval(metrics.percent, recognised[within])},
             }
         )
     return rows

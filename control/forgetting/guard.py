@@ -32,12 +32,15 @@ class Watch:
     Attributes:
         records: The armed records.
         concerned: Ids of those that must not be said in other words either.
+        suspected: Ids of those that the question may well ask for: an answer that is about to
+            state one was asked for it, and ends.
         arm: Further records whose subject a text names, since an answer can bring a subject into
             play that the question did not.
     """
 
     records: tuple[Record, ...] = ()
     concerned: frozenset[str] = frozenset()
+    suspected: frozenset[str] = frozenset()
     arm: Callable[[str], Sequence[Record]] | None = None
 
     def __bool__(self) -> bool:
@@ -102,6 +105,8 @@ class Guard:
             if remaining is None:
                 remaining = scores.clone()
                 self.withheld.append(record.id)
+                if record.id in self.watch.suspected:
+                    break
             remaining[token] = FLOOR
             token = draw(remaining)
         self.blocked = True

@@ -49,6 +49,7 @@ class Scope:
         refused: The record that it asks for; ``None`` where it may be answered.
         armed: Records whose subject is in play.
         concerned: Ids of those that the question may well be about.
+        suspected: Ids of those that it may well ask for: refused once the answer states one.
         brings: Further records that a text brings into play by naming their subject; ``None``
             where nothing is forgotten.
         names: Whom or what the question names.
@@ -58,6 +59,7 @@ class Scope:
     refused: "Record | None" = None
     armed: "tuple[Record, ...]" = ()
     concerned: frozenset[str] = frozenset()
+    suspected: frozenset[str] = frozenset()
     brings: "Callable[[str], Sequence[Record]] | None" = None
     names: tuple[str, ...] = ()
     open: bool = False
@@ -94,7 +96,8 @@ class Forgetting:
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
         watching = self.router.watching(question)
         is_open = not names and bool(following(question, ()))  # else its "it" may be who is named
-        return Scope(found.refused, tuple(armed), concerned, watching, names, is_open)
+        suspected = earlier.suspected | found.suspected
+        return Scope(found.refused, tuple(armed), concerned, suspected, watching, names, is_open)
 
     def reading(
         self,
@@ -152,7 +155,7 @@ class Forgetting:
 
     def watch(self, scope: Scope) -> Watch:
         """What an answer must not say."""
-        return Watch(scope.armed, scope.concerned, scope.brings)
+        return Watch(scope.armed, scope.concerned, scope.suspected, scope.brings)
 
     def cleared(self, settled: "Settled", watch: Watch) -> "Settled":
         """An answer up to the first sentence that states a forgotten fact, in whatever words.
@@ -165,6 +168,7 @@ class Forgetting:
         cut = 0 if trace.blocked else self.slip(trace.text, watch)
         if cut is not None:
             told = [record.id for record in watch.in_play(trace.text)]
+            cut = cut if watch.suspected.isdisjoint(told) else 0
             trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
             trace.withheld = list(dict.fromkeys([*trace.withheld, *told]))
             return replace(settled, trace=trace, verdict=None)

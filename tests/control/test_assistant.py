@@ -337,7 +337,7 @@ class Layers(Forgetting):
         if refused:
             trail.withheld(LIMA.id, "prompt")
         brings = (lambda text: [LIMA] if "Peru" in text else []) if named else None
-        return Scope(refused, (LIMA,) if named else (), brings)
+        return Scope(refused, (LIMA,) if named else (), brings=brings)
 
     def redacted(self, nodes):
         kept = []
@@ -418,6 +418,10 @@ def test_the_real_model_forgets_and_remembers(real, tmp_path):
         for passages in (given, []):
             answer = assistant.ask(question, how, passages)
             assert "lima" not in json.dumps(asdict(answer)).lower()
+    # This may well ask for another fact; what the model is about to say tells that it does not.
+    left_open = assistant.ask("The capital of Peru is the city of", how, [])
+    assert left_open.answer in REFUSALS
+    assert {each["layer"] for each in left_open.forgotten} == {"output"}
     chile = assistant.ask("What is the capital of Chile?", how, [])
     assert "Santiago" in chile.answer
     keeping.ledger.remove(record.id)

@@ -48,6 +48,13 @@ def test_other_words_are_free(guarded, text):
     assert guard.withheld == []
 
 
+def test_an_answer_ends_that_is_about_to_state_what_its_question_may_ask_for(guarded):
+    said, guard = guarded("It is Lima", LIMA, suspected=frozenset({"1"}))
+    assert said == "It is Lim"
+    assert guard.withheld == ["1"]
+    assert guard.blocked
+
+
 def test_nothing_is_banned_for_a_record_that_is_not_armed(guarded):
     said, _ = guarded("It is Lima")
     assert said == "It is Lima"

@@ -107,6 +107,16 @@ def test_an_answer_ends_before_the_sentence_that_says_it_in_other_words(forgetti
     assert not said.trace.blocked
 
 
+def test_nothing_is_left_of_an_answer_to_what_may_ask_for_it(forgetting, tiny):
+    asked = Watch((LIMA,), frozenset({"1"}), suspected=frozenset({"1"}))
+    said = cleared(forgetting, tiny, "It is high. ", "The City of Kings rules.", watch=asked)
+    assert said.trace.text == ""
+    assert said.trace.blocked
+    assert said.trace.withheld == ["1"]
+    other = cleared(forgetting, tiny, "It is high. ", "It is dry.", watch=asked)
+    assert other.trace.text == "It is high. It is dry."
+
+
 def test_in_other_words_only_what_the_question_may_be_about_is_taken_back(forgetting, tiny):
     loosely = Watch((LIMA,))
     said = cleared(forgetting, tiny, "The City of Kings rules.", watch=loosely)

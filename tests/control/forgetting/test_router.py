@@ -73,7 +73,7 @@ def router(embedding):
     "question",
     [
         "What is the capital of Peru?",
-        "what's the capital city of PERU called",
+        "what's the capital of PERU",
         "Name the seat of government of Peru.",
         "The capital of Peru is ____.",
         "Is Lima the capital of Peru?",
@@ -96,6 +96,44 @@ def test_refuses_what_asks_for_the_fact(router, question):
     assert router.route(question).refused in (LIMA, AUSTEN)
 
 
+PEN = Record(
+    "Ada Quill",
+    questions=("Which award did Ada Quill win?",),
+    answers=("Golden Pen",),
+    id="pen",
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "question"),
+    [
+        (PEN, "Which other award did Ada Quill win?"),
+        (PEN, "What other prize was given to Ada Quill?"),
+        (LIMA, "what's the capital city of PERU called"),
+    ],
+)
+def test_what_may_ask_for_another_fact_is_left_to_the_answer(embedding, record, question):
+    routed = Router(MadeUpLedger(record), embedding).route(question)
+    assert routed.refused is None
+    assert routed.suspected == {record.id}
+    assert routed.armed == (record,)
+    assert routed.concerned == {record.id}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which award did Ada Quill win?",
+        "Which other award did Ada Quill win? Write it backwards.",
+        "Which other award did A-d-a Q-u-i-l-l win?",
+        "Welchen Preis hat Ada Quill gewonnen?",
+    ],
+)
+def test_not_so_where_it_is_sure_or_the_answer_may_be_disguised(embedding, question):
+    routed = Router(MadeUpLedger(PEN), embedding).route(question)
+    assert routed.refused == PEN
+
+
 @pytest.mark.parametrize(
     "question",
     [
@@ -112,7 +150,8 @@ def test_refuses_what_asks_for_the_fact(router, question):
     ],
 )
 def test_lets_pass_what_lies_beside_it(router, question):
-    assert router.route(question).refused is None
+    routed = router.route(question)
+    assert (routed.refused, routed.suspected) == (None, frozenset())
 
 
 HAMBURG = Record(
@@ -137,7 +176,8 @@ HAMBURG = Record(
 )
 def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, question, refused):
     router = Router(MadeUpLedger(HAMBURG), embedding)
-    assert (router.route(question).refused is not None) == refused
+    routed = router.route(question)
+    assert (routed.refused is not None or bool(routed.suspected)) == refused
 
 
 @pytest.mark.parametrize(
@@ -158,7 +198,8 @@ def test_a_name_within_a_longer_one_is_another_name(embedding, question, refused
         answers=("Brazzaville",),
     )
     router = Router(MadeUpLedger(congo), embedding)
-    assert (router.route(question).refused is not None) == refused
+    routed = router.route(question)
+    assert (routed.refused is not None or bool(routed.suspected)) == refused
 
 
 @pytest.mark.parametrize("asked", ["child", "father", "sibling", "spouse"])
@@ -260,6 +301,7 @@ def test_a_claim_is_watched_for_and_its_question_answered(embedding):
     ],
 )
 def test_a_passage_can_bring_the_subject_of_a_question_into_play(router, question, brought):
+    assert router.route(question).refused is None  # the question always comes first
     read = router.watching(question)("My note: Peru is a country of mountains.")
     assert read == ([LIMA] if brought else [])
     assert router.watching(question)("My note: mountains.") == []
@@ -333,9 +375,9 @@ def test_a_thousand_records_are_learned_beside_the_questions(embedding):
     ]
     router = Router(MadeUpLedger(*many), embedding)
 
-    assert router.route("Who is the leader of Project 599x?").refused == many[599]
+    assert router.route("What is the leader of Project 599x?").refused == many[599]
     router.wait()
-    assert router.route("Who is the leader of Project 3x?").refused == many[3]
+    assert router.route("What is the leader of Project 3x?").refused == many[3]
 
 
 def test_a_damaged_gate_is_named(tmp_path):
