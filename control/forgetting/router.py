@@ -172,8 +172,8 @@ class Router:
     ) -> tuple[Record | None, dict[str, Record]]:
         """The record that a question surely asks for, if any, and those that it may well ask for.
 
-        Which of both is left to the model's answer only for one sentence in plain spelling, without
-        a wish how the answer is to look, that names the subject.
+        Which of both is left to the model's answer only for one sentence in plain English that
+        names the subject: nothing is hidden in it, and it has no wish how the answer is to look.
         """
         simple = len(windows.sentences(question)) == 1 and not ODD.search(question)
         refused, highest, suspected = None, 0.0, dict[str, Record]()
@@ -181,8 +181,8 @@ class Router:
             watched = piece.way == "implied" or piece.record.scope == "claim"
             if watched or likely < self._bar(piece.way):
                 continue
-            named = simple and piece.way == "named" and not piece.window.foreign
-            if named and likely < SURE:
+            english = simple and piece.way == "named" and not piece.window.foreign
+            if english and likely < SURE and disguise.find(question, piece.record.names):
                 suspected[piece.record.id] = piece.record
             elif likely > highest:
                 refused, highest = piece.record, likely
