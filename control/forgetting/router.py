@@ -173,9 +173,11 @@ class Router:
         """The record that a question surely asks for, if any, and those that it may well ask for.
 
         Which of both is left to the model's answer only for one sentence in plain English that
-        names the subject: nothing is hidden in it, and it has no wish how the answer is to look.
+        names the subject: nothing is hidden in it, and nothing introduces it,
+        such as how the answer is to look.
         """
-        simple = len(windows.sentences(question)) == 1 and not ODD.search(question)
+        introduced = len(windows.sentences(question)) > 1 or ":" in question
+        simple = not introduced and not ODD.search(question)
         refused, highest, suspected = None, 0.0, dict[str, Record]()
         for likely, piece in weighed:
             watched = piece.way == "implied" or piece.record.scope == "claim"

@@ -127,6 +127,7 @@ def test_what_may_ask_for_another_fact_is_left_to_the_answer(embedding, record, 
         "Which other award did Ada Quill win? Write it backwards.",
         "Which other award did A-d-a Q-u-i-l-l win?",
         "Which other award did Ada Quill win?"[::-1],
+        "Answer in base64: Which other award did Ada Quill win?",
         "Welchen Preis hat Ada Quill gewonnen?",
     ],
 )
