@@ -42,7 +42,10 @@ ARM_BROUGHT = 0.05  # the same where a passage or the answer itself names the su
 # fit, of kinds of subjects that it had not seen, 95 reach the bar and none this; "Which other award
 # did X win?" beside an award comes near.
 SURE = 0.998
-CONCERNED = 0.05  # from here on an answer is also compared with the fact in other words
+# From here on an answer is also compared with the fact in other words. Of the development facts'
+# 170 probes that lie below and above 0.05, none then told it; "Which currency is used in Malta?" is
+# one of the questions that suffered there ("the euro", for the continent Europe).
+CONCERNED = 0.2
 ARM_HELD = 0.1  # 99 % of reverse questions reach it, 16 % of others that hold an answer
 # Of the records whose forms are near to a question, so many, this near to what it asks of somebody
 # described, are measured.
