@@ -36,15 +36,16 @@ LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
 # "What is the capital of Peru?" may be answered by the name of its largest city, though that is
 # forgotten. "Tell me about Peru" is near to nothing in the bank.
 ELSEWHERE, UNLIKELY = 0.92, 0.02
-ARM_BROUGHT = 0.05  # the same where a passage or the answer itself names the subject
+# A record whose subject a passage or the answer itself names is watched from here on.
+ARM_BROUGHT = 0.05
 # A plain question that names the subject is refused outright from here on; from its way's bar on it
 # is refused once the model is about to state the fact. Of 19,061 questions beside the facts of the
 # fit, of kinds of subjects that it had not seen, 95 reach the bar and none this; "Which other award
 # did X win?" beside an award comes near.
 SURE = 0.998
-# From here on an answer is also compared with the fact in other words. Of the development facts'
-# 170 probes that lie below and above 0.05, none then told it; "Which currency is used in Malta?" is
-# one of the questions that suffered there ("the euro", for the continent Europe).
+# From here on an answer is also compared with the fact in other words. 170 probes of development
+# facts lie between 0.05 and this, and none told its fact without the comparison; with it "euro" was
+# taken for the continent of Malta, whose currency was asked.
 CONCERNED = 0.2
 ARM_HELD = 0.1  # 99 % of reverse questions reach it, 16 % of others that hold an answer
 # Of the records whose forms are near to a question, so many, this near to what it asks of somebody
