@@ -217,7 +217,7 @@ class Assistant:
             if on_token is not None:
                 on_token(places[at], token)
 
-        with self.forgetting.holding(tell, watches) as told:
+        with self.forgetting.holding(tell, watches) as (told, unsaid):
             settled = dial.answer(
                 self.model,
                 [way.prompt for way in ways if way.prompt is not None],
@@ -226,6 +226,7 @@ class Assistant:
                 on_token=told,
                 watches=watches if any(watches) else None,
             )
+            unsaid.update(at for at, each in enumerate(settled) if each.trace.blocked)
         cleared = map(self.forgetting.cleared, settled, watches)
         return dict(zip(places, cleared, strict=True))
 

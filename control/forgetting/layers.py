@@ -210,8 +210,17 @@ class Forgetting:
         return redactor is not None and any(redactor.states(text, record) for record in worded)
 
     @contextmanager
-    def holding(self, on_token: OnToken, watches: Sequence[Watch]) -> Iterator[OnToken]:
-        """Hand tokens on, those of watched answers by whole sentences that may be said."""
+    def holding(
+        self, on_token: OnToken, watches: Sequence[Watch]
+    ) -> Iterator[tuple[OnToken, set[int]]]:
+        """Hand tokens on, those of watched answers by whole sentences that may be said.
+
+        An answer to what may ask for a forgotten fact is handed on at its end, since all of it may
+        be taken back.
+
+        Yields:
+            What takes the tokens, and the places of answers of which nothing more is handed on.
+        """
         held: dict[int, list[TokenTrace]] = {}
         texts: dict[int, str] = {}
         lost = set[int]()
@@ -229,10 +238,10 @@ class Forgetting:
                 return
             held.setdefault(at, []).append(token)
             texts[at] = texts.get(at, "") + token.text
-            if SENTENCE_END.search(token.text + " "):
+            if SENTENCE_END.search(token.text + " ") and not watches[at].suspected:
                 release(at)
 
-        yield hold
+        yield hold, lost
         for at in list(held):
             release(at)
 

@@ -419,8 +419,12 @@ def test_the_real_model_forgets_and_remembers(real, tmp_path):
             answer = assistant.ask(question, how, passages)
             assert "lima" not in json.dumps(asdict(answer)).lower()
     # This may well ask for another fact; what the model is about to say tells that it does not.
-    left_open = assistant.ask("Which city is the seat of Peru's government?", how, [])
+    heard = []
+    left_open = assistant.ask(
+        "Which city is the seat of Peru's government?", how, [], lambda *one: heard.append(one)
+    )
     assert left_open.answer in REFUSALS
+    assert heard == []
     assert {each["layer"] for each in left_open.forgotten} == {"output"}
     chile = assistant.ask("What is the capital of Chile?", how, [])
     assert "Santiago" in chile.answer

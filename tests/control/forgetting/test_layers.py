@@ -216,7 +216,7 @@ def test_a_question_about_somebody_named_brings_nobody_else_into_play(forgetting
 
 def told(forgetting, tiny, *texts, watch):
     heard = []
-    with forgetting.holding(lambda at, token: heard.append(token.text), [watch]) as tell:
+    with forgetting.holding(lambda at, token: heard.append(token.text), [watch]) as (tell, _):
         for token in traced(tiny, *texts).tokens:
             tell(0, token)
             heard.append("|")
@@ -232,6 +232,24 @@ def test_a_watched_answer_is_streamed_by_whole_sentences(forgetting, tiny):
 def test_nothing_is_streamed_from_the_sentence_on_that_says_it(forgetting, tiny):
     heard = told(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=WATCHED)
     assert heard.replace("|", "") == "High. "
+
+
+def test_an_answer_that_may_be_taken_back_is_told_at_its_end(forgetting, tiny):
+    asked = Watch((LIMA,), frozenset({"1"}), suspected=frozenset({"1"}))
+    heard = told(forgetting, tiny, "High. ", "And ", "cold. ", "Bye.", watch=asked)
+    assert heard == "||||High. And cold. Bye."
+    heard = told(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=asked)
+    assert heard.replace("|", "") == ""
+
+
+def test_the_rest_of_an_answer_that_ended_with_nothing_to_say_is_not_told(forgetting, tiny):
+    heard = []
+    with forgetting.holding(lambda at, token: heard.append(at), [WATCHED, WATCHED]) as (tell, lost):
+        for at in (0, 1):
+            for token in traced(tiny, "The ", "city ", "is").tokens:
+                tell(at, token)
+        lost.add(0)
+    assert heard == [1, 1, 1]
 
 
 def test_what_is_kept_back_is_noted_once(forgetting):
