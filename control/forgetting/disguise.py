@@ -18,10 +18,17 @@ from control.forgetting.views import (
 from control.forgetting.wrappers import readable, turned
 
 Value = TypeVar("Value")
+Place = tuple[int, int]
 
 INITIALS = 3  # letters
 MERGED = 5  # letters of "NewYork" and the like, from which on words may run together
 INNER_DIGIT = re.compile(r"[a-z][0134578]+[a-z]")
+# Signs of a disguise: Greek or Cyrillic letters, invisible ones, digits in words, words in letters.
+ODD = re.compile(
+    r"[\u0370-\u052f\u200b-\u200f\u2060\ufeff\uff21-\uff5a\U0001d400-\U0001d7ff]"
+    r"|[a-z][013457@$]+[a-z]|(?:\b\w[\s.*_-]){4,}",
+    re.IGNORECASE,
+)
 
 
 def plain(text: str) -> str:
@@ -168,3 +175,22 @@ def _compiled(phrases: tuple[str, ...]) -> tuple[dict[str, set[int]], dict[str, 
             starts.setdefault(first, set()).add(1 + len(rest))
             keys.setdefault(form, []).append(phrase)
     return starts, keys
+
+
+def legible(text: str, places: Sequence[Place]) -> tuple[str, list[Place]]:
+    """The text for the embedding model: as it stands, or put plainly where its spelling is odd."""
+    if not ODD.search(text):
+        return text, list(places)
+    put, spots, done = "", list[Place](), 0
+    for start, end in sorted(places):
+        if start >= done:
+            put += f"{_plainly(text[done:start])} "
+            spots.append((len(put), len(put) + end - start))
+            put += f"{text[start:end]} "
+            done = end
+    return put + _plainly(text[done:]), spots
+
+
+def _plainly(text: str) -> str:
+    end = "?" if text.rstrip().endswith("?") else ""
+    return " ".join(views(text)[-1].words) + end

@@ -91,7 +91,8 @@ class Guard:
             draw: Draws a token from such scores.
 
         Returns:
-            A token that completes no span; one that ends the answer where none was found.
+            A token that completes no span; one that ends the answer where none was found, or where
+            the question may have asked for the span.
         """
         text = self._text(())
         remaining = None

@@ -160,7 +160,8 @@ class Forgetting:
     def cleared(self, settled: "Settled", watch: Watch) -> "Settled":
         """An answer up to the first sentence that states a forgotten fact, in whatever words.
 
-        Where nothing is left of it, its trace is empty and blocked.
+        Where nothing is left of it, its trace is empty and blocked; so is that of an answer to
+        what may have asked for the fact.
         """
         if not watch:
             return settled

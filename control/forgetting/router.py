@@ -7,7 +7,6 @@ the gate.
 """
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,13 +53,6 @@ ALIKE, MOST_IMPLIED = 0.4, 8
 MOST_DESCRIBED = 8  # the same where a form of the record names nobody either
 VERBATIM = 0.995  # cosine; the question is one of the record's own, word for word
 ARM_DESCRIBED = 0.2  # likelihood from which an unnamed subject is watched; too many do no harm
-
-# Signs of a disguise: Greek or Cyrillic letters, invisible ones, digits in words, words in letters.
-ODD = re.compile(
-    r"[\u0370-\u052f\u200b-\u200f\u2060\ufeff\uff21-\uff5a\U0001d400-\U0001d7ff]"
-    r"|[a-z][013457@$]+[a-z]|(?:\b\w[\s.*_-]){4,}",
-    re.IGNORECASE,
-)
 
 Part = tuple[Record, str, Window]
 
@@ -181,7 +173,7 @@ class Router:
         such as how the answer is to look.
         """
         introduced = len(windows.sentences(question)) > 1 or ":" in question
-        simple = not introduced and not ODD.search(question)
+        simple = not introduced and not disguise.ODD.search(question)
         refused, highest, suspected = None, 0.0, dict[str, Record]()
         for likely, piece in weighed:
             watched = piece.way == "implied" or piece.record.scope == "claim"
@@ -291,7 +283,7 @@ class Router:
                 if record.scope == "subject" or _stated(record, reading):
                     parts.append((record, "subject", Window(reading)))
                     continue
-                text, spots = _legible(reading, places)
+                text, spots = disguise.legible(reading, places)
                 shown = windows.naming(text, spots, record.spans, history)
                 parts += [(record, "named", window) for window in shown]
         if parts:
@@ -320,7 +312,7 @@ class Router:
                 record = self._held_in.of_group(key)
                 hidden = number and max(end - start for start, end in places) < LEAST_HIDDEN
                 if record.id not in named and not hidden:
-                    shown = windows.holding(*_legible(reading, places))
+                    shown = windows.holding(*disguise.legible(reading, places))
                     parts += [(record, "held", window) for window in shown]
         return parts
 
@@ -360,8 +352,8 @@ class Router:
 
 
 def _whole_names(
-    text: str, found: dict[str, list[windows.Place]]
-) -> dict[str, list[windows.Place]]:
+    text: str, found: dict[str, list[disguise.Place]]
+) -> dict[str, list[disguise.Place]]:
     """Names found in a text, but for parts of a longer one: Mexico City is not Mexico."""
     longer = [place[:2] for place in disguise.find(text, long_names())] if found else []
 
@@ -387,22 +379,3 @@ def _elsewhere(piece: Evidence, likely: float) -> bool:
 
 def _words(text: str) -> set[str]:
     return set(disguise.plain(text).split())
-
-
-def _legible(text: str, places: Sequence[windows.Place]) -> tuple[str, list[windows.Place]]:
-    """The text for the embedding model: as it stands, or put plainly where its spelling is odd."""
-    if not ODD.search(text):
-        return text, list(places)
-    put, spots, done = "", list[windows.Place](), 0
-    for start, end in sorted(places):
-        if start >= done:
-            put += f"{_plainly(text[done:start])} "
-            spots.append((len(put), len(put) + end - start))
-            put += f"{text[start:end]} "
-            done = end
-    return put + _plainly(text[done:]), spots
-
-
-def _plainly(text: str) -> str:
-    end = "?" if text.rstrip().endswith("?") else ""
-    return " ".join(disguise.views(text)[-1].words) + end

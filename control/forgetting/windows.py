@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from control.forgetting import disguise
+from control.forgetting.disguise import Place
 from control.forgetting.gloss import glossed
 from foundation.text import words
 
 Turns = Sequence[tuple[str, str]]
-Place = tuple[int, int]
 
 SUBJECT, ANSWER = "[X]", "[Y]"
 MOST_WINDOWS = 4  # judged for one subject; the ones at the end count most, as models heed them most
