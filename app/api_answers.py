@@ -6,13 +6,11 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.api_errors import told
 from app.guarding import error_body
-from foundation.errors import BusyError
 
 if TYPE_CHECKING:
     from app.metrics import Metrics
@@ -52,10 +50,7 @@ async def answering(
                 metrics.first_token.observe(time.perf_counter() - started)
                 first = False
             yield spoken
-        try:
-            answers = future.result()
-        except CancelledError:
-            raise BusyError("the server is shutting down; ask again in a moment") from None
+        answers = future.result()
         for answer in answers:
             metrics.answered(answer)
         yield answers

@@ -11,7 +11,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from app.guarding import error_body
-from foundation.errors import BusyError, FulcrumError, IndexStateError, InputError, ModelError
+from foundation.errors import (
+    BusyError,
+    ClosingError,
+    FulcrumError,
+    IndexStateError,
+    InputError,
+    ModelError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +72,13 @@ def told(error: BaseException) -> tuple[int, str]:
     return status, " ".join(str(error).split())
 
 
-STATUS = {BusyError: 429, IndexStateError: 503, ModelError: 503, NotFoundError: 404}
+STATUS = {
+    BusyError: 429,
+    ClosingError: 503,
+    IndexStateError: 503,
+    ModelError: 503,
+    NotFoundError: 404,
+}
 
 
 def _fulcrum(_: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app import home
 from app.settings import Settings
 from control import calibration as calibrations
 from control.assistant import Assistant
@@ -61,6 +62,7 @@ def passage_index(settings: Settings) -> "PassageIndex":
     """The passage index of this home; what leaves it leaves the reservoir too."""
     from retrieval.index import open_index
 
+    home.prepare(settings.home)
     held = cache(partial(reservoir, settings))  # not opened before something leaves
     return open_index(
         settings.home,
@@ -108,7 +110,7 @@ def assistant(
     index = index or passage_index(settings)  # first: what is wrong with it shows at once
     keeping = Forgetting()
     if forgets:
-        keeping = layers(ledger(settings), settings.cache, shelf(settings))
+        keeping = layers(home.ledger(settings), settings.cache, shelf(settings))
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
     wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
@@ -252,16 +254,6 @@ def _model_judge(model: LanguageModel) -> "Judge":
         return label_probabilities(model, prompts, LABELS, adapter)
 
     return judge
-
-
-def ledger(settings: Settings) -> "Ledger":
-    """The ledger of forgotten facts of this home."""
-    from control.forgetting.ledger import open_ledger
-
-    key = settings.ledger_key
-    return open_ledger(
-        settings.home, settings.ledger, None if key is None else key.get_secret_value()
-    )
 
 
 def shelf(settings: Settings) -> "Shelf":

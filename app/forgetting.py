@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app import home
 from app import settings as settings_module
 from app.console import PATHS, example
 from foundation.errors import IndexStateError, InputError
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from control.forgetting.ledger import Event, Ledger
+    from control.forgetting.ledger import Event
     from control.forgetting.record import Record
 
 SECONDS_WIDTH = 19  # of an ISO time: the date and the time of day, to the second
@@ -78,7 +79,7 @@ def add(
             click.echo("nothing was recorded")
             return
     begun, started = time.perf_counter(), _now()
-    [kept] = _ledger(settings).add([record])
+    [kept] = home.ledger(settings).add([record])
     took = _milliseconds(begun)
     if kept.time < started:
         click.echo(
@@ -95,7 +96,7 @@ def add(
 @click.pass_obj
 def list_records(given: dict[str, Any], as_json: bool) -> None:
     """Show what is forgotten."""
-    records = _ledger(settings_module.load(**given)).records()
+    records = home.ledger(settings_module.load(**given)).records()
     if as_json:
         _print_json(asdict(record) for record in records)
         return
@@ -114,7 +115,7 @@ def remove(given: dict[str, Any], record_ids: tuple[str, ...], reason: str, who:
     """Let facts be said again; that they were forgotten stays in the audit."""
     begun = time.perf_counter()
     settings = settings_module.load(**given)
-    ledger = _ledger(settings)
+    ledger = home.ledger(settings)
     wanted = [ledger.record(record_id).id for record_id in dict.fromkeys(record_ids)]
     for record_id in wanted:  # each was there: one mistake among them removes nothing
         record = ledger.remove(record_id, who=who, reason=reason)
@@ -137,7 +138,7 @@ def sweep(given: dict[str, Any]) -> None:
 @click.pass_obj
 def audit(given: dict[str, Any], as_json: bool) -> None:
     """Show all that was recorded: additions, removals, and what was held back."""
-    events = _ledger(settings_module.load(**given)).events()
+    events = home.ledger(settings_module.load(**given)).events()
     if as_json:
         _print_json(asdict(event) for event in events)
         return
@@ -154,20 +155,10 @@ def audit(given: dict[str, Any], as_json: bool) -> None:
 @click.pass_obj
 def verify(given: dict[str, Any]) -> None:
     """Check that no event was changed, moved, put in, taken out or cut off."""
-    ledger = _ledger(settings_module.load(**given))
+    ledger = home.ledger(settings_module.load(**given))
     if fault := ledger.verify():
         raise IndexStateError(f"the ledger is not whole: {fault}; put a copy of it back")
     click.echo(f"whole, {ledger.version():,} events")
-
-
-def _ledger(settings: "Settings") -> "Ledger":
-    # Not by app.build, which loads what a language model needs: this has to be there in a moment.
-    from control.forgetting.ledger import open_ledger
-
-    key = settings.ledger_key
-    return open_ledger(
-        settings.home, settings.ledger, None if key is None else key.get_secret_value()
-    )
 
 
 def requested(sentence: str | None, fields: dict[str, Any]) -> "Record":
@@ -209,7 +200,7 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
             yield replace(whole, **own) if own else whole
 
     begun, started = time.perf_counter(), _now()
-    kept = _ledger(settings).add(records())
+    kept = home.ledger(settings).add(records())
     new = {record.id for record in kept if record.time >= started}
     click.echo(
         f"{len(new):,} facts are forgotten from now on, {len(kept) - len(new):,} were already "
@@ -229,7 +220,7 @@ def _sweep(settings: "Settings", again: bool = False) -> None:
     from control.forgetting.redaction import Redactor
     from control.forgetting.sweep import sweep as swept
 
-    facts = build.ledger(settings)
+    facts = home.ledger(settings)
     with tqdm(desc="sweeping", unit=" passages", delay=2, disable=None) as bar:
         done = swept(
             facts,

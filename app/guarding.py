@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -153,11 +152,14 @@ class Guard:
 
     def _refused(self, scope: Scope, headers: dict[str, bytes]) -> HTTPException | None:
         host = headers.get("host", b"").decode("latin-1")
-        if is_loopback(self.host) and _name(f"//{host}") not in {*LOOPBACK_NAMES, self.host}:
+        named = _address(f"//{host}")
+        if is_loopback(self.host) and (not named or named[0] not in {*LOOPBACK_NAMES, self.host}):
             # Else a web page could reach this server by a name of its own that leads here.
             return HTTPException(403, f"this server is not {host!r}; ask it as localhost")
+        if not named:
+            return HTTPException(400, "the host that the request names cannot be read")
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin.decode("latin-1")).netloc != host
+        foreign = origin is not None and _address(origin.decode("latin-1"))[1:] != (host,)
         if scope["method"] not in ("GET", "HEAD") and foreign:
             return HTTPException(403, "requests from pages of other servers are not answered")
         scope[ROLE] = self.keys.role(_shown(headers.get("authorization", b"")))
@@ -208,8 +210,8 @@ def is_api(path: str) -> bool:
 
 
 def is_upload(path: str) -> bool:
-    """Whether files arrive at a path; the page also sends what it shows there and back."""
-    return path == "/v1/documents" or not is_api(path)
+    """Whether files arrive at a path."""
+    return path in ("/v1/documents", "/gradio_api/upload")
 
 
 def challenge(path: str) -> str:
@@ -230,11 +232,13 @@ def _length(headers: dict[str, bytes]) -> int:
     return int(stated) if stated.isdigit() else 0
 
 
-def _name(address: str) -> str:
+def _address(url: str) -> tuple[str, ...]:
+    """The host that a URL names, and that with its port as they stand there; empty without one."""
     try:
-        return urlsplit(address).hostname or ""
+        parts = urlsplit(url)
+        return (parts.hostname or "", parts.netloc) if parts.port != 0 else ()
     except ValueError:
-        return ""
+        return ()
 
 
 def _shown(header: bytes) -> str | None:
@@ -245,7 +249,7 @@ def _shown(header: bytes) -> str | None:
     if scheme.lower() == "basic":
         try:
             _, _, password = base64.b64decode(rest).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text in it
             return None
         return password
     return None

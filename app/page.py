@@ -1,5 +1,9 @@
 """The page: a conversation that shows where each word comes from, and all that belongs to it."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,9 @@ from app import (
     page_laboratory,
     page_views,
 )
+from app.api_errors import told
 from app.page_conversation import Running
+from app.page_guard import PageGuard
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -23,12 +29,15 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 EVERY = 1.0  # seconds between two looks at whether the model is loaded
 MEGABYTE = 1_000_000
+SWEPT, UNUSED = 300, 3_600  # seconds between two clearings of uploads, and until one is cleared
 
 
 def build(service: "Service") -> gr.Blocks:
     """The page over a service, which may still be loading or have failed to."""
     running = Running()
-    with gr.Blocks(title="Fulcrum", analytics_enabled=False, fill_width=True) as blocks:
+    with Page(
+        title="Fulcrum", analytics_enabled=False, fill_width=True, delete_cache=(SWEPT, UNUSED)
+    ) as blocks:
         gr.HTML(page_views.render("head"), apply_default_css=False, elem_id="head")
         state = gr.HTML(_state(service), apply_default_css=False, elem_id="state")
         with gr.Tabs(elem_id="tabs"):
@@ -47,7 +56,7 @@ def build(service: "Service") -> gr.Blocks:
             return _state(service), gr.Timer(active=service.state.name == "loading")
 
         def left(request: gr.Request) -> None:
-            running.leave(request.session_hash or "")
+            running.leave(page_ask.session_of(request))
 
         timer = gr.Timer(EVERY)
         for event in (blocks.load, timer.tick):
@@ -58,26 +67,53 @@ def build(service: "Service") -> gr.Blocks:
     return blocks
 
 
-def mount(app: "FastAPI", service: "Service", path: str = "/") -> "FastAPI":
-    """Put the page into an application, behind `app.guarding.Guard`, which says who may do what.
+class Page(gr.Blocks):
+    """The page's blocks; what fails in them becomes one line, without a traceback."""
 
-    Nothing is kept in the browser and nothing is fetched from elsewhere: what is forgotten later
-    must not stay behind, and the page works without a network.
+    async def process_api(self, *args: Any, **kwargs: Any) -> Any:
+        """Run an event, as gradio does.
+
+        Raises:
+            gr.Error: It failed; the line says why.
+        """
+        try:
+            return await super().process_api(*args, **kwargs)
+        except Exception as error:
+            message = str(error.message) if isinstance(error, gr.Error) else told(error)[1]
+            raise gr.Error(message, print_exception=False) from None
+
+
+@contextmanager
+def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
+    """The page at ``/`` of an application, guarded; to be put behind `app.guarding.Guard`.
+
+    Nothing but a random cookie is kept in the browser and nothing is fetched from elsewhere: what
+    is forgotten later must not stay behind, and the page works without a network. Uploaded files
+    lie in a directory that its owner alone may enter, until they are read or an hour has passed;
+    it goes with the page.
     """
-    return gr.mount_gradio_app(
-        app,
-        build(service),
-        path=path,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        mcp_server=False,
-        show_error=False,
-        max_file_size=service.settings.upload_limit * MEGABYTE,
-        theme=theme(),
-        css_paths=HERE / "page.css",
-        head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
-    )
+    settings = service.settings
+    with tempfile.TemporaryDirectory(prefix="fulcrum-page-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # the one way to tell gradio
+        blocks = build(service)
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path="/",
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            mcp_server=False,
+            show_error=False,
+            max_file_size=settings.upload_limit * MEGABYTE,
+            theme=theme(),
+            css_paths=HERE / "page.css",
+            head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        )
+        # gradio checks which files an event may name only in blocks that were launched, and a
+        # mounted page never is.
+        blocks.has_launched = True
+        yield PageGuard(app, blocks, Path(folder), settings.body_limit * MEGABYTE)
 
 
 # Of this typeface gradio brings all letters in these two weights; the others lack some.

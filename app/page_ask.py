@@ -10,6 +10,7 @@ import gradio as gr
 from app import page_conversation as conversation
 from app import page_dial, page_list, page_views
 from app.page_conversation import Reading, Running, Turn
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from app.service import Service
@@ -65,6 +66,17 @@ def examples() -> list[Example]:
             "memory",
         ),
     ]
+
+
+def _example(shown: list[Example], number: str) -> Example:
+    """The example of a button.
+
+    Raises:
+        InputError: There is none of this number.
+    """
+    if number not in map(str, range(len(shown))):
+        raise InputError("there is no such example; press one of the list")
+    return shown[int(number)]
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ def build(service: "Service", running: Running) -> Parts:
                 yield picture
 
     def example(chosen: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        one = shown[int(chosen.id)]
+        one = _example(shown, page_list.pressed(chosen).id)
         turn = Turn(1, one.question, one.dial, one.reading, one.passage)
         box_of_passage = gr.update(value=one.passage, visible=bool(one.passage))
         for first, picture in _answering(service, running, turn, [], request):
@@ -152,10 +164,10 @@ def build(service: "Service", running: Running) -> Parts:
             yield (*at, *picture)
 
     def stopped(request: gr.Request) -> None:
-        running.stop(_session(request))
+        running.stop(session_of(request))
 
     def cleared(request: gr.Request) -> tuple[Any, ...]:
-        running.leave(_session(request))
+        running.leave(session_of(request))
         shown, hidden = gr.update(visible=True), gr.update(visible=False)
         return "", "", [], shown, hidden, hidden
 
@@ -181,7 +193,7 @@ def _answering(
     service: "Service", running: Running, turn: Turn, before: list[Turn], request: gr.Request
 ) -> Iterator[tuple[bool, tuple[Any, ...]]]:
     """Whether it is the first picture of a turn, and the picture, until nothing more is to come."""
-    session = _session(request)
+    session = session_of(request)
     event = running.begin(session)
     yield True, _drawn([*before, turn], first=True)
     for state in conversation.answered(service, turn, before, event, session):
@@ -208,5 +220,6 @@ def _drawn(turns: list[Turn], first: bool = False) -> tuple[Any, ...]:
     )
 
 
-def _session(request: gr.Request) -> str:
+def session_of(request: gr.Request) -> str:
+    """The whole name of a visitor's session, as `app.page_guard` gives it."""
     return request.session_hash or ""

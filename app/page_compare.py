@@ -11,6 +11,7 @@ from app.page_conversation import Running, Turn
 if TYPE_CHECKING:
     from app.service import Service
 
+TASK = "comparison"
 SETTINGS = (("0", "Documents"), ("0.5", "Plain RAG"), ("1", "Memory"))
 
 
@@ -37,14 +38,14 @@ def build(service: "Service", running: Running) -> None:
             Turn(number, asked, dial, reading, text)  # type: ignore[arg-type]
             for number, (dial, _) in enumerate(SETTINGS, start=1)
         ]
-        session = f"{request.session_hash} side by side"
-        event = running.begin(session)
+        session = page_ask.session_of(request)
+        event = running.begin(session, TASK)
         yield drawn(turns)
         for place, turn in enumerate(turns):
             # The event also ends with its answer, so that each needs one of its own.
-            event = running.begin(session) if place else event
+            event = running.begin(session, TASK) if place else event
             for state in page_conversation.answered(service, turn, (), event, session):
-                if not running.current(session, event):
+                if not running.current(session, event, TASK):
                     return
                 turns[place] = state
                 yield drawn(turns)

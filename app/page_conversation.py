@@ -157,29 +157,34 @@ class Running:
     """Which session is being answered, so that a newer question or leaving ends the older one."""
 
     def __init__(self) -> None:
-        self._events: dict[str, threading.Event] = {}
+        self._events: dict[tuple[str, str], threading.Event] = {}
         self._lock = threading.Lock()
 
-    def begin(self, session: str) -> threading.Event:
-        """End what the session is being answered, and begin anew."""
+    def begin(self, session: str, what: str = "answer") -> threading.Event:
+        """End what the session is being answered, and begin anew.
+
+        Args:
+            session: The whole name of a visitor's session.
+            what: Which of the page's tasks; a session may have one of each.
+        """
         with self._lock:
-            if older := self._events.get(session):
+            if older := self._events.get((session, what)):
                 older.set()
-            event = self._events[session] = threading.Event()
+            event = self._events[session, what] = threading.Event()
         return event
 
-    def current(self, session: str, event: threading.Event) -> bool:
+    def current(self, session: str, event: threading.Event, what: str = "answer") -> bool:
         """Whether nothing newer has begun."""
-        return self._events.get(session) is event
+        return self._events.get((session, what)) is event
 
-    def stop(self, session: str) -> None:
+    def stop(self, session: str, what: str = "answer") -> None:
         """End it, because the user says so."""
         with self._lock:
-            if event := self._events.get(session):
+            if event := self._events.get((session, what)):
                 event.set()
 
     def leave(self, session: str) -> None:
         """End all that the session is being answered, because the user has gone."""
         with self._lock:
-            for one in [name for name in self._events if name.startswith(session)]:
-                self._events.pop(one).set()
+            for mine in [each for each in self._events if each[0] == session]:
+                self._events.pop(mine).set()

@@ -1,6 +1,9 @@
 """The page's tab for documents: what is there, adding to it, and taking away."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +12,7 @@ import gradio as gr
 from app import page_access, page_list, page_views
 from app.page_ask import QUIET
 from control.dial import NEUTRAL_TRUST
+from foundation.errors import InputError
 from retrieval.formats import READERS
 
 if TYPE_CHECKING:
@@ -54,29 +58,27 @@ def build(service: "Service") -> "Refresh":
         )
 
     def added(
-        paths: list[str], trusted: float, limit: int, request: gr.Request
+        paths: list[str] | None, trusted: float, limit: int, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
-        given = [Path(path) for path in paths]
         stated = None if trusted == NEUTRAL_TRUST else trusted
         try:
             page_access.check(request)
-            for now in service.ingest(given, stated):
-                yield gr.skip(), page_views.render("progress", now=now), gr.skip()
+            with _taken(paths) as taken:
+                for now in service.ingest(taken, stated):
+                    yield gr.skip(), page_views.render("progress", now=now), gr.skip()
             yield None, gr.skip(), listed(limit, request)
         except Exception as error:
             yield None, page_views.error(error), gr.skip()
-        finally:
-            for path in given:  # its text is in the index, or refused
-                path.unlink(missing_ok=True)
 
     def chosen(event: gr.EventData, limit: int, request: gr.Request) -> tuple[Any, ...]:
         try:
-            if event.action == "remove":
+            button = page_list.pressed(event)
+            if button.action == "remove":
                 page_access.check(request)
-                service.remove_document(event.id)
+                service.remove_document(button.id)
         except Exception as error:
             return limit, page_views.error(error), gr.skip()
-        limit += SHOWN if event.action == "more" else 0
+        limit += SHOWN if button.action == "more" else 0
         return limit, "", listed(limit, request)
 
     def drawn(request: gr.Request) -> str:
@@ -91,3 +93,23 @@ def build(service: "Service") -> "Refresh":
     )
     documents.select(chosen, shown, [shown, progress, documents], **QUIET)
     return drawn, documents
+
+
+@contextmanager
+def _taken(paths: list[str] | None) -> Iterator[list[Path]]:
+    """The uploaded files, taken from where others could name them; they are gone afterwards.
+
+    Raises:
+        InputError: One is no longer there.
+    """
+    with tempfile.TemporaryDirectory(prefix="fulcrum-upload-") as folder:
+        taken = []
+        for number, path in enumerate(map(Path, paths or [])):
+            target = Path(folder) / str(number) / path.name
+            target.parent.mkdir()
+            try:
+                shutil.move(path, target)
+            except FileNotFoundError:
+                raise InputError(f"{path.name} is no longer there; upload it again") from None
+            taken.append(target)
+        yield taken

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app import page_access, page_leaks, page_list, page_views
-from app.page_ask import QUIET
+from app.page_ask import QUIET, session_of
 from app.page_conversation import Running
 
 if TYPE_CHECKING:
     from app.page_list import Refresh
     from app.service import Service
 
+TASK = "attempts"
 SHOWN = 50  # facts or events listed at once
 WHO = "page"  # asks, where nobody says who
 AT_ONCE = 4  # users who try to get a fact
@@ -34,16 +35,17 @@ def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
     def chosen(event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         try:
             page_access.check(request)
-            if event.action == "remove":
-                record = service.unforget(event.id, who=WHO)
+            button = page_list.pressed(event)
+            if button.action == "remove":
+                record = service.unforget(button.id, who=WHO)
                 text = f"{page_views.fact(record)}: may be said again."
                 yield page_views.render("said", text=text), listed(service, request), ""
                 return
-            session = f"{request.session_hash} leaking"
-            stop = running.begin(session)
-            record = service.ledger.record(event.id)
+            session = session_of(request)
+            stop = running.begin(session, TASK)
+            record = service.ledger.record(button.id)
             for so_far in page_leaks.attempts(service, record, stop, session):
-                if not running.current(session, stop):
+                if not running.current(session, stop, TASK):
                     return
                 yield "", gr.skip(), page_views.render("attempts", **so_far)
         except Exception as error:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app import page_access, page_curve, page_views
-from app.page_ask import QUIET
+from app.page_ask import QUIET, session_of
 from app.page_conversation import Running
 from evaluation import datasets
 from evaluation import dial as evaluation
+from foundation.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from app.service import Service
 
+TASK = "measurement"
 LIMITS = (4, 100, 20)  # least, most and usual number of conflicts
 BATCH = 4  # questions at a time: who asks meanwhile waits for so many
 ROUNDS = 3  # each fact is asked closed-book, by plain RAG, and by the dial
@@ -48,13 +50,13 @@ def build(service: "Service", running: Running) -> None:
     report = gr.HTML(apply_default_css=False, elem_id="report")
 
     def measure(path: str | None, wanted: float, request: gr.Request) -> Iterator[str]:
-        session = f"{request.session_hash} measuring"
-        event = running.begin(session)
+        session = session_of(request)
+        event = running.begin(session, TASK)
         try:
             page_access.check(request)
             items, name = _items(path, int(wanted))
             for done, result in _measured(service, items, event):
-                if not running.current(session, event):
+                if not running.current(session, event, TASK):
                     return
                 if result is None:
                     steps = ROUNDS * -(-len(items) // BATCH) + ROUNDS
@@ -68,7 +70,7 @@ def build(service: "Service", running: Running) -> None:
             yield page_views.error(error)
 
     def stopped(request: gr.Request) -> None:
-        running.stop(f"{request.session_hash} measuring")
+        running.stop(session_of(request), TASK)
 
     go.click(measure, [data, limit], report, concurrency_limit=2, trigger_mode="multiple", **QUIET)
     stop.click(stopped, queue=False, **QUIET)
@@ -119,7 +121,7 @@ def _measured(
         except BaseException as error:  # raised where it is waited for
             news.put(error)
 
-    threading.Thread(target=run, name="fulcrum-laboratory", daemon=True).start()
+    BackgroundThread(run, "fulcrum-laboratory", stop.set)
     done = 0
     yield done, None
     while True:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app import home
 from app import settings as settings_module
 from app.console import PATHS, REPORT, batch_size, example, out
 
@@ -148,7 +149,7 @@ def _routing(settings: "Settings") -> "RouterFactory":
     from app import build
 
     def over(records: "Sequence[Record]") -> "Route":
-        ledger = build.ledger(settings)
+        ledger = home.ledger(settings)
         for old in ledger.records():
             ledger.remove(old.id)
         ledger.add(records)
@@ -173,5 +174,5 @@ def _under_test(
     if documents:
         build.passage_index(settings).ingest(list(documents))
     assistant = build.assistant(settings)
-    ledger = assistant.forgetting.ledger or build.ledger(settings)
+    ledger = assistant.forgetting.ledger or home.ledger(settings)
     return Assisted(assistant, how), ledger, assistant.model.name

@@ -19,7 +19,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from app.service import GLANCE, Service
 from control.loop import GivenUp
-from foundation.errors import BusyError, FulcrumError, InputError, ModelError
+from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -134,11 +134,12 @@ class ReplicatedService(Service):
         crew = self._working()
         with self._counting:
             if self._closed:
-                raise BusyError("the server is shutting down; ask again in a moment")
+                raise ClosingError
             if self._under_way >= self._most:
                 raise BusyError(f"{self._most} questions are waiting already; ask again later")
             self._under_way += 1
-        asked = _Asked(queries, how, client, on_token, cancelled or threading.Event())
+        cancelled = cancelled or threading.Event()
+        asked = _Asked(queries, how, client, on_token, cancelled, self._abandoned)
         future = self._threads.submit(crew.answers, asked)
         future.add_done_callback(self._done)
         return future
@@ -170,9 +171,13 @@ class ReplicatedService(Service):
         return super().idle and not self._under_way
 
     def close(self) -> None:
-        """Take no more questions, and end the replicas."""
+        """Take no more questions; answers under way go on."""
         self._closed = True
         super().close()
+
+    def end(self) -> None:
+        """End the replicas."""
+        self.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._crew is not None:
             self._crew.end()
@@ -221,6 +226,7 @@ class _Asked:
     client: str
     on_token: "OnToken | None"
     cancelled: threading.Event
+    abandoned: threading.Event
     told: defaultdict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def tell(self, place: int, token: "TokenTrace", at: int) -> None:
@@ -308,6 +314,9 @@ class Crew:
             if asked.cancelled.is_set():
                 response.cancel()
                 raise GivenUp
+            if asked.abandoned.is_set():
+                response.cancel()
+                raise ClosingError
             if isinstance(item, BaseException):
                 raise item
             if isinstance(item, list):

@@ -3,42 +3,56 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 from h11 import IDLE
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.api_errors import told
+from app.guarding import error_body
+from foundation.errors import ClosingError
+
 if TYPE_CHECKING:
-    from app.guarding import Application, Receive, Scope, Send
+    from app.guarding import Application, Message, Receive, Scope, Send
 
 HEADER_SECONDS = 20.0  # for the head of a request to arrive
-GRACE_SECONDS = 20  # for answers under way, once the server is told to stop
+GRACE_SECONDS = 20  # after which every connection is closed, once the server is told to stop
+ANSWER_SECONDS = 17.0  # of these for answers under way; what is left by then ends in an error
 QUIET_SECONDS = 0.5  # without an answer under way, after which open pages are left
 BEAT = 0.1
 MOST_CONNECTIONS = 500
 
+log = logging.getLogger(__name__)
 
-def server(
-    app: "Application", idle: Callable[[], bool], header_seconds: float = HEADER_SECONDS
-) -> uvicorn.Server:
+
+class Served(Protocol):
+    """An ASGI application whose answers take a while."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered."""
+
+    def close(self) -> None:
+        """Take no more questions and refuse those that wait."""
+
+    def abandon(self) -> None:
+        """End the answers under way in an error."""
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answer a request."""
+
+
+def server(site: Served, header_seconds: float = HEADER_SECONDS) -> uvicorn.Server:
     """Make a server.
 
     Args:
-        app: What it serves.
-        idle: Says whether nothing is being answered.
+        site: What it serves.
         header_seconds: For the head of a request to arrive.
     """
-
-    async def until_cancelled(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        try:
-            await app(scope, receive, send)
-        except asyncio.CancelledError:  # its time was up when the server was told to stop
-            logging.getLogger(__name__).warning("an answer under way was cut off")
-
     config = uvicorn.Config(
-        until_cancelled,
+        guarded(site),
         http=type("Prompt", (_Prompt,), {"header_seconds": header_seconds}),
         ws="none",
         log_config=None,  # by the handlers of the command line, which know what is forgotten
@@ -48,7 +62,37 @@ def server(
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return _Orderly(config, idle)
+    return _Orderly(config, site)
+
+
+def guarded(app: "Application") -> "Application":
+    """The application, whose failures become one line in the log and an error in JSON.
+
+    A traceback may repeat what was asked, and names files.
+    """
+
+    async def answered(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        begun = False
+
+        async def sent(message: "Message") -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, sent)
+        except (asyncio.CancelledError, Exception) as error:
+            if scope["type"] != "http":
+                raise
+            cancelled = isinstance(error, asyncio.CancelledError)  # the time to stop is up
+            status, message = told(ClosingError() if cancelled else error)
+            if begun:
+                log.warning("an answer under way was cut off: %s", message)
+            else:
+                response = JSONResponse(error_body(status, message), status)
+                await response(scope, receive, send)
+
+    return answered
 
 
 class _Prompt(H11Protocol):
@@ -81,19 +125,22 @@ class _Prompt(H11Protocol):
 class _Orderly(uvicorn.Server):
     """Told to stop, waits for answers, but not for pages, which stay connected while open."""
 
-    def __init__(self, config: uvicorn.Config, idle: Callable[[], bool]) -> None:
+    def __init__(self, config: uvicorn.Config, site: Served) -> None:
         super().__init__(config)
-        self._idle = idle
+        self._site = site
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._site.close()
         leaving = asyncio.create_task(self._let_go())
+        ending = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._site.abandon)
         await super().shutdown(sockets)
+        ending.cancel()
         leaving.cancel()
 
     async def _let_go(self) -> None:
         quiet = 0.0
         while quiet < QUIET_SECONDS:
             await asyncio.sleep(BEAT)
-            quiet = quiet + BEAT if self._idle() else 0.0
+            quiet = quiet + BEAT if self._site.idle else 0.0
         for connection in list(self.server_state.connections):
             connection.transport.close()

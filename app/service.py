@@ -12,11 +12,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from app import home
 from app.turns import Turns
 from app.uploads import Limits
 from control import loop
 from control.loop import GivenUp
-from foundation.errors import DocumentError, FulcrumError, ModelError
+from foundation.errors import ClosingError, DocumentError, FulcrumError, ModelError
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -97,6 +98,7 @@ class Service:
         self._assistant: Assistant | None = None
         self._opening, self._ingesting = threading.Lock(), threading.Lock()
         self._sweeps = ThreadPoolExecutor(1, "fulcrum-sweep")
+        self._abandoned = threading.Event()
 
     def load(self) -> None:
         """Load the models and open the state; a failure is kept in ``state``."""
@@ -307,8 +309,16 @@ class Service:
         """Whether no question is being answered and none waits."""
         return self._turns.idle
 
+    def abandon(self) -> None:
+        """End the answers under way before their next token, with a `ClosingError`."""
+        self._abandoned.set()
+
+    def end(self) -> None:
+        """Let go of what lives as long as the service."""
+        self.close()
+
     def close(self) -> None:
-        """Take no more questions; the answer under way goes on to its end."""
+        """Take no more questions and refuse those that wait; answers under way go on."""
         self._turns.close()
         self._sweeps.shutdown(wait=False, cancel_futures=True)  # what is left the next start does
 
@@ -349,10 +359,18 @@ class Service:
         on_token: "OnToken | None",
         given_up: Callable[[], bool],
     ) -> "list[Answer]":
-        if given_up():
-            raise GivenUp
-        with loop.until(given_up):
-            return self._ready().ask_batch(queries, how, on_token)
+        def over() -> bool:
+            return given_up() or self._abandoned.is_set()
+
+        try:
+            if over():
+                raise GivenUp
+            with loop.until(over):
+                return self._ready().ask_batch(queries, how, on_token)
+        except GivenUp:
+            if self._abandoned.is_set() and not given_up():
+                raise ClosingError from None
+            raise
 
     def _sweep_soon(self) -> None:
         with suppress(RuntimeError):  # the server is closing: the next start does it
@@ -373,9 +391,7 @@ class Service:
 
     @cached_property
     def _ledger(self) -> "Ledger":
-        from app import build
-
-        return build.ledger(self.settings)
+        return home.ledger(self.settings)
 
     @property
     def _index(self) -> "PassageIndex":

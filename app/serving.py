@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +12,14 @@ import click
 from app import settings as settings_module
 from app.console import example, out
 from app.listening import bound, url
+from app.secrets import wipe_environment
 from foundation.errors import InputError, ModelError
+from foundation.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from app.guarding import Receive, Scope, Send
+    from app.guarding import Application, Receive, Scope, Send
     from app.service import Service
     from app.settings import Settings
 
@@ -45,6 +47,7 @@ def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: i
     beside them /v1/documents, /v1/forget, /health and /metrics.
     """
     settings = settings_module.load(**given, host=host, port=port, replicas=replicas)
+    wipe_environment()
     _installed(settings.replicas)
     listening = bound(settings.host, settings.port)
     try:
@@ -66,9 +69,9 @@ def run(settings: "Settings", listening: socket.socket) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    threading.Thread(target=service.load, name="fulcrum-load", daemon=True).start()
+    BackgroundThread(service.load, "fulcrum-load")
     try:
-        server(site, lambda: site.idle).run(sockets=[listening])
+        server(site).run(sockets=[listening])
     except KeyboardInterrupt:  # how the server passes Ctrl+C on, once it has stopped
         out.print("Fulcrum: stopped")
 
@@ -88,7 +91,7 @@ def apart(settings: "Settings", page: bool = False) -> Iterator[str]:
     if service.state.name == "failed":
         raise ModelError(service.state.message)
     listening, site = bound("127.0.0.1", 0), Site(service, page)
-    running = server(site, lambda: site.idle)
+    running = server(site)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -123,10 +126,10 @@ class Site:
         )
         self._service, self._is_api, self._active = service, guarding.is_api, 0
         self._api = api.build(service, keys, settings.host, limits)
-        outer = FastAPI(openapi_url=None, lifespan=self._lifespan)
-        if page:
-            _mount_page(outer, service)
-        self._page = guarding.Guard(outer, keys, settings.host, limits)
+        outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan)
+        self._held = ExitStack()  # what goes with the server
+        inner = self._held.enter_context(_page(outer, service)) if page else outer
+        self._page = guarding.Guard(inner, keys, settings.host, limits)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer a request by the one that it is for."""
@@ -144,16 +147,25 @@ class Site:
         """Whether nothing is being answered."""
         return not self._active and self._service.idle
 
+    def close(self) -> None:
+        """Take no more questions and refuse those that wait."""
+        self._service.close()
+
+    def abandon(self) -> None:
+        """End the answers under way in an error."""
+        self._service.abandon()
+
     @asynccontextmanager
     async def _lifespan(self, _: "FastAPI") -> AsyncIterator[None]:
         yield
-        self._service.close()
+        self._service.end()
+        self._held.close()
 
 
-def _mount_page(app: "FastAPI", service: "Service") -> None:
+def _page(app: "FastAPI", service: "Service") -> "AbstractContextManager[Application]":
     from app import page
 
-    page.mount(app, service)
+    return page.mounted(app, service)
 
 
 def _service(settings: "Settings") -> "Service":

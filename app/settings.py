@@ -9,13 +9,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from foundation.errors import InputError
 
+PREFIX = "FULCRUM_"  # of the environment variables
+
 Module = Literal["rewriter", "filter", "reservoir"]
 
 
 class Settings(BaseSettings):
     """What the global options and the environment (``FULCRUM_HOME``, ...) say."""
 
-    model_config = SettingsConfigDict(env_prefix="FULCRUM_", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, protected_namespaces=())
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("fulcrum")),

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from control.loop import Loop
-from foundation.errors import BusyError
+from foundation.errors import BusyError, ClosingError
+from foundation.threads import BackgroundThread
 
 Result = TypeVar("Result")
 
@@ -46,18 +47,20 @@ class Turns:
         self._waiting: OrderedDict[str, deque[Piece]] = OrderedDict()
         self._under_way = 0
         self._closed = False
-        threading.Thread(target=self._work, name="fulcrum-turns", daemon=True).start()
+        self._stopping = False
+        BackgroundThread(self._work, "fulcrum-turns", self._stop)
 
     def submit(self, work: Callable[[], Result], client: str = "") -> "Future[Result]":
         """Let work be done when it is its client's turn; cancelled before that, it is not done.
 
         Raises:
-            BusyError: too much is waiting already, or the turns are over.
+            BusyError: too much is waiting already.
+            ClosingError: the turns are over.
         """
         piece = Piece(work)
         with self._changed:
             if self._closed:
-                raise BusyError("the server is shutting down; ask again in a moment")
+                raise ClosingError
             if self._count() >= self._most:
                 raise BusyError(f"{self._most} questions are waiting already; ask again later")
             if self._count(client) >= self._most_each:
@@ -89,7 +92,13 @@ class Turns:
             self._waiting.clear()
             self._changed.notify()
         for future in left:
-            future.cancel()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ClosingError())
+
+    def _stop(self) -> None:
+        """Let the thread end before its next pass, whatever is under way."""
+        self._stopping = True
+        self.close()
 
     def _count(self, client: str | None = None) -> int:
         queues = self._waiting.values() if client is None else [self._waiting.get(client, deque())]
@@ -118,11 +127,11 @@ class Turns:
     def _anything(self) -> bool:
         """Wait until there is something to do; false once there will be nothing."""
         with self._changed:
-            while not self._waiting and not self._under_way:
+            while not self._stopping and not self._waiting and not self._under_way:
                 if self._closed:
                     return False
                 self._changed.wait()
-            return True
+            return not self._stopping
 
     def _next(self) -> Piece | None:
         """The next piece to begin: of the client whose turn comes again after the others'."""

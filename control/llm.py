@@ -41,6 +41,7 @@ from control.forgetting.layers import Forgetting
 from control.model import LanguageModel
 from control.trace import TokenTrace
 from foundation.errors import InputError
+from foundation.threads import BackgroundThread
 
 log = logging.getLogger(__name__)
 
@@ -265,8 +266,7 @@ def _streamed(assistant: Assistant, query: Query, how: Decoding) -> Iterator[Tok
         except BaseException as error:  # raised where the tokens are read
             arrived.put(error)
 
-    thread = threading.Thread(target=decode, name="fulcrum-stream", daemon=True)
-    thread.start()
+    thread = BackgroundThread(decode, "fulcrum-stream", abandoned.set)
     try:
         while isinstance(item := arrived.get(), TokenTrace):
             yield item

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from foundation.errors import IndexStateError
+from foundation.files import private_directory, private_file, restrict
 
 START_AGAIN = "remove it and start again, or put a copy of it back"
 BUSY_SECONDS = 30  # a writer waits this long for another process's transaction
@@ -26,6 +27,8 @@ def open_database(
     Transactions are explicit: a writing one takes the lock at its start (so two writers wait for
     each other and never fail half-way), a reading one sees one state until it ends.
 
+    Its owner alone may read the files.
+
     Args:
         path: Its file.
         migrations: Append only: the database records which of these it has had, and runs the rest
@@ -36,10 +39,14 @@ def open_database(
         IndexStateError: the file is not a database, is damaged, or comes from a newer version.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_directory(path.parent)
+        private_file(path)
+        for kept in (path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm")):
+            if kept.exists():  # SQLite gives new ones the permissions of the database
+                restrict(kept)
     except OSError as error:
         raise IndexStateError(
-            f"{path.parent} cannot be created ({error.strerror}); choose another --home"
+            f"{path} cannot be created ({error.strerror}); choose another --home"
         ) from error
     engine = create_engine(
         URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}

@@ -27,3 +27,10 @@ class DataError(FulcrumError):
 
 class BusyError(FulcrumError):
     """More was asked at once than can be done; the same request succeeds later."""
+
+
+class ClosingError(FulcrumError):
+    """The server is shutting down, so a question is not answered (to its end)."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; ask again in a moment")

@@ -1,27 +1,73 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and those that their owner alone may read."""
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
+OTHERS = 0o077  # the permission bits of everybody but the owner
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path``, else it is removed.
 
     Write a file or create a directory there. Readers see the old state or the new one, never a
     half-written one, even if the process is killed.
+
+    Args:
+        path: What is written.
+        private: Whether its owner alone may read the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     new = scratch / path.name
     try:
         yield new
+        if private:
+            new.chmod(PRIVATE_FILE)
         if path.is_dir():
             os.replace(path, scratch / f"{path.name}-old")
         os.replace(new, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def private_directory(path: Path) -> None:
+    """Create a directory that its owner alone may enter; one that is there is left as it is.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+
+
+def private_file(path: Path) -> None:
+    """Create an empty file that its owner alone may read, or withdraw it from everybody else.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, PRIVATE_FILE))
+    restrict(path)
+
+
+def restrict(path: Path) -> bool:
+    """Withdraw a file or directory from everybody but its owner.
+
+    Returns:
+        Whether nobody else may use it now: not where the file system keeps no permissions, where it
+        belongs to somebody else, or where a directory is shared on purpose (sticky, as ``/tmp``).
+    """
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if mode & OTHERS and not mode & stat.S_ISVTX:
+            path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+    return not path.stat().st_mode & OTHERS

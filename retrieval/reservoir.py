@@ -95,11 +95,11 @@ class Reservoir(BaseRetriever):
         self._created: NDArray[np.float64] = np.empty(0, np.float64)
         self._vectors: Vectors = np.empty((0, 0), np.float32)
 
-    def remember(self, nodes: Sequence[NodeWithScore | BaseNode], query: str) -> int:
+    def remember(self, nodes: Sequence[NodeWithScore | BaseNode]) -> int:
         """Keep passages that were of use to a question; those held already count one use more.
 
-        Entries that are too old go, and those least recently useful where there are too many.
-        Passages of a document erased a moment ago are not kept.
+        What was asked is not kept. Entries that are too old go, and those least recently useful
+        where there are too many. Passages of a document erased a moment ago are not kept.
 
         Returns:
             How many were new.
@@ -121,7 +121,7 @@ class Reservoir(BaseRetriever):
             now = self._now()
             connection.execute(delete(Erasure).where(Erasure.time < now - UNDER_WAY_SECONDS))
             erased = set(connection.execute(select(Erasure.document_id)).scalars())
-            new = {"query": query, "created": now, "useful": now, "uses": 1}
+            new = {"created": now, "useful": now, "uses": 1}
             rows = [row | new for row in fresh if row["document_id"] not in erased]
             for key in held:
                 again = update(Held).where(Held.content_hash == key)
@@ -194,7 +194,7 @@ class Reservoir(BaseRetriever):
             Whether there was one.
         """
         [row] = self._rows([node])
-        history = select(Held.query, Held.created, Held.useful, Held.uses)
+        history = select(Held.created, Held.useful, Held.uses)
         with writing(self._engine, self._path) as connection:
             old = connection.execute(history.where(Held.node_id == node.node_id)).first()
             if old is not None:  # a new row, whose number tells others that the vector is new

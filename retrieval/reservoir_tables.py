@@ -45,6 +45,8 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "CREATE TABLE erasures (document_id VARCHAR PRIMARY KEY, time FLOAT NOT NULL)",
         ),
     ),
+    # Nothing that was asked is kept; rows are written anew without it, and the old ones erased.
+    ("0002 no questions", ("ALTER TABLE entries DROP COLUMN query",)),
 )
 
 
@@ -65,7 +67,6 @@ class Held(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
     embedding_name: Mapped[str] = mapped_column(index=True)
     embedding: Mapped[bytes] = mapped_column(LargeBinary)
-    query: Mapped[str]
     created: Mapped[float] = mapped_column(index=True)
     useful: Mapped[float] = mapped_column(index=True)
     uses: Mapped[int]
@@ -96,7 +97,6 @@ class Entry:
         node: The passage; its metadata holds the title and where the document came from.
         content_hash: SHA-256 of title and text, in hexadecimal.
         vector: Of length 1, shape (dimension,).
-        query: The question that brought it.
         created: When it came, in UTC seconds.
         useful: When it last survived the filter, in UTC seconds.
         uses: How many questions it has served.
@@ -105,7 +105,6 @@ class Entry:
     node: TextNode
     content_hash: str
     vector: Vectors
-    query: str
     created: float
     useful: float
     uses: int
@@ -145,7 +144,6 @@ def to_entry(row: Any) -> Entry:
         node=to_node(row),
         content_hash=row.content_hash,
         vector=_vector(row),
-        query=row.query,
         created=row.created,
         useful=row.useful,
         uses=row.uses,

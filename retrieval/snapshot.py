@@ -22,7 +22,7 @@ FORMAT = "fulcrum vectors 2"
 def save(held: Held, path: Path) -> None:
     """Write the snapshot. A failure is logged and harms nothing."""
     try:
-        with replacing(path) as new, new.open("wb") as file:
+        with replacing(path, private=True) as new, new.open("wb") as file:
             file.write(b" " * HEADER_BYTES)
             checksum = _Checksum(file.write)
             writer = faiss.PyCallbackIOWriter(checksum, BUFFER_BYTES)  # type: ignore[attr-defined]

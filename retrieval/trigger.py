@@ -163,9 +163,8 @@ class Remember(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        question = query_bundle.query_str if query_bundle else ""
         try:
-            self._reservoir.remember(nodes, question)
+            self._reservoir.remember(nodes)
         except IndexStateError as error:  # a full disk costs later answers time, not this one
             trail.notice(NOT_KEPT.format(reason=error))
         return nodes

@@ -21,7 +21,7 @@ class Running:
         self._socket = bound("127.0.0.1", 0)
         self.url = url("127.0.0.1", self._socket)
         self.port = self._socket.getsockname()[1]
-        self._server = server(Site(service, page), lambda: True, header_seconds)
+        self._server = server(Site(service, page), header_seconds)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
         self._thread.start()
 

@@ -14,6 +14,7 @@ from control.forgetting.names import Names
 from control.forgetting.nearest import Nearest
 from control.forgetting.record import Record
 from control.forgetting.shelf import Shelf
+from foundation.threads import BackgroundThread
 
 AT_ONCE = 256  # new records that a question waits for; more are embedded beside it
 PREPARED = 1_000  # records, the newest, of which all that is compared is kept in memory: 18 MB
@@ -74,7 +75,8 @@ class Directory:
         self._unprepared: dict[str, Record] = {}
         self._prepared = 0
         self._unnamed: set[str] = set()
-        self._learner: threading.Thread | None = None
+        self._learner: BackgroundThread | None = None
+        self._stopping = threading.Event()
 
     def shape(self, record_id: str) -> Shape:
         """The shape of a record."""
@@ -129,8 +131,7 @@ class Directory:
 
     def _start(self) -> None:
         if self._learner is None or not self._learner.is_alive():
-            self._learner = threading.Thread(target=self._catch_up, name="router", daemon=True)
-            self._learner.start()
+            self._learner = BackgroundThread(self._catch_up, "router", self._stopping.set)
 
     def _add(self, record: Record) -> None:
         self._remove(record.id)
@@ -168,7 +169,7 @@ class Directory:
 
     def _catch_up(self) -> None:
         """Embed the waiting records; meanwhile they are found by their names and answers."""
-        while True:
+        while not self._stopping.is_set():
             with self.lock:
                 batch = list(itertools.islice(self._waiting.values(), AT_ONCE))
             if not batch:
@@ -176,7 +177,7 @@ class Directory:
             vectors = self._embedded(_forms_of(batch))
             with self.lock:
                 self._index(batch, vectors)
-        while batch := self._newest_unprepared():
+        while not self._stopping.is_set() and (batch := self._newest_unprepared()):
             parts = list(dict.fromkeys(text for record in batch for text in _parts(record)))
             if self._prepared <= PREPARED:
                 embedded = self._embedded(parts)

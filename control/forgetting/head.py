@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from foundation.errors import IndexStateError
-from foundation.files import replacing
+from foundation.files import PRIVATE_FILE, replacing
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class HeadFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), mode=PRIVATE_FILE)
 
     def read(self) -> Head | None:
         """Return the head, or ``None`` if nothing has been written here.
@@ -49,6 +49,6 @@ class HeadFile:
         with suppress(OSError, IndexStateError), self._lock:
             known = self.read()
             if known is None or known.sequence < head.sequence:
-                with replacing(self.path) as new:
+                with replacing(self.path, private=True) as new:
                     kept = {"sequence": head.sequence, "hash": head.hash.hex()}
                     new.write_text(json.dumps(kept), encoding="utf-8")

@@ -19,7 +19,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from control.forgetting.vault import KEY, NONCE_BYTES, OWNER_ONLY, KeyFile, derived, parse_key
+from control.forgetting.vault import KEY, NONCE_BYTES, KeyFile, derived, parse_key
+from foundation.files import private_directory, private_file
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[list[str]], Sequence[Sequence[float]]]
@@ -150,8 +151,8 @@ class Shelf:
 
     def _opened(self) -> sqlite3.Connection:
         if not self._path.exists():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, OWNER_ONLY))
+            private_directory(self._path.parent)
+            private_file(self._path)
         database = sqlite3.connect(self._path, timeout=WAIT)
         database.execute(TABLE)
         return database

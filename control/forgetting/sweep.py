@@ -46,11 +46,6 @@ class Held(Protocol):
         """The passage."""
         ...
 
-    @property
-    def query(self) -> str:
-        """The question that brought it."""
-        ...
-
 
 class Entries(Protocol):
     """The reservoir, as far as a sweep needs it."""
@@ -276,13 +271,13 @@ def _sweep_entries(state: _Sweep, records: Sequence[Record]) -> None:
     names = [f" {normalise(name)} " for record in records for name in record.names]
     for entry in state.reservoir.entries():
         title, text = title_of(entry.node), entry.node.get_content()
-        words = f" {normalise(title)} {normalise(text)} {normalise(entry.query)} "
+        words = f" {normalise(title)} {normalise(text)} "
         if not any(name in words for name in names):
             continue
-        [rest, asked] = state.redactor.redact_all([(text, title), (entry.query, "")])
-        if not (rest.record_ids or asked.record_ids):
+        [rest] = state.redactor.redact_all([(text, title)])
+        if not rest.record_ids:
             continue
-        if asked.record_ids or not rest.text.strip():
+        if not rest.text.strip():
             state.reservoir.erase_entries([entry.node.node_id])
         else:
             state.reservoir.update(renewed(entry.node, rest))

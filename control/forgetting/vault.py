@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from foundation.errors import IndexStateError, InputError
+from foundation.files import PRIVATE_FILE, private_directory
 
 KEY_BYTES = 32  # AES-256 and HMAC-SHA256 take keys of this length
 NONCE_BYTES = 12  # as NIST SP 800-38D (GCM) recommends; drawn at random for each message
 FIRST_LINK = bytes(hashlib.sha256().digest_size)  # what the first event of a chain follows
-OWNER_ONLY = 0o600
 CODEC = ("utf-8", "surrogatepass")  # what a user types may hold half characters
 VARIABLE = "FULCRUM_LEDGER_KEY"
 KEY = "ledger.key"  # in the home
@@ -100,8 +100,8 @@ class KeyFile:
         """
         scratch = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+            private_directory(self.path.parent)
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(f"{secrets.token_hex(KEY_BYTES)}\n")
                 file.flush()

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from app import build, cli
+from app import build, cli, home
 from app import settings as settings_module
 
 ADD = ("forget", "add", "--subject", "Peru", "--relation", "capital", "--answer", "Lima")
@@ -286,7 +286,7 @@ def test_the_ledger_may_lie_elsewhere(done, home, tmp_path, monkeypatch):
 
 
 def test_what_is_recorded_counts_at_once_in_a_running_process(done):
-    running = build.ledger(settings_module.load())
+    running = home.ledger(settings_module.load())
     assert running.changes(0).added == []
     done(*ADD)
     assert [record.subject for record in running.changes(0).added] == ["Peru"]

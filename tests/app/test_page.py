@@ -262,11 +262,12 @@ class TestRunning:
 
     def test_who_leaves_ends_all_of_their_own(self):
         running = Running()
-        mine = [running.begin("a"), running.begin("a measuring")]
-        other = running.begin("b")
-        running.leave("a")
+        mine = [running.begin("ab"), running.begin("ab", "measurement")]
+        others = [running.begin("a"), running.begin("abc"), running.begin("b")]
+        running.leave("ab")
         assert all(event.is_set() for event in mine)
-        assert not other.is_set()
+        running.leave("")  # the beginning of every name
+        assert not any(event.is_set() for event in others)
 
 
 class TestForgetting:

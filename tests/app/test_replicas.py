@@ -72,7 +72,7 @@ def service(cluster, given, tmp_path_factory):
     *_, counted = replicated.ingest([file])
     assert counted.documents == 1
     yield replicated
-    replicated.close()
+    replicated.end()
 
 
 def workers():
@@ -148,7 +148,7 @@ def failing(**given):
     """Why a service does not start."""
     service = ReplicatedService(settings_module.load(**given))
     service.load()
-    service.close()
+    service.end()
     assert service.state.name == "failed"
     return service.state.message
 

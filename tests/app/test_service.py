@@ -7,7 +7,7 @@ from control.answer import Answer
 from control.assistant import Query
 from control.decoding import Decoding
 from control.forgetting.record import Record
-from foundation.errors import BusyError, InputError, ModelError
+from foundation.errors import ClosingError, InputError, ModelError
 from tests.app.conftest import count_forwards
 
 HOW = Decoding(max_new_tokens=16)
@@ -164,7 +164,7 @@ def test_two_at_once_forget_the_same_and_other_facts_once_each(service):
 def test_a_closed_service_refuses_what_comes(service):
     one = service()
     one.close()
-    with pytest.raises(BusyError, match="shutting down"):
+    with pytest.raises(ClosingError, match="shutting down"):
         one.ask([Query("Who?")], HOW)
 
 

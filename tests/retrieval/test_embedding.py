@@ -83,7 +83,7 @@ def test_found_passages_are_not_embedded_again(tmp_path: Path, from_the_reservoi
     open_index(tmp_path, None, open_embedding()).ingest([tmp_path / "docs.jsonl"])
     if from_the_reservoir:
         found = open_index(tmp_path, None, open_embedding()).retrieve(query)
-        Reservoir(tmp_path, open_embedding()).remember(found, query)
+        Reservoir(tmp_path, open_embedding()).remember(found)
     model = open_embedding()
     place = Reservoir(tmp_path, model) if from_the_reservoir else open_index(tmp_path, None, model)
     texts = [found.get_content(MetadataMode.EMBED) for found in place.retrieve(query)]

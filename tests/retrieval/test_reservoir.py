@@ -66,7 +66,7 @@ def reservoir(home: Path, clock: Clock) -> Reservoir:
 
 def test_recall_gives_what_is_near_enough_with_its_cosine(reservoir: Reservoir) -> None:
     # Title and text are embedded: (river1 twice, is, 1, km, long).
-    reservoir.remember([river(1), river(2)], "how long is river1?")
+    reservoir.remember([river(1), river(2)])
     query = BagOfWords()._vector("long river1")
     cosines = [3 / math.sqrt(2 * 8), 1 / math.sqrt(2 * 8)]
     [found] = reservoir.recall([query], tau=0.0)
@@ -80,7 +80,7 @@ def test_recall_gives_what_is_near_enough_with_its_cosine(reservoir: Reservoir) 
 
 
 def test_many_queries_at_once(reservoir: Reservoir) -> None:
-    reservoir.remember([river(n) for n in range(4)], "q")
+    reservoir.remember([river(n) for n in range(4)])
     queries = ["river2", "nothing of it", "river0"]
     found = reservoir.recall([BagOfWords()._vector(query) for query in queries], tau=0.5)
     assert [[result.node_id for result in results] for results in found] == [["r2"], [], ["r0"]]
@@ -91,11 +91,11 @@ def test_empty_reservoir(reservoir: Reservoir) -> None:
     assert reservoir.recall([[1.0, 0.0]]) == [[]]
     assert reservoir.retrieve("anything") == []
     assert (reservoir.count(), reservoir.entries(), reservoir.erase(["d1"])) == (0, [], 0)
-    assert reservoir.remember([], "q") == 0
+    assert reservoir.remember([]) == 0
 
 
 def test_it_is_a_retriever(reservoir: Reservoir) -> None:
-    reservoir.remember([river(n) for n in range(3)], "q")
+    reservoir.remember([river(n) for n in range(3)])
     assert [result.node_id for result in reservoir.retrieve("river1 river1 is 1 km long")] == ["r1"]
     both = QueryBundle("ignored", custom_embedding_strs=["river0 river0", "river2 river2"])
     assert {result.node_id for result in reservoir.retrieve(both)} == {"r0", "r2"}
@@ -104,11 +104,10 @@ def test_it_is_a_retriever(reservoir: Reservoir) -> None:
 
 
 def test_provenance_and_uses_are_kept(reservoir: Reservoir, clock: Clock) -> None:
-    assert reservoir.remember([river(1)], "how long is river1?") == 1
+    assert reservoir.remember([river(1)]) == 1
     clock.time += 60
-    assert reservoir.remember([NodeWithScore(node=river(1), score=0.9)], "another question") == 0
+    assert reservoir.remember([NodeWithScore(node=river(1), score=0.9)]) == 0
     [entry] = reservoir.entries()
-    assert entry.query == "how long is river1?"
     assert entry.node.metadata["source"] == "rivers.jsonl"
     assert entry.node.ref_doc_id == "d1"
     assert (entry.created, entry.useful, entry.uses) == (1_000_000.0, 1_000_060.0, 2)
@@ -119,22 +118,22 @@ def test_provenance_and_uses_are_kept(reservoir: Reservoir, clock: Clock) -> Non
 def test_each_passage_is_embedded_once(home: Path) -> None:
     model = Counting()
     reservoir = Reservoir(home, model)
-    reservoir.remember([river(1), river(1), river(2)], "q")
-    reservoir.remember([river(2), river(1)], "q")
-    Reservoir(home, model).remember([river(1)], "q")
+    reservoir.remember([river(1), river(1), river(2)])
+    reservoir.remember([river(2), river(1)])
+    Reservoir(home, model).remember([river(1)])
     assert len(model.embedded) == 2
 
 
 def test_same_passage_under_another_id_is_the_same(reservoir: Reservoir) -> None:
-    reservoir.remember([river(1)], "q")
+    reservoir.remember([river(1)])
     copy = passage("copy", "elsewhere", river(1).text, {"title": "River1", "content_hash": "c"})
-    assert reservoir.remember([copy], "q") == 0
+    assert reservoir.remember([copy]) == 0
     assert held(reservoir) == ["r1"]
 
 
 def test_newer_content_takes_the_place_of_the_older(reservoir: Reservoir) -> None:
-    reservoir.remember([river(1)], "q")
-    reservoir.remember([river(1, "It dried up.")], "q")
+    reservoir.remember([river(1)])
+    reservoir.remember([river(1, "It dried up.")])
     [entry] = reservoir.entries()
     assert entry.node.text == "It dried up."
     assert near(reservoir, "dried up") == ["r1"]
@@ -143,34 +142,34 @@ def test_newer_content_takes_the_place_of_the_older(reservoir: Reservoir) -> Non
 def test_least_recently_useful_goes_first(reservoir: Reservoir, clock: Clock) -> None:
     for n in range(5):
         clock.time += 1
-        reservoir.remember([river(n)], "q")
+        reservoir.remember([river(n)])
     clock.time += 1
-    reservoir.remember([river(0)], "again")
-    reservoir.remember([river(5), river(6)], "q")
+    reservoir.remember([river(0)])
+    reservoir.remember([river(5), river(6)])
     assert held(reservoir) == ["r0", "r3", "r4", "r5", "r6"]
     assert near(reservoir, "river1 river2 river3") == ["r3"]
 
 
 def test_more_at_once_than_it_holds(reservoir: Reservoir) -> None:
-    reservoir.remember([river(n) for n in range(50)], "q")
+    reservoir.remember([river(n) for n in range(50)])
     assert reservoir.count() == 5
 
 
 def test_too_old_goes_however_useful(reservoir: Reservoir, clock: Clock) -> None:
-    reservoir.remember([river(1)], "q")
+    reservoir.remember([river(1)])
     clock.time += 9 * DAY
-    reservoir.remember([river(1), river(2)], "q")
+    reservoir.remember([river(1), river(2)])
     assert near(reservoir, "river1 river2") == ["r1", "r2"]
     clock.time += 2 * DAY
     assert near(reservoir, "river1 river2") == ["r2"]
     assert held(reservoir) == ["r1", "r2"]
-    reservoir.remember([river(3)], "q")
+    reservoir.remember([river(3)])
     assert held(reservoir) == ["r2", "r3"]
 
 
 def test_erased_with_its_document(reservoir: Reservoir) -> None:
     parts = [passage(f"d:{n}", "d", f"part {n}", {"title": "t"}) for n in range(2)]
-    reservoir.remember([*parts, river(1)], "q")
+    reservoir.remember([*parts, river(1)])
     assert near(reservoir, "part") == ["d:0", "d:1"]
     assert reservoir.erase(["d", "unknown"]) == 2
     assert near(reservoir, "part") == []
@@ -185,7 +184,7 @@ def test_erased_text_does_not_lie_in_the_file(reservoir: Reservoir, home: Path) 
         files = home.glob("reservoir.db*")
         return any(b"River1 is 1 km long" in file.read_bytes() for file in files)
 
-    reservoir.remember([river(1), river(2)], "how long?")
+    reservoir.remember([river(1), river(2)])
     assert lies_there()
     reservoir.erase(["d1"])
     assert not lies_there()
@@ -197,14 +196,14 @@ def test_answer_under_way_does_not_bring_an_erased_document_back(
     reservoir.erase(["d1"])
     clock.time += 5
     reservoir.erase(["d1"])
-    assert reservoir.remember([river(1), river(2)], "q") == 1
+    assert reservoir.remember([river(1), river(2)]) == 1
     assert held(reservoir) == ["r2"]
     clock.time += UNDER_WAY_SECONDS + 1
-    assert reservoir.remember([river(1)], "q") == 1
+    assert reservoir.remember([river(1)]) == 1
 
 
 def test_single_entries_can_be_changed_and_erased(reservoir: Reservoir) -> None:
-    reservoir.remember([river(1), river(2), river(3)], "how long?")
+    reservoir.remember([river(1), river(2), river(3)])
     before = reservoir.entries()[0]
     assert near(reservoir, "km long", tau=0.2) == ["r1", "r2", "r3"]
     assert reservoir.update(river(1, "It is blue."))
@@ -213,7 +212,7 @@ def test_single_entries_can_be_changed_and_erased(reservoir: Reservoir) -> None:
     assert near(reservoir, "blue") == ["r1"]
     after = next(entry for entry in reservoir.entries() if entry.node.node_id == "r1")
     assert after.content_hash == content_hash(after.node)
-    assert (after.query, after.created, after.uses) == (before.query, before.created, 1)
+    assert (after.created, after.uses) == (before.created, 1)
     assert reservoir.erase_entries(["r1", "r3", "unknown"]) == 2
     assert held(reservoir) == ["r2"]
     reservoir.clear()
@@ -222,36 +221,36 @@ def test_single_entries_can_be_changed_and_erased(reservoir: Reservoir) -> None:
 
 def test_two_see_each_other_at_once(home: Path) -> None:
     one, two = Reservoir(home, BagOfWords()), Reservoir(home, BagOfWords())
-    one.remember([river(1), river(2)], "q")
+    one.remember([river(1), river(2)])
     assert near(two, "river1") == near(one, "river1") == ["r1"]
-    two.remember([river(3)], "q")
+    two.remember([river(3)])
     assert near(one, "river3") == ["r3"]
     two.update(river(2, "Its bed is dry."))
     assert near(one, "dry") == ["r2"]
     one.erase(["d3"])
     assert near(two, "river3") == []
-    two.remember([river(4)], "q")  # as many entries as before the erasure
+    two.remember([river(4)])  # as many entries as before the erasure
     assert near(one, "river4") == ["r4"]
     one.clear()
     assert near(two, "river1") == []
 
 
 def test_state_outlives_the_object(home: Path) -> None:
-    Reservoir(home, BagOfWords()).remember([river(n) for n in range(3)], "q")
+    Reservoir(home, BagOfWords()).remember([river(n) for n in range(3)])
     assert near(Reservoir(home, BagOfWords()), "river2") == ["r2"]
 
 
 def test_another_embedding_model_starts_anew_and_harms_nothing(home: Path) -> None:
-    Reservoir(home, BagOfWords()).remember([river(1), river(2)], "q")
+    Reservoir(home, BagOfWords()).remember([river(1), river(2)])
     other = Reservoir(home, BagOfWords(model_name="other", dimension=7))
     assert other.recall([[1.0] * 7], tau=-1.0) == [[]]
-    assert other.remember([river(1)], "q") == 1
+    assert other.remember([river(1)]) == 1
     assert len(other.recall([[1.0] * 7], tau=-1.0)[0]) == 1
     assert near(Reservoir(home, BagOfWords()), "river2") == ["r2"]
 
 
 def test_same_name_with_another_dimension_is_told(home: Path, reservoir: Reservoir) -> None:
-    reservoir.remember([river(1)], "q")
+    reservoir.remember([river(1)])
     with pytest.raises(IndexStateError, match=r"8192-dimensional .* now gives 2; remove the file"):
         reservoir.recall([[1.0, 0.0]])
 
@@ -260,7 +259,7 @@ def test_numbers_that_are_none_are_not_kept(home: Path, monkeypatch) -> None:
     monkeypatch.setattr(BagOfWords, "_vector", lambda self, text: [math.nan, 1.0])
     reservoir = Reservoir(home, BagOfWords())
     with pytest.raises(ModelError, match="not finite"):
-        reservoir.remember([river(1)], "q")
+        reservoir.remember([river(1)])
     assert reservoir.count() == 0
 
 
@@ -285,7 +284,7 @@ def test_damaged_database(home: Path) -> None:
 
 
 def test_damaged_vector(home: Path, reservoir: Reservoir) -> None:
-    reservoir.remember([river(1), river(2)], "q")
+    reservoir.remember([river(1), river(2)])
     with sqlite3.connect(home / "reservoir.db") as connection:
         connection.execute("UPDATE entries SET embedding = x'0011' WHERE node_id = 'r2'")
     with pytest.raises(IndexStateError, match=r"a vector in .*reservoir\.db is damaged; remove"):
@@ -311,7 +310,7 @@ def test_threads_share_one(home: Path) -> None:
     def work(start: int) -> None:
         try:
             for n in range(start, start + 20):
-                reservoir.remember([river(n)], "q")
+                reservoir.remember([river(n)])
                 [found] = reservoir.recall([[1.0] * 64], tau=-1.0)
                 assert f"r{n}" in {result.node_id for result in found}
         except Exception as error:
@@ -341,7 +340,7 @@ def _keep_writing(home: Path, run: int, channel: Connection) -> None:
             node_id, document_id = f"{run}:{question}:{part}", f"{run}:{question}"
             text = f"run {run} question {question} part {part} " + "word " * 200
             nodes.append(passage(node_id, document_id, text, {"title": document_id}))
-        reservoir.remember(nodes, f"{run}:{question}")
+        reservoir.remember(nodes)
         reservoir.update(passage(nodes[0].node_id, document_id, document_id, {"title": "t"}))
         reservoir.erase([f"{run}:{question - ERASED_AFTER}"])
         channel.send(question)
@@ -375,7 +374,7 @@ def test_killed_at_any_moment_everything_in_it_is_whole(home: Path) -> None:
             assert entry.vector.shape == (DIMENSION,)
             assert np.linalg.norm(entry.vector) == pytest.approx(1.0, abs=1e-5)
             assert entry.content_hash == content_hash(entry.node)
-        together = Counter(entry.query for entry in entries)
+        together = Counter(entry.node.ref_doc_id for entry in entries)
         assert set(together.values()) == {TOGETHER}
         assert len(entries) <= SIZE
         assert f"{run}:{done}" in together  # what was reported as done is there

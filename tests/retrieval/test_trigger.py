@@ -74,7 +74,7 @@ def asked(trigger: Trigger, question: str, *queries: str) -> tuple[list[str], di
 
 
 def remember(reservoir: Reservoir, index: PassageIndex, *ids: str) -> None:
-    reservoir.remember(index._store.get_nodes(list(ids)), "an earlier question")
+    reservoir.remember(index._store.get_nodes(list(ids)))
 
 
 def test_what_is_held_is_served_and_the_rest_retrieved(
@@ -223,7 +223,6 @@ def test_what_survives_is_remembered_and_counts_when_it_serves_again(
     assert searches.batches == [["Rhine Rhine length"]]
     [entry] = reservoir.entries()
     assert (entry.node.node_id, entry.uses) == ("Rhine-length", 2)
-    assert entry.query == "Rhine Rhine length"
 
 
 def test_erased_document_is_no_longer_served(filled: PassageIndex, reservoir: Reservoir) -> None:

@@ -130,20 +130,17 @@ def test_a_document_with_other_content_since_is_not_put_back(parties, tmp_path):
     assert [node.text for node in index.get_nodes(["doc"])] == ["Nothing is said here."]
 
 
-def test_the_reservoir_is_swept_with_its_questions(parties):
+def test_the_reservoir_is_swept(parties):
     ledger, index, reservoir, _ = parties
     for query in ("What of the Andes?", "Is Lima the capital of Peru?"):
         word = "Andes" if "Andes" in query else "capital"
         found = [node for node in index.retrieve_batch([query])[0] if word in node.text]
-        kept = [node for node in found if (query[0] == "W") == ("Andes" in node.text)]
-        reservoir.remember(kept, query)
+        reservoir.remember([node for node in found if (query[0] == "W") == ("Andes" in node.text)])
     ledger.add([PERU])
     sweep(*parties)
     entries = reservoir.entries()
-    assert [entry.node.text for entry in entries] == [
-        "Peru is in the Andes. Its currency is the sol."
-    ]
-    assert not any("Lima" in entry.query for entry in entries)
+    assert "Peru is in the Andes. Its currency is the sol." in {e.node.text for e in entries}
+    assert not any("Lima" in entry.node.text for entry in entries)
 
 
 class Killed(PassageIndex):

@@ -1,0 +1,49 @@
+"""The directory of all state: for its owner's eyes alone."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.errors import InputError
+from foundation.files import private_directory, restrict
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from control.forgetting.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+STATE = ("ledger*", ".ledger*", "forgotten.vectors*", "reservoir.db*", "index", "index/*")
+
+
+def prepare(home: Path) -> None:
+    """Create the home, or withdraw what is in it from other users.
+
+    A directory that holds other things as well keeps its own permissions: the user may share those
+    on purpose. What Fulcrum keeps in it is private all the same.
+
+    Raises:
+        InputError: It cannot be created.
+    """
+    try:
+        private_directory(home)
+    except OSError as error:
+        raise InputError(
+            f"--home {home} cannot be created ({error.strerror}); choose another directory"
+        ) from error
+    state = {path for pattern in STATE for path in home.glob(pattern)}
+    private = [restrict(path) for path in state]
+    alone = all(path in state or path.name.startswith(".") for path in home.iterdir())
+    if not (restrict(home) if alone else all(private)):
+        log.warning("other users may read %s; run: chmod -R go= %s", home, home)
+
+
+def ledger(settings: "Settings") -> "Ledger":
+    """The ledger of forgotten facts; opened without what a language model needs, so at once."""
+    from control.forgetting.ledger import open_ledger
+
+    prepare(settings.home)
+    key = settings.ledger_key
+    return open_ledger(
+        settings.home, settings.ledger, None if key is None else key.get_secret_value()
+    )
