@@ -6,12 +6,16 @@
 Everything runs in float32 on one thread of the CPU, in a home of its own, so that the same code
 gives the same rows in every run. Only the section "Adapter" names modules of the product: when
 they are moved or renamed, edit that section and nothing else.
+
+Another kind of processor may round otherwise: what differs there on the commit of the recording
+says nothing. Record that commit anew there, then compare.
 """
 
 import gc
 import gzip
 import itertools
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -524,7 +528,7 @@ def _judged(system: "System", conflict: dict[str, Any]) -> Batch:
 def _remembering(system: "System") -> Batch:
     """Searches one after the other that the reservoir remembers: facts, then in other words."""
     questions = {one["id"]: one["question"] for one in data("questions")}
-    again = spread(data("conversations", kind="ambiguous"), 6, 3)
+    again = spread(data("conversations", kind="follow-up"), 6, 3)
     texts = [questions[one["passages"][0]] for one in again] + [one["clear"] for one in again]
 
     def run() -> list[Row]:
@@ -829,6 +833,7 @@ def main(action: str, only: str | None, limit: int | None, home: Path | None) ->
     if action == "record" and limit is not None:
         raise click.UsageError("--limit is for compare: a recording holds all rows")
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)  # of the libraries, in the middle of a progress bar
     own_arithmetic()
     before, failed = recorded(), False
     with tempfile.TemporaryDirectory() as folder:
