@@ -8,12 +8,15 @@ import threading
 import httpx
 import pytest
 
+from app import server as server_module
+from app.service import AT_ONCE
 from tests.app.conftest import ADMINISTRATION, READING, count_forwards
 
 PATIENCE = 60.0
 CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 SECRET = "Santiago"
+FORWARDS = 20  # after which answers are under way
 
 
 def talk(port, sent):
@@ -149,3 +152,77 @@ def test_clients_at_once_are_all_answered(running, clients):
     said = {one["choices"][0]["message"]["content"] for one in found}
     assert len(found) == clients
     assert len(said) == 1
+
+
+def test_a_server_told_to_stop_answers_everybody_in_json(running, monkeypatch):
+    monkeypatch.setattr(server_module, "ANSWER_SECONDS", 0.0)
+    server = running()
+    begun, stopping, found = threading.Event(), threading.Event(), []
+
+    def hold(number):
+        if number > FORWARDS:
+            begun.set()
+            stopping.wait(PATIENCE)
+
+    count_forwards(server.service, hold)
+    body = {"model": "fulcrum", "messages": [{"role": "user", "content": "Who?"}]}
+    body |= {"documents": [], "max_tokens": 400}
+
+    def ask(stream):
+        found.append(
+            httpx.post(server.url + CHAT, json=body | {"stream": stream}, timeout=PATIENCE)
+        )
+
+    asking = [
+        threading.Thread(target=ask, args=(number % 2 == 1,)) for number in range(AT_ONCE + 4)
+    ]
+    for thread in asking:
+        thread.start()
+    assert begun.wait(PATIENCE)
+    while server.service.waiting < 4:
+        pass
+    closed = server.service.abandon
+    monkeypatch.setattr(server.service, "abandon", lambda: (closed(), stopping.set()))
+    server.stop()
+    for thread in asking:
+        thread.join()
+    for answer in found:
+        if answer.headers["content-type"].startswith("text/event-stream"):
+            *_, told, done = [line for line in answer.text.splitlines() if line]
+            assert done == "data: [DONE]"
+            error = json.loads(told.removeprefix("data: "))["error"]
+        else:
+            assert answer.status_code == 503
+            error = answer.json()["error"]
+        assert "shutting down" in error["message"]
+    assert len(found) == len(asking)
+
+
+def test_one_client_does_not_keep_another_waiting(running):
+    """One asks five hundred things at once; another one's question waits for a place, no more."""
+    server = running()
+    body = {"model": "fulcrum", "messages": [{"role": "user", "content": "Who?"}]}
+    body |= {"documents": [], "max_tokens": 40}
+    done, statuses = [], []
+
+    def flood():
+        statuses.append(httpx.post(server.url + CHAT, json=body, timeout=PATIENCE).status_code)
+        done.append("flood")
+
+    flooding = [threading.Thread(target=flood) for _ in range(500)]
+    for thread in flooding:
+        thread.start()
+    while server.service.waiting < AT_ONCE:
+        pass
+    other = httpx.HTTPTransport(local_address="127.0.0.2")  # by its address another client
+    with httpx.Client(transport=other, timeout=PATIENCE) as client:
+        answers = []
+        for _ in range(3):
+            before = len(done)
+            answers.append(client.post(server.url + CHAT, json=body).status_code)
+            answered = sum(status == 200 for status in statuses[before:])
+            assert answered <= 3 * AT_ONCE  # those under way, and those that began with it
+    for thread in flooding:
+        thread.join()
+    assert answers == [200] * 3
+    assert set(statuses) == {200, 429}
