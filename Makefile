@@ -24,6 +24,7 @@ demo: install
 	done
 
 test: install
+	$(BIN)/python -m tests.chromium  # installs a browser where there is none, if root runs it
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install

@@ -1,6 +1,5 @@
 """A running page with the real small model, and a browser that looks at it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from app import settings as settings_module
 from app.service import Service
+from tests import chromium as programs
+from tests.needs import lacking
 from tests.server import Running
 
 FLAGS = (
@@ -44,9 +45,8 @@ def broken(tmp_path, cache):
 def chromium():
     """One browser for all tests."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=list(FLAGS)
-        )
+        program = programs.found(playwright) or lacking("Chromium", programs.REMEDY)
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield browser
         browser.close()
 
