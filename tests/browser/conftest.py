@@ -7,7 +7,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from app import settings as settings_module
 from app.service import Service
-from tests import chromium as programs
+from evaluation.bench_page import installed
+from tests.chromium import REMEDY
 from tests.needs import lacking
 from tests.server import Running
 
@@ -41,14 +42,19 @@ def broken(tmp_path, cache):
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """The path of a browser of this machine."""
+    return installed() or lacking("Chromium", REMEDY)
+
+
 @pytest.fixture(scope="module")  # while it is open no other test can run an event loop
-def chromium():
+def chromium(browser):
     """One browser for all tests."""
     with sync_playwright() as playwright:
-        program = programs.found(playwright) or lacking("Chromium", programs.REMEDY)
-        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield browser
-        browser.close()
+        opened = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
+        yield opened
+        opened.close()
 
 
 @pytest.fixture
