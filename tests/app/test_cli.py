@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -335,7 +336,9 @@ def test_a_damaged_index_is_named_and_left_alone(notes, home):
 
 
 @pytest.mark.model
-def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp_path):
+def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp_path, monkeypatch):
+    whole = build.language_model
+    monkeypatch.setattr(build, "language_model", lambda given: replace(whole(given), window=1024))
     long = tmp_path / "long.txt"
     sentences = [f"Fact number {n} says that item {n} weighs {n} kilograms. " for n in range(4000)]
     long.write_text("".join(sentences), encoding="utf-8")
