@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint bench
+.PHONY: install demo test test-fast lint bench
 
 install: .venv/installed
 
@@ -24,7 +24,12 @@ demo: install
 	done
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m tests.chromium  # installs a browser where there is none, if root runs it
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-fast: install  # what needs no model, no server, no browser and no process of its own
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup \
+	  -m "not (browser or kill or model or postgres or ray)"
 
 lint: install
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports

@@ -24,6 +24,7 @@ import sys
 import tomllib
 import unicodedata
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -43,7 +44,12 @@ def slug(text: str) -> str:
 
 def mentions(text: str, phrase: str) -> bool:
     """Whether ``phrase`` stands in ``text`` as whole words, whatever the case."""
-    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
+    return _whole_words(phrase).search(text) is not None
+
+
+@cache
+def _whole_words(phrase: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE)
 
 
 def sentence_case(text: str) -> str:

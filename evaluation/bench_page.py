@@ -1,6 +1,7 @@
 """How soon the page is there: a browser that has never seen it opens it."""
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def run(url: str, rounds: int, progress: Callable[[], object] = lambda: None) ->
         from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
         raise InputError("timing the page needs Playwright; run: pip install playwright") from error
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    chromium = installed()
     if chromium is None:
         raise InputError(f"no browser was found; install one of {', '.join(BROWSERS)}")
     opened = []
@@ -62,6 +63,15 @@ def run(url: str, rounds: int, progress: Callable[[], object] = lambda: None) ->
     for name in NAMES:
         result |= percentiles(name, [each[name] / 1000 for each in opened], warm_up=1)
     return result
+
+
+def installed() -> str | None:
+    """The path of a browser that starts; under some systems the name is a script that explains."""
+    for path in filter(None, map(shutil.which, BROWSERS)):
+        shown = subprocess.run([path, "--version"], capture_output=True, check=False)  # noqa: S603
+        if shown.returncode == 0:
+            return path
+    return None
 
 
 def table(result: dict[str, Any]) -> Table:

@@ -118,6 +118,10 @@ class _Beside:
     def __init__(self, facts: Sequence["Fact"]) -> None:
         self._facts = facts
         self._by: dict[tuple[str, str], list[Fact]] = defaultdict(list)
+        self._said = {
+            fact.id: [f" {said} " for said in map(normalise, fact.answers) if said]
+            for fact in facts
+        }
         for fact in facts:
             self._by["relation", fact.relation].append(fact)
             self._by["subject", normalise(fact.row["subject"])].append(fact)
@@ -129,7 +133,7 @@ class _Beside:
         rows = [
             other
             for other in self._by["relation", fact.relation]
-            if not _share(fact, other) and other.row["subject"] != fact.row["subject"]
+            if not self._share(fact, other) and other.row["subject"] != fact.row["subject"]
         ]
         random.Random(fact.id).shuffle(rows)  # noqa: S311 - nothing secret
         return sorted(rows, key=lambda row: row.row.get("group") != fact.row.get("group"))
@@ -141,7 +145,7 @@ class _Beside:
         same_subject = [
             other
             for other in self._by["subject", subject]
-            if other.relation != fact.relation and not _share(fact, other)
+            if other.relation != fact.relation and not self._share(fact, other)
         ]
         same_answer = [
             other
@@ -154,7 +158,7 @@ class _Beside:
             other = draw.choice(self._facts)
             if (
                 other.relation != fact.relation
-                and not _share(fact, other)
+                and not self._share(fact, other)
                 and not metrics.holds(other.question, [fact.row["subject"]])
             ):
                 unrelated.append(other)
@@ -170,13 +174,10 @@ class _Beside:
             for other in draw.sample(found, min(OF_EACH_KIND, len(found)))
         ]
 
-
-def _share(fact: "Fact", other: "Fact") -> bool:
-    """Whether an answer to one could be an answer to the other."""
-    return any(
-        metrics.holds(first, seconds)
-        for first, seconds in (
-            *((answer, other.answers) for answer in fact.answers),
-            *((answer, fact.answers) for answer in other.answers),
+    def _share(self, fact: "Fact", other: "Fact") -> bool:
+        """Whether an answer to one could be an answer to the other."""
+        return any(
+            one in another or another in one
+            for one in self._said[fact.id]
+            for another in self._said[other.id]
         )
-    )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,26 +23,29 @@ def token_f1(answer: str, right: str) -> float:
     return 2 * shared / (len(said) + len(wanted)) if shared else 0.0
 
 
-def percent(flags: Flags) -> float:
-    """Share of true values, in percent; 0 for none at all."""
-    return 100 * float(flags.mean()) if len(flags) else 0.0
+def percent(flags: Flags, axis: int = -1) -> Any:
+    """Share of true values along an axis, in percent; 0 for none at all."""
+    return 100 * flags.mean(axis=axis) if flags.shape[axis] else 0.0
 
 
-def memory_ratio(con: Flags, par: Flags) -> float:
+def memory_ratio(con: Flags, par: Flags, axis: int = -1) -> Any:
     """MR = ParR / (ParR + ConR), in percent (CK-PLUG, section 4.1); 0 if neither was held."""
-    both = int(con.sum()) + int(par.sum())
-    return 100 * int(par.sum()) / both if both else 0.0
+    memory = par.sum(axis=axis)
+    return 100 * memory / np.maximum(con.sum(axis=axis) + memory, 1)
 
 
-def interval(statistic: Callable[..., float], *samples: Flags) -> list[float]:
-    """95 % percentile bootstrap interval of ``statistic`` over paired samples, ``[low, high]``."""
+def interval(statistic: Callable[..., Any], *samples: Flags) -> list[float]:
+    """95 % percentile bootstrap interval of ``statistic`` over paired samples, ``[low, high]``.
+
+    The statistic takes the samples and the axis along which they lie, for all resamples at once.
+    """
     if len(samples[0]) < 2:  # noqa: PLR2004 - nothing to resample
-        return [statistic(*samples)] * 2
+        return [float(statistic(*samples))] * 2
     result = stats.bootstrap(
         samples,
         statistic,
         paired=True,
-        vectorized=False,
+        vectorized=True,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
@@ -57,13 +61,13 @@ def reliance(con: Flags, par: Flags) -> dict[str, object]:
         con: Whether each answer holds the passage's answer.
         par: Whether it holds the memory's answer.
     """
-    values: dict[str, tuple[Callable[..., float], tuple[Flags, ...]]] = {
+    values: dict[str, tuple[Callable[..., Any], tuple[Flags, ...]]] = {
         "ConR": (percent, (con,)),
         "ParR": (percent, (par,)),
         "MR": (memory_ratio, (con, par)),
         "hit": (percent, (con | par,)),
     }
-    row: dict[str, object] = {name: of(*flags) for name, (of, flags) in values.items()}
+    row: dict[str, object] = {name: float(of(*flags)) for name, (of, flags) in values.items()}
     row["ci"] = {name: interval(of, *flags) for name, (of, flags) in values.items()}
     return row
 

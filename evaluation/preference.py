@@ -259,8 +259,8 @@ def _row(name: str, sheet: dict[str, Flags]) -> dict[str, Any]:
     return row
 
 
-def _sum(adheres: Flags, firm: Flags) -> float:
-    return metrics.percent(adheres) + metrics.percent(firm)
+def _sum(adheres: Flags, firm: Flags, axis: int = -1) -> Any:
+    return metrics.percent(adheres, axis) + metrics.percent(firm, axis)
 
 
 def _dial_row(ask: Asking, system: System, alpha: str, known: Sequence[Case]) -> dict[str, Any]:

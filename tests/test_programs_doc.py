@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import dynamic_module_utils
 
+pytestmark = pytest.mark.model
 PAGE = Path(__file__).parent.parent / "docs" / "programs.md"
 TRANSFORMERS, LLAMAINDEX = re.findall(
     r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL

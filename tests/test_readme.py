@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from app import cli
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -15,15 +19,9 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def run(command, **options):
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, **options
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def test_the_commands_and_the_example_run(tmp_path, monkeypatch):
+@pytest.mark.kill
+@pytest.mark.model
+def test_the_commands_and_the_example_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FULCRUM_HOME", str(tmp_path / "home"))
     commands = [
         line
@@ -31,10 +29,11 @@ def test_the_commands_and_the_example_run(tmp_path, monkeypatch):
         for line in block.splitlines()
         if line.startswith("fulcrum ") and line.split()[1] in ("ingest", "ask", "forget")
     ]
-    shown = [
-        run([sys.executable, "-m", "app.cli", *shlex.split(line, comments=True)[1:]])
-        for line in commands
-    ]
+    monkeypatch.chdir(ROOT)
+    shown = []
+    for line in commands:
+        assert cli.main(shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
+        shown.append(capsys.readouterr().out)
     assert len(shown) >= 4
     assert "passages added" in shown[0]
     assert "Lima" in shown[1]
@@ -42,9 +41,11 @@ def test_the_commands_and_the_example_run(tmp_path, monkeypatch):
 
     [example] = blocks("python")
     example = example.replace('"my-home"', repr(str(tmp_path / "home")))
-    printed = run([sys.executable, "-c", example])
-    assert "Lima" in printed
-    assert "nats" in printed
+    program = [sys.executable, "-c", example]
+    ran = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "Lima" in ran.stdout
+    assert "nats" in ran.stdout
 
 
 def test_the_make_targets_named_in_the_readme_exist():

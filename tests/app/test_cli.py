@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,7 @@ def found(question="What is the capital of Peru?"):
     return build.passage_index(settings_module.load()).retrieve(question)[0]
 
 
+@pytest.mark.model
 def test_ingest_then_ask_shows_the_answer_and_its_source(capsys, notes):
     code, out, _ = run(capsys, "ingest", notes)
     assert code == 0
@@ -46,6 +48,7 @@ def test_ingest_then_ask_shows_the_answer_and_its_source(capsys, notes):
     assert "Peru" in out
 
 
+@pytest.mark.model
 def test_json_is_the_object_of_the_contract(capsys, notes):
     asked = ["ask", "What is the capital of Peru?", "--context", notes, "--json"]
     code, out, _ = run(capsys, *asked)
@@ -72,6 +75,7 @@ def test_json_is_the_object_of_the_contract(capsys, notes):
     }  # fmt: skip
 
 
+@pytest.mark.model
 def test_adaptive_alpha_is_accepted(capsys, notes):
     code, out, _ = run(
         capsys,
@@ -88,6 +92,7 @@ def test_adaptive_alpha_is_accepted(capsys, notes):
 
 
 @pytest.mark.parametrize(("alpha", "whom"), [("0.5", "passages"), ("1", "model's memory")])
+@pytest.mark.model
 def test_a_conflict_is_told_in_one_sentence(capsys, notes, alpha, whom):
     asked = ["ask", "What is the capital of Peru?", "--context", notes, "--alpha", alpha]
     code, out, _ = run(capsys, *asked)
@@ -99,6 +104,7 @@ def test_a_conflict_is_told_in_one_sentence(capsys, notes, alpha, whom):
     )
 
 
+@pytest.mark.model
 def test_more_reliance_turns_the_dial_further_to_memory(capsys, notes):
     asked = ["ask", "What is the capital of Peru?", "--context", notes, "--json", "--reliance"]
     little, much = (json.loads(run(capsys, *asked, share)[1]) for share in ("0", "0.9"))
@@ -107,6 +113,7 @@ def test_more_reliance_turns_the_dial_further_to_memory(capsys, notes):
     assert "Lima" in much["answer"]
 
 
+@pytest.mark.model
 def test_what_is_not_trusted_loses_against_memory(capsys, notes):
     for trust, says in (("0", "Lima"), ("1", "Nairobi")):
         assert run(capsys, "ingest", "--trust", trust, notes)[0] == 0
@@ -115,6 +122,7 @@ def test_what_is_not_trusted_loses_against_memory(capsys, notes):
         assert says in json.loads(out)["answer"]
 
 
+@pytest.mark.model
 def test_closed_book_reads_nothing(capsys):
     code, out, _ = run(capsys, "ask", "What is the capital of Peru?", "--closed-book", "--json")
     answer = json.loads(out)
@@ -148,7 +156,11 @@ def test_closed_book_reads_nothing(capsys):
         (["--model", "absent.gguf", "ask", "Who?"], "absent.gguf: no such file"),
         (["--adapter", "absent", "ask", "Who?"], "--adapter absent"),
         (["--index", "mysql://x", "ask", "Who?"], "--index mysql is not supported"),
-        (["--calibration", "absent.json", "ask", "Who?"], "absent.json: no calibration that can"),
+        pytest.param(
+            ["--calibration", "absent.json", "ask", "Who?"],
+            "absent.json: no calibration that can",
+            marks=pytest.mark.model,
+        ),
         (["ingest", "absent.txt"], "absent.txt does not exist"),
         (["ingest", "--trust", "2", "absent.txt"], "2.0 is not in the range 0<=x<=1"),
         (["eval", "dial", "--data", "absent.jsonl", "--out", "r"], "absent.jsonl: cannot be read"),
@@ -184,6 +196,7 @@ def other_models(text):
     ],
 )
 @pytest.mark.parametrize("command", [["ask", "Who?"], ["eval", "dial", "--limit", "1", "--out"]])
+@pytest.mark.model
 def test_a_calibration_that_does_not_fit_is_named(capsys, tmp_path, command, change, says):
     path = tmp_path / "calibration.json"
     path.write_text(change((SHIPPED / "default.json").read_text(encoding="utf-8")), "utf-8")
@@ -196,6 +209,7 @@ def test_a_calibration_that_does_not_fit_is_named(capsys, tmp_path, command, cha
     assert err.count("\n") == 1
 
 
+@pytest.mark.model
 def test_many_files_skipped_alike_are_one_line(capsys, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -249,6 +263,7 @@ def test_a_line_with_trust_that_is_no_number_is_refused(capsys, tmp_path):
     assert build.passage_index(settings_module.load()).count() == 0
 
 
+@pytest.mark.model
 def test_the_dial_is_measured_and_the_report_written(capsys, tmp_path):
     target = tmp_path / "results"
     measured = ["eval", "dial", "--split", "test", "--limit", "2", "--rule", "cad", "--alpha", "1"]
@@ -274,6 +289,7 @@ def test_the_index_is_measured_on_a_server(capsys, tmp_path, monkeypatch, postgr
     assert (row["memory_mb"], row["disk_mb"]) == (None, None)
 
 
+@pytest.mark.model
 def test_too_few_facts_for_a_calibration_change_nothing(capsys, tmp_path, cache):
     before = list((cache / "calibrations").glob("*"))
     path = tmp_path / "facts.jsonl"
@@ -301,6 +317,7 @@ def test_a_file_that_cannot_be_read_leaves_the_index_as_it_was(capsys, notes, co
     assert "holds 1 passages" in out
 
 
+@pytest.mark.kill
 def test_a_damaged_index_is_named_and_left_alone(notes, home):
     command = [sys.executable, "-m", "app.cli"]
     subprocess.run([*command, "ingest", notes], check=True, capture_output=True)
@@ -318,7 +335,10 @@ def test_a_damaged_index_is_named_and_left_alone(notes, home):
     assert database.read_bytes() == b"not a database" * 100
 
 
-def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp_path):
+@pytest.mark.model
+def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp_path, monkeypatch):
+    whole = build.language_model
+    monkeypatch.setattr(build, "language_model", lambda given: replace(whole(given), window=1024))
     long = tmp_path / "long.txt"
     sentences = [f"Fact number {n} says that item {n} weighs {n} kilograms. " for n in range(4000)]
     long.write_text("".join(sentences), encoding="utf-8")

@@ -297,6 +297,7 @@ def test_each_command_explains_itself_with_an_example(done, command):
     assert f"fulcrum forget {command}" in done("forget", command, "--help")
 
 
+@pytest.mark.model
 def test_what_is_stored_is_redacted_and_comes_back(run, done, tmp_path):
     path = tmp_path / "peru.md"
     path.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru. It sells copper.\n")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from app import cli
 from app.listening import bound
 
-PATIENCE = 120.0
+PAUSE = 0.2  # seconds between looks at a server that loads; without, they would slow it down
 KILLS, WRITTEN = 1, 4
 CHAT = "/v1/chat/completions"
 
@@ -39,9 +40,10 @@ def serve(home, cache):
         started.append(process)
         line = process.stdout.readline()
         address = line.split("page at ")[1].split("/, ")[0]
-        client = httpx.Client(base_url=address, timeout=PATIENCE)
+        client = httpx.Client(base_url=address, timeout=None)  # noqa: S113 - a busy machine is slow
         while (health := client.get("/health")).status_code != 200:
-            assert health.json()["status"] == "loading"
+            assert health.json()["status"] == "loading", health.text
+            time.sleep(PAUSE)
         return process, client
 
     yield start
@@ -76,7 +78,9 @@ def test_an_address_of_nobody_is_told_in_one_line(capsys):
 
 def write(client, kill, told, enough):
     """Add documents until the server is gone; ``told`` are those that it said it has."""
-    with contextlib.suppress(httpx.HTTPError):
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(enough.set)  # whoever waits for it goes on, whatever happened here
+        at_end.enter_context(contextlib.suppress(httpx.HTTPError))
         for number in range(10_000):
             name = f"{kill}-{number}.txt"
             files = {"file": (name, f"The tower of town {name} is tall.", "text/plain")}
@@ -93,6 +97,8 @@ def ask(client):
             pass
 
 
+@pytest.mark.kill
+@pytest.mark.model
 def test_killed_while_it_answers_and_writes_it_comes_back_whole(serve):
     told = set()
     process, client = serve()
@@ -106,7 +112,8 @@ def test_killed_while_it_answers_and_writes_it_comes_back_whole(serve):
         ]
         for thread in busy:
             thread.start()
-        assert enough.wait(PATIENCE)
+        enough.wait()
+        assert len(told) > WRITTEN
         process.kill()
         for thread in busy:
             thread.join()
@@ -119,6 +126,8 @@ def test_killed_while_it_answers_and_writes_it_comes_back_whole(serve):
         assert "Santiago" not in json.dumps(answer)
 
 
+@pytest.mark.kill
+@pytest.mark.model
 def test_told_to_stop_it_gives_the_answer_under_way(serve):
     process, client = serve()
     asked = question("What is the capital of Peru?", stream=True, documents=[])
@@ -128,12 +137,15 @@ def test_told_to_stop_it_gives_the_answer_under_way(serve):
         process.send_signal(signal.SIGTERM)
         *_, last = (line for line in lines if line)
     assert last == "data: [DONE]"
-    assert process.wait(PATIENCE) == -signal.SIGTERM  # passed on once all is done
+    assert process.wait() == -signal.SIGTERM  # passed on once all is done
 
 
+@pytest.mark.kill
+@pytest.mark.model
+@pytest.mark.ray
 def test_replicas_of_its_own_answer_and_end_with_it(serve):
     process, client = serve("--replicas", "2")
     assert client.post(CHAT, json=CHILE).json()["choices"][0]["message"]["content"]
     process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE) == 0
+    assert process.wait() == 0
     assert "stopped" in process.stdout.read()

@@ -13,6 +13,7 @@ def run(capsys, *arguments):
     return code, shown.out, shown.err
 
 
+@pytest.mark.model
 def test_training_leaves_an_adapter_that_answers_and_is_measured(capsys, tmp_path):
     run_directory = tmp_path / "run"
     code, out, _ = run(capsys, "train", "knowpo", "--smoke", "--out", run_directory)
@@ -63,7 +64,9 @@ def test_what_cannot_be_trained_from_is_told_in_one_line(capsys, tmp_path, given
     [
         (["--trained", "dpo"], "give a name and a directory"),
         (["--trained", "a={folder}", "--trained", "a={folder}"], "the same name"),
-        (["--trained", "a={folder}"], "holds no adapter_config.json"),
+        pytest.param(
+            ["--trained", "a={folder}"], "holds no adapter_config.json", marks=pytest.mark.model
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_line(capsys, tmp_path, given, told):

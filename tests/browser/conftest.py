@@ -1,6 +1,5 @@
 """A running page with the real small model, and a browser that looks at it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,9 @@ from playwright.sync_api import expect, sync_playwright
 
 from app import settings as settings_module
 from app.service import Service
+from evaluation.bench_page import installed
+from tests.chromium import REMEDY
+from tests.needs import lacking
 from tests.server import Running
 
 FLAGS = (
@@ -40,15 +42,19 @@ def broken(tmp_path, cache):
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """The path of a browser of this machine."""
+    return installed() or lacking("Chromium", REMEDY)
+
+
 @pytest.fixture(scope="module")  # while it is open no other test can run an event loop
-def chromium():
+def chromium(browser):
     """One browser for all tests."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=list(FLAGS)
-        )
-        yield browser
-        browser.close()
+        opened = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from evaluation import bench_page
 from foundation.errors import InputError, ModelError
 
 
-def test_the_page_is_opened_and_timed(site):
+def test_the_page_is_opened_and_timed(browser, site):
     told = []
     result = bench_page.run(site.url, 2, lambda: told.append(1))
     assert len(told) == 3
@@ -15,7 +15,7 @@ def test_the_page_is_opened_and_timed(site):
     assert bench_page.table(result).row_count == 3
 
 
-def test_a_page_that_is_not_there():
+def test_a_page_that_is_not_there(browser):
     with pytest.raises(ModelError, match="cannot be opened"):
         bench_page.run("http://127.0.0.1:9", 1)
 

@@ -45,6 +45,7 @@ def test_an_adapter_changes_what_the_model_says(adapted):
     assert not plain.allclose(changed, atol=1e-2)
 
 
+@pytest.mark.model
 def test_an_adapter_for_another_base_is_refused(adapted, cache):
     with pytest.raises(ModelError, match="cannot be put on this model"):
         model.load(None, cache, adapted / "adapter")
@@ -97,6 +98,7 @@ def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):
         model.packaged_gguf()
 
 
+@pytest.mark.kill
 def test_the_packaged_file_is_found_without_importing_its_package():
     code = (
         "import sys; from control import model; model.packaged_gguf();"
@@ -106,6 +108,8 @@ def test_the_packaged_file_is_found_without_importing_its_package():
     assert shown.stdout.strip() == "False"
 
 
+@pytest.mark.kill
+@pytest.mark.model
 def test_two_processes_that_start_at_once_convert_once_and_a_damaged_copy_is_made_anew(tmp_path):
     code = (
         "import sys; from pathlib import Path; from control import model;"

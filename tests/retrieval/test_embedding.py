@@ -152,6 +152,7 @@ def test_order_is_kept_though_lengths_are_sorted() -> None:
     assert embed_texts(fake, texts, lambda _: None) == [fake.get_text_embedding(t) for t in texts]
 
 
+@pytest.mark.kill
 def test_opening_an_index_loads_no_model(tmp_path: Path) -> None:
     code = f"""
 import sys

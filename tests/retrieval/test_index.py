@@ -192,6 +192,7 @@ def _ingest_and_delete(home: Path, path: Path) -> None:
     other.delete("r1")
 
 
+@pytest.mark.kill
 def test_changes_of_another_process_are_seen(
     index: PassageIndex, json_lines: Writer, home: Path
 ) -> None:

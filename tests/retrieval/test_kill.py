@@ -80,6 +80,7 @@ def assert_searches_agree(index: PassageIndex) -> None:
         connection.execute(text("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)"))
 
 
+@pytest.mark.kill
 def test_killed_at_any_moment_the_index_holds_whole_documents(
     tmp_path: Path, versions: list[Path]
 ) -> None:

@@ -30,7 +30,7 @@ Place = tuple[Path, str | None]  # what --home and --index would say
 Writer = Callable[..., Path]
 
 
-@pytest.fixture(params=["local", "postgres"])
+@pytest.fixture(params=["local", pytest.param("postgres", marks=pytest.mark.postgres)])
 def place(request: pytest.FixtureRequest, home: Path) -> Place:
     local = request.param == "local"
     return home, None if local else request.getfixturevalue("postgres_url")
@@ -348,6 +348,7 @@ def _write_and_remove(place: Place, start: int) -> None:
     store.finish()
 
 
+@pytest.mark.kill
 def test_processes_write_at_the_same_time(place: Place) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -377,6 +378,7 @@ def _die_in_the_middle(place: Place) -> None:
     store.add(nodes(0, 100), replaced=["d0", "d1"])
 
 
+@pytest.mark.kill
 def test_killed_between_removal_and_addition(postgres_url: str, home: Path) -> None:
     store = PostgresStore(postgres_url, "model")
     store.add(nodes(0, 100))

@@ -346,6 +346,7 @@ def _keep_writing(home: Path, run: int, channel: Connection) -> None:
         channel.send(question)
 
 
+@pytest.mark.kill
 def test_killed_at_any_moment_everything_in_it_is_whole(home: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # else each child imports for seconds

@@ -265,6 +265,7 @@ def _add(folder: Path, start: int) -> None:
     store.finish()
 
 
+@pytest.mark.kill
 def test_processes_write_at_the_same_time(folder: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_add, args=(folder, start)) for start in (0, 1000, 2000)]

@@ -29,7 +29,7 @@ def fact(number):
     return Record(name, relation="mayor", questions=(f"Who runs {name}?",), answers=(f"M{number}",))
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def url(request):
     """Where the ledger lies: in the home, or in PostgreSQL."""
     return None if request.param == "sqlite" else request.getfixturevalue("postgres_url")

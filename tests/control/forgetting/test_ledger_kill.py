@@ -18,6 +18,7 @@ KILLS = 20
 LONGEST_DELAY = 0.1  # seconds after the first transaction: about the time of twenty more
 WRITERS, ADDED_BY_EACH = 2, 40
 PART = 7  # records of one transaction
+pytestmark = pytest.mark.kill
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def _add_all(home: Path, url: str | None, writer: str, start: Barrier) -> None:
         ledger.add(facts(writer, turn))
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def test_what_processes_add_at_once_is_all_kept(context, home, kind, request) -> None:
     url = None if kind == "sqlite" else request.getfixturevalue("postgres_url")
     start = context.Barrier(WRITERS)
