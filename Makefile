@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-fast lint bench
+.PHONY: install demo test test-fast lint audit bench
 
 install: .venv/installed
 
@@ -33,6 +33,10 @@ test-fast: install  # what needs no model, no server, no browser and no process 
 
 lint: install
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
+
+audit: install  # known vulnerabilities of the packages installed; needs the advisory database
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --skip-editable
 
 bench: install
 	$(BIN)/fulcrum bench decoding --out results/decoding
