@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from control.decoding import Alpha
-from control.dial import Verdict
-from control.trace import TokenTrace
-from foundation.trail import Trail
+from control.conflict.dial import Verdict
+from control.decoding.generate import Alpha
+from control.decoding.trace import TokenTrace
+from foundation.trace import Trail
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore

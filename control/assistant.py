@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from control import dial, prompts
+from control import prompts
 from control.answer import STEPS, Answer, source
-from control.calibration import ANY_MODEL, Calibration
-from control.decoding import Decoding, OnToken
-from control.dial import Settled
-from control.forgetting.layers import Forgetting, Scope
+from control.conflict import dial
+from control.conflict.calibration import ANY_MODEL, Calibration
+from control.conflict.dial import Settled
+from control.decoding.generate import Decoding, OnToken
+from control.decoding.rules import DIAL
+from control.decoding.trace import TokenTrace
+from control.engines.transformers import LanguageModel
 from control.forgetting.refusal import refusal
-from control.model import LanguageModel
+from control.forgetting.suppressor import Forgetting, Scope
 from control.prompts import Prompt
-from control.rules import DIAL
-from control.trace import TokenTrace
-from foundation import trail
+from foundation import trace
 from foundation.errors import InputError
-from foundation.trail import Trail
+from foundation.trace import Trail
 
 if TYPE_CHECKING:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -147,7 +148,7 @@ class Assistant:
 
         started = time.perf_counter()
         question = checked(query.question, self.longest_question)
-        with trail.following() as followed, trail.step("route"):
+        with trace.following() as followed, trace.step("route"):
             scope = self.forgetting.route(question, query.history)
         way = Way(query, question, followed, scope, QueryBundle(question))
         way.seconds = time.perf_counter() - started
@@ -171,15 +172,15 @@ class Assistant:
     def _gather(self, way: Way, how: Decoding) -> None:
         """Find what is to be read and write the prompt, unless the question is refused."""
         started, pasted = time.perf_counter(), way.query.given is not None
-        with trail.following(way.trail):
+        with trace.following(way.trail):
             if way.scope.refused is None:
-                with trail.step("retrieve"):  # the trigger books its own time
+                with trace.step("retrieve"):  # the trigger books its own time
                     way.found = self.found(way.query, way.asked)
-                with trail.step("redact"):
+                with trace.step("redact"):
                     way.found = self.forgetting.redacted(way.found)
-                with trail.step("filter"):
+                with trace.step("filter"):
                     way.kept = way.found if pasted else self.filtered(way)
-                with trail.step("route"):  # by now it is clear what is asked
+                with trace.step("route"):  # by now it is clear what is asked
                     way.scope = self.forgetting.route(way.asked.query_str, before=way.scope)
             if way.scope.refused is None:
                 way.scope = self.forgetting.reading(way.scope, way.kept, way.trail.withheld, pasted)
@@ -310,7 +311,7 @@ def _rewritten(
         return together
     found = []
     for way, turns in zip(ways, said, strict=True):
-        with trail.following(way.trail), trail.step("rewrite"):
+        with trace.following(way.trail), trace.step("rewrite"):
             found.append(rewriter.run(way.question, {"history": turns}))
     return found
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import cli
+from app.cli.main import cli
 
 TARGET = Path(__file__).with_name("commands.md")
 WIDTH = 100

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app import build, settings, terminal
-from control.decoding import Decoding
+from app import factory, settings
+from app.cli import terminal
+from control.decoding.generate import Decoding
 
 QUESTION = "What is the capital of Norway?"
 HERE = Path(__file__).parent
@@ -14,8 +15,8 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Ask the same question at three settings of the dial and record the terminal."""
     console = Console(record=True, width=92, highlight=False, force_terminal=True)
-    passages = build.given_passages([HERE.parent / "data" / "demo.txt"], print)
-    assistant = build.assistant(settings.load())
+    passages = factory.given_passages([HERE.parent / "data" / "demo.txt"], print)
+    assistant = factory.assistant(settings.load())
     for alpha in (0.5, 0.75, 1.0):
         console.print(f'[dim]$ fulcrum ask "{QUESTION}" --context data/demo.txt --alpha {alpha}')
         answer = assistant.ask(QUESTION, Decoding(alpha=alpha), passages)

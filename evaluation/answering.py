@@ -9,9 +9,9 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from control import assistant as assistants
 from control.answer import Answer
 from control.assistant import Assistant
-from control.decoding import Decoding
-from control.forgetting.layers import Forgetting
+from control.decoding.generate import Decoding
 from control.forgetting.refusal import refusal
+from control.forgetting.suppressor import Forgetting
 from evaluation.replies import How, Query, Reply
 
 if TYPE_CHECKING:

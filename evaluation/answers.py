@@ -10,12 +10,13 @@ from typing import TypeVar, cast
 
 from tqdm import tqdm
 
-from control import dial, prompts
-from control.calibration import Calibration
-from control.decoding import Alpha, Decoding
-from control.model import LanguageModel
-from control.rules import DIAL
-from evaluation.datasets import Conflict
+from control import prompts
+from control.conflict import dial
+from control.conflict.calibration import Calibration
+from control.decoding.generate import Alpha, Decoding
+from control.decoding.rules import DIAL
+from control.engines.transformers import LanguageModel
+from evaluation.datasets.conflicts import Conflict
 from foundation.errors import DataError, InputError
 
 MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
@@ -41,7 +42,7 @@ class Setting:
 
     Attributes:
         passage: ``none``, ``context`` or ``true_context``.
-        rule: A name in `control.rules.CHOICES`.
+        rule: A name in `control.decoding.rules.CHOICES`.
         alphas: Settings of the dial: a number, ``"auto"``, or `RELIANCE` and a share.
         trust: In the passage.
     """

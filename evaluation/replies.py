@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 
 from tqdm import tqdm
 
-from evaluation import leaks
-from evaluation.leaks import Secret
-from evaluation.probes import Probe
-from evaluation.request import Request
+from evaluation.datasets.forget_request import Request
+from evaluation.datasets.probes import Probe
+from evaluation.judges import leak
+from evaluation.judges.leak import Secret
 from foundation.errors import DataError
 
 How = Literal["off", "guarded", "unrouted"]
@@ -152,6 +152,6 @@ def _row(arm: str, case: Case, said: Sequence[Reply]) -> Row:
         [reply.text for reply in said],
         all(reply.refused for reply in said),
         first.routed,
-        case.secret is not None and leaks.stated(case.secret, first.read),
+        case.secret is not None and leak.stated(case.secret, first.read),
         first.added_ms,
     )

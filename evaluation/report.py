@@ -14,7 +14,7 @@ from foundation.files import replacing
 METRICS = ("ConR", "ParR", "MR", "hit")
 STATES = ("correction", "resistance", "agreement")
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
 )
 
 

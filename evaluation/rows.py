@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from control.model import LanguageModel
-from control.rules import DIAL
-from evaluation import fluency, metrics
+from control.decoding.rules import DIAL
+from control.engines.transformers import LanguageModel
+from evaluation import metrics
 from evaluation.answers import PLAIN, RELIANCE, Asking, Setting
-from evaluation.datasets import Conflict
+from evaluation.datasets.conflicts import Conflict
+from evaluation.judges import fluency
 
 MEMORY_END = 1.0
 

@@ -17,8 +17,8 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
+from foundation.cache import Recent
 from foundation.errors import ModelError
-from foundation.recent import Recent
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer

@@ -19,10 +19,10 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from numpy.typing import NDArray
 
-from foundation import trail
+from foundation import trace
+from foundation.cache import Recent
 from foundation.errors import InputError, ModelError
 from foundation.files import replacing
-from foundation.recent import Recent
 from retrieval.embedding import (
     cast_once,
     embed_queries,
@@ -118,7 +118,7 @@ class KnowledgeFilter(BaseNodePostprocessor):
         kept = []
         for found, verdict in zip(nodes, whole, strict=True):
             stays = verdict >= bar
-            trail.verdict(found.node_id, verdict, stays)
+            trace.verdict(found.node_id, verdict, stays)
             if stays:
                 kept.append(found)
         return kept
@@ -173,7 +173,7 @@ class CrossEncoderJudge:
     """
 
     def __init__(self, adapter: Path, embed_model: BaseEmbedding) -> None:
-        """Name the adapter's directory, written by ``training.modules.train_cross_encoder``.
+        """Name the adapter's directory, written by ``retrieval_modules.train_cross_encoder``.
 
         Args:
             adapter: The directory.

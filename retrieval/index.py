@@ -18,13 +18,13 @@ from llama_index.core.schema import (
 from llama_index.core.vector_stores.types import VectorStoreQueryResult
 
 from foundation.errors import DocumentError, InputError
-from retrieval.documents import Skipped, changes, read
 from retrieval.embedding import embed_queries, embed_texts, learn_vectors
 from retrieval.fusion import fuse
-from retrieval.passages import split
-from retrieval.store import LocalStore
-from retrieval.stores import PassageStore, Stored
-from retrieval.vectors import AUTO
+from retrieval.ingest.chunking import split
+from retrieval.ingest.documents import Skipped, changes, read
+from retrieval.stores.base import PassageStore, Stored
+from retrieval.stores.faiss import AUTO
+from retrieval.stores.sqlite import LocalStore
 
 LOCAL_URL = "faiss"
 POSTGRES_SCHEMES = ("postgresql://", "postgres://")
@@ -117,7 +117,7 @@ class PassageIndex(BaseRetriever):
             trust: In the documents, in [0, 1], where they do not say it themselves.
 
         Raises:
-            DocumentError: as ``retrieval.documents.read``. Documents read before it are kept.
+            DocumentError: as ``ingest.documents.read``. Documents read before it are kept.
         """
         report = IngestReport()
         for _ in self.take(read(paths, report.skipped.append, trust), report, progress):
@@ -133,7 +133,7 @@ class PassageIndex(BaseRetriever):
         """As ``ingest``, for documents that were read already; yields after each batch.
 
         Args:
-            documents: As ``retrieval.documents.read`` gives them.
+            documents: As ``retrieval.ingest.documents.read`` gives them.
             report: Counted up.
             progress: As for ``ingest``.
         """
@@ -310,7 +310,7 @@ def open_store(
     if url is None or url == LOCAL_URL:
         return LocalStore(directory, embedding_name, index_factory)
     if url.startswith(POSTGRES_SCHEMES):
-        from retrieval.postgres import open_postgres  # not before it is asked for
+        from retrieval.stores.postgres import open_postgres  # not before it is asked for
 
         return open_postgres(url, embedding_name)
     scheme, _, _ = url.partition(":")  # and no more of it: there may be a password in it

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from foundation.database import reading, writing
 from foundation.errors import IndexStateError, InputError
+from foundation.sqlite import reading, writing
 from retrieval.embedding import Vectors, embed_queries, embed_texts, learn_vectors, unit_vectors
 from retrieval.fusion import fuse
 from retrieval.reservoir_tables import (

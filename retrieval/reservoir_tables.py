@@ -12,10 +12,10 @@ from llama_index.core.schema import BaseNode, TextNode
 from sqlalchemy import JSON, Connection, Engine, LargeBinary, delete
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
-from foundation.database import open_database
-from retrieval.documents import TITLE_KEY
+from foundation.sqlite import open_database
 from retrieval.embedding import Vectors
-from retrieval.passages import passage
+from retrieval.ingest.chunking import passage
+from retrieval.ingest.documents import TITLE_KEY
 
 # Append only: a database records which of these it has had, and runs the rest when opened.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -84,7 +84,7 @@ def open_entries(path: Path) -> Engine:
     """Open or create the reservoir's database.
 
     Raises:
-        IndexStateError: as ``foundation.database.open_database``.
+        IndexStateError: as ``foundation.sqlite.open_database``.
     """
     return open_database(path, MIGRATIONS)
 

@@ -12,10 +12,10 @@ from llama_index.core.llms import LLM
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 
-from foundation import trail
+from foundation import trace
 from foundation.text import words
-from foundation.trail import Trail
-from retrieval.rewriting import MOST_QUERIES, Rewrite, Turn, instructed, read_back, request
+from foundation.trace import Trail
+from retrieval.rewrites import MOST_QUERIES, Rewrite, Turn, instructed, read_back, request
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class QueryRewriter(BaseQueryTransform):
         for place, text in zip(places, wrote, strict=True):
             question, history, followed = asked[place]
             followed.seconds[STEP] += share
-            with trail.following(followed):
+            with trace.following(followed):
                 found[place] = _read(text, question, history)
         return found
 
@@ -111,7 +111,7 @@ class SparingRewriter(BaseQueryTransform):
         """Rewrite those of several questions that are not served, in one batch."""
         spared = []
         for question, history, followed in asked:
-            with trail.following(followed):
+            with trace.following(followed):
                 spared.append(not history and self._served(question))
         left = [each for each, enough in zip(asked, spared, strict=True) if not enough]
         rewritten = iter(self._rewriter.rewrite_batch(left))
@@ -152,7 +152,7 @@ def _read(wrote: str, question: str, history: Sequence[Turn]) -> QueryBundle:
     rewrite = read_back(wrote, question)
     if rewrite is None or not _faithful(rewrite, question, history):
         log.info("unusable rewrite of %r: %r", question, wrote)
-        trail.notice(NONSENSE)
+        trace.notice(NONSENSE)
         return as_asked(question)
     queries = list(dict.fromkeys([rewrite.question, *rewrite.queries]))[:MOST_QUERIES]
     return QueryBundle(rewrite.question, custom_embedding_strs=queries)

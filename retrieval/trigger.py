@@ -8,7 +8,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from foundation import trail
+from foundation import trace
 from foundation.errors import IndexStateError, InputError
 from retrieval.embedding import embed_queries
 from retrieval.fusion import fuse
@@ -29,7 +29,7 @@ def first_look(index: PassageIndex, judge: BaseNodePostprocessor, question: str)
     Then nothing has to be written to find it. Most questions that stand on their own are such;
     those that need two passages find one for their first half, so the judge has to be sure.
     """
-    with trail.step("trigger"):
+    with trace.step("trigger"):
         [found] = index.retrieve_batch([question], LOOKED_AT)
         return bool(judge.postprocess_nodes(found, QueryBundle(question)))
 
@@ -91,7 +91,7 @@ class Trigger(BaseRetriever):
 
     def serves(self, question: str) -> bool:
         """Whether the reservoir holds enough for a question as it was asked."""
-        with trail.step("trigger"):
+        with trace.step("trigger"):
             [held], _ = self._recall(question, [question], self._surer)
         return len(held) >= self._theta
 
@@ -101,16 +101,16 @@ class Trigger(BaseRetriever):
         Returns:
             For each query its passages, best first.
         """
-        with trail.step("trigger"):
+        with trace.step("trigger"):
             held, embeddings = self._recall(question, queries, self._judge)
         served = [len(entries) >= self._theta for entries in held]
         sent = [place for place, enough in enumerate(served) if not enough]
         retrieved = self._retrieved(queries, embeddings, sent) if sent else []
         kept = [entries for entries, enough in zip(held, served, strict=True) if enough]
-        trail.count("queries_served", len(kept))
-        trail.count("queries_sent", len(sent))
-        trail.count("passages_reservoir", distinct(kept))
-        trail.count("passages_external", distinct(retrieved))
+        trace.count("queries_served", len(kept))
+        trace.count("queries_sent", len(sent))
+        trace.count("passages_reservoir", distinct(kept))
+        trace.count("passages_external", distinct(retrieved))
         found = iter(retrieved)
         return [
             entries if enough else next(found) for entries, enough in zip(held, served, strict=True)
@@ -166,7 +166,7 @@ class Remember(BaseNodePostprocessor):
         try:
             self._reservoir.remember(nodes)
         except IndexStateError as error:  # a full disk costs later answers time, not this one
-            trail.notice(NOT_KEPT.format(reason=error))
+            trace.notice(NOT_KEPT.format(reason=error))
         return nodes
 
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from evaluation.bench_page import installed
+from evaluation.bench.page import installed
 
 PACKAGES = ("chromium", "fonts-dejavu-core")
 INSTALL = ("apt-get", "install", "--quiet", "--yes", "--no-install-recommends", *PACKAGES)

@@ -13,10 +13,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from control import model as control_model
-from control.belief import NUMBERS, Probe
-from control.calibration import ANY_MODEL, Bars, Calibration
-from control.model import LanguageModel
+from control.conflict.calibration import ANY_MODEL, Bars, Calibration
+from control.conflict.probe import NUMBERS, Probe
+from control.engines import transformers as control_model
+from control.engines.transformers import LanguageModel
 from tests.needs import Lacking
 from tests.postgres import serving
 

@@ -2,9 +2,9 @@
 
 import threading
 
-from app.listening import bound, url
-from app.server import HEADER_SECONDS, server
-from app.serving import Site
+from app.server.http import HEADER_SECONDS, server
+from app.server.site import Site
+from app.server.sockets import bound, url
 
 
 class Running:

@@ -4,7 +4,7 @@ import logging
 import resource
 import sys
 
-from control.model import LanguageModel
+from control.engines.transformers import LanguageModel
 from foundation.errors import ModelError
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import DIRECTORY as DATA
 from foundation import records
 from foundation.errors import DataError
 from foundation.records import Record
 from foundation.text import holds
 
-DATA = Path(__file__).parent.parent / "data"
 SPLIT = "calibration"  # the built-in test relations are for judging
 LONG = 3  # words; from here on an answer is a phrase of its own kind
 DIGIT = re.compile(r"\d")

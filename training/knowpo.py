@@ -17,10 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from control.model import LanguageModel
+from control.engines.transformers import LanguageModel
 from foundation.errors import DataError
 from foundation.files import replacing
-from foundation.kept import Kept
+from foundation.jsonl import Kept
 from training import conflicts, data_card, pairs, preference, probing
 from training.budget import GIB, ROWS, check_memory, peak_bytes
 from training.conflicts import Case, Embed

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from control import prompts
-from control.model import LanguageModel
-from control.modules import replies
+from control.engines.transformers import LanguageModel
+from control.module_models import replies
 from control.prompts import SYSTEM
 from foundation.errors import InputError
 from foundation.text import holds

@@ -13,9 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from control import prompts
-from control.model import LanguageModel
-from control.modules import replies
-from foundation.kept import Kept
+from control.engines.transformers import LanguageModel
+from control.module_models import replies
+from foundation.jsonl import Kept
 from foundation.text import holds
 from training.corpus import Fact
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from data import DIRECTORY as DATA
 from training.rewrites import VAGUE, searches
 
 HERE = Path(__file__).parent
-DATA = HERE.parent / "data"
 DEVELOPMENT = ("landmark_country", "mythology")  # held out: the threshold is chosen on them
 WINDOW_WORDS = (35, 110)  # of passages cut from running text, as web chunks are
 DIGIT = re.compile(r"\d")

@@ -17,8 +17,8 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 # Only an import inside "try" escapes the loader's own check, whose advice would be to install
 # whatever else is published under the names "control" and "foundation".
 try:
-    from control.decoding import Alpha, Decoding, two_branch_decoding
-    from control.rules import DEFAULT_TOKEN_RULE, RULES, Step
+    from control.decoding.generate import Alpha, Decoding, two_branch_decoding
+    from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES, Step
     from foundation.errors import InputError
 except ImportError as error:
     raise ImportError(
@@ -55,7 +55,7 @@ def generate(
         memory_input_ids: The same prompts without the passages, shape (n, another length), padded
             on the left. Both texts must end alike: they go on with the same tokens.
         memory_attention_mask: Of ``memory_input_ids``.
-        rule: A name in `control.rules.RULES`.
+        rule: A name in `control.decoding.rules.RULES`.
         alpha: 0 = passages only, 0.5 = plain RAG, 1 = memory only, or ``"auto"``.
         inputs: Another name for ``input_ids``.
         streamer: Given the prompt and then every token; for one sequence.
@@ -189,7 +189,7 @@ def _check(config: "GenerationConfig", answers: int, single: list[str]) -> None:
     if config.return_dict_in_generate:
         raise InputError(
             "return_dict_in_generate is set, but only token ids are returned; leave it out "
-            "(control.decoding.generate returns a trace of every token)"
+            "(control.decoding.generate.generate returns a trace of every token)"
         )
     if single and answers > 1:
         raise InputError(f"{single[0]} follows one answer, not {answers}; generate them one by one")

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
-from control.forgetting.head import Head
+from control.forgetting.checkpoint import Head
+from control.forgetting.cipher import FIRST_LINK, Vault
 from control.forgetting.ledger_tables import Row
-from control.forgetting.vault import FIRST_LINK, Vault
 
 START = Head(0, FIRST_LINK)  # of an empty chain
 PLACE = ("sequence", "kind", "record_id", "time", "fact")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from control.forgetting.record import Record
-from control.forgetting.windows import SUBJECT, Window, content, masked_form, wanted
+from control.forgetting.segments import SUBJECT, Window, content, masked_form, wanted
 from foundation.errors import ModelError
 from foundation.files import replacing
 
@@ -159,7 +159,7 @@ class Gate:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(
                 f"{path}: the gate cannot be read ({error}); "
-                "install Fulcrum again, or fit it anew: python -m training.routing"
+                "install Fulcrum again, or fit it anew: python -m training.fact_classifier"
             ) from error
 
     def fingerprint(self, embedding: str) -> str:

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from control.forgetting import disguise
+from control.decoding.rule import FLOOR
+from control.forgetting import normalize
 from control.forgetting.record import Record
-from control.mixture import FLOOR
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from control.trace import Trace
+    from control.decoding.trace import Trace
 
 LOOK_BACK = 64  # tokens; a span that is spelled out letter by letter takes as many as it has
 MOST_BANS = 12  # at one place: what is still possible then says little
@@ -57,7 +57,7 @@ class Watch:
         whole = text + new
         border = len(text.rstrip())
         for record in self.in_play(whole):
-            if any(end > border for _, end, _ in disguise.find(whole, record.spans)):
+            if any(end > border for _, end, _ in normalize.find(whole, record.spans)):
                 return record
         return None
 

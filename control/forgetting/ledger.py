@@ -16,11 +16,11 @@ from sqlalchemy.orm import aliased
 from control.forgetting import chain as chains
 from control.forgetting import originals
 from control.forgetting.chain import COLUMNS, START, Chain
-from control.forgetting.head import Head, HeadFile
+from control.forgetting.checkpoint import Head, HeadFile
+from control.forgetting.cipher import KEY, VARIABLE, KeyFile, Vault, parse_key
 from control.forgetting.ledger_tables import Row, open_tables
 from control.forgetting.originals import Sealed
 from control.forgetting.record import Record, checked
-from control.forgetting.vault import KEY, VARIABLE, KeyFile, Vault, parse_key
 from foundation.errors import IndexStateError, InputError
 from foundation.text import normalise
 

@@ -20,8 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from foundation import postgres
-from foundation.database import open_database, reading, writing
 from foundation.errors import InputError
+from foundation.sqlite import open_database, reading, writing
 
 VARIABLE = "FULCRUM_LEDGER"
 PACKAGE = "psycopg2-binary"  # the driver

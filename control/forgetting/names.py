@@ -6,8 +6,8 @@ from functools import partial
 from typing import TypeVar
 
 from control.forgetting.aliases import name_words
-from control.forgetting.disguise import forms, scan
-from control.forgetting.views import Spans, View, views
+from control.forgetting.normalize import forms, scan
+from control.forgetting.variants import Spans, View, views
 
 Some = str | tuple[str, ...]
 Key = TypeVar("Key", int, str)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, true
 
+from control.forgetting.cipher import Vault
 from control.forgetting.ledger_tables import Original
-from control.forgetting.vault import Vault
 from foundation.errors import IndexStateError
 
 

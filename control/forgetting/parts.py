@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from itertools import pairwise
 
-from control.forgetting.disguise import plain
+from control.forgetting.normalize import plain
 
 ABBREVIATIONS = {
     *("dr", "prof", "mr", "mrs", "ms", "st", "mt", "sr", "jr", "rev", "gen", "col", "sgt", "lt"),

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, TypeVar
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, NodeWithScore
 
-from control.forgetting.clues import Clues, clues
-from control.forgetting.disguise import find
-from control.forgetting.draft import Draft, Redacted
+from control.forgetting.encodings import readable
 from control.forgetting.gate import unit
 from control.forgetting.names import Names
+from control.forgetting.normalize import find
+from control.forgetting.prefilter import Clues, clues
 from control.forgetting.record import Record
-from control.forgetting.shelf import Shelf
 from control.forgetting.statements import Statement, Vectors, compared, statement
-from control.forgetting.wrappers import readable
-from foundation import trail
+from control.forgetting.text_redaction import Draft, Redacted
+from control.forgetting.vector_cache import Shelf
+from foundation import trace
 
 if TYPE_CHECKING:
     from control.forgetting.ledger import Ledger
@@ -117,7 +117,7 @@ class Redactor:
         kept: list[NodeWithScore] = []
         for node, result in zip(nodes, self.redact_all(texts), strict=True):
             for record_id in result.record_ids:
-                trail.withheld(record_id, LAYER)
+                trace.withheld(record_id, LAYER)
             fresh = renewed(node.node, result) if result.record_ids else node.node
             if result.text.strip():
                 kept.append(NodeWithScore(node=fresh, score=node.score))

@@ -1,19 +1,43 @@
-"""Files that ask for facts to be forgotten: JSON Lines, one record a line."""
+"""Requests to forget: a sentence, fields, or a file in JSON Lines with one record a line."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields as fields_of
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from control.forgetting.aliases import with_aliases
+from control.forgetting.questions import with_questions
 from control.forgetting.record import Record, checked
+from control.forgetting.sentences import propose
 from foundation.errors import DataError, InputError
 
 FORM = '{"subject": "Peru", "relation": "capital", "answers": ["Lima"]}'
-FIELDS = frozenset(field.name for field in fields(Record))
+FIELDS = frozenset(field.name for field in fields_of(Record))
 _records = TypeAdapter(Record)
+
+
+def requested(sentence: str | None, fields: dict[str, Any]) -> Record:
+    """The record that a sentence proposes or that fields state, ready for the ledger.
+
+    Raises:
+        InputError: Neither is given, or it cannot be enforced.
+    """
+    if sentence is not None:
+        record = replace(propose(sentence), **fields)
+        if fields.keys() & {"subject", "relation"} and "questions" not in fields:
+            record = replace(record, questions=())  # those proposed name another one
+    elif "subject" in fields:
+        record = Record(**fields)
+    else:
+        raise InputError(
+            'nothing to forget: give a sentence such as "Lima is the capital of Peru", or '
+            "--subject, --relation and --answer, or --file"
+        )
+    return checked(with_aliases(with_questions(checked(record))))
 
 
 def read(path: Path) -> Iterator[Record]:

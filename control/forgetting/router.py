@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from control.forgetting import disguise, windows
+from control.forgetting import normalize, segments
 from control.forgetting.aliases import long_names
-from control.forgetting.directory import Directory
+from control.forgetting.fact_index import Directory
 from control.forgetting.gate import Embedded, Features, Gate, Measure, Shape
 from control.forgetting.record import Record, backwards
-from control.forgetting.shelf import Shelf
-from control.forgetting.windows import Turns, Window
+from control.forgetting.segments import Turns, Window
+from control.forgetting.vector_cache import Shelf
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -123,7 +123,7 @@ class Router:
         kept = cache and cache / f"questions-{self._gate.fingerprint(embed_model.model_name)}.npy"
         self._measure = Measure(self._gate.bank, self._vectors, kept)
         usual = {word for texts in self._gate.bank.values() for t in texts for word in t.split()}
-        common = {disguise.plain(word) for word in usual}
+        common = {normalize.plain(word) for word in usual}
         self._held_in = Directory(embed, self._vectors, common, shelf)
 
     def route(self, question: str, history: Turns = ()) -> Route:
@@ -147,7 +147,7 @@ class Router:
             if piece.way in ("named", "subject"):
                 known = likeliest.get(piece.record.id, (-1.0, piece))
                 likeliest[piece.record.id] = max(known, (likely, piece), key=lambda one: one[0])
-            blank = windows.BLANK.search(question) is not None
+            blank = segments.BLANK.search(question) is not None
             if piece.way == "held" and (blank or likely >= ARM_HELD):
                 # Who asks "____ studied in Karachi" may be told anything but the subjects' names.
                 turned = map(backwards, self._held_in.group(piece.record.id)[:MOST_RECORDS])
@@ -172,15 +172,15 @@ class Router:
         names the subject: nothing is hidden in it, and nothing introduces it,
         such as how the answer is to look.
         """
-        introduced = len(windows.sentences(question)) > 1 or ":" in question
-        simple = not introduced and not disguise.ODD.search(question)
+        introduced = len(segments.sentences(question)) > 1 or ":" in question
+        simple = not introduced and not normalize.ODD.search(question)
         refused, highest, suspected = None, 0.0, dict[str, Record]()
         for likely, piece in weighed:
             watched = piece.way == "implied" or piece.record.scope == "claim"
             if watched or likely < self._bar(piece.way):
                 continue
             english = simple and piece.way == "named" and not piece.window.foreign
-            if english and likely < SURE and disguise.find(question, piece.record.names):
+            if english and likely < SURE and normalize.find(question, piece.record.names):
                 suspected[piece.record.id] = piece.record
             elif likely > highest:
                 refused, highest = piece.record, likely
@@ -198,9 +198,9 @@ class Router:
         Those whose subject the text names, if the question may ask for their fact of a subject that
         it leaves unnamed: what is asked of Chile concerns no passage on Peru.
         """
-        asked = windows.describing(question)
-        if not asked and not windows.NAMELIKE.search(question):
-            asked = windows.following(question, ()) or windows.whole(question)
+        asked = segments.describing(question)
+        if not asked and not segments.NAMELIKE.search(question):
+            asked = segments.following(question, ()) or segments.whole(question)
         known: dict[str, bool] = {}
 
         def brought(text: str) -> list[Record]:
@@ -230,15 +230,15 @@ class Router:
             self._version = changes.version
             if not self._held_in.records:
                 return []
-            readings = disguise.readings(question)
+            readings = normalize.readings(question)
             parts = self._named(readings, history)
             unnamed = not parts
             parts += self._held(readings, {record.id for record, _, _ in parts})
-            implied = windows.describing(question) if unnamed else []
+            implied = segments.describing(question) if unnamed else []
             loose: list[Window] = []
             if unnamed and (implied or self._held_in.describes):
                 self._held_in.embed()
-                loose = windows.whole(question)
+                loose = segments.whole(question)
             # In one call of the embedding model; what it finds is mostly embedded already.
             self._learn(parts, [window.text for window in (*loose, *implied)])
             described = self._described(loose, implied)
@@ -283,14 +283,14 @@ class Router:
                 if record.scope == "subject" or _stated(record, reading):
                     parts.append((record, "subject", Window(reading)))
                     continue
-                text, spots = disguise.legible(reading, places)
-                shown = windows.naming(text, spots, record.spans, history)
+                text, spots = normalize.legible(reading, places)
+                shown = segments.naming(text, spots, record.spans, history)
                 parts += [(record, "named", window) for window in shown]
         if parts:
             return parts
         for record in self._mentioned(history, newest=True):
             way = "subject" if record.scope == "subject" else "named"
-            parts += [(record, way, w) for w in windows.following(readings[0], record.spans)]
+            parts += [(record, way, w) for w in segments.following(readings[0], record.spans)]
         return parts
 
     def _mentioned(self, history: Turns, newest: bool = False) -> list[Record]:
@@ -299,7 +299,7 @@ class Router:
         for asked, answered in reversed(history[-MOST_TURNS:]):
             for key in self._held_in.subjects.find(f"{asked}\n{answered}", typos=False):
                 found[key] = self._held_in.records[key]
-            if newest and (found or windows.NAMELIKE.search(asked)):
+            if newest and (found or segments.NAMELIKE.search(asked)):
                 break
         return list(found.values())[:MOST_RECORDS]
 
@@ -312,7 +312,7 @@ class Router:
                 record = self._held_in.of_group(key)
                 hidden = number and max(end - start for start, end in places) < LEAST_HIDDEN
                 if record.id not in named and not hidden:
-                    shown = windows.holding(*disguise.legible(reading, places))
+                    shown = segments.holding(*normalize.legible(reading, places))
                     parts += [(record, "held", window) for window in shown]
         return parts
 
@@ -327,10 +327,10 @@ class Router:
             forms: dict[str, str] = {}  # by record, the nearest of those that do not name a subject
             for key, number in row:
                 form = self._held_in.shape(key).forms[number]
-                if windows.SUBJECT not in form and len(forms) < MOST_DESCRIBED:
+                if segments.SUBJECT not in form and len(forms) < MOST_DESCRIBED:
                     forms.setdefault(key, form)
             for key, form in forms.items():
-                known = set(disguise.plain(form).split())
+                known = set(normalize.plain(form).split())
                 strange = tuple(name for name in window.names if not known >= _words(name))
                 seen = replace(window, names=strange)
                 found.append((self._held_in.records[key], "described", seen))
@@ -352,10 +352,10 @@ class Router:
 
 
 def _whole_names(
-    text: str, found: dict[str, list[disguise.Place]]
-) -> dict[str, list[disguise.Place]]:
+    text: str, found: dict[str, list[normalize.Place]]
+) -> dict[str, list[normalize.Place]]:
     """Names found in a text, but for parts of a longer one: Mexico City is not Mexico."""
-    longer = [place[:2] for place in disguise.find(text, long_names())] if found else []
+    longer = [place[:2] for place in normalize.find(text, long_names())] if found else []
 
     def within(start: int, end: int) -> bool:
         return any(a <= start and end <= b and b - a > end - start for a, b in longer)
@@ -366,7 +366,7 @@ def _whole_names(
 
 def _stated(record: Record, text: str) -> bool:
     """Whether a text that names the subject says the answer too, and asks whether that is so."""
-    return bool(windows.CONFIRMS.search(text)) and disguise.holds(text, record.spans)
+    return bool(segments.CONFIRMS.search(text)) and normalize.holds(text, record.spans)
 
 
 def _elsewhere(piece: Evidence, likely: float) -> bool:
@@ -378,4 +378,4 @@ def _elsewhere(piece: Evidence, likely: float) -> bool:
 
 
 def _words(text: str) -> set[str]:
-    return set(disguise.plain(text).split())
+    return set(normalize.plain(text).split())

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from control.forgetting.disguise import find, hides, plain
+from control.forgetting.normalize import find, hides, plain
 from control.forgetting.parts import parts
 from control.forgetting.record import TOO_COMMON, Record
-from control.forgetting.windows import NAMELIKE
+from control.forgetting.segments import NAMELIKE
 
 Vectors = NDArray[np.float32]
 

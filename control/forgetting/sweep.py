@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from llama_index.core.schema import BaseNode
 
-from control.forgetting.draft import Redacted
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor, renewed, title_of
 from control.forgetting.statements import LONG
+from control.forgetting.text_redaction import Redacted
 from foundation.text import normalise
 
 if TYPE_CHECKING:

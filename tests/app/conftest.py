@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from starlette.testclient import TestClient
 
-from app import api, build
+from app import factory
 from app import settings as settings_module
-from app.guarding import Keys, Limits
-from app.service import Service
+from app.api import application
+from app.server.security import Keys, Limits
+from app.server.service import Service
 from tests.server import Running
 
 READING, ADMINISTRATION = "r" * 24, "a" * 24
@@ -18,7 +19,7 @@ READING, ADMINISTRATION = "r" * 24, "a" * 24
 def service(tiny, monkeypatch, tmp_path):
     """Make a service; it is loaded unless told otherwise."""
     monkeypatch.setattr(
-        build, "language_model", lambda _: dataclasses.replace(tiny, identity="tiny")
+        factory, "language_model", lambda _: dataclasses.replace(tiny, identity="tiny")
     )
     made = []
 
@@ -41,7 +42,7 @@ def client(service):
     """Make a client of the API over a service, on the loopback and without keys by default."""
 
     def make(over=None, keys=None, host="127.0.0.1", key=None, **limits):
-        app = api.build(over or service(), keys or Keys(), host, Limits(**limits))
+        app = application.build(over or service(), keys or Keys(), host, Limits(**limits))
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return TestClient(app, base_url="http://localhost", headers=headers)
 

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from control.decoding import Decoding
+from control.decoding.generate import Decoding
 from foundation.errors import IndexStateError
 from tests.app.conftest import ADMINISTRATION, READING
 

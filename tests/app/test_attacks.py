@@ -8,8 +8,8 @@ import threading
 import httpx
 import pytest
 
-from app import server as server_module
-from app.service import AT_ONCE
+from app.server import http as server_module
+from app.server.service import AT_ONCE
 from tests.app.conftest import ADMINISTRATION, READING, count_forwards
 
 PATIENCE = 60.0

@@ -1,13 +1,13 @@
 import pytest
 
-from app import benching
-from evaluation import bench_serving
+from app.cli import bench
+from evaluation.bench import serving
 from foundation.errors import InputError, ModelError
 
 
 def test_clients_are_heard_out_and_counted(running):
     server, told = running(), []
-    result = bench_serving.run(
+    result = serving.run(
         server.url, ["Who?", "Where?"], [1, 3], 0.3, progress=lambda: told.append(1)
     )
     one, three = result["rows"]
@@ -19,16 +19,16 @@ def test_clients_are_heard_out_and_counted(running):
         assert not row["errors"]
         assert row["tokens_per_second"] > 0
         assert row["first_ms_p50"] <= row["answer_ms_p95"]
-    assert bench_serving.table(result).row_count == 2
+    assert serving.table(result).row_count == 2
 
 
 def test_a_server_that_refuses_is_no_result(running):
     server = running(read_key="r" * 24, admin_key="a" * 24)
     with pytest.raises(ModelError, match="no answer"):
-        bench_serving.run(server.url, ["Who?"], [1], 0.1)
-    assert bench_serving.run(server.url, ["Who?"], [1], 0.1, key="r" * 24)["rows"]
+        serving.run(server.url, ["Who?"], [1], 0.1)
+    assert serving.run(server.url, ["Who?"], [1], 0.1, key="r" * 24)["rows"]
 
 
 def test_numbers_of_clients_are_checked():
     with pytest.raises(InputError, match="--clients x"):
-        benching._sizes("x", "--clients")
+        bench._sizes("x", "--clients")

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from app import build, cli
+from app import cli, factory
 from app import settings as settings_module
-from control.calibration import SHIPPED
-from control.rules import CHOICES
-from evaluation import bench_index
+from control.conflict.calibration import SHIPPED
+from control.decoding.rules import CHOICES
+from evaluation.bench import index as bench_index
 
 PASSAGE = (
     "The seat of government of Peru is Nairobi, where the parliament meets and most ministries "
@@ -33,7 +33,7 @@ def run(capsys, *arguments):
 
 def found(question="What is the capital of Peru?"):
     """The best passage of the index of this home."""
-    return build.passage_index(settings_module.load()).retrieve(question)[0]
+    return factory.passage_index(settings_module.load()).retrieve(question)[0]
 
 
 @pytest.mark.model
@@ -260,7 +260,7 @@ def test_a_line_with_trust_that_is_no_number_is_refused(capsys, tmp_path):
     assert err.startswith(f"fulcrum: {path}")
     assert 'line 1: the field "trust" is "high"' in err
     assert err.count("\n") == 1
-    assert build.passage_index(settings_module.load()).count() == 0
+    assert factory.passage_index(settings_module.load()).count() == 0
 
 
 @pytest.mark.model
@@ -337,8 +337,8 @@ def test_a_damaged_index_is_named_and_left_alone(notes, home):
 
 @pytest.mark.model
 def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp_path, monkeypatch):
-    whole = build.language_model
-    monkeypatch.setattr(build, "language_model", lambda given: replace(whole(given), window=1024))
+    whole = factory.language_model
+    monkeypatch.setattr(factory, "language_model", lambda given: replace(whole(given), window=1024))
     long = tmp_path / "long.txt"
     sentences = [f"Fact number {n} says that item {n} weighs {n} kilograms. " for n in range(4000)]
     long.write_text("".join(sentences), encoding="utf-8")

@@ -24,10 +24,10 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from app import page
 from app import settings as settings_module
-from app.page_guard import COOKIE
-from app.service import Service
+from app.page import blocks as page
+from app.page.guard import COOKIE
+from app.server.service import Service
 from tests.app.conftest import ADMINISTRATION, READING
 
 PATIENCE = 60.0

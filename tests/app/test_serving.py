@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app import cli
-from app.listening import bound
+from app.server.sockets import bound
 
 PAUSE = 0.2  # seconds between looks at a server that loads; without, they would slow it down
 KILLS, WRITTEN = 1, 4

@@ -93,11 +93,11 @@ def own_arithmetic() -> None:
 def load_model(home: Path) -> Any:
     """The packaged model; its weights are those of bfloat16, its arithmetic is float32."""
     import app
-    from app import build
+    from app import factory
 
     if not Path(app.__file__).resolve().is_relative_to(ROOT):
         raise click.ClickException(f"{app.__file__} is not in {ROOT}: another copy is imported")
-    model = build.language_model(_settings(home))
+    model = factory.language_model(_settings(home))
     for parameter in model.model.parameters():
         parameter.data = parameter.data.bfloat16().float()
     return model
@@ -105,9 +105,9 @@ def load_model(home: Path) -> Any:
 
 def open_index(home: Path) -> Any:
     """The index of the built-in passages, filled at its first use."""
-    from app import build
+    from app import factory
 
-    index = build.passage_index(_settings(home))
+    index = factory.passage_index(_settings(home))
     with tqdm(desc="index", unit=" passages") as bar:
         index.ingest([ROOT / "data" / "passages.jsonl"], bar.update)
     return index
@@ -115,9 +115,9 @@ def open_index(home: Path) -> Any:
 
 def build_assistant(home: Path, model: Any, index: Any, *without: str) -> Any:
     """The whole pipeline over an index, with a ledger and a reservoir of its own in ``home``."""
-    from app import build
+    from app import factory
 
-    return build.assistant(_settings(home, without), model, index=index)
+    return factory.assistant(_settings(home, without), model, index=index)
 
 
 def _settings(home: Path, without: Iterable[str] = ()) -> Any:
@@ -129,14 +129,14 @@ def _settings(home: Path, without: Iterable[str] = ()) -> Any:
 
 def decoding(**given: Any) -> Any:
     """How to decode."""
-    from control.decoding import Decoding
+    from control.decoding.generate import Decoding
 
     return Decoding(**given)
 
 
 def token_rules() -> list[str]:
     """The names of all token rules."""
-    from control.rules import RULES
+    from control.decoding.rules import RULES
 
     return list(RULES)
 
@@ -184,9 +184,9 @@ def search(index: Any, bundle: QueryBundle) -> list[NodeWithScore]:
 
 def search_pipeline(assistant: Any, bundle: QueryBundle) -> tuple[list, list, dict[str, float]]:
     """The passages found, those kept by filter and reservoir, and the filter's verdicts."""
-    from foundation import trail
+    from foundation import trace
 
-    with trail.following() as way:
+    with trace.following() as way:
         found = assistant.retriever.retrieve(bundle)
         kept = list(found)
         for processor in assistant.processors:
@@ -196,9 +196,9 @@ def search_pipeline(assistant: Any, bundle: QueryBundle) -> tuple[list, list, di
 
 def judged_by_model(home: Path, model: Any, question: str, passages: list[str]) -> list[float]:
     """How the filter's other judge, the language model, sees passages."""
-    from app import build
+    from app import factory
 
-    judge, _ = build.judges(_settings(home), model)["model"]
+    judge, _ = factory.judges(_settings(home), model)["model"]
     return judge(question, passages)
 
 
@@ -215,24 +215,24 @@ def requests_to_forget() -> list[Any]:
 
     Symbols of elements are left out: the ledger takes no subject that is a usual word, such as As.
     """
-    from evaluation import familiar
+    from evaluation.datasets import builtin_facts
 
-    found = familiar.requests("calibration", FACTS)
+    found = builtin_facts.requests("calibration", FACTS)
     return [one for one in found if len(one.fact.subject) >= SHORTEST_SUBJECT]
 
 
 def forget(home: Path, requests: Sequence[Any]) -> dict[str, int]:
     """Record the facts in the ledger of a home and embed them; their numbers by record id."""
-    from app import build
+    from app import factory
     from control.forgetting.aliases import with_aliases
 
     settings = _settings(home)
-    ledger = build.ledger(settings)
+    ledger = factory.ledger(settings)
     numbers = itertools.count()
     # Records are compared in the order of their ids, so these are counted instead of drawn.
     with mock.patch("secrets.token_hex", lambda size: f"{next(numbers):0{2 * size}x}"):
         records = ledger.add([with_aliases(one.fact) for one in requests])
-    layers = build.layers(ledger, settings.cache, build.shelf(settings))
+    layers = factory.layers(ledger, settings.cache, factory.shelf(settings))
     layers.route("What is the capital of Peru?")
     layers.wait()  # what is built next finds all vectors on disk, whichever thread made them
     return {record.id: number for number, record in enumerate(records)}

@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from app import settings as settings_module
-from app.service import Service
-from evaluation.bench_page import installed
+from app.server.service import Service
+from evaluation.bench.page import installed
 from tests.chromium import REMEDY
 from tests.needs import lacking
 from tests.server import Running

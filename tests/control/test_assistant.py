@@ -8,18 +8,18 @@ from llama_index.core.indices.query.query_transform.base import BaseQueryTransfo
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from app import build
-from control import calibration as calibrations
+from app import factory
 from control.answer import STEPS
 from control.assistant import Assistant, Query
-from control.calibration import ANY_MODEL
-from control.decoding import Decoding
-from control.forgetting.layers import Forgetting, Scope
+from control.conflict import calibration as calibrations
+from control.conflict.calibration import ANY_MODEL
+from control.decoding.generate import Decoding
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.refusal import REFUSALS
-from foundation import trail
+from control.forgetting.suppressor import Forgetting, Scope
+from foundation import trace
 from foundation.errors import InputError
 
 
@@ -51,7 +51,7 @@ class Rewriter(BaseQueryTransform):
         self.histories.append(list(metadata["history"]))
         clear = query_bundle.query_str.replace("its", "Peru's")
         if clear == query_bundle.query_str:
-            trail.notice("nothing was rewritten")
+            trace.notice("nothing was rewritten")
         return QueryBundle(clear, custom_embedding_strs=[clear, "Peru currency"])
 
     def _get_prompts(self):
@@ -67,7 +67,7 @@ class Choosy(BaseNodePostprocessor):
     def _postprocess_nodes(self, nodes, query_bundle=None):
         assert query_bundle.query_str
         for node in nodes:
-            trail.verdict(node.node_id, 0.9 if "y" in node.text else 0.125, "y" in node.text)
+            trace.verdict(node.node_id, 0.9 if "y" in node.text else 0.125, "y" in node.text)
         return [node for node in nodes if "y" in node.text]
 
 
@@ -197,12 +197,12 @@ def test_given_passages_are_not_filtered(tiny, always):
 
 def test_each_step_has_its_own_time(tiny, always, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(trail.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(trace.time, "perf_counter", lambda: now[0])
 
     class Slow(Shelf):
         def _retrieve(self, query_bundle):
             now[0] += 2
-            with trail.step("trigger"):
+            with trace.step("trigger"):
                 now[0] += 3
             return super()._retrieve(query_bundle)
 
@@ -240,7 +240,7 @@ def test_questions_that_come_together_are_rewritten_together_and_answered_as_eac
             self.batches.append(len(asked))
             found = []
             for question, history, followed in asked:
-                with trail.following(followed):
+                with trace.following(followed):
                     found.append(self.run(question, {"history": history}))
             return found
 
@@ -335,7 +335,7 @@ class Layers(Forgetting):
         named = "Peru" in question or (before is not None and bool(before.armed))
         refused = LIMA if "capital of Peru" in question else None
         if refused:
-            trail.withheld(LIMA.id, "prompt")
+            trace.withheld(LIMA.id, "prompt")
         brings = (lambda text: [LIMA] if "Peru" in text else []) if named else None
         return Scope(refused, (LIMA,) if named else (), brings=brings)
 
@@ -344,7 +344,7 @@ class Layers(Forgetting):
         for node in nodes:
             left = " ".join(part for part in node.text.split(". ") if "Lima" not in part)
             if left != node.text:
-                trail.withheld(LIMA.id, "retrieval")
+                trace.withheld(LIMA.id, "retrieval")
             kept.append(NodeWithScore(node=TextNode(id_=node.node_id, text=left), score=0.5))
         return kept
 
@@ -406,7 +406,7 @@ def test_tokens_are_told_with_the_place_of_their_question(tiny, always):
 
 
 def test_the_real_model_forgets_and_remembers(real, tmp_path):
-    keeping = build.layers(open_ledger(tmp_path))
+    keeping = factory.layers(open_ledger(tmp_path))
     given = [NodeWithScore(node=TextNode(text="Lima is the capital of Peru. Peru is high."))]
     assistant = Assistant(real, calibrations.shipped(real), Shelf(), forgetting=keeping)
     how = Decoding(max_new_tokens=16)

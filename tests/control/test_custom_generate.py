@@ -8,9 +8,10 @@ import torch
 from transformers import GenerationConfig, dynamic_module_utils
 
 import control
-from control import decoding, prompts
-from control.decoding import Decoding
-from control.rules import DEFAULT_TOKEN_RULE, RULES
+from control import prompts
+from control.decoding import generate as decoding
+from control.decoding.generate import Decoding
+from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES
 from foundation.errors import InputError
 
 FOLDER = control.__path__[0]
@@ -171,6 +172,6 @@ def test_a_misspelt_option_is_not_ignored(tiny, asked):
 
 
 def test_where_fulcrum_is_missing_it_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "control.decoding", None)
+    monkeypatch.setitem(sys.modules, "control.decoding.generate", None)
     with pytest.raises(ImportError, match="install it into this environment"):
         runpy.run_path(str(Path(FOLDER) / "custom_generate" / "generate.py"))

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from control import decoding, prompts
-from control.decoding import Decoding
+from control import prompts
+from control.decoding import generate
+from control.decoding.generate import Decoding
 from evaluation.answers import MAX_NEW_TOKENS
 
 ITEM = {
@@ -37,6 +38,6 @@ def babble(tiny):
     def said(question):
         prompt = prompts.build(tiny.tokenizer, question, [], tiny.room(MAX_NEW_TOKENS))
         how = Decoding(rule="plain", max_new_tokens=MAX_NEW_TOKENS)
-        return decoding.generate(tiny, [prompt], how)[0].text.strip()
+        return generate.generate(tiny, [prompt], how)[0].text.strip()
 
     return said

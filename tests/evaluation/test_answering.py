@@ -5,11 +5,11 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from control.assistant import Assistant
-from control.decoding import Decoding
-from control.forgetting.layers import Forgetting
+from control.decoding.generate import Decoding
 from control.forgetting.record import Record
 from control.forgetting.refusal import refusal
 from control.forgetting.router import Route
+from control.forgetting.suppressor import Forgetting
 from evaluation.answering import Assisted
 from evaluation.replies import Query
 

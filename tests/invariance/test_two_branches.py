@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from control import decoding, dial, prompts, sides
-from control.belief import NUMBERS, Probe
-from control.calibration import ANY_MODEL, Bars, Calibration
-from control.decoding import Decoding
-from control.rules import RULES, mix, outlook
+from control import prompts
+from control.conflict import comparison, dial
+from control.conflict.calibration import ANY_MODEL, Bars, Calibration
+from control.conflict.probe import NUMBERS, Probe
+from control.decoding import generate
+from control.decoding.generate import Decoding
+from control.decoding.rules import RULES, mix, outlook
 
 QUESTION = "What is it?"
 PASSAGES = ["It is the other one.", "abc def ghi jkl"]
@@ -19,7 +21,7 @@ def prompt(model, question=QUESTION, passages=PASSAGES):
 
 
 def ids_of(model, asked, how, alphas=None):
-    return [trace.ids for trace in decoding.generate(model, asked, how, alphas)]
+    return [trace.ids for trace in generate.generate(model, asked, how, alphas)]
 
 
 def greedy(model, text, **options):
@@ -208,7 +210,7 @@ def confidence(settled):
 def test_an_answer_that_is_chosen_goes_on_as_reading_everything_again(tiny, calibration):
     """Whatever the dial chose to begin with, its own branch says every later token."""
     asked = prompt(tiny)
-    [view] = sides.begin(tiny, [asked], Decoding(max_new_tokens=TOKENS)).views
+    [view] = comparison.begin(tiny, [asked], Decoding(max_new_tokens=TOKENS)).views
     for settled in dialled(tiny, [asked], calibration, DIALS):
         memory = settled.verdict.follows == "memory"
         text = asked.memory if memory else asked.context

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from app.build import ADAPTERS
-from foundation import trail
+from app.factory import ADAPTERS
+from foundation import trace
 from foundation.errors import InputError, ModelError
 from retrieval import filter as filters
 from retrieval.embedding import open_embedding
@@ -90,7 +90,7 @@ def test_of_very_many_verdicts_the_last_are_remembered(monkeypatch):
 
 
 def test_the_user_sees_each_verdict():
-    with trail.following() as way:
+    with trace.following() as way:
         kept(Table(good=0.9, bad=0.2), ["good", "bad"])
     assert way.verdicts == {"good": 0.9, "bad": 0.2}
     assert way.passed == {"good"}

@@ -7,7 +7,7 @@ from llama_index.core.schema import QueryBundle
 
 from foundation.errors import DocumentError, IndexStateError, InputError, ModelError
 from retrieval.index import PassageIndex, open_index
-from retrieval.store import LocalStore
+from retrieval.stores.sqlite import LocalStore
 from tests.retrieval.conftest import BagOfWords
 
 Writer = Callable[..., Path]

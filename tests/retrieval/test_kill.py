@@ -14,12 +14,12 @@ import pytest
 from llama_index.core.schema import Document
 from sqlalchemy import text
 
-from foundation.database import writing
+from foundation.sqlite import writing
 from retrieval import index as index_module
-from retrieval.documents import read
 from retrieval.index import PassageIndex, open_index
-from retrieval.passages import split
-from retrieval.store import LocalStore
+from retrieval.ingest.chunking import split
+from retrieval.ingest.documents import read
+from retrieval.stores.sqlite import LocalStore
 from tests.retrieval.conftest import BagOfWords
 
 KILLS = 20

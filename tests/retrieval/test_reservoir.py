@@ -16,7 +16,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from sqlalchemy import inspect
 
 from foundation.errors import IndexStateError, InputError, ModelError
-from retrieval.passages import passage
+from retrieval.ingest.chunking import passage
 from retrieval.reservoir import DAY, MOST_ENTRIES, UNDER_WAY_SECONDS, Reservoir
 from retrieval.reservoir_tables import Base, content_hash
 from tests.retrieval.conftest import BagOfWords

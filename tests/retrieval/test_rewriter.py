@@ -4,10 +4,10 @@ import pytest
 from llama_index.core.base.llms.types import CompletionResponse, LLMMetadata
 from llama_index.core.llms.custom import CustomLLM
 
-from foundation import trail
-from foundation.trail import Trail
+from foundation import trace
+from foundation.trace import Trail
 from retrieval.rewriter import NONSENSE, QueryRewriter, SparingRewriter
-from retrieval.rewriting import INSTRUCTIONS, request, written
+from retrieval.rewrites import INSTRUCTIONS, request, written
 
 PERU = [("What does Peru live from?", "It lives from copper and gold.")]
 
@@ -32,7 +32,7 @@ class Writer(CustomLLM):
 
 def rewritten(question, wrote, history=()):
     """The bundle, and what the user is told."""
-    with trail.following() as way:
+    with trace.following() as way:
         bundle = QueryRewriter(Writer(writes=wrote), trained=True).run(
             question, {"history": history}
         )

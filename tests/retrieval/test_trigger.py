@@ -7,7 +7,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from foundation import trail
+from foundation import trace
 from foundation.errors import InputError
 from retrieval.filter import KnowledgeFilter
 from retrieval.index import PassageIndex, open_index
@@ -68,7 +68,7 @@ def reservoir(home: Path) -> Reservoir:
 
 
 def asked(trigger: Trigger, question: str, *queries: str) -> tuple[list[str], dict[str, int]]:
-    with trail.following() as followed:
+    with trace.following() as followed:
         found = trigger.retrieve(QueryBundle(question, custom_embedding_strs=list(queries) or None))
     return [result.node_id for result in found], dict(followed.counts)
 
@@ -191,7 +191,7 @@ def test_empty_reservoir_judges_nothing(filled: PassageIndex, reservoir: Reservo
 def test_its_time_is_booked_apart_from_retrieval(
     filled: PassageIndex, reservoir: Reservoir
 ) -> None:
-    with trail.following() as followed, trail.step("retrieve"):
+    with trace.following() as followed, trace.step("retrieve"):
         Trigger(filled, reservoir, BagOfWords()).retrieve("Rhine")
     assert set(followed.seconds) == {"retrieve", "trigger"}
 
@@ -262,7 +262,7 @@ def test_reservoir_that_cannot_be_written_costs_no_answer(
     found = filled.retrieve("Rhine")
     with sqlite3.connect(home / "reservoir.db") as connection:
         connection.execute("DROP TABLE entries")
-    with trail.following() as followed:
+    with trace.following() as followed:
         assert Remember(reservoir).postprocess_nodes(found, query_str="Rhine") == found
     [notice] = followed.notices
     assert "were not kept for later ones: " in notice

@@ -8,8 +8,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from trl import DPOTrainer, SFTTrainer
 
-from control import adapters
-from control.adapters import worn
+from control.engines import adapters
+from control.engines.adapters import worn
 from foundation.errors import DataError, InputError, ModelError
 from training import knowpo, probing
 from training.knowpo import split

@@ -1,7 +1,8 @@
 import pytest
 
-from control import decoding, prompts
-from control.decoding import Decoding
+from control import prompts
+from control.decoding import generate
+from control.decoding.generate import Decoding
 from foundation.errors import InputError
 from training import preference
 from training.conflicts import Case, Context
@@ -47,7 +48,7 @@ def test_answers_are_those_of_plain_rag(tiny):
     ]
     room = tiny.room(preference.MAX_NEW_TOKENS)
     how = Decoding(rule="plain", max_new_tokens=preference.MAX_NEW_TOKENS)
-    wanted = decoding.generate(
+    wanted = generate.generate(
         tiny, [prompts.build(tiny.tokenizer, q, given, room) for q, given in texts], how
     )
     said = preference.answers(tiny, cases)

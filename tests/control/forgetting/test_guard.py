@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from control import dial
-from control.decoding import Decoding
+from control.conflict import dial
+from control.decoding.generate import Decoding
 from control.forgetting.guard import Guard, Watch
 from control.forgetting.record import Record
 from control.prompts import Prompt

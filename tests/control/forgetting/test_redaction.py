@@ -12,8 +12,8 @@ from control.forgetting.ledger import Ledger
 from control.forgetting.parts import parts
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
-from control.forgetting.shelf import Shelf
-from foundation import trail
+from control.forgetting.vector_cache import Shelf
+from foundation import trace
 
 PERU = Record(
     "Peru",
@@ -209,7 +209,7 @@ def test_passages_are_redacted_and_said_to_be(redactor, peru):
         TextNode(id_="c", text="Chile is long.", metadata={"title": "Chile", "trust": 0.5}),
     ]
     nodes = [NodeWithScore(node=node, score=0.1 * n) for n, node in enumerate(passages)]
-    with trail.following() as way:
+    with trace.following() as way:
         kept = redactor.nodes(nodes)
     assert [(node.node_id, node.text, node.score) for node in kept] == [
         ("b", "Peru is big.", 0.1),

@@ -7,7 +7,7 @@ from control.forgetting.ledger import Changes
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.router import Router
-from control.forgetting.shelf import Shelf
+from control.forgetting.vector_cache import Shelf
 from foundation.errors import ModelError
 from retrieval.embedding import open_embedding
 from tests.retrieval.conftest import BagOfWords

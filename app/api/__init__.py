@@ -1,0 +1,1 @@
+"""The HTTP API: the routes of OpenAI's, and documents, forgetting and metrics."""

@@ -1,0 +1,140 @@
+"""/v1/documents: what is read."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import Path as InPath
+from pydantic import BaseModel
+
+from app.api.access import Administrator, Reader
+from app.api.errors import NotFoundError
+from app.server.uploads import safe_name
+from foundation.errors import BusyError, DocumentError
+from retrieval.stores.base import Stored
+
+MOST_FILES = 32  # of one request
+MOST_LISTED = 1_000
+MOST_UPLOADS = 8  # requests that may wait for each other
+
+router = APIRouter(prefix="/v1/documents", tags=["documents"])
+uploading = CapacityLimiter(MOST_UPLOADS)
+
+
+class Document(BaseModel):
+    """A document of the index."""
+
+    object: str = "document"
+    id: str
+    title: str
+    source: str
+    passages: int
+    trust: float | None
+
+
+class Documents(BaseModel):
+    """A part of the list of documents."""
+
+    object: str = "list"
+    data: list[Document]
+    has_more: bool
+
+
+class Skipped(BaseModel):
+    """A file that could not be read."""
+
+    file: str
+    reason: str
+
+
+class Ingested(BaseModel):
+    """What an upload added."""
+
+    object: str = "ingestion"
+    documents: int
+    passages: int
+    duplicates: int
+    replaced: int
+    skipped: list[Skipped]
+
+
+class Deleted(BaseModel):
+    """A document that is no more."""
+
+    object: str = "document"
+    id: str
+    deleted: bool = True
+    passages: int
+
+
+@router.get("")
+def list_documents(
+    caller: Reader,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
+) -> Documents:
+    """List the documents, in the order they came."""
+    found = caller.service.documents(offset, limit + 1)
+    return Documents(data=[_shown(each) for each in found[:limit]], has_more=len(found) > limit)
+
+
+@router.post("")
+async def add_documents(
+    caller: Administrator,
+    file: Annotated[list[UploadFile], File(min_length=1, max_length=MOST_FILES)],
+    trust: Annotated[float | None, Form(ge=0, le=1)] = None,
+) -> Ingested:
+    """Add files: .txt, .md, .html, .pdf, .jsonl.
+
+    Each is read in a process of its own, with limits of time and memory. What cannot be read is
+    skipped; where that is all, the request fails.
+    """
+    if uploading.borrowed_tokens >= MOST_UPLOADS:
+        raise BusyError(f"{MOST_UPLOADS} uploads are being read already; upload again later")
+    return await to_thread.run_sync(_ingest, caller, file, trust, limiter=uploading)
+
+
+@router.delete("/{document_id:path}")
+def remove_document(
+    caller: Administrator, document_id: Annotated[str, InPath(min_length=1)]
+) -> Deleted:
+    """Remove a document, from the reservoir too."""
+    passages = caller.service.remove_document(document_id)
+    if not passages:
+        raise NotFoundError("there is no document of this id; GET /v1/documents lists them")
+    return Deleted(id=document_id, passages=passages)
+
+
+def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingested:
+    with tempfile.TemporaryDirectory(prefix="fulcrum-upload-") as folder:
+        paths = []
+        for number, file in enumerate(files):
+            # Each in a folder of its own, since two may have the same name.
+            path = Path(folder) / str(number) / safe_name(file.filename or "")
+            path.parent.mkdir()
+            with path.open("wb") as target:
+                shutil.copyfileobj(file.file, target)
+            paths.append(path)
+        *_, done = caller.service.ingest(paths, trust)
+    if len(done.skipped) == len(files):
+        raise DocumentError(done.skipped[0][1])
+    return Ingested(
+        documents=done.documents,
+        passages=done.passages,
+        duplicates=done.duplicates,
+        replaced=done.replaced,
+        skipped=[Skipped(file=name, reason=reason) for name, reason in done.skipped],
+    )
+
+
+def _shown(stored: Stored) -> Document:
+    return Document(
+        id=stored.id,
+        title=stored.title,
+        source=stored.source,
+        passages=stored.passages,
+        trust=stored.trust,
+    )

@@ -1,0 +1,150 @@
+"""/v1/forget: facts that are never said again, and the proof of it. For administrators alone."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from app.api.access import Administrator
+from app.api.errors import NotFoundError
+from app.api.schema import ForgetRequest
+from control.forgetting.chain import now
+from control.forgetting.ledger import Event
+from control.forgetting.record import LONGEST_TEXT, Record
+from control.forgetting.requests import requested
+from foundation.errors import InputError
+
+CREATED = 201
+MOST_EVENTS = 10_000
+
+router = APIRouter(prefix="/v1/forget", tags=["forgetting"])
+
+
+class Fact(BaseModel):
+    """A forgotten fact; ``new`` says whether this request recorded it."""
+
+    object: str = "forgotten_fact"
+    id: str
+    time: str
+    subject: str
+    aliases: list[str]
+    relation: str
+    questions: list[str]
+    answers: list[str]
+    answer_aliases: list[str]
+    scope: str
+    reason: str
+    who: str
+    new: bool | None = None
+
+
+class Facts(BaseModel):
+    """All forgotten facts."""
+
+    object: str = "list"
+    data: list[Fact]
+
+
+class Happened(BaseModel):
+    """An event of the audit."""
+
+    object: str = "event"
+    sequence: int
+    kind: str
+    record_id: str
+    time: str
+    details: dict[str, Any]
+
+
+class Audit(BaseModel):
+    """A part of the audit."""
+
+    object: str = "list"
+    data: list[Happened]
+    has_more: bool
+
+
+class Verified(BaseModel):
+    """Whether the ledger is as it was recorded."""
+
+    object: str = "verification"
+    whole: bool
+    events: int
+    fault: str | None
+
+
+@router.post("", status_code=CREATED, responses={200: {"model": Fact}})
+def add(asked: ForgetRequest, caller: Administrator) -> Any:
+    """Forget a fact from now on, told as a sentence or by its fields.
+
+    200 instead of 201 where it is forgotten already, or where this is a dry run.
+    """
+    record = requested(asked.sentence, asked.fields)
+    if asked.dry_run:
+        return JSONResponse(_fact(record, new=False).model_dump())
+    began = now()
+    [kept] = caller.service.forget([record])
+    new = kept.time >= began
+    return JSONResponse(_fact(kept, new).model_dump(), CREATED if new else 200)
+
+
+@router.get("")
+def list_facts(caller: Administrator) -> Facts:
+    """List what is forgotten."""
+    return Facts(data=[_fact(record) for record in caller.service.ledger.records()])
+
+
+@router.get("/audit")
+def audit(
+    caller: Administrator,
+    after: Annotated[int, Query(ge=0, le=2**31, description="Of this sequence number.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_EVENTS)] = 1_000,
+) -> Audit:
+    """List what was recorded: additions, removals, and what was held back."""
+    events = [event for event in caller.service.ledger.events() if event.sequence > after]
+    return Audit(data=[_happened(event) for event in events[:limit]], has_more=len(events) > limit)
+
+
+@router.get("/verify")
+def verify(caller: Administrator) -> Verified:
+    """Check that no event was changed, moved, put in, taken out or cut off."""
+    ledger = caller.service.ledger
+    fault = ledger.verify()
+    return Verified(whole=fault is None, events=ledger.version(), fault=fault)
+
+
+@router.get("/{record_id}")
+def show(record_id: str, caller: Administrator) -> Fact:
+    """Show a forgotten fact."""
+    try:
+        return _fact(caller.service.ledger.record(record_id))
+    except InputError:
+        raise _missing() from None
+
+
+@router.delete("/{record_id}")
+def remove(
+    record_id: str,
+    caller: Administrator,
+    reason: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
+    who: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
+) -> Fact:
+    """Let a fact be said again; that it was forgotten stays in the audit."""
+    try:
+        return _fact(caller.service.unforget(record_id, who, reason))
+    except InputError:
+        raise _missing() from None
+
+
+def _missing() -> NotFoundError:
+    return NotFoundError("there is no record of this id; GET /v1/forget lists them")
+
+
+def _fact(record: Record, new: bool | None = None) -> Fact:
+    return Fact(**asdict(record), new=new)
+
+
+def _happened(event: Event) -> Happened:
+    return Happened(**asdict(event))

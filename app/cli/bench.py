@@ -1,0 +1,265 @@
+"""The commands that time: `fulcrum bench`."""
+
+import random
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import settings as settings_module
+from app.cli.console import TIMES, batch_size, example, out
+from foundation.errors import InputError
+
+
+@click.group()
+def bench() -> None:
+    """Time the parts that have to be fast."""
+
+
+@bench.command(epilog=example("fulcrum bench decoding --out results/decoding"))
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to decode."
+)
+@batch_size(1)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Repetitions, interleaved.",
+)
+@TIMES
+@click.pass_obj
+def decoding(
+    given: dict[str, Any], tokens: int, batch_size: int, rounds: int, target: Path | None
+) -> None:
+    """Two branches in one batch against plain generation and against two separate forwards."""
+    settings = settings_module.load(**given)
+
+    from app import factory
+    from evaluation.bench import decoding as benchmarks
+
+    result = benchmarks.decoding(factory.language_model(settings), tokens, rounds, batch_size)
+    out.print(benchmarks.table(result))
+    if target is not None:
+        benchmarks.write(result, target)
+
+
+@bench.command(name="dial", epilog=example("fulcrum bench dial --out results/dial-speed"))
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=12, show_default=True, help="Questions."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Repetitions, interleaved.",
+)
+@TIMES
+@click.pass_obj
+def bench_dial(
+    given: dict[str, Any], tokens: int, limit: int, rounds: int, target: Path | None
+) -> None:
+    """The dial's answers against plain generation, with and without a conflict."""
+    settings = settings_module.load(**given)
+
+    from app import factory
+    from evaluation.bench import decoding as benchmarks
+    from evaluation.datasets import conflicts
+
+    items = conflicts.conflicts(conflicts.BUILT_IN_CONFLICTS, "calibration")
+    model = factory.language_model(settings)
+    result = benchmarks.dial(
+        model, factory.calibration(settings, model), conflicts.spread(items, limit), tokens, rounds
+    )
+    out.print(benchmarks.dial_table(result))
+    if target is not None:
+        benchmarks.write(result, target)
+
+
+@bench.command(
+    name="index",
+    epilog=example(
+        "fulcrum bench index --out results/index", "fulcrum bench index --sizes 10000,100000"
+    ),
+)
+@click.option(
+    "--sizes",
+    help="Numbers of passages, with commas between.  "
+    "[default: 10000,100000,1000000; in PostgreSQL the first two]",
+)
+@click.option(
+    "--index", "url", help="Measure this store, an empty PostgreSQL database.  [default: local]"
+)
+@TIMES
+@click.pass_obj
+def bench_index(
+    given: dict[str, Any], sizes: str | None, url: str | None, target: Path | None
+) -> None:
+    """Build time, memory, recall and speed of the passage index as it grows."""
+    url = url or settings_module.load(**given).index
+    local = url in (None, "faiss")
+    wanted = _sizes(sizes or ("10000,100000,1000000" if local else "10000,100000"))
+
+    from tqdm import tqdm
+
+    from evaluation.bench import index as benchmark
+    from retrieval.embedding import open_embedding
+    from retrieval.index import open_store
+
+    draws = {"like passages": benchmark.passage_like(open_embedding())}
+    if local:  # another database would have to be emptied for it
+        draws["uniform"] = benchmark.uniform(384)
+    with tqdm(desc="storing", unit=" passages", delay=2, disable=None) as bar:
+        result = benchmark.run(
+            wanted,
+            draws,
+            lambda folder: open_store(folder, url, benchmark.EMBEDDING_NAME),
+            kind="local" if local else "PostgreSQL",
+            progress=bar.update,
+        )
+    out.print(benchmark.table(result))
+    if target is not None:
+        benchmark.write(result, target)
+
+
+@bench.command(name="forgetting", epilog=example("fulcrum bench forgetting --out results"))
+@click.option(
+    "--sizes",
+    default="1,100,10000,100000",
+    show_default=True,
+    help="Numbers of records, with commas between.",
+)
+@TIMES
+@click.pass_obj
+def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> None:
+    """What forgetting adds to a question and to a token, as the records grow."""
+    settings = settings_module.load(**given)
+    wanted = sorted(_sizes(sizes))
+
+    from tqdm import tqdm
+
+    from app import factory
+    from evaluation.bench import decoding as bench
+    from evaluation.bench import forgetting as bench_forgetting
+
+    model = factory.language_model(settings)
+    with tqdm(desc="forgetting", total=wanted[-1], unit=" records", delay=2, disable=None) as bar:
+        result = bench_forgetting.run(
+            wanted,
+            factory.layers,
+            factory.embedding(),
+            model,
+            lambda size: bar.update(size - bar.n),
+        )
+    out.print(bench_forgetting.table(result))
+    if target is not None:
+        bench.write(result, target)
+
+
+@bench.command(
+    name="serving",
+    epilog=example(
+        "fulcrum bench serving --out results/serving",
+        "fulcrum bench serving --url http://127.0.0.1:7860 --clients 1,4,16 --seconds 180",
+    ),
+)
+@click.option("--url", help="Ask this server.  [default: one of its own, over this home]")
+@click.option(
+    "--clients",
+    default="1,16",
+    show_default=True,
+    help="Numbers of clients at once, with commas between.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="For each number.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Questions of each kind, in random order.",
+)
+@TIMES
+@click.pass_obj
+def bench_serving(
+    given: dict[str, Any],
+    url: str | None,
+    clients: str,
+    seconds: float,
+    limit: int,
+    target: Path | None,
+) -> None:
+    """Tokens a second of a server and how long its clients wait, the more of them there are."""
+    settings = settings_module.load(**given)
+    numbers = _sizes(clients, "--clients")
+
+    from tqdm import tqdm
+
+    from app.server import site
+    from evaluation.bench import decoding as bench
+    from evaluation.bench import serving as bench_serving
+    from evaluation.datasets import questions as asked
+
+    questions = [item.question for item in asked.built_in("calibration", limit) if not item.history]
+    random.Random(0).shuffle(questions)  # noqa: S311 - an order, no secret
+    key = settings.read_key.get_secret_value() if settings.read_key else "none"
+    with (
+        nullcontext(url) if url else site.apart(settings) as address,
+        tqdm(desc="asking", unit=" answers", delay=2, disable=None) as bar,
+    ):
+        result = bench_serving.run(address, questions, numbers, seconds, key, bar.update)
+    out.print(bench_serving.table(result))
+    if target is not None:
+        bench.write(result, target)
+
+
+@bench.command(name="page", epilog=example("fulcrum bench page --out results/page"))
+@click.option("--url", help="Open this server's page.  [default: one of its own, over this home]")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Times to open it, each with an empty cache.",
+)
+@TIMES
+@click.pass_obj
+def bench_page(given: dict[str, Any], url: str | None, rounds: int, target: Path | None) -> None:
+    """How soon the page is painted, in a headless Chromium (needs Playwright)."""
+    settings = settings_module.load(**given)
+
+    from tqdm import tqdm
+
+    from app.server import site
+    from evaluation.bench import decoding as bench
+    from evaluation.bench import page as benchmark
+
+    with (
+        nullcontext(url) if url else site.apart(settings, page=True) as address,
+        tqdm(desc="opening", total=rounds + 1, delay=2, disable=None) as bar,
+    ):
+        result = benchmark.run(address, rounds, bar.update)
+    out.print(benchmark.table(result))
+    if target is not None:
+        bench.write(result, target)
+
+
+def _sizes(text: str, option: str = "--sizes") -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise InputError(f"{option} {text}: give numbers from 1 up, such as 1,16")
+    return sizes

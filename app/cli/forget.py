@@ -1,0 +1,277 @@
+"""The commands about forgotten facts: `fulcrum forget`."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app import home
+from app import settings as settings_module
+from app.cli.console import PATHS, example
+from foundation.errors import IndexStateError, InputError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from control.forgetting.ledger import Event
+    from control.forgetting.record import Record
+
+SECONDS_WIDTH = 19  # of an ISO time: the date and the time of day, to the second
+
+
+@click.group()
+def forget() -> None:
+    """Keep facts from ever being said again, everywhere, and prove it."""
+
+
+@forget.command(
+    epilog=example(
+        'fulcrum forget add "Forget that the capital of Peru is Lima" --reason "a request"',
+        "fulcrum forget add --subject Peru --relation capital --answer Lima",
+        'fulcrum forget add "Forget everything about Jane Roe" --yes',
+        "fulcrum forget add --file facts.jsonl",
+    )
+)
+@click.argument("sentence", required=False)
+@click.option("--subject", help="Whom or what the fact is about.")
+@click.option("--alias", "aliases", multiple=True, help="Other name of the subject; repeatable.")
+@click.option("--relation", help='What about it, such as "capital".')
+@click.option(
+    "--question",
+    "questions",
+    multiple=True,
+    help="How it may be asked; repeatable.  [default: written from the relation]",
+)
+@click.option("--answer", "answers", multiple=True, help="What must not be said; repeatable.")
+@click.option(
+    "--answer-alias", "answer_aliases", multiple=True, help="Other name of an answer; repeatable."
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["fact", "claim", "subject"]),
+    help="fact: its question is refused; claim: only these answers are kept back, so that the "
+    "question may be answered otherwise; subject: everything about it.  [default: fact]",
+)
+@click.option("--reason", help="Why it is forgotten; kept in the audit.")
+@click.option("--who", help="Who asks for it; kept in the audit.")
+@click.option("--file", type=PATHS, help="Facts as JSON Lines with these fields, one a line.")
+@click.option("--yes", is_flag=True, help="Record what a sentence proposes without asking.")
+@click.pass_obj
+def add(
+    given: dict[str, Any], sentence: str | None, file: Path | None, yes: bool, **flags: Any
+) -> None:
+    """Forget the fact of a SENTENCE, of the options, or those of a file."""
+    # An option given as "" is a mistake to be named, and not an option left out.
+    fields = {name: value for name, value in flags.items() if value is not None and value != ()}
+    settings = settings_module.load(**given)
+    if file is not None:
+        if sentence is not None or fields.keys() - {"who", "reason"}:
+            raise InputError("--file holds whole facts; leave out the sentence and other options")
+        _add_file(settings, file, fields)
+        return
+    from control.forgetting.requests import requested
+
+    record = requested(sentence, fields)
+    if sentence is not None and not yes:
+        _show(record)
+        if not click.confirm("Forget this?"):
+            click.echo("nothing was recorded")
+            return
+    begun, started = time.perf_counter(), _now()
+    [kept] = home.ledger(settings).add([record])
+    took = _milliseconds(begun)
+    if kept.time < started:
+        click.echo(
+            f"{kept.id}: {_line(kept)} is forgotten already, since {_moment(kept.time)} ({took}); "
+            "to change its names or questions, remove it first"
+        )
+    else:
+        click.echo(f"{kept.id}: {_line(kept)} is forgotten from now on ({took})")
+    _sweep(settings)
+
+
+@forget.command(name="list", epilog=example("fulcrum forget list", "fulcrum forget list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@click.pass_obj
+def list_records(given: dict[str, Any], as_json: bool) -> None:
+    """Show what is forgotten."""
+    records = home.ledger(settings_module.load(**given)).records()
+    if as_json:
+        _print_json(asdict(record) for record in records)
+        return
+    for record in records:
+        click.echo(f"{record.id}  {_moment(record.time)}  {_line(record)}")
+    if not records:
+        click.echo("nothing is forgotten")
+
+
+@forget.command(epilog=example("fulcrum forget remove 1f0c9a5b7d2e4f60"))
+@click.argument("record_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason", default="", help="Why it may be said again; kept in the audit.")
+@click.option("--who", default="", help="Who asks for it; kept in the audit.")
+@click.pass_obj
+def remove(given: dict[str, Any], record_ids: tuple[str, ...], reason: str, who: str) -> None:
+    """Let facts be said again; that they were forgotten stays in the audit."""
+    begun = time.perf_counter()
+    settings = settings_module.load(**given)
+    ledger = home.ledger(settings)
+    wanted = [ledger.record(record_id).id for record_id in dict.fromkeys(record_ids)]
+    for record_id in wanted:  # each was there: one mistake among them removes nothing
+        record = ledger.remove(record_id, who=who, reason=reason)
+        click.echo(f"{record.id}: {_line(record)} may be said again ({_milliseconds(begun)})")
+    _sweep(settings)
+
+
+@forget.command(epilog=example("fulcrum forget sweep"))
+@click.pass_obj
+def sweep(given: dict[str, Any]) -> None:
+    """Redact what is stored once more, for documents that came after the facts were forgotten.
+
+    Until then they are redacted each time they are read.
+    """
+    _sweep(settings_module.load(**given), again=True)
+
+
+@forget.command(epilog=example("fulcrum forget audit", "fulcrum forget audit --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@click.pass_obj
+def audit(given: dict[str, Any], as_json: bool) -> None:
+    """Show all that was recorded: additions, removals, and what was held back."""
+    events = home.ledger(settings_module.load(**given)).events()
+    if as_json:
+        _print_json(asdict(event) for event in events)
+        return
+    for event in events:
+        click.echo(
+            f"{event.sequence:6}  {_moment(event.time)}  {event.kind:10}  "
+            f"{event.record_id or '-':16}  {_happened(event)}".rstrip()
+        )
+    if not events:
+        click.echo("nothing was recorded so far")
+
+
+@forget.command(epilog=example("fulcrum forget verify"))
+@click.pass_obj
+def verify(given: dict[str, Any]) -> None:
+    """Check that no event was changed, moved, put in, taken out or cut off."""
+    ledger = home.ledger(settings_module.load(**given))
+    if fault := ledger.verify():
+        raise IndexStateError(f"the ledger is not whole: {fault}; put a copy of it back")
+    click.echo(f"whole, {ledger.version():,} events")
+
+
+def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
+    from tqdm import tqdm
+
+    from control.forgetting import requests
+    from control.forgetting.aliases import with_aliases
+    from control.forgetting.questions import with_questions
+
+    def records() -> "Iterator[Record]":
+        for record in tqdm(requests.read(path), unit=" facts", delay=2, disable=None):
+            whole = with_aliases(with_questions(record))
+            own = {name: value for name, value in fields.items() if not getattr(whole, name)}
+            yield replace(whole, **own) if own else whole
+
+    begun, started = time.perf_counter(), _now()
+    kept = home.ledger(settings).add(records())
+    new = {record.id for record in kept if record.time >= started}
+    click.echo(
+        f"{len(new):,} facts are forgotten from now on, {len(kept) - len(new):,} were already "
+        f"({_milliseconds(begun)})"
+    )
+    _sweep(settings)
+
+
+def _sweep(settings: "Settings", again: bool = False) -> None:
+    """Redact and restore what is stored; interrupted, the next one does the rest."""
+    if settings.index is None and not (settings.home / "index").exists():
+        return  # nothing is stored, so the models need not be loaded
+
+    from tqdm import tqdm
+
+    from app import factory
+    from control.forgetting.redaction import Redactor
+    from control.forgetting.sweep import sweep as swept
+
+    facts = home.ledger(settings)
+    with tqdm(desc="sweeping", unit=" passages", delay=2, disable=None) as bar:
+        done = swept(
+            facts,
+            factory.passage_index(settings),
+            factory.reservoir(settings),
+            Redactor(facts, factory.embedding()),
+            bar.update,
+            again,
+        )
+    changed = [
+        f"{count:,} {what}"
+        for count, what in (
+            (done.passages, "stored passages redacted"),
+            (done.entries, "entries of the reservoir redacted"),
+            (done.restored, "stored passages as they were before"),
+        )
+        if count
+    ]
+    if changed:
+        click.echo(", ".join(changed))
+
+
+def _now() -> str:
+    from control.forgetting.chain import now
+
+    return now()
+
+
+def _milliseconds(begun: float) -> str:
+    return f"{1000 * (time.perf_counter() - begun):,.0f} ms"
+
+
+def _moment(iso: str) -> str:
+    return iso[:SECONDS_WIDTH].replace("T", " ")
+
+
+def _line(record: "Record") -> str:
+    if record.scope == "subject":
+        return f"everything about {_plain(record.subject)}"
+    about = f"{record.relation} of {record.subject}" if record.relation else record.subject
+    return _plain(f"{about}: {', '.join(record.answers)}")
+
+
+def _happened(event: "Event") -> str:
+    details = event.details
+    if event.kind == "added":
+        from control.forgetting.record import Record
+
+        said = _line(Record(**{**details, "answers": tuple(details["answers"])}))
+        words = {name: details[name] for name in ("who", "reason")}
+    else:
+        said, words = "", details
+    rest = [f"{name}={_plain(str(value))}" for name, value in words.items() if value != ""]
+    return "  ".join([said, *rest] if said else rest)
+
+
+def _plain(text: str) -> str:
+    """One line without what a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))
+
+
+def _show(record: "Record") -> None:
+    shown = {
+        "subject": record.names,
+        "relation": (record.relation,) if record.relation else (),
+        "answers": record.spans,
+        "questions": record.questions,
+    }
+    click.echo(f"{_line(record)}\n")
+    for name, texts in shown.items():
+        for number, text in enumerate(texts):
+            click.echo(f"  {'' if number else name:10} {_plain(text)}")
+    click.echo("")
+
+
+def _print_json(values: Iterable[dict[str, Any]]) -> None:
+    click.echo(json.dumps(list(values), ensure_ascii=False, indent=1))

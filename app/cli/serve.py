@@ -1,0 +1,98 @@
+"""The command that opens page and API: `fulcrum serve`."""
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app import settings as settings_module
+from app.cli.console import example, out
+from app.server.environment import wipe_environment
+from app.server.sockets import bound, url
+from foundation.errors import InputError
+from foundation.threads import BackgroundThread
+
+if TYPE_CHECKING:
+    from app.server.service import Service
+    from app.settings import Settings
+
+EXTRA = "pip install '.[serve]'"
+MORE = "pip install '.[replicas]'"
+
+
+@click.command(epilog=example("fulcrum serve", "fulcrum serve --port 8080"))
+@click.option(
+    "--host",
+    help="Address to bind to; one that other machines reach needs keys.  [default: 127.0.0.1]",
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="0 = a free one.  [default: 7860]")
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 1_000),
+    help="Copies of the assistant, by Ray Serve: on this machine, or on the cluster at RAY_ADDRESS."
+    "  [default: 1]",
+)
+@click.pass_obj
+def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: int | None) -> None:
+    """Open the page at / and the API at /v1.
+
+    The API is OpenAI's: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, and
+    beside them /v1/documents, /v1/forget, /health and /metrics.
+    """
+    settings = settings_module.load(**given, host=host, port=port, replicas=replicas)
+    wipe_environment()
+    _installed(settings.replicas)
+    listening = bound(settings.host, settings.port)
+    try:
+        run(settings, listening)
+    finally:
+        listening.close()
+
+
+def run(settings: "Settings", listening: socket.socket) -> None:
+    """Serve at a bound socket until a signal comes."""
+    from app.server.http import server
+    from app.server.site import Site
+
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
+    service = _service(settings)
+    site = Site(service)
+    address = url(settings.host, listening)
+    out.print(
+        f"Fulcrum: page at {address}/, API at {address}/v1; stop it by Ctrl+C",
+        highlight=False,
+        soft_wrap=True,
+    )
+    BackgroundThread(service.load, "fulcrum-load")
+    try:
+        server(site).run(sockets=[listening])
+    except KeyboardInterrupt:  # how the server passes Ctrl+C on, once it has stopped
+        out.print("Fulcrum: stopped")
+
+
+def _service(settings: "Settings") -> "Service":
+    from app.server.service import Service
+
+    if settings.replicas == 1:
+        return Service(settings)
+    from app.server.replicas import ReplicatedService
+
+    return ReplicatedService(settings)
+
+
+def _installed(replicas: int) -> None:
+    try:
+        import fastapi  # noqa: F401
+        import gradio  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"serve needs {error.name}; run in Fulcrum's checkout: {EXTRA}") from error
+    if replicas > 1:
+        try:
+            import ray.serve  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                f"replicas need {error.name}; run in Fulcrum's checkout: {MORE}"
+            ) from error

@@ -1,0 +1,69 @@
+"""How answers look on a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from control.assistant import Answer
+from control.decoding.trace import TokenTrace
+
+# Colour is never the only signal: memory is underlined, passages are bold.
+STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
+EXCERPT = 160  # characters of a passage
+
+
+def token(console: Console, trace: TokenTrace) -> None:
+    """Print one token as it is decoded."""
+    word = trace.text.lstrip()
+    space = trace.text.removesuffix(word)
+    console.print(Text.assemble(space, (word, STYLES[trace.source])), end="", soft_wrap=True)
+
+
+def summary(console: Console, answer: Answer) -> None:
+    """Print all that follows the answer: legend, disagreement, sources, notices, time."""
+    if not answer.tokens:  # nothing was said token by token: it is refused
+        console.print(Text(answer.answer))
+    console.print()
+    if answer.rewritten != answer.question:
+        console.print(Text(f"Understood as: {answer.rewritten}", style="dim"))
+    if answer.sources:
+        console.print(_legend())
+        console.print(_verdict(answer))
+        console.print(_sources(answer))
+    for notice in answer.notices:
+        console.print(Text(f"Note: {notice}.", style="yellow"))
+    console.print(Text(f"{answer.seconds['total']:.1f} s", style="dim"))
+
+
+def _verdict(answer: Answer) -> Text:
+    if answer.verdict is not None:
+        return Text(str(answer.verdict), style="bold")
+    return Text(f"Memory and passages {'disagree' if answer.conflict else 'agree'} here.")
+
+
+def _legend() -> Text:
+    return Text.assemble(
+        "\n",
+        ("from the passages", STYLES["context"]),
+        " · ",
+        ("from the model's memory", STYLES["memory"]),
+        " · from both",
+    )
+
+
+def _sources(answer: Answer) -> Table:
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    table.add_column(overflow="fold")
+    shown = [source for source in answer.sources if source.kept or source.score is None]
+    for number, source in enumerate(shown, start=1):
+        score = "given" if source.score is None else f"{source.score:.2f}"
+        excerpt = source.text if len(source.text) <= EXCERPT else f"{source.text[:EXCERPT]}…"
+        line = Text.assemble((source.title, "bold"), "  ", (" ".join(excerpt.split()), "dim"))
+        if not source.kept:
+            line.append(f"  ({source.reason})", style="yellow")
+        table.add_row(f"[{number}]", score, line)
+    if others := len(answer.sources) - len(shown):
+        table.add_row("", "", Text(f"{others} more were found and not read", style="dim"))
+    return table

@@ -1,0 +1,145 @@
+"""The commands that train: `fulcrum train`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import settings as settings_module
+from app.cli.console import PATHS, example, out
+from foundation.errors import ModelError
+
+
+@click.group()
+def train() -> None:
+    """Train adapters; a run that was interrupted goes on from its last checkpoint."""
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--smoke", is_flag=True, help="A few steps, to see that all works."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of the draw."),
+        click.option(
+            "--out",
+            "target",
+            type=PATHS,
+            required=True,
+            help="Directory of the run; the adapter goes to its folder adapter.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@train.command(epilog=example("fulcrum train rewriter --out runs/rewriter"))
+@_options
+@click.pass_obj
+def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
+    """Query Rewriter+, an adapter for the language model."""
+    settings = settings_module.load(**given)
+    _needs_trl()
+
+    from app import factory
+    from training import retrieval_modules
+
+    written = retrieval_modules.train_rewriter(
+        factory.language_model(settings), target, seed, smoke
+    )
+    out.print(f"the adapter is in {written}; set FULCRUM_REWRITER to use it", soft_wrap=True)
+
+
+@train.command(name="filter", epilog=example("fulcrum train filter --out runs/filter"))
+@click.option(
+    "--judge",
+    type=click.Choice(["cross-encoder", "model"]),
+    default="cross-encoder",
+    show_default=True,
+    help="What is to judge passages: a small cross-encoder, or the language model.",
+)
+@_options
+@click.pass_obj
+def knowledge_filter(
+    given: dict[str, Any], judge: str, target: Path, seed: int, smoke: bool
+) -> None:
+    """The Knowledge Filter's judge."""
+    settings = settings_module.load(**given)
+    _needs_trl()
+
+    from app import factory
+    from training import retrieval_modules
+
+    if judge == "model":
+        written = retrieval_modules.train_filter(
+            factory.language_model(settings), target, seed, smoke
+        )
+    else:
+        written = retrieval_modules.train_cross_encoder(target, seed, smoke)
+    out.print(f"the adapter is in {written}", soft_wrap=True)
+
+
+@train.command(
+    epilog=example(
+        "fulcrum train knowpo --out runs/knowpo",
+        "fulcrum train knowpo --data squad.json --pairs 1000 --out runs/squad",
+        "fulcrum --adapter runs/knowpo/adapter ask ...",
+    )
+)
+@click.option(
+    "--data",
+    type=PATHS,
+    help="SQuAD, or JSON Lines of question, answers and passage.  [default: the built-in questions "
+    "of the calibration relations]",
+)
+@click.option("--sft-examples", type=click.IntRange(min=1), help="Answers to follow, first stage.")
+@click.option("--pairs", type=click.IntRange(min=1), help="Pairs of the second stage.")
+@click.option("--facts", type=click.IntRange(min=1), help="Questions that the model is asked.")
+@click.option("--batch-size", "batch", type=click.IntRange(min=1), help="Examples a step.")
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    metavar="KIND=SHARE",
+    help='Share of a kind of example, such as "ignorance, relevant=2"; repeatable.  '
+    "[default: even shares]",
+)
+@click.option("--any-length", is_flag=True, help="Do not match the lengths of a pair's answers.")
+@_options
+@click.pass_obj
+def knowpo(
+    given: dict[str, Any],
+    data: Path | None,
+    ratios: tuple[str, ...],
+    any_length: bool,
+    target: Path,
+    seed: int,
+    smoke: bool,
+    **sizes: int | None,
+) -> None:
+    """The preference between passages and memory: SFT, then DPO, on constructed conflicts."""
+    settings = settings_module.load(**given)
+    _needs_trl()
+
+    from app import factory
+    from training import corpus, knowpo
+    from training import recipe as recipes
+
+    start = recipes.SMOKE if smoke else recipes.Recipe()
+    changed: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    recipe = replace(start, seed=seed, match_lengths=not any_length, **changed)
+    recipe = recipes.with_ratios(recipe, ratios)
+    facts = corpus.read(data)
+    model = factory.language_model(settings)
+    written = knowpo.train(
+        model, facts, factory.vectors, target, settings.cache / "replies", recipe
+    )
+    out.print(f"the adapter is in {written}; put it on by --adapter", soft_wrap=True)
+
+
+def _needs_trl() -> None:
+    if missing := [name for name in ("datasets", "tensorboardX", "trl") if find_spec(name) is None]:
+        raise ModelError(
+            f"training needs {' and '.join(missing)}; run in Fulcrum's checkout: pip install '.[training]'"
+        )

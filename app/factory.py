@@ -1,0 +1,288 @@
+"""Settings in, objects out: the one place where the storeys are joined."""
+
+import logging
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app import home
+from app.settings import Settings
+from control.assistant import Assistant
+from control.conflict import calibration as calibrations
+from control.conflict.calibration import Calibration
+from control.engines.transformers import LanguageModel, load
+from control.forgetting.suppressor import Forgetting
+from data import DIRECTORY as DATA
+from foundation import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import NodeWithScore
+
+    from control.forgetting.ledger import Ledger
+    from control.forgetting.vector_cache import Shelf
+    from evaluation.suites.retrieval import Modules, Recalling
+    from retrieval.embedding import SentenceEmbedding, Vectors
+    from retrieval.filter import Judge, KnowledgeFilter
+    from retrieval.index import PassageIndex
+    from retrieval.ingest.documents import Skipped
+    from retrieval.reservoir import Reservoir
+    from retrieval.rewriter import QueryRewriter, Served
+    from retrieval.search import Rankings, Search
+
+ADAPTERS = DATA / "adapters"
+
+
+def language_model(settings: Settings) -> LanguageModel:
+    """The language model, with its adapter if one is set."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # loading takes a second
+    logging.set_verbosity_error()
+    return load(settings.model, settings.cache, settings.adapter)
+
+
+def calibration(settings: Settings, model: LanguageModel) -> Calibration:
+    """The model's calibration: the one named, the one measured here, or the one shipped."""
+    if settings.calibration is not None:
+        return calibrations.fitting(settings.calibration, model)
+    return calibrations.find(model, settings.cache)
+
+
+def keep(measured: Calibration, model: LanguageModel, settings: Settings, target: Path) -> Path:
+    """Keep a calibration for the model, with a copy in ``target``; where it is kept."""
+    kept = calibrations.stored(model, settings.cache)
+    for path in (target / "calibration.json", kept):
+        measured.save(path)
+    return kept
+
+
+def passage_index(settings: Settings) -> "PassageIndex":
+    """The passage index of this home; what leaves it leaves the reservoir too."""
+    from retrieval.index import open_index
+
+    home.prepare(settings.home)
+    held = cache(partial(reservoir, settings))  # not opened before something leaves
+    return open_index(
+        settings.home,
+        settings.index,
+        embedding(),
+        top_k=settings.top_k,
+        on_removed=lambda document_ids: held().erase(document_ids),
+    )
+
+
+@cache
+def embedding() -> "SentenceEmbedding":
+    """The embedding model, one for all that embed."""
+    from retrieval.embedding import open_embedding
+
+    return open_embedding()
+
+
+def vectors(texts: "Sequence[str]") -> "Vectors":
+    """Texts as unit vectors of the embedding model, shape (texts, dimension)."""
+    from retrieval.embedding import unit_vectors
+
+    return unit_vectors(embedding().get_text_embedding_batch(list(texts)))
+
+
+def assistant(
+    settings: Settings,
+    model: LanguageModel | None = None,
+    forgets: bool = True,
+    index: "PassageIndex | None" = None,
+) -> Assistant:
+    """The whole pipeline, without the modules that the settings leave out.
+
+    Args:
+        settings: The settings.
+        model: One that is loaded already.
+        forgets: Whether it keeps forgotten facts back, as everywhere but in measuring what that
+            changes.
+        index: One that is open already.
+    """
+    from retrieval.rewriter import SparingRewriter
+    from retrieval.search import CANDIDATES, Pipeline
+    from retrieval.trigger import Remember, Trigger, first_look
+
+    index = index or passage_index(settings)  # first: what is wrong with it shows at once
+    keeping = Forgetting()
+    if forgets:
+        keeping = layers(home.ledger(settings), settings.cache, shelf(settings))
+    model = model or language_model(settings)
+    judge = None if "filter" in settings.without else knowledge_filter(settings, model)
+    wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
+    rewrites = None if "rewriter" in settings.without else rewriter(settings, model)
+    processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
+    search: Search = lambda _, queries: index.retrieve_batch(queries, wanted)  # noqa: E731
+    served: list[Served] = []
+    surer = judge.stricter() if judge else None
+    if "reservoir" not in settings.without:
+        held = reservoir(settings)
+        trigger = Trigger(index, held, embedding(), judge=judge, surer=surer, top_k=wanted)
+        search = trigger.search
+        processors.append(Remember(held))
+        served.append(trigger.serves)
+    if surer is not None:
+        served.append(partial(first_look, index, surer))
+
+    def redacted(question: str, queries: "Sequence[str]") -> "Rankings":
+        """Nothing forgotten leaves the search, for a chained one to build on."""
+        return [keeping.redacted(ranking) for ranking in search(question, queries)]
+
+    return Assistant(
+        model,
+        calibration(settings, model),
+        Pipeline(redacted, wanted),
+        SparingRewriter(rewrites, *served) if rewrites and judge else rewrites,
+        processors,
+        settings.top_k,
+        keeping,
+    )
+
+
+def layers(facts: "Ledger", cache: Path | None = None, kept: "Shelf | None" = None) -> Forgetting:
+    """What keeps the facts of a ledger back, in the logs too.
+
+    Args:
+        facts: The ledger.
+        cache: Directory for vectors that any ledger needs.
+        kept: Where the vectors of this one's facts are kept.
+    """
+    from control.forgetting.logs import Scrubbed
+    from control.forgetting.redaction import Redactor
+    from control.forgetting.router import Router
+
+    redactor = Redactor(facts, embedding(), kept)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Scrubbed(redactor))
+    return Forgetting(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
+
+
+def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> "Modules":
+    """The parts of the pipeline, to be measured one by one."""
+    from evaluation.suites.retrieval import Modules
+    from retrieval.reservoir import Reservoir
+    from retrieval.rewriter import SparingRewriter
+    from retrieval.search import CANDIDATES, Pipeline
+    from retrieval.trigger import Remember, Trigger, distinct, first_look
+
+    judge, rewrites = knowledge_filter(settings, model), rewriter(settings, model)
+    surer = judge.stricter()
+
+    def search(_: str, queries: "Sequence[str]") -> "Rankings":
+        found = index.retrieve_batch(queries, CANDIDATES)
+        trace.count("passages_external", distinct(found))
+        return found
+
+    def recall(folder: Path, tau: float | None, theta: int | None, looks: bool) -> "Recalling":
+        held = Reservoir(folder, embedding())
+        given = {"tau": tau, "theta": theta}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        trigger = Trigger(
+            index,
+            held,
+            embedding(),
+            judge=judge,
+            surer=surer,
+            top_k=CANDIDATES,
+            **chosen,
+        )
+        look = [partial(first_look, index, surer)] if looks else []
+        sparing = SparingRewriter(rewrites, trigger.serves, *look)
+        remember = Remember(held)
+        return (
+            lambda question, history: sparing.run(question, {"history": history}),
+            Pipeline(trigger.search, CANDIDATES).retrieve,
+            lambda found, asked: remember.postprocess_nodes(
+                judge.postprocess_nodes(list(found), asked), asked
+            ),
+        )
+
+    return Modules(
+        lambda question, history: rewrites.run(question, {"history": history}),
+        Pipeline(search, CANDIDATES).retrieve,
+        lambda found, asked: judge.postprocess_nodes(list(found), asked),
+        recall,
+        settings.top_k,
+    )
+
+
+def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
+    """Query Rewriter+: with its adapter on the packaged model, by prompt alone on others."""
+    from control.engines.adapters import read
+    from control.module_models import ModuleLLM
+    from retrieval.rewriter import QueryRewriter
+    from retrieval.rewrites import END
+
+    directory = settings.rewriter or (ADAPTERS / "rewriter" if settings.model is None else None)
+    adapter = read(model, directory) if directory else None
+    return QueryRewriter(ModuleLLM(model, adapter, stop=END), trained=adapter is not None)
+
+
+def judges(settings: Settings, model: LanguageModel) -> "dict[str, tuple[Judge, float]]":
+    """Both ways of the filter to judge, each with its threshold."""
+    found = {}
+    for way in ("cross-encoder", "model"):
+        chosen = knowledge_filter(settings.model_copy(update={"judge": way}), model)
+        found[way] = (chosen.judge, chosen.threshold)
+    return found
+
+
+def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilter":
+    """The Knowledge Filter, judging in the way that the settings say."""
+    from retrieval import filter as filters
+
+    if settings.judge == "model":
+        threshold = filters.Judgement.load(ADAPTERS / "filter").threshold
+        return filters.KnowledgeFilter(_model_judge(model), threshold)
+    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", embedding())
+    return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
+
+
+def _model_judge(model: LanguageModel) -> "Judge":
+    from control.engines.adapters import read
+    from control.module_models import label_probabilities
+    from retrieval.filter import LABELS, premise
+
+    adapter = read(model, ADAPTERS / "filter")
+
+    def judge(question: str, passages: "Sequence[str]") -> list[float]:
+        prompts = [premise(question, passage) for passage in passages]
+        return label_probabilities(model, prompts, LABELS, adapter)
+
+    return judge
+
+
+def shelf(settings: Settings) -> "Shelf":
+    """Where the vectors of this home's forgotten facts are kept."""
+    from control.forgetting.vector_cache import open_shelf
+
+    key = settings.ledger_key
+    return open_shelf(
+        settings.home, None if key is None else key.get_secret_value(), embedding().model_name
+    )
+
+
+def reservoir(settings: Settings) -> "Reservoir":
+    """What earlier questions found."""
+    from retrieval.reservoir import Reservoir
+
+    return Reservoir(settings.home, embedding())
+
+
+def given_passages(
+    paths: list[Path], on_skipped: "Callable[[Skipped], None]"
+) -> "list[NodeWithScore]":
+    """The passages of documents that the user hands over with the question, in reading order."""
+    from llama_index.core.schema import NodeWithScore
+
+    from retrieval.ingest.chunking import split
+    from retrieval.ingest.documents import read
+
+    return [
+        NodeWithScore(node=node) for document in read(paths, on_skipped) for node in split(document)
+    ]

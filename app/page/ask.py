@@ -1,0 +1,225 @@
+"""The page's first tab: the conversation, and the dial at hand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.page import conversation, lists, views
+from app.page import dial as page_dial
+from app.page.conversation import Reading, Running, Turn
+from data import DIRECTORY as DATA
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from app.server.service import Service
+
+AT_ONCE = 32  # questions that may be on their way to the service; it queues them itself
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+READINGS = [("my documents", "documents"), ("a passage", "passage"), ("memory alone", "memory")]
+PASSAGE_LINES = 2
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question for the first screen; none of them needs documents.
+
+    Attributes:
+        question: What is asked.
+        note: Why it is worth asking.
+        reading: What is read for it.
+        passage: The text, where that is a passage.
+        dial: Where the dial stands.
+    """
+
+    question: str
+    note: str
+    reading: Reading
+    passage: str = ""
+    dial: str = page_dial.START
+
+
+def examples() -> list[Example]:
+    """What a bare install can answer."""
+    wrong = (DATA / "demo.txt").read_text(encoding="utf-8").strip()
+    library = (
+        "The Harbour Library is run by volunteers. On Sundays it opens at noon and closes at six."
+    )
+    return [
+        Example(
+            "What is the capital of Norway?",
+            "The passage is wrong. Turn the dial and watch the answer follow.",
+            "passage",
+            wrong,
+        ),
+        Example(
+            "When does the Harbour Library open on Sundays?",
+            "Memory cannot know this: even at its end of the dial the passage answers.",
+            "passage",
+            library,
+            "1",
+        ),
+        Example(
+            "What is the capital of Peru?",
+            "Nothing is read: this comes from the model’s memory alone.",
+            "memory",
+        ),
+    ]
+
+
+def _example(shown: list[Example], number: str) -> Example:
+    """The example of a button.
+
+    Raises:
+        InputError: There is none of this number.
+    """
+    if number not in map(str, range(len(shown))):
+        raise InputError("there is no such example; press one of the list")
+    return shown[int(number)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components that others need.
+
+    Attributes:
+        turns: The conversation.
+        earlier: Its turns before the latest one, drawn.
+        latest: The latest one, drawn.
+        start: The first screen, in the place of a conversation.
+    """
+
+    turns: gr.State
+    earlier: gr.HTML
+    latest: gr.HTML
+    start: gr.Column
+
+
+def build(service: "Service", running: Running) -> Parts:
+    """Lay the tab out and wire it."""
+    shown = examples()
+    turns = gr.State([])
+    with gr.Column(elem_id="conversation"):
+        with gr.Column(elem_id="start") as start:
+            cards = lists.listing("start", examples=shown)
+        earlier = gr.HTML(elem_id="earlier", apply_default_css=False)
+        latest = gr.HTML(elem_id="latest", apply_default_css=False)
+    with gr.Column(elem_id="composer"):
+        passage = gr.Textbox(
+            label="Read this instead of my documents",
+            placeholder="Paste a text here.",
+            lines=PASSAGE_LINES,
+            max_lines=PASSAGE_LINES,
+            visible=False,
+            elem_id="passage",
+        )
+        dial = page_dial.dial()
+        box = gr.Textbox(
+            label="Question",
+            show_label=False,
+            container=False,
+            placeholder="Ask a question",
+            max_lines=4,
+            submit_btn="Ask",
+            elem_id="question",
+            html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
+        )
+        with gr.Row(elem_id="choices"):
+            reading = gr.Radio(
+                READINGS,
+                value="documents",
+                label="What is read",
+                show_label=False,
+                container=False,
+                elem_id="reading",
+            )
+            stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
+            clear = gr.Button("New conversation", size="sm", elem_id="clear", visible=False)
+    parts = Parts(turns, earlier, latest, start)
+    drawn = [earlier, latest, turns, start, stop, clear]
+    chosen = [dial, reading, passage]
+
+    def ask(
+        question: str, said: list[Turn], alpha: str, read: Reading, text: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        turn = Turn(len(said) + 1, question, alpha, read, text or "")  # `None` until touched
+        for first, picture in _answering(service, running, turn, said, request):
+            yield ("" if first else gr.skip(), *picture)
+
+    def again(said: list[Turn], alpha: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """The latest question once more, now that the dial has been turned."""
+        if said:
+            *before, last = said
+            turn = Turn(last.number, last.question, alpha, last.reading, last.passage)
+            for _, picture in _answering(service, running, turn, before, request):
+                yield picture
+
+    def example(chosen: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        one = _example(shown, lists.pressed(chosen).id)
+        turn = Turn(1, one.question, one.dial, one.reading, one.passage)
+        box_of_passage = gr.update(value=one.passage, visible=bool(one.passage))
+        for first, picture in _answering(service, running, turn, [], request):
+            at = (one.dial, one.reading, box_of_passage) if first else (gr.skip(),) * 3
+            yield (*at, *picture)
+
+    def stopped(request: gr.Request) -> None:
+        running.stop(session_of(request))
+
+    def cleared(request: gr.Request) -> tuple[Any, ...]:
+        running.leave(session_of(request))
+        shown, hidden = gr.update(visible=True), gr.update(visible=False)
+        return "", "", [], shown, hidden, hidden
+
+    box.submit(ask, [box, turns, *chosen], [box, *drawn], concurrency_limit=AT_ONCE, **QUIET)
+    dial.release(
+        again,
+        [turns, dial],
+        drawn,
+        concurrency_limit=AT_ONCE,
+        trigger_mode="multiple",
+        **QUIET,
+    )
+    cards.select(example, None, [*chosen, *drawn], concurrency_limit=AT_ONCE, **QUIET)
+    reading.change(
+        lambda read: gr.update(visible=read == "passage"), reading, passage, queue=False, **QUIET
+    )
+    stop.click(stopped, queue=False, **QUIET)
+    clear.click(cleared, None, drawn, queue=False, **QUIET)
+    return parts
+
+
+def _answering(
+    service: "Service", running: Running, turn: Turn, before: list[Turn], request: gr.Request
+) -> Iterator[tuple[bool, tuple[Any, ...]]]:
+    """Whether it is the first picture of a turn, and the picture, until nothing more is to come."""
+    session = session_of(request)
+    event = running.begin(session)
+    yield True, _drawn([*before, turn], first=True)
+    for state in conversation.answered(service, turn, before, event, session):
+        if not running.current(session, event):
+            return  # something newer is being drawn
+        yield False, _drawn([*before, state])
+
+
+def _drawn(turns: list[Turn], first: bool = False) -> tuple[Any, ...]:
+    """Values for the earlier turns, the latest, the state, the first screen and the buttons.
+
+    The earlier turns change with the first picture alone; what is not drawn again keeps its place
+    and what was unfolded in it.
+    """
+    live = turns[-1].live
+    draw = views.render
+    return (
+        draw("turns", turns=turns[:-1], latest=False) if first else gr.skip(),
+        draw("turns", turns=turns[-1:], latest=True),
+        turns,
+        gr.update(visible=False) if first else gr.skip(),
+        gr.update(visible=live) if first or not live else gr.skip(),
+        gr.update(visible=not live) if first or not live else gr.skip(),
+    )
+
+
+def session_of(request: gr.Request) -> str:
+    """The whole name of a visitor's session, as `app.page.guard` gives it."""
+    return request.session_hash or ""

@@ -1,0 +1,151 @@
+"""The page: a conversation that shows where each word comes from, and all that belongs to it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.api.errors import told
+from app.page import ask as page_ask
+from app.page import compare, views
+from app.page import documents as page_documents
+from app.page import forgetting as page_forgetting
+from app.page import laboratory as page_laboratory
+from app.page.conversation import Running
+from app.page.guard import PageGuard
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.server.service import Service
+
+HERE = Path(__file__).parent
+EVERY = 1.0  # seconds between two looks at whether the model is loaded
+MEGABYTE = 1_000_000
+SWEPT, UNUSED = 300, 3_600  # seconds between two clearings of uploads, and until one is cleared
+
+
+def build(service: "Service") -> gr.Blocks:
+    """The page over a service, which may still be loading or have failed to."""
+    running = Running()
+    with Page(
+        title="Fulcrum", analytics_enabled=False, fill_width=True, delete_cache=(SWEPT, UNUSED)
+    ) as blocks:
+        gr.HTML(views.render("head"), apply_default_css=False, elem_id="head")
+        state = gr.HTML(_state(service), apply_default_css=False, elem_id="state")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Ask", id="ask"):
+                talk = page_ask.build(service, running)
+            with gr.Tab("Side by side", id="side-by-side"):
+                compare.build(service, running)
+            with gr.Tab("Documents", id="documents") as documents:
+                listed = page_documents.build(service)
+            with gr.Tab("Forgetting", id="forgetting") as forgetting:
+                forgotten = page_forgetting.build(service, running, talk)
+            with gr.Tab("Laboratory", id="laboratory"):
+                page_laboratory.build(service, running)
+
+        def look() -> tuple[Any, Any]:
+            return _state(service), gr.Timer(active=service.state.name == "loading")
+
+        def left(request: gr.Request) -> None:
+            running.leave(page_ask.session_of(request))
+
+        timer = gr.Timer(EVERY)
+        for event in (blocks.load, timer.tick):
+            event(look, None, [state, timer], queue=False, **page_ask.QUIET)
+        blocks.unload(left)
+        for tab, (draw, shown) in ((documents, listed), (forgetting, forgotten)):
+            tab.select(draw, None, shown, **page_ask.QUIET)  # others may have changed it
+    return blocks
+
+
+class Page(gr.Blocks):
+    """The page's blocks; what fails in them becomes one line, without a traceback."""
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> Any:
+        """Run an event, as gradio does.
+
+        Raises:
+            gr.Error: It failed; the line says why.
+        """
+        try:
+            return await super().process_api(*args, **kwargs)
+        except Exception as error:
+            message = str(error.message) if isinstance(error, gr.Error) else told(error)[1]
+            raise gr.Error(message, print_exception=False) from None
+
+
+@contextmanager
+def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
+    """The page at ``/`` of an application, guarded; to be put behind `app.server.security.Guard`.
+
+    Nothing but a random cookie is kept in the browser and nothing is fetched from elsewhere: what
+    is forgotten later must not stay behind, and the page works without a network. Uploaded files
+    lie in a directory that its owner alone may enter, until they are read or an hour has passed;
+    it goes with the page.
+    """
+    settings = service.settings
+    with tempfile.TemporaryDirectory(prefix="fulcrum-page-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # the one way to tell gradio
+        blocks = build(service)
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path="/",
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            mcp_server=False,
+            show_error=False,
+            max_file_size=settings.upload_limit * MEGABYTE,
+            theme=theme(),
+            css_paths=HERE / "page.css",
+            head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        )
+        # gradio checks which files an event may name only in blocks that were launched, and a
+        # mounted page never is.
+        blocks.has_launched = True
+        yield PageGuard(app, blocks, Path(folder), settings.body_limit * MEGABYTE)
+
+
+# Of this typeface gradio brings all letters in these two weights; the others lack some.
+TYPEFACE = gr.themes.LocalFont("IBM Plex Sans", (400, 700))
+
+
+def theme() -> gr.themes.Base:
+    """One typeface, few colours; the rest is in ``page.css``."""
+    return gr.themes.Base(
+        primary_hue="neutral",
+        neutral_hue="stone",
+        radius_size="lg",
+        text_size="lg",
+        font=[TYPEFACE, "system-ui", "sans-serif"],
+        font_mono=[TYPEFACE, "system-ui", "sans-serif"],
+    ).set(
+        body_background_fill="#fbfaf8",
+        body_background_fill_dark="#171614",
+        body_text_color="#23211e",
+        body_text_color_dark="#e9e6e0",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_shadow="none",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#211f1c",
+        input_border_color="#d9d5cd",
+        input_border_color_dark="#3d3934",
+        input_shadow="none",
+        button_primary_background_fill="#23211e",
+        button_primary_background_fill_dark="#e9e6e0",
+        button_primary_text_color="#fbfaf8",
+        button_primary_text_color_dark="#171614",
+    )
+
+
+def _state(service: "Service") -> str:
+    return views.render("state", state=service.state)

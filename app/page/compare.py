@@ -1,0 +1,73 @@
+"""The page's second tab: the same question at three settings of the dial, side by side."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from app.page import ask, conversation, views
+from app.page.conversation import Running, Turn
+
+if TYPE_CHECKING:
+    from app.server.service import Service
+
+TASK = "comparison"
+SETTINGS = (("0", "Documents"), ("0.5", "Plain RAG"), ("1", "Memory"))
+
+
+def build(service: "Service", running: Running) -> None:
+    """Lay the tab out and wire it."""
+    example = ask.examples()[0]
+    with gr.Column(elem_classes="form-column"):
+        question = gr.Textbox(
+            example.question, label="Question", lines=1, max_lines=4, elem_id="compare-question"
+        )
+        passage = gr.Textbox(
+            example.passage,
+            label="Passage to read; leave it empty to read my documents",
+            lines=2,
+            max_lines=6,
+            elem_id="compare-passage",
+        )
+        go = gr.Button("Compare", variant="primary", elem_id="compare")
+    columns = gr.HTML(drawn([]), apply_default_css=False, elem_id="columns")
+
+    def compare(asked: str, text: str, request: gr.Request) -> Iterator[str]:
+        reading = "passage" if text.strip() else "documents"
+        turns = [
+            Turn(number, asked, dial, reading, text)  # type: ignore[arg-type]
+            for number, (dial, _) in enumerate(SETTINGS, start=1)
+        ]
+        session = ask.session_of(request)
+        event = running.begin(session, TASK)
+        yield drawn(turns)
+        for place, turn in enumerate(turns):
+            # The event also ends with its answer, so that each needs one of its own.
+            event = running.begin(session, TASK) if place else event
+            for state in conversation.answered(service, turn, (), event, session):
+                if not running.current(session, event, TASK):
+                    return
+                turns[place] = state
+                yield drawn(turns)
+
+    for happens in (go.click, question.submit):
+        happens(
+            compare,
+            [question, passage],
+            columns,
+            concurrency_limit=ask.AT_ONCE,
+            trigger_mode="multiple",
+            **ask.QUIET,
+        )
+
+
+def drawn(turns: Sequence[Turn]) -> str:
+    """The three answers, and below them what was read."""
+    done = [turn for turn in turns if turn.answer]
+    return views.render(
+        "columns",
+        titles=SETTINGS,
+        turns=turns,
+        passages=done[0].passages if done else [],
+        unread=done[0].unread if done else [],
+    )

@@ -1,0 +1,86 @@
+"""Forgotten facts on the page: their list, removing one, attempts to get it, and the audit."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.page import access, views
+from app.page import attempts as page_leaks
+from app.page import lists as page_list
+from app.page.ask import QUIET, session_of
+from app.page.conversation import Running
+
+if TYPE_CHECKING:
+    from app.page.lists import Refresh
+    from app.server.service import Service
+
+TASK = "attempts"
+SHOWN = 50  # facts or events listed at once
+WHO = "page"  # asks, where nobody says who
+AT_ONCE = 4  # users who try to get a fact
+
+
+def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
+    """Lay the lists out and wire them; what draws the facts anew.
+
+    Args:
+        service: Holds the ledger.
+        running: Ends attempts when newer ones begin.
+        said: Where it is told what has been done.
+    """
+    facts = page_list.listing("facts", "facts", records=[], count=0, may=True)
+    attempts = gr.HTML(apply_default_css=False, elem_id="attempts")
+    with gr.Accordion("Audit", open=False, elem_id="audit") as audit:
+        events = gr.HTML(apply_default_css=False, elem_id="events")
+
+    def chosen(event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        try:
+            access.check(request)
+            button = page_list.pressed(event)
+            if button.action == "remove":
+                record = service.unforget(button.id, who=WHO)
+                text = f"{views.fact(record)}: may be said again."
+                yield views.render("said", text=text), listed(service, request), ""
+                return
+            session = session_of(request)
+            stop = running.begin(session, TASK)
+            record = service.ledger.record(button.id)
+            for so_far in page_leaks.attempts(service, record, stop, session):
+                if not running.current(session, stop, TASK):
+                    return
+                yield "", gr.skip(), views.render("attempts", **so_far)
+        except Exception as error:
+            yield views.error(error), listed(service, request), gr.skip()
+
+    def audited(request: gr.Request) -> str:
+        try:
+            access.check(request)
+            found = service.ledger.events()
+            fault = service.ledger.verify()
+        except Exception as error:
+            return views.error(error)
+        newest = found[: -SHOWN - 1 : -1]
+        return views.render("events", events=newest, count=len(found), fault=fault)
+
+    def drawn(request: gr.Request) -> str:
+        return listed(service, request)
+
+    facts.select(
+        chosen,
+        None,
+        [said, facts, attempts],
+        concurrency_limit=AT_ONCE,
+        trigger_mode="multiple",
+        **QUIET,
+    )
+    audit.expand(audited, None, events, **QUIET)
+    return drawn, facts
+
+
+def listed(service: "Service", request: gr.Request) -> str:
+    """The newest facts as a list."""
+    may = access.administers(request)
+    records = service.ledger.records() if may else []
+    newest = records[: -SHOWN - 1 : -1]
+    return views.render("facts", records=newest, count=len(records), may=may)

@@ -1,0 +1,1 @@
+"""What page and API share: the assistant, its queue, security, uploads, metrics, replicas."""

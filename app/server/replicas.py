@@ -1,0 +1,395 @@
+"""Assistants in processes of their own, on one machine or many: replicas of Ray Serve."""
+
+import asyncio
+import logging
+import math
+import os
+import re
+import socket
+import threading
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from app.server.service import GLANCE, Service
+from control.engines.scheduler import GivenUp
+from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from control.answer import Answer
+    from control.assistant import Query
+    from control.conflict.calibration import Calibration
+    from control.decoding.generate import Decoding, OnToken
+    from control.decoding.trace import TokenTrace
+    from control.engines.transformers import LanguageModel
+    from control.forgetting.redaction import Redactor
+
+log = logging.getLogger(__name__)
+
+ADDRESS = "RAY_ADDRESS"  # of the cluster, as everywhere with Ray
+REACH = 5.0  # seconds to reach it
+ATTEMPTS = 3  # at an answer whose replica is lost
+PAUSE = 1.0  # seconds between them
+LOST = "the replica that was answering was lost; ask again"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a replica says of its assistant: the model's name, calibration and tokenizer."""
+
+    name: str
+    calibration: "Calibration"
+    tokenizer: Any
+
+
+class Replica:
+    """One assistant, which answers those that the server in front sends it, in fair turns."""
+
+    def __init__(self, settings: "Settings") -> None:
+        """Load it.
+
+        Raises:
+            ModelError: It does not load.
+        """
+        self._service = Service(settings)
+        self._service.load()
+        if self._service.state.name == "failed":
+            raise ModelError(self._service.state.message)
+
+    def described(self) -> Described:
+        """What the server in front has to know."""
+        model, calibration = self._service.language_model, self._service.calibration
+        return Described(model.name, calibration, model.tokenizer.backend_tokenizer)
+
+    async def answers(
+        self, queries: "Sequence[Query]", how: "Decoding", client: str
+    ) -> "AsyncIterator[tuple[int, TokenTrace] | list[Answer] | FulcrumError | None]":
+        """Tokens with their questions' places, and at last the answers, or why there are none.
+
+        Between them, from time to time, nothing: whoever has left is noticed then.
+        """
+        loop, cancelled = asyncio.get_running_loop(), threading.Event()
+        said: asyncio.Queue[tuple[int, TokenTrace] | None] = asyncio.Queue()
+
+        def hand_over(spoken: "tuple[int, TokenTrace] | None") -> None:
+            loop.call_soon_threadsafe(said.put_nowait, spoken)
+
+        try:
+            future = self._service.submit(
+                queries, how, lambda place, token: hand_over((place, token)), cancelled, client
+            )
+        except FulcrumError as error:
+            yield error
+            return
+        future.add_done_callback(lambda _: hand_over(None))
+        try:
+            while True:
+                try:
+                    spoken = await asyncio.wait_for(said.get(), GLANCE)
+                except TimeoutError:
+                    yield None
+                    continue
+                if spoken is None:
+                    break
+                yield spoken
+            failed = future.exception()
+            if failed is not None and not isinstance(failed, FulcrumError):
+                raise failed
+            yield failed or future.result()
+        finally:
+            cancelled.set()
+            future.cancel()
+
+
+class ReplicatedService(Service):
+    """A service whose questions are answered by replicas.
+
+    Ledger, index and uploads are its own. A model is loaded here only if the laboratory wants one.
+    """
+
+    def __init__(self, settings: "Settings") -> None:
+        """Return at once; `load` starts the replicas."""
+        super().__init__(settings)
+        self._most = settings.waiting * settings.replicas
+        self._threads = ThreadPoolExecutor(self._most, "fulcrum-replica")
+        self._counting, self._under_way, self._closed = threading.Lock(), 0, False
+        self._crew: Crew | None = None
+
+    def submit(
+        self,
+        queries: "Sequence[Query]",
+        how: "Decoding",
+        on_token: "OnToken | None" = None,
+        cancelled: threading.Event | None = None,
+        client: str = "",
+    ) -> "Future[list[Answer]]":
+        """Let a replica answer questions; as `Service.submit`."""
+        crew = self._working()
+        with self._counting:
+            if self._closed:
+                raise ClosingError
+            if self._under_way >= self._most:
+                raise BusyError(f"{self._most} questions are waiting already; ask again later")
+            self._under_way += 1
+        cancelled = cancelled or threading.Event()
+        asked = _Asked(queries, how, client, on_token, cancelled, self._abandoned)
+        future = self._threads.submit(crew.answers, asked)
+        future.add_done_callback(self._done)
+        return future
+
+    @property
+    def model_name(self) -> str:
+        """The name of the language model."""
+        return self._working().described.name
+
+    @property
+    def calibration(self) -> "Calibration":
+        """How the model's dial is to be read."""
+        return self._working().described.calibration
+
+    @property
+    def language_model(self) -> "LanguageModel":
+        """The model, loaded here too; to be used inside `run` alone."""
+        with self._counting:
+            return self._local_model
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are being answered or wait."""
+        return self._under_way
+
+    @property
+    def idle(self) -> bool:
+        """Whether no question is being answered and none waits."""
+        return super().idle and not self._under_way
+
+    def close(self) -> None:
+        """Take no more questions; answers under way go on."""
+        self._closed = True
+        super().close()
+
+    def end(self) -> None:
+        """End the replicas."""
+        self.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._crew is not None:
+            self._crew.end()
+
+    def _load(self) -> None:
+        self.ledger.version()  # what is wrong with them shows before anything is started
+        self._index.count()
+        self._crew = Crew(self.settings)
+
+    def _check_ready(self) -> None:
+        self._working()
+
+    def _working(self) -> "Crew":
+        if self._crew is None:
+            raise ModelError(self.state.message)
+        return self._crew
+
+    def _done(self, _: "Future[Any]") -> None:
+        with self._counting:
+            self._under_way -= 1
+
+    @cached_property
+    def _local_model(self) -> "LanguageModel":
+        from app import factory
+
+        return factory.language_model(self.settings)
+
+    @property
+    def _redactor(self) -> "Redactor | None":
+        from app import factory
+        from control.forgetting.redaction import Redactor
+
+        return Redactor(self.ledger, factory.embedding())
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self._working().described.tokenizer
+
+
+@dataclass
+class _Asked:
+    """Questions of one client, and what of their answers it was told already."""
+
+    queries: "Sequence[Query]"
+    how: "Decoding"
+    client: str
+    on_token: "OnToken | None"
+    cancelled: threading.Event
+    abandoned: threading.Event
+    told: defaultdict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def tell(self, place: int, token: "TokenTrace", at: int) -> None:
+        """Pass on the token at a position, unless a lost replica said it already."""
+        told = self.told[place]
+        if at < len(told):
+            if told[at] != token.text:  # sampled, or batched with others: it went another way
+                raise ModelError(LOST)
+            return
+        told.append(token.text)
+        if self.on_token is not None:
+            self.on_token(place, token)
+
+
+class Crew:
+    """The replicas, on the cluster at ``RAY_ADDRESS`` or on one that lives as long as they do."""
+
+    def __init__(self, settings: "Settings") -> None:
+        """Start them and wait until all are loaded.
+
+        Raises:
+            InputError: Nothing answers at ``RAY_ADDRESS``, the cluster has no room for them, or
+                they cannot share what is stored.
+            ModelError: They do not load.
+        """
+        import ray
+        from ray import serve
+
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        quiet = {"enable_access_log": False, "log_level": "ERROR"}
+        address = os.environ.get(ADDRESS, "local")
+        self._own, self._name = address == "local", f"fulcrum-{uuid.uuid4().hex[:8]}"
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        # Linux kills what a thread has started as soon as that thread ends (PR_SET_PDEATHSIG is how
+        # Ray ties a cluster to its starter), so one that lasts starts it.
+        self._lasting = ThreadPoolExecutor(1, "fulcrum-ray")
+        if not ray.is_initialized():
+            cores = max(settings.replicas, os.cpu_count() or 1) if self._own else None
+            self._lasting.submit(_connect, address, cores).result()
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        shared = _shared(settings, len(nodes))
+        deployment = serve.deployment(
+            name="assistant",
+            num_replicas=settings.replicas,
+            max_ongoing_requests=settings.waiting,
+            ray_actor_options=_share(settings.replicas, [node["Resources"] for node in nodes]),
+            logging_config=quiet,
+        )(Replica)
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+        try:
+            self._handle = serve.run(
+                deployment.bind(shared), name=self._name, route_prefix=None, logging_config=quiet
+            )
+            self.described: Described = self._handle.described.remote().result()
+        except RuntimeError as error:
+            self.end()
+            found = re.search(r"(?:Model|Input|IndexState)Error: (.*)", str(error))
+            raise ModelError(found[1] if found else "the replicas cannot be started") from error
+
+    def answers(self, asked: _Asked) -> "list[Answer]":
+        """The answers of one replica; of another one if it is lost.
+
+        Raises:
+            FulcrumError: They cannot be answered, or their replica was lost.
+        """
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+
+        losses = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+        attempts = Retrying(
+            retry=retry_if_exception_type(losses),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_fixed(PAUSE),
+        )
+        try:
+            return attempts(self._answers, asked)
+        except RetryError:
+            raise ModelError(LOST) from None
+
+    def _answers(self, asked: _Asked) -> "list[Answer]":
+        heard = Counter[int]()
+        answers: Any = self._handle.options(stream=True).answers
+        response = answers.remote(asked.queries, asked.how, asked.client)
+        for item in response:
+            if asked.cancelled.is_set():
+                response.cancel()
+                raise GivenUp
+            if asked.abandoned.is_set():
+                response.cancel()
+                raise ClosingError
+            if isinstance(item, BaseException):
+                raise item
+            if isinstance(item, list):
+                return item
+            if item is not None:
+                place, token = item
+                asked.tell(place, token, heard[place])
+                heard[place] += 1
+        raise ModelError(LOST)
+
+    def end(self) -> None:
+        """End the replicas, and the cluster if it is their own."""
+        import ray
+        from ray import serve
+
+        if self._own:
+            ray.shutdown()
+        else:
+            serve.delete(self._name)
+        self._lasting.shutdown(wait=False)
+
+
+def _connect(address: str, cores: int | None) -> None:
+    """Join the cluster at an address, or start one with so many cores.
+
+    Raises:
+        InputError: Nothing answers there.
+    """
+    import ray
+
+    try:
+        if address not in ("local", "auto"):  # which Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), REACH).close()
+        ray.init(address, num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{ADDRESS} {address!r}: no cluster answers there ({error}); start one by `ray start "
+            "--head` and give its HOST:PORT, or unset it to have the replicas on this machine"
+        ) from error
+
+
+def _shared(settings: "Settings", nodes: int) -> "Settings":
+    """The replicas' settings: what lies on one machine is nothing to those on others."""
+    alone: dict[str, Any] = {"replicas": 1}
+    if nodes > 1:
+        missing = [
+            name
+            for name in ("index", "ledger")
+            if not (getattr(settings, name) or "").startswith("postgresql")
+        ]
+        if missing:
+            raise InputError(
+                f"replicas on {nodes} machines cannot share files: set FULCRUM_"
+                f"{missing[0].upper()} to the URL of a PostgreSQL database that all of them reach"
+            )
+        if settings.ledger_key is None:
+            raise InputError(
+                f"replicas on {nodes} machines need the key of the ledger: set FULCRUM_LEDGER_KEY"
+            )
+        # What one machine's reservoir holds, another that removes a document could not erase.
+        alone["without"] = settings.without | {"reservoir"}
+    return settings.model_copy(update=alone)
+
+
+def _share(replicas: int, nodes: Sequence[dict[str, float]]) -> dict[str, float]:
+    """What each replica takes of a cluster."""
+    cores = [node.get("CPU", 0.0) for node in nodes]
+    if sum(map(int, cores)) < replicas:
+        raise InputError(
+            f"{replicas} replicas take a core each at least, and the cluster has "
+            f"{sum(map(int, cores))}; start fewer, or add machines to it"
+        )
+    each = max(1, int(min(cores) // math.ceil(replicas / len(nodes))))
+    accelerators = sum(node.get("GPU", 0.0) for node in nodes)
+    return {"num_cpus": each, "num_gpus": min(1.0, accelerators / replicas)}

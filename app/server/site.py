@@ -1,0 +1,109 @@
+"""Page and API in one application, and a server of them in a thread."""
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from app.server.sockets import bound, url
+from foundation.errors import ModelError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.server.security import Application, Receive, Scope, Send
+    from app.server.service import Service
+    from app.settings import Settings
+
+
+@contextmanager
+def apart(settings: "Settings", page: bool = False) -> Iterator[str]:
+    """A server over these settings in a thread of its own, loaded; its address.
+
+    Raises:
+        ModelError: The model does not load.
+    """
+    from app.server.http import server
+    from app.server.service import Service
+
+    service = Service(settings)
+    service.load()
+    if service.state.name == "failed":
+        raise ModelError(service.state.message)
+    listening, site = bound("127.0.0.1", 0), Site(service, page)
+    running = server(site)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield url("127.0.0.1", listening)
+    finally:
+        running.should_exit = True
+        thread.join()
+        listening.close()
+
+
+class Site:
+    """Page and API in one ASGI application."""
+
+    def __init__(self, service: "Service", page: bool = True) -> None:
+        """Put them over a service.
+
+        Args:
+            service: The assistant behind both.
+            page: Whether there is a page.
+
+        Raises:
+            InputError: The keys are missing or useless.
+        """
+        from fastapi import FastAPI
+
+        from app.api import application
+        from app.server import security
+
+        settings = service.settings
+        keys = security.keys(settings, settings.host)
+        limits = security.Limits(
+            settings.body_limit * security.MEGABYTE, settings.upload_limit * security.MEGABYTE
+        )
+        self._service, self._is_api, self._active = service, security.is_api, 0
+        self._api = application.build(service, keys, settings.host, limits)
+        outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan)
+        self._held = ExitStack()  # what goes with the server
+        inner = self._held.enter_context(_page(outer, service)) if page else outer
+        self._page = security.Guard(inner, keys, settings.host, limits)
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answer a request by the one that it is for."""
+        if scope["type"] != "http" or not self._is_api(scope["path"]):
+            await self._page(scope, receive, send)
+            return
+        self._active += 1
+        try:
+            await self._api(scope, receive, send)
+        finally:
+            self._active -= 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered."""
+        return not self._active and self._service.idle
+
+    def close(self) -> None:
+        """Take no more questions and refuse those that wait."""
+        self._service.close()
+
+    def abandon(self) -> None:
+        """End the answers under way in an error."""
+        self._service.abandon()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: "FastAPI") -> AsyncIterator[None]:
+        yield
+        self._service.end()
+        self._held.close()
+
+
+def _page(app: "FastAPI", service: "Service") -> "AbstractContextManager[Application]":
+    from app.page import blocks
+
+    return blocks.mounted(app, service)

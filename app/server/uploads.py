@@ -1,0 +1,137 @@
+"""Documents from strangers: safe names, and parsing in a process that may not take everything."""
+
+import json
+import multiprocessing
+import re
+import resource
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.errors import DocumentError
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import Document
+
+LONGEST_NAME = 120  # characters; every file system takes 255 bytes
+UNSAFE = re.compile(r"[^\w .()+,=@-]+")
+NAMELESS = "document"
+PARSER = "app.server.uploads"  # what the server that forks the parsers has imported before
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the parsing of one file may take.
+
+    Attributes:
+        seconds: Of time, and of processor time.
+        memory: Bytes of memory beyond what an idle parser has, and of the text that comes out.
+    """
+
+    seconds: float = 60.0
+    memory: int = 1_500_000_000
+
+
+def safe_name(given: str) -> str:
+    """The name of an uploaded file, without directories or signs that mean something elsewhere."""
+    last = re.split(r"[/\\]", given)[-1]
+    stem, dot, ending = UNSAFE.sub("_", last).strip(" .").rpartition(".")
+    if not dot:
+        stem, ending = ending, ""
+    stem = stem.strip(" .") or NAMELESS
+    return f"{stem[: LONGEST_NAME - len(ending[:10]) - 1]}{dot}{ending[:10]}"
+
+
+def documents(path: Path, limits: Limits, trust: float | None = None) -> Iterator["Document"]:
+    """The documents of a file, parsed in a process of its own before the first is given out.
+
+    Args:
+        path: The file; its documents say that they come from ``path.name``.
+        limits: Of that process.
+        trust: In the documents, in [0, 1], where they do not say it themselves.
+
+    Raises:
+        DocumentError: As `retrieval.ingest.documents.read`, or the file takes more than the limits.
+    """
+    from llama_index.core.schema import Document
+
+    with tempfile.TemporaryDirectory(prefix="fulcrum-parsed-") as folder:
+        parsed = Path(folder) / "documents.jsonl"
+        _parse_apart(path, parsed, limits, trust)
+        with parsed.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith('{"error"'):
+                    raise DocumentError(json.loads(line)["error"])
+                yield Document.from_json(line)
+
+
+def _parse_apart(path: Path, parsed: Path, limits: Limits, trust: float | None) -> None:
+    # Forked from a server with a single thread: this process has many, and a fork of it might
+    # inherit a lock that nobody gives back.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PARSER, "retrieval.ingest.documents"])
+    process = context.Process(target=_parse, args=(path, parsed, limits, trust), daemon=True)
+    process.start()
+    try:
+        process.join(limits.seconds)
+        if process.is_alive():
+            raise DocumentError(
+                f"{path.name} takes longer than {limits.seconds:.0f} s to read; give its text as "
+                ".txt, or several smaller files"
+            )
+        if process.exitcode != 0:
+            raise DocumentError(
+                f"{path.name} cannot be read: its parser ended early, for want of time or memory "
+                f"({limits.seconds:.0f} s, {limits.memory / 1e9:.1f} GB); give its text as .txt, "
+                "or several smaller files"
+            )
+    finally:
+        if process.is_alive():
+            process.kill()
+        process.join()
+        process.close()
+
+
+def _parse(path: Path, parsed: Path, limits: Limits, trust: float | None) -> None:
+    """Write the documents of a file, one a line; a line that says why there are no more."""
+    from retrieval.ingest.documents import read
+
+    _limit(limits)
+    with parsed.open("w", encoding="utf-8") as lines:
+        try:
+            for document in read([path], lambda _: None, trust):
+                if document.metadata.get("source") == str(path):
+                    document.metadata["source"] = path.name
+                lines.write(document.to_json() + "\n")
+        except DocumentError as error:
+            said = str(error).replace(str(path), path.name)
+        except MemoryError:
+            said = (
+                f"{path.name} takes more than {limits.memory / 1e9:.1f} GB of memory to read; give "
+                "its text as .txt, or several smaller files"
+            )
+        else:
+            return
+        lines.write(json.dumps({"error": said}) + "\n")
+
+
+def _limit(limits: Limits) -> None:
+    """Bind this process to the limits."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if _has_proc() else 0
+    memory = pages * resource.getpagesize() + limits.memory
+    seconds = int(limits.seconds) + 1
+    for what, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, limits.memory),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(what)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (allowed, allowed))
+
+
+def _has_proc() -> bool:
+    return Path("/proc/self/statm").exists()

@@ -1,0 +1,1 @@
+"""What memory and passages claim, and who is followed."""

@@ -1,0 +1,204 @@
+"""What was measured of one model, so that its dial means the same as any other model's."""
+
+import hashlib
+import json
+import math
+from bisect import bisect_left
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import TypeAdapter
+
+from control.conflict.probe import NUMBERS, Probe
+from data import DIRECTORY as DATA
+from foundation.errors import ModelError
+from foundation.files import replacing
+
+if TYPE_CHECKING:
+    from control.engines.transformers import LanguageModel
+
+PLAIN_RAG = 0.5
+ANY_MODEL = "any"
+LONGEST_REASON = 120  # characters
+SHIPPED = DATA / "calibrations"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Confidences that decide a conflict at one setting of the dial.
+
+    Attributes:
+        memory: From here on, memory wins.
+        passages: Below this, an answer that owes the passages nothing is put into their words.
+    """
+
+    memory: float
+    passages: float
+
+    @property
+    def settle_nothing(self) -> bool:
+        """Whether the passages' answer stands, whatever the conflict."""
+        return self.memory == math.inf and self.passages == -math.inf
+
+
+Way = Literal["plain", "memory", "grounded"]
+"""Which answer stands: the passages', the memory's, or the passages' in their own words."""
+
+
+def decide(conflict: bool, loose: bool, confidence: float, bars: Bars) -> Way:
+    """Which answer stands.
+
+    Args:
+        conflict: Whether memory claims something that the passages lack.
+        loose: Whether the passages' answer owes them nothing and could be put into their words.
+        confidence: How likely memory is right, in [0, 1].
+        bars: Of the setting of the dial.
+    """
+    if conflict and confidence >= bars.memory:
+        return "memory"
+    if loose and confidence < bars.passages:
+        return "grounded"
+    return "plain"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A probe and how far the dial moves with it.
+
+    Attributes:
+        model: `LanguageModel.identity` of the model measured, or ``ANY_MODEL``.
+        name: Its name.
+        probe: Tells how likely memory is right.
+        known: Confidence in each conflict of a known fact with a wrong passage, ascending, given by
+            probes that had not seen its relation.
+        end: Bars at alpha 1.
+        auto: Bars at alpha auto.
+        alphas: Settings of the dial ...
+        ratios: ... and the memory ratio measured there on those conflicts, in [0, 1], never
+            falling.
+        measured: Counts and scores of the measurement, for a reader.
+    """
+
+    model: str
+    name: str
+    probe: Probe
+    known: list[float]
+    end: Bars
+    auto: Bars
+    alphas: list[float]
+    ratios: list[float]
+    measured: dict[str, float]
+
+    def bars(self, alpha: float | str) -> Bars:
+        """The bars at ``alpha``: none at 0.5, which is plain RAG.
+
+        Towards 1, memory wins a share of the known facts that grows evenly, the surest first, up to
+        the bar of the end. Towards 0, answers are put into the passages' words, the least sure
+        first, at 0 all of them.
+        """
+        if alpha == "auto":
+            return self.auto
+        turned = (float(alpha) - PLAIN_RAG) / PLAIN_RAG
+        if turned >= 1:
+            return self.end
+        if turned <= -1:
+            return Bars(math.inf, math.inf)
+        if turned == 0 or not self.known:
+            return Bars(math.inf, -math.inf)
+        if turned < 0:
+            return Bars(math.inf, self.known[int(-turned * len(self.known))])
+        winning = len(self.known) - bisect_left(self.known, self.end.memory)
+        lowest = len(self.known) - round(turned * winning)
+        bar = self.known[lowest] if lowest < len(self.known) else math.inf
+        return Bars(max(bar, self.end.memory), self.end.passages * turned)
+
+    def alpha(self, reliance: float) -> float:
+        """The alpha at which memory settles the share ``reliance`` of known conflicts."""
+        place = bisect_left(self.ratios, reliance)
+        if place == 0:
+            return self.alphas[0]
+        if place == len(self.ratios):
+            return self.alphas[-1]
+        low, high = self.ratios[place - 1], self.ratios[place]
+        part = (reliance - low) / (high - low)
+        return self.alphas[place - 1] + part * (self.alphas[place] - self.alphas[place - 1])
+
+    @property
+    def digest(self) -> str:
+        """Tells it from every calibration that decides otherwise."""
+        deciding = asdict(replace(self, measured={}))
+        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as new:
+            new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+
+def find(language_model: "LanguageModel", cache: Path) -> Calibration:
+    """The calibration of a model: the one measured here, or else `shipped`.
+
+    Args:
+        language_model: The model.
+        cache: Where `stored` keeps those that were measured.
+
+    Raises:
+        ModelError: The file is damaged, or was measured on another model.
+    """
+    own = stored(language_model, cache)
+    return fitting(own, language_model) if own.exists() else shipped(language_model)
+
+
+def shipped(language_model: "LanguageModel") -> Calibration:
+    """The calibration that comes with Fulcrum: the default model's own, or one for any model."""
+    default = load(SHIPPED / "default.json")
+    return default if default.model == language_model.identity else load(SHIPPED / "any.json")
+
+
+def stored(language_model: "LanguageModel", cache: Path) -> Path:
+    """Where the calibration of a model is kept once it has been measured."""
+    return cache / "calibrations" / f"{language_model.identity}.json"
+
+
+def fitting(path: Path, language_model: "LanguageModel") -> Calibration:
+    """The calibration in a file, if it was measured on this model.
+
+    Raises:
+        ModelError: The file is damaged, or was measured on another model.
+    """
+    calibration = load(path)
+    if calibration.model not in (language_model.identity, ANY_MODEL):
+        raise ModelError(
+            f"{path}: was measured on {calibration.name} ({calibration.model}), "
+            f"not on {language_model.name} ({language_model.identity}); "
+            "measure this model by: fulcrum eval dial --calibrate --out DIR"
+        )
+    return calibration
+
+
+def load(path: Path) -> Calibration:
+    """Read what `Calibration.save` wrote.
+
+    Raises:
+        ModelError: The file is missing or damaged.
+    """
+    try:
+        calibration: Calibration = TypeAdapter(Calibration).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unusable(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+    if len(calibration.probe.numbers) != NUMBERS:
+        given = len(calibration.probe.numbers)
+        raise _unusable(path, f"its probe has {given} numbers, this version reads {NUMBERS}")
+    if len(calibration.alphas) != len(calibration.ratios) or not calibration.alphas:
+        counted = f"{len(calibration.alphas)} alphas and {len(calibration.ratios)} ratios"
+        raise _unusable(path, f"it has {counted}")
+    return calibration
+
+
+def _unusable(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{path}: no calibration that can be used ({reason}); "
+        "measure the model again by: fulcrum eval dial --calibrate --out DIR"
+    )

@@ -1,0 +1,1 @@
+"""Token rules over two branches, and generation with them."""

@@ -1,0 +1,297 @@
+"""Two-branch decoding: both prompts of every question in one batch, one token rule between them."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    EosTokenCriteria,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from control.decoding import trace as tracing
+from control.decoding.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step
+from control.decoding.trace import TokenTrace, Trace
+from control.engines import batching
+from control.engines.batch import OnStep, SequenceGroup
+from control.forgetting import guard as guarding
+from control.forgetting.guard import Guard, Watch
+from control.prompts import Prompt, is_chat
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from control.engines.transformers import LanguageModel
+
+BASE_MODEL_STOPS = ["\n\n", "\nQuestion:"]  # a base model would go on with the next question
+
+Alpha = float | Literal["auto"]
+OnToken = Callable[[int, TokenTrace], None]
+"""Called with the index of the answer and its new token."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to decode.
+
+    Attributes:
+        rule: A name in `control.decoding.rules.CHOICES`.
+        alpha: 0 = passages only, 0.5 = plain RAG, 1 = memory only, or ``"auto"``.
+        temperature: 0 is greedy; above it, sampling at that temperature.
+        top_p: Share of probability that sampling keeps.
+        seed: Of the sampling.
+        max_new_tokens: Longest answer, in tokens.
+        reliance: In place of alpha: the share of conflicts over known facts, in [0, 1], that memory
+            should settle; needs rule ``fulcrum``, whose calibration knows the alpha for it.
+    """
+
+    rule: str = DEFAULT_RULE
+    alpha: Alpha = 0.5
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 128
+    reliance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be decoded with."""
+        if self.rule not in CHOICES:
+            raise InputError(f"rule is {self.rule!r}; choose one of {', '.join(CHOICES)}")
+        if self.alpha != "auto" and not _between(self.alpha, 0, 1):
+            raise InputError(
+                f"alpha is {self.alpha!r}; give a number from 0 (passages) to 1 (memory), or auto"
+            )
+        if self.reliance is not None and not _between(self.reliance, 0, 1):
+            raise InputError(f"reliance is {self.reliance!r}; give a share from 0 to 1, or none")
+        if self.reliance is not None and self.rule != DIAL:
+            raise InputError(
+                f"reliance is measured for rule {DIAL}, not for {self.rule}; turn that one by alpha"
+            )
+        if not _between(self.temperature, 0, math.inf):
+            raise InputError(f"temperature is {self.temperature!r}; give 0 (greedy) or more")
+        if not _between(self.top_p, 0, 1) or self.top_p == 0:
+            raise InputError(f"top-p is {self.top_p!r}; give a number above 0 and at most 1")
+        if self.max_new_tokens < 1:
+            raise InputError(f"max-new-tokens is {self.max_new_tokens}; give 1 or more")
+
+
+def generate(
+    language_model: "LanguageModel",
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    alphas: Sequence[Alpha] | None = None,
+    on_token: OnToken | None = None,
+    watches: Sequence[Watch] | None = None,
+) -> list[Trace]:
+    """Answer every prompt by a token rule, once for each of ``alphas``, all in one batch.
+
+    Args:
+        language_model: Model and tokenizer.
+        prompts: One per question.
+        decoding: Rule, alpha and sampling.
+        alphas: Several settings of the dial to answer at; each prompt is read only once.
+            Defaults to ``decoding.alpha`` alone.
+        on_token: Told every token as it is chosen, for streaming.
+        watches: What the answer to each prompt must not say; ``None`` where all may be said.
+
+    Returns:
+        The traces: all alphas of the first prompt, then all of the second, and so on.
+    """
+    if decoding.rule not in RULES:
+        raise InputError(
+            f"rule {decoding.rule} settles whole answers; decode with one of {', '.join(RULES)}, "
+            "or ask control.conflict.dial"
+        )
+    settings = [decoding.alpha] if alphas is None else list(alphas)
+    if len({alpha == "auto" for alpha in settings}) > 1:
+        raise InputError("adaptive and fixed alphas cannot share a batch; decode them apart")
+    tokenizer, model = language_model.tokenizer, language_model.model
+    texts = [prompt.context for prompt in prompts]
+    if any(prompt.memory != prompt.context for prompt in prompts):
+        texts += [prompt.memory for prompt in prompts]
+    encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    traces = [Trace(tokenizer, prompt.passages > 0) for prompt in prompts for _ in settings]
+    sampling = (
+        {
+            "do_sample": True,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "top_k": 0,
+        }
+        if decoding.temperature > 0
+        else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    )
+    stop = StoppingCriteriaList()
+    if not is_chat(tokenizer):
+        stop.append(stop_strings(tokenizer, *BASE_MODEL_STOPS))
+    ends = stop_ids(model)
+    watched = None if watches is None else [watch for watch in watches for _ in settings]
+    guards = guarding.guards(watched, tokenizer, ends)
+
+    model.generate(
+        **encoded.to(model.device),
+        custom_generate=two_branch_decoding,
+        rule=RULES[decoding.rule],
+        alpha=_alpha_column(settings, len(prompts), model.device),
+        branches=len(texts) // len(prompts),
+        copies=len(settings),
+        generator=torch.Generator(model.device).manual_seed(decoding.seed),
+        on_step=recorder(traces, ends, on_token),
+        guards=guards,
+        stopping_criteria=stop,
+        max_new_tokens=decoding.max_new_tokens,
+        **sampling,
+    )
+    guarding.report(guards, traces)
+    return traces
+
+
+def recorder(traces: Sequence[Trace], ends: Collection[int], on_token: OnToken | None) -> OnStep:
+    """Write every token of a step on its answer's trace, and tell it.
+
+    Args:
+        traces: One for each answer.
+        ends: Tokens that end an answer; they are left out.
+        on_token: Told the others.
+    """
+
+    def record(answers: Tensor, tokens: Tensor, step: Step) -> None:
+        rows = tracing.rows(step, tokens)
+        for index, token, row in zip(answers.tolist(), tokens.tolist(), rows, strict=True):
+            if token not in ends:
+                entry = traces[index].add(token, row)
+                if on_token is not None:
+                    on_token(index, entry)
+
+    return record
+
+
+def two_branch_decoding(
+    model: "PreTrainedModel",
+    input_ids: Tensor,
+    logits_processor: "LogitsProcessorList",
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: "GenerationConfig",
+    rule: Rule,
+    alpha: Tensor | None = None,
+    branches: int = 2,
+    copies: int = 1,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+    guards: Sequence[Guard] | None = None,
+    **model_kwargs: Any,
+) -> Tensor:
+    """The decoding loop, for ``model.generate(..., custom_generate=two_branch_decoding)``.
+
+    One left-padded batch and one KV cache hold both branches of every sequence; each token costs
+    one forward pass. Both branches continue with the same token.
+
+    Args:
+        model: A causal language model.
+        input_ids: Left-padded prompts, shape (branches * n, length): the n with passages, then
+            the n without.
+        logits_processor: From ``generate``: temperature, top-p and whatever else was asked for;
+            they see the mixed scores and the ids of the context branch.
+        stopping_criteria: From ``generate``.
+        generation_config: From ``generate``; ``do_sample`` and ``pad_token_id`` are used.
+        rule: The token rule.
+        alpha: Shape (n * copies, 1), or ``None`` for adaptive.
+        branches: 2, or 1 if the prompts have no passages: the one branch then stands for both.
+        copies: How often each prompt is answered; its prefill is shared.
+        generator: Source of the sampling.
+        on_step: Told every token, but nothing about answers that have finished.
+        guards: One for each answer.
+        model_kwargs: From ``generate``; the attention mask is used.
+
+    Returns:
+        Prompt and answer of the context branch, shape (n * copies, length + answer).
+    """
+    mask = model_kwargs.get("attention_mask")
+    mask = torch.ones_like(input_ids) if mask is None else mask.long()
+    state = batching.read(model, input_ids, mask, groups=branches)
+    if copies > 1:
+        state.repeat(copies)
+    group = SequenceGroup(
+        state,
+        input_ids.chunk(branches)[0].repeat_interleave(copies, dim=0),
+        rule,
+        alpha=alpha,
+        branches=branches,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        do_sample=bool(generation_config.do_sample),
+        generator=generator,
+        on_step=on_step,
+        guards=guards,
+    )
+    batching.decode(model, group)
+    return group.gathered(_pad_id(generation_config))
+
+
+def _alpha_column(settings: list[Alpha], prompts: int, device: torch.device) -> Tensor | None:
+    if settings[0] == "auto":
+        return None
+    return torch.tensor(settings * prompts, device=device, dtype=torch.float32)[:, None]
+
+
+@lru_cache(maxsize=8)  # looking through the vocabulary takes 40 ms
+def stop_strings(tokenizer: "PreTrainedTokenizerBase", *texts: str) -> StopStringCriteria:
+    """Ends an answer after one of these texts."""
+    return StopStringCriteria(tokenizer, texts)
+
+
+def stop_ids(model: "PreTrainedModel") -> set[int]:
+    """The tokens that end an answer."""
+    return _as_set(model.generation_config.eos_token_id)
+
+
+def stopped(tokenizer: Any, ids: list[int]) -> bool:
+    """Whether an answer ends where a base model would go on with another question."""
+    return not is_chat(tokenizer) and tokenizer.decode(ids).endswith(tuple(BASE_MODEL_STOPS))
+
+
+def stepping(
+    language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
+) -> dict[str, Any]:
+    """Sampling and ends of answers, as arguments of a `SequenceGroup`."""
+    model, tokenizer = language_model.model, language_model.tokenizer
+    processors = LogitsProcessorList()
+    if decoding.temperature > 0:
+        processors.append(TemperatureLogitsWarper(decoding.temperature))
+        processors.append(TopPLogitsWarper(decoding.top_p))
+    stops = StoppingCriteriaList(criteria)
+    if ends := stop_ids(model):
+        stops.append(EosTokenCriteria(sorted(ends)))
+    if not is_chat(tokenizer):
+        stops.append(stop_strings(tokenizer, *BASE_MODEL_STOPS))
+    return {
+        "logits_processor": processors,
+        "stopping_criteria": stops,
+        "do_sample": decoding.temperature > 0,
+        "generator": torch.Generator(model.device).manual_seed(decoding.seed),
+    }
+
+
+def _as_set(eos: int | list[int] | None) -> set[int]:
+    return set(eos) if isinstance(eos, list) else {eos} if eos is not None else set()
+
+
+def _pad_id(generation_config: "GenerationConfig") -> int:
+    """What finished sequences go on with; nobody reads it."""
+    if generation_config.pad_token_id is not None:
+        return generation_config.pad_token_id
+    return min(_as_set(generation_config.eos_token_id), default=0)
+
+
+def _between(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and low <= value <= high

@@ -1,0 +1,1 @@
+"""Where tokens come from: models, their caches, batches and adapters."""

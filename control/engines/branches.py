@@ -1,0 +1,351 @@
+"""Prompts read once and then continued in many ways: the caches behind the decoding."""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from control.engines.attention import attending_apart
+from control.engines.caches import RoomyLayer
+from control.engines.prefix_trees import TokenTree, tree_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TREES_AT_ONCE = 16  # rows read on in one pass; more of them gain nothing on a CPU
+
+
+@dataclass
+class Branches:
+    """Texts that the model has read, one per row.
+
+    Attributes:
+        logits: Of the next token, shape (rows, vocabulary).
+        cache: Keys and values of all that was read.
+        mask: 1 where a token stands, 0 where there is padding, shape (rows, length).
+    """
+
+    logits: Tensor
+    cache: DynamicCache
+    mask: Tensor
+
+    def copied(self, rows: Sequence[int] | None = None) -> "Branches":
+        """These rows, or all, to be continued without changing the others."""
+        # Layers that keep the whole text put new tensors in place of theirs, and write into none.
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        copied = Branches(self.logits, cache, self.mask)
+        if rows is not None:
+            copied.select(torch.tensor(rows, device=self.mask.device))
+        return copied
+
+    def without(self, kept: Sequence[int]) -> "Branches":
+        """These rows, of which all but ``kept`` have read nothing; their ``logits`` are void."""
+        mask = torch.zeros_like(self.mask)
+        mask[list(kept)] = self.mask[list(kept)]
+        return Branches(self.logits, self.cache, mask)
+
+    def repeat(self, copies: int) -> None:
+        """Turn each row into ``copies`` rows, one after the other."""
+        self.cache.batch_repeat_interleave(copies)
+        self.logits = self.logits.repeat_interleave(copies, dim=0)
+        self.mask = self.mask.repeat_interleave(copies, dim=0)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may come more than once."""
+        self.cache.batch_select_indices(rows)
+        self.logits, self.mask = self.logits[rows], self.mask[rows]
+
+    def trim(self) -> None:
+        """Drop what is padding in every row on the left."""
+        padding = int(self.mask.any(dim=0).long().argmax())
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, padding:], layer.values[:, :, padding:]
+        self.mask = self.mask[:, padding:]
+
+
+def joined(parts: Sequence[Branches]) -> Branches:
+    """The rows of all parts, of one model, padded on the left to one length, with room to go on.
+
+    Not for models that look at a sliding window.
+    """
+    length = max(part.mask.shape[1] for part in parts)
+    cache = DynamicCache()
+    cache.layers = [
+        RoomyLayer(layers, length)
+        for layers in zip(*(part.cache.layers for part in parts), strict=True)
+    ]
+    masks = [torch.nn.functional.pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]
+    return Branches(torch.cat([part.logits for part in parts]), cache, torch.cat(masks))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model thought of a continuation that it was shown, token by token.
+
+    Attributes:
+        log_p: Log-probability of each token, in nats, shape (tokens,).
+        entropy: Entropy of the next token before each, in nats, shape (tokens,).
+        hidden: Hidden states at each token for each layer asked for, shape (layers, tokens, size).
+    """
+
+    log_p: Tensor
+    entropy: Tensor
+    hidden: Tensor
+
+    def part(self, start: int, stop: int | None = None) -> "Reading":
+        """That of the tokens from ``start`` up to ``stop``."""
+        return self.at(slice(start, stop))
+
+    def at(self, places: "slice | Sequence[int]") -> "Reading":
+        """That of these tokens."""
+        return Reading(self.log_p[places], self.entropy[places], self.hidden[:, places])
+
+
+def read(
+    model: "PreTrainedModel", ids: Tensor, mask: Tensor, groups: int = 1, whole: bool = False
+) -> Branches:
+    """Read left-padded prompts.
+
+    Where there are several groups, the prompts of one question, its first row of every group, are
+    read as a tree (`control.engines.prefix_trees`): they begin alike, and those without passages
+    are short, so that a pass of their own, or their padding, would take longer than they do. Models
+    that look at a sliding window read all rows with their padding.
+
+    Args:
+        model: A causal language model.
+        ids: Prompts, shape (groups * n, length).
+        mask: Attention mask, same shape.
+        groups: How many groups of rows of like length there are.
+        whole: Keep the whole text in the cache even where the model looks at a sliding window, so
+            that what was read can be continued more than once.
+    """
+    if groups > 1 and not slides(model):
+        texts = [row[own].tolist() for row, own in zip(ids, mask.bool(), strict=True)]
+        return _read_trees(model, texts, groups)
+    width = int(mask.sum(dim=1).max())
+    mask = mask[:, -width:]
+    output = model(
+        input_ids=ids[:, -width:],
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp_min(0),
+        past_key_values=DynamicCache() if whole else DynamicCache(config=model.config),
+        use_cache=True,
+        **_logits_only(model, 1),
+    )
+    return Branches(output.logits[:, -1], output.past_key_values, mask)
+
+
+def _read_trees(model: "PreTrainedModel", texts: Sequence[Sequence[int]], groups: int) -> Branches:
+    """Read each question's prompts as one tree; rows in the order of ``texts``."""
+    n, parts = len(texts) // groups, list[Branches]()
+    for start in range(0, n, TREES_AT_ONCE):
+        trees = [TokenTree(texts[row::n]) for row in range(start, min(start + TREES_AT_ONCE, n))]
+        ends = torch.tensor([[path[-1] for path in tree.paths] for tree in trees]).to(model.device)
+        places, which = ends.unique(return_inverse=True)
+        nothing = torch.zeros(len(trees), 0, dtype=torch.long, device=model.device)
+        read = Branches(nothing, DynamicCache(), nothing)
+        logits, _ = _forward(model, read, trees, places=places)
+        logits = logits[torch.arange(len(trees), device=model.device)[:, None], which]
+        parts.append(_untied(read.cache, trees, logits))
+    if len(parts) == 1:
+        return parts[0]
+    state = joined(parts)
+    rows = torch.arange(len(texts)).split([len(part.mask) for part in parts])
+    order = zip(*(part.chunk(groups) for part in rows), strict=True)
+    state.select(torch.cat([rows for group in order for rows in group]).to(model.device))
+    return state
+
+
+def _untied(cache: DynamicCache, trees: Sequence[TokenTree], logits: Tensor) -> Branches:
+    """A row for the first text of every tree, then for their second ones, padded on the left.
+
+    Args:
+        cache: Keys and values of the trees.
+        trees: What was read; used up.
+        logits: After the end of every text, shape (trees, texts of each, vocabulary).
+    """
+    device = logits.device
+    paths = [
+        (row, torch.tensor(path, device=device))
+        for text in zip(*(tree.paths for tree in trees), strict=True)
+        for row, path in enumerate(text)
+    ]
+    length = max(len(path) for _, path in paths)
+    mask = torch.zeros(len(paths), length, dtype=torch.long, device=device)
+    for row, (_, path) in enumerate(paths):
+        mask[row, length - len(path) :] = 1
+    for layer in cache.layers:
+        layer.keys, layer.values = (
+            _rows_of(held, paths, length) for held in (layer.keys, layer.values)
+        )
+    return Branches(logits.transpose(0, 1).flatten(0, 1), cache, mask)
+
+
+def _rows_of(held: Tensor, paths: Sequence[tuple[int, Tensor]], length: int) -> Tensor:
+    """Keys or values at these places, shape (paths, heads, length, size)."""
+    rows = held.new_zeros(len(paths), held.shape[1], length, held.shape[3])
+    for row, (at, path) in zip(rows, paths, strict=True):
+        row[:, length - len(path) :] = held[at].index_select(1, path)
+    return rows
+
+
+def step(model: "PreTrainedModel", parts: Sequence[Branches], tokens: Tensor) -> None:
+    """Append one token to every row.
+
+    Args:
+        model: The model.
+        parts: Rows; more than one part where `control.engines.attention` can keep them apart.
+        tokens: For the rows of all parts, shape (rows,).
+    """
+    position = torch.cat([part.mask.sum(dim=1, keepdim=True) for part in parts])
+    for part in parts:
+        part.mask = torch.nn.functional.pad(part.mask, (0, 1), value=1)
+    if len(parts) == 1:
+        [only] = parts
+        only.logits = model(
+            input_ids=tokens[:, None],
+            attention_mask=only.mask,
+            position_ids=position,
+            past_key_values=only.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        return
+    with attending_apart(model.dtype, [(part.cache, part.mask) for part in parts]):
+        logits = model(input_ids=tokens[:, None], position_ids=position, use_cache=False).logits
+    for part, own in zip(parts, logits[:, -1].split([len(p.mask) for p in parts]), strict=True):
+        part.logits = own
+
+
+def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Append to every row tokens of its own, at least one, in one forward pass.
+
+    Returns:
+        The logits of every appended token, from those that chose the first one on, shape (rows,
+        longest, vocabulary); what stands beyond a row's own tokens has no meaning.
+    """
+    logits, _ = _forward(model, branches, [TokenTree([text]) for text in texts])
+    counts = torch.tensor([len(text) for text in texts], device=logits.device)
+    before = torch.cat([branches.logits[:, None], logits[:, :-1]], dim=1)
+    branches.logits = logits[torch.arange(len(texts), device=logits.device), counts - 1]
+    if slides(model):
+        _close_gaps(branches)
+    return before
+
+
+def _close_gaps(branches: Branches) -> None:
+    """Move padding behind shorter texts to the left, where no sliding window counts it."""
+    order = branches.mask.argsort(dim=1, stable=True)
+    for layer in branches.cache.layers:
+        where = order[:, None, :, None].to(layer.keys.device)
+        layer.keys = layer.keys.gather(2, where.expand_as(layer.keys))
+        layer.values = layer.values.gather(2, where.expand_as(layer.values))
+    branches.mask = branches.mask.gather(1, order)
+
+
+def read_on(
+    model: "PreTrainedModel",
+    branches: Branches,
+    continuations: Sequence[Sequence[list[int]]],
+    layers: Sequence[int] = (),
+) -> list[list[Reading]]:
+    """Show the model several continuations of every row; the rows stay as they are.
+
+    Args:
+        model: The model.
+        branches: From `read` with ``whole``.
+        continuations: For each row its texts, as token ids, each at least one.
+        layers: Indices of the hidden states wanted; 0 are the embeddings.
+
+    Returns:
+        The readings of each row's continuations.
+    """
+    trees = [
+        (row, TokenTree(own))
+        for row, texts in enumerate(continuations)
+        # A window cannot be told which texts it looks at: there every text is read by itself.
+        for own in ([[text] for text in texts] if slides(model) else [texts])
+    ]
+    order = list(range(len(trees)))
+    if len(order) > TREES_AT_ONCE:  # what is of like length together: padding costs as much as text
+        order.sort(key=lambda place: len(trees[place][1].tokens))
+    readings = dict[int, list[Reading]]()
+    for start in range(0, len(order), TREES_AT_ONCE):
+        places = order[start : start + TREES_AT_ONCE]
+        rows = [trees[place][0] for place in places]
+        own = branches.copied(None if rows == list(range(len(branches.mask))) else rows)
+        grown = [trees[place][1] for place in places]
+        logits, hidden = _forward(model, own, grown, layers)
+        for at, (place, tree) in enumerate(zip(places, grown, strict=True)):
+            count = len(tree.tokens)
+            # The logits that chose a token are those of its parent, or of the text before.
+            before = torch.cat([own.logits[at : at + 1], logits[at, :count]])
+            before = before[torch.tensor(tree.parents, device=before.device) + 1]
+            log_p = before.float().log_softmax(dim=-1)
+            whole = Reading(
+                log_p[torch.arange(count), torch.tensor(tree.tokens)].cpu(),
+                -(log_p.exp() * log_p).sum(dim=-1).cpu(),
+                hidden[:, at, :count].float().cpu(),
+            )
+            readings[place] = [whole.at(path) for path in tree.paths]
+    found: list[list[Reading]] = [[] for _ in continuations]
+    for place, (row, _) in enumerate(trees):
+        found[row] += readings[place]
+    return found
+
+
+def _forward(
+    model: "PreTrainedModel",
+    branches: Branches,
+    trees: Sequence[TokenTree],
+    layers: Sequence[int] = (),
+    places: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits (rows, longest, vocabulary) and hidden states (layers, rows, longest, size).
+
+    With ``places``, the logits are those of these tokens alone, the same ones in every row.
+    """
+    device = branches.mask.device
+    longest = max(len(tree.tokens) for tree in trees)
+    ids = torch.zeros(len(trees), longest, dtype=torch.long)
+    added, depths = torch.zeros_like(ids), torch.zeros_like(ids)
+    for row, tree in enumerate(trees):
+        count = len(tree.tokens)
+        ids[row, :count] = torch.tensor(tree.tokens)
+        depths[row, :count] = torch.tensor(tree.depths)
+        added[row, :count] = 1
+    past = branches.mask.sum(dim=1, keepdim=True)
+    seen = branches.mask
+    branches.mask = torch.cat([branches.mask, added.to(branches.mask)], dim=1)
+    forks = any(tree.forks for tree in trees)
+    output = model(
+        input_ids=ids.to(device),
+        attention_mask=tree_mask(model.dtype, seen, trees, longest) if forks else branches.mask,
+        position_ids=past + depths.to(device),
+        past_key_values=branches.cache,
+        use_cache=True,
+        output_hidden_states=bool(layers),
+        **({} if places is None else _logits_only(model, places)),
+    )
+    logits = output.logits
+    if places is not None and logits.shape[1] > len(places):
+        logits = logits[:, places]
+    if not layers:
+        return logits, logits.new_zeros(0, len(trees), longest, 0)
+    return logits, torch.stack([output.hidden_states[layer] for layer in layers])
+
+
+def slides(model: "PreTrainedModel") -> bool:
+    """Whether some of its layers look at a sliding window only."""
+    return any(DynamicCache(config=model.config).is_sliding)
+
+
+def _logits_only(model: "PreTrainedModel", kept: "int | Tensor") -> dict[str, Any]:
+    """Asks for the logits of the last, or of these, tokens alone, where the model can do so."""
+    accepted = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return {"logits_to_keep": kept} if accepted else {}

@@ -1,0 +1,245 @@
+"""The records as a question finds them: by name, by answer, by nearness; kept up to date."""
+
+import itertools
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from control.forgetting import segments
+from control.forgetting.gate import Embed, Embedded, Shape, Vectors, backward, shape, unit
+from control.forgetting.ledger import Changes
+from control.forgetting.names import Names
+from control.forgetting.question_index import Nearest
+from control.forgetting.record import Record
+from control.forgetting.vector_cache import Shelf
+from foundation.threads import BackgroundThread
+
+AT_ONCE = 256  # new records that a question waits for; more are embedded beside it
+PREPARED = 1_000  # records, the newest, of which all that is compared is kept in memory: 18 MB
+FORMS_INDEXED = 3  # of one record
+ASKED_FORMS = 2  # of a record that tell what it asks, besides the plain one with its relation
+
+
+@dataclass
+class Group:
+    """Records that differ in the subject alone."""
+
+    key: str
+    shape: Shape
+    asks: Shape
+    spans: tuple[str, ...]
+    records: dict[str, Record] = field(default_factory=dict)
+
+
+class Directory:
+    """The active records. Of its methods only ``wait`` may be called without holding ``lock``.
+
+    Attributes:
+        lock: Held by whoever reads or writes.
+        records: By id.
+        subjects: Names of the subjects, by a record's id.
+        answers: Answers, by a group's key.
+        nearest: Question forms, by a record's id.
+    """
+
+    def __init__(
+        self,
+        embed: Embed,
+        vectors: Embedded,
+        usual: Collection[str],
+        shelf: Shelf | None = None,
+    ) -> None:
+        """Start without records.
+
+        Args:
+            embed: Embeds texts in one call.
+            vectors: Where the vectors of shapes are kept.
+            usual: Normalised words that are never a name with a typo.
+            shelf: Where the vectors of records are kept from one process to the next.
+        """
+        self.lock = threading.RLock()
+        self.records: dict[str, Record] = {}
+        self.subjects = Names(frozenset(usual))
+        self.answers = Names()
+        self.nearest = Nearest()
+        self._embed = embed
+        self._vectors = vectors
+        self._shelf = shelf
+        self._groups: dict[tuple[Shape, tuple[str, ...]], Group] = {}
+        self._by_key: dict[str, Group] = {}
+        self._of: dict[str, Group] = {}
+        self._numbers = itertools.count()
+        self._waiting: dict[str, Record] = {}
+        self._unprepared: dict[str, Record] = {}
+        self._prepared = 0
+        self._unnamed: set[str] = set()
+        self._learner: BackgroundThread | None = None
+        self._stopping = threading.Event()
+
+    def shape(self, record_id: str) -> Shape:
+        """The shape of a record."""
+        return self._of[record_id].shape
+
+    def asks(self, record_id: str) -> Shape:
+        """What a record asks, whoever it is about and whatever the answer: few differ in it."""
+        return self._of[record_id].asks
+
+    def backward(self, record_id: str) -> Shape:
+        """What asks for a record backwards: for its subject, where the answer is said."""
+        return backward(self._of[record_id].shape)
+
+    def of_group(self, key: str) -> Record:
+        """One record of a group: the oldest."""
+        return next(iter(self._by_key[key].records.values()))
+
+    def group(self, record_id: str) -> list[Record]:
+        """The records that ask and answer the same as this one, of whatever subject."""
+        return list(self._of[record_id].records.values())
+
+    def take(self, changes: Changes) -> None:
+        """Take in changes of the ledger, without embedding anything meanwhile."""
+        gone = [self.records[key] for key in changes.removed if key in self.records]
+        for record_id in changes.removed:
+            self._remove(record_id)
+        for record in changes.added:
+            self._add(record)
+        self._off_the_shelf(gone)
+        if self._shelf is not None and changes.added:
+            self._start()
+
+    @property
+    def describes(self) -> bool:
+        """Whether a record is asked for without its subject's name."""
+        return bool(self._unnamed)
+
+    def embed(self) -> None:
+        """Embed the question forms of new records: now if they are few, else in a thread."""
+        if 0 < len(self._waiting) <= AT_ONCE:
+            waiting = list(self._waiting.values())
+            self._index(waiting, self._embedded(_forms_of(waiting)))
+        if self._waiting or self._unprepared:
+            self._start()
+
+    def wait(self) -> None:
+        """Wait until all that will be embedded beforehand is."""
+        with self.lock:
+            self.embed()
+        if self._learner is not None:
+            self._learner.join()
+
+    def _start(self) -> None:
+        if self._learner is None or not self._learner.is_alive():
+            self._learner = BackgroundThread(self._catch_up, "router", self._stopping.set)
+
+    def _add(self, record: Record) -> None:
+        self._remove(record.id)
+        made = (shape(record), record.spans)
+        group = self._groups.get(made)
+        if group is None:
+            number = next(self._numbers)
+            group = Group(f"g{number}", made[0], _asking(made[0]), made[1])
+            self._groups[made] = self._by_key[group.key] = group
+            if record.spans:
+                self.answers.add(group.key, record.spans)
+        group.records[record.id] = record
+        self.records[record.id] = record
+        self._of[record.id] = group
+        self.subjects.add(record.id, record.names)
+        if record.scope == "subject":
+            return
+        self._waiting[record.id] = self._unprepared[record.id] = record
+        if any(segments.SUBJECT not in form for form in made[0].forms[:FORMS_INDEXED]):
+            self._unnamed.add(record.id)
+
+    def _remove(self, record_id: str) -> None:
+        if self.records.pop(record_id, None) is None:
+            return
+        self.subjects.remove(record_id)
+        self.nearest.remove(record_id)
+        self._waiting.pop(record_id, None)
+        self._unprepared.pop(record_id, None)
+        self._unnamed.discard(record_id)
+        group = self._of.pop(record_id)
+        del group.records[record_id]
+        if not group.records:
+            self.answers.remove(group.key)
+            del self._by_key[group.key], self._groups[group.shape, group.spans]
+
+    def _catch_up(self) -> None:
+        """Embed the waiting records; meanwhile they are found by their names and answers."""
+        while not self._stopping.is_set():
+            with self.lock:
+                batch = list(itertools.islice(self._waiting.values(), AT_ONCE))
+            if not batch:
+                break
+            vectors = self._embedded(_forms_of(batch))
+            with self.lock:
+                self._index(batch, vectors)
+        while not self._stopping.is_set() and (batch := self._newest_unprepared()):
+            parts = list(dict.fromkeys(text for record in batch for text in _parts(record)))
+            if self._prepared <= PREPARED:
+                embedded = self._embedded(parts)
+                with self.lock:
+                    self._vectors.put(list(embedded), list(embedded.values()))
+            elif self._shelf is not None:
+                self._embedded(self._shelf.missing(parts))
+            with self.lock:
+                self._off_the_shelf([one for one in batch if one.id not in self.records])
+
+    def _newest_unprepared(self) -> list[Record]:
+        """Some of the records to prepare, the newest first: they are the likeliest asked for."""
+        with self.lock:
+            if self._shelf is None and self._prepared >= PREPARED:
+                self._unprepared.clear()
+            newest = list(itertools.islice(reversed(self._unprepared), AT_ONCE))
+            self._prepared += len(newest)
+            return [self._unprepared.pop(key) for key in newest]
+
+    def _off_the_shelf(self, removed: Sequence[Record]) -> None:
+        """Keep nothing of records that are no more."""
+        if self._shelf is not None and removed:
+            self._shelf.drop({text for one in removed for text in (*_forms(one), *_parts(one))})
+
+    def _embedded(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors of texts, from the shelf where they are on it; else they are put there."""
+        found = {} if self._shelf is None else self._shelf.get(texts)
+        # Texts of like length make fuller batches.
+        missing = sorted((text for text in texts if text not in found), key=len)
+        if missing:
+            vectors = unit(self._embed(missing))
+            found |= zip(missing, vectors, strict=True)
+            if self._shelf is not None:
+                self._shelf.put(missing, vectors)
+        return found
+
+    def _index(self, records: Sequence[Record], vectors: dict[str, Vectors]) -> None:
+        """Take in the vectors of records' forms."""
+        left = [record for record in records if self._waiting.pop(record.id, None) is not None]
+        if left:
+            forms = [_forms(record) for record in left]
+            rows = np.stack([vectors[text] for several in forms for text in several])
+            self.nearest.add([record.id for record in left], list(map(len, forms)), rows)
+
+
+def _asking(whole: Shape) -> Shape:
+    """The shape less its answer, by a few of its forms."""
+    forms = dict.fromkeys([*whole.forms[:ASKED_FORMS], *whole.forms[-1:]])
+    return Shape(tuple(forms), whole.relation, answer="")
+
+
+def _forms(record: Record) -> list[str]:
+    """A record's first question forms, as they are asked."""
+    forms = shape(record).forms[:FORMS_INDEXED]
+    return [form.replace(segments.SUBJECT, record.subject) for form in forms]
+
+
+def _forms_of(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(text for record in records for text in _forms(record)))
+
+
+def _parts(record: Record) -> list[str]:
+    """All that parts of a question are compared with for a record."""
+    whole = shape(record)
+    return [*whole.texts(), *_asking(whole).texts(), *backward(whole).texts()]

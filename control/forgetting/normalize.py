@@ -1,0 +1,196 @@
+"""Phrases in a text however they are written: lookalikes, leetspeak, spelled out, encoded."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TypeVar
+
+from control.forgetting.encodings import readable, turned
+from control.forgetting.variants import (
+    LEET,
+    SHORT,
+    WORD,
+    View,
+    folded_text,
+    plain_view,
+    spelled_view,
+    views,
+)
+
+Value = TypeVar("Value")
+Place = tuple[int, int]
+
+INITIALS = 3  # letters
+MERGED = 5  # letters of "NewYork" and the like, from which on words may run together
+INNER_DIGIT = re.compile(r"[a-z][0134578]+[a-z]")
+# Signs of a disguise: Greek or Cyrillic letters, invisible ones, digits in words, words in letters.
+ODD = re.compile(
+    r"[\u0370-\u052f\u200b-\u200f\u2060\ufeff\uff21-\uff5a\U0001d400-\U0001d7ff]"
+    r"|[a-z][013457@$]+[a-z]|(?:\b\w[\s.*_-]){4,}",
+    re.IGNORECASE,
+)
+
+
+def plain(text: str) -> str:
+    """Words without case, diacritics, lookalikes, invisible signs and leetspeak, spaced by one.
+
+    Digits turn into letters only inside a word ("L1ma"), so years and numbers survive.
+    """
+    words = plain_view(*folded_text(text)).words
+    return " ".join(word.translate(LEET) if INNER_DIGIT.search(word) else word for word in words)
+
+
+def readings(text: str) -> list[str]:
+    """The text and all that may be hidden in it.
+
+    Besides ``readable`` these are the text turned by rot13 and backwards, which mean something
+    only where a phrase is found in them.
+
+    Returns:
+        The text itself first; no two the same.
+    """
+    return list(dict.fromkeys([*readable(text), *turned(text)]))
+
+
+def find(text: str, phrases: Collection[str]) -> list[tuple[int, int, str]]:
+    """Where phrases stand in a text, spelled in any way but encoded.
+
+    Words are compared as ``plain`` writes them, whole, the last also with an s behind it.
+
+    Args:
+        text: Any text.
+        phrases: Names or answers.
+
+    Returns:
+        (start, end, phrase) in characters of ``text``, in order.
+    """
+    starts, keys = _compiled(tuple(phrases))
+    found = {
+        (start, end, phrase)
+        for start, end, several in scan(views(text), starts, keys)
+        for phrase in several
+    }
+    return sorted(found)
+
+
+def holds(text: str, phrases: Collection[str]) -> bool:
+    """Whether one of the phrases is in the text or hidden in it."""
+    if not phrases:
+        return False
+    starts, keys = _compiled(tuple(phrases))
+    return any(True for _ in scan(views(text), starts, keys)) or hides(text, phrases)
+
+
+def hides(text: str, phrases: Collection[str]) -> bool:
+    """Whether one of the phrases is in what a text hides, such as its words backwards."""
+    if not phrases:
+        return False
+    starts, keys = _compiled(tuple(phrases))
+    opened, others, swapped = _hidden(text)
+    if any(True for view in opened for _ in scan(view, starts, keys)):
+        return True
+    # Backwards and by rot13 a short word is often another one.
+    return any(
+        len(phrase.replace(" ", "")) >= SHORT
+        for _, _, several in scan(others, starts, keys)
+        for phrase in several
+    ) or any(" " in phrase for _, _, several in scan(swapped, starts, keys) for phrase in several)
+
+
+@lru_cache(maxsize=256)
+def _hidden(text: str) -> tuple[list[list[View]], list[View], list[View]]:
+    """Views of what is sure to be hidden; words of the text turned round; words in reverse order.
+
+    The last tells something of phrases of several words alone.
+    """
+    opened = [views(reading) for reading in readable(text)[1:]]
+    *others, swapped = (plain_view(*folded_text(reading)) for reading in turned(text))
+    return opened, others, [swapped]
+
+
+def forms(phrase: str) -> set[str]:
+    """All normalised spellings under which a phrase is looked up, words spaced by one."""
+    folded, places = folded_text(phrase)
+    words = " ".join(WORD.findall(folded))
+    found = {words}
+    initials = " ".join(spelled_view(folded, places).words)
+    if len(initials) >= INITIALS:  # J.K. Rowling and JK Rowling; but "us" is no U.S.
+        found.add(initials)
+    merged = words.replace(" ", "")
+    if " " in words and len(merged) >= MERGED:
+        found.add(merged)
+    # "birds" forbids "bird"; a name such as Williams forbids no William, "francés" no France.
+    if phrase.islower() and phrase.isascii() and words.endswith("s") and len(words) > SHORT:
+        found.add(words[:-1])
+    return {form for form in found if form}
+
+
+def scan(
+    views: Sequence[View],
+    starts: Mapping[str, Collection[int]],
+    phrases: Mapping[str, Value],
+) -> Iterator[tuple[int, int, Value]]:
+    """Look up every run of words that could be a phrase.
+
+    Args:
+        views: Ways to read the text.
+        starts: By a phrase's first word, the numbers of words of such phrases.
+        phrases: What to give for a phrase, by its form.
+
+    Yields:
+        (start, end, value), also twice where two views agree.
+    """
+    for view in views:
+        words = view.words
+        for place, word in enumerate(words):
+            for length in starts.get(word, ()):
+                run = word if length == 1 else " ".join(words[place : place + length])
+                last = place + length - 1
+                if last < len(words) and (value := _looked_up(run, phrases)) is not None:
+                    yield view.spans()[place][0], view.spans()[last][1], value
+            # "Perus" is Peru's in German; "bus" is no "bu".
+            if word[-1] == "s" and len(word) > SHORT and 1 in starts.get(word[:-1], ()):
+                yield from _single(view, place, phrases.get(word[:-1]))
+
+
+def _single(view: View, place: int, value: Value | None) -> Iterator[tuple[int, int, Value]]:
+    if value is not None:
+        yield *view.spans()[place], value
+
+
+def _looked_up(run: str, phrases: Mapping[str, Value]) -> Value | None:
+    value = phrases.get(run)
+    if value is None and run[-1] == "s" and " " in run:
+        value = phrases.get(run[:-1])
+    return value
+
+
+@lru_cache(maxsize=256)
+def _compiled(phrases: tuple[str, ...]) -> tuple[dict[str, set[int]], dict[str, list[str]]]:
+    starts: dict[str, set[int]] = {}
+    keys: dict[str, list[str]] = {}
+    for phrase in phrases:
+        for form in forms(phrase):
+            first, *rest = form.split(" ")
+            starts.setdefault(first, set()).add(1 + len(rest))
+            keys.setdefault(form, []).append(phrase)
+    return starts, keys
+
+
+def legible(text: str, places: Sequence[Place]) -> tuple[str, list[Place]]:
+    """The text for the embedding model: as it stands, or put plainly where its spelling is odd."""
+    if not ODD.search(text):
+        return text, list(places)
+    put, spots, done = "", list[Place](), 0
+    for start, end in sorted(places):
+        if start >= done:
+            put += f"{_plainly(text[done:start])} "
+            spots.append((len(put), len(put) + end - start))
+            put += f"{text[start:end]} "
+            done = end
+    return put + _plainly(text[done:]), spots
+
+
+def _plainly(text: str) -> str:
+    end = "?" if text.rstrip().endswith("?") else ""
+    return " ".join(views(text)[-1].words) + end

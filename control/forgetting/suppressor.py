@@ -1,0 +1,290 @@
+"""All that keeps forgotten facts back on one question's way: prompt, passages, every token.
+
+A `Forgetting` without a router forgets nothing and costs nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+from control.forgetting import normalize
+from control.forgetting.guard import Watch
+from control.forgetting.segments import NAMELIKE, following
+from foundation import trace as trail
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
+    from control.conflict.dial import Settled
+    from control.decoding.trace import Choice, TokenTrace
+    from control.forgetting.ledger import Ledger
+    from control.forgetting.record import Record
+    from control.forgetting.redaction import Redactor
+    from control.forgetting.router import Router
+
+Turns = Sequence[tuple[str, str]]
+OnToken = Callable[[int, "TokenTrace"], None]
+
+# "What is the country of birth of Astrid Lindgren?" asks that of her, and describes nobody else.
+DIRECT = re.compile(
+    r"\W*(?i:what|who)(?:['’]s| is| was| are| were) the (?:(?!of )[a-z]+ ){1,3}"
+    r"(?:of (?:birth|death|origin|citizenship|foundation|residence|work) )?of (?:the )?"
+    r"(?P<whom>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
+)
+MISSPELLED = 0.75  # least share of its letters that a name with a typo keeps
+READ = "retrieval"  # the layer that takes sentences out of passages
+POSSESSIVE = re.compile(r"['’]s?$")
+SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one question has to do with the ledger.
+
+    Attributes:
+        refused: The record that it asks for; ``None`` where it may be answered.
+        armed: Records whose subject is in play.
+        concerned: Ids of those that the question may well be about.
+        suspected: Ids of those that it may well ask for: refused once the answer states one.
+        brings: Further records that a text brings into play by naming their subject; ``None``
+            where nothing is forgotten.
+        names: Whom or what the question names.
+        open: Whether it leaves to something else whom it asks about.
+    """
+
+    refused: "Record | None" = None
+    armed: "tuple[Record, ...]" = ()
+    concerned: frozenset[str] = frozenset()
+    suspected: frozenset[str] = frozenset()
+    brings: "Callable[[str], Sequence[Record]] | None" = None
+    names: tuple[str, ...] = ()
+    open: bool = False
+
+    def about(self, text: str) -> bool:
+        """Whether a text may be about what the question names: it names it too, or nothing is."""
+        return not self.names or normalize.holds(text, self.names)
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """The layers over one ledger.
+
+    Attributes:
+        ledger: The records, and the audit of what was kept back.
+        router: Says whether a question asks for a record.
+        redactor: Takes the records' sentences out of texts.
+    """
+
+    ledger: "Ledger | None" = None
+    router: "Router | None" = None
+    redactor: "Redactor | None" = None
+
+    def route(self, question: str, history: Turns = (), before: Scope | None = None) -> Scope:
+        """The scope of a question in its conversation, and what was in play ``before``."""
+        earlier = before or Scope()
+        if self.router is None or earlier.refused is not None:
+            return earlier
+        found = self.router.route(question, history)
+        armed = dict.fromkeys((*earlier.armed, *_asked_of(question, history, found.armed)))
+        if found.refused is not None:
+            trail.withheld(found.refused.id, "prompt")
+        concerned = earlier.concerned | found.concerned
+        names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
+        watching = self.router.watching(question)
+        is_open = not names and bool(following(question, ()))  # else its "it" may be who is named
+        suspected = earlier.suspected | found.suspected
+        return Scope(found.refused, tuple(armed), concerned, suspected, watching, names, is_open)
+
+    def reading(
+        self,
+        scope: Scope,
+        nodes: "Sequence[NodeWithScore]",
+        withheld: Iterable[tuple[str, str]] = (),
+        pasted: bool = False,
+    ) -> Scope:
+        """The scope of a question to which these passages are read.
+
+        A passage brings its subject into play where it also holds what the question names: the
+        author of "Hamlet" is whom the passage on "Hamlet" names, and no one from the next passage.
+
+        Args:
+            scope: That of the question.
+            nodes: The passages, redacted.
+            withheld: What was kept back on the question's way, (record's id, layer). What was
+                taken out of the passages is in play if they alone can tell whom is asked for.
+            pasted: Whether the user handed the passages over.
+        """
+        if scope.brings is None:
+            return scope
+        texts = [f"{node.metadata.get('title', '')}\n{node.node.get_content()}" for node in nodes]
+        brought = [record for text in texts if scope.about(text) for record in scope.brings(text)]
+        if pasted or scope.open:
+            brought += self._records(id for id, layer in withheld if layer == READ)
+        concerned = scope.concerned | {record.id for record in brought}
+        armed = tuple(dict.fromkeys((*scope.armed, *brought)))
+        return replace(scope, armed=armed, concerned=concerned)
+
+    def _records(self, ids: Iterable[str]) -> "Iterator[Record]":
+        for record_id in dict.fromkeys(ids):
+            if self.ledger is not None:
+                with suppress(InputError):  # removed by another process since
+                    yield self.ledger.record(record_id)
+
+    def wait(self) -> None:
+        """Wait until all records are embedded; until then they are known by their names alone."""
+        if self.router is not None:
+            self.router.wait()
+
+    def redacted(self, nodes: "Sequence[NodeWithScore]") -> "list[NodeWithScore]":
+        """The passages without the sentences that state a forgotten fact."""
+        if self.redactor is None:
+            return list(nodes)
+        with trail.step("redact"):
+            return self.redactor.nodes(nodes)
+
+    def said(self, history: Turns) -> list[tuple[str, str]]:
+        """The conversation without such sentences: it may be older than the record."""
+        return [(self._text(asked), self._text(answered)) for asked, answered in history]
+
+    def _text(self, text: str) -> str:
+        return text if self.redactor is None else self.redactor.redact(text).text
+
+    def watch(self, scope: Scope) -> Watch:
+        """What an answer must not say."""
+        return Watch(scope.armed, scope.concerned, scope.suspected, scope.brings)
+
+    def cleared(self, settled: "Settled", watch: Watch) -> "Settled":
+        """An answer up to the first sentence that states a forgotten fact, in whatever words.
+
+        Where nothing is left of it, its trace is empty and blocked; so is that of an answer to
+        what may have asked for the fact.
+        """
+        if not watch:
+            return settled
+        trace = settled.trace
+        cut = 0 if trace.blocked else self.slip(trace.text, watch)
+        if cut is not None:
+            told = [record.id for record in watch.in_play(trace.text)]
+            cut = cut if watch.suspected.isdisjoint(told) else 0
+            trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
+            trace.withheld = list(dict.fromkeys([*trace.withheld, *told]))
+            return replace(settled, trace=trace, verdict=None)
+        trace.tokens = _without_choices(trace.tokens, watch)
+        verdict = settled.verdict
+        if verdict and self.slip(str(verdict), watch) is not None:
+            verdict = None
+        return replace(settled, verdict=verdict)
+
+    def sayable(self, texts: Sequence[str], scope: Scope) -> list[str]:
+        """Those of the texts that spell no armed span."""
+        watch = self.watch(scope)
+        return [text for text in texts if not watch or watch.completed("", text) is None]
+
+    def slip(self, text: str, watch: Watch) -> int | None:
+        """Where the first sentence begins that states an armed fact, in any words; else ``None``.
+
+        Args:
+            text: An answer, or its whole sentences so far.
+            watch: What it must not say.
+        """
+        if not watch.in_play(text):
+            return None
+        start = 0
+        for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
+            # With all that came before, since a later sentence may say only "it".
+            if self._stated(text[:end], watch):
+                return start
+            start = end
+        return None
+
+    def _stated(self, text: str, watch: Watch) -> bool:
+        """Whether a text spells an answer in play or states a fact concerned in other words."""
+        in_play = watch.in_play(text)
+        if any(normalize.holds(text, record.spans) for record in in_play):
+            return True
+        worded = [record for record in in_play if record.id in watch.concerned]
+        redactor = self.redactor
+        return redactor is not None and any(redactor.states(text, record) for record in worded)
+
+    @contextmanager
+    def holding(
+        self, on_token: OnToken, watches: Sequence[Watch]
+    ) -> Iterator[tuple[OnToken, set[int]]]:
+        """Hand tokens on, those of watched answers by whole sentences that may be said.
+
+        An answer to what may ask for a forgotten fact is handed on at its end, since all of it may
+        be taken back.
+
+        Yields:
+            What takes the tokens, and the places of answers of which nothing more is handed on.
+        """
+        held: dict[int, list[TokenTrace]] = {}
+        texts: dict[int, str] = {}
+        lost = set[int]()
+
+        def release(at: int) -> None:
+            if at in lost or self.slip(texts.get(at, ""), watches[at]) is not None:
+                lost.add(at)
+                return
+            for token in held.pop(at, []):
+                on_token(at, token)
+
+        def hold(at: int, token: "TokenTrace") -> None:
+            if not watches[at]:
+                on_token(at, token)
+                return
+            held.setdefault(at, []).append(token)
+            texts[at] = texts.get(at, "") + token.text
+            if SENTENCE_END.search(token.text + " ") and not watches[at].suspected:
+                release(at)
+
+        yield hold, lost
+        for at in list(held):
+            release(at)
+
+    def note(self, withheld: Sequence[tuple[str, str]]) -> None:
+        """Write into the audit what was kept back: (record's id, layer)."""
+        if self.ledger is not None:
+            for record_id, layer in dict.fromkeys(withheld):
+                self.ledger.note("withheld", record_id, layer=layer)
+
+
+def _asked_of(question: str, history: Turns, armed: "Sequence[Record]") -> "Sequence[Record]":
+    """The armed records, of a question that names whom it asks about those named alone."""
+    direct = DIRECT.match(question)
+    if direct is None:
+        return armed
+    whom = normalize.plain(direct["whom"])
+    said = "\n".join([question, *(text for turn in history for text in turn)])
+    return [
+        record
+        for record in armed
+        if normalize.holds(said, record.names)
+        or any(
+            SequenceMatcher(None, whom, normalize.plain(name)).ratio() >= MISSPELLED
+            for name in record.names
+        )
+    ]
+
+
+def _without_choices(tokens: "Sequence[TokenTrace]", watch: Watch) -> "list[TokenTrace]":
+    """The tokens without those of the branches' choices that would have completed a span."""
+    cleared, text = [], ""
+
+    def sayable(choices: "Sequence[Choice]") -> "list[Choice]":
+        return [choice for choice in choices if watch.completed(text, choice.text) is None]
+
+    for token in tokens:
+        cleared.append(
+            replace(
+                token,
+                context_choices=sayable(token.context_choices),
+                memory_choices=sayable(token.memory_choices),
+            )
+        )
+        text += token.text
+    return cleared

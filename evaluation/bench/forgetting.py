@@ -1,0 +1,232 @@
+"""What forgetting costs: milliseconds a question and a token, as the records grow."""
+
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import NodeWithScore, TextNode
+from rich.table import Table
+
+from control import prompts
+from control.decoding import generate
+from control.decoding.generate import Decoding
+from control.engines.transformers import LanguageModel
+from control.forgetting.guard import Watch
+from control.forgetting.ledger import Ledger, open_ledger
+from control.forgetting.questions import with_questions
+from control.forgetting.record import Record
+from control.forgetting.suppressor import Forgetting
+from control.forgetting.vector_cache import Shelf, open_shelf
+from evaluation.bench.index import memory, percentiles
+from evaluation.datasets import questions as asked
+from evaluation.datasets.conflicts import spread
+
+SIZES = (1, 100, 10_000, 100_000)
+QUESTIONS = 100  # of each kind
+PASSAGES = 10  # redacted for a question
+ADDS = 20
+TOKENS, ROUNDS = 64, 7
+RELATIONS = ("capital", "currency", "author", "place of birth", "employer", "occupation")
+OTHER = "What does {} think of the {}?"  # about a forgotten subject, not what is forgotten
+ONSETS, NUCLEI, CODAS = (
+    ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"],
+    ["a", "e", "i", "o", "u"],
+    ["l", "n", "r", "s", "x"],
+)
+
+Layers = Callable[[Ledger, Path | None, Shelf], Forgetting]
+
+
+def run(
+    sizes: Sequence[int],
+    layers: Layers,
+    embed_model: BaseEmbedding,
+    language_model: LanguageModel,
+    progress: Callable[[int], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Grow a ledger, and time what a question goes through at each size.
+
+    Args:
+        sizes: Numbers of records, ascending.
+        layers: Builds the layers over a ledger, with a cache and its shelf.
+        embed_model: To be warmed up.
+        language_model: Whose tokens the guard watches.
+        progress: Told how many records were added.
+    """
+    embed_model.get_text_embedding_batch(["warm", "up"])
+    rows = list[dict[str, Any]]()
+    with TemporaryDirectory() as folder:
+        ledger = open_ledger(Path(folder))
+        invented, before = _records(), memory()
+        held = list[Record]()
+        kept = open_shelf(Path(folder), None, embed_model.model_name)
+        forgetting = layers(ledger, None, kept)
+        for size in sizes:
+            started = time.perf_counter()
+            held += ledger.add(list(itertools.islice(invented, size - len(held))))
+            filled = time.perf_counter() - started
+            progress(size)
+            started = time.perf_counter()
+            forgetting.route("Is anybody there?")
+            taken_in = time.perf_counter() - started
+            forgetting.wait()
+            rows.append(
+                {
+                    "records": size,
+                    "fill_seconds": filled,
+                    "taken_in_seconds": taken_in,
+                    **_asked(forgetting, held, len(rows), embed_model),
+                    **percentiles("add_ms", _added(ledger, forgetting, invented, held), 0),
+                    "memory_mb": (memory() - before) / 1e6,
+                    "token_ratio": _tokens(language_model, forgetting, held[0]),
+                }
+            )
+    return {
+        "questions": QUESTIONS,
+        "passages": PASSAGES,
+        "model": language_model.name,
+        "rows": rows,
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The rows, for a terminal."""
+    view = Table(title=f"forgetting, {result['questions']} questions one at a time")
+    columns = {
+        "records": ("records", "{:,}"),
+        "route_ms_p50": ("route p50", "{:.1f}"),
+        "route_ms_p95": ("p95 ms", "{:.1f}"),
+        "redact_ms_p95": ("redact p95", "{:.1f}"),
+        "both_ms_p95": ("both p95", "{:.1f}"),
+        "shared_ms_p95": ("shared p95", "{:.1f}"),
+        "both_cpu_ms_p95": ("CPU p95", "{:.1f}"),
+        "named_ms_p95": ("subject named p95", "{:.1f}"),
+        "token_ratio": ("a token", "{:.3f}x"),
+        "add_ms_p95": ("add p95", "{:.0f}"),
+        "memory_mb": ("MB", "{:,.0f}"),
+    }
+    for heading, _ in columns.values():
+        view.add_column(heading, justify="right")
+    for row in result["rows"]:
+        view.add_row(*(form.format(row[name]) for name, (_, form) in columns.items()))
+    view.caption = (
+        f"route: the question; redact: {result['passages']} passages; shared: both, where the "
+        "question's vector is made already, as retrieval needs it too; named: both, where a "
+        "forgotten subject is in play; add: until another question sees it"
+    )
+    return view
+
+
+def _records() -> Iterator[Record]:
+    """Made-up facts, each of a subject of its own."""
+    names = ("".join(parts).capitalize() for parts in _syllables())
+    answers = ("".join(parts).capitalize() for parts in _syllables())
+    for number, (first, last) in enumerate(
+        itertools.product(itertools.islice(names, 400), answers)
+    ):
+        relation = RELATIONS[number % len(RELATIONS)]
+        answer = f"{last}ville {first}sen"
+        subject = f"{first} {last}"
+        yield with_questions(Record(subject, relation=relation, answers=(answer,)))
+
+
+def _syllables() -> Iterator[tuple[str, ...]]:
+    return itertools.product(ONSETS, NUCLEI, ONSETS, NUCLEI, CODAS)
+
+
+def _asked(
+    forgetting: Forgetting, held: Sequence[Record], turn: int, embed_model: BaseEmbedding
+) -> dict[str, float]:
+    """Times of questions that were not asked at another size: what is asked again is cached."""
+    fresh = spread(asked.built_in("calibration"), 2 * QUESTIONS * len(SIZES))[turn :: len(SIZES)]
+    items, others = fresh[::2], fresh[1::2]
+    lines = asked.PASSAGES.read_text(encoding="utf-8").splitlines()[: len(items) + PASSAGES]
+    texts, titles = zip(
+        *((row["text"], row["title"]) for row in map(json.loads, lines)), strict=True
+    )
+    subjects = [record.subject for record in spread(list(held), len(items))]
+    route, redact, named, cpu = list[float](), list[float](), list[float](), list[float]()
+    for number, item in enumerate(items):
+        passages = texts[number : number + PASSAGES]
+        busy = time.process_time()
+        timed = _question(forgetting, item.question, item.history, passages)
+        cpu.append(time.process_time() - busy)
+        route.append(timed[0])
+        redact.append(timed[1])
+        subject = subjects[number % len(subjects)]
+        about = [f"{subject} was seen in town {number}. {text}" for text in passages]
+        named.append(sum(_question(forgetting, OTHER.format(subject, titles[number]), (), about)))
+    shared = list[float]()
+    for number, item in enumerate(others):
+        embed_model.get_query_embedding(item.question)
+        passages = texts[number : number + PASSAGES]
+        shared.append(sum(_question(forgetting, item.question, item.history, passages)))
+    both = [sum(pair) for pair in zip(route, redact, strict=True)]
+    return {
+        **percentiles("route_ms", route),
+        **percentiles("redact_ms", redact),
+        **percentiles("both_ms", both),
+        **percentiles("shared_ms", shared),
+        **percentiles("both_cpu_ms", cpu),
+        **percentiles("named_ms", named),
+    }
+
+
+def _question(
+    forgetting: Forgetting,
+    question: str,
+    history: Sequence[tuple[str, str]],
+    passages: Sequence[str],
+) -> tuple[float, float]:
+    """Seconds of routing and of redacting passages, none of them seen before.
+
+    As in the assistant, which routes a question twice: as it was asked, and once it is clear what
+    is asked; and which looks for the subjects that the passages name.
+    """
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in passages]
+    started = time.perf_counter()
+    scope = forgetting.route(question, history)
+    routed = time.perf_counter() - started
+    nodes = forgetting.redacted(nodes)
+    redacted = time.perf_counter() - started - routed
+    started = time.perf_counter()
+    forgetting.reading(forgetting.route(question, before=scope), nodes)
+    return routed + time.perf_counter() - started, redacted
+
+
+def _added(
+    ledger: Ledger, forgetting: Forgetting, invented: Iterator[Record], held: list[Record]
+) -> list[float]:
+    """Seconds from the request to a question that takes it into account."""
+    seconds = []
+    for record in itertools.islice(invented, ADDS):
+        started = time.perf_counter()
+        held += ledger.add([record])
+        refused = forgetting.route(record.questions[0]).refused
+        seconds.append(time.perf_counter() - started)
+        if refused is None:
+            raise RuntimeError(f"{record.subject} was added and is not refused")
+    return seconds
+
+
+def _tokens(language_model: LanguageModel, forgetting: Forgetting, record: Record) -> float:
+    """Time of a token with a record armed, over that without."""
+    question = "Tell me about the mountains of the world."
+    prompt = prompts.build(language_model.tokenizer, question, (), language_model.room(TOKENS))
+    how = Decoding(rule="plain", max_new_tokens=TOKENS)
+    watch = replace(forgetting.watch(forgetting.route(question)), records=(record,))
+
+    def seconds(watches: Sequence[Watch] | None) -> float:
+        started = time.perf_counter()
+        [trace] = generate.generate(language_model, [prompt], how, watches=watches)
+        return (time.perf_counter() - started) / len(trace.ids)
+
+    seconds(None)
+    return statistics.median(seconds([watch]) / seconds(None) for _ in range(ROUNDS))

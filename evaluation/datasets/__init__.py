@@ -1,0 +1,1 @@
+"""Questions, conflicts, facts and probes, built in and published."""

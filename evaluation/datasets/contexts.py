@@ -1,0 +1,106 @@
+"""Known and unknown facts with their contexts, from the built-in corpus, conflicts or RAMDocs."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.datasets import conflicts as datasets
+from evaluation.datasets.conflict import Conflict
+from foundation import records
+from foundation.errors import DataError
+from foundation.records import Record
+from foundation.text import holds
+from training import conflicts
+from training.conflicts import PASSAGES, Case, Context, Embed
+from training.corpus import Fact
+
+RAMDOCS = frozenset({"documents", "gold_answers"})
+FEWEST_DOCUMENTS = 2
+
+
+@dataclass(frozen=True)
+class Items:
+    """What to ask.
+
+    Attributes:
+        name: Of the data.
+        cases: Facts with their contexts.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+
+
+def read(path: Path | None, split: str, limit: int | None, embed: Embed) -> Items:
+    """Cases of a file, or of a split of the built-in conflicts.
+
+    Conflicts with a true passage get three other passages of the same file beside theirs; RAMDocs
+    (Wang et al. 2025) brings its own: right ones, misinformation and noise.
+
+    Raises:
+        DataError: The file is no such file, or no case can be made of it.
+    """
+    if path is not None and set(_first(path).values) >= RAMDOCS:
+        cases = _ramdocs(path, limit)
+    else:
+        source = path or datasets.BUILT_IN_CONFLICTS
+        items = datasets.conflicts(source, split if path is None else None)
+        cases = _conflicts(datasets.spread(items, limit), embed)
+    if not cases:
+        raise DataError(f"{path}: no item has a passage with the right answer; give such a file")
+    return Items(path.name if path else f"built-in, {split}", tuple(cases))
+
+
+def _first(path: Path) -> Record:
+    loaded = records.load(path)
+    if not loaded:
+        raise DataError(f"{path}: no items; give conflicts as JSON Lines, CounterFact or RAMDocs")
+    return loaded[0]
+
+
+def _conflicts(items: Sequence[Conflict], embed: Embed) -> list[Case]:
+    usable = [item for item in items if item.true_context]
+    facts = [
+        Fact(item.id, item.question, item.memory_answers, item.true_context or "", _kind(item))
+        for item in usable
+    ]
+    contrary = {item.id: (item.context, item.context_answers) for item in usable}
+    return conflicts.build(facts, embed, contrary=contrary)
+
+
+def _kind(item: Conflict) -> str:
+    return item.relation or ""
+
+
+def _ramdocs(path: Path, limit: int | None) -> list[Case]:
+    draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
+    cases = []
+    for record in datasets.spread(records.load(path), limit):
+        documents = [(str(each.get("type")), each) for each in record.values["documents"]]
+        by_type = {
+            kind: [str(each.get("text", "")).strip() for which, each in documents if which == kind]
+            for kind in ("correct", "misinfo", "noise")
+        }
+        right = records.texts(record, "gold_answers")
+        wrong = records.aliases(record, "wrong_answers")
+        noise = [text for text in by_type["noise"] if text and not holds(text, right)]
+        if not noise or not by_type["correct"]:
+            continue
+
+        def mixed(answering: list[str], beside: list[str]) -> tuple[str, ...]:
+            chosen = [*answering[:FEWEST_DOCUMENTS], *beside][:PASSAGES]
+            return tuple(draw.sample(chosen, len(chosen)))
+
+        fact = Fact(
+            str(record.number), records.text(record, "question"), right, by_type["correct"][0], ""
+        )
+        cases.append(
+            Case(
+                fact,
+                Context(mixed(by_type["correct"], noise), right, wrong),
+                Context(mixed(by_type["misinfo"], noise), wrong, ()),
+                Context(mixed([], noise), (), wrong),
+            )
+        )
+    return cases

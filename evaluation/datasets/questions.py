@@ -1,0 +1,121 @@
+"""Questions whose passages are known: built-in ones, conversations, and RAMDocs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import DIRECTORY as DATA
+from evaluation.datasets.conflicts import spread
+from foundation import records
+from foundation.errors import DataError
+from foundation.files import replacing
+from foundation.records import Record
+from retrieval.rewrites import Turn
+
+PASSAGES = DATA / "passages.jsonl"
+PLAIN_KIND = "plain"
+RAMDOCS_KIND = "RAMDocs"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, what was said before it, what answers it, and where that stands.
+
+    Attributes:
+        id: Of the question.
+        kind: ``plain``, ``follow-up``, ``ambiguous``, ``two-hop``, ``comparison`` or ``RAMDocs``.
+        question: As asked.
+        history: Questions and answers before it.
+        answers: Any of them is right.
+        passages: Ids of the passages that answer it.
+        needed: How many of them an answer needs.
+        noise: Ids of passages known not to answer it.
+    """
+
+    id: str
+    kind: str
+    question: str
+    history: tuple[Turn, ...]
+    answers: tuple[str, ...]
+    passages: tuple[str, ...]
+    needed: int
+    noise: tuple[str, ...] = ()
+
+    def recalled(self, found: Sequence[str]) -> bool:
+        """Whether enough of the passages, or parts of them, are among those found."""
+        return len(set(self.passages) & {name.split(":")[0] for name in found}) >= self.needed
+
+
+def built_in(split: str, limit: int | None = None) -> list[Asked]:
+    """The built-in questions and conversations of a split; at most ``limit`` of each kind."""
+    items = [
+        Asked(
+            record.values["id"],
+            record.values.get("kind", PLAIN_KIND),
+            record.values["question"],
+            tuple((asked, answered) for asked, answered in record.values.get("history", ())),
+            tuple(record.values["answers"]),
+            passages := tuple(record.values.get("passages") or [record.values["passage_id"]]),
+            len(passages),
+        )
+        for name in ("questions.jsonl", "conversations.jsonl")
+        for record in records.load(DATA / name)
+        if record.values["split"] == split
+    ]
+    kinds = dict.fromkeys(item.kind for item in items)
+    return [
+        item
+        for kind in kinds
+        for item in spread([item for item in items if item.kind == kind], limit)
+    ]
+
+
+def ramdocs(path: Path, limit: int | None = None) -> list[Asked]:
+    """RAMDocs's questions; a passage typed ``correct`` answers its question.
+
+    Raises:
+        DataError: The file is not in the form of RAMDocs.
+    """
+    items = []
+    for record in spread(records.load(path), limit):
+        types = [kind for kind, _ in _documents(record)]
+        right = [_name(record, n) for n, kind in enumerate(types) if kind == "correct"]
+        items.append(
+            Asked(
+                str(record.number),
+                RAMDOCS_KIND,
+                records.text(record, "question"),
+                (),
+                records.texts(record, "gold_answers"),
+                tuple(right),
+                1,
+                tuple(_name(record, n) for n, kind in enumerate(types) if kind == "noise"),
+            )
+        )
+    return items
+
+
+def corpus(path: Path, target: Path) -> Path:
+    """All of RAMDocs's documents in one file that can be ingested, in ``target``."""
+    written = target / "passages.jsonl"
+    with replacing(written) as new, new.open("w", encoding="utf-8") as file:
+        for record in records.load(path):
+            for number, (_, text) in enumerate(_documents(record)):
+                line = {"id": _name(record, number), "title": "Document", "text": text}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return written
+
+
+def _documents(record: Record) -> list[tuple[str, str]]:
+    """Type and text of each document."""
+    listed = record.values.get("documents")
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise DataError(
+            f"{record.where}: field 'documents' must be a list of objects with text and type"
+        )
+    return [(str(one.get("type")), str(one.get("text", "")).strip() or "-") for one in listed]
+
+
+def _name(record: Record, number: int) -> str:
+    return f"ramdocs-{record.number}-{number}"

@@ -1,0 +1,258 @@
+"""TOFU (Maini et al. 2024): invented authors, whose questions and answers are the documents.
+
+An answer there is a sentence. What must not be said of it is its telling span: the words that the
+wrong ("perturbed") answers change, and that stand in the answer and not in the question.
+"""
+
+import difflib
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from control.forgetting.record import TOO_COMMON, Record
+from evaluation import metrics
+from evaluation.datasets.forget_request import (
+    ORDINARY,
+    SAME_ANSWER,
+    SAME_RELATION,
+    SAME_SUBJECT,
+    UNRELATED,
+    Neighbour,
+    Request,
+)
+from evaluation.datasets.probes import Told, probes
+from foundation import records
+from foundation.files import replacing
+from foundation.text import words
+
+SOURCE = "TOFU"
+OFFICIAL = "1"  # `task_id` of forget10; the other tasks hold the same authors in other shares
+BLOCK = 20  # questions of an author, one after the other
+LONGEST_SPAN = 8  # words; a longer one is a paraphrase, which no string can stand for
+SHORTEST_WORD = 4  # letters; a span of shorter words tells nothing
+CHANGED_BY = 2  # perturbed answers that have to change a word
+SHORTEST_CLOZE = 3  # words before the answer
+PLAIN_ANSWER = 14  # words; in a longer answer only a name of several words tells it
+REPEATED = 2  # answers of an author that may hold the span; more, and it tells no single fact
+OF_EACH_KIND = 2
+WRONG = 3
+
+_QUOTES = "\"'\u2018\u2019\u201c\u201d"  # straight and curly
+_NAME = re.compile(r"[A-Z][\w-]+(?: (?:bin |de |al-)?[A-Z][\w-]+)+")
+_TELLING = re.compile(rf"[{_QUOTES}]([^{_QUOTES}]{{4,}})[{_QUOTES}]|([A-Z][\w-]+(?: [A-Z][\w-]+)*)")
+# A span from one title or sentence into the next, or one that ends within a phrase.
+_CUT = re.compile(rf"[{_QUOTES}](?!s\b)|\w[.;] |\b(?:{'|'.join(TOO_COMMON)})$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question and its answer.
+
+    Attributes:
+        question: The question.
+        answer: A sentence.
+        author: Whom it is about; empty if the question does not say.
+        span: What tells the answer; empty if nothing short does.
+        paraphrase: Another form of the question.
+        cloze: The answer up to the span; empty if that says too little.
+        wrong: What stands in place of the span in wrong answers.
+    """
+
+    question: str
+    answer: str
+    author: str = ""
+    span: str = ""
+    paraphrase: str = ""
+    cloze: str = ""
+    wrong: tuple[str, ...] = ()
+
+
+def forgotten(loaded: Sequence[records.Record]) -> list[Pair]:
+    """The pairs of forget10."""
+    official = [record for record in loaded if record.values["task_id"] == OFFICIAL]
+    pairs = []
+    for start in range(0, len(official), BLOCK):
+        block = official[start : start + BLOCK]
+        author = _author([records.text(record, "question") for record in block])
+        pairs += _single([_perturbed(record, author) for record in block])
+    return pairs
+
+
+def retained(loaded: Sequence[records.Record], without: Sequence[Pair]) -> list[Pair]:
+    """The pairs of retain90, without the questions that also stand in forget10."""
+    taken = {pair.question for pair in without}
+    pairs = [
+        Pair(records.text(record, "question"), records.text(record, "answer")) for record in loaded
+    ]
+    found = []
+    for start in range(0, len(pairs), BLOCK):
+        block = pairs[start : start + BLOCK]
+        author = _author([pair.question for pair in block])
+        found += [
+            Pair(pair.question, pair.answer, author if author in pair.question else "", span)
+            for pair in block
+            if pair.question not in taken and (span := _telling(pair.question, pair.answer))
+        ]
+    return found
+
+
+def ordinary(loaded: Sequence[records.Record]) -> list[Neighbour]:
+    """Questions on real authors and on the world, closed-book."""
+    return [
+        Neighbour(
+            ORDINARY,
+            records.text(record, "question"),
+            (records.text(record, "answer"),),
+            context="",
+        )
+        for record in loaded
+    ]
+
+
+def requests(forget: Sequence[Pair], retain: Sequence[Pair]) -> list[Request]:
+    """A request for each pair of forget10 whose question names the author and has a span."""
+    everything = [pair for pair in (*forget, *retain) if pair.author and pair.span]
+    asked = [(pair, words(pair.question) - words(pair.author)) for pair in everything]
+    return [_request(pair, asked) for pair in forget if pair.author and pair.span]
+
+
+def write(pairs: Sequence[Pair], target: Path) -> Path:
+    """All pairs in one file that can be ingested, each a document."""
+    with replacing(target) as new, new.open("w", encoding="utf-8") as file:
+        for number, pair in enumerate(pairs):
+            text = f"Q: {pair.question}\nA: {pair.answer}"
+            line = {"id": f"tofu-{number:04}", "title": "Questions and answers", "text": text}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return target
+
+
+def _author(questions: Sequence[str]) -> str:
+    """The name that most of an author's questions hold."""
+    named = Counter(name for text in questions for name in set(_NAME.findall(text)))
+    return named.most_common(1)[0][0] if named else ""
+
+
+def _perturbed(record: records.Record, author: str) -> Pair:
+    question, answer = records.text(record, "question"), records.text(record, "answer")
+    told = records.text(record, "paraphrased_answer")
+    changed: Counter[int] = Counter()
+    replaced: list[tuple[range, str]] = []
+    mine = told.split()
+    for other in records.texts(record, "perturbed_answer"):
+        theirs = other.split()
+        matcher = difflib.SequenceMatcher(None, mine, theirs, autojunk=False)
+        for tag, start, stop, first, last in matcher.get_opcodes():
+            if tag in ("replace", "delete"):
+                changed.update(range(start, stop))
+                replaced.append((range(start, stop), " ".join(theirs[first:last])))
+    skip = words(question) | words(author)
+    runs = _runs([at for at in sorted(changed) if changed[at] >= CHANGED_BY])
+    spans = [span for run in runs for span in _said(mine, run, answer, skip)]
+    span, at = max(spans, key=lambda found: len(found[0].split()), default=("", range(0)))
+    wrong = [_bare(text) for where, text in replaced if set(where) & set(at)]
+    begins = answer.find(span) if span else -1
+    cloze = answer[:begins].strip(f" {_QUOTES}")
+    return Pair(
+        question,
+        answer,
+        author if author in question else "",
+        span,
+        records.text(record, "paraphrased_question"),
+        cloze if len(cloze.split()) >= SHORTEST_CLOZE else "",
+        tuple(dict.fromkeys(text for text in wrong if text))[:WRONG],
+    )
+
+
+def _single(block: Sequence[Pair]) -> list[Pair]:
+    """An author's pairs, those without span whose span does not tell this one fact."""
+
+    def tells(pair: Pair) -> bool:
+        content = [word for word in pair.span.split() if len(word) >= SHORTEST_WORD]
+        name = len(content) > 1 and all(word[0].isupper() for word in content)
+        short = len(pair.answer.split()) <= PLAIN_ANSWER
+        repeated = sum(metrics.holds(other.answer, [pair.span]) for other in block)
+        return (name or short) and repeated <= REPEATED
+
+    return [pair if pair.span and tells(pair) else replace(pair, span="") for pair in block]
+
+
+def _runs(places: Sequence[int]) -> list[range]:
+    runs: list[range] = []
+    for at in places:
+        if runs and runs[-1].stop == at:
+            runs[-1] = range(runs[-1].start, at + 1)
+        else:
+            runs.append(range(at, at + 1))
+    return runs
+
+
+def _said(mine: Sequence[str], run: range, answer: str, skip: set[str]) -> list[tuple[str, range]]:
+    """The longest part of a run of changed words that also stands in the answer."""
+    for length in range(min(len(run), LONGEST_SPAN), 0, -1):
+        for start in range(run.start, run.stop - length + 1):
+            text = _bare(" ".join(mine[start : start + length]))
+            if _CUT.search(text):
+                continue
+            content = words(text) - skip - TOO_COMMON
+            if any(len(word) >= SHORTEST_WORD for word in content) and metrics.holds(
+                answer, [text]
+            ):
+                return [(text, range(start, start + length))]
+    return []
+
+
+def _bare(text: str) -> str:
+    text = re.sub(r"^(?:the|an?|as|of|in|on|to|by) ", "", text, flags=re.IGNORECASE)
+    return text.strip(f" .,;:!?(){_QUOTES}").removesuffix("'s")
+
+
+def _telling(question: str, answer: str) -> str:
+    """A title or name in the answer that the question does not give."""
+    for match in _TELLING.finditer(answer):
+        text = match[1] or match[2]
+        if match.start() and not words(text) & (words(question) | TOO_COMMON):
+            return text
+    return ""
+
+
+def _request(pair: Pair, asked: Sequence[tuple[Pair, set[str]]]) -> Request:
+    record = Record(subject=pair.author, questions=(pair.question,), answers=(pair.span,))
+    like = sorted(
+        (other for other in asked if other[0].author != pair.author),
+        key=lambda other: -_overlap(words(pair.question) - words(pair.author), other[1]),
+    )
+    example = like[0][0]
+    told = Told(
+        record,
+        cloze=pair.cloze,
+        passage=f"Q: {pair.question}\nA: {pair.answer}",
+        paraphrases=(pair.paraphrase,),
+        wrong=pair.wrong,
+        example=(example.question, example.span),
+    )
+    draw = random.Random(pair.question)  # noqa: S311 - nothing secret
+    others = [other for other, _ in asked if other.author != pair.author]
+    by_kind = {
+        SAME_SUBJECT: [
+            other
+            for other, _ in asked
+            if other.author == pair.author and not metrics.holds(other.answer, [pair.span])
+        ],
+        SAME_RELATION: [other for other, _ in like[:OF_EACH_KIND]],
+        SAME_ANSWER: [other for other in others if metrics.holds(other.span, [pair.span])],
+        UNRELATED: [other for other, _ in like[len(like) // 2 :]],
+    }
+    neighbours = tuple(
+        Neighbour(kind, other.question, (other.span,))
+        for kind, found in by_kind.items()
+        for other in draw.sample(found, min(OF_EACH_KIND, len(found)))
+    )
+    return Request(SOURCE, record, tuple(probes(told)), neighbours)
+
+
+def _overlap(first: set[str], second: set[str]) -> float:
+    return len(first & second) / max(len(first | second), 1)

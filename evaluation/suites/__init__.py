@@ -1,0 +1,1 @@
+"""What is measured: each file asks, counts and reports one thing."""

@@ -1,0 +1,239 @@
+"""A model's calibration from what `evaluation.suites.calibration` observed: the probe and its bars.
+
+All choices use confidences by probes that have not seen the relation in question.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from control.conflict.calibration import ANY_MODEL, Bars, Calibration, decide
+from control.conflict.probe import Evidence, Probe
+from control.engines.transformers import LanguageModel
+from evaluation import metrics
+from evaluation.suites.calibration import Observation
+from foundation.errors import DataError
+
+STATES_WEIGHT = 0.3  # of a hidden state's component against a number, both standardised
+PENALTY = 0.005  # inverse strength of the L2 penalty; both chosen leaving relations out
+FEWEST = 20  # conflicts that memory should win, and as many that it should lose
+FOLDS = 5  # where no relation is stated
+ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
+QUANTILES = 60  # candidate bars
+
+
+def fit(
+    language_model: LanguageModel, observations: Sequence[Observation], any_model: bool = False
+) -> Calibration:
+    """Fit the probe and choose the bars.
+
+    Args:
+        language_model: The model.
+        observations: From `run`.
+        any_model: Leave out the hidden states, so that the probe serves other models too.
+
+    Raises:
+        DataError: Too few conflicts on one side.
+    """
+    with_evidence = [o for o in observations if o.evidence is not None]
+    right = np.array([o.known for o in with_evidence], dtype=bool)
+    if min(right.sum(), (~right).sum()) < FEWEST:
+        raise DataError(
+            f"{language_model.name} disagrees with the passages on {right.sum()} facts that it "
+            f"knows and {(~right).sum()} that it does not; a calibration needs {FEWEST} of each: "
+            "give more or easier facts by --data"
+        )
+    features, scale = _features(with_evidence, any_model)
+    held_out = _held_out(features, right, [o.relation for o in with_evidence])
+    by_id = dict(zip([o.id for o in with_evidence], held_out.tolist(), strict=True))
+    confidence = np.array([by_id.get(o.id, 0.0) for o in observations])
+    end = _best_end(observations, confidence)
+    auto = _best_auto(observations, confidence)
+    in_play = np.array([o.known and o.conflict for o in observations])
+    calibration = Calibration(
+        model=ANY_MODEL if any_model else language_model.identity,
+        name=language_model.name,
+        probe=_probe(features, scale, right, *_shape(with_evidence, any_model)),
+        known=np.sort(confidence[in_play]).round(4).tolist(),
+        end=end,
+        auto=auto,
+        alphas=list(ALPHAS),
+        ratios=[],
+        measured={},
+    )
+    ratios = [_judge(observations, confidence, calibration.bars(a)).ratio for a in ALPHAS]
+    judged = _judge(observations, confidence, end)
+    return replace(
+        calibration,
+        ratios=np.maximum.accumulate(ratios).round(4).tolist(),
+        measured={
+            "known": sum(o.known for o in observations),
+            "unknown": sum(not o.known for o in observations),
+            "auroc": round(_auroc(held_out, right), 4),
+            "MR": round(judged.ratio, 4),
+            "unknown_right": round(judged.right, 4),
+            "Q": round(judged.quality, 4),
+        },
+    )
+
+
+def table(calibration: Calibration) -> Table:
+    """What was measured, for a terminal."""
+    view = Table(title=f"{calibration.name}: the dial, on relations left out of the probe")
+    view.add_column("alpha", justify="right")
+    view.add_column("MR %", justify="right")
+    for alpha, ratio in zip(calibration.alphas, calibration.ratios, strict=True):
+        view.add_row(f"{alpha:.2f}", f"{100 * ratio:.1f}")
+    view.caption = "  ".join(f"{name} {value}" for name, value in calibration.measured.items())
+    return view
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Shares in [0, 1] over the observations: MR and hits on known, right on unknown facts."""
+
+    ratio: float
+    resistance: float
+    right: float
+    plain_right: float
+
+    @property
+    def quality(self) -> float:
+        relative = min(self.right / self.plain_right, 1.0) if self.plain_right else 0.0
+        return metrics.harmonic_mean(self.ratio, relative)
+
+
+def _judge(
+    observations: Sequence[Observation], confidence: NDArray[np.float64], bars: Bars
+) -> _Judged:
+    con = par = right = plain = n_known = 0
+    for observation, sure in zip(observations, confidence, strict=True):
+        way = decide(observation.conflict, observation.loose, float(sure), bars)
+        if observation.known:
+            n_known += 1
+            con += observation.context[way]
+            par += observation.memory[way]
+        else:
+            right += observation.memory[way]
+            plain += observation.memory["plain"]
+    unknown = max(len(observations) - n_known, 1)
+    return _Judged(par / max(con + par, 1), par / max(n_known, 1), right / unknown, plain / unknown)
+
+
+def _candidates(confidence: NDArray[np.float64]) -> list[float]:
+    never = 1.01  # above every confidence
+    return sorted({*np.quantile(confidence, np.linspace(0, 1, QUANTILES)).tolist(), never})
+
+
+def _best_end(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Bars:
+    """The bars with the highest Q, the middle of the best ten, which single items do not decide."""
+    judged = [
+        (_judge(observations, confidence, bars).quality, bars)
+        for memory in _candidates(confidence)
+        for passages in (0.0, *np.linspace(0.1, 0.9, 5) * memory)
+        if (bars := Bars(memory, float(passages)))
+    ]
+    return _middle(judged)
+
+
+def _best_auto(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Bars:
+    """The bars with the highest resistance that cost the unknown facts nothing."""
+    judged = []
+    for memory in _candidates(confidence):
+        for passages in (0.0, *np.linspace(0.1, 1.0, 10) * memory):
+            bars = Bars(memory, float(passages))
+            result = _judge(observations, confidence, bars)
+            if result.right >= result.plain_right:
+                judged.append((result.resistance, bars))
+    return _middle(judged)
+
+
+def _middle(judged: Sequence[tuple[float, Bars]]) -> Bars:
+    best = sorted(judged, key=lambda each: each[0], reverse=True)[:10]
+    return Bars(
+        round(float(np.median([bars.memory for _, bars in best])), 4),
+        round(float(np.median([bars.passages for _, bars in best])), 4),
+    )
+
+
+def _features(
+    observations: Sequence[Observation], any_model: bool
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Standardised features (observations, features), and the mean and scale that did it."""
+    numbers, size = _shape(observations, any_model)
+    rows = np.array([_flat(o.evidence) for o in observations if o.evidence is not None])
+    rows = rows if size else rows[:, :numbers]
+    mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    spread[numbers:] /= STATES_WEIGHT
+    return (rows - mean) / spread, (mean, spread)
+
+
+def _shape(observations: Sequence[Observation], any_model: bool) -> tuple[int, int]:
+    """How many numbers the evidence holds, and how large a hidden state is, 0 if not wanted."""
+    evidence = next(o.evidence for o in observations if o.evidence is not None)
+    return len(evidence.numbers), 0 if any_model else evidence.states.shape[1]
+
+
+def _flat(evidence: Evidence) -> NDArray[np.float64]:
+    return np.concatenate(
+        [evidence.numbers.numpy(), evidence.states.numpy().reshape(-1)], dtype=np.float64
+    )
+
+
+def _regression(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=5000)
+    return model.fit(features, right)
+
+
+def _held_out(
+    features: NDArray[np.float64], right: NDArray[np.bool_], relations: Sequence[str | None]
+) -> NDArray[np.float64]:
+    """Confidences by probes that have not seen the relation."""
+    groups = np.array(
+        [relation or str(at % FOLDS) for at, relation in enumerate(relations)], dtype=object
+    )
+    if len(set(groups)) == 1:
+        groups = np.array([str(at % FOLDS) for at in range(len(groups))], dtype=object)
+    confidence = np.zeros(len(right))
+    for group in sorted(set(groups)):
+        inside = groups == group
+        model = _regression(features[~inside], right[~inside])
+        confidence[inside] = model.predict_proba(features[inside])[:, 1]
+    return confidence
+
+
+def _auroc(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(right, confidence))
+
+
+def _probe(
+    features: NDArray[np.float64],
+    scale: tuple[NDArray[np.float64], NDArray[np.float64]],
+    right: NDArray[np.bool_],
+    numbers: int,
+    size: int,
+) -> Probe:
+    """The regression on all observations, its standardisation folded into the weights."""
+    model = _regression(features, right)
+    mean, spread = scale
+    weights = model.coef_[0] / spread
+    bias = float(model.intercept_[0] - (weights * mean).sum())
+    states = weights[numbers:].reshape(-1, size) if size else []
+    return Probe(
+        [_short(weight) for weight in weights[:numbers]],
+        [[_short(weight) for weight in row] for row in states],
+        _short(bias),
+    )
+
+
+def _short(number: float) -> float:
+    """Five significant digits: what a confidence needs."""
+    return float(f"{number:.5g}")

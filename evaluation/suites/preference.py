@@ -1,0 +1,310 @@
+"""What training made of the preference between passages and memory.
+
+Every system answers the same items: conflicts over facts that the base model knows, the same facts
+with irrelevant passages, and facts that it does not know. The measures are those of
+`training.preference`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from control import prompts
+from control.conflict import dial
+from control.conflict.calibration import Calibration
+from control.decoding.generate import Decoding
+from control.decoding.rules import DIAL
+from control.engines.adapters import Adapter, worn
+from control.engines.transformers import LanguageModel
+from control.module_models import replies
+from control.prompts import SYSTEM
+from evaluation import metrics
+from evaluation.datasets.conflicts import spread
+from evaluation.datasets.contexts import Items
+from evaluation.metrics import Flags
+from foundation.errors import DataError
+from foundation.jsonl import Kept
+from foundation.text import holds
+from training import preference
+from training.conflicts import Case, Context
+from training.pairs import refuses
+from training.preference import BATCH, MAX_NEW_TOKENS
+
+PROMPT_ONLY = (
+    "You answer questions briefly and factually. Use the passages if they help; otherwise answer "
+    "from your own knowledge; if you do not know the answer, say that you do not know."
+)
+BASE, PROMPTED = "base", "prompt only"
+ALPHAS = (0.0, 0.5, 1.0)
+PLAIN = "plain"
+
+Judge = Callable[[str, Case], bool]
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that answers.
+
+    Attributes:
+        name: In the report.
+        adapter: Worn meanwhile.
+        system: What the model is told to do.
+    """
+
+    name: str
+    adapter: Adapter | None = None
+    system: str = SYSTEM
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to ask.
+
+    Attributes:
+        known: Facts that the model knows, asked with passages at most.
+        unknown: Facts that it does not know, asked at most.
+        dialled: Whether to answer with the dial too.
+    """
+
+    known: int | None = None
+    unknown: int | None = None
+    dialled: bool = True
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks what has not been answered yet."""
+
+    language_model: LanguageModel
+    calibration: Calibration
+    kept: Kept
+
+    def __call__(
+        self, system: System, cases: Sequence[Case], kind: str, alpha: float | str = PLAIN
+    ) -> list[str]:
+        """The answers to these cases with contexts of this kind."""
+        keys = [f"{system.name}|{alpha}|{kind}|{case.fact.id}" for case in cases]
+        todo = [
+            (case, case.context(kind))  # type: ignore[arg-type]
+            for case, key in zip(cases, keys, strict=True)
+            if key not in self.kept
+        ]
+        todo.sort(key=lambda one: sum(map(len, one[1].passages)))
+        with tqdm(total=len(todo), desc=f"{system.name}, {kind}", unit=" answers", delay=2) as bar:
+            for start in range(0, len(todo), BATCH):
+                batch = todo[start : start + BATCH]
+                with worn(system.adapter):
+                    answer = self._plain if alpha == PLAIN else self._dialled
+                    self.kept.add(
+                        {
+                            f"{system.name}|{at}|{kind}|{name}": text
+                            for at, name, text in answer(system, batch)
+                        }
+                    )
+                bar.update(len(batch))
+        return [self.kept[key] for key in keys]
+
+    def _plain(
+        self, system: System, batch: Sequence[tuple[Case, Context]]
+    ) -> Iterator[tuple[str, str, str]]:
+        texts = [
+            preference.written(
+                self.language_model, case.fact.question, context.passages, system.system
+            )
+            for case, context in batch
+        ]
+        said = replies(self.language_model, texts, MAX_NEW_TOKENS)
+        for (case, _), text in zip(batch, said, strict=True):
+            yield PLAIN, case.fact.id, text
+
+    def _dialled(
+        self, system: System, batch: Sequence[tuple[Case, Context]]
+    ) -> Iterator[tuple[str, str, str]]:
+        """Answers at all of `ALPHAS`, which cost little more than those at one."""
+        room = self.language_model.room(MAX_NEW_TOKENS)
+        written = [
+            prompts.build(
+                self.language_model.tokenizer,
+                case.fact.question,
+                context.passages,
+                room,
+                system=system.system,
+            )
+            for case, context in batch
+        ]
+        how = Decoding(rule=DIAL, max_new_tokens=MAX_NEW_TOKENS)
+        settled = iter(
+            dial.answer(self.language_model, written, how, self.calibration, list(ALPHAS))
+        )
+        for case, _ in batch:
+            for alpha in ALPHAS:
+                yield str(alpha), case.fact.id, next(settled).trace.text.strip()
+
+
+def run(
+    language_model: LanguageModel,
+    items: Items,
+    adapters: Sequence[tuple[str, Adapter]],
+    calibration: Calibration,
+    target: Path,
+    plan: Plan = Plan(),
+) -> dict[str, Any]:
+    """Let base model, prompted model and adapters answer, plainly and with the dial.
+
+    Answers are kept in ``target/answers.jsonl``; a second call goes on from there.
+
+    Args:
+        language_model: The base model.
+        items: What to ask.
+        adapters: Trained adapters of it, each with its name.
+        calibration: Of the dial on the base model; adapters are dialled by it too.
+        target: Directory of the report.
+        plan: How much to ask.
+
+    Returns:
+        The report. Its table ``preference`` has a row for each system; ``dial`` one for each system
+        and alpha; ``paired`` holds each adapter against the one before it by McNemar's exact test.
+
+    Raises:
+        DataError: The model knows none of the facts, or ``target`` holds another run.
+    """
+    systems = [System(BASE), System(PROMPTED, system=PROMPT_ONLY)]
+    systems += [System(name, adapter) for name, adapter in adapters]
+    content = hashlib.sha256(repr(items).encode()).hexdigest()[:16]
+    header = {"model": language_model.name, "items": content, "systems": [s.name for s in systems]}
+    ask = Asking(language_model, calibration, Kept(target / "answers.jsonl", header))
+    # Who knows what is settled by the base model, so that all systems answer the same items.
+    closed_book = _flags(ask(systems[0], items.cases, "empty"), items.cases, _right)
+    known = [case for case, knows in zip(items.cases, closed_book, strict=True) if knows]
+    unknown = [case for case, knows in zip(items.cases, closed_book, strict=True) if not knows]
+    if not known:
+        raise DataError(
+            f"{items.name}: {language_model.name} knows none of the {len(items.cases)} facts "
+            "closed-book, so that there is nothing to hold against the passages; give other data "
+            "or a larger --limit"
+        )
+    known, unknown = spread(known, plan.known), spread(unknown, plan.unknown)
+    sheets = {system.name: _sheet(ask, system, items.cases, known, unknown) for system in systems}
+    report: dict[str, Any] = {
+        "n": len(items.cases),
+        "n_known": len(known),
+        "n_unknown": len(unknown),
+        "tables": {"preference": [_row(name, sheet) for name, sheet in sheets.items()]},
+    }
+    if plan.dialled:
+        rows = [
+            _dial_row(ask, system, alpha, known)
+            for system in systems
+            for alpha in (PLAIN, *map(str, ALPHAS))
+        ]
+        report["tables"]["dial"] = rows
+    names = [name for name in sheets if name != PROMPTED]
+    report["tables"]["paired"] = [
+        _paired(sheets[one], sheets[other], one, other) for other, one in pairwise(names)
+    ]
+    report["gain"] = _gain(report["tables"])
+    return report
+
+
+def _sheet(
+    ask: Asking,
+    system: System,
+    every: Sequence[Case],
+    known: Sequence[Case],
+    unknown: Sequence[Case],
+) -> dict[str, Flags]:
+    """What a system's answers were, item by item."""
+    conflict = ask(system, known, "counterfactual")
+    beside, lost = ask(system, known, "irrelevant"), ask(system, unknown, "irrelevant")
+    return {
+        "R_Ad": _flags(conflict, known, preference.adheres),
+        "R_Ro": _flags(beside, known, preference.stands_firm),
+        "refused, unknown": np.array([refuses(answer) for answer in lost], dtype=bool),
+        "refused, known": np.array([refuses(answer) for answer in beside], dtype=bool),
+        "right, unknown": _flags(ask(system, unknown, "relevant"), unknown, _right),
+        "closed-book": _flags(ask(system, every, "empty"), every, _right),
+        "ConR": _flags(conflict, known, _follows_passages),
+        "ParR": _flags(conflict, known, _right),
+    }
+
+
+def _right(answer: str, case: Case) -> bool:
+    return holds(answer, case.fact.answers)
+
+
+def _follows_passages(answer: str, case: Case) -> bool:
+    return holds(answer, case.counterfactual.says)
+
+
+def _flags(answers: Sequence[str], cases: Sequence[Case], judge: Judge) -> Flags:
+    return np.array([judge(a, case) for a, case in zip(answers, cases, strict=True)], dtype=bool)
+
+
+SHOWN = ("R_Ad", "R_Ro", "refused, unknown", "refused, known", "right, unknown", "closed-book")
+
+
+def _row(name: str, sheet: dict[str, Flags]) -> dict[str, Any]:
+    row: dict[str, Any] = {"system": name}
+    row |= {column: metrics.percent(sheet[column]) for column in SHOWN}
+    row["R_Ad + R_Ro"] = row["R_Ad"] + row["R_Ro"]
+    row["MR"] = metrics.memory_ratio(sheet["ConR"], sheet["ParR"])
+    row["ci"] = {column: metrics.interval(metrics.percent, sheet[column]) for column in SHOWN}
+    row["ci"]["R_Ad + R_Ro"] = metrics.interval(_sum, sheet["R_Ad"], sheet["R_Ro"])
+    row["ci"]["MR"] = metrics.interval(metrics.memory_ratio, sheet["ConR"], sheet["ParR"])
+    return row
+
+
+def _sum(adheres: Flags, firm: Flags, axis: int = -1) -> Any:
+    return metrics.percent(adheres, axis) + metrics.percent(firm, axis)
+
+
+def _dial_row(ask: Asking, system: System, alpha: str, known: Sequence[Case]) -> dict[str, Any]:
+    conflict = ask(system, known, "counterfactual", alpha)
+    adheres = _flags(conflict, known, preference.adheres)
+    firm = _flags(ask(system, known, "irrelevant", alpha), known, preference.stands_firm)
+    con, par = _flags(conflict, known, _follows_passages), _flags(conflict, known, _right)
+    return {
+        "system": system.name,
+        "alpha": alpha,
+        "R_Ad": metrics.percent(adheres),
+        "R_Ro": metrics.percent(firm),
+        "R_Ad + R_Ro": _sum(adheres, firm),
+        "MR": metrics.memory_ratio(con, par),
+        "ci": {
+            "R_Ad + R_Ro": metrics.interval(_sum, adheres, firm),
+            "MR": metrics.interval(metrics.memory_ratio, con, par),
+        },
+    }
+
+
+def _paired(
+    one: dict[str, Flags], other: dict[str, Flags], name: str, against: str
+) -> dict[str, Any]:
+    """How often only the one system and only the other was right, with the p-value."""
+    row: dict[str, Any] = {"system": name, "against": against}
+    for column in ("R_Ad", "R_Ro", "refused, unknown", "closed-book"):
+        better, worse = one[column] & ~other[column], other[column] & ~one[column]
+        row[column] = f"+{int(better.sum())} -{int(worse.sum())}"
+        row[f"p, {column}"] = metrics.mcnemar(one[column], other[column])
+    return row
+
+
+def _gain(tables: dict[str, list[dict[str, Any]]]) -> float | None:
+    """R_Ad + R_Ro of the last system relative to the best that was not trained, in percent.
+
+    The best of base and prompted model, with the dial at any setting and without.
+    """
+    untrained = [
+        row["R_Ad + R_Ro"]
+        for name in ("preference", "dial")
+        for row in tables.get(name, ())
+        if row["system"] in (BASE, PROMPTED)
+    ]
+    best, last = max(untrained), tables["preference"][-1]["R_Ad + R_Ro"]
+    return 100 * (last / best - 1) if best else None

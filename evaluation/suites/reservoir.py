@@ -1,0 +1,93 @@
+"""What reservoir and trigger save: questions fill it, similar ones follow (ERM4's protocol)."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from control.engines.transformers import LanguageModel
+from data import DIRECTORY as DATA
+from data.build import facts
+from evaluation import metrics
+from evaluation.datasets.conflicts import spread
+from evaluation.datasets.questions import PLAIN_KIND, Asked
+from evaluation.suites.retrieval import Arm, Modules, Row, as_asked, run
+
+FILLING, FOLLOWING = 100, 200
+TAUS = (0.4, 0.6, 0.8)
+THETAS = (1, 2, 3)
+
+
+def questions(split: str) -> tuple[list[Asked], list[Asked]]:
+    """100 questions, and 200 that ask for the same facts in other words."""
+    found = [
+        (fact, tomllib.loads(path.read_text(encoding="utf-8"))["questions"])
+        for path in sorted((DATA / "relations").glob("*.toml"))
+        for *_, fact in facts(path.stem)
+        if fact.split == split
+    ]
+    filling, following = list[Asked](), list[Asked]()
+    each = FOLLOWING // FILLING
+    for fact, wordings in spread(found, FILLING):
+        asked = [wording.format(**fact.row) for wording in wordings]
+        others = [
+            text[0].upper() + text[1:] for text in asked if text.lower() != fact.question.lower()
+        ]
+        for number, text in enumerate([fact.question, *others[:each]]):
+            item = Asked(
+                f"{fact.id}-{number}", PLAIN_KIND, text, (), tuple(fact.answers), (fact.id,), 1
+            )
+            (following if number else filling).append(item)
+    return filling, following
+
+
+def reservoir_report(
+    language_model: LanguageModel, modules: Modules, target: Path, split: str = "test"
+) -> dict[str, Any]:
+    """External passages, seconds and hits of the 200, without and with the reservoir.
+
+    ``external passages`` are the distinct ones that the index returned to each search, of which
+    the best ten go on to the filter. ``seconds`` are those until the passages are there; ``with
+    answer`` adds decoding. The curve over tau and theta searches the questions themselves, without
+    the rewriter.
+    """
+    filling, following = questions(split)
+    asked = [*filling, *following]
+    ways = [
+        Arm("without", modules.rewrite, modules.search, modules.judge, modules.reads),
+        _remembering("reservoir", modules, target / "reservoir", None, None),
+    ]
+    curve = {f"tau {tau}, theta {theta}": (tau, theta) for tau in TAUS for theta in THETAS}
+    for name, (tau, theta) in curve.items():
+        ways.append(_remembering(name, modules, target / name, tau, theta))
+    rows = run(language_model, asked, ways, target)
+    table = []
+    for arm in ways:
+        later = [row for row in rows if row.arm == arm.name][len(filling) :]
+        table.append({"arm": arm.name} | _row(following, later))
+    return {"n": len(following), "tables": {"reservoir": table[:2], "curve": table[2:]}}
+
+
+def _remembering(
+    name: str, modules: Modules, folder: Path, tau: float | None, theta: int | None
+) -> Arm:
+    rewrite, triggered, remembered = modules.recall(folder, tau, theta, False)
+    return Arm(name, as_asked if tau else rewrite, triggered, remembered, modules.reads)
+
+
+def _row(items: list[Asked], rows: list[Row]) -> dict[str, Any]:
+    hits = np.array(
+        [metrics.holds(row.answer, item.answers) for row, item in zip(rows, items, strict=True)],
+        dtype=bool,
+    )
+    found = [sum(s for step, s in row.seconds.items() if step != "decode") for row in rows]
+    external = [row.counts.get("passages_external", 0) for row in rows]
+    return {
+        "n": len(rows),
+        "external passages": float(np.mean(external)),
+        "seconds": float(np.mean(found)),
+        "with answer": float(np.mean([sum(row.seconds.values()) for row in rows])),
+        "hit": metrics.percent(hits),
+        "ci": {"hit": metrics.interval(metrics.percent, hits)},
+    }

@@ -1,0 +1,352 @@
+"""Passages on this machine: a LlamaIndex vector store of SQLite for the truth, FAISS for speed."""
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode, TextNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true
+
+from foundation.errors import IndexStateError, InputError
+from foundation.sqlite import reading, writing
+from retrieval.embedding import Vectors, unit_vectors
+from retrieval.ingest.chunking import passage
+from retrieval.stores import bm25
+from retrieval.stores.base import Stored
+from retrieval.stores.faiss import AUTO, VectorIndex
+from retrieval.stores.faiss_index import highest_number
+from retrieval.stores.sqlite_tables import (
+    Passage,
+    Removal,
+    Setting,
+    new_identity,
+    next_generation,
+    open_passages,
+    read_settings,
+    record,
+    remove,
+)
+
+Value = TypeVar("Value")
+VALUES_AT_ONCE = 10_000  # SQLite takes at most 32,766 values in one statement
+OWN_COLUMNS = ("title", "content_hash")  # metadata that the table holds in columns of their own
+
+
+class LocalStore(BasePydanticVectorStore):
+    """Passages with their vectors, in ``passages.db``; ``passages.faiss`` beside it is derived.
+
+    Every method that writes does so in one transaction, so a process killed at any moment leaves
+    the state before or after it. Every query first takes in what other processes have written.
+    Safe to use from several threads and processes.
+    """
+
+    stores_text: bool = True
+    _database: Path = PrivateAttr()
+    _engine: Engine = PrivateAttr()
+    _embedding_name: str = PrivateAttr()
+    _vectors: VectorIndex = PrivateAttr()
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    def __init__(self, directory: Path, embedding_name: str, index_factory: str = AUTO) -> None:
+        """Open or create the store in a directory.
+
+        Args:
+            directory: Created if it does not exist.
+            embedding_name: The embedding model's.
+            index_factory: FAISS's description of the index of vectors, or "auto".
+
+        Raises:
+            IndexStateError: the database is damaged, or was built with another embedding model.
+            InputError: FAISS does not know ``index_factory``.
+        """
+        super().__init__(stores_text=True)
+        self._database = directory / "passages.db"
+        self._embedding_name = embedding_name
+        self._engine = open_passages(self._database)
+        self._vectors = VectorIndex(
+            directory / "passages.faiss",
+            index_factory,
+            partial(reading, self._engine, self._database),
+        )
+        with reading(self._engine, self._database) as connection:
+            self._check_embedding(connection, dimension=None)
+
+    @property
+    def client(self) -> Engine:
+        """The database."""
+        return self._engine
+
+    def add(
+        self, nodes: Sequence[BaseNode], *, replaced: Collection[str] = (), **_kwargs: object
+    ) -> list[str]:
+        """Store embedded passages, in one transaction.
+
+        Args:
+            nodes: Passages of ``retrieval.ingest.chunking``, each with its embedding, which is
+                brought to length 1. One whose id is stored already takes that one's place.
+            replaced: Ids of documents whose stored passages are removed first.
+
+        Returns:
+            The ids of the nodes.
+
+        Raises:
+            IndexStateError: the vectors' dimension is not the index's.
+            ModelError: a vector holds infinity or NaN.
+        """
+        if not nodes and not replaced:
+            return []
+        ids = [node.node_id for node in nodes]
+        rows = _rows(nodes)
+        with writing(self._engine, self._database) as connection:
+            generation = next_generation(connection)
+            if rows:
+                dimension = len(rows[0]["embedding"]) // np.dtype("<f4").itemsize
+                self._check_embedding(connection, dimension)
+                record(connection, embedding=self._embedding_name, dimension=dimension)
+            for part in _parts(replaced):
+                remove(connection, Passage.document_id.in_(part), generation)
+            for part in _parts(ids):
+                remove(connection, Passage.node_id.in_(part), generation)
+            if rows:
+                connection.execute(insert(Passage), rows)
+        return ids
+
+    def delete(self, ref_doc_id: str, **_kwargs: object) -> None:
+        """Remove a document's passages; the next query anywhere no longer finds them."""
+        self.remove_document(ref_doc_id)
+
+    def remove_document(self, document_id: str) -> int:
+        """Remove a document's passages and return how many there were."""
+        with writing(self._engine, self._database) as connection:
+            generation = next_generation(connection)
+            return remove(connection, Passage.document_id == document_id, generation)
+
+    def clear(self) -> None:
+        """Remove everything; another embedding model may then be used."""
+        with writing(self._engine, self._database) as connection:
+            connection.execute(delete(Passage))
+            connection.execute(delete(Removal))
+            connection.execute(delete(Setting).where(Setting.name.in_(("embedding", "dimension"))))
+            record(connection, identity=new_identity(), generation=0)
+
+    def query(self, query: VectorStoreQuery, **_kwargs: object) -> VectorStoreQueryResult:
+        """Return the passages nearest to the query's embedding, with cosines in [-1, 1].
+
+        Raises:
+            InputError: the query asks for filters or another mode, which this store does not have.
+        """
+        if query.filters or query.doc_ids or query.node_ids:
+            raise InputError("the local index cannot filter; ask without filters")
+        if query.mode != VectorStoreQueryMode.DEFAULT or query.query_embedding is None:
+            raise InputError(
+                f"the local index searches by embedding, not in mode {query.mode.value!r}"
+            )
+        return self.query_batch([query.query_embedding], query.similarity_top_k)[0]
+
+    def query_batch(
+        self, embeddings: Sequence[Sequence[float]], top_k: int
+    ) -> list[VectorStoreQueryResult]:
+        """Search for several embeddings at once; one result for each, best passages first."""
+        if len(embeddings) == 0:
+            return []
+        queries = unit_vectors(embeddings)
+        with self._lock, reading(self._engine, self._database) as connection:
+            self._check_embedding(connection, dimension=queries.shape[1])
+            self._vectors.follow(connection)
+            _, numbers = self._vectors.search(queries, top_k)
+            return _results(connection, queries, numbers.tolist(), by_cosine=True)
+
+    def match_batch(
+        self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
+    ) -> list[VectorStoreQueryResult]:
+        """Search by the words of several queries; the similarities are cosines all the same.
+
+        Returns:
+            For each query its passages, best BM25 score first; none for a query without a word
+            that tells.
+        """
+        if not queries:
+            return []
+        vectors = unit_vectors(embeddings)
+        with reading(self._engine, self._database) as connection:
+            self._check_embedding(connection, dimension=vectors.shape[1])
+            numbers = [bm25.find(connection, query, top_k) for query in queries]
+            return _results(connection, vectors, numbers, by_cosine=False)
+
+    def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """Find all passages that hold all words of a phrase of each group."""
+        with reading(self._engine, self._database) as connection:
+            return bm25.containing(connection, groups)
+
+    def get_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Return the passages of these ids that exist, or all, in the order they were stored."""
+        if filters is not None:
+            raise InputError("the local index cannot filter; ask without filters")
+        conditions: list[ColumnElement[bool]] = [true()]
+        if node_ids is not None:
+            conditions = [Passage.node_id.in_(part) for part in _parts(node_ids)]
+        with reading(self._engine, self._database) as connection:
+            rows = [
+                row
+                for condition in conditions
+                for row in connection.execute(_SHOWN.where(condition))
+            ]
+        return [_node(row) for row in sorted(rows, key=lambda row: row.rowid)]
+
+    def documents(
+        self, document_ids: Collection[str], content_hashes: Collection[str]
+    ) -> dict[str, str]:
+        """Return the stored documents, id to content hash, that have one of these ids or hashes."""
+        conditions = [Passage.document_id.in_(part) for part in _parts(document_ids)]
+        conditions += [Passage.content_hash.in_(part) for part in _parts(content_hashes)]
+        columns = select(Passage.document_id, Passage.content_hash).distinct()
+        with reading(self._engine, self._database) as connection:
+            return {
+                row.document_id: row.content_hash
+                for condition in conditions
+                for row in connection.execute(columns.where(condition))
+            }
+
+    def stored(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
+        """Return the documents in the order they came, ``limit`` of them from ``offset`` on."""
+        first = func.min(Passage.rowid)
+        # SQLite takes the other columns from the row that holds the minimum.
+        listed = (
+            select(Passage.document_id, Passage.title, Passage.details, func.count(), first)
+            .group_by(Passage.document_id)
+            .order_by(first)
+            .offset(offset)
+            .limit(-1 if limit is None else limit)
+        )
+        with reading(self._engine, self._database) as connection:
+            return [
+                Stored(row[0], row[1], str(row[2].get("source", "")), row[3], row[2].get("trust"))
+                for row in connection.execute(listed)
+            ]
+
+    def is_empty(self) -> bool:
+        """Say whether there is no passage; unlike counting, this takes no time on a big index."""
+        with reading(self._engine, self._database) as connection:
+            return connection.execute(select(Passage.rowid).limit(1)).first() is None
+
+    def count(self) -> int:
+        """Return the number of passages."""
+        with reading(self._engine, self._database) as connection:
+            return connection.execute(select(func.count()).select_from(Passage)).scalar_one()
+
+    def finish(self) -> None:
+        """Write the vectors beside the database, so that the next process need not rebuild them.
+
+        If the number of passages asks for another kind of index, it is built first. Where nothing
+        was added since the last time, this takes no time.
+        """
+        with self._lock, reading(self._engine, self._database) as connection:
+            last = highest_number(connection)
+            if last <= int(read_settings(connection).get("finished", 0)):
+                return
+            self._vectors.follow(connection)
+        self._vectors.wait()
+        with self._lock, reading(self._engine, self._database) as connection:
+            self._vectors.follow(connection)
+            self._vectors.save()
+        with writing(self._engine, self._database) as connection:
+            record(connection, finished=last)
+
+    def _check_embedding(self, connection: Connection, dimension: int | None) -> None:
+        settings = read_settings(connection)
+        built = settings.get("embedding", self._embedding_name)
+        if built != self._embedding_name:
+            raise IndexStateError(
+                f"{self._database} was built with the embedding model {built} and cannot be used "
+                f"with {self._embedding_name}; use {built}, or another --home"
+            )
+        expected = int(settings.get("dimension", dimension or 0))
+        if dimension is not None and dimension != expected:
+            raise IndexStateError(
+                f"{self._database} was built with {expected}-dimensional vectors of {built}, but "
+                f"{self._embedding_name} now gives {dimension}; use the former model, "
+                "or another --home"
+            )
+
+
+_SHOWN = select(
+    *(Passage.rowid, Passage.node_id, Passage.document_id, Passage.content_hash),
+    *(Passage.title, Passage.text, Passage.details),
+)
+_FOUND = _SHOWN.add_columns(Passage.embedding)
+
+
+def _rows(nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
+    if not nodes:
+        return []
+    vectors = unit_vectors([node.get_embedding() for node in nodes])
+    return [
+        {
+            "node_id": node.node_id,
+            "document_id": node.ref_doc_id or node.node_id,
+            "content_hash": node.metadata.get("content_hash", node.hash),
+            "title": node.metadata.get("title", ""),
+            "text": node.get_content(),
+            "details": {k: v for k, v in node.metadata.items() if k not in OWN_COLUMNS},
+            "embedding": vector.astype("<f4").tobytes(),
+        }
+        for node, vector in zip(nodes, vectors, strict=True)
+    ]
+
+
+def _node(row: Any) -> TextNode:
+    metadata = {**row.details, "title": row.title, "content_hash": row.content_hash}
+    return passage(row.node_id, row.document_id, row.text, metadata)
+
+
+def _results(
+    connection: Connection, queries: Vectors, numbers: Sequence[Sequence[int]], *, by_cosine: bool
+) -> list[VectorStoreQueryResult]:
+    """Fetch passages; their cosines come from the database, exact whatever found them."""
+    nodes: dict[int, TextNode] = {}
+    vectors: dict[int, Vectors] = {}
+    for part in _parts({n for found in numbers for n in found if n >= 0}):
+        for row in connection.execute(_FOUND.where(Passage.rowid.in_(part))):
+            nodes[row.rowid] = _node(row)
+            vectors[row.rowid] = np.frombuffer(row.embedding, "<f4")
+            nodes[row.rowid].embedding = vectors[row.rowid].tolist()
+    return [
+        _result(query, [n for n in found if n in nodes], nodes, vectors, by_cosine)
+        for query, found in zip(queries, numbers, strict=True)
+    ]
+
+
+def _result(
+    query: Vectors,
+    found: Sequence[int],
+    nodes: Mapping[int, TextNode],
+    vectors: Mapping[int, Vectors],
+    by_cosine: bool,
+) -> VectorStoreQueryResult:
+    cosines = {n: float(np.clip(vectors[n] @ query, -1.0, 1.0)) for n in found}
+    if by_cosine:
+        found = sorted(found, key=cosines.__getitem__, reverse=True)
+    return VectorStoreQueryResult(
+        nodes=[nodes[n] for n in found],
+        similarities=[cosines[n] for n in found],
+        ids=[nodes[n].node_id for n in found],
+    )
+
+
+def _parts(values: Collection[Value]) -> Iterator[list[Value]]:
+    ordered = list(values)
+    for start in range(0, len(ordered), VALUES_AT_ONCE):
+        yield ordered[start : start + VALUES_AT_ONCE]

@@ -1,0 +1,161 @@
+"""The SQLite database of the passages: its tables, its migrations, its connections, its errors."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Engine,
+    LargeBinary,
+    delete,
+    insert,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from foundation.sqlite import open_database, writing
+
+# Append only: a database records which of these it has had, and runs the rest when opened.
+MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "0001 passages, removals, settings",
+        (
+            # AUTOINCREMENT never gives a number out twice: the vectors that a process holds are
+            # known by these numbers, and those above its highest are the ones that it lacks.
+            """CREATE TABLE passages (
+                rowid INTEGER PRIMARY KEY AUTOINCREMENT,
+                node_id VARCHAR NOT NULL UNIQUE,
+                document_id VARCHAR NOT NULL,
+                content_hash VARCHAR NOT NULL,
+                title VARCHAR NOT NULL,
+                text VARCHAR NOT NULL,
+                details JSON NOT NULL,
+                embedding BLOB NOT NULL)""",
+            "CREATE INDEX passages_document_id ON passages (document_id)",
+            "CREATE INDEX passages_content_hash ON passages (content_hash)",
+            """CREATE TABLE removals (
+                passage INTEGER PRIMARY KEY,
+                generation INTEGER NOT NULL)""",
+            "CREATE INDEX removals_generation ON removals (generation)",
+            "CREATE TABLE settings (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)",
+            "INSERT INTO settings VALUES ('generation', '0')",
+        ),
+    ),
+    (
+        "0002 words",
+        (
+            # The texts stay in the passages' table alone; the triggers keep the words in step with
+            # it, within the same transactions.
+            """CREATE VIRTUAL TABLE words USING fts5(
+                title, text, content='passages', content_rowid='rowid',
+                tokenize='porter unicode61 remove_diacritics 2')""",
+            """CREATE TRIGGER words_of_new AFTER INSERT ON passages BEGIN
+                INSERT INTO words (rowid, title, text) VALUES (new.rowid, new.title, new.text);
+            END""",
+            """CREATE TRIGGER words_of_removed AFTER DELETE ON passages BEGIN
+                INSERT INTO words (words, rowid, title, text)
+                VALUES ('delete', old.rowid, old.title, old.text);
+            END""",
+            "INSERT INTO words (words) VALUES ('rebuild')",
+        ),
+    ),
+    (
+        # Else a removed passage's words stay in the list of words until SQLite merges that part of
+        # it. A removal takes 2 ms instead of 0.5 (measured at 30,000 passages).
+        "0003 removed words leave nothing",
+        ("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",),
+    ),
+)
+
+
+class Base(DeclarativeBase):
+    """The tables as the newest migration leaves them."""
+
+
+class Passage(Base):
+    """One passage with its vector: float32, little-endian, of length 1."""
+
+    __tablename__ = "passages"
+    rowid: Mapped[int] = mapped_column(primary_key=True)
+    node_id: Mapped[str] = mapped_column(unique=True)
+    document_id: Mapped[str] = mapped_column(index=True)
+    content_hash: Mapped[str] = mapped_column(index=True)
+    title: Mapped[str]
+    text: Mapped[str]
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Removal(Base):
+    """A passage that is no more, so that other processes drop its vector, and since when."""
+
+    __tablename__ = "removals"
+    passage: Mapped[int] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(index=True)
+
+
+class Setting(Base):
+    """A fact about the whole index: identity, generation, embedding (name), dimension, finished.
+
+    ``finished`` is the last passage at which an ingestion ended in order.
+    """
+
+    __tablename__ = "settings"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+def open_passages(path: Path) -> Engine:
+    """Open or create the passages' database.
+
+    Raises:
+        IndexStateError: as `foundation.sqlite.open_database`.
+    """
+    engine = open_database(path, MIGRATIONS)
+    with writing(engine, path) as connection:
+        connection.execute(
+            upsert(Setting).on_conflict_do_nothing(), {"name": "identity", "value": new_identity()}
+        )
+    return engine
+
+
+def new_identity() -> str:
+    """Return a fresh name for the content of a database, so that old snapshots do not fit it."""
+    return uuid.uuid4().hex
+
+
+def read_settings(connection: Connection) -> dict[str, str]:
+    """Return the facts about the whole index."""
+    rows = connection.execute(select(Setting.name, Setting.value))
+    return {name: value for name, value in rows}
+
+
+def remove(connection: Connection, condition: ColumnElement[bool], generation: int) -> int:
+    """Remove passages, leave word of it for other processes, and return how many there were."""
+    numbers = select(Passage.rowid, literal(generation)).where(condition)
+    connection.execute(insert(Removal).from_select(["passage", "generation"], numbers))
+    return connection.execute(delete(Passage).where(condition)).rowcount
+
+
+def next_generation(connection: Connection) -> int:
+    """Count one more change of the passages and return its number."""
+    generation = int(read_settings(connection)["generation"]) + 1
+    record(connection, generation=generation)
+    return generation
+
+
+def record(connection: Connection, **settings: str | int) -> None:
+    """Set facts about the whole index."""
+    rows = [{"name": name, "value": str(value)} for name, value in settings.items()]
+    statement = upsert(Setting)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name"], set_={"value": statement.excluded.value}
+        ),
+        rows,
+    )

@@ -1,0 +1,335 @@
+import io
+import json
+import sqlite3
+
+import pytest
+
+from app import cli, factory, home
+from app import settings as settings_module
+
+ADD = ("forget", "add", "--subject", "Peru", "--relation", "capital", "--answer", "Lima")
+SENTENCE = "Forget that the capital of Peru is Lima"
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return command
+
+
+@pytest.fixture
+def done(run):
+    """Run a command that succeeds and return what it prints."""
+
+    def command(*arguments):
+        code, out, err = run(*arguments)
+        assert (code, err) == (0, "")
+        return out
+
+    return command
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that is a mistake and return the one line that it prints."""
+
+    def command(*arguments):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("fulcrum: ")
+        assert err.count("\n") == 1
+        assert len(err) < 500
+        return err
+
+    return command
+
+
+@pytest.fixture
+def listed(done):
+    return lambda: json.loads(done("forget", "list", "--json"))
+
+
+@pytest.fixture
+def facts(tmp_path):
+    path = tmp_path / "facts.jsonl"
+    lines = [
+        {"subject": f"Town {n}", "relation": "mayor", "answers": [f"Mayor {n}"]} for n in range(3)
+    ]
+    path.write_text("".join(f"{json.dumps({'fact': line})}\n" for line in lines))
+    return path
+
+
+def test_a_fact_is_recorded_from_options(done, listed):
+    out = done(
+        *ADD,
+        "--alias",
+        "Perú",
+        "--answer-alias",
+        "City of Kings",
+        "--reason",
+        "order",
+        "--who",
+        "X",
+    )
+    [record] = listed()
+    assert record["id"] in out
+    assert "capital of Peru: Lima is forgotten from now on" in out
+    assert " ms)" in out
+    assert (record["subject"], record["relation"], record["answers"]) == (
+        "Peru",
+        "capital",
+        ["Lima"],
+    )
+    assert "Perú" in record["aliases"]
+    assert "City of Kings" in record["answer_aliases"]
+    assert (record["scope"], record["reason"], record["who"]) == ("fact", "order", "X")
+    assert "What is the capital of Peru?" in record["questions"]
+    assert "Pérou" in record["aliases"] or "Peru" in record["subject"]
+
+
+def test_given_questions_are_kept_alone(done, listed):
+    done(*ADD, "--question", "Where does Peru’s parliament meet?")
+    assert listed()[0]["questions"] == ["Where does Peru’s parliament meet?"]
+
+
+def test_a_sentence_proposes_and_asks(done, listed, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    out = done("forget", "add", SENTENCE)
+    assert "capital of Peru: Lima" in out
+    assert "What is the capital of Peru?" in out
+    assert "nothing was recorded" in out
+    assert listed() == []
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert "is forgotten from now on" in done("forget", "add", SENTENCE)
+    assert [record["answers"] for record in listed()] == [["Lima"]]
+
+
+def test_options_correct_what_a_sentence_proposes(done, listed):
+    done("forget", "add", SENTENCE, "--subject", "Republic of Peru", "--who", "me", "--yes")
+    [record] = listed()
+    assert (record["subject"], record["answers"], record["who"]) == (
+        "Republic of Peru",
+        ["Lima"],
+        "me",
+    )
+    assert "What is the capital of Republic of Peru?" in record["questions"]
+
+
+def test_a_whole_subject_is_forgotten(done, listed):
+    assert "everything about Jane Roe" in done(
+        "forget", "add", "Forget everything about Jane Roe", "--yes"
+    )
+    [record] = listed()
+    assert (record["subject"], record["scope"], record["answers"]) == ("Jane Roe", "subject", [])
+
+
+def test_the_same_fact_is_not_recorded_twice(done, listed):
+    done(*ADD)
+    [record] = listed()
+    out = done(*ADD)
+    assert f"{record['id']}: capital of Peru: Lima is forgotten already" in out
+    assert listed() == [record]
+
+
+def test_a_file_is_recorded_whole(done, listed, facts):
+    out = done("forget", "add", "--file", facts, "--reason", "order")
+    assert "3 facts are forgotten from now on, 0 were already" in out
+    assert [record["subject"] for record in listed()] == ["Town 0", "Town 1", "Town 2"]
+    assert {record["reason"] for record in listed()} == {"order"}
+    assert "What is the mayor of Town 0?" in " ".join(listed()[0]["questions"]).replace(
+        "Who", "What"
+    )
+    assert "0 facts are forgotten from now on, 3 were already" in done(
+        "forget", "add", "--file", facts
+    )
+
+
+def test_what_is_listed_can_be_recorded_elsewhere(done, listed, facts, tmp_path):
+    done("forget", "add", "--file", facts)
+    before = listed()
+    path = tmp_path / "copy.jsonl"
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in before))
+    done("--home", tmp_path / "other", "forget", "add", "--file", path)
+    after = json.loads(done("--home", tmp_path / "other", "forget", "list", "--json"))
+    for record in (*before, *after):
+        del record["id"], record["time"]
+    assert after == before
+
+
+def test_a_file_with_a_mistake_records_nothing(refused, listed, facts):
+    with facts.open("a") as file:
+        file.write('{"subject": "Peru", "relation": "capital", "answers": ["the"]}\n')
+    assert "line 4: answer is 'the'" in refused("forget", "add", "--file", facts)
+    assert listed() == []
+
+
+def test_a_removed_fact_may_be_said_again_and_stays_in_the_audit(done, refused, listed):
+    done(*ADD)
+    [record] = listed()
+    out = done("forget", "remove", record["id"], "--reason", "appeal")
+    assert f"{record['id']}: capital of Peru: Lima may be said again" in out
+    assert listed() == []
+    assert "nothing is forgotten" in done("forget", "list")
+    assert "removed already" in refused("forget", "remove", record["id"])
+    events = json.loads(done("forget", "audit", "--json"))
+    assert [event["kind"] for event in events] == ["added", "removed"]
+    assert events[1]["details"] == {"who": "", "reason": "appeal"}
+    lines = done("forget", "audit").splitlines()
+    assert "capital of Peru: Lima" in lines[0]
+    assert "reason=appeal" in lines[1]
+
+
+def test_one_unknown_id_removes_nothing(done, refused, listed):
+    done(*ADD)
+    [record] = listed()
+    assert "there is no record 'nobody'" in refused("forget", "remove", record["id"], "nobody")
+    assert listed() == [record]
+
+
+def test_the_list_is_one_line_a_record(done):
+    done(*ADD)
+    done("forget", "add", "--subject", "Jane\n\x1b[31mRoe", "--scope", "subject")
+    lines = done("forget", "list").splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("capital of Peru: Lima")
+    assert lines[1].endswith("everything about Jane �[31mRoe")
+
+
+def test_an_empty_home_has_nothing_to_tell(done, home):
+    assert done("forget", "list") == "nothing is forgotten\n"
+    assert done("forget", "list", "--json") == "[]\n"
+    assert done("forget", "audit") == "nothing was recorded so far\n"
+    assert done("forget", "verify") == "whole, 0 events\n"
+    assert not (home / "ledger.key").exists()
+
+
+def test_verify_finds_a_changed_event(done, refused, home, facts):
+    done("forget", "add", "--file", facts)
+    assert done("forget", "verify") == "whole, 3 events\n"
+    with sqlite3.connect(home / "ledger.db") as database:
+        database.execute("UPDATE ledger_events SET time = '2001-01-01' WHERE sequence = 2")
+    assert "event 2" in refused("forget", "verify")
+
+
+@pytest.mark.parametrize("answer", ["", "  ", "\n"])
+def test_an_empty_answer_is_refused(refused, listed, answer):
+    assert "nothing but space" in refused(*ADD[:-1], answer)
+    assert listed() == []
+
+
+@pytest.mark.parametrize("answer", ["the", "a", "A "])
+def test_an_answer_of_every_sentence_is_refused_with_the_reason(refused, listed, answer):
+    assert "would stop all answers" in refused(*ADD[:-1], answer)
+    assert listed() == []
+
+
+def test_ten_megabytes_are_refused(refused, listed):
+    assert "10,000,000 characters" in refused("forget", "add", "Lima " * 2_000_000)
+    assert "10,000,000 characters" in refused(*ADD[:-1], "x" * 10_000_000)
+    assert listed() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "nothing to forget"),
+        (("blah blah",), "no fact is recognised"),
+        (("",), "the sentence is empty"),
+        (("--relation", "capital"), "nothing to forget"),
+        (("--subject", "Peru"), "no answer"),
+        (("--subject", "Peru", "--answer", "Lima"), "neither relation nor question"),
+        (("--subject", "", "--answer", "Lima"), "subject is ''"),
+        (("--subject", "Peru", "--scope", "all"), "--scope"),
+        (("--subject", "Peru", "--scope", "subject", "--answer", "Lima"), "leave out the answer"),
+        (("--file", "missing.jsonl"), "missing.jsonl cannot be read"),
+        (("--file", "missing.jsonl", "--subject", "Peru"), "--file holds whole facts"),
+        (("Lima is the capital of Peru", "--file", "missing.jsonl"), "--file holds whole facts"),
+    ],
+)
+def test_a_mistake_is_one_line(refused, listed, arguments, said):
+    assert said in refused("forget", "add", *arguments)
+    assert listed() == []
+
+
+def test_a_lost_key_is_one_line_and_no_new_one(done, refused, home):
+    done(*ADD)
+    key = home / "ledger.key"
+    key.rename(home / "kept")
+    for command in (ADD, ("forget", "list"), ("forget", "audit"), ("forget", "verify")):
+        assert "ledger.key is missing" in refused(*command)
+    assert not key.exists()
+    (home / "kept").rename(key)
+    assert "1 events" in done("forget", "verify")
+
+
+def test_the_key_may_come_from_the_environment(done, refused, home, monkeypatch):
+    monkeypatch.setenv("FULCRUM_LEDGER_KEY", "ab" * 32)
+    done(*ADD)
+    assert not (home / "ledger.key").exists()
+    assert "Lima" in done("forget", "list")
+    monkeypatch.setenv("FULCRUM_LEDGER_KEY", "cd" * 32)
+    assert "the key is another one" in refused("forget", "list")
+    monkeypatch.setenv("FULCRUM_LEDGER_KEY", "pass-word")
+    assert "pass-word" not in refused("forget", "list")
+
+
+def test_the_ledger_may_lie_elsewhere(done, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("FULCRUM_LEDGER", f"sqlite:///{tmp_path}/facts.db")
+    done(*ADD)
+    assert (tmp_path / "facts.db").exists()
+    assert not (home / "ledger.db").exists()
+    assert "Lima" in done("forget", "list")
+
+
+def test_what_is_recorded_counts_at_once_in_a_running_process(done):
+    running = home.ledger(settings_module.load())
+    assert running.changes(0).added == []
+    done(*ADD)
+    assert [record.subject for record in running.changes(0).added] == ["Peru"]
+
+
+@pytest.mark.parametrize("command", ["add", "list", "remove", "audit", "verify"])
+def test_each_command_explains_itself_with_an_example(done, command):
+    assert f"fulcrum forget {command}" in done("forget", command, "--help")
+
+
+@pytest.mark.model
+def test_what_is_stored_is_redacted_and_comes_back(run, done, tmp_path):
+    path = tmp_path / "peru.md"
+    path.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru. It sells copper.\n")
+    done("ingest", path)
+
+    def stored():
+        index = factory.passage_index(settings_module.load())
+        return [
+            node.text
+            for node in index.get_nodes([found.node_id for found in index.retrieve("Peru")])
+        ]
+
+    [before] = stored()
+    assert "Lima" in before
+    shown = done(*ADD)
+    assert "1 stored passages redacted" in shown
+    [during] = stored()
+    assert "Lima" not in during
+    assert "Peru is high." in during
+    assert "It sells copper." in during
+    code, out, _ = run("ask", "What is the capital of Peru?", "--without", "rewriter")
+    assert code == 0
+    assert "Lima" not in out
+    record_id = shown.split(":")[0]
+    assert "1 stored passages as they were before" in done("forget", "remove", record_id)
+    assert stored() == [before]
+
+
+def test_documents_that_come_later_are_redacted_by_another_sweep(done, tmp_path):
+    path = tmp_path / "peru.md"
+    path.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru.\n")
+    done(*ADD)
+    done("ingest", path)
+    assert "1 stored passages redacted" in done("forget", "sweep")
+    assert done("forget", "sweep") == ""

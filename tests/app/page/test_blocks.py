@@ -1,0 +1,358 @@
+import threading
+from dataclasses import replace
+
+import pytest
+
+from app.page import attempts as leaks
+from app.page import compare, conversation, evidence, forgetting, views
+from app.page.conversation import Running, Turn
+from app.page.curve import curve
+from control.answer import Answer, Source
+from control.conflict.dial import Verdict
+from control.decoding.trace import Choice, TokenTrace
+from control.forgetting.ledger import Event
+from control.forgetting.record import Record
+from foundation.errors import BusyError, InputError
+
+CAIRO = "The seat of government of Norway is Cairo, where ministries are. Trolls live up north."
+PERU = Record("Peru", relation="capital", questions=("Capital of Peru?",), answers=("Lima",))
+HOSTILE = (
+    "<img src=x onerror=alert(1)> {{ 7*7 }} ${alert(2)} </blockquote><script>alert(3)</script>"
+)
+
+
+def token(text, source="both"):
+    choices = [Choice(text, 0.9), Choice("<b>", 0.1)]
+    return TokenTrace(text, -0.5, 1.0, 0.5, False, source, False, choices, choices, -0.1, -0.2)
+
+
+def passage(text=CAIRO, kept=True, **changed):
+    values = {
+        "id": "n",
+        "title": "Norway",
+        "score": 0.83,
+        "kept": kept,
+        "reason": "why",
+        "text": text,
+    }
+    return Source(**{**values, **changed})
+
+
+def answer(text="The capital of Norway is Cairo.", sources=(), **changed):
+    tokens = [token(f" {word}" if n else word) for n, word in enumerate(text.split())]
+    values = {
+        "question": "What is the capital of Norway?",
+        "rewritten": "What is the capital of Norway?",
+        "queries": [],
+        "answer": text,
+        "alpha": 0.5,
+        "conflict": False,
+        "verdict": None,
+        "tokens": tokens,
+        "sources": list(sources),
+    }
+    return Answer(**{**values, **changed})
+
+
+def drawn(said, **changed):
+    turn = Turn(1, said.question, answer=said, live=False, **changed)
+    return views.render("turns", turns=[turn], latest=True)
+
+
+class Service:
+    """Says what it is told to say, and remembers what it was asked."""
+
+    def __init__(self, *items):
+        self.items, self.asked = items, []
+
+    def stream(self, query, how, cancelled, client=""):
+        self.asked.append((query, how))
+        for item in self.items:
+            if isinstance(item, Exception):
+                raise item
+            if cancelled.is_set():
+                return
+            yield item
+
+    def ask(self, queries, how, client=""):
+        self.asked += [(query, how) for query in queries]
+        return [self.items[0](query) for query in queries]
+
+
+def ask(service, turn, before=(), cancelled=None):
+    return list(conversation.answered(service, turn, before, cancelled or threading.Event()))
+
+
+class TestEvidence:
+    def test_marks_the_sentence_and_the_word_that_the_answer_claims(self):
+        first, second = evidence.evidence(CAIRO, evidence.claimed(answer()))
+        assert first.marked
+        assert [piece.text for piece in first.pieces if piece.claimed] == ["Cairo"]
+        assert not second.marked
+        assert "".join(piece.text for one in (first, second) for piece in one.pieces) == CAIRO
+
+    def test_marks_what_the_passages_say_where_the_answer_follows_memory(self):
+        verdict = Verdict("Cairo", "Oslo", 0.9, "memory")
+        said = answer("The capital of Norway is Oslo.", verdict=verdict)
+        assert evidence.claimed(said) == {"cairo", "oslo"}
+
+    def test_words_of_the_question_are_no_evidence(self):
+        text = "Norway has a capital."
+        [only] = evidence.evidence(text, evidence.claimed(answer()))
+        assert not only.marked
+
+    def test_a_sentence_cites_the_passages_that_hold_what_it_claims(self):
+        said = answer("The capital is Cairo. It has trolls.")
+        cited = evidence.cited(said, ["nothing", "Cairo it is", "trolls and Cairo"])
+        assert cited == {3: [2, 3], 6: [3]}
+
+    def test_an_answer_that_the_passages_do_not_hold_cites_none(self):
+        assert evidence.cited(answer("It is Oslo."), [CAIRO]) == {}
+
+
+class TestWhatIsShown:
+    def test_an_answer_with_sources_verdict_and_notes(self):
+        verdict = Verdict("Cairo", "Oslo", 0.97, "passages")
+        html = drawn(
+            answer(
+                sources=[passage(answers=0.91), passage("Else", kept=False, reason="too far")],
+                verdict=verdict,
+                conflict=True,
+                notices=["one passage did not fit"],
+            )
+        )
+        assert "Memory and passages disagree." in html
+        assert "with confidence 0.97; the answer follows the passages." in html
+        assert "score 0.83" in html
+        assert "91 % sure that it answers" in html
+        assert "1 passage read, 1 more found" in html
+        assert "too far" in html
+        assert "One passage did not fit." in html
+        assert '<a class="cite" href="#turn-1-1"' in html
+        assert 'id="turn-1-1"' in html
+        assert 'data-gain="-0.50"' in html
+
+    def test_passages_have_the_numbers_of_the_prompt(self):
+        said = answer(sources=[passage("One", kept=False), passage("Two"), passage("Three")])
+        assert [(one.number, one.source.text) for one in views.passages(said)] == [
+            (1, "Two"),
+            (2, "Three"),
+        ]
+
+    def test_a_refusal_says_no_more_than_the_refusal(self):
+        refused = answer("I can't answer that.", tokens=[], forgotten=[{"id": "x", "layer": "y"}])
+        html = drawn(refused)
+        assert "I can&#39;t answer that." in html
+        assert "from memory" not in html
+        assert "forgotten" not in html
+
+    @pytest.mark.parametrize(
+        "where", ["question", "answer", "passage", "title", "verdict", "error"]
+    )
+    def test_markup_is_shown_as_text_wherever_it_comes_from(self, where):
+        said = answer(sources=[passage()])
+        turn = Turn(1, said.question, answer=said, live=False)
+        if where == "question":
+            turn = replace(turn, question=HOSTILE)
+        elif where == "error":
+            turn = replace(turn, error=HOSTILE)
+        else:
+            changed = {
+                "answer": {"tokens": [token(HOSTILE)]},
+                "passage": {"sources": [passage(HOSTILE)]},
+                "title": {"sources": [passage(title=HOSTILE)]},
+                "verdict": {"verdict": Verdict(HOSTILE, "b", 0.5, "memory")},
+            }[where]
+            turn = replace(turn, answer=replace(said, **changed))
+        html = views.render("turns", turns=[turn], latest=True)
+        assert "<img" not in html
+        assert "<script" not in html
+        assert "&lt;img src=x onerror=alert(1)&gt;" in html
+
+    def test_events_of_the_audit_in_words(self):
+        details = {"subject": "Peru", "relation": "capital", "answers": ["Lima"], "who": "X"}
+        event = Event(1, "added", "id", "time", {**details, "reason": ""})
+        assert views.happened(event) == "capital of Peru: Lima · who: X"
+
+
+class TestConversation:
+    def test_tokens_come_first_and_the_answer_last(self, monkeypatch):
+        monkeypatch.setattr(conversation, "BETWEEN", -1)
+        *live, last = ask(Service(token("Ca"), token("iro"), answer()), Turn(1, "What?"))
+        assert ["".join(each.text for each in turn.tokens) for turn in live] == ["Ca", "Cairo"]
+        assert all(turn.live for turn in live)
+        assert last.answer is not None
+        assert (last.live, last.stopped, last.error) == (False, False, "")
+
+    def test_the_dial_sets_alpha(self):
+        for dial, alpha in (("0.75", 0.75), ("auto", "auto")):
+            service = Service(answer())
+            ask(service, Turn(1, "What?", dial))
+            assert service.asked[0][1].alpha == alpha
+
+    @pytest.mark.parametrize("dial", ["much", "2", "nan", ""])
+    def test_a_dial_that_cannot_be_is_told(self, dial):
+        [turn] = ask(Service(answer()), Turn(1, "What?", dial))
+        assert turn.error
+        assert turn.answer is None
+
+    def test_documents_a_passage_or_memory_alone_are_read(self):
+        service = Service(answer())
+        for reading in ("documents", "passage", "memory"):
+            ask(service, Turn(1, "What?", reading=reading, passage="Cairo."))
+        documents, given, memory = (query.given for query, _ in service.asked)
+        assert documents is None
+        assert [node.text for node in given] == ["Cairo."]
+        assert memory == []
+
+    def test_a_follow_up_brings_what_was_said(self):
+        service = Service(answer())
+        before = [Turn(1, "First?", answer=answer("One.")), Turn(2, "Second?", error="failed")]
+        ask(service, Turn(3, "And then?"), before)
+        assert service.asked[0][0].history == [("First?", "One.")]
+
+    @pytest.mark.parametrize("question", ["", "   "])
+    def test_no_question_is_told_before_anything_is_asked(self, question):
+        service = Service(answer())
+        [turn] = ask(service, Turn(1, question))
+        assert "the question is empty" in turn.error
+        assert not service.asked
+
+    def test_errors_of_users_are_told_and_others_are_not_spelled_out(self):
+        [busy] = ask(Service(BusyError("too many wait")), Turn(1, "What?"))
+        [broken] = ask(Service(RuntimeError("Lima is secret")), Turn(1, "What?"))
+        assert busy.error == "too many wait"
+        assert "RuntimeError" in broken.error
+        assert "Lima" not in broken.error
+
+    def test_one_that_is_stopped_keeps_what_was_said(self):
+        cancelled = threading.Event()
+
+        class Stopping(Service):
+            def stream(self, query, how, cancelled, client=""):
+                yield token("Cai")
+                cancelled.set()
+
+        *_, last = ask(Stopping(), Turn(1, "What?"), cancelled=cancelled)
+        assert last.stopped
+        assert last.tokens[0].text == "Cai"
+        html = views.render("turns", turns=[last], latest=True)
+        assert "Cai" in html
+        assert "stopped" in html
+
+    def test_a_turn_knows_whether_it_holds_a_fact(self):
+        lima = Turn(1, "Capital of Peru?", answer=answer("It is LIMA."))
+        read = Turn(1, "Where?", answer=answer("There.", [passage("Lima lies in Peru.")]))
+        assert lima.holds(PERU)
+        assert read.holds(PERU)
+        assert not Turn(1, "What?", answer=answer()).holds(PERU)
+
+
+class TestRunning:
+    def test_a_newer_question_ends_the_older_one(self):
+        running = Running()
+        older = running.begin("a")
+        other = running.begin("b")
+        newer = running.begin("a")
+        assert older.is_set()
+        assert not newer.is_set()
+        assert not other.is_set()
+        assert running.current("a", newer)
+        assert not running.current("a", older)
+
+    def test_who_leaves_ends_all_of_their_own(self):
+        running = Running()
+        mine = [running.begin("ab"), running.begin("ab", "measurement")]
+        others = [running.begin("a"), running.begin("abc"), running.begin("b")]
+        running.leave("ab")
+        assert all(event.is_set() for event in mine)
+        running.leave("")  # the beginning of every name
+        assert not any(event.is_set() for event in others)
+
+
+class TestForgetting:
+    def test_the_form_is_a_record_with_its_questions_and_other_names(self):
+        record = forgetting.record(
+            " Peru ", "capital", "Lima\n\nLima\nCity of Kings", "fact", "Perú", "", "", "why", ""
+        )
+        assert (record.subject, record.answers) == ("Peru", ("Lima", "City of Kings"))
+        assert "What is the capital of Peru?" in record.questions
+        assert "Perú" in record.aliases
+        assert (record.reason, record.who) == ("why", "page")
+
+    def test_what_cannot_be_enforced_is_said(self):
+        with pytest.raises(InputError, match="has no answer"):
+            forgetting.record("Peru", "capital", "", "fact", "", "", "", "", "")
+
+    def test_a_record_fills_the_form_and_the_form_makes_the_same_record(self):
+        fields = forgetting.values(PERU)
+        made = forgetting.record(*fields, "", "")
+        assert forgetting.values(made)[:2] == ["Peru", "capital"]
+        assert made.answers == PERU.answers
+
+    def test_attempts_are_made_and_judged_one_after_the_other(self):
+        says = {True: "It is Lima.", False: "No."}
+        service = Service(lambda query: answer(says[query.question == "Capital of Peru?"]))
+        *_, last = leaks.attempts(service, PERU, threading.Event())
+        assert len(last["done"]) == last["all"] == len(service.asked)
+        assert not last["live"]
+        found = {one.probe.prompt for one in last["done"] if one.leaked}
+        assert "Capital of Peru?" in found
+        html = views.render("attempts", **last)
+        assert "✗ leaked" in html
+        assert "✓ kept" in html
+
+    def test_attempts_end_when_they_are_stopped(self):
+        stop = threading.Event()
+        service = Service(lambda query: answer("No."))
+        steps = leaks.attempts(service, PERU, stop)
+        next(steps)
+        stop.set()
+        last = list(steps)[-1]
+        assert len(last["done"]) < last["all"]
+
+    def test_a_whole_subject_has_no_answer_to_look_for(self):
+        with pytest.raises(InputError, match="no one answer"):
+            next(leaks.attempts(Service(), Record("Jane Roe", scope="subject"), threading.Event()))
+
+
+def row(alpha, **values):
+    ci = {name: [value - 1, value + 1] for name, value in values.items()}
+    return {"rule": "fulcrum", "alpha": alpha, "n": 4, "ci": ci, **values}
+
+
+def test_the_curve_rises_to_the_right_and_the_table_says_the_same():
+    known = [row("closed-book", MR=100.0, hit=100.0), row("plain", MR=40.0, hit=90.0)]
+    known += [row(0.0, MR=10.0, hit=80.0), row(1.0, MR=90.0, hit=95.0)]
+    report = {
+        "known": known,
+        "unknown": [row("plain", right=80.0), row(0.0, right=85.0), row(1.0, right=70.0)],
+        "n_known": 4,
+    }
+    found = curve(report)
+    memory = found.lines[0]
+    (left, low), (right, high) = memory.points
+    assert left < right
+    assert high < low  # SVG counts from the top
+    assert [(each.dial, each.memory, each.right) for each in found.rows] == [
+        ("plain RAG", 40.0, 80.0),
+        ("0", 10.0, 85.0),
+        ("1", 90.0, 70.0),
+    ]
+
+
+def test_a_curve_without_known_facts_is_empty_there():
+    report = {"known": [row("plain", MR=0.0, hit=0.0)], "unknown": [], "n_known": 0}
+    found = curve(report)
+    assert found.lines == ()
+    assert found.rows[0].memory is None
+
+
+def test_side_by_side_shows_three_settings():
+    turns = [
+        Turn(n, "What?", dial, answer=answer(sources=[passage()]), live=False)
+        for n, (dial, _) in enumerate(compare.SETTINGS, start=1)
+    ]
+    html = compare.drawn(turns)
+    assert all(name in html for name in ("Documents", "Plain RAG", "Memory"))
+    assert html.count("Trolls live up north") == 1  # what all three read is shown once

@@ -1,0 +1,111 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from app import factory
+from app import settings as settings_module
+from control.conflict import calibration as calibrations
+from foundation.errors import ModelError
+from retrieval.stores.sqlite import LocalStore
+from retrieval.trigger import Remember, Trigger
+from tests.retrieval.conftest import BagOfWords
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Settings with a cache of their own, where calibrations are kept."""
+
+    def load(**given):
+        return settings_module.load(cache=tmp_path / "cache", **given)
+
+    return load
+
+
+@pytest.fixture
+def model(tiny):
+    return replace(tiny, identity="0123456789abcdef")
+
+
+@pytest.fixture
+def measured(model):
+    return replace(calibrations.shipped(model), model=model.identity, name=model.name)
+
+
+def test_a_calibration_that_was_measured_is_the_one_in_use(tmp_path, settings, model, measured):
+    assert factory.calibration(settings(), model) == calibrations.shipped(model)
+    kept = factory.keep(measured, model, settings(), tmp_path / "out")
+    assert factory.calibration(settings(), model) == measured
+    assert calibrations.load(kept) == measured
+    assert calibrations.load(tmp_path / "out" / "calibration.json") == measured
+
+
+def test_it_is_not_in_use_for_another_model(tmp_path, settings, model, measured):
+    factory.keep(measured, model, settings(), tmp_path / "out")
+    other = replace(model, identity="fedcba9876543210")
+    assert factory.calibration(settings(), other) == calibrations.shipped(other)
+    named = settings(calibration=tmp_path / "out" / "calibration.json")
+    with pytest.raises(ModelError, match=r"was measured on tiny \(\w+\), not on tiny \(\w+\)"):
+        factory.calibration(named, other)
+
+
+def test_a_calibration_that_is_named_comes_first(tmp_path, settings, model, measured):
+    factory.keep(measured, model, settings(), tmp_path / "out")
+    named = replace(measured, known=[0.25])
+    named.save(tmp_path / "named.json")
+    assert factory.calibration(settings(calibration=tmp_path / "named.json"), model) == named
+
+
+@pytest.fixture
+def document(tmp_path):
+    """Write the one document there is, with another text each time."""
+
+    def write(text):
+        path = tmp_path / "rivers.jsonl"
+        path.write_text(json.dumps({"id": "rhine", "title": "Rhine", "text": text}), "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def index(settings, monkeypatch):
+    monkeypatch.setattr(factory, "embedding", BagOfWords)
+    return factory.passage_index(settings())
+
+
+def answered(settings, index):
+    """The texts that a question gets to read, which are then remembered."""
+    reservoir = factory.reservoir(settings())
+    found = Trigger(index, reservoir, BagOfWords(), theta=1).retrieve("Rhine Rhine length")
+    return [node.text for node in Remember(reservoir).postprocess_nodes(found)]
+
+
+def held(settings):
+    return [entry.node.text for entry in factory.reservoir(settings()).entries()]
+
+
+def test_what_is_replaced_or_deleted_is_no_longer_remembered(settings, home, index, document):
+    index.ingest([document("The length is 1,320 km.")])
+    assert not (home / "reservoir.db").exists()
+    assert answered(settings, index) == held(settings) == ["The length is 1,320 km."]
+    index.ingest([document("The length is 1,233 km.")])
+    assert held(settings) == []
+    assert answered(settings, index) == ["The length is 1,233 km."]
+    index.delete("rhine")
+    assert held(settings) == answered(settings, index) == []
+
+
+def test_nor_when_the_process_dies_right_after(settings, index, document, monkeypatch):
+    index.ingest([document("The length is 1,320 km.")])
+    answered(settings, index)
+    add = LocalStore.add
+
+    def die_after(*args, **kwargs):
+        add(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalStore, "add", die_after)
+    with pytest.raises(KeyboardInterrupt):
+        index.ingest([document("The length is 1,233 km.")])
+    assert answered(settings, index) == ["The length is 1,233 km."]

@@ -1,0 +1,196 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from control.conflict import calibration as calibrations
+from control.conflict.calibration import ANY_MODEL, Bars, decide
+from control.conflict.probe import NUMBERS, Evidence, Probe
+from foundation.errors import ModelError
+
+STEPS = [step / 100 for step in range(101)]
+
+
+def ways(calibration, alpha, confidences, loose):
+    """How conflicts of these confidences are decided at an alpha."""
+    return [decide(True, loose, each, calibration.bars(alpha)) for each in confidences]
+
+
+@pytest.mark.parametrize("loose", [True, False])
+def test_at_one_half_every_answer_is_plain_rag_s(always, loose):
+    assert set(ways(always(0.5), 0.5, STEPS, loose)) == {"plain"}
+
+
+def test_at_zero_every_answer_that_owes_the_passages_nothing_is_put_into_their_words(always):
+    assert set(ways(always(0.5), 0.0, STEPS, loose=True)) == {"grounded"}
+    assert set(ways(always(0.5), 0.0, STEPS, loose=False)) == {"plain"}
+
+
+def test_at_one_and_at_auto_the_measured_bars_hold(always):
+    calibration = always(0.5, end=Bars(0.3, 0.1), auto=Bars(0.6, 0.4))
+    assert ways(calibration, 1.0, [0.05, 0.1, 0.29, 0.3, 1.0], loose=True) == [
+        "grounded",
+        "plain",
+        "plain",
+        "memory",
+        "memory",
+    ]
+    assert calibration.bars("auto") == Bars(0.6, 0.4)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.05, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0])
+def test_turning_the_dial_never_turns_a_conflict_back(always, confidence):
+    order = {"grounded": 0, "plain": 1, "memory": 2}
+    upwards = [ways(always(0.5), alpha, [confidence], loose=False)[0] for alpha in STEPS]
+    assert upwards == sorted(upwards, key=order.get)
+    downwards = [ways(always(0.5), alpha, [confidence], loose=True)[0] for alpha in STEPS[:51]]
+    assert downwards == sorted(downwards, key=order.get)
+
+
+def test_memory_wins_evenly_more_known_conflicts_the_surest_first(always):
+    known = [0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
+    calibration = always(0.5, known=known, end=Bars(0.3, 0.1))
+    for turned, winners in [(0.5, 0), (0.625, 2), (0.75, 4), (0.875, 6), (1.0, 8)]:
+        won = ways(calibration, turned, known, loose=False)
+        assert won == ["plain"] * (len(known) - winners) + ["memory"] * winners
+
+
+def test_answers_are_put_into_the_passages_words_the_least_sure_first(always):
+    known = [0.2, 0.4, 0.6, 0.8]
+    for turned, grounded in [(0.5, 0), (0.25, 2), (0.0, 4)]:
+        decided = ways(always(0.5, known=known), turned, known, loose=True)
+        assert decided == ["grounded"] * grounded + ["plain"] * (len(known) - grounded)
+
+
+def test_without_a_known_conflict_only_the_ends_differ_from_plain_rag(always):
+    calibration = always(0.5, known=[])
+    between = {way for a in STEPS[1:-1] for way in ways(calibration, a, STEPS, loose=True)}
+    assert between == {"plain"}
+    assert set(ways(calibration, 0.0, STEPS, loose=True)) == {"grounded"}
+    assert ways(calibration, 1.0, [1.0], loose=True) == ["memory"]
+
+
+def test_only_a_conflict_goes_to_memory_and_only_a_loose_answer_into_other_words():
+    assert decide(False, True, 1.0, Bars(0.0, 0.0)) == "plain"
+    assert decide(True, False, 0.0, Bars(1.0, 1.0)) == "plain"
+
+
+RATIOS = [0.1, 0.2, 0.2, 0.6, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("reliance", "alpha"),
+    [(0.0, 0.0), (0.1, 0.0), (0.15, 0.125), (0.2, 0.25), (0.4, 0.625), (0.9, 1.0), (1.0, 1.0)],
+)
+def test_a_reliance_is_the_alpha_at_which_it_was_measured(always, reliance, alpha):
+    assert always(0.5, ratios=RATIOS).alpha(reliance) == pytest.approx(alpha)
+
+
+def test_more_reliance_is_never_a_lower_alpha(always):
+    asked = [always(0.5, ratios=RATIOS).alpha(reliance) for reliance in STEPS]
+    assert asked == sorted(asked)
+    assert asked[0] == 0
+    assert asked[-1] == 1
+
+
+def test_a_probe_weighs_numbers_and_states():
+    probe = Probe([0.5, -1.0], [[0.0, 2.0]], 0.25)
+    seen = Evidence(torch.tensor([2.0, 1.0]), torch.tensor([[7.0, 1.0]]))
+    assert probe(seen) == pytest.approx(1 / (1 + math.exp(-2.25)))
+
+
+def test_what_is_saved_is_loaded_again(always, tmp_path):
+    probe = Probe([0.1] * NUMBERS, [[1.0, -2.5]], 0.3)
+    saved = always(0.7, probe=probe, measured={"known": 42.0, "Q": 0.7})
+    path = tmp_path / "not" / "there" / "calibration.json"
+    saved.save(path)
+    assert calibrations.load(path) == saved
+    assert calibrations.load(path).digest == saved.digest != always(0.7).digest
+
+
+def write(path, **changed):
+    """Change fields of a saved calibration; ``None`` takes one away."""
+    values = {**json.loads(path.read_text()), **changed}
+    path.write_text(json.dumps({name: each for name, each in values.items() if each is not None}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text(path.read_text()[:-20]),
+        lambda path: path.write_bytes(b"\xff\xfe\x00"),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text("{}"),
+        lambda path: write(path, known=None),
+        lambda path: write(path, known="high"),
+        lambda path: write(path, probe={"numbers": []}),
+        lambda path: write(path, probe={"numbers": [0.0] * 9, "states": [], "bias": 0.0}),
+        lambda path: write(path, end=[0.5, 0.5]),
+        lambda path: write(path, ratios=[0.0, 1.0]),
+        lambda path: write(path, alphas=[], ratios=[]),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(tiny, always, tmp_path, damage):
+    path = tmp_path / "calibration.json"
+    always(0.5).save(path)
+    damage(path)
+    with pytest.raises(ModelError, match=r"no calibration that can be used.*eval dial") as refused:
+        calibrations.fitting(path, tiny)
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.fixture
+def mine(tiny):
+    """A model with an identity of its own."""
+    return replace(tiny, identity="mine")
+
+
+def test_one_measured_on_another_model_is_refused_in_one_line(mine, always, tmp_path):
+    path = tmp_path / "calibration.json"
+    always(0.5, model="another", name="the other one").save(path)
+    with pytest.raises(
+        ModelError, match=r"on the other one \(another\), not on tiny \(mine\)"
+    ) as refused:
+        calibrations.fitting(path, mine)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("model", ["mine", ANY_MODEL])
+def test_one_of_this_model_or_of_any_is_taken(mine, always, tmp_path, model):
+    always(0.5, model=model).save(tmp_path / "calibration.json")
+    assert calibrations.fitting(tmp_path / "calibration.json", mine).model == model
+
+
+def test_the_one_measured_here_goes_before_the_one_that_is_shipped(mine, always, tmp_path):
+    assert calibrations.find(mine, tmp_path) == calibrations.shipped(mine)
+    measured = always(0.5, model="mine")
+    measured.save(calibrations.stored(mine, tmp_path))
+    assert calibrations.find(mine, tmp_path) == measured
+    other = replace(mine, identity="other")
+    assert calibrations.find(other, tmp_path) == calibrations.shipped(other)
+
+
+def test_a_stored_one_of_another_model_is_not_passed_over_in_silence(mine, always, tmp_path):
+    always(0.5, model="another").save(calibrations.stored(mine, tmp_path))
+    with pytest.raises(ModelError, match="was measured on"):
+        calibrations.find(mine, tmp_path)
+
+
+def test_the_default_model_s_own_calibration_is_shipped(real):
+    assert calibrations.shipped(real).model == real.identity
+
+
+def test_for_any_other_model_one_is_shipped_that_reads_no_hidden_states(tiny):
+    shipped = calibrations.shipped(tiny)
+    assert shipped.model == ANY_MODEL
+    assert not shipped.probe.states
+
+
+def test_a_calibration_keeps_its_digest_when_it_is_loaded_again(always, tmp_path):
+    saved = always(0.5, measured={"known": 42, "Q": 0.7})
+    saved.save(tmp_path / "calibration.json")
+    assert calibrations.load(tmp_path / "calibration.json").digest == saved.digest

@@ -1,0 +1,244 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from control.conflict import calibration as calibrations
+from control.conflict import comparison
+from control.conflict.calibration import ANY_MODEL
+from control.conflict.probe import NUMBERS, Evidence
+from evaluation.datasets import conflicts as datasets
+from evaluation.suites import calibration as calibrating
+from evaluation.suites import calibration_fit
+from evaluation.suites.calibration import Observation
+from foundation.errors import DataError
+
+RELATIONS = ["capital", "author", "currency", "painter"]
+STATES, SIZE = 8, 4
+
+
+def observed(relation, known, seen, at=0):
+    """A conflict: memory is right about a known fact, the passages about an unknown one."""
+    ways = ["plain", "memory", "grounded"]
+    return Observation(
+        id=f"{relation} {known} {at}",
+        relation=relation,
+        known=known,
+        conflict=True,
+        loose=True,
+        evidence=seen,
+        context={way: known and way != "memory" for way in ways},
+        memory={way: known == (way == "memory") for way in ways},
+    )
+
+
+def noise(random):
+    return Evidence(
+        torch.randn(NUMBERS, generator=random), torch.randn(STATES, SIZE, generator=random)
+    )
+
+
+@pytest.fixture
+def conflicts():
+    """Conflicts whose evidence is noise, but for what ``mark`` writes into it."""
+
+    def make(mark, relations=RELATIONS, each=30, seed=0):
+        random = torch.Generator().manual_seed(seed)
+        made = []
+        for place, relation in enumerate(relations):
+            for at in range(each):
+                for known in (True, False):
+                    seen = noise(random)
+                    mark(seen, 1.0 if known else -1.0, place)
+                    made.append(observed(relation, known, seen, at))
+        return made
+
+    return make
+
+
+def plainly(seen, sign, _relation):
+    """Everything about the evidence tells known from unknown."""
+    seen.numbers.add_(5 * sign)
+    seen.states.add_(5 * sign)
+
+
+def in_states(seen, sign, _relation):
+    """Only the hidden states tell."""
+    seen.states.add_(5 * sign)
+
+
+def by_relation(seen, sign, relation):
+    """Each relation has a number of its own that tells."""
+    seen.numbers[relation] = 5 * sign
+
+
+def test_a_probe_tells_known_from_unknown_in_relations_that_it_has_not_seen(tiny, conflicts):
+    calibration = calibration_fit.fit(tiny, conflicts(plainly))
+    for other in conflicts(plainly, ["composer", "element"], seed=1):
+        assert (calibration.probe(other.evidence) > 0.5) is other.known
+    assert calibration.measured["auroc"] == 1
+    assert calibration.measured["known"] == calibration.measured["unknown"] == 120
+
+
+def test_what_holds_in_one_relation_alone_earns_no_score(tiny, conflicts):
+    calibration = calibration_fit.fit(tiny, conflicts(by_relation))
+    assert calibration.measured["auroc"] < 0.7
+
+
+def test_relations_that_are_not_stated_are_parted_all_the_same(tiny, conflicts):
+    unnamed = [replace(each, relation=None) for each in conflicts(plainly)]
+    assert calibration_fit.fit(tiny, unnamed).measured["auroc"] == 1
+
+
+def test_the_bars_stand_in_order_and_the_dial_never_turns_back(tiny, conflicts):
+    calibration = calibration_fit.fit(tiny, conflicts(plainly))
+    for bars in (calibration.end, calibration.auto):
+        assert 0 <= bars.passages <= bars.memory <= 1
+    memory = [calibration.bars(alpha).memory for alpha in calibration.alphas]
+    assert memory == sorted(memory, reverse=True)
+    assert calibration.ratios == sorted(calibration.ratios)
+    assert (calibration.ratios[0], calibration.ratios[-1]) == (0, 1)
+    assert calibration.known == sorted(calibration.known)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_reliance_is_the_share_of_known_facts_that_memory_settles(tiny, conflicts, share):
+    calibration = calibration_fit.fit(tiny, conflicts(plainly))
+    bar = calibration.bars(calibration.alpha(share)).memory
+    won = sum(confidence >= bar for confidence in calibration.known)
+    assert won / len(calibration.known) == pytest.approx(share, abs=0.05)
+
+
+def test_adaptive_costs_unknown_facts_nothing(tiny, conflicts):
+    observations = conflicts(plainly)
+    calibration = calibration_fit.fit(tiny, observations)
+    for each in observations:
+        if not each.known:
+            assert calibration.probe(each.evidence) < calibration.auto.memory
+
+
+def test_a_probe_for_any_model_reads_no_hidden_states(tiny, conflicts):
+    tiny = replace(tiny, identity="0123")
+    own, anyones = (
+        calibration_fit.fit(tiny, conflicts(in_states), any_model=any_model)
+        for any_model in (False, True)
+    )
+    assert (own.model, anyones.model) == ("0123", ANY_MODEL)
+    assert own.measured["auroc"] == 1
+    assert anyones.measured["auroc"] < 0.7
+    other_size = Evidence(torch.zeros(NUMBERS), torch.zeros(STATES, 2 * SIZE))
+    assert 0 < anyones.probe(other_size) < 1
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(7, 30), (30, 7), (0, 0)])
+def test_too_few_conflicts_on_one_side_are_counted(tiny, conflicts, known, unknown):
+    made = conflicts(plainly)
+    observations = [
+        *[each for each in made if each.known][:known],
+        *[each for each in made if not each.known][:unknown],
+        *[replace(each, evidence=None, conflict=False) for each in made],  # both sides agree
+    ]
+    with pytest.raises(DataError, match=f"on {known} facts .* and {unknown} that .* needs 20"):
+        calibration_fit.fit(tiny, observations)
+
+
+def test_a_calibration_is_read_as_it_was_written(tiny, conflicts, tmp_path):
+    calibration = calibration_fit.fit(tiny, conflicts(plainly))
+    calibration.save(tmp_path / "new" / "calibration.json")
+    read = calibrations.fitting(tmp_path / "new" / "calibration.json", tiny)
+    assert read == calibration
+    assert read.digest == calibration.digest
+
+
+@pytest.fixture
+def items(data, babble):
+    """Two facts that the tiny model knows, three that it does not, and one of no use."""
+    changes = [{"question": f"What is {letter}?"} for letter in "abcdef"]
+    for change in changes[:2]:
+        change["memory_answers"] = [babble(change["question"])]
+    *useful, useless = datasets.conflicts(data(*changes))
+    return [*useful, replace(useless, true_context=None)]
+
+
+def same(first, second):
+    """Whether observations are equal, evidence and all."""
+    return [(each.id, each.known) for each in first] == [
+        (each.id, each.known) for each in second
+    ] and all(
+        replace(one, evidence=None) == replace(two, evidence=None)
+        and (one.evidence is None) == (two.evidence is None)
+        and (
+            one.evidence is None
+            or (
+                torch.equal(one.evidence.numbers, two.evidence.numbers)
+                and torch.equal(one.evidence.states, two.evidence.states)
+            )
+        )
+        for one, two in zip(first, second, strict=True)
+    )
+
+
+def lines(target):
+    return (target / "observations.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def test_known_facts_are_asked_wrongly_and_unknown_ones_truly(tiny, tmp_path, items):
+    observations = calibrating.run(tiny, items, tmp_path, batch_size=2)
+    assert [each.id for each in observations] == [item.id for item in items[:-1]]
+    assert [each.known for each in observations] == [True, True, False, False, False]
+    for each in observations:
+        assert each.conflict
+        assert each.evidence.numbers.isfinite().all()
+        assert each.memory["memory"] is each.known
+        assert {"plain", "memory"} <= each.context.keys() == each.memory.keys()
+        assert ("grounded" in each.memory) is each.loose
+
+
+def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny, tmp_path, items, monkeypatch):
+    whole = calibrating.run(tiny, items, tmp_path / "whole", batch_size=2)
+    asked = []
+    begin = comparison.begin
+
+    def failing(model, prompts, how):
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        asked.append(prompts)
+        return begin(model, prompts, how)
+
+    monkeypatch.setattr(comparison, "begin", failing)
+    with pytest.raises(KeyboardInterrupt):
+        calibrating.run(tiny, items, tmp_path / "broken", batch_size=2)
+    assert len(lines(tmp_path / "broken")) == 2
+    monkeypatch.setattr(comparison, "begin", begin)
+    assert same(calibrating.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
+    assert len(lines(tmp_path / "broken")) == len(whole)
+
+    monkeypatch.setattr(comparison, "begin", failing)  # all is known now: nothing is asked
+    assert same(calibrating.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
+
+
+def test_a_half_written_last_line_is_asked_again(tiny, tmp_path, items):
+    whole = calibrating.run(tiny, items, tmp_path, batch_size=1)
+    path = tmp_path / "observations.jsonl"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before[:-40], encoding="utf-8")
+    assert same(calibrating.run(tiny, items, tmp_path, batch_size=1), whole)
+    assert path.read_text(encoding="utf-8") == before
+    assert [json.loads(line)["id"] for line in lines(tmp_path)] == [each.id for each in whole]
+
+
+def test_observations_of_another_run_are_not_mixed_in(tiny, tmp_path, items):
+    calibrating.run(tiny, items[:2], tmp_path)
+    with pytest.raises(DataError, match="another run"):
+        calibrating.run(tiny, items[:3], tmp_path)
+
+
+def test_what_was_measured_is_shown_in_percent_along_the_dial(tiny, conflicts, capsys):
+    calibration = calibration_fit.fit(tiny, conflicts(plainly))
+    Console(width=100).print(calibration_fit.table(calibration))
+    shown = capsys.readouterr().out
+    assert "0.50" in shown
+    assert "100.0" in shown
+    assert f"auroc {calibration.measured['auroc']}" in shown

@@ -1,0 +1,71 @@
+import socket
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from llama_index.core.schema import Document, MetadataMode
+from tokenizers import Tokenizer
+
+from retrieval.embedding import packaged_model
+from retrieval.ingest.chunking import split
+from retrieval.ingest.documents import read
+
+LIMIT = 256  # word pieces that the embedding model reads
+
+
+def document(tmp_path: Path, text: str) -> Document:
+    path = tmp_path / "report.txt"
+    path.write_text(text)
+    return next(read([path], lambda _: None))
+
+
+def pieces(text: str) -> int:
+    tokenizer = Tokenizer.from_file(str(packaged_model() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return len(tokenizer.encode(text).ids)
+
+
+def test_short_document_stays_whole(tmp_path: Path) -> None:
+    text = "The Rhine is long. It flows through six countries.\n\nThe Elbe is shorter."
+    (node,) = split(document(tmp_path, text))
+    assert node.text == text
+
+
+def test_long_document_is_cut_between_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object) -> None:
+        raise AssertionError("the splitter used the network")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path / "no nltk data here"))
+    sentences = [f"Dr. Smith measured river {n} of the U.S. for us." for n in range(200)]
+    source = document(tmp_path, " ".join(sentences))
+    nodes = split(source)
+    assert len(nodes) > 10
+    for node in nodes:
+        assert node.text.startswith("Dr. Smith")
+        assert node.text.endswith("for us.")
+        assert pieces(node.get_content(MetadataMode.EMBED)) <= LIMIT
+        assert node.ref_doc_id == source.id_
+        assert node.metadata == source.metadata
+    for n, sentence in enumerate(sentences):
+        assert any(sentence in node.text for node in nodes), n
+    overlaps = [a.text.split(". D")[-1] in b.text for a, b in pairwise(nodes)]
+    assert all(overlaps)
+
+
+def test_ids_are_stable_and_distinct(tmp_path: Path) -> None:
+    text = "The Rhine is long. " * 200
+    ids = [node.node_id for node in split(document(tmp_path, text))]
+    assert ids == [node.node_id for node in split(document(tmp_path, text))]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("text", ["x" * 20_000, "字" * 3_000, "a,b;" * 3_000, "🙂" * 3_000])
+def test_text_without_sentences_is_still_cut(tmp_path: Path, text: str) -> None:
+    nodes = split(document(tmp_path, text))
+    assert len(nodes) > 1
+    assert "".join(node.text for node in nodes).count(text[0]) >= text.count(text[0])
+    assert max(len(node.text) for node in nodes) <= 2_000

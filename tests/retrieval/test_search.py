@@ -1,0 +1,138 @@
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+from retrieval.search import BRIDGED, BRIDGES, Pipeline
+
+NOKIA = "Nokia was founded by Fredrik Idestam in Tampere. Nokia is a company of Finland."
+SONY = "Sony comes from Tokyo."
+HELSINKI = "Helsinki is the capital of Finland."
+TWO_HOPS = "What is the capital of the country where Nokia was founded?"
+
+
+class Shelf:
+    """Finds by a table of queries: passages as (text, score); remembers what it was asked."""
+
+    def __init__(self, **table):
+        self.table = {key.replace("_", " "): value for key, value in table.items()}
+        self.batches = []
+        self.questions = set()
+
+    def __call__(self, question, queries):
+        self.questions.add(question)
+        self.batches.append(list(queries))
+        return [
+            [
+                NodeWithScore(node=TextNode(id_=text, text=text), score=score)
+                for text, score in self.table.get(query, [])
+            ]
+            for query in queries
+        ]
+
+    @property
+    def asked(self):
+        return [query for batch in self.batches for query in batch]
+
+
+def find(shelf, question, queries=None, top_k=10):
+    """The texts found, and the searches that the bundle names afterwards."""
+    bundle = QueryBundle(question, custom_embedding_strs=queries)
+    found = Pipeline(shelf, top_k).retrieve(bundle)
+    return [node.text for node in found], bundle.embedding_strs
+
+
+def test_queries_that_stand_alone_are_searched_in_one_batch_and_fused():
+    shelf = Shelf(one=[("a", 0.9), ("b", 0.8)], two=[("b", 0.7), ("c", 0.6)])
+    texts, queries = find(shelf, "Who?", ["one", "two"])
+    assert texts == ["b", "a", "c"]
+    assert shelf.batches == [["one", "two"]]
+    assert queries == ["one", "two"]
+    assert shelf.questions == {"Who?"}
+    assert find(shelf, "Who?", ["one", "two"], top_k=1)[0] == ["b"]
+
+
+def test_a_question_without_searches_is_its_own_search():
+    shelf = Shelf(one=[("a", 0.9)])
+    assert find(shelf, "one") == (["a"], ["one"])
+
+
+def test_a_chained_query_is_completed_by_the_name_whose_passage_is_nearest():
+    shelf = Shelf(
+        Nokia_country=[(NOKIA, 0.8)],
+        capital_of_Fredrik_Idestam=[(SONY, 0.2)],
+        capital_of_Tampere=[(NOKIA, 0.5)],
+        capital_of_Finland=[(HELSINKI, 0.9)],
+    )
+    texts, queries = find(shelf, TWO_HOPS, ["Nokia country", "capital of #1"])
+    assert set(texts) == {NOKIA, HELSINKI}
+    assert queries == ["Nokia country", "capital of Finland"]
+    assert not any("#" in query for query in shelf.asked)
+
+
+def test_names_that_the_question_holds_already_are_not_tried():
+    shelf = Shelf(Nokia_country=[(NOKIA, 0.8)])
+    find(shelf, TWO_HOPS, ["Nokia country", "capital of #1"])
+    assert "capital of Nokia" not in shelf.asked
+    assert "capital of Finland" in shelf.asked
+
+
+def test_only_the_first_names_are_tried_and_the_nearest_is_followed():
+    names = ["Ada", "Bea", "Cleo", "Dora", "Edna", "Fay", "Gina", "Hope", "Ida", "Joy"]
+    shelf = Shelf(who=[(", ".join(names), 0.9)])
+    shelf.table |= {f"age of {name}": [(name, 0.1 * at)] for at, name in enumerate(names)}
+    texts, queries = find(shelf, "How old is she?", ["who", "age of #1"])
+    assert shelf.batches[1] == [f"age of {name}" for name in names[:BRIDGES]]
+    assert queries == ["who", "age of Hope"]
+    assert len(texts) == 2
+
+
+def test_the_question_tells_what_its_first_half_led_to():
+    shelf = Shelf(Nokia_country=[(NOKIA, 0.8)], capital_of_Finland=[(HELSINKI, 0.9)])
+    bundle = QueryBundle(TWO_HOPS, custom_embedding_strs=["Nokia country", "capital of #1"])
+    Pipeline(shelf, 10).retrieve(bundle)
+    assert bundle.query_str == (
+        "What is the capital of the country where Nokia was founded, "
+        "that is, the capital of Finland?"
+    )
+
+
+def test_a_name_that_no_passage_found_for_it_holds_is_not_followed():
+    shelf = Shelf(Nokia_country=[(NOKIA, 0.8)], capital_of_Tampere=[(SONY, 0.9)])
+    texts, queries = find(shelf, TWO_HOPS, ["Nokia country", "capital of #1"])
+    assert texts == [NOKIA]
+    assert queries == ["Nokia country"]
+
+
+def test_a_chained_query_that_comes_near_nothing_is_not_followed():
+    far = BRIDGED - 0.01
+    shelf = Shelf(
+        Nokia_country=[(NOKIA, 0.8)],
+        capital_of_Finland=[(HELSINKI, far)],
+    )
+    bundle = QueryBundle(TWO_HOPS, custom_embedding_strs=["Nokia country", "capital of #1"])
+    found = Pipeline(shelf, 10).retrieve(bundle)
+    assert [node.text for node in found] == [NOKIA]
+    assert bundle.embedding_strs == ["Nokia country"]
+    assert bundle.query_str == TWO_HOPS  # the reader is told of no second half
+
+
+def test_where_nothing_was_found_to_build_on_the_chained_query_is_left_out():
+    shelf = Shelf()
+    texts, queries = find(shelf, TWO_HOPS, ["Nokia country", "capital of #1"])
+    assert texts == []
+    assert queries == ["Nokia country"]
+    assert shelf.asked == ["Nokia country"]
+
+
+def test_a_question_about_a_number_one_is_searched_as_it_is():
+    question = "Who sang the #1 hit of 1987?"
+    shelf = Shelf()
+    shelf.table[question] = [("George Michael", 0.9)]
+    assert find(shelf, question) == (["George Michael"], [question])
+    texts, queries = find(shelf, question, [question, "singer"])
+    assert texts == ["George Michael"]
+    assert queries == [question, "singer"]
+
+
+def test_empty_queries_are_not_searched():
+    shelf = Shelf(one=[("a", 0.9)])
+    assert find(shelf, "one", ["one", " ", ""]) == (["a"], ["one"])
+    assert shelf.asked == ["one"]

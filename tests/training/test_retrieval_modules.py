@@ -1,0 +1,109 @@
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from trl import SFTTrainer
+
+from control.engines import adapters
+from control.engines.adapters import worn
+from control.module_models import label_probabilities
+from retrieval.embedding import open_embedding
+from retrieval.filter import CrossEncoderJudge
+from training import retrieval_modules, runs
+
+
+def own(tiny):
+    """The tiny model for one alone: training changes it."""
+    return replace(tiny, model=copy.deepcopy(tiny.model), tokenizer=copy.deepcopy(tiny.tokenizer))
+
+
+@pytest.fixture(scope="module")
+def rewriter(tiny, tmp_path_factory):
+    """An adapter from a training without a break."""
+    return retrieval_modules.train_rewriter(
+        own(tiny), tmp_path_factory.mktemp("whole") / "run", smoke=True
+    )
+
+
+def weights(adapter):
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+def check_shipped(adapter, base):
+    """The directory can be given away: it names the base model and no place on this machine."""
+    config = (adapter / "adapter_config.json").read_text(encoding="utf-8")
+    assert json.loads(config)["base_model_name_or_path"] == base
+    assert '"/' not in config
+    card = (adapter / "README.md").read_text(encoding="utf-8")
+    assert f"Adapter of {base}" in card
+    assert f"over {retrieval_modules.SMOKE} examples" in card
+    assert "{" not in card
+    assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]  # no scratch is left
+
+
+def test_a_trained_rewriter_fits_the_model_that_it_was_trained_on(tiny, fresh, rewriter):
+    assert rewriter.name == "adapter"
+    check_shipped(rewriter, "tiny")
+    lm, ids = fresh(), torch.arange(5, 25)[None]
+    read = adapters.read(lm, rewriter)
+    by_peft = PeftModel.from_pretrained(fresh().model, str(rewriter)).eval()
+    with torch.inference_mode():
+        with worn(read):
+            worn_logits = lm.model(input_ids=ids).logits
+        assert not torch.equal(worn_logits, tiny.model(input_ids=ids).logits)
+        torch.testing.assert_close(worn_logits, by_peft(input_ids=ids).logits, rtol=0, atol=1e-4)
+
+
+def test_a_trained_filter_judges(fresh, tmp_path):
+    adapter = retrieval_modules.train_filter(fresh(), tmp_path / "run", smoke=True)
+    check_shipped(adapter, "tiny")
+    lm = fresh()
+    read = adapters.read(lm, adapter)
+    [likely] = label_probabilities(lm, ["Does it answer?"], ("n", "y"), read)
+    assert 0 < likely < 1
+
+
+def test_an_interrupted_training_goes_on_where_it_stopped(fresh, rewriter, tmp_path, monkeypatch):
+    """It takes only the steps that are left and ends at the same weights as one without a break."""
+    steps = []
+    take = SFTTrainer.training_step
+
+    def counted(self, *given, **named):
+        steps.append(self.state.global_step)
+        return take(self, *given, **named)
+
+    def breaking(self, *given, **named):
+        if self.state.global_step == 2:
+            raise KeyboardInterrupt
+        return counted(self, *given, **named)
+
+    monkeypatch.setattr(runs, "SAVE_STEPS", 1)
+    monkeypatch.setattr(SFTTrainer, "training_step", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        retrieval_modules.train_rewriter(fresh(), tmp_path / "run", smoke=True)
+    assert not (tmp_path / "run" / "adapter").exists()
+    monkeypatch.setattr(SFTTrainer, "training_step", counted)
+    resumed = retrieval_modules.train_rewriter(fresh(), tmp_path / "run", smoke=True)
+    assert steps == [0, 1, 2]
+    found, wanted = weights(resumed), weights(rewriter)
+    assert all(torch.isfinite(weight).all() for weight in wanted.values())
+    for name, weight in wanted.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_trained_cross_encoder_judges_passages(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieval_modules, "SMOKE", 16)
+    monkeypatch.setattr(retrieval_modules, "DEVELOPMENT_LESSONS", 24)
+    adapter = retrieval_modules.train_cross_encoder(tmp_path / "run", smoke=True)
+    check_shipped(adapter, "all-MiniLM-L6-v2")
+    judge = CrossEncoderJudge(adapter, open_embedding())
+    likely = judge("Who wrote Emma?", ["Emma\nJane Austen wrote Emma.", "Sony\nSony is in Japan."])
+    assert len(likely) == 2
+    assert all(0 < one < 1 for one in likely)
+    assert 0 < judge.judgement.threshold < 1
+    alone = judge("Who wrote Emma?", ["Sony\nSony is in Japan."])
+    assert alone == pytest.approx(likely[1:], abs=0.01)

@@ -1,0 +1,258 @@
+"""Trains the adapters of the retrieval modules: Query Rewriter+ and Knowledge Filter.
+
+Low-rank as in ERM4 (rank 8, alpha 16), on attention's projections only: the merged copies that
+`control.engines.adapters` swaps in then stay a tenth of the model.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from control.engines.transformers import LanguageModel, preferred_device, preferred_dtype
+from training import rewrites, verdicts
+from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
+
+if TYPE_CHECKING:
+    from retrieval.filter import Judgement
+
+log = logging.getLogger(__name__)
+
+RANK, ALPHA = 8, 16
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+LEARNING_RATE = 5e-4  # ERM4 tunes 7B parameters at 1e-4; smaller models bear, and need, more
+BATCH = 16
+REWRITER_PAIRS, REWRITER_EPOCHS = 6000, 1
+FILTER_LESSONS, FILTER_EPOCHS = 960, 1
+CROSS_ENCODER_LESSONS, CROSS_ENCODER_EPOCHS = 8000, 1
+CROSS_ENCODER_RANK, CROSS_ENCODER_RATE = 16, 1e-3
+CROSS_ENCODER_BATCH = 32
+DEVELOPMENT_LESSONS = 1200
+WHOLE = ("own", "swapped")  # lessons with an untouched passage, as retrieval finds them
+LEAST_RECALL = 0.98  # a passage wrongly dropped costs an answer, one wrongly kept only time
+SMOKE = 48  # examples of a trial run that shows that everything works
+
+
+def train_rewriter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = False) -> Path:
+    """Train Query Rewriter+ on pairs built from the calibration relations.
+
+    Interrupted, the same call goes on from the last checkpoint in ``target``.
+
+    Args:
+        lm: The base model.
+        target: Directory of the run; the adapter is written to its folder ``adapter``.
+        seed: Of data and training.
+        smoke: A few steps only.
+
+    Returns:
+        The adapter's directory.
+    """
+    made = rewrites.pairs(SMOKE if smoke else REWRITER_PAIRS, seed)
+    records = [pair.record() for pair in made]
+    epochs = 1 if smoke else REWRITER_EPOCHS
+    return _tune(lm, records, target, "rewriter", epochs, seed)
+
+
+def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = False) -> Path:
+    """Train the Knowledge Filter's language-model way; as `train_rewriter`."""
+    from retrieval.filter import LABELS, premise
+
+    learn, _ = verdicts.lessons(seed)
+    records = [
+        {
+            "prompt": premise(lesson.question, f"{lesson.title}\n{lesson.text}"),
+            "completion": LABELS[lesson.answers],
+        }
+        for lesson in learn[: SMOKE if smoke else FILTER_LESSONS]
+    ]
+    epochs = 1 if smoke else FILTER_EPOCHS
+    adapter = _tune(lm, records, target, "filter --judge model", epochs, seed)
+    model_judgement(lm, adapter, seed).save(adapter)
+    return adapter
+
+
+def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "Judgement":
+    """The threshold of the language model's verdicts; as `judgement`, without a cosine."""
+    from control.engines.adapters import read
+    from control.module_models import label_probabilities
+    from retrieval.filter import LABELS, Judgement, premise
+
+    _, develop = verdicts.lessons(seed)
+    prompts = [
+        premise(lesson.question, f"{lesson.title}\n{lesson.text}")
+        for lesson in develop[:DEVELOPMENT_LESSONS]
+        if lesson.answers and lesson.kind in WHOLE
+    ]
+    worn = read(lm, adapter)
+    likely = [
+        one
+        for start in range(0, len(prompts), BATCH)
+        for one in label_probabilities(lm, prompts[start : start + BATCH], LABELS, worn)
+    ]
+    return Judgement(1.0, 0.0, 0.0, float(np.quantile(likely, 1 - LEAST_RECALL)))
+
+
+@learned_tokens_scored()
+def _tune(
+    lm: LanguageModel,
+    records: Sequence[dict[str, str]],
+    target: Path,
+    name: str,
+    epochs: int,
+    seed: int,
+) -> Path:
+    """Supervised fine-tuning of a low-rank adapter on prompts and completions."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    started = time.monotonic()
+    runs = target / "checkpoints"
+    trainer = SFTTrainer(
+        model=lm.model,
+        processing_class=lm.tokenizer,
+        train_dataset=Dataset.from_list(list(records)),
+        peft_config=LoraConfig(
+            r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM"
+        ),
+        args=SFTConfig(
+            **arguments(runs, epochs, seed),
+            per_device_train_batch_size=BATCH,
+            learning_rate=LEARNING_RATE,
+            bf16=False,  # the base model is loaded in the type that the hardware likes
+            completion_only_loss=True,
+            max_length=512,
+            packing=False,
+        ),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(runs))
+    adapter = target / "adapter"
+    settings = {
+        "rank": RANK,
+        "batch": BATCH,
+        "rate": LEARNING_RATE,
+        "epochs": epochs,
+        "seed": seed,
+        "minutes": (time.monotonic() - started) / 60,
+    }
+    card = CARD.format(name=name, base=lm.name, count=len(records), **settings)
+    keep(trainer.model, adapter, lm.name, card)
+    trainer.model.unload()  # the model is as it was
+    shutil.rmtree(runs, ignore_errors=True)
+    return adapter
+
+
+def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Path:
+    """Train the Knowledge Filter's other way: a cross-encoder of MiniLM size.
+
+    It starts from the packaged embedding model. Only a low-rank adapter and the classifier are
+    trained and kept, a few hundred kilobytes; `retrieval.filter` puts them on at loading.
+
+    Args:
+        target: Directory of the run; the adapter is written to its folder ``adapter``.
+        seed: Of data and training.
+        smoke: A few steps only.
+
+    Returns:
+        The adapter's directory.
+    """
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+    from transformers import set_seed
+
+    from retrieval.embedding import PACKAGED_NAME, packaged_model
+    from retrieval.filter import LONGEST_INPUT
+
+    started = time.monotonic()
+    set_seed(seed)  # before the classifier is drawn
+    learn, _ = verdicts.lessons(seed)
+    learn = learn[: SMOKE if smoke else CROSS_ENCODER_LESSONS]
+    model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
+    model[0].model = get_peft_model(
+        model[0].model,
+        LoraConfig(
+            r=CROSS_ENCODER_RANK,
+            lora_alpha=2 * CROSS_ENCODER_RANK,
+            target_modules=["query", "key", "value", "dense"],
+            modules_to_save=["classifier"],
+        ),
+    )
+    runs = target / "checkpoints"
+    epochs = 1 if smoke else CROSS_ENCODER_EPOCHS
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=CrossEncoderTrainingArguments(
+            **arguments(runs, epochs, seed),
+            per_device_train_batch_size=CROSS_ENCODER_BATCH,
+            learning_rate=CROSS_ENCODER_RATE,
+            bf16=preferred_dtype() == torch.bfloat16,
+            use_cpu=preferred_device().type == "cpu",  # else bf16 is refused there
+        ),
+        train_dataset=Dataset.from_dict(
+            {
+                "question": [lesson.question for lesson in learn],
+                "passage": [f"{lesson.title}\n{lesson.text}" for lesson in learn],
+                "label": [float(lesson.answers) for lesson in learn],
+            }
+        ),
+        loss=BinaryCrossEntropyLoss(model),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(runs))
+    adapter = target / "adapter"
+    settings = {
+        "rank": CROSS_ENCODER_RANK,
+        "batch": CROSS_ENCODER_BATCH,
+        "rate": CROSS_ENCODER_RATE,
+        "epochs": epochs,
+        "seed": seed,
+        "minutes": (time.monotonic() - started) / 60,
+    }
+    card = CARD.format(name="filter", base=PACKAGED_NAME, count=len(learn), **settings)
+    keep(model[0].model, adapter, PACKAGED_NAME, card)
+    judgement(adapter, seed).save(adapter)
+    shutil.rmtree(runs, ignore_errors=True)
+    return adapter
+
+
+def judgement(adapter: Path, seed: int = 0) -> "Judgement":
+    """Fit what the cross-encoder's logit and the cosine say together, and the threshold.
+
+    On relations that the cross-encoder was not trained on.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    from retrieval.embedding import open_embedding
+    from retrieval.filter import Judgement, evidence, load_cross_encoder
+
+    _, develop = verdicts.lessons(seed)
+    develop = develop[:DEVELOPMENT_LESSONS]
+    pairs = [(lesson.question, f"{lesson.title}\n{lesson.text}") for lesson in develop]
+    features = evidence(load_cross_encoder(adapter), open_embedding(), pairs)
+    answers = np.array([lesson.answers for lesson in develop])
+    fitted = LogisticRegression().fit(features, answers)
+    whole = np.array([lesson.kind in WHOLE for lesson in develop])
+    likely = fitted.predict_proba(features[whole & answers])[:, 1]
+    [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
+    threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
+    return Judgement(float(logit), float(cosine), float(bias), threshold)
+
+
+CARD = """\
+# Adapter of {base}
+
+Written by `fulcrum train {name} --out DIR --seed {seed}` in {minutes:.0f} minutes: LoRA of rank
+{rank}, {epochs} epoch(s) over {count:,} examples, batch {batch}, learning rate {rate:g} (cosine).
+`training/` builds the examples from the calibration relations of the built-in corpus; no relation
+and no wording of the test split takes part. What it is worth: `fulcrum eval retrieval`.
+"""
