@@ -11,7 +11,7 @@ from control.assistant import Assistant
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import Calibration
 from control.engines.transformers import LanguageModel, load
-from control.forgetting.suppressor import Forgetting
+from control.forgetting.suppressor import FactSuppressor
 from data import DIRECTORY as DATA
 from foundation import trace
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
     from control.forgetting.ledger import Ledger
-    from control.forgetting.vector_cache import Shelf
+    from control.forgetting.vector_cache import EncryptedVectorCache
     from evaluation.suites.retrieval import Modules, Recalling
     from retrieval.embedding import SentenceEmbedding, Vectors
     from retrieval.filter import Judge, KnowledgeFilter
@@ -104,12 +104,12 @@ def assistant(
             changes.
         index: One that is open already.
     """
-    from retrieval.rewriter import SparingRewriter
+    from retrieval.rewriter import ConditionalRewriter
     from retrieval.search import CANDIDATES, Pipeline
     from retrieval.trigger import Remember, Trigger, first_look
 
     index = index or passage_index(settings)  # first: what is wrong with it shows at once
-    keeping = Forgetting()
+    keeping = FactSuppressor()
     if forgets:
         keeping = layers(home.ledger(settings), settings.cache, shelf(settings))
     model = model or language_model(settings)
@@ -137,14 +137,16 @@ def assistant(
         model,
         calibration(settings, model),
         Pipeline(redacted, wanted),
-        SparingRewriter(rewrites, *served) if rewrites and judge else rewrites,
+        ConditionalRewriter(rewrites, *served) if rewrites and judge else rewrites,
         processors,
         settings.top_k,
         keeping,
     )
 
 
-def layers(facts: "Ledger", cache: Path | None = None, kept: "Shelf | None" = None) -> Forgetting:
+def layers(
+    facts: "Ledger", cache: Path | None = None, kept: "EncryptedVectorCache | None" = None
+) -> FactSuppressor:
     """What keeps the facts of a ledger back, in the logs too.
 
     Args:
@@ -152,21 +154,21 @@ def layers(facts: "Ledger", cache: Path | None = None, kept: "Shelf | None" = No
         cache: Directory for vectors that any ledger needs.
         kept: Where the vectors of this one's facts are kept.
     """
-    from control.forgetting.logs import Scrubbed
+    from control.forgetting.logs import RedactedLogs
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
     redactor = Redactor(facts, embedding(), kept)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Scrubbed(redactor))
-    return Forgetting(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
+        handler.addFilter(RedactedLogs(redactor))
+    return FactSuppressor(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
 
 
 def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> "Modules":
     """The parts of the pipeline, to be measured one by one."""
     from evaluation.suites.retrieval import Modules
     from retrieval.reservoir import Reservoir
-    from retrieval.rewriter import SparingRewriter
+    from retrieval.rewriter import ConditionalRewriter
     from retrieval.search import CANDIDATES, Pipeline
     from retrieval.trigger import Remember, Trigger, distinct, first_look
 
@@ -192,7 +194,7 @@ def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> 
             **chosen,
         )
         look = [partial(first_look, index, surer)] if looks else []
-        sparing = SparingRewriter(rewrites, trigger.serves, *look)
+        sparing = ConditionalRewriter(rewrites, trigger.serves, *look)
         remember = Remember(held)
         return (
             lambda question, history: sparing.run(question, {"history": history}),
@@ -257,7 +259,7 @@ def _model_judge(model: LanguageModel) -> "Judge":
     return judge
 
 
-def shelf(settings: Settings) -> "Shelf":
+def shelf(settings: Settings) -> "EncryptedVectorCache":
     """Where the vectors of this home's forgotten facts are kept."""
     from control.forgetting.vector_cache import open_shelf
 

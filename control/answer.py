@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from control.conflict.dial import Verdict
 from control.decoding.generate import Alpha
 from control.decoding.trace import TokenTrace
-from foundation.trace import Trail
+from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -57,7 +57,7 @@ class Answer:
 
 
 def source(
-    node: "NodeWithScore", read: Collection[str], kept: "Sequence[NodeWithScore]", way: Trail
+    node: "NodeWithScore", read: Collection[str], kept: "Sequence[NodeWithScore]", way: RequestTrace
 ) -> Source:
     """What became of a passage that was found.
 

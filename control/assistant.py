@@ -9,17 +9,17 @@ from control import prompts
 from control.answer import STEPS, Answer, source
 from control.conflict import dial
 from control.conflict.calibration import ANY_MODEL, Calibration
-from control.conflict.dial import Settled
+from control.conflict.dial import DecodedAnswer
 from control.decoding.generate import Decoding, OnToken
 from control.decoding.rules import DIAL
 from control.decoding.trace import TokenTrace
 from control.engines.transformers import LanguageModel
 from control.forgetting.refusal import refusal
-from control.forgetting.suppressor import Forgetting, Scope
+from control.forgetting.suppressor import FactContext, FactSuppressor
 from control.prompts import Prompt
 from foundation import trace
 from foundation.errors import InputError
-from foundation.trace import Trail
+from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -49,7 +49,7 @@ class Query:
 
 
 @dataclass
-class Way:
+class QuestionState:
     """One question on its way.
 
     Attributes:
@@ -66,8 +66,8 @@ class Way:
 
     query: Query
     question: str
-    trail: Trail
-    scope: Scope
+    trail: RequestTrace
+    scope: FactContext
     asked: "QueryBundle"
     found: "Nodes" = ()
     kept: "Nodes" = ()
@@ -103,7 +103,7 @@ class Assistant:
     rewriter: "BaseQueryTransform | None" = None
     processors: "Sequence[BaseNodePostprocessor]" = ()
     reads: int = 3
-    forgetting: Forgetting = field(default_factory=Forgetting)
+    forgetting: FactSuppressor = field(default_factory=FactSuppressor)
     longest_question: int = LONGEST_QUESTION
 
     def ask(
@@ -142,7 +142,7 @@ class Assistant:
         share = (time.perf_counter() - started) / max(len(settled), 1)
         return [self._answer(way, how, settled.get(place), share) for place, way in enumerate(ways)]
 
-    def _begun(self, query: Query) -> Way:
+    def _begun(self, query: Query) -> QuestionState:
         """A question at the beginning of its way, refused if it asks for what is forgotten."""
         from llama_index.core.schema import QueryBundle
 
@@ -150,11 +150,11 @@ class Assistant:
         question = checked(query.question, self.longest_question)
         with trace.following() as followed, trace.step("route"):
             scope = self.forgetting.route(question, query.history)
-        way = Way(query, question, followed, scope, QueryBundle(question))
+        way = QuestionState(query, question, followed, scope, QueryBundle(question))
         way.seconds = time.perf_counter() - started
         return way
 
-    def _rewrite(self, ways: Sequence[Way]) -> None:
+    def _rewrite(self, ways: Sequence[QuestionState]) -> None:
         """Let questions stand on their own and write their searches, of several in one batch.
 
         Where nothing is searched, only a follow-up needs it.
@@ -169,7 +169,7 @@ class Assistant:
         for way, asked in zip(wanted, rewritten, strict=True):
             way.asked, way.seconds = asked, way.seconds + share
 
-    def _gather(self, way: Way, how: Decoding) -> None:
+    def _gather(self, way: QuestionState, how: Decoding) -> None:
         """Find what is to be read and write the prompt, unless the question is refused."""
         started, pasted = time.perf_counter(), way.query.given is not None
         with trace.following(way.trail):
@@ -193,21 +193,21 @@ class Assistant:
             return list(query.given)
         return self.retriever.retrieve(asked) if self.retriever else []
 
-    def filtered(self, way: Way) -> "Nodes":
+    def filtered(self, way: QuestionState) -> "Nodes":
         """The passages to read, best first."""
         kept = list(way.found)
         for processor in self.processors:
             kept = processor.postprocess_nodes(kept, way.asked)
         return kept[: self.reads]
 
-    def prompt(self, way: Way, room: int) -> Prompt:
+    def prompt(self, way: QuestionState, room: int) -> Prompt:
         """The question with the passages and without, at most ``room`` tokens long."""
         texts, trust = [node.text for node in way.kept], [_trust(node) for node in way.kept]
         return prompts.build(self.model.tokenizer, way.asked.query_str, texts, room, trust)
 
     def _decoded(
-        self, ways: Sequence[Way], how: Decoding, on_token: OnToken | None
-    ) -> dict[int, Settled]:
+        self, ways: Sequence[QuestionState], how: Decoding, on_token: OnToken | None
+    ) -> dict[int, DecodedAnswer]:
         """The answers to those questions that are not refused, by the questions' places."""
         places = [place for place, way in enumerate(ways) if way.prompt is not None]
         if not places:
@@ -218,7 +218,7 @@ class Assistant:
             if on_token is not None:
                 on_token(places[at], token)
 
-        with self.forgetting.holding(tell, watches) as (told, unsaid):
+        with self.forgetting.buffer_stream(tell, watches) as (told, unsaid):
             settled = dial.answer(
                 self.model,
                 [way.prompt for way in ways if way.prompt is not None],
@@ -228,10 +228,12 @@ class Assistant:
                 watches=watches if any(watches) else None,
             )
             unsaid.update(at for at, each in enumerate(settled) if each.trace.blocked)
-        cleared = map(self.forgetting.cleared, settled, watches)
+        cleared = map(self.forgetting.strip_leaks, settled, watches)
         return dict(zip(places, cleared, strict=True))
 
-    def _answer(self, way: Way, how: Decoding, settled: Settled | None, decode: float) -> Answer:
+    def _answer(
+        self, way: QuestionState, how: Decoding, settled: DecodedAnswer | None, decode: float
+    ) -> Answer:
         """What is told of a question's way; ``decode`` are the seconds of its decoding."""
         said = None if settled is None or settled.trace.blocked else settled
         shown = self.forgetting.sayable([way.asked.query_str, *way.asked.embedding_strs], way.scope)
@@ -255,7 +257,7 @@ class Assistant:
             | {"decode": decode, "total": way.seconds + decode},
         )
 
-    def _notices(self, way: Way, how: Decoding) -> list[str]:
+    def _notices(self, way: QuestionState, how: Decoding) -> list[str]:
         notices, searched = [], way.query.given is None
         if searched and not way.found:
             notices.append(NOTHING_FOUND)
@@ -302,7 +304,9 @@ def checked(question: str, longest: int = LONGEST_QUESTION) -> str:
 
 
 def _rewritten(
-    rewriter: "BaseQueryTransform", ways: Sequence[Way], said: Sequence[Sequence[tuple[str, str]]]
+    rewriter: "BaseQueryTransform",
+    ways: Sequence[QuestionState],
+    said: Sequence[Sequence[tuple[str, str]]],
 ) -> "list[QueryBundle]":
     """Any query transform of LlamaIndex will do; one that can take several takes them all."""
     if hasattr(rewriter, "rewrite_batch"):
@@ -320,5 +324,5 @@ def _trust(node: "NodeWithScore") -> float:
     return float(node.metadata.get("trust", dial.NEUTRAL_TRUST))
 
 
-def _withheld(settled: Settled | None) -> list[str]:
+def _withheld(settled: DecodedAnswer | None) -> list[str]:
     return settled.trace.withheld if settled else []

@@ -39,7 +39,7 @@ from control.conflict.calibration import Calibration
 from control.decoding.generate import Alpha, Decoding
 from control.decoding.trace import TokenTrace
 from control.engines.transformers import LanguageModel
-from control.forgetting.suppressor import Forgetting
+from control.forgetting.suppressor import FactSuppressor
 from foundation.errors import InputError
 from foundation.threads import BackgroundThread
 
@@ -129,7 +129,7 @@ class FulcrumLLM(CustomLLM):
         max_new_tokens: int = Decoding.max_new_tokens,
         reliance: float | None = Decoding.reliance,
         calibration: Calibration | None = None,
-        forgetting: Forgetting | None = None,
+        forgetting: FactSuppressor | None = None,
     ) -> None:
         # Refuses nonsense.
         how = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens, reliance)
@@ -137,7 +137,7 @@ class FulcrumLLM(CustomLLM):
         self._assistant = Assistant(
             language_model,
             calibration or calibrations.shipped(language_model),
-            forgetting=forgetting or Forgetting(),
+            forgetting=forgetting or FactSuppressor(),
             longest_question=sys.maxsize,  # what LlamaIndex asks may hold passages
         )
 

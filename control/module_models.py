@@ -22,7 +22,7 @@ from control.conflict.claims import ends_sentence
 from control.decoding.generate import BASE_MODEL_STOPS, stop_ids, stop_strings
 from control.decoding.rules import plain
 from control.engines import batching
-from control.engines.adapters import Adapter, worn
+from control.engines.adapters import Adapter, use_adapter
 from control.engines.batch import SequenceGroup
 from control.engines.transformers import LanguageModel
 from control.prompts import is_chat
@@ -193,7 +193,7 @@ def label_probabilities(
     ids = batch.input_ids[:, -language_model.window :].to(model.device)
     mask = batch.attention_mask[:, -language_model.window :].to(model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    with worn(adapter), torch.inference_mode():
+    with use_adapter(adapter), torch.inference_mode():
         logits = model(
             input_ids=ids,
             attention_mask=mask,

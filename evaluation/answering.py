@@ -11,8 +11,8 @@ from control.answer import Answer
 from control.assistant import Assistant
 from control.decoding.generate import Decoding
 from control.forgetting.refusal import refusal
-from control.forgetting.suppressor import Forgetting
-from evaluation.replies import How, Query, Reply
+from control.forgetting.suppressor import FactSuppressor
+from evaluation.replies import GuardedReply, How, ProbeQuery
 
 if TYPE_CHECKING:
     from control.forgetting.record import Record
@@ -36,8 +36,8 @@ class Assisted:
     how: Decoding
 
     def __call__(
-        self, queries: Sequence[Query], how: How, samples: int = 1
-    ) -> Sequence[Sequence[Reply]]:
+        self, queries: Sequence[ProbeQuery], how: How, samples: int = 1
+    ) -> Sequence[Sequence[GuardedReply]]:
         """Replies to each query: greedy if ``samples`` is 1, else so many at temperature 1."""
         assistant = self._arm(how)
         if samples == 1:
@@ -50,7 +50,7 @@ class Assisted:
             scope = assistant.forgetting.route(query.question.strip(), query.history)
             if scope.refused is not None:
                 said = refusal(query.question.strip())
-                replies.append([Reply(said, refused=True, routed=True)] * samples)
+                replies.append([GuardedReply(said, refused=True, routed=True)] * samples)
             else:
                 answers = assistant.ask_batch([_asked(query)] * samples, drawn)
                 replies.append([_reply(answer) for answer in answers])
@@ -61,7 +61,7 @@ class Assisted:
             return self.assistant
         guarding = self.assistant.forgetting
         if how == "off" or guarding.router is None:
-            return replace(self.assistant, forgetting=Forgetting())
+            return replace(self.assistant, forgetting=FactSuppressor())
         arming: Router = _Arming(guarding.router)  # type: ignore[assignment]
         return replace(self.assistant, forgetting=replace(guarding, router=arming))
 
@@ -75,29 +75,29 @@ class _Arming:
     def route(self, question: str, history: Sequence[tuple[str, str]] = ()) -> "Route":
         found = self._router.route(question, history)
         refused = () if found.refused is None else (found.refused,)
-        armed = {record.id: record for record in (*found.armed, *refused)}
-        concerned = found.concerned | {record.id for record in refused}
+        watched = {record.id: record for record in (*found.watched, *refused)}
+        check_paraphrase = found.check_paraphrase | {record.id for record in refused}
         return replace(
             found,
             refused=None,
-            armed=tuple(armed.values()),
-            concerned=concerned,
-            suspected=frozenset(),
+            watched=tuple(watched.values()),
+            check_paraphrase=check_paraphrase,
+            decide_on_output=frozenset(),
         )
 
     def watching(self, question: str) -> "Callable[[str], list[Record]]":
         return self._router.watching(question)
 
 
-def _asked(query: Query) -> assistants.Query:
+def _asked(query: ProbeQuery) -> assistants.Query:
     given = None
     if query.context is not None:
         given = [NodeWithScore(node=TextNode(text=query.context))] if query.context else []
     return assistants.Query(query.question, given, query.history)
 
 
-def _reply(answer: Answer) -> Reply:
-    return Reply(
+def _reply(answer: Answer) -> GuardedReply:
+    return GuardedReply(
         answer.answer,
         refused=not answer.tokens and answer.answer == refusal(answer.question),
         routed=any(one["layer"] == "prompt" for one in answer.forgotten),

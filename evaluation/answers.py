@@ -37,7 +37,7 @@ def at_once(work: Callable[[], Result]) -> Result:
 
 
 @dataclass(frozen=True)
-class Setting:
+class AnswerSetting:
     """One rule with the passages of one kind.
 
     Attributes:
@@ -53,7 +53,7 @@ class Setting:
     trust: float = dial.NEUTRAL_TRUST
 
 
-class Answers:
+class AnswerLog:
     """The answers of a run, kept line by line so that an interrupted one can go on."""
 
     def __init__(self, target: Path, model: str, items: Sequence[Conflict]) -> None:
@@ -95,7 +95,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Asking:
+class AnswerFunction:
     """Asks what has not been answered yet, in batches of prompts of like length.
 
     Attributes:
@@ -107,12 +107,12 @@ class Asking:
     """
 
     language_model: LanguageModel
-    answers: Answers
+    answers: AnswerLog
     batch_size: int
     calibration: Calibration | None = None
     turn: Callable[[Callable[[], None]], None] = at_once
 
-    def __call__(self, items: Sequence[Conflict], setting: Setting) -> None:
+    def __call__(self, items: Sequence[Conflict], setting: AnswerSetting) -> None:
         """Make sure that every item is answered at every alpha of the setting."""
         todo = [
             item
@@ -127,7 +127,7 @@ class Asking:
                 self.turn(partial(self._answer, batch, setting))
                 bar.update(len(batch))
 
-    def _answer(self, batch: Sequence[Conflict], setting: Setting) -> None:
+    def _answer(self, batch: Sequence[Conflict], setting: AnswerSetting) -> None:
         how = Decoding(rule=setting.rule, max_new_tokens=MAX_NEW_TOKENS)
         room = self.language_model.room(how.max_new_tokens)
         texts = [
@@ -157,7 +157,7 @@ class Asking:
             return self._calibrated().alpha(float(alpha.removeprefix(RELIANCE)))
         return cast("Alpha", alpha)
 
-    def key(self, item: Conflict, setting: Setting, alpha: float | str) -> Key:
+    def key(self, item: Conflict, setting: AnswerSetting, alpha: float | str) -> Key:
         """Where the answer is kept; one by another calibration is another answer."""
         rule, passage = setting.rule, setting.passage
         if rule == DIAL:
@@ -166,7 +166,7 @@ class Asking:
             passage += f" trust {setting.trust}"
         return item.id, passage, rule, str(alpha)
 
-    def text(self, item: Conflict, setting: Setting, alpha: float | str) -> str:
+    def text(self, item: Conflict, setting: AnswerSetting, alpha: float | str) -> str:
         """The answer, once it has been given."""
         return self.answers[self.key(item, setting, alpha)]
 

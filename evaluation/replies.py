@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 from tqdm import tqdm
 
-from evaluation.datasets.forget_request import Request
-from evaluation.datasets.probes import Probe
+from evaluation.datasets.forget_request import ForgetRequest
+from evaluation.datasets.probes import LeakProbe
 from evaluation.judges import leak
 from evaluation.judges.leak import Secret
 from foundation.errors import DataError
@@ -20,7 +20,7 @@ How = Literal["off", "guarded", "unrouted"]
 
 
 @dataclass(frozen=True)
-class Query:
+class ProbeQuery:
     """What is asked.
 
     Attributes:
@@ -35,7 +35,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Reply:
+class GuardedReply:
     """What came back.
 
     Attributes:
@@ -57,13 +57,13 @@ class Answering(Protocol):
     """The system under test."""
 
     def __call__(
-        self, queries: Sequence[Query], how: How, samples: int = 1
-    ) -> Sequence[Sequence[Reply]]:
+        self, queries: Sequence[ProbeQuery], how: How, samples: int = 1
+    ) -> Sequence[Sequence[GuardedReply]]:
         """Replies to each query: greedy if ``samples`` is 1, else so many at temperature 1."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ReplyRow:
     """What one arm said to one query, ``texts`` in the order of the draws."""
 
     arm: str
@@ -76,14 +76,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Case:
+class ReplyCase:
     """A probe or question with its place in the rows and what must not be said."""
 
     id: str
-    query: Query
+    query: ProbeQuery
     secret: Secret | None = None
-    probe: Probe | None = None
-    request: Request | None = None
+    probe: LeakProbe | None = None
+    request: ForgetRequest | None = None
 
     @property
     def lie(self) -> bool:
@@ -91,14 +91,14 @@ class Case:
         return bool(self.request and self.request.truth) and self.query.context is None
 
 
-class Log:
+class ReplyLog:
     """The rows of a run, kept line by line so that an interrupted one can go on."""
 
     def __init__(self, target: Path, name: str, content: str) -> None:
         """Open the log of a run, which is told by the model's name and the content asked."""
         target.mkdir(parents=True, exist_ok=True)
         self._path = target / "rows.jsonl"
-        self.rows: dict[tuple[str, str], Row] = {}
+        self.rows: dict[tuple[str, str], ReplyRow] = {}
         run = hashlib.sha256(content.encode()).hexdigest()[:16]
         header = json.dumps({"model": name, "run": run})
         if not self._path.exists() or not self._path.stat().st_size:
@@ -112,10 +112,10 @@ class Log:
         whole = lines[:-1]  # what a killed run was writing has no line end
         self._path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
         for line in whole[1:]:
-            row = Row(**json.loads(line))
+            row = ReplyRow(**json.loads(line))
             self.rows[row.arm, row.id] = row
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[ReplyRow]) -> None:
         """Keep these rows, on disk first."""
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
@@ -123,14 +123,14 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Asking:
+class ReplyFunction:
     """Asks what has not been answered yet, in batches of queries of like length."""
 
     answering: Answering
-    log: Log
+    log: ReplyLog
     batch_size: int
 
-    def __call__(self, arm: str, how: How, cases: Sequence[Case], samples: int = 1) -> None:
+    def __call__(self, arm: str, how: How, cases: Sequence[ReplyCase], samples: int = 1) -> None:
         """Make sure that every case has a row of this arm."""
         todo = [case for case in cases if (arm, case.id) not in self.log.rows]
         todo.sort(key=lambda case: len(case.query.question) + len(case.query.context or ""))
@@ -144,9 +144,9 @@ class Asking:
                 bar.update(len(batch))
 
 
-def _row(arm: str, case: Case, said: Sequence[Reply]) -> Row:
+def _row(arm: str, case: ReplyCase, said: Sequence[GuardedReply]) -> ReplyRow:
     first = said[0]
-    return Row(
+    return ReplyRow(
         arm,
         case.id,
         [reply.text for reply in said],

@@ -9,7 +9,7 @@ import numpy as np
 from control.decoding.rules import DIAL
 from control.engines.transformers import LanguageModel
 from evaluation import metrics
-from evaluation.answers import PLAIN, RELIANCE, Asking, Setting
+from evaluation.answers import PLAIN, RELIANCE, AnswerFunction, AnswerSetting
 from evaluation.datasets.conflicts import Conflict
 from evaluation.judges import fluency
 
@@ -23,14 +23,14 @@ Column = tuple[str, str, float | str]
 class Sheet:
     """The answers to some items with one kind of passage, marked."""
 
-    ask: Asking
+    ask: AnswerFunction
     items: Sequence[Conflict]
     passage: str
     trust: float = 0.5
 
     def texts(self, rule: str, alpha: float | str) -> list[str]:
         """The answers of a rule at an alpha."""
-        setting = Setting(self.passage, rule, (alpha,), self.trust)
+        setting = AnswerSetting(self.passage, rule, (alpha,), self.trust)
         return [self.ask.text(item, setting, alpha) for item in self.items]
 
     def context(self, rule: str, alpha: float | str) -> metrics.Flags:
@@ -49,7 +49,7 @@ class Sheet:
 
 
 def reliance_row(
-    ask: Asking, items: Sequence[Conflict], n_known: int, column: Column
+    ask: AnswerFunction, items: Sequence[Conflict], n_known: int, column: Column
 ) -> dict[str, Any]:
     """ConR, ParR, MR and hit of one rule at one alpha."""
     passage, rule, alpha = column
@@ -128,7 +128,7 @@ def fluency_rows(
     return rows
 
 
-def asked_reliance(ask: Asking, known: Sequence[Conflict], asked: float) -> dict[str, Any]:
+def asked_reliance(ask: AnswerFunction, known: Sequence[Conflict], asked: float) -> dict[str, Any]:
     """What came of asking that memory settle a share of the known conflicts."""
     alpha = f"{RELIANCE}{asked}"
     row = reliance_row(ask, known, len(known), ("context", DIAL, alpha))

@@ -10,7 +10,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Key, Value]):
+class BatchCache(Generic[Key, Value]):
     """Remembers so many values, the least recently asked for go first. Safe for several threads."""
 
     def __init__(self, most: int) -> None:

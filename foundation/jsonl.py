@@ -8,7 +8,7 @@ from typing import Any
 from foundation.errors import DataError
 
 
-class Kept:
+class JsonlStore:
     """Values by key in a JSON Lines file; what was added is on disk before it can be read."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:

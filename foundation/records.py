@@ -16,7 +16,7 @@ SHORT.maxstring = 60
 
 
 @dataclass(frozen=True)
-class Record:
+class DataRecord:
     """One object of a JSON or JSON Lines file, or one row of a CSV file.
 
     Attributes:
@@ -30,7 +30,7 @@ class Record:
     values: dict[str, Any]
 
 
-def load(path: Path) -> list[Record]:
+def load(path: Path) -> list[DataRecord]:
     """Read a JSON list, JSON Lines or CSV; which of them shows in the first character.
 
     Raises:
@@ -51,7 +51,7 @@ def load(path: Path) -> list[Record]:
     return list(_rows(path, content))
 
 
-def text(record: Record, field: str) -> str:
+def text(record: DataRecord, field: str) -> str:
     """A text that has to be there; dots lead into objects and lists (``questions.0``).
 
     Raises:
@@ -63,7 +63,7 @@ def text(record: Record, field: str) -> str:
     return value
 
 
-def texts(record: Record, field: str) -> tuple[str, ...]:
+def texts(record: DataRecord, field: str) -> tuple[str, ...]:
     """A list of texts that has to be there, not empty.
 
     Raises:
@@ -75,7 +75,7 @@ def texts(record: Record, field: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def aliases(record: Record, field: str) -> tuple[str, ...]:
+def aliases(record: DataRecord, field: str) -> tuple[str, ...]:
     """A list of texts that may be empty or absent.
 
     Raises:
@@ -84,7 +84,7 @@ def aliases(record: Record, field: str) -> tuple[str, ...]:
     return texts(record, field) if _value(record, field) else ()
 
 
-def size(record: Record, field: str) -> int:
+def size(record: DataRecord, field: str) -> int:
     """Length of a list that has to be there, not empty.
 
     Raises:
@@ -96,14 +96,14 @@ def size(record: Record, field: str) -> int:
     return len(value)
 
 
-def wrong(record: Record, field: str, must_be: str) -> DataError:
+def wrong(record: DataRecord, field: str, must_be: str) -> DataError:
     """The error for a field that is missing or holds something else than it must."""
     value = _value(record, field)
     given = "is missing" if value is None else f"is {SHORT.repr(value)}"
     return DataError(f"{record.where}: field {field!r} {given}, must be {must_be}")
 
 
-def _value(record: Record, field: str) -> Any:
+def _value(record: DataRecord, field: str) -> Any:
     value: Any = record.values
     for step in field.split("."):
         if isinstance(value, dict):
@@ -119,7 +119,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _objects(path: Path, content: str) -> Iterator[Record]:
+def _objects(path: Path, content: str) -> Iterator[DataRecord]:
     """One object, however it is laid out, or one on each line."""
     try:
         yield _record(1, f"{path}, line 1", json.loads(content))
@@ -127,7 +127,7 @@ def _objects(path: Path, content: str) -> Iterator[Record]:
         yield from _lines(path, content)
 
 
-def _lines(path: Path, content: str) -> Iterator[Record]:
+def _lines(path: Path, content: str) -> Iterator[DataRecord]:
     # Not splitlines(): JSON may hold the line separators of Unicode inside a text.
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
@@ -140,7 +140,7 @@ def _lines(path: Path, content: str) -> Iterator[Record]:
         yield _record(number, where, values)
 
 
-def _listed(path: Path, content: str) -> Iterator[Record]:
+def _listed(path: Path, content: str) -> Iterator[DataRecord]:
     try:
         listed = json.loads(content)
     except json.JSONDecodeError as error:
@@ -151,15 +151,15 @@ def _listed(path: Path, content: str) -> Iterator[Record]:
         yield _record(number, f"{path}, record {number}", values)
 
 
-def _rows(path: Path, content: str) -> Iterator[Record]:
+def _rows(path: Path, content: str) -> Iterator[DataRecord]:
     try:
         for number, row in enumerate(csv.DictReader(io.StringIO(content)), start=1):
-            yield Record(number, f"{path}, record {number}", row)
+            yield DataRecord(number, f"{path}, record {number}", row)
     except csv.Error as error:
         raise DataError(f"{path}: neither JSON nor CSV ({error})") from None
 
 
-def _record(number: int, where: str, values: Any) -> Record:
+def _record(number: int, where: str, values: Any) -> DataRecord:
     if not isinstance(values, dict):
         raise DataError(f"{where}: {type(values).__name__}, must be an object")
-    return Record(number, where, values)
+    return DataRecord(number, where, values)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Trail:
+class RequestTrace:
     """The record of one question.
 
     Attributes:
@@ -46,13 +46,13 @@ class Trail:
             self._open.append(step)
 
 
-_current: ContextVar[Trail | None] = ContextVar("trail", default=None)
+_current: ContextVar[RequestTrace | None] = ContextVar("trail", default=None)
 
 
 @contextmanager
-def following(trail: Trail | None = None) -> Iterator[Trail]:
+def following(trail: RequestTrace | None = None) -> Iterator[RequestTrace]:
     """Follow the trail of the question that is answered inside the block; a new one by default."""
-    trail = trail or Trail()
+    trail = trail or RequestTrace()
     token = _current.set(trail)
     try:
         yield trail

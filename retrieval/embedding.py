@@ -17,7 +17,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
-from foundation.cache import Recent
+from foundation.cache import BatchCache
 from foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class SentenceEmbedding(BaseEmbedding):
     """
 
     _source: str = PrivateAttr()
-    _recent: Recent[tuple[str, str], Vectors] = PrivateAttr(
-        default_factory=lambda: Recent(REMEMBERED)
+    _recent: BatchCache[tuple[str, str], Vectors] = PrivateAttr(
+        default_factory=lambda: BatchCache(REMEMBERED)
     )
     _model: "SentenceTransformer | None" = PrivateAttr(default=None)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)

@@ -20,7 +20,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from numpy.typing import NDArray
 
 from foundation import trace
-from foundation.cache import Recent
+from foundation.cache import BatchCache
 from foundation.errors import InputError, ModelError
 from foundation.files import replacing
 from retrieval.embedding import (
@@ -64,8 +64,8 @@ class KnowledgeFilter(BaseNodePostprocessor):
     threshold: float = Field(0.5, description="least probability of a passage that stays")
     near_best: float = Field(NEAR_BEST, description="the same as a share of the highest one")
     _judge: Judge = PrivateAttr()
-    _recent: Recent[tuple[str, str], float] = PrivateAttr(
-        default_factory=lambda: Recent(REMEMBERED)
+    _recent: BatchCache[tuple[str, str], float] = PrivateAttr(
+        default_factory=lambda: BatchCache(REMEMBERED)
     )
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 

@@ -21,7 +21,7 @@ from retrieval.fusion import fuse
 from retrieval.reservoir_tables import (
     Entry,
     Erasure,
-    Held,
+    ReservoirRow,
     content_hash,
     open_entries,
     remove,
@@ -88,7 +88,7 @@ class Reservoir(BaseRetriever):
         self._max_age = max_age_days * DAY
         self._now = now
         self._engine = open_entries(self._path)
-        self._mine = Held.embedding_name == embed_model.model_name
+        self._mine = ReservoirRow.embedding_name == embed_model.model_name
         self._lock = threading.Lock()
         self._state: tuple[int, ...] = (0, 0)  # count and highest number of what is held here
         self._numbers: NDArray[np.int64] = np.empty(0, np.int64)
@@ -109,11 +109,11 @@ class Reservoir(BaseRetriever):
         if not given:
             return 0
         with reading(self._engine, self._path) as connection:
-            known = select(Held.rowid).where(self._mine)
+            known = select(ReservoirRow.rowid).where(self._mine)
             held = {
                 key
                 for key in given
-                if connection.execute(known.where(Held.content_hash == key)).first()
+                if connection.execute(known.where(ReservoirRow.content_hash == key)).first()
             }
         # Embedded outside the transaction, which keeps other processes waiting.
         fresh = self._rows([node for key, node in given.items() if key not in held])
@@ -124,10 +124,10 @@ class Reservoir(BaseRetriever):
             new = {"created": now, "useful": now, "uses": 1}
             rows = [row | new for row in fresh if row["document_id"] not in erased]
             for key in held:
-                again = update(Held).where(Held.content_hash == key)
-                connection.execute(again.values(useful=now, uses=Held.uses + 1))
+                again = update(ReservoirRow).where(ReservoirRow.content_hash == key)
+                connection.execute(again.values(useful=now, uses=ReservoirRow.uses + 1))
             if rows:  # replacing what has the same id, an older state of the passage
-                connection.execute(insert(Held).prefix_with("OR REPLACE"), rows)
+                connection.execute(insert(ReservoirRow).prefix_with("OR REPLACE"), rows)
             self._evict(connection, now)
         return len(rows)
 
@@ -165,7 +165,9 @@ class Reservoir(BaseRetriever):
                     list(zip(self._numbers[places].tolist(), row[places].tolist(), strict=True))
                 )
             wanted = {number for pairs in found for number, _ in pairs}
-            rows = connection.execute(select(*Held.__table__.columns).where(Held.rowid.in_(wanted)))
+            rows = connection.execute(
+                select(*ReservoirRow.__table__.columns).where(ReservoirRow.rowid.in_(wanted))
+            )
             nodes = {row.rowid: to_node(row, with_vector=True) for row in rows}
         learn_vectors(self._embed_model, nodes.values())
         return [
@@ -180,12 +182,12 @@ class Reservoir(BaseRetriever):
             erased = upsert(Erasure).on_conflict_do_update(["document_id"], set_=now)
             for document_id in document_ids:
                 connection.execute(erased.values(document_id=document_id, **now))
-            return remove(connection, Held.document_id, document_ids)
+            return remove(connection, ReservoirRow.document_id, document_ids)
 
     def erase_entries(self, node_ids: Collection[str]) -> int:
         """Remove single passages by their ids, and return how many there were."""
         with writing(self._engine, self._path) as connection:
-            return remove(connection, Held.node_id, node_ids)
+            return remove(connection, ReservoirRow.node_id, node_ids)
 
     def update(self, node: BaseNode) -> bool:
         """Put a passage, its metadata and its vector in place of the one of the same id.
@@ -194,28 +196,32 @@ class Reservoir(BaseRetriever):
             Whether there was one.
         """
         [row] = self._rows([node])
-        history = select(Held.created, Held.useful, Held.uses)
+        history = select(ReservoirRow.created, ReservoirRow.useful, ReservoirRow.uses)
         with writing(self._engine, self._path) as connection:
-            old = connection.execute(history.where(Held.node_id == node.node_id)).first()
+            old = connection.execute(history.where(ReservoirRow.node_id == node.node_id)).first()
             if old is not None:  # a new row, whose number tells others that the vector is new
-                connection.execute(insert(Held).prefix_with("OR REPLACE"), row | old._asdict())
+                connection.execute(
+                    insert(ReservoirRow).prefix_with("OR REPLACE"), row | old._asdict()
+                )
         return old is not None
 
     def entries(self) -> list[Entry]:
         """Return all entries, in the order in which they came."""
         with reading(self._engine, self._path) as connection:
-            rows = connection.execute(select(*Held.__table__.columns).order_by(Held.rowid))
+            rows = connection.execute(
+                select(*ReservoirRow.__table__.columns).order_by(ReservoirRow.rowid)
+            )
             return [to_entry(row) for row in rows]
 
     def count(self) -> int:
         """Return the number of entries."""
         with reading(self._engine, self._path) as connection:
-            return connection.execute(select(func.count()).select_from(Held)).scalar_one()
+            return connection.execute(select(func.count()).select_from(ReservoirRow)).scalar_one()
 
     def clear(self) -> None:
         """Remove all entries."""
         with writing(self._engine, self._path) as connection:
-            connection.execute(delete(Held))
+            connection.execute(delete(ReservoirRow))
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if query_bundle.embedding is not None:
@@ -231,24 +237,30 @@ class Reservoir(BaseRetriever):
         return [to_row(node, vector) | name for node, vector in zip(nodes, vectors, strict=True)]
 
     def _evict(self, connection: Connection, moment: float) -> None:
-        connection.execute(delete(Held).where(Held.created < moment - self._max_age))
-        kept_first = select(Held.rowid).order_by(Held.useful.desc(), Held.rowid.desc())
+        connection.execute(
+            delete(ReservoirRow).where(ReservoirRow.created < moment - self._max_age)
+        )
+        kept_first = select(ReservoirRow.rowid).order_by(
+            ReservoirRow.useful.desc(), ReservoirRow.rowid.desc()
+        )
         beyond = kept_first.limit(-1).offset(self._max_entries)  # -1: no limit, to SQLite
-        connection.execute(delete(Held).where(Held.rowid.in_(beyond)))
+        connection.execute(delete(ReservoirRow).where(ReservoirRow.rowid.in_(beyond)))
 
     def _follow(self, connection: Connection) -> None:
         """Take in what has changed in the database since the last call, in any process."""
         # Numbers are never given out twice, so any change shows in the count or the highest.
-        count = select(func.count(), func.coalesce(func.max(Held.rowid), 0)).where(self._mine)
+        count = select(func.count(), func.coalesce(func.max(ReservoirRow.rowid), 0)).where(
+            self._mine
+        )
         state = tuple(connection.execute(count).one())
         if state == self._state:
             return
-        numbers = connection.execute(select(Held.rowid).where(self._mine)).scalars()
+        numbers = connection.execute(select(ReservoirRow.rowid).where(self._mine)).scalars()
         kept = np.isin(self._numbers, np.fromiter(numbers, np.int64))
-        added = select(Held.rowid, Held.created, Held.embedding).where(
-            self._mine, Held.rowid > self._state[1]
+        added = select(ReservoirRow.rowid, ReservoirRow.created, ReservoirRow.embedding).where(
+            self._mine, ReservoirRow.rowid > self._state[1]
         )
-        rows = connection.execute(added.order_by(Held.rowid)).all()
+        rows = connection.execute(added.order_by(ReservoirRow.rowid)).all()
         try:
             vectors = [np.frombuffer(row.embedding, "<f4") for row in rows]
             held = [self._vectors[kept]] if kept.any() else []

@@ -54,7 +54,7 @@ class Base(DeclarativeBase):
     """The tables as the newest migration leaves them."""
 
 
-class Held(Base):
+class ReservoirRow(Base):
     """One passage with its vector (float32, little-endian, of length 1); times in UTC seconds."""
 
     __tablename__ = "entries"
@@ -158,4 +158,6 @@ def remove(
     connection: Connection, column: InstrumentedAttribute[str], values: Iterable[str]
 ) -> int:
     """Remove the entries with one of these values, and return how many there were."""
-    return sum(connection.execute(delete(Held).where(column == value)).rowcount for value in values)
+    return sum(
+        connection.execute(delete(ReservoirRow).where(column == value)).rowcount for value in values
+    )

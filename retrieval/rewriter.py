@@ -14,12 +14,12 @@ from llama_index.core.schema import QueryBundle
 
 from foundation import trace
 from foundation.text import words
-from foundation.trace import Trail
+from foundation.trace import RequestTrace
 from retrieval.rewrites import MOST_QUERIES, Rewrite, Turn, instructed, read_back, request
 
 log = logging.getLogger(__name__)
 
-Asked = tuple[str, Sequence[Turn], Trail]
+Asked = tuple[str, Sequence[Turn], RequestTrace]
 """A question, the conversation before it, and its trail."""
 
 Served = Callable[[str], bool]
@@ -95,7 +95,7 @@ class QueryRewriter(BaseQueryTransform):
         pass
 
 
-class SparingRewriter(BaseQueryTransform):
+class ConditionalRewriter(BaseQueryTransform):
     """Rewrites only what is not served as it was asked.
 
     Rewriting takes longer than all other steps before the answer. A question without a

@@ -13,8 +13,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from control.conflict.calibration import ANY_MODEL, Bars, Calibration
-from control.conflict.probe import NUMBERS, Probe
+from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds
+from control.conflict.probe import NUMBERS, MemoryProbe
 from control.engines import transformers as control_model
 from control.engines.transformers import LanguageModel
 from tests.needs import Lacking
@@ -153,10 +153,10 @@ def always():
         values = {
             "model": ANY_MODEL,
             "name": "made up",
-            "probe": Probe([0.0] * NUMBERS, [], 40 * (confidence - 0.5)),
+            "probe": MemoryProbe([0.0] * NUMBERS, [], 40 * (confidence - 0.5)),
             "known": [0.2, 0.4, 0.6, 0.8],
-            "end": Bars(memory=0.3, passages=0.1),
-            "auto": Bars(memory=0.5, passages=0.2),
+            "end": Thresholds(memory=0.3, passages=0.1),
+            "auto": Thresholds(memory=0.5, passages=0.2),
             "alphas": [0.0, 0.25, 0.5, 0.75, 1.0],
             "ratios": [0.0, 0.1, 0.2, 0.6, 0.9],
             "measured": {"MR": 0.9},

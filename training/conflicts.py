@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from foundation.text import holds, normalise
-from training.corpus import Fact
+from training.corpus import CorpusFact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Case:
+class ContextCase:
     """A fact with its contexts.
 
     Attributes:
@@ -58,7 +58,7 @@ class Case:
         irrelevant: One passage on the same topic and three on others, none with the answer.
     """
 
-    fact: Fact
+    fact: CorpusFact
     relevant: Context
     counterfactual: Context
     irrelevant: Context
@@ -69,13 +69,13 @@ class Case:
 
 
 def build(
-    facts: Sequence[Fact],
+    facts: Sequence[CorpusFact],
     embed: Embed,
     length: Callable[[str], int] = len,
     match_lengths: bool = True,
     seed: int = 0,
     contrary: Mapping[str, Contrary] | None = None,
-) -> list[Case]:
+) -> list[ContextCase]:
     """Contexts for all facts that others of the corpus can stand beside.
 
     A fact is left out if no other answer of its kind fits into its passage, or if too few passages
@@ -102,12 +102,12 @@ def build(
 
 
 def _case(
-    facts: Sequence[Fact],
+    facts: Sequence[CorpusFact],
     place: int,
     near: "NDArray[np.float32]",
     contrary: Contrary,
     draw: random.Random,
-) -> Case | None:
+) -> ContextCase | None:
     fact, (told, other) = facts[place], contrary
     free = [
         index
@@ -124,7 +124,7 @@ def _case(
     drawn = draw.sample(off, strangers)
     two, three = drawn[: OFF_TOPIC["relevant"]], drawn[OFF_TOPIC["relevant"] :]
     order = draw.sample(range(PASSAGES), PASSAGES)
-    return Case(
+    return ContextCase(
         fact,
         _context(fact.passage, fact.answers, [beside, *two], order, fact.kind),
         _context(told, other, [beside, *two], order, fact.kind),
@@ -133,7 +133,11 @@ def _case(
 
 
 def _context(
-    answering: str | None, says: tuple[str, ...], others: list[Fact], order: list[int], kind: str
+    answering: str | None,
+    says: tuple[str, ...],
+    others: list[CorpusFact],
+    order: list[int],
+    kind: str,
 ) -> Context:
     texts = [*([] if answering is None else [answering]), *(other.passage for other in others)]
     distractors = sorted(others, key=lambda other: other.kind != kind)
@@ -145,7 +149,7 @@ def _context(
 
 
 def _contrary(
-    fact: Fact, facts: Sequence[Fact], length: Callable[[str], int], draw: random.Random
+    fact: CorpusFact, facts: Sequence[CorpusFact], length: Callable[[str], int], draw: random.Random
 ) -> Contrary | None:
     """The passage with another answer of the same type, wrong for this fact, and about as long."""
     others = [other for other in facts if other.kind == fact.kind and _fits(other, fact)]
@@ -157,7 +161,7 @@ def _contrary(
     return replaced(fact.passage, fact.answers, chosen[0]), chosen
 
 
-def _fits(other: Fact, fact: Fact) -> bool:
+def _fits(other: CorpusFact, fact: CorpusFact) -> bool:
     answer = other.answers[0]
     apart = not holds(answer, fact.answers) and not any(
         holds(one, other.answers) for one in fact.answers

@@ -10,7 +10,7 @@ from pathlib import Path
 from data import DIRECTORY as DATA
 from foundation import records
 from foundation.errors import DataError
-from foundation.records import Record
+from foundation.records import DataRecord
 from foundation.text import holds
 
 SPLIT = "calibration"  # the built-in test relations are for judging
@@ -19,7 +19,7 @@ DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True)
-class Fact:
+class CorpusFact:
     """A question, what answers it, and a passage that says so.
 
     Attributes:
@@ -37,7 +37,7 @@ class Fact:
     kind: str
 
 
-def read(path: Path | None = None) -> list[Fact]:
+def read(path: Path | None = None) -> list[CorpusFact]:
     """Facts of a file, or the built-in ones of the calibration relations.
 
     A file is SQuAD (Rajpurkar et al. 2016), or JSON Lines of ``question``, ``answers``, ``passage``
@@ -76,11 +76,11 @@ def kind_of(answer: str) -> str:
     return f"long {look}" if len(words) >= LONG else look
 
 
-def _built_in() -> Iterator[Fact]:
+def _built_in() -> Iterator[CorpusFact]:
     with (DATA / "conflicts.jsonl").open(encoding="utf-8") as file:
         for values in map(json.loads, file):
             if values["split"] == SPLIT:
-                yield Fact(
+                yield CorpusFact(
                     values["id"],
                     values["question"],
                     tuple(values["memory_answers"]),
@@ -89,10 +89,10 @@ def _built_in() -> Iterator[Fact]:
                 )
 
 
-def _line(record: Record) -> Fact:
+def _line(record: DataRecord) -> CorpusFact:
     answers = records.texts(record, "answers")
     kind = record.values.get("kind")
-    return Fact(
+    return CorpusFact(
         str(record.values.get("id", record.number)),
         records.text(record, "question"),
         answers,
@@ -101,7 +101,7 @@ def _line(record: Record) -> Fact:
     )
 
 
-def _squad(record: Record) -> Iterator[Fact]:
+def _squad(record: DataRecord) -> Iterator[CorpusFact]:
     """Answerable questions; SQuAD 2's others have no answer to prefer."""
     for article in range(records.size(record, "data")):
         for number in range(records.size(record, f"data.{article}.paragraphs")):
@@ -119,4 +119,4 @@ def _squad(record: Record) -> Iterator[Fact]:
                     )
                     question = records.text(record, f"{where}.question")
                     name = str(values.get("id", where))
-                    yield Fact(name, question.strip(), given, passage, kind_of(given[0]))
+                    yield CorpusFact(name, question.strip(), given, passage, kind_of(given[0]))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from foundation.files import replacing
-from training.pairs import Example, Length, Made
+from training.pairs import Length, Made, PreferenceExample
 
 EXAMPLES = 10
 
@@ -54,7 +54,7 @@ def _lines(
     return lines
 
 
-def _table(examples: Sequence[Example], length: Length) -> list[str]:
+def _table(examples: Sequence[PreferenceExample], length: Length) -> list[str]:
     lines = [
         "| kind | count | tokens chosen | tokens rejected | rejected / chosen |\n",
         "|---|---:|---:|---:|---:|\n",

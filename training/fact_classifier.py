@@ -62,7 +62,7 @@ ROUND = ("notable works", "first book")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedQuestion:
     """A question about a record, and whether it asks for the record's fact.
 
     Attributes:
@@ -81,7 +81,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Case:
+class LabelledQuestion:
     """A record, questions about it, and the bank to compare with, which holds none of them.
 
     Cases of one ``group`` are held out together.
@@ -89,7 +89,7 @@ class Case:
 
     group: str
     record: Record
-    questions: tuple[Asked, ...]
+    questions: tuple[AskedQuestion, ...]
     bank: dict[str, tuple[str, ...]]
 
 
@@ -199,7 +199,7 @@ def _parted(draw: random.Random) -> tuple[list[Relation], list[Relation]]:
     return asking, banked
 
 
-def cases(seed: int = 0) -> list[Case]:
+def cases(seed: int = 0) -> list[LabelledQuestion]:
     """Records of made-up and real facts, each with questions in and out of its scope."""
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     made = []
@@ -210,7 +210,7 @@ def cases(seed: int = 0) -> list[Case]:
     return made
 
 
-def _case(place: int, draw: random.Random) -> Case:
+def _case(place: int, draw: random.Random) -> LabelledQuestion:
     asking, banked = _parted(draw)
     one, whole = asking[place], relations()[place]
     subject, other = draw.sample(names()[one.kind], 2)
@@ -237,31 +237,31 @@ def _case(place: int, draw: random.Random) -> Case:
         questions += _about(sibling, sibling.wordings, own, False, draw)
     spare = [text for sibling in siblings for text in sibling.wordings]
     for text in draw.sample(spare, min(len(spare), NEIGHBOURS)):
-        questions.append(Asked("neighbour", text.format(**fill), False))
+        questions.append(AskedQuestion("neighbour", text.format(**fill), False))
     general = draw.sample(bank_file()["templates"]["general"], 4)
-    questions += [Asked("general", text.format(**fill), False) for text in general]
+    questions += [AskedQuestion("general", text.format(**fill), False) for text in general]
     questions += _held(one, fill, draw)
-    return Case(one.kind, record, tuple(questions), bank(banked))
+    return LabelledQuestion(one.kind, record, tuple(questions), bank(banked))
 
 
 def _about(
     one: Relation, wordings: Sequence[str], fill: dict[str, str], asks: bool, draw: random.Random
-) -> Iterator[Asked]:
+) -> Iterator[AskedQuestion]:
     """Questions for a relation of the subject, of every kind of probe."""
     templates = bank_file()["templates"]
     subject = fill["s"]
     for text in wordings:
-        yield Asked("paraphrase", text.format(s=subject), asks)
+        yield AskedQuestion("paraphrase", text.format(s=subject), asks)
     for text in one.vague:
-        yield Asked("vague", text.format(s=subject), asks, weight=VAGUE_WEIGHT)
+        yield AskedQuestion("vague", text.format(s=subject), asks, weight=VAGUE_WEIGHT)
     for text in filter(None, one.foreign):
-        yield Asked("foreign", text.format(s=subject), asks)
+        yield AskedQuestion("foreign", text.format(s=subject), asks)
     for kind, texts in templates.items():
         if kind in ("general", "polite"):
             continue
         for text in draw.sample(texts, 1 if kind != "plain" else 2):
             asked = draw.choice(wordings).format(s=subject)
-            yield Asked(kind, text.format(q=asked, **fill), asks)
+            yield AskedQuestion(kind, text.format(q=asked, **fill), asks)
     for _ in range(2):
         text = draw.choice(wordings)
         carried = text.replace("{s}'s", "its").format(s="it")
@@ -271,27 +271,29 @@ def _about(
         history = (
             (opening.format(s=subject), draw.choice(["Gladly.", f"{subject} is well known."])),
         )
-        yield Asked("follow-up", f"{draw.choice(['', 'And '])}{carried}", asks, history)
+        yield AskedQuestion("follow-up", f"{draw.choice(['', 'And '])}{carried}", asks, history)
         before = ((draw.choice(wordings).format(s=fill["o"]), f"{fill['w']}."),)
-        yield Asked("follow-up", f"{draw.choice(['What about', 'And'])} {subject}?", asks, before)
+        yield AskedQuestion(
+            "follow-up", f"{draw.choice(['What about', 'And'])} {subject}?", asks, before
+        )
     if asks:
         history = ((f"Tell me about {subject}.", "Gladly."),)
-        yield Asked("follow-up", f"And the {one.noun}?", asks, history)
+        yield AskedQuestion("follow-up", f"And the {one.noun}?", asks, history)
 
 
-def _held(one: Relation, fill: dict[str, str], draw: random.Random) -> Iterator[Asked]:
+def _held(one: Relation, fill: dict[str, str], draw: random.Random) -> Iterator[AskedQuestion]:
     """Questions that say the answer and not the subject."""
     held = bank_file()["held"]
     for text in draw.sample(held["asks"], 4):
-        yield Asked("reverse", text.format(**fill), True)
+        yield AskedQuestion("reverse", text.format(**fill), True)
     for text in held["backwards"].get(one.key, ()):
-        yield Asked("reverse", text.format(**fill), True)
+        yield AskedQuestion("reverse", text.format(**fill), True)
     kinds = [kind for kind, nouns in ANSWER_KINDS.items() if one.noun in nouns]
     others = [text for kind in kinds for text in held[kind]]
     backwards = {text for texts in held["backwards"].values() for text in texts}
     for text in (*draw.sample(held["other"], 4), *others):
         if text not in backwards:
-            yield Asked("same answer", text.format(**fill), False)
+            yield AskedQuestion("same answer", text.format(**fill), False)
     about = [
         text
         for other in relations()
@@ -299,10 +301,10 @@ def _held(one: Relation, fill: dict[str, str], draw: random.Random) -> Iterator[
         for text in other.wordings
     ]
     for text in draw.sample(about, min(len(about), NEIGHBOURS)):
-        yield Asked("same answer", text.format(s=fill["a"]), False)
+        yield AskedQuestion("same answer", text.format(s=fill["a"]), False)
 
 
-def _described(draw: random.Random) -> Iterator[Case]:
+def _described(draw: random.Random) -> Iterator[LabelledQuestion]:
     """Records whose questions describe the subject instead of naming it."""
     kinds = {"athlete_sport": "person", "author": "book", "company_country": "company"}
     kinds |= {"us_state_capital": "state", "landmark_country": "landmark", "mythology": "god"}
@@ -320,22 +322,22 @@ def _described(draw: random.Random) -> Iterator[Case]:
                 id="r1",
             )
             questions = [
-                Asked("described", text.format(s=way.format(**row)), True)
+                AskedQuestion("described", text.format(s=way.format(**row)), True)
                 for text in (first, *rest[:2])
                 for way in ways
             ]
             if row != other:
                 questions += [
-                    Asked("other described", text.format(s=way.format(**other)), False)
+                    AskedQuestion("other described", text.format(s=way.format(**other)), False)
                     for text in (first, *rest[:1])
                     for way in ways
                 ]
             questions += [
-                Asked("described otherwise", text.format(s=way.format(**row)), False)
+                AskedQuestion("described otherwise", text.format(s=way.format(**row)), False)
                 for text in draw.sample(sibling.wordings, 1)
                 for way in ways
             ]
-            yield Case(kinds[relation], record, tuple(questions), bank(banked))
+            yield LabelledQuestion(kinds[relation], record, tuple(questions), bank(banked))
 
 
 @cache
@@ -349,11 +351,11 @@ class Measured:
     """A question with all that was measured of it: features by way, shape (windows, features)."""
 
     group: str
-    asked: Asked
+    asked: AskedQuestion
     ways: dict[str, Features]
 
 
-def measured(made: Sequence[Case], embed_model: BaseEmbedding) -> list[Measured]:
+def measured(made: Sequence[LabelledQuestion], embed_model: BaseEmbedding) -> list[Measured]:
     """Measure every question against its record, as the router does."""
     seen = Remembering(None)
     for case in made:  # embedding all texts in large batches takes a tenth of the time

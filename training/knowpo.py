@@ -20,12 +20,12 @@ from typing import Any
 from control.engines.transformers import LanguageModel
 from foundation.errors import DataError
 from foundation.files import replacing
-from foundation.jsonl import Kept
+from foundation.jsonl import JsonlStore
 from training import conflicts, data_card, pairs, preference, probing
 from training.budget import GIB, ROWS, check_memory, peak_bytes
-from training.conflicts import Case, Embed
-from training.corpus import Fact
-from training.pairs import Example
+from training.conflicts import ContextCase, Embed
+from training.corpus import CorpusFact
+from training.pairs import PreferenceExample
 from training.probing import Memory
 from training.recipe import Recipe
 from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
@@ -36,18 +36,18 @@ DEVELOPMENT_SHARE = 0.15  # of the facts; the default model knows about a sixth 
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingExamples:
     """What both stages learn from, and the cases that measure them."""
 
-    sft: list[Example]
-    dpo: list[Example]
-    known: list[Case]
-    unknown: list[Case]
+    sft: list[PreferenceExample]
+    dpo: list[PreferenceExample]
+    known: list[ContextCase]
+    unknown: list[ContextCase]
 
 
 def train(
     language_model: LanguageModel,
-    facts: Sequence[Fact],
+    facts: Sequence[CorpusFact],
     embed: Embed,
     target: Path,
     cache: Path,
@@ -94,7 +94,7 @@ def train(
 
 
 def _check_run(
-    target: Path, language_model: LanguageModel, facts: Sequence[Fact], recipe: Recipe
+    target: Path, language_model: LanguageModel, facts: Sequence[CorpusFact], recipe: Recipe
 ) -> None:
     """Keep what the run is of; a directory holds one run."""
     target.mkdir(parents=True, exist_ok=True)
@@ -115,12 +115,12 @@ def _check_run(
 
 def _lessons(
     language_model: LanguageModel,
-    facts: Sequence[Fact],
+    facts: Sequence[CorpusFact],
     embed: Embed,
     target: Path,
     cache: Path,
     recipe: Recipe,
-) -> Lessons:
+) -> TrainingExamples:
     """Probe the model, then build the data of both stages and the cases to measure on."""
 
     def length(text: str) -> int:
@@ -131,7 +131,7 @@ def _lessons(
         part: probing.probe(language_model, share, cache, recipe.samples, recipe.seed)
         for part, share in shares.items()
     }
-    cases: dict[str, list[tuple[Case, Memory]]] = {}
+    cases: dict[str, list[tuple[ContextCase, Memory]]] = {}
     for part, share in shares.items():
         by_id = dict(zip((fact.id for fact in share), memories[part], strict=True))
         made = conflicts.build(share, embed, length, recipe.match_lengths, recipe.seed)
@@ -159,7 +159,7 @@ def _lessons(
             f"the model knows none of the {len(shares['development'])} facts that are held out to "
             "measure on; give more questions"
         )
-    lessons = Lessons(
+    lessons = TrainingExamples(
         sft.examples,
         dpo.examples,
         known[: recipe.development],
@@ -170,14 +170,14 @@ def _lessons(
     return lessons
 
 
-def _asked(case: Case, memory: Memory, length: pairs.Length, recipe: Recipe) -> Case:
+def _asked(case: ContextCase, memory: Memory, length: pairs.Length, recipe: Recipe) -> ContextCase:
     """The case as a question or, for some, as a sentence to finish."""
     draw = random.Random(f"{recipe.seed} {case.fact.id}")  # noqa: S311 - a reproducible choice
     wanted = draw.random() < recipe.unfinished
     return pairs.unfinished(case, memory, length) if wanted else case
 
 
-def split(facts: Sequence[Fact], recipe: Recipe) -> dict[str, list[Fact]]:
+def split(facts: Sequence[CorpusFact], recipe: Recipe) -> dict[str, list[CorpusFact]]:
     """Facts of the two stages and of development, apart from each other."""
     draw = random.Random(recipe.seed)  # noqa: S311 - a reproducible choice, nothing secret
     drawn = draw.sample(list(facts), min(recipe.facts or len(facts), len(facts)))
@@ -190,11 +190,11 @@ def split(facts: Sequence[Fact], recipe: Recipe) -> dict[str, list[Fact]]:
     }
 
 
-def _both(told: Sequence[tuple[Case, Memory]]) -> tuple[list[Case], list[Memory]]:
+def _both(told: Sequence[tuple[ContextCase, Memory]]) -> tuple[list[ContextCase], list[Memory]]:
     return [case for case, _ in told], [memory for _, memory in told]
 
 
-def _knows(facts: Sequence[Fact], memories: Sequence[Memory]) -> tuple[int, int]:
+def _knows(facts: Sequence[CorpusFact], memories: Sequence[Memory]) -> tuple[int, int]:
     known = sum(memory.knows(fact.answers) for fact, memory in zip(facts, memories, strict=True))
     return known, len(facts)
 
@@ -203,7 +203,7 @@ def _knows(facts: Sequence[Fact], memories: Sequence[Memory]) -> tuple[int, int]
 def _stage(
     stage: str,
     language_model: LanguageModel,
-    lessons: Lessons,
+    lessons: TrainingExamples,
     target: Path,
     recipe: Recipe,
     after: Path | None,
@@ -267,7 +267,7 @@ def _stage(
             ),
         )
     best = target / "checkpoints" / f"{stage}-best"
-    curve = Kept(target / "checkpoints" / f"{stage}-curve.jsonl", {"stage": stage})
+    curve = JsonlStore(target / "checkpoints" / f"{stage}-curve.jsonl", {"stage": stage})
 
     def judge() -> dict[str, float]:
         return preference.along(language_model, lessons.known, lessons.unknown)
@@ -303,7 +303,7 @@ def _along(
     every: int,
     judge: Callable[[], dict[str, float]],
     save: Callable[[], None],
-    curve: Kept,
+    curve: JsonlStore,
     from_start: bool,
 ) -> Any:
     """Measures adherence and robustness at the start, every so many steps and at the end.

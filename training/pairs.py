@@ -16,7 +16,7 @@ from typing import Literal
 from control.forgetting.parts import parts
 from foundation.errors import DataError
 from foundation.text import holds, words
-from training.conflicts import Case, Context, Kind
+from training.conflicts import Context, ContextCase, Kind
 from training.probing import Memory
 
 Length = Callable[[str], int]
@@ -57,7 +57,7 @@ DPO_RATIOS: Ratios = {
 
 
 @dataclass(frozen=True)
-class Form:
+class ExampleForm:
     """A sentence with a gap where the answer stands."""
 
     before: str
@@ -70,7 +70,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Example:
+class PreferenceExample:
     """Something to learn.
 
     Attributes:
@@ -94,12 +94,12 @@ class Example:
 class Made:
     """Examples, and how many facts were of no use, by reason."""
 
-    examples: list[Example]
+    examples: list[PreferenceExample]
     left_out: Counter[str] = field(default_factory=Counter)
 
 
 def sft(
-    cases: Sequence[Case],
+    cases: Sequence[ContextCase],
     memories: Sequence[Memory],
     length: Length,
     count: int,
@@ -112,7 +112,7 @@ def sft(
         DataError: The model knows none of the facts, or a kind that is wanted has no example.
     """
     made = _formed(cases, memories, length)
-    found: dict[str, list[Example]] = defaultdict(list)
+    found: dict[str, list[PreferenceExample]] = defaultdict(list)
     for case, memory, form in made.formed:
         right = case.fact.answers
         known, said = memory.knows(right), form.say(right[0])
@@ -130,7 +130,7 @@ def sft(
 
 
 def dpo(
-    cases: Sequence[Case],
+    cases: Sequence[ContextCase],
     memories: Sequence[Memory],
     length: Length,
     count: int,
@@ -154,7 +154,7 @@ def dpo(
         DataError: As `sft`.
     """
     made = _formed(cases, memories, length)
-    found: dict[str, list[Example]] = defaultdict(list)
+    found: dict[str, list[PreferenceExample]] = defaultdict(list)
     for case, memory, form in made.formed:
         pairs = _pairs(case, memory, form, length, match_lengths)
         for kind, context, chosen, rejected in pairs:
@@ -166,7 +166,7 @@ def dpo(
 
 
 def _pairs(
-    case: Case, memory: Memory, form: Form, length: Length, match_lengths: bool
+    case: ContextCase, memory: Memory, form: ExampleForm, length: Length, match_lengths: bool
 ) -> list[tuple[str, Kind, str, str]]:
     """Kind, context, chosen and rejected."""
     right = case.fact.answers
@@ -195,7 +195,7 @@ def _pairs(
 
 
 def _taken(
-    context: Context, right: Sequence[str], form: Form, length: Length, said: str
+    context: Context, right: Sequence[str], form: ExampleForm, length: Length, said: str
 ) -> str | None:
     """The answer with a wrong span of the passages, about as long as what is said instead."""
     wrong = [form.say(span) for span in context.distractors if not holds(span, right)]
@@ -204,11 +204,11 @@ def _taken(
 
 @dataclass
 class _Forms:
-    formed: list[tuple[Case, Memory, Form]]
+    formed: list[tuple[ContextCase, Memory, ExampleForm]]
     left_out: Counter[str]
 
 
-def _formed(cases: Sequence[Case], memories: Sequence[Memory], length: Length) -> _Forms:
+def _formed(cases: Sequence[ContextCase], memories: Sequence[Memory], length: Length) -> _Forms:
     """The facts for which the model has a sentence, with it."""
     formed, left_out = [], Counter[str]()
     for case, memory in zip(cases, memories, strict=True):
@@ -226,7 +226,7 @@ def _formed(cases: Sequence[Case], memories: Sequence[Memory], length: Length) -
     return _Forms(formed, left_out)
 
 
-def form_of(memory: Memory, answers: Sequence[str], length: Length) -> Form | None:
+def form_of(memory: Memory, answers: Sequence[str], length: Length) -> ExampleForm | None:
     """The shortest sentence of the model that states the answer once, with a gap in its place."""
     names = "|".join(re.escape(name) for name in sorted(answers, key=len, reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{names})(?!\w)", re.IGNORECASE)
@@ -236,11 +236,11 @@ def form_of(memory: Memory, answers: Sequence[str], length: Length) -> Form | No
         stated = list(pattern.finditer(sentence))
         if len(stated) == 1 and length(sentence) <= LONGEST and sentence.endswith(ENDS):
             start, end = stated[0].span()
-            forms.append((length(sentence), Form(sentence[:start], sentence[end:])))
+            forms.append((length(sentence), ExampleForm(sentence[:start], sentence[end:])))
     return min(forms, key=lambda one: one[0])[1] if forms else None
 
 
-def unfinished(case: Case, memory: Memory, length: Length) -> Case:
+def unfinished(case: ContextCase, memory: Memory, length: Length) -> ContextCase:
     """The fact asked as a sentence to finish ("The capital of Mexico is").
 
     The sentence is the model's own. Where the answer does not end it, or it lacks most of what is
@@ -266,9 +266,11 @@ def refuses(answer: str) -> bool:
     return bool(REFUSED.search(first_sentence(answer)))
 
 
-def _example(case: Case, kind: str, context: Kind, chosen: str, rejected: str = "") -> Example:
+def _example(
+    case: ContextCase, kind: str, context: Kind, chosen: str, rejected: str = ""
+) -> PreferenceExample:
     passages = case.context(context).passages
-    return Example(case.fact.id, kind, case.fact.question, passages, chosen, rejected)
+    return PreferenceExample(case.fact.id, kind, case.fact.question, passages, chosen, rejected)
 
 
 def _alike(one: int, other: int) -> bool:
@@ -280,8 +282,8 @@ def _closest(texts: Sequence[str], wanted: int, length: Length) -> str:
 
 
 def _drawn(
-    found: Mapping[str, list[Example]], ratios: Ratios, count: int, seed: int
-) -> list[Example]:
+    found: Mapping[str, list[PreferenceExample]], ratios: Ratios, count: int, seed: int
+) -> list[PreferenceExample]:
     """``count`` examples in these proportions, fewer where a kind has not enough."""
     counts = {kind: len(found.get(kind, ())) for kind, share in ratios.items() if share}
     if empty := [kind for kind, there in counts.items() if not there]:

@@ -20,20 +20,20 @@ from control.module_models import replies
 from control.prompts import SYSTEM
 from foundation.errors import InputError
 from foundation.text import holds
-from training.conflicts import Case, Context
-from training.pairs import Example, refuses
+from training.conflicts import Context, ContextCase
+from training.pairs import PreferenceExample, refuses
 
 MAX_NEW_TOKENS = 32  # the answer stands in the first sentence
 BATCH = 16
 WANTED = ("R_Ad", "R_Ro", "kept")  # their sum chooses the adapter that is kept
 
 
-def adheres(answer: str, case: Case) -> bool:
+def adheres(answer: str, case: ContextCase) -> bool:
     """Whether the answer follows the counterfactual passages, and they alone."""
     return holds(answer, case.counterfactual.says) and not holds(answer, case.fact.answers)
 
 
-def stands_firm(answer: str, case: Case) -> bool:
+def stands_firm(answer: str, case: ContextCase) -> bool:
     """Whether the answer is right although the passages are irrelevant, and owes them nothing."""
     wrong = [each for each in case.irrelevant.distractors if not holds(each, case.fact.answers)]
     asked = case.fact.question
@@ -65,7 +65,9 @@ def written(
 
 
 def answers(
-    language_model: LanguageModel, cases: Sequence[tuple[Case, Context]], system: str = SYSTEM
+    language_model: LanguageModel,
+    cases: Sequence[tuple[ContextCase, Context]],
+    system: str = SYSTEM,
 ) -> list[str]:
     """Greedy answers of plain RAG to questions with these contexts, in batches of like length."""
     texts = [
@@ -82,7 +84,7 @@ def answers(
 
 
 def along(
-    language_model: LanguageModel, known: Sequence[Case], unknown: Sequence[Case]
+    language_model: LanguageModel, known: Sequence[ContextCase], unknown: Sequence[ContextCase]
 ) -> dict[str, float]:
     """Where training stands, in percent: R_Ad, R_Ro, refusal, and known facts that are kept.
 
@@ -106,7 +108,7 @@ def along(
     return {name: 100 * float(np.mean(each)) if each else 0.0 for name, each in flags.items()}
 
 
-def record(language_model: LanguageModel, example: Example) -> dict[str, str]:
+def record(language_model: LanguageModel, example: PreferenceExample) -> dict[str, str]:
     """An example as trl reads it."""
     prompt = written(language_model, example.question, example.passages)
     if not example.rejected:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from control import prompts
 from control.engines.transformers import LanguageModel
 from control.module_models import replies
-from foundation.jsonl import Kept
+from foundation.jsonl import JsonlStore
 from foundation.text import holds
-from training.corpus import Fact
+from training.corpus import CorpusFact
 
 SAMPLES = 5
 TEMPERATURE = 0.5
@@ -51,7 +51,7 @@ class Memory:
 
 def probe(
     language_model: LanguageModel,
-    facts: Sequence[Fact],
+    facts: Sequence[CorpusFact],
     cache: Path,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -74,7 +74,7 @@ def probe(
     drawn = {"samples": samples, "temperature": TEMPERATURE, "seed": seed}
     header = {"model": language_model.name, "identity": language_model.identity, **drawn}
     digest = hashlib.sha256(repr(header).encode()).hexdigest()[:16]
-    kept = Kept(cache / f"{digest}.jsonl", header)
+    kept = JsonlStore(cache / f"{digest}.jsonl", header)
     keys = [_key(fact) for fact in facts]
     todo = [fact for fact, key in zip(facts, keys, strict=True) if key not in kept]
     todo.sort(key=lambda fact: len(fact.passage))
@@ -89,7 +89,7 @@ def probe(
 
 
 def _asked(
-    language_model: LanguageModel, facts: Sequence[Fact], samples: int, seed: int
+    language_model: LanguageModel, facts: Sequence[CorpusFact], samples: int, seed: int
 ) -> dict[str, list]:
     room = language_model.room(MAX_NEW_TOKENS)
     tokenizer = language_model.tokenizer
@@ -109,5 +109,5 @@ def _asked(
     }
 
 
-def _key(fact: Fact) -> str:
+def _key(fact: CorpusFact) -> str:
     return hashlib.sha256(f"{fact.question}\n{fact.passage}".encode()).hexdigest()[:32]

@@ -87,11 +87,11 @@ def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "Judgeme
         for lesson in develop[:DEVELOPMENT_LESSONS]
         if lesson.answers and lesson.kind in WHOLE
     ]
-    worn = read(lm, adapter)
+    use_adapter = read(lm, adapter)
     likely = [
         one
         for start in range(0, len(prompts), BATCH)
-        for one in label_probabilities(lm, prompts[start : start + BATCH], LABELS, worn)
+        for one in label_probabilities(lm, prompts[start : start + BATCH], LABELS, use_adapter)
     ]
     return Judgement(1.0, 0.0, 0.0, float(np.quantile(likely, 1 - LEAST_RECALL)))
 

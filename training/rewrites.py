@@ -70,7 +70,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Pair:
+class RewritePair:
     """One lesson."""
 
     kind: str
@@ -87,7 +87,7 @@ class Pair:
         }
 
 
-def pairs(count: int, seed: int = 0) -> list[Pair]:
+def pairs(count: int, seed: int = 0) -> list[RewritePair]:
     """So many pairs, without repetition, in random order.
 
     Args:
@@ -96,14 +96,14 @@ def pairs(count: int, seed: int = 0) -> list[Pair]:
     """
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     kinds = _kinds()
-    makers: dict[str, Callable[[random.Random, dict[str, Kind]], Pair]] = {
+    makers: dict[str, Callable[[random.Random, dict[str, Kind]], RewritePair]] = {
         "follow_up": _follow_up,
         "stands_alone": _stands_alone,
         "ambiguous": _ambiguous,
         "two_hop": _two_hop,
         "comparison": _comparison,
     }
-    drawn: dict[str, Pair] = {}
+    drawn: dict[str, RewritePair] = {}
     while len(drawn) < count:
         [kind] = draw.choices(list(KINDS), list(KINDS.values()))
         pair = makers[kind](draw, kinds)
@@ -140,25 +140,26 @@ def searches(noun: str, subject: str) -> tuple[str, str]:
     return f"{subject} {noun}", f"The {noun} of {subject} is"
 
 
-def _stands_alone(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
+def _stands_alone(draw: random.Random, kinds: dict[str, Kind]) -> RewritePair:
     _kind, subject, attribute = _draw_fact(draw, kinds)
     question = _capital(_wording(draw, attribute).format(s=subject))
     history: tuple[Turn, ...] = ()
     if _chance(draw, 0.5):  # a conversation that the question does not need
         history = (_turn(draw, kinds, *_draw_fact(draw, kinds)),)
     return _sloppy(
-        draw, Pair("stands_alone", question, None, searches(attribute.noun, subject), history)
+        draw,
+        RewritePair("stands_alone", question, None, searches(attribute.noun, subject), history),
     )
 
 
-def _ambiguous(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
+def _ambiguous(draw: random.Random, kinds: dict[str, Kind]) -> RewritePair:
     _kind, subject, attribute = _draw_fact(draw, kinds, lambda attribute: bool(attribute.vague))
     vague = draw.choice(attribute.vague).format(s=subject)
     clear = attribute.questions[0].format(s=subject)
-    return Pair("ambiguous", vague, clear, searches(attribute.noun, subject))
+    return RewritePair("ambiguous", vague, clear, searches(attribute.noun, subject))
 
 
-def _follow_up(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
+def _follow_up(draw: random.Random, kinds: dict[str, Kind]) -> RewritePair:
     kind, subject, attribute = _draw_fact(draw, kinds)
     [style] = draw.choices(("other", "answer", "same"), (0.35, 0.2, 0.45))
     if style == "other":  # the same question of another subject
@@ -183,7 +184,9 @@ def _follow_up(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
         history.insert(0, _turn(draw, kinds, *_draw_fact(draw, kinds)))
     queries = searches(attribute.noun, subject)
     return _sloppy(
-        draw, Pair("follow_up", question, _capital(clear), queries, tuple(history)), keep_clear=True
+        draw,
+        RewritePair("follow_up", question, _capital(clear), queries, tuple(history)),
+        keep_clear=True,
     )
 
 
@@ -226,16 +229,16 @@ def _leaning(
     return asked, wording.format(s=subject)
 
 
-def _two_hop(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
+def _two_hop(draw: random.Random, kinds: dict[str, Kind]) -> RewritePair:
     phrase, asked, leads, start = _leading_to(draw, kinds)
     attribute = draw.choice(kinds[leads].attributes)
     place = phrase.format(s=start)
     question = _capital(_wording(draw, attribute).format(s=place))
     queries = (_capital(asked.format(s=start)), f"{attribute.noun} of #1")
-    return _sloppy(draw, Pair("two_hop", question, None, queries))
+    return _sloppy(draw, RewritePair("two_hop", question, None, queries))
 
 
-def _comparison(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
+def _comparison(draw: random.Random, kinds: dict[str, Kind]) -> RewritePair:
     kind, one, attribute = _draw_fact(draw, kinds)
     two = draw.choice([name for name in kind.names if name != one])
     noun = attribute.noun
@@ -248,7 +251,9 @@ def _comparison(draw: random.Random, kinds: dict[str, Kind]) -> Pair:
             f"Have {one} and {two} got a common {noun}?",
         )
     )
-    return _sloppy(draw, Pair("comparison", question, None, (f"{one} {noun}", f"{two} {noun}")))
+    return _sloppy(
+        draw, RewritePair("comparison", question, None, (f"{one} {noun}", f"{two} {noun}"))
+    )
 
 
 def _wording(draw: random.Random, attribute: Attribute) -> str:
@@ -295,7 +300,7 @@ def _reply(draw: random.Random, attribute: Attribute, subject: str) -> str:
     )
 
 
-def _sloppy(draw: random.Random, pair: Pair, keep_clear: bool = False) -> Pair:
+def _sloppy(draw: random.Random, pair: RewritePair, keep_clear: bool = False) -> RewritePair:
     """Now and then the question as people type it; a whole one is then written out clearly."""
     if not _chance(draw, SLOPPY):
         return pair
@@ -305,7 +310,7 @@ def _sloppy(draw: random.Random, pair: Pair, keep_clear: bool = False) -> Pair:
         at = draw.randrange(1, len(typed) - 1)
         typed = typed[:at] + typed[at + 1 :]
     clear = pair.clear if keep_clear else pair.question
-    return Pair(pair.kind, typed, clear, pair.queries, pair.history)
+    return RewritePair(pair.kind, typed, clear, pair.queries, pair.history)
 
 
 def _chance(draw: random.Random, share: float) -> bool:

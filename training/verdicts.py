@@ -25,7 +25,7 @@ DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class VerdictExample:
     """A question, a passage, and whether the one answers the other."""
 
     relation: str
@@ -50,13 +50,13 @@ class Material:
     wrong: tuple[str, ...]
 
 
-def lessons(seed: int = 0) -> tuple[list[Lesson], list[Lesson]]:
+def lessons(seed: int = 0) -> tuple[list[VerdictExample], list[VerdictExample]]:
     """Lessons to learn from, and those of the held-out relations, each in random order."""
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     by_relation: dict[str, list[Material]] = defaultdict(list)
     for material in _materials():
         by_relation[material.relation].append(material)
-    learn, develop = list[Lesson](), list[Lesson]()
+    learn, develop = list[VerdictExample](), list[VerdictExample]()
     everything = [one for group in by_relation.values() for one in group]
     for relation, group in by_relation.items():
         held_out = relation in DEVELOPMENT
@@ -100,7 +100,7 @@ def _read(name: str) -> Iterator[dict]:
 
 def _about(
     fact: Material, group: Sequence[Material], strangers: Sequence[Material], draw: random.Random
-) -> Iterator[Lesson]:
+) -> Iterator[VerdictExample]:
     """A dozen or so lessons around one fact, about as many of each verdict."""
     wordings = _wordings()
     subject = fact.row.get("the", "") + fact.row["subject"]
@@ -126,7 +126,9 @@ def _about(
     yield from _cut(fact, strangers, draw)
 
 
-def _cut(fact: Material, strangers: Sequence[Material], draw: random.Random) -> Iterator[Lesson]:
+def _cut(
+    fact: Material, strangers: Sequence[Material], draw: random.Random
+) -> Iterator[VerdictExample]:
     """Passages from which the answer was taken, and windows of running text."""
     if rest := _without(fact.text, fact.right):
         yield _lesson(fact, "stripped", fact.question, rest, False)
@@ -142,8 +144,8 @@ def _cut(fact: Material, strangers: Sequence[Material], draw: random.Random) -> 
 
 def _lesson(
     fact: Material, kind: str, question: str, text: str, answers: bool, title: str = ""
-) -> Lesson:
-    return Lesson(fact.relation, kind, question, title or fact.title, text, answers)
+) -> VerdictExample:
+    return VerdictExample(fact.relation, kind, question, title or fact.title, text, answers)
 
 
 def _neighbours(fact: Material, group: Sequence[Material], draw: random.Random) -> list[Material]:

@@ -19,11 +19,11 @@ from app.server.metrics import CONTENT_TYPE, Metrics
 from app.server.security import (
     ROLE,
     Application,
-    Guard,
     Keys,
-    Limits,
     Message,
     Receive,
+    RequestGuard,
+    RequestLimits,
     Scope,
     Send,
 )
@@ -41,7 +41,9 @@ general = APIRouter()
 embedding = CapacityLimiter(2)  # at once: each takes all cores
 
 
-def build(service: "Service", keys: Keys, host: str, limits: Limits | None = None) -> Guard:
+def build(
+    service: "Service", keys: Keys, host: str, limits: RequestLimits | None = None
+) -> RequestGuard:
     """The API over a service, which may still be loading.
 
     Args:
@@ -65,7 +67,7 @@ def build(service: "Service", keys: Keys, host: str, limits: Limits | None = Non
     errors.add_handlers(app)
     for router in (general, completions.router, api_documents.router, api_forgetting.router):
         app.include_router(router)
-    return Guard(_counted(app, counts), keys, host, limits or Limits())
+    return RequestGuard(_counted(app, counts), keys, host, limits or RequestLimits())
 
 
 @general.get("/health", tags=["server"], response_class=Response)

@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from app.api import responses
 from app.api.access import Caller, Reader
 from app.api.errors import NotFoundError
-from app.api.responses import Choice, Spoken, Stop
-from app.api.schema import Asking, ChatRequest, CompletionRequest, Message, Passage
+from app.api.responses import ChoiceText, Spoken, Stop
+from app.api.schema import ChatRequest, CompletionRequest, DecodingRequest, GivenPassage, Message
 from control.assistant import Query
 from control.decoding.generate import Decoding
 from control.decoding.trace import TokenTrace
@@ -37,7 +37,7 @@ router = APIRouter(prefix="/v1", tags=["questions"])
 
 
 @dataclass
-class Reply:
+class CompletionBuilder:
     """The answers to one request, in the form of one of the two endpoints.
 
     Attributes:
@@ -52,11 +52,11 @@ class Reply:
         created: When, in seconds since 1970.
     """
 
-    asked: Asking
+    asked: DecodingRequest
     model: str
     how: Decoding
     prompt_tokens: int
-    choices: list[Choice]
+    choices: list[ChoiceText]
     notices: list[str]
     spoken: list[list[TokenTrace]] = field(default_factory=list)
     id: str = field(default_factory=lambda: secrets.token_hex(12))
@@ -183,7 +183,7 @@ async def completions(asked: CompletionRequest, caller: Reader) -> Response:
 
 async def _answered(
     caller: Caller,
-    asked: Asking,
+    asked: DecodingRequest,
     queries: list[Query],
     text: str,
     longest: int | None,
@@ -193,8 +193,8 @@ async def _answered(
     how = _decoding(service, asked, longest)
     name = known(asked.model, [service.model_name])
     sent = "\n".join([text, *(document.text for document in asked.documents or ())])
-    choices = [Choice(Stop(asked.stops)) for _ in queries]
-    reply = Reply(asked, name, how, service.tokens(sent), choices, notices)
+    choices = [ChoiceText(Stop(asked.stops)) for _ in queries]
+    reply = CompletionBuilder(asked, name, how, service.tokens(sent), choices, notices)
     run = responses.answering(service, queries, how, caller.client, caller.metrics)
     if not asked.stream:
         return JSONResponse(await caller.while_here(reply.whole(run)))
@@ -218,7 +218,7 @@ def known(name: str, names: Sequence[str]) -> str:
     )
 
 
-def _decoding(service: "Service", asked: Asking, longest: int | None) -> Decoding:
+def _decoding(service: "Service", asked: DecodingRequest, longest: int | None) -> Decoding:
     most = service.settings.token_limit
     if longest is not None and longest > most:
         raise InputError(f"max_tokens is {longest:,}; this server answers in up to {most:,}")
@@ -247,7 +247,7 @@ def _conversation(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], s
     return turns, "\n".join(asked), instructed
 
 
-def _given(documents: Sequence[Passage] | None) -> "list[NodeWithScore] | None":
+def _given(documents: Sequence[GivenPassage] | None) -> "list[NodeWithScore] | None":
     """Passages to read instead of the index; ``None`` where it is to be searched."""
     if documents is None:
         return None

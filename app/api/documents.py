@@ -43,7 +43,7 @@ class Documents(BaseModel):
     has_more: bool
 
 
-class Skipped(BaseModel):
+class SkippedFile(BaseModel):
     """A file that could not be read."""
 
     file: str
@@ -58,7 +58,7 @@ class Ingested(BaseModel):
     passages: int
     duplicates: int
     replaced: int
-    skipped: list[Skipped]
+    skipped: list[SkippedFile]
 
 
 class Deleted(BaseModel):
@@ -126,7 +126,7 @@ def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingest
         passages=done.passages,
         duplicates=done.duplicates,
         replaced=done.replaced,
-        skipped=[Skipped(file=name, reason=reason) for name, reason in done.skipped],
+        skipped=[SkippedFile(file=name, reason=reason) for name, reason in done.skipped],
     )
 
 

@@ -22,7 +22,7 @@ MOST_EVENTS = 10_000
 router = APIRouter(prefix="/v1/forget", tags=["forgetting"])
 
 
-class Fact(BaseModel):
+class ForgottenFact(BaseModel):
     """A forgotten fact; ``new`` says whether this request recorded it."""
 
     object: str = "forgotten_fact"
@@ -44,7 +44,7 @@ class Facts(BaseModel):
     """All forgotten facts."""
 
     object: str = "list"
-    data: list[Fact]
+    data: list[ForgottenFact]
 
 
 class Happened(BaseModel):
@@ -75,7 +75,7 @@ class Verified(BaseModel):
     fault: str | None
 
 
-@router.post("", status_code=CREATED, responses={200: {"model": Fact}})
+@router.post("", status_code=CREATED, responses={200: {"model": ForgottenFact}})
 def add(asked: ForgetRequest, caller: Administrator) -> Any:
     """Forget a fact from now on, told as a sentence or by its fields.
 
@@ -116,7 +116,7 @@ def verify(caller: Administrator) -> Verified:
 
 
 @router.get("/{record_id}")
-def show(record_id: str, caller: Administrator) -> Fact:
+def show(record_id: str, caller: Administrator) -> ForgottenFact:
     """Show a forgotten fact."""
     try:
         return _fact(caller.service.ledger.record(record_id))
@@ -130,7 +130,7 @@ def remove(
     caller: Administrator,
     reason: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
     who: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
-) -> Fact:
+) -> ForgottenFact:
     """Let a fact be said again; that it was forgotten stays in the audit."""
     try:
         return _fact(caller.service.unforget(record_id, who, reason))
@@ -142,8 +142,8 @@ def _missing() -> NotFoundError:
     return NotFoundError("there is no record of this id; GET /v1/forget lists them")
 
 
-def _fact(record: Record, new: bool | None = None) -> Fact:
-    return Fact(**asdict(record), new=new)
+def _fact(record: Record, new: bool | None = None) -> ForgottenFact:
+    return ForgottenFact(**asdict(record), new=new)
 
 
 def _happened(event: Event) -> Happened:

@@ -93,7 +93,7 @@ class Stop:
 
 
 @dataclass
-class Choice:
+class ChoiceText:
     """One answer of a response, growing.
 
     Attributes:
@@ -120,7 +120,7 @@ class Choice:
         return new
 
 
-def finish_reason(answer: "Answer", choice: Choice, how: "Decoding") -> str:
+def finish_reason(answer: "Answer", choice: ChoiceText, how: "Decoding") -> str:
     """Why an answer ended, in OpenAI's words; one that is refused was filtered."""
     if not answer.tokens:
         return "content_filter"

@@ -50,7 +50,7 @@ class Message(Request):
         return self.content or ""
 
 
-class Passage(Request):
+class GivenPassage(Request):
     """A text to be read instead of the index."""
 
     text: Words
@@ -71,7 +71,7 @@ class ResponseFormat(Request):
     type: Literal["text"]
 
 
-class Asking(Request):
+class DecodingRequest(Request):
     """What chat and plain completions have in common."""
 
     model: Words = Field(description="A name that /v1/models lists.")
@@ -84,7 +84,7 @@ class Asking(Request):
         "settle.",
     )
     rule: Literal[CHOICES] = Field(DEFAULT_RULE, description="How to decode.")  # type: ignore[valid-type]
-    documents: Annotated[list[Passage], Field(max_length=MOST_DOCUMENTS)] | None = Field(
+    documents: Annotated[list[GivenPassage], Field(max_length=MOST_DOCUMENTS)] | None = Field(
         None, description="Passages to read instead of the index; an empty list asks memory alone."
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -103,7 +103,7 @@ class Asking(Request):
     user: Text | None = Field(None, description="Not read.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Asking":
+    def _consistent(self) -> "DecodingRequest":
         if self.alpha is not None and self.reliance is not None:
             raise ValueError("alpha and reliance both set the dial; give one of them")
         if self.stream_options is not None and not self.stream:
@@ -116,7 +116,7 @@ class Asking(Request):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
 
-class ChatRequest(Asking):
+class ChatRequest(DecodingRequest):
     """The body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
@@ -142,7 +142,7 @@ class ChatRequest(Asking):
         return self
 
 
-class CompletionRequest(Asking):
+class CompletionRequest(DecodingRequest):
     """The body of /v1/completions."""
 
     prompt: Words | Annotated[list[Words], Field(min_length=1, max_length=MOST_PROMPTS)] = Field(

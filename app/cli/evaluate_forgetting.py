@@ -136,7 +136,7 @@ def forgetting(
         result = leakage.suffering(results) | data
         tables.write(result, target)
     else:
-        plan = evaluation.Plan(facts, baselines, sampled, unrouted=unrouted)
+        plan = evaluation.ForgettingPlan(facts, baselines, sampled, unrouted=unrouted)
         tested = f"{name}, {rule}"
         results = evaluation.run(tested, answering, ledger, requests, target, plan, batch_size)
         result = leakage.report(results) | data

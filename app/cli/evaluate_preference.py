@@ -70,14 +70,14 @@ def preference(
     named = _named(settings, trained)
     items = contexts.read(data, split, limit, factory.vectors)
     model = factory.language_model(settings.model_copy(update={"adapter": None}))
-    worn = [(name, adapters.read(model, folder)) for name, folder in named]
+    use_adapter = [(name, adapters.read(model, folder)) for name, folder in named]
     result = evaluation.run(
         model,
         items,
-        worn,
+        use_adapter,
         factory.calibration(settings, model),
         target,
-        evaluation.Plan(known, unknown, dialled=not no_dial),
+        evaluation.PreferencePlan(known, unknown, dialled=not no_dial),
     )
     result |= {"model": model.name, "data": items.name, "split": None if data else split}
     tables.write(result, target)

@@ -141,5 +141,6 @@ def knowpo(
 def _needs_trl() -> None:
     if missing := [name for name in ("datasets", "tensorboardX", "trl") if find_spec(name) is None]:
         raise ModelError(
-            f"training needs {' and '.join(missing)}; run in Fulcrum's checkout: pip install '.[training]'"
+            f"training needs {' and '.join(missing)}; "
+            "run in Fulcrum's checkout: pip install '.[training]'"
         )

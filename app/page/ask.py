@@ -22,7 +22,7 @@ PASSAGE_LINES = 2
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleQuestion:
     """A question for the first screen; none of them needs documents.
 
     Attributes:
@@ -40,27 +40,27 @@ class Example:
     dial: str = page_dial.START
 
 
-def examples() -> list[Example]:
+def examples() -> list[ExampleQuestion]:
     """What a bare install can answer."""
     wrong = (DATA / "demo.txt").read_text(encoding="utf-8").strip()
     library = (
         "The Harbour Library is run by volunteers. On Sundays it opens at noon and closes at six."
     )
     return [
-        Example(
+        ExampleQuestion(
             "What is the capital of Norway?",
             "The passage is wrong. Turn the dial and watch the answer follow.",
             "passage",
             wrong,
         ),
-        Example(
+        ExampleQuestion(
             "When does the Harbour Library open on Sundays?",
             "Memory cannot know this: even at its end of the dial the passage answers.",
             "passage",
             library,
             "1",
         ),
-        Example(
+        ExampleQuestion(
             "What is the capital of Peru?",
             "Nothing is read: this comes from the model’s memory alone.",
             "memory",
@@ -68,7 +68,7 @@ def examples() -> list[Example]:
     ]
 
 
-def _example(shown: list[Example], number: str) -> Example:
+def _example(shown: list[ExampleQuestion], number: str) -> ExampleQuestion:
     """The example of a button.
 
     Raises:

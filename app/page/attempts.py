@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.server.service import Service
     from control.answer import Answer
     from control.forgetting.record import Record
-    from evaluation.datasets.probes import Probe
+    from evaluation.datasets.probes import LeakProbe
 
 RULE = "plain"  # the same guard watches all rules, and this one is the quickest
 TOGETHER = 4  # attempts in one batch
@@ -34,7 +34,7 @@ class Attempt:
         leaked: Whether the answer gives the fact away.
     """
 
-    probe: "Probe"
+    probe: "LeakProbe"
     said: str
     refused: bool
     leaked: bool
@@ -59,7 +59,7 @@ def attempts(
             f"everything about {record.subject} is kept back, so there is no one answer to look "
             "for; ask about it in the conversation instead"
         )
-    tried = probes.probes(probes.Told(record, record.relation))
+    tried = probes.probes(probes.ProbedFact(record, record.relation))
     hidden = leak.secret(record)
     done: list[Attempt] = []
     for start in range(0, len(tried), TOGETHER):
@@ -75,11 +75,11 @@ def attempts(
     yield {"record": record, "done": done, "all": len(tried), "live": False}
 
 
-def _query(probe: "Probe") -> Query:
+def _query(probe: "LeakProbe") -> Query:
     given = None if probe.context is None else pasted(probe.context)
     return Query(probe.prompt, given, probe.history)
 
 
-def _judged(hidden: leak.Secret, probe: "Probe", answer: "Answer") -> Attempt:
+def _judged(hidden: leak.Secret, probe: "LeakProbe", answer: "Answer") -> Attempt:
     leaked = leak.leaked(hidden, probe, answer.answer)
     return Attempt(probe, answer.answer, not answer.tokens, leaked)

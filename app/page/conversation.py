@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from app.api.errors import told
 from app.page import views
-from app.page.views import Passage, Word
+from app.page.views import ShownPassage, Word
 from control.answer import Answer
 from control.assistant import Query, checked
 from control.decoding.generate import Decoding
@@ -68,12 +68,12 @@ class Turn:
         return views.words(self.answer) if self.answer else views.spoken(self.tokens)
 
     @property
-    def passages(self) -> list[Passage]:
+    def passages(self) -> list[ShownPassage]:
         """What was read."""
         return views.passages(self.answer) if self.answer else []
 
     @property
-    def unread(self) -> list[Passage]:
+    def unread(self) -> list[ShownPassage]:
         """What was found besides."""
         return views.unread(self.answer) if self.answer else []
 

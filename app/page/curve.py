@@ -30,7 +30,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Row:
+class CurveRow:
     """What was measured at one setting, in percent; ``None`` where nothing could be."""
 
     dial: str
@@ -51,7 +51,7 @@ class Curve:
     """
 
     lines: tuple[Line, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CurveRow, ...]
     ticks: tuple[tuple[float, float], ...]
     heights: tuple[tuple[float, int], ...]
     width: int = WIDTH
@@ -98,11 +98,11 @@ def _line(name: str, style: str, rows: Sequence[dict[str, Any]], measure: str) -
 
 def _row(
     alpha: float | str, known: Sequence[dict[str, Any]], unknown: Sequence[dict[str, Any]]
-) -> Row:
+) -> CurveRow:
     asked = next((row for row in known if row["alpha"] == alpha), {})
     told = next((row for row in unknown if row["alpha"] == alpha), {})
     name = "plain RAG" if alpha == "plain" else f"{alpha:g}"
-    return Row(name, asked.get("MR"), asked.get("hit"), told.get("right"))
+    return CurveRow(name, asked.get("MR"), asked.get("hit"), told.get("right"))
 
 
 def _dialled(row: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ NEAR_BEST = 1 / 3  # share of the best sentence's claims that another one has to
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextSpan:
     """A stretch of a passage.
 
     Attributes:
@@ -35,7 +35,7 @@ class Sentence:
         marked: Whether it bears on the answer.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TextSpan, ...]
     marked: bool
 
 
@@ -60,7 +60,7 @@ def evidence(text: str, wanted: set[str]) -> list[Sentence]:
     return [
         Sentence(_pieces(sentence, wanted), True)
         if count >= bar
-        else Sentence((Piece(sentence, False),), False)
+        else Sentence((TextSpan(sentence, False),), False)
         for sentence, count in zip(sentences, found, strict=True)
     ]
 
@@ -91,11 +91,14 @@ def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
     return found
 
 
-def _pieces(sentence: str, wanted: set[str]) -> tuple[Piece, ...]:
+def _pieces(sentence: str, wanted: set[str]) -> tuple[TextSpan, ...]:
     pieces, last = [], 0
     for match in WORD.finditer(sentence):
         if set(normalise(match.group()).split()) & wanted:
-            pieces += [Piece(sentence[last : match.start()], False), Piece(match.group(), True)]
+            pieces += [
+                TextSpan(sentence[last : match.start()], False),
+                TextSpan(match.group(), True),
+            ]
             last = match.end()
-    pieces.append(Piece(sentence[last:], False))
+    pieces.append(TextSpan(sentence[last:], False))
     return tuple(piece for piece in pieces if piece.text)

@@ -27,7 +27,7 @@ SCOPES = [
 
 
 @dataclass(frozen=True)
-class Form:
+class RecordForm:
     """The fields of a record, as they stand in the form.
 
     Attributes:
@@ -136,7 +136,7 @@ def values(one: Record) -> list[str]:
     return [one.subject, one.relation, "\n".join(one.answers), one.scope, *more]
 
 
-def _form() -> Form:
+def _form() -> RecordForm:
     with gr.Group(elem_id="fact"):
         what = [
             gr.Textbox(label="Subject", placeholder="Peru", elem_id="subject"),
@@ -159,7 +159,7 @@ def _form() -> Form:
                 gr.Textbox(label="Why; kept in the audit"),
                 gr.Textbox(label="Who asks for it; kept in the audit"),
             ]
-    return Form([*what], [*more], [*why])
+    return RecordForm([*what], [*more], [*why])
 
 
 def _kept(*components: list[Any]) -> list[Any]:

@@ -35,7 +35,7 @@ def listing(name: str, elem_id: str | None = None, **values: Any) -> gr.HTML:
 
 
 @dataclass(frozen=True)
-class Pressed:
+class PressedButton:
     """A button of a list.
 
     Attributes:
@@ -47,7 +47,7 @@ class Pressed:
     id: str
 
 
-def pressed(event: gr.EventData) -> Pressed:
+def pressed(event: gr.EventData) -> PressedButton:
     """The button that an event ``select`` tells of.
 
     Raises:
@@ -56,4 +56,4 @@ def pressed(event: gr.EventData) -> Pressed:
     told = [getattr(event, name, None) for name in ("action", "id")]
     if not all(isinstance(text, str) for text in told):
         raise InputError("no button is named; press one of the list")
-    return Pressed(*map(str, told))
+    return PressedButton(*map(str, told))

@@ -51,7 +51,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Passage:
+class ShownPassage:
     """A passage as it is shown.
 
     Attributes:
@@ -94,13 +94,13 @@ def read(answer: Answer) -> list[Source]:
     return [each for each in answer.sources if each.kept]
 
 
-def passages(answer: Answer) -> list[Passage]:
+def passages(answer: Answer) -> list[ShownPassage]:
     """Those that were read, numbered as in the prompt and in the answer."""
     wanted = evidence.claimed(answer)
     return [_passage(number, each, wanted) for number, each in enumerate(read(answer), start=1)]
 
 
-def unread(answer: Answer) -> list[Passage]:
+def unread(answer: Answer) -> list[ShownPassage]:
     """Those that were found and not read."""
     return [_passage(0, each, set()) for each in answer.sources if not each.kept]
 
@@ -130,12 +130,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= LEAST_SHARE else "< 1 %"
 
 
-def _passage(number: int, source: Source, wanted: set[str]) -> Passage:
+def _passage(number: int, source: Source, wanted: set[str]) -> ShownPassage:
     verdict = source.reason
     if source.kept and source.answers is not None:
         verdict = f"the filter lets it through: {100 * source.answers:.0f} % sure that it answers"
     score = "given with the question" if source.score is None else f"score {source.score:.2f}"
-    return Passage(number, source, score, verdict, evidence.evidence(source.text, wanted))
+    return ShownPassage(number, source, score, verdict, evidence.evidence(source.text, wanted))
 
 
 def error(raised: Exception) -> str:

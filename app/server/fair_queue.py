@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from control.engines.scheduler import Loop
+from control.engines.scheduler import Scheduler
 from foundation.errors import BusyError, ClosingError
 from foundation.threads import BackgroundThread
 
@@ -19,14 +19,14 @@ SHARE = 0.5  # of the places to wait in that one client may fill
 
 
 @dataclass(frozen=True)
-class Piece:
+class Job:
     """A piece of work that waits, and its result."""
 
     work: Callable[[], Any]
     future: "Future[Any]" = field(default_factory=Future)
 
 
-class Turns:
+class FairQueue:
     """A thread that does what it is given, in an order that is fair.
 
     Each client's work is begun in the order given; among clients the turns go round, so that one
@@ -44,7 +44,7 @@ class Turns:
         self._most, self._most_each = most_waiting, max(1, int(most_waiting * SHARE))
         self._at_once = at_once
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[str, deque[Piece]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
         self._under_way = 0
         self._closed = False
         self._stopping = False
@@ -57,7 +57,7 @@ class Turns:
             BusyError: too much is waiting already.
             ClosingError: the turns are over.
         """
-        piece = Piece(work)
+        piece = Job(work)
         with self._changed:
             if self._closed:
                 raise ClosingError
@@ -105,7 +105,7 @@ class Turns:
         return sum(not piece.future.cancelled() for queue in queues for piece in queue)
 
     def _work(self) -> None:
-        loop = Loop()
+        loop = Scheduler()
         while self._anything():
             if (piece := self._next()) is not None:
                 loop.begin(partial(self._do, piece))
@@ -113,7 +113,7 @@ class Turns:
                 loop.tick()
             del piece  # hold nothing of it while waiting for the next
 
-    def _do(self, piece: Piece) -> None:
+    def _do(self, piece: Job) -> None:
         try:
             if piece.future.set_running_or_notify_cancel():
                 try:
@@ -133,7 +133,7 @@ class Turns:
                 self._changed.wait()
             return not self._stopping
 
-    def _next(self) -> Piece | None:
+    def _next(self) -> Job | None:
         """The next piece to begin: of the client whose turn comes again after the others'."""
         with self._changed:
             if not self._waiting or self._under_way == self._at_once:

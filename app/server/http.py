@@ -53,7 +53,7 @@ def server(site: Served, header_seconds: float = HEADER_SECONDS) -> uvicorn.Serv
     """
     config = uvicorn.Config(
         guarded(site),
-        http=type("Prompt", (_Prompt,), {"header_seconds": header_seconds}),
+        http=type("Prompt", (_HeaderDeadline,), {"header_seconds": header_seconds}),
         ws="none",
         log_config=None,  # by the handlers of the command line, which know what is forgotten
         log_level=logging.WARNING,
@@ -62,7 +62,7 @@ def server(site: Served, header_seconds: float = HEADER_SECONDS) -> uvicorn.Serv
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return _Orderly(config, site)
+    return _GracefulServer(config, site)
 
 
 def guarded(app: "Application") -> "Application":
@@ -95,7 +95,7 @@ def guarded(app: "Application") -> "Application":
     return answered
 
 
-class _Prompt(H11Protocol):
+class _HeaderDeadline(H11Protocol):
     """Closes a connection on which the head of a request does not arrive in time."""
 
     header_seconds: float
@@ -122,7 +122,7 @@ class _Prompt(H11Protocol):
             self._late = self.loop.call_later(self.header_seconds, self.transport.abort)
 
 
-class _Orderly(uvicorn.Server):
+class _GracefulServer(uvicorn.Server):
     """Told to stop, waits for answers, but not for pages, which stay connected while open."""
 
     def __init__(self, config: uvicorn.Config, site: Served) -> None:

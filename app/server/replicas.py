@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from app.server.service import GLANCE, Service
-from control.engines.scheduler import GivenUp
+from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LOST = "the replica that was answering was lost; ask again"
 
 
 @dataclass(frozen=True)
-class Described:
+class ReplicaDescription:
     """What a replica says of its assistant: the model's name, calibration and tokenizer."""
 
     name: str
@@ -63,10 +63,10 @@ class Replica:
         if self._service.state.name == "failed":
             raise ModelError(self._service.state.message)
 
-    def described(self) -> Described:
+    def described(self) -> ReplicaDescription:
         """What the server in front has to know."""
         model, calibration = self._service.language_model, self._service.calibration
-        return Described(model.name, calibration, model.tokenizer.backend_tokenizer)
+        return ReplicaDescription(model.name, calibration, model.tokenizer.backend_tokenizer)
 
     async def answers(
         self, queries: "Sequence[Query]", how: "Decoding", client: str
@@ -120,7 +120,7 @@ class ReplicatedService(Service):
         self._most = settings.waiting * settings.replicas
         self._threads = ThreadPoolExecutor(self._most, "fulcrum-replica")
         self._counting, self._under_way, self._closed = threading.Lock(), 0, False
-        self._crew: Crew | None = None
+        self._crew: ReplicaPool | None = None
 
     def submit(
         self,
@@ -185,12 +185,12 @@ class ReplicatedService(Service):
     def _load(self) -> None:
         self.ledger.version()  # what is wrong with them shows before anything is started
         self._index.count()
-        self._crew = Crew(self.settings)
+        self._crew = ReplicaPool(self.settings)
 
     def _check_ready(self) -> None:
         self._working()
 
-    def _working(self) -> "Crew":
+    def _working(self) -> "ReplicaPool":
         if self._crew is None:
             raise ModelError(self.state.message)
         return self._crew
@@ -241,7 +241,7 @@ class _Asked:
             self.on_token(place, token)
 
 
-class Crew:
+class ReplicaPool:
     """The replicas, on the cluster at ``RAY_ADDRESS`` or on one that lives as long as they do."""
 
     def __init__(self, settings: "Settings") -> None:
@@ -280,7 +280,7 @@ class Crew:
             self._handle = serve.run(
                 deployment.bind(shared), name=self._name, route_prefix=None, logging_config=quiet
             )
-            self.described: Described = self._handle.described.remote().result()
+            self.described: ReplicaDescription = self._handle.described.remote().result()
         except RuntimeError as error:
             self.end()
             found = re.search(r"(?:Model|Input|IndexState)Error: (.*)", str(error))
@@ -313,7 +313,7 @@ class Crew:
         for item in response:
             if asked.cancelled.is_set():
                 response.cancel()
-                raise GivenUp
+                raise Cancelled
             if asked.abandoned.is_set():
                 response.cancel()
                 raise ClosingError

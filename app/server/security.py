@@ -99,7 +99,7 @@ def administers(request: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one request may take.
 
     Attributes:
@@ -118,7 +118,7 @@ class Limits:
 
 
 @dataclass
-class Guard:
+class RequestGuard:
     """An ASGI application that lets through what is allowed, in size, time and origin.
 
     Attributes:
@@ -131,7 +131,7 @@ class Guard:
     app: Application
     keys: Keys = field(default_factory=Keys)
     host: str = "127.0.0.1"
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""

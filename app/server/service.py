@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from app import home
-from app.server.fair_queue import Turns
-from app.server.uploads import Limits
+from app.server.fair_queue import FairQueue
+from app.server.uploads import ParserLimits
 from control.engines import scheduler
-from control.engines.scheduler import GivenUp
+from control.engines.scheduler import Cancelled
 from foundation.errors import ClosingError, DocumentError, FulcrumError, ModelError
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ class Service:
         """Return at once; `load` loads."""
         self.settings = settings
         self.state = State("loading", LOADING)
-        self._turns = Turns(settings.waiting, AT_ONCE)
-        self._limits = Limits(settings.upload_seconds, settings.upload_memory * 1_000_000)
+        self._turns = FairQueue(settings.waiting, AT_ONCE)
+        self._limits = ParserLimits(settings.upload_seconds, settings.upload_memory * 1_000_000)
         self._assistant: Assistant | None = None
         self._opening, self._ingesting = threading.Lock(), threading.Lock()
         self._sweeps = ThreadPoolExecutor(1, "fulcrum-sweep")
@@ -152,7 +152,7 @@ class Service:
                 yield token
             if not cancelled.is_set():
                 yield future.result()[0]
-        except GivenUp:
+        except Cancelled:
             return
         finally:
             cancelled.set()
@@ -364,10 +364,10 @@ class Service:
 
         try:
             if over():
-                raise GivenUp
+                raise Cancelled
             with scheduler.until(over):
                 return self._ready().ask_batch(queries, how, on_token)
-        except GivenUp:
+        except Cancelled:
             if self._abandoned.is_set() and not given_up():
                 raise ClosingError from None
             raise

@@ -62,7 +62,7 @@ class Site:
 
         settings = service.settings
         keys = security.keys(settings, settings.host)
-        limits = security.Limits(
+        limits = security.RequestLimits(
             settings.body_limit * security.MEGABYTE, settings.upload_limit * security.MEGABYTE
         )
         self._service, self._is_api, self._active = service, security.is_api, 0
@@ -70,7 +70,7 @@ class Site:
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         self._held = ExitStack()  # what goes with the server
         inner = self._held.enter_context(_page(outer, service)) if page else outer
-        self._page = security.Guard(inner, keys, settings.host, limits)
+        self._page = security.RequestGuard(inner, keys, settings.host, limits)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer a request by the one that it is for."""

@@ -22,7 +22,7 @@ PARSER = "app.server.uploads"  # what the server that forks the parsers has impo
 
 
 @dataclass(frozen=True)
-class Limits:
+class ParserLimits:
     """What the parsing of one file may take.
 
     Attributes:
@@ -44,7 +44,7 @@ def safe_name(given: str) -> str:
     return f"{stem[: LONGEST_NAME - len(ending[:10]) - 1]}{dot}{ending[:10]}"
 
 
-def documents(path: Path, limits: Limits, trust: float | None = None) -> Iterator["Document"]:
+def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> Iterator["Document"]:
     """The documents of a file, parsed in a process of its own before the first is given out.
 
     Args:
@@ -67,7 +67,7 @@ def documents(path: Path, limits: Limits, trust: float | None = None) -> Iterato
                 yield Document.from_json(line)
 
 
-def _parse_apart(path: Path, parsed: Path, limits: Limits, trust: float | None) -> None:
+def _parse_apart(path: Path, parsed: Path, limits: ParserLimits, trust: float | None) -> None:
     # Forked from a server with a single thread: this process has many, and a fork of it might
     # inherit a lock that nobody gives back.
     context = multiprocessing.get_context("forkserver")
@@ -94,7 +94,7 @@ def _parse_apart(path: Path, parsed: Path, limits: Limits, trust: float | None) 
         process.close()
 
 
-def _parse(path: Path, parsed: Path, limits: Limits, trust: float | None) -> None:
+def _parse(path: Path, parsed: Path, limits: ParserLimits, trust: float | None) -> None:
     """Write the documents of a file, one a line; a line that says why there are no more."""
     from retrieval.ingest.documents import read
 
@@ -117,7 +117,7 @@ def _parse(path: Path, parsed: Path, limits: Limits, trust: float | None) -> Non
         lines.write(json.dumps({"error": said}) + "\n")
 
 
-def _limit(limits: Limits) -> None:
+def _limit(limits: ParserLimits) -> None:
     """Bind this process to the limits."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if _has_proc() else 0
     memory = pages * resource.getpagesize() + limits.memory

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
-from control.conflict.probe import NUMBERS, Probe
+from control.conflict.probe import NUMBERS, MemoryProbe
 from data import DIRECTORY as DATA
 from foundation.errors import ModelError
 from foundation.files import replacing
@@ -25,7 +25,7 @@ SHIPPED = DATA / "calibrations"
 
 
 @dataclass(frozen=True)
-class Bars:
+class Thresholds:
     """Confidences that decide a conflict at one setting of the dial.
 
     Attributes:
@@ -46,7 +46,7 @@ Way = Literal["plain", "memory", "grounded"]
 """Which answer stands: the passages', the memory's, or the passages' in their own words."""
 
 
-def decide(conflict: bool, loose: bool, confidence: float, bars: Bars) -> Way:
+def decide(conflict: bool, loose: bool, confidence: float, bars: Thresholds) -> Way:
     """Which answer stands.
 
     Args:
@@ -72,8 +72,8 @@ class Calibration:
         probe: Tells how likely memory is right.
         known: Confidence in each conflict of a known fact with a wrong passage, ascending, given by
             probes that had not seen its relation.
-        end: Bars at alpha 1.
-        auto: Bars at alpha auto.
+        end: Thresholds at alpha 1.
+        auto: Thresholds at alpha auto.
         alphas: Settings of the dial ...
         ratios: ... and the memory ratio measured there on those conflicts, in [0, 1], never
             falling.
@@ -82,15 +82,15 @@ class Calibration:
 
     model: str
     name: str
-    probe: Probe
+    probe: MemoryProbe
     known: list[float]
-    end: Bars
-    auto: Bars
+    end: Thresholds
+    auto: Thresholds
     alphas: list[float]
     ratios: list[float]
     measured: dict[str, float]
 
-    def bars(self, alpha: float | str) -> Bars:
+    def bars(self, alpha: float | str) -> Thresholds:
         """The bars at ``alpha``: none at 0.5, which is plain RAG.
 
         Towards 1, memory wins a share of the known facts that grows evenly, the surest first, up to
@@ -103,15 +103,15 @@ class Calibration:
         if turned >= 1:
             return self.end
         if turned <= -1:
-            return Bars(math.inf, math.inf)
+            return Thresholds(math.inf, math.inf)
         if turned == 0 or not self.known:
-            return Bars(math.inf, -math.inf)
+            return Thresholds(math.inf, -math.inf)
         if turned < 0:
-            return Bars(math.inf, self.known[int(-turned * len(self.known))])
+            return Thresholds(math.inf, self.known[int(-turned * len(self.known))])
         winning = len(self.known) - bisect_left(self.known, self.end.memory)
         lowest = len(self.known) - round(turned * winning)
         bar = self.known[lowest] if lowest < len(self.known) else math.inf
-        return Bars(max(bar, self.end.memory), self.end.passages * turned)
+        return Thresholds(max(bar, self.end.memory), self.end.passages * turned)
 
     def alpha(self, reliance: float) -> float:
         """The alpha at which memory settles the share ``reliance`` of known conflicts."""

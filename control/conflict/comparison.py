@@ -9,15 +9,15 @@ import torch
 from control.conflict import claims
 from control.conflict import probe as belief
 from control.conflict.claims import FUNCTION_WORDS, Claim
-from control.conflict.drafts import Heard, Said, saying
-from control.conflict.probe import Answers, Evidence, Frame
+from control.conflict.drafts import Draft, DraftRecorder, saying
+from control.conflict.probe import ClaimPair, ProbeAnswers, ProbeFeatures
 from control.decoding import grounding
 from control.decoding.generate import Decoding, stop_ids
 from control.decoding.grounding import Grounded
 from control.engines import batching
 from control.engines.batch import OnStep
-from control.engines.branches import Branches
-from control.forgetting.guard import Guard, Watch, guards
+from control.engines.branches import DecodeState
+from control.forgetting.guard import LeakGuard, WatchedFacts, guards
 from foundation.text import words
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ BARE = "Question: {question}\nAnswer:"
 
 
 @dataclass(frozen=True)
-class View:
+class DraftComparison:
     """Both sides of one question, after their first sentences.
 
     Attributes:
@@ -50,7 +50,7 @@ class View:
     claim: Claim | None
     passages_claim: str
     spoken: bool
-    evidence: Evidence | None
+    evidence: ProbeFeatures | None
     grounded: Grounded | None
 
     @property
@@ -60,7 +60,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Begun:
+class DraftBatch:
     """Questions whose answers have begun on both sides.
 
     Attributes:
@@ -75,13 +75,13 @@ class Begun:
     language_model: "LanguageModel"
     prompts: Sequence["Prompt"]
     how: Decoding
-    state: Branches
-    views: list[View]
-    guards: list[Guard] | None = None
+    state: DecodeState
+    views: list[DraftComparison]
+    guards: list[LeakGuard] | None = None
 
 
 @dataclass(frozen=True)
-class _Compared:
+class _TokenComparison:
     """What comparing two first sentences shows.
 
     ``remembered`` are words that memory adds to question and passages, ``loose`` the claims of the
@@ -100,9 +100,9 @@ def begin(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     how: Decoding,
-    watches: Sequence[Watch] | None = None,
+    watches: Sequence[WatchedFacts] | None = None,
     aloud: OnStep | None = None,
-) -> Begun:
+) -> DraftBatch:
     """Read all prompts and let both sides say their first sentence, within their watches.
 
     Args:
@@ -125,7 +125,7 @@ def begin(
         watching = guards(both, tokenizer, stop_ids(model))
         ours, theirs = watching and watching[:n], watching and watching[n:]
         memory_first = [*range(n, 2 * n), *range(n)]
-        passages, memory = Said.nothing(n), Said.nothing(n)
+        passages, memory = DraftRecorder.nothing(n), DraftRecorder.nothing(n)
         batching.decode(
             model,
             saying(language_model, state.copied(), how, passages, ours, aloud),
@@ -134,16 +134,16 @@ def begin(
         if aloud is not None:
             passages = passages.first_sentences(tokenizer)
         views = _views(language_model, prompts, state, passages, memory)
-    return Begun(language_model, prompts, how, state, views, watching)
+    return DraftBatch(language_model, prompts, how, state, views, watching)
 
 
 def _views(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
-    state: Branches,
-    passages: Said,
-    memory: Said,
-) -> list[View]:
+    state: DecodeState,
+    passages: DraftRecorder,
+    memory: DraftRecorder,
+) -> list[DraftComparison]:
     """Compare both sides of every question, reading more only where they differ."""
     ends = stop_ids(language_model.model)
     pairs = list(zip(passages.heard(ends), memory.heard(ends), strict=True))
@@ -154,7 +154,7 @@ def _views(
     evidence = _evidence(language_model, prompts, state, pairs, found)
     grounded = _grounded(language_model, prompts, state, pairs, found)
     return [
-        View(
+        DraftComparison(
             passages=passages.ids[row],
             memory=memory.ids[row],
             claim=each.claim,
@@ -168,10 +168,10 @@ def _views(
 
 
 def _compared(
-    tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: Heard, memory: Heard
-) -> _Compared:
+    tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: Draft, memory: Draft
+) -> _TokenComparison:
     if not prompt.passages:
-        return _Compared(None, None, [], spoken=False, supported=False, loose=[])
+        return _TokenComparison(None, None, [], spoken=False, supported=False, loose=[])
     asked = words(prompt.question) | FUNCTION_WORDS
     held = words(" ".join(prompt.texts))
     memory_text = tokenizer.decode(memory.ids, skip_special_tokens=True)
@@ -184,7 +184,7 @@ def _compared(
     remembered = claims.new_words(memory_text, asked | held)
     added = words(" ".join(remembered))
     shared = [each for each in unsupported if words(each.text) & added]
-    return _Compared(
+    return _TokenComparison(
         claim,
         passages_claim,
         remembered,
@@ -198,10 +198,10 @@ def _compared(
 def _evidence(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
-    state: Branches,
-    pairs: Sequence[tuple[Heard, Heard]],
-    found: Sequence[_Compared],
-) -> dict[int, Evidence]:
+    state: DecodeState,
+    pairs: Sequence[tuple[Draft, Draft]],
+    found: Sequence[_TokenComparison],
+) -> dict[int, ProbeFeatures]:
     """Read both claims of every conflict behind the beginning of memory's answer, in each frame.
 
     All of it in one pass: after question and passages, after the question alone, and in a bare
@@ -244,10 +244,10 @@ def _evidence(
         after_passages, alone, plainly = (read[at + each * len(rows)] for each in range(3))
         passages, memory = pairs[row]
         frames = [
-            Frame(*(reading.part(starts[at] + before) for reading in readings[:2]))
+            ClaimPair(*(reading.part(starts[at] + before) for reading in readings[:2]))
             for readings, before in ((alone, 0), (plainly, len(bare[at])), (after_passages, 0))
         ]
-        whole = Answers(after_passages[2], passages.by_other, alone[2], memory.by_other)
+        whole = ProbeAnswers(after_passages[2], passages.by_other, alone[2], memory.by_other)
         evidence[row] = belief.evidence(whole, frames, found[row].supported)
     return evidence
 
@@ -255,9 +255,9 @@ def _evidence(
 def _grounded(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
-    state: Branches,
-    pairs: Sequence[tuple[Heard, Heard]],
-    found: Sequence[_Compared],
+    state: DecodeState,
+    pairs: Sequence[tuple[Draft, Draft]],
+    found: Sequence[_TokenComparison],
 ) -> dict[int, Grounded | None]:
     """The answers that owe the passages nothing, begun in their words."""
     n = len(prompts)

@@ -27,18 +27,18 @@ from transformers import StoppingCriteria
 
 from control.conflict import claims, comparison
 from control.conflict.calibration import Calibration, Way, decide
-from control.conflict.comparison import Begun, View
+from control.conflict.comparison import DraftBatch, DraftComparison
 from control.decoding import generate
 from control.decoding import trace as tracing
 from control.decoding.generate import Alpha, Decoding, OnToken, stop_ids
-from control.decoding.rule import Mixture
-from control.decoding.rules import DIAL, Step, mix, outlook
+from control.decoding.rule import RuleOutput
+from control.decoding.rules import DIAL, MixedStep, mix, next_token
 from control.decoding.trace import StepRow, Trace
 from control.engines import batching, branches
 from control.engines.batch import SequenceGroup
-from control.engines.branches import Branches
+from control.engines.branches import DecodeState
 from control.forgetting import guard as guarding
-from control.forgetting.guard import Guard, Watch
+from control.forgetting.guard import LeakGuard, WatchedFacts
 from foundation.errors import InputError
 from foundation.text import words
 
@@ -75,7 +75,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Settled:
+class DecodedAnswer:
     """An answer and how it came to stand.
 
     Attributes:
@@ -97,8 +97,8 @@ def answer(
     calibration: Calibration | None,
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
-    watches: Sequence[Watch] | None = None,
-) -> list[Settled]:
+    watches: Sequence[WatchedFacts] | None = None,
+) -> list[DecodedAnswer]:
     """Answer every prompt, once for each of ``alphas``.
 
     Args:
@@ -115,20 +115,20 @@ def answer(
     """
     if how.rule != DIAL:
         traces = generate.generate(language_model, prompts, how, alphas, on_token, watches)
-        return [Settled(trace, trace.disputed, None) for trace in traces]
+        return [DecodedAnswer(trace, trace.disputed, None) for trace in traces]
     settings = [how.alpha] if alphas is None else list(alphas)
     if not any(prompt.passages for prompt in prompts):
         closed_book = replace(how, rule="plain", alpha=0.5)
         flat = generate.generate(
             language_model, prompts, closed_book, [0.5] * len(settings), on_token, watches
         )
-        return [Settled(trace, False, None) for trace in flat]
+        return [DecodedAnswer(trace, False, None) for trace in flat]
     if calibration is None:
         raise InputError(
             f"rule {DIAL} needs a calibration; take control.conflict.calibration.shipped(...)"
         )
     if len(settings) == 1 and _stands(prompts, settings[0], calibration):
-        return _aloud(language_model, prompts, how, calibration, on_token, watches)
+        return _stream_plain(language_model, prompts, how, calibration, on_token, watches)
     begun = comparison.begin(language_model, prompts, how, watches)
     confidences = _confidences(begun, calibration)
     ways = [
@@ -137,7 +137,7 @@ def answer(
     ]
     rows = finish(begun, ways, on_token)
     return [
-        Settled(trace, view.claim is not None, _verdict(view, confidence, way, trace))
+        DecodedAnswer(trace, view.claim is not None, _verdict(view, confidence, way, trace))
         for view, confidence, row, chosen in zip(begun.views, confidences, rows, ways, strict=True)
         for trace, way in zip(row, chosen, strict=True)
     ]
@@ -151,28 +151,28 @@ def _stands(prompts: Sequence["Prompt"], alpha: Alpha, calibration: Calibration)
     )
 
 
-def _aloud(
+def _stream_plain(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
     how: Decoding,
     calibration: Calibration,
     on_token: OnToken | None,
-    watches: Sequence[Watch] | None,
-) -> list[Settled]:
+    watches: Sequence[WatchedFacts] | None,
+) -> list[DecodedAnswer]:
     """Answers that stand whatever memory says, told as they come; memory is compared after."""
     traces = [Trace(language_model.tokenizer, prompt.passages > 0) for prompt in prompts]
     told = generate.recorder(traces, stop_ids(language_model.model), on_token)
     begun = comparison.begin(language_model, prompts, how, watches, told)
     guarding.report(begun.guards, traces)
     return [
-        Settled(trace, view.claim is not None, _verdict(view, confidence, "plain", trace))
+        DecodedAnswer(trace, view.claim is not None, _verdict(view, confidence, "plain", trace))
         for view, confidence, trace in zip(
             begun.views, _confidences(begun, calibration), traces, strict=True
         )
     ]
 
 
-def _confidences(begun: Begun, calibration: Calibration) -> list[float]:
+def _confidences(begun: DraftBatch, calibration: Calibration) -> list[float]:
     """How likely memory is right in each question's conflict; 0 where there is none."""
     return [
         calibration.probe(view.evidence) if view.evidence is not None else 0.0
@@ -181,7 +181,7 @@ def _confidences(begun: Begun, calibration: Calibration) -> list[float]:
 
 
 def choose(
-    view: View, confidence: float, alpha: Alpha, trust: float, calibration: Calibration
+    view: DraftComparison, confidence: float, alpha: Alpha, trust: float, calibration: Calibration
 ) -> Way:
     """Which of the answers stands at ``alpha``.
 
@@ -209,7 +209,7 @@ def _turned(alpha: float, trust: float) -> float:
 
 
 def finish(
-    begun: Begun, ways: Sequence[Sequence[Way]], on_token: OnToken | None = None
+    begun: DraftBatch, ways: Sequence[Sequence[Way]], on_token: OnToken | None = None
 ) -> list[list[Trace]]:
     """Let the chosen answers go on to their ends; the traces, in the order of ``ways``.
 
@@ -252,7 +252,7 @@ def finish(
 
 
 @dataclass(frozen=True)
-class _Start:
+class _DraftStart:
     """The tokens with which an answer begins, the first that no branch chose, and the banned."""
 
     ids: list[int]
@@ -260,21 +260,21 @@ class _Start:
     banned: list[int]
 
 
-def _start(view: View, way: Way) -> _Start:
+def _start(view: DraftComparison, way: Way) -> _DraftStart:
     if way == "grounded" and view.grounded is not None:
         ids = view.grounded.ids
-        return _Start(ids, len(ids) - 1, view.grounded.banned)
+        return _DraftStart(ids, len(ids) - 1, view.grounded.banned)
     ids = view.memory if way == "memory" else view.passages
-    return _Start(ids, len(ids), [])
+    return _DraftStart(ids, len(ids), [])
 
 
 def _go_on(
-    begun: Begun,
-    state: Branches,
-    starts: Sequence[_Start],
+    begun: DraftBatch,
+    state: DecodeState,
+    starts: Sequence[_DraftStart],
     alpha: Tensor,
     record: Callable[[int, int, StepRow], None],
-    guards: Sequence[Guard] | None,
+    guards: Sequence[LeakGuard] | None,
 ) -> None:
     """Append the beginnings, then decode to the end, recording every token.
 
@@ -293,7 +293,9 @@ def _go_on(
     for at in range(max(map(len, texts))):
         live = torch.tensor([row for row in range(n) if at < len(texts[row])])
         tokens = torch.tensor([texts[row][at] for row in live], device=alpha.device)
-        step = mix(_follow, outlook(logits[live, at]), outlook(logits[live + n, at]), alpha[live])
+        step = mix(
+            _follow, next_token(logits[live, at]), next_token(logits[live + n, at]), alpha[live]
+        )
         rows = zip(live.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
         for row, token, seen in rows:
             if token not in ends:
@@ -309,7 +311,7 @@ def _go_on(
     if not going:
         return
 
-    def on_step(answers: Tensor, tokens: Tensor, step: Step) -> None:
+    def on_step(answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
         rows = zip(answers.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
         for answer, token, seen in rows:
             if token not in ends:
@@ -331,7 +333,7 @@ def _go_on(
         banned=banned if banned.any() else None,
         on_step=on_step,
         guards=None if guards is None else [guards[row] for row in going],
-        **generate.stepping(begun.language_model, begun.how, _LongEnough(longest, pad)),
+        **generate.generation_kwargs(begun.language_model, begun.how, _LongEnough(longest, pad)),
     )
     batching.decode(model, group)
 
@@ -348,13 +350,13 @@ class _LongEnough(StoppingCriteria):
         return begun.sum(dim=1) >= self.longest
 
 
-def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
+def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput:
     """The rule of an answer that has been chosen: passages at alpha 0, memory at alpha 1."""
     memory = cast("Tensor", alpha) > MEMORY  # never adaptive: see `_go_on`
-    return Mixture(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
+    return RuleOutput(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
 
 
-def _verdict(view: View, confidence: float, way: Way, trace: Trace) -> Verdict | None:
+def _verdict(view: DraftComparison, confidence: float, way: Way, trace: Trace) -> Verdict | None:
     if view.claim is None or not view.passages_say:
         return None
     said = view.passages_say
@@ -365,7 +367,7 @@ def _verdict(view: View, confidence: float, way: Way, trace: Trace) -> Verdict |
     return Verdict(said, view.claim.text, confidence, "memory" if memory else "passages")
 
 
-def _trust(view: View, prompt: "Prompt") -> float:
+def _trust(view: DraftComparison, prompt: "Prompt") -> float:
     """Highest trust among the passages that hold what the passages' answer claims, else of all."""
     if not prompt.trust:
         return NEUTRAL_TRUST

@@ -11,10 +11,10 @@ from transformers import MaxLengthCriteria, StoppingCriteria
 from control.conflict import claims
 from control.decoding import generate
 from control.decoding.generate import Decoding
-from control.decoding.rules import Step, plain
+from control.decoding.rules import MixedStep, plain
 from control.engines.batch import OnStep, SequenceGroup
-from control.engines.branches import Branches, Reading
-from control.forgetting.guard import Guard
+from control.engines.branches import DecodeState, TokenScores
+from control.forgetting.guard import LeakGuard
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,7 +26,7 @@ SENTENCE_TAIL = 8  # tokens that show whether a sentence ends
 
 
 @dataclass(frozen=True)
-class Heard:
+class Draft:
     """What one side said.
 
     Attributes:
@@ -36,8 +36,8 @@ class Heard:
     """
 
     ids: list[int]
-    own: Reading
-    by_other: Reading
+    own: TokenScores
+    by_other: TokenScores
 
     @property
     def gain(self) -> Tensor:
@@ -46,7 +46,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Said:
+class DraftRecorder:
     """What one side of n questions says, token by token.
 
     Attributes:
@@ -59,11 +59,11 @@ class Said:
     seen: list[list[list[float]]]
 
     @classmethod
-    def nothing(cls, n: int) -> "Said":
+    def nothing(cls, n: int) -> "DraftRecorder":
         """Of n questions, as long as nothing is said."""
         return cls([[] for _ in range(n)], [[] for _ in range(n)])
 
-    def write(self, answers: Tensor, tokens: Tensor, step: Step) -> None:
+    def write(self, answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
         """Take in a step."""
         both = ((step.log_p_c, step.entropy_context), (step.log_p_m, step.entropy_memory))
         columns = [
@@ -76,32 +76,32 @@ class Said:
             self.ids[row].append(token)
             self.seen[row].append(numbers)
 
-    def first_sentences(self, tokenizer: "PreTrainedTokenizerBase") -> "Said":
+    def first_sentences(self, tokenizer: "PreTrainedTokenizerBase") -> "DraftRecorder":
         """As much of each as is compared."""
         lengths = [_first_sentence(tokenizer, ids) for ids in self.ids]
-        return Said(
+        return DraftRecorder(
             [ids[:length] for ids, length in zip(self.ids, lengths, strict=True)],
             [seen[:length] for seen, length in zip(self.seen, lengths, strict=True)],
         )
 
-    def heard(self, ends: set[int]) -> list[Heard]:
+    def heard(self, ends: set[int]) -> list[Draft]:
         """Each without its end of text, unless there is nothing else; no hidden states."""
         heard = []
         for ids, seen in zip(self.ids, self.seen, strict=True):
             kept = [at for at, token in enumerate(ids) if token not in ends] or [*range(len(ids))]
             numbers = torch.tensor([seen[at] for at in kept]).T
             none = numbers.new_zeros(0)
-            own, other = (Reading(log_p, entropy, none) for log_p, entropy in numbers.chunk(2))
-            heard.append(Heard([ids[at] for at in kept], own, other))
+            own, other = (TokenScores(log_p, entropy, none) for log_p, entropy in numbers.chunk(2))
+            heard.append(Draft([ids[at] for at in kept], own, other))
         return heard
 
 
 def saying(
     language_model: "LanguageModel",
-    state: Branches,
+    state: DecodeState,
     how: Decoding,
-    said: Said,
-    watching: Sequence[Guard] | None,
+    said: DraftRecorder,
+    watching: Sequence[LeakGuard] | None,
     aloud: OnStep | None = None,
 ) -> SequenceGroup:
     """What decodes the words of one side, while the other looks on.
@@ -115,7 +115,7 @@ def saying(
         aloud: Told every token, of whole answers then instead of first sentences.
     """
 
-    def on_step(answers: Tensor, tokens: Tensor, step: Step) -> None:
+    def on_step(answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
         said.write(answers, tokens, step)
         if aloud is not None:
             aloud(answers, tokens, step)
@@ -132,7 +132,7 @@ def saying(
         plain,
         on_step=on_step,
         guards=watching,
-        **generate.stepping(language_model, how, *ends),
+        **generate.generation_kwargs(language_model, how, *ends),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from control.engines.branches import Reading
+from control.engines.branches import TokenScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,15 +26,15 @@ DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on c
 
 
 @dataclass(frozen=True)
-class Frame:
+class ClaimPair:
     """Both claims, read in the same place: readings of their own tokens alone."""
 
-    memory: Reading
-    passages: Reading
+    memory: TokenScores
+    passages: TokenScores
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ProbeFeatures:
     """What the probe sees of one conflict.
 
     Attributes:
@@ -47,7 +47,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ProbeAnswers:
     """The first sentences of both sides, each read by both branches.
 
     Attributes:
@@ -57,10 +57,10 @@ class Answers:
         memory_by_passages: The same answer, read with them.
     """
 
-    passages: Reading
-    passages_by_memory: Reading
-    memory: Reading
-    memory_by_passages: Reading
+    passages: TokenScores
+    passages_by_memory: TokenScores
+    memory: TokenScores
+    memory_by_passages: TokenScores
 
 
 def layers(model: "PreTrainedModel") -> list[int]:
@@ -69,7 +69,7 @@ def layers(model: "PreTrainedModel") -> list[int]:
     return [round(count * depth) for depth in DEPTHS]
 
 
-def evidence(answers: Answers, frames: Sequence[Frame], supported: bool) -> Evidence:
+def evidence(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool) -> ProbeFeatures:
     """Collect what the probe sees.
 
     Args:
@@ -96,10 +96,10 @@ def evidence(answers: Answers, frames: Sequence[Frame], supported: bool) -> Evid
         (frame.memory.hidden.mean(dim=1) - frame.passages.hidden.mean(dim=1)) for frame in frames
     ]
     whole = [side.hidden[:1].mean(dim=1) for side in (answers.memory, answers.passages)]
-    return Evidence(numbers, torch.cat([*differences, *whole]))
+    return ProbeFeatures(numbers, torch.cat([*differences, *whole]))
 
 
-def _numbers(reading: Reading) -> list[Tensor]:
+def _numbers(reading: TokenScores) -> list[Tensor]:
     return [
         reading.log_p.sum(),
         reading.log_p.mean(),
@@ -111,7 +111,7 @@ def _numbers(reading: Reading) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Probe:
+class MemoryProbe:
     """A fitted logistic regression.
 
     Attributes:
@@ -124,7 +124,7 @@ class Probe:
     states: list[list[float]]
     bias: float
 
-    def __call__(self, seen: Evidence) -> float:
+    def __call__(self, seen: ProbeFeatures) -> float:
         """Probability that memory is right, given that one side is, in [0, 1]."""
         logit = torch.tensor(self.numbers) @ seen.numbers + self.bias
         if self.states:

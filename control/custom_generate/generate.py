@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 # whatever else is published under the names "control" and "foundation".
 try:
     from control.decoding.generate import Alpha, Decoding, two_branch_decoding
-    from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES, Step
+    from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES, MixedStep
     from foundation.errors import InputError
 except ImportError as error:
     raise ImportError(
@@ -106,7 +106,7 @@ def generate(
         if setting.alpha != "auto":
             column = torch.full((answers, 1), setting.alpha, device=input_ids.device)
 
-        def stream(_answers: Tensor, tokens: Tensor, _step: Step) -> None:
+        def stream(_answers: Tensor, tokens: Tensor, _step: MixedStep) -> None:
             if streamer is not None:
                 streamer.put(tokens.cpu())
 

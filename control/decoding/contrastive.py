@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from control.decoding.rule import Mixture, entropy
+from control.decoding.rule import RuleOutput, entropy
 
 COIECD_FACTOR = 4.0  # released COIECD code: how far from either end the constraint's bounds lie
 
@@ -20,7 +20,7 @@ COCOA_GAMMA = 1.0  # released CoCoA code: weight of entropy gap, of divergence a
 COCOA_PEAKEDNESS = 5.0  # a third party's reimplementation; not verified against the paper
 
 
-def cad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
+def cad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput:
     """Context-aware decoding (Shi et al. 2024, eq. 2): ``(1 + a) log p_c - a log p_m``.
 
     The strength is their default ``a = 1`` for every token; at the memory end of the dial it is
@@ -29,7 +29,7 @@ def cad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
     return _contrast(log_p_c, log_p_m, torch.ones_like(log_p_c[:, :1]), alpha)
 
 
-def adacad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
+def adacad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput:
     """AdaCAD (Wang et al. 2024, arXiv:2409.07394): CAD as strong as the branches disagree.
 
     ``a = JSD(p_m || p_c)``, the Jensen-Shannon divergence, here in bits: 0 where the branches
@@ -40,7 +40,7 @@ def adacad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
     return _contrast(log_p_c, log_p_m, _jensen_shannon(log_p_c, log_p_m)[:, None], alpha)
 
 
-def coiecd(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
+def coiecd(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput:
     """COIECD (Yuan et al. 2024, arXiv:2402.11893): CAD only for tokens that look in conflict.
 
     A token's information shift ``-log p_c - H(p_m)`` becomes a probability ``p_d`` by a softmax
@@ -66,7 +66,7 @@ def coiecd(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
     return _contrast(log_p_c, log_p_m, conflict.to(log_p_c.dtype), alpha, mixed=several[:, 0])
 
 
-def cocoa(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> Mixture:
+def cocoa(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput:
     """CoCoA (Khandelwal et al. 2025, arXiv:2508.17670): CAD as strong as the passages are sure.
 
     Three signals of the paper: the entropy gap ``dH = H(p_m) - H(p_c)``; the Rényi divergence of
@@ -97,7 +97,7 @@ def _contrast(
     strength: Tensor,
     alpha: Tensor | None,
     mixed: Tensor | None = None,
-) -> Mixture:
+) -> RuleOutput:
     """``(1 + a) log p_c - a log p_m`` with ``a = (1 - 2 alpha) strength``.
 
     Args:
@@ -110,7 +110,7 @@ def _contrast(
     a = strength if alpha is None else (1 - 2 * alpha) * strength
     if mixed is None:
         mixed = torch.ones_like(log_p_c[:, 0], dtype=torch.bool)
-    return Mixture((1 + a) * log_p_c - a * log_p_m, mixed)
+    return RuleOutput((1 + a) * log_p_c - a * log_p_m, mixed)
 
 
 def _jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:

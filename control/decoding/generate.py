@@ -19,12 +19,12 @@ from transformers import (
 )
 
 from control.decoding import trace as tracing
-from control.decoding.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, Rule, Step
+from control.decoding.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, MixedStep, Rule
 from control.decoding.trace import TokenTrace, Trace
 from control.engines import batching
 from control.engines.batch import OnStep, SequenceGroup
 from control.forgetting import guard as guarding
-from control.forgetting.guard import Guard, Watch
+from control.forgetting.guard import LeakGuard, WatchedFacts
 from control.prompts import Prompt, is_chat
 from foundation.errors import InputError
 
@@ -91,7 +91,7 @@ def generate(
     decoding: Decoding,
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
-    watches: Sequence[Watch] | None = None,
+    watches: Sequence[WatchedFacts] | None = None,
 ) -> list[Trace]:
     """Answer every prompt by a token rule, once for each of ``alphas``, all in one batch.
 
@@ -165,7 +165,7 @@ def recorder(traces: Sequence[Trace], ends: Collection[int], on_token: OnToken |
         on_token: Told the others.
     """
 
-    def record(answers: Tensor, tokens: Tensor, step: Step) -> None:
+    def record(answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
         rows = tracing.rows(step, tokens)
         for index, token, row in zip(answers.tolist(), tokens.tolist(), rows, strict=True):
             if token not in ends:
@@ -188,7 +188,7 @@ def two_branch_decoding(
     copies: int = 1,
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
-    guards: Sequence[Guard] | None = None,
+    guards: Sequence[LeakGuard] | None = None,
     **model_kwargs: Any,
 ) -> Tensor:
     """The decoding loop, for ``model.generate(..., custom_generate=two_branch_decoding)``.
@@ -260,7 +260,7 @@ def stopped(tokenizer: Any, ids: list[int]) -> bool:
     return not is_chat(tokenizer) and tokenizer.decode(ids).endswith(tuple(BASE_MODEL_STOPS))
 
 
-def stepping(
+def generation_kwargs(
     language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
 ) -> dict[str, Any]:
     """Sampling and ends of answers, as arguments of a `SequenceGroup`."""

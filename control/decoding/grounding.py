@@ -15,7 +15,7 @@ from control.conflict import claims
 from control.conflict.claims import FUNCTION_WORDS, Claim
 from control.decoding.rule import log_probabilities
 from control.engines import branches
-from control.engines.branches import Branches
+from control.engines.branches import DecodeState
 from foundation.text import words
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Grounded:
 
 def ground(
     language_model: "LanguageModel",
-    state: Branches,
+    state: DecodeState,
     prompts: Sequence["Prompt"],
     answers: Sequence[list[int]],
     loose: Sequence[Sequence[Claim]],

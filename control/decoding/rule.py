@@ -8,7 +8,7 @@ from torch import Tensor
 FLOOR = -1e4  # nats; stands for log 0 and stays finite when it is multiplied or subtracted
 
 
-class Mixture(NamedTuple):
+class RuleOutput(NamedTuple):
     """What a rule returns.
 
     Attributes:
@@ -20,7 +20,7 @@ class Mixture(NamedTuple):
     mixed: Tensor
 
 
-Rule = Callable[[Tensor, Tensor, Tensor | None], Mixture]
+Rule = Callable[[Tensor, Tensor, Tensor | None], RuleOutput]
 """(log_p_c, log_p_m, alpha or None for adaptive) to a mixture."""
 
 

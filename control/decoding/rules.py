@@ -1,7 +1,7 @@
 """Token rules: how the next-token distributions of the two branches become one.
 
 A rule is a function of two log-probability tensors of shape (batch, vocabulary), with the passages
-(``log_p_c``) and without (``log_p_m``), and of ``alpha`` of shape (batch, 1), to a `Mixture`.
+(``log_p_c``) and without (``log_p_m``), and of ``alpha`` of shape (batch, 1), to a `RuleOutput`.
 Rules run on the accelerator and never wait for it: no ``.item()``, no Python branch on a value.
 To add one, write the function and name it in ``RULES``; `mix` gives it finite tensors.
 """
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from control.decoding.contrastive import adacad, cad, cocoa, coiecd
-from control.decoding.rule import FLOOR, Mixture, Rule, entropy, log_probabilities
+from control.decoding.rule import FLOOR, Rule, RuleOutput, entropy, log_probabilities
 
 HEAD_TOP_K = 10  # released CK-PLUG code: each branch's ten most probable tokens ...
 HEAD_RELATIVE = 0.01  # ... and every token within 1 % of its branch's maximum
 ADAPTIVE_SCALE_RELEASED = 2.0  # released CK-PLUG code: its adaptive weights sum to two
 
 
-class Step(NamedTuple):
+class MixedStep(NamedTuple):
     """A mixture and what the trace needs, all of shape (batch,) but the scores and log-probs."""
 
     scores: Tensor
@@ -32,20 +32,22 @@ class Step(NamedTuple):
     log_p_m: Tensor
 
 
-class Outlook(NamedTuple):
+class NextTokenDistribution(NamedTuple):
     """What a branch expects next: log-probabilities (batch, vocabulary), entropies (batch,)."""
 
     log_p: Tensor
     entropy: Tensor
 
 
-def outlook(logits: Tensor) -> Outlook:
+def next_token(logits: Tensor) -> NextTokenDistribution:
     """From logits of shape (batch, vocabulary)."""
     log_p = log_probabilities(logits)
-    return Outlook(log_p, entropy(log_p))
+    return NextTokenDistribution(log_p, entropy(log_p))
 
 
-def mix(rule: Rule, context: Outlook, memory: Outlook, alpha: Tensor | None) -> Step:
+def mix(
+    rule: Rule, context: NextTokenDistribution, memory: NextTokenDistribution, alpha: Tensor | None
+) -> MixedStep:
     """Apply ``rule`` to the outlooks of both branches.
 
     Args:
@@ -55,12 +57,12 @@ def mix(rule: Rule, context: Outlook, memory: Outlook, alpha: Tensor | None) -> 
         alpha: 0 = passages only, 1 = memory only, shape (batch, 1); ``None`` = adaptive.
     """
     scores, mixed = rule(context.log_p, memory.log_p, alpha)
-    return Step(scores, mixed, context.entropy, memory.entropy, context.log_p, memory.log_p)
+    return MixedStep(scores, mixed, context.entropy, memory.entropy, context.log_p, memory.log_p)
 
 
-def plain(log_p_c: Tensor, _log_p_m: Tensor, _alpha: Tensor | None) -> Mixture:
+def plain(log_p_c: Tensor, _log_p_m: Tensor, _alpha: Tensor | None) -> RuleOutput:
     """Plain RAG: the distribution with the passages, untouched."""
-    return Mixture(log_p_c, torch.zeros_like(log_p_c[:, 0], dtype=torch.bool))
+    return RuleOutput(log_p_c, torch.zeros_like(log_p_c[:, 0], dtype=torch.bool))
 
 
 def ck_plug(
@@ -68,7 +70,7 @@ def ck_plug(
     log_p_m: Tensor,
     alpha: Tensor | None,
     gate: Literal["paper", "released"] = "released",
-) -> Mixture:
+) -> RuleOutput:
     """CK-PLUG (Bi et al. 2025): mix the branches only where the passages cost confidence.
 
     Confidence gain is ``CG = H(p_m) - H(p_c)`` (eq. 4). Where the gate fires, the scores are
@@ -98,7 +100,7 @@ def ck_plug(
         scale = 1.0
     weighted = scale * (alpha * log_p_m + (1 - alpha) * (log_p_c - log_p_m))
     weighted = weighted.masked_fill(~head, FLOOR)
-    return Mixture(torch.where(fires, weighted, elsewhere), fires[:, 0])
+    return RuleOutput(torch.where(fires, weighted, elsewhere), fires[:, 0])
 
 
 def _head_vocabulary(log_p_c: Tensor, log_p_m: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from control.decoding.rules import Step
+    from control.decoding.rules import MixedStep
 
 Source = Literal["context", "memory", "both"]
 CHOICES = 3  # of each branch, kept with every token
@@ -154,7 +154,7 @@ class StepRow:
         return "context" if self.log_p_context >= self.log_p_memory else "memory"
 
 
-def rows(step: "Step", tokens: "torch.Tensor") -> list[StepRow]:
+def rows(step: "MixedStep", tokens: "torch.Tensor") -> list[StepRow]:
     """Bring a step of shape (batch, ...) to the host in one transfer.
 
     Args:

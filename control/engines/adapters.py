@@ -81,7 +81,7 @@ def read(language_model: "LanguageModel", directory: Path) -> Adapter:
 
 
 @contextmanager
-def worn(adapter: Adapter | None) -> Iterator[None]:
+def use_adapter(adapter: Adapter | None) -> Iterator[None]:
     """Put the adapter on its model inside the block; ``None`` changes nothing."""
     if adapter is None:
         yield
@@ -96,7 +96,7 @@ def worn(adapter: Adapter | None) -> Iterator[None]:
 
 
 @contextmanager
-def worn_by_rows(rows: "Mapping[Adapter | None, Tensor]") -> Iterator[None]:
+def use_adapters_per_row(rows: "Mapping[Adapter | None, Tensor]") -> Iterator[None]:
     """Let rows of the batches inside the block wear different adapters of one model.
 
     Args:
@@ -104,7 +104,7 @@ def worn_by_rows(rows: "Mapping[Adapter | None, Tensor]") -> Iterator[None]:
     """
     with ExitStack() as stack:
         if len(rows) == 1:
-            stack.enter_context(worn(*rows))
+            stack.enter_context(use_adapter(*rows))
         else:
             for adapter, own in rows.items():
                 if adapter is not None:

@@ -10,17 +10,17 @@ from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from control.decoding.rule import FLOOR
-from control.decoding.rules import Outlook, Rule, Step, mix, outlook
+from control.decoding.rules import MixedStep, NextTokenDistribution, Rule, mix, next_token
 from control.engines import branches as branching
-from control.engines.adapters import Adapter, worn_by_rows
+from control.engines.adapters import Adapter, use_adapters_per_row
 from control.engines.attention import can_attend_apart
-from control.engines.branches import Branches
-from control.forgetting.guard import Guard
+from control.engines.branches import DecodeState
+from control.forgetting.guard import LeakGuard
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-OnStep = Callable[[Tensor, Tensor, Step], None]
+OnStep = Callable[[Tensor, Tensor, MixedStep], None]
 """Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
 
 CELLS = 131_072  # rows by tokens that a running batch may hold; 3 GB of the packaged model
@@ -50,7 +50,7 @@ class SequenceGroup:
         failure: What ended it early.
     """
 
-    state: Branches
+    state: DecodeState
     ids: Tensor
     rule: Rule
     alpha: Tensor | None = None
@@ -62,7 +62,7 @@ class SequenceGroup:
     do_sample: bool = False
     generator: torch.Generator | None = None
     on_step: OnStep | None = None
-    guards: Sequence[Guard] | None = None
+    guards: Sequence[LeakGuard] | None = None
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class SequenceGroup:
         """Whether every answer has stopped, or it failed."""
         return self.failure is not None or not len(self._answers)
 
-    def advance(self, expected: Outlook) -> tuple[Tensor, Tensor]:
+    def advance(self, expected: NextTokenDistribution) -> tuple[Tensor, Tensor]:
         """Choose the next token of every answer.
 
         Args:
@@ -90,7 +90,10 @@ class SequenceGroup:
             Those of its rows that go on, and their tokens, both of the number of `rows` left.
         """
         log_p, entropy = (each.chunk(self.branches) for each in expected)
-        context, memory = Outlook(log_p[0], entropy[0]), Outlook(log_p[-1], entropy[-1])
+        context, memory = (
+            NextTokenDistribution(log_p[0], entropy[0]),
+            NextTokenDistribution(log_p[-1], entropy[-1]),
+        )
         step = mix(self.rule, context, memory, self.alpha)
         scores = step.scores if self.banned is None else step.scores.masked_fill(self.banned, FLOOR)
         scores = self.logits_processor(self.ids, scores)
@@ -143,7 +146,7 @@ class SequenceGroup:
 class _Part:
     """Rows of like length, and which of the batch's they are."""
 
-    state: Branches
+    state: DecodeState
     numbers: Tensor
 
 
@@ -196,10 +199,10 @@ class RunningBatch:
         states = [part.state for part in self._parts.values()]
         logits = torch.cat([state.logits for state in states])
         tokens = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-        log_p, entropy = outlook(logits)
+        log_p, entropy = next_token(logits)
         for group, rows in list(self._rows.items()):
             try:
-                going, said = group.advance(Outlook(log_p[rows], entropy[rows]))
+                going, said = group.advance(NextTokenDistribution(log_p[rows], entropy[rows]))
                 self._rows[group] = rows[going]
                 tokens[rows[going]] = said
             except BaseException as error:  # as in `tick`, of this group alone
@@ -207,7 +210,7 @@ class RunningBatch:
             if group.over:
                 del self._rows[group]
         if self._rows:
-            with worn_by_rows(self._wearing()):
+            with use_adapters_per_row(self._wearing()):
                 branching.step(self._model, states, tokens)
 
     def _wearing(self) -> dict[Adapter | None, Tensor]:
@@ -239,7 +242,7 @@ class RunningBatch:
         del self._joining[: len(taken)]
         self._number()
 
-    def _by_length(self, state: Branches) -> dict[int, list[int]]:
+    def _by_length(self, state: DecodeState) -> dict[int, list[int]]:
         """Its rows, those of like length together."""
         found = defaultdict[int, list[int]](list)
         for row, length in enumerate(state.mask.sum(dim=1).tolist()):
@@ -285,7 +288,7 @@ class RunningBatch:
             part.numbers = now[part.numbers]
 
 
-def _trimmed(state: Branches, rows: list[int]) -> Branches:
+def _trimmed(state: DecodeState, rows: list[int]) -> DecodeState:
     """These rows, without padding that all of them have."""
     if len(rows) == len(state.mask):
         return state

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from control.engines import branches as branching
 from control.engines import scheduler
-from control.engines.adapters import Adapter, worn
+from control.engines.adapters import Adapter, use_adapter
 from control.engines.batch import CELLS, RunningBatch, SequenceGroup
-from control.engines.branches import Branches, Reading
+from control.engines.branches import DecodeState, TokenScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,7 @@ def read(
     groups: int = 1,
     whole: bool = False,
     adapter: Adapter | None = None,
-) -> Branches:
+) -> DecodeState:
     """Read prompts: `control.engines.branches.read`, with what others read at that moment.
 
     The model wears ``adapter`` meanwhile; the other arguments are as there.
@@ -42,20 +42,20 @@ def read(
     prompts = Prompts(ids, mask, groups, whole)
     key = ("read", id(model), id(adapter), groups, whole)
     scheduler.current().run(key, lambda: PromptBatch(model, adapter), [prompts])
-    return cast("Branches", prompts.result)
+    return cast("DecodeState", prompts.result)
 
 
 def read_on(
     model: "PreTrainedModel",
-    state: Branches,
+    state: DecodeState,
     continuations: Sequence[Sequence[list[int]]],
     layers: Sequence[int] = (),
-) -> list[list[Reading]]:
+) -> list[list[TokenScores]]:
     """Read continuations as `control.engines.branches.read_on`, together with others'."""
     work = Continuations(state, continuations)
     key = ("read on", id(model), *layers)
     scheduler.current().run(key, lambda: ContinuationBatch(model, layers), [work])
-    return cast("list[list[Reading]]", work.result)
+    return cast("list[list[TokenScores]]", work.result)
 
 
 def decode(model: "PreTrainedModel", *groups: SequenceGroup) -> None:
@@ -68,7 +68,7 @@ def decode(model: "PreTrainedModel", *groups: SequenceGroup) -> None:
         scheduler.current().run(key, lambda: RunningBatch(model), groups)
 
 
-class Request:
+class DecodeRequest:
     """What waits for one pass of the model.
 
     Attributes:
@@ -86,7 +86,7 @@ class Request:
 
 
 @dataclass(eq=False)
-class Prompts(Request):
+class Prompts(DecodeRequest):
     """Prompts to read; attributes and result as of `read`."""
 
     ids: Tensor
@@ -101,10 +101,10 @@ class Prompts(Request):
 
 
 @dataclass(eq=False)
-class Continuations(Request):
+class Continuations(DecodeRequest):
     """Continuations to read; attributes and result as of `read_on`."""
 
-    state: Branches
+    state: DecodeState
     texts: Sequence[Sequence[list[int]]]
 
 
@@ -119,11 +119,11 @@ class _OnePass(ABC):
         """Whether nothing waits."""
         return not self._waiting
 
-    def join(self, request: Request) -> None:
+    def join(self, request: DecodeRequest) -> None:
         """Let a request wait."""
         self._waiting.append(request)
 
-    def leave(self, request: Request) -> None:
+    def leave(self, request: DecodeRequest) -> None:
         """Let a request go, whether it is over or not."""
         if request in self._waiting:
             self._waiting.remove(request)
@@ -175,7 +175,7 @@ class PromptBatch(_OnePass):
         groups, whole = chosen[0].groups, chosen[0].whole
         ids = _by_group([prompts.ids for prompts in chosen], groups)
         mask = _by_group([prompts.mask for prompts in chosen], groups)
-        with worn(self._adapter):
+        with use_adapter(self._adapter):
             state = branching.read(self._model, ids, mask, groups, whole)
         if len(chosen) == 1:
             chosen[0].result = state

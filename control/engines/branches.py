@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from control.engines.attention import attending_apart
-from control.engines.caches import RoomyLayer
+from control.engines.caches import PreallocatedCacheLayer
 from control.engines.prefix_trees import TokenTree, tree_mask
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ TREES_AT_ONCE = 16  # rows read on in one pass; more of them gain nothing on a C
 
 
 @dataclass
-class Branches:
+class DecodeState:
     """Texts that the model has read, one per row.
 
     Attributes:
@@ -34,21 +34,21 @@ class Branches:
     cache: DynamicCache
     mask: Tensor
 
-    def copied(self, rows: Sequence[int] | None = None) -> "Branches":
+    def copied(self, rows: Sequence[int] | None = None) -> "DecodeState":
         """These rows, or all, to be continued without changing the others."""
         # Layers that keep the whole text put new tensors in place of theirs, and write into none.
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in cache.layers]
-        copied = Branches(self.logits, cache, self.mask)
+        copied = DecodeState(self.logits, cache, self.mask)
         if rows is not None:
             copied.select(torch.tensor(rows, device=self.mask.device))
         return copied
 
-    def without(self, kept: Sequence[int]) -> "Branches":
+    def without(self, kept: Sequence[int]) -> "DecodeState":
         """These rows, of which all but ``kept`` have read nothing; their ``logits`` are void."""
         mask = torch.zeros_like(self.mask)
         mask[list(kept)] = self.mask[list(kept)]
-        return Branches(self.logits, self.cache, mask)
+        return DecodeState(self.logits, self.cache, mask)
 
     def repeat(self, copies: int) -> None:
         """Turn each row into ``copies`` rows, one after the other."""
@@ -69,7 +69,7 @@ class Branches:
         self.mask = self.mask[:, padding:]
 
 
-def joined(parts: Sequence[Branches]) -> Branches:
+def joined(parts: Sequence[DecodeState]) -> DecodeState:
     """The rows of all parts, of one model, padded on the left to one length, with room to go on.
 
     Not for models that look at a sliding window.
@@ -77,15 +77,15 @@ def joined(parts: Sequence[Branches]) -> Branches:
     length = max(part.mask.shape[1] for part in parts)
     cache = DynamicCache()
     cache.layers = [
-        RoomyLayer(layers, length)
+        PreallocatedCacheLayer(layers, length)
         for layers in zip(*(part.cache.layers for part in parts), strict=True)
     ]
     masks = [torch.nn.functional.pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]
-    return Branches(torch.cat([part.logits for part in parts]), cache, torch.cat(masks))
+    return DecodeState(torch.cat([part.logits for part in parts]), cache, torch.cat(masks))
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenScores:
     """What the model thought of a continuation that it was shown, token by token.
 
     Attributes:
@@ -98,18 +98,18 @@ class Reading:
     entropy: Tensor
     hidden: Tensor
 
-    def part(self, start: int, stop: int | None = None) -> "Reading":
+    def part(self, start: int, stop: int | None = None) -> "TokenScores":
         """That of the tokens from ``start`` up to ``stop``."""
         return self.at(slice(start, stop))
 
-    def at(self, places: "slice | Sequence[int]") -> "Reading":
+    def at(self, places: "slice | Sequence[int]") -> "TokenScores":
         """That of these tokens."""
-        return Reading(self.log_p[places], self.entropy[places], self.hidden[:, places])
+        return TokenScores(self.log_p[places], self.entropy[places], self.hidden[:, places])
 
 
 def read(
     model: "PreTrainedModel", ids: Tensor, mask: Tensor, groups: int = 1, whole: bool = False
-) -> Branches:
+) -> DecodeState:
     """Read left-padded prompts.
 
     Where there are several groups, the prompts of one question, its first row of every group, are
@@ -138,18 +138,20 @@ def read(
         use_cache=True,
         **_logits_only(model, 1),
     )
-    return Branches(output.logits[:, -1], output.past_key_values, mask)
+    return DecodeState(output.logits[:, -1], output.past_key_values, mask)
 
 
-def _read_trees(model: "PreTrainedModel", texts: Sequence[Sequence[int]], groups: int) -> Branches:
+def _read_trees(
+    model: "PreTrainedModel", texts: Sequence[Sequence[int]], groups: int
+) -> DecodeState:
     """Read each question's prompts as one tree; rows in the order of ``texts``."""
-    n, parts = len(texts) // groups, list[Branches]()
+    n, parts = len(texts) // groups, list[DecodeState]()
     for start in range(0, n, TREES_AT_ONCE):
         trees = [TokenTree(texts[row::n]) for row in range(start, min(start + TREES_AT_ONCE, n))]
         ends = torch.tensor([[path[-1] for path in tree.paths] for tree in trees]).to(model.device)
         places, which = ends.unique(return_inverse=True)
         nothing = torch.zeros(len(trees), 0, dtype=torch.long, device=model.device)
-        read = Branches(nothing, DynamicCache(), nothing)
+        read = DecodeState(nothing, DynamicCache(), nothing)
         logits, _ = _forward(model, read, trees, places=places)
         logits = logits[torch.arange(len(trees), device=model.device)[:, None], which]
         parts.append(_untied(read.cache, trees, logits))
@@ -162,7 +164,7 @@ def _read_trees(model: "PreTrainedModel", texts: Sequence[Sequence[int]], groups
     return state
 
 
-def _untied(cache: DynamicCache, trees: Sequence[TokenTree], logits: Tensor) -> Branches:
+def _untied(cache: DynamicCache, trees: Sequence[TokenTree], logits: Tensor) -> DecodeState:
     """A row for the first text of every tree, then for their second ones, padded on the left.
 
     Args:
@@ -184,7 +186,7 @@ def _untied(cache: DynamicCache, trees: Sequence[TokenTree], logits: Tensor) -> 
         layer.keys, layer.values = (
             _rows_of(held, paths, length) for held in (layer.keys, layer.values)
         )
-    return Branches(logits.transpose(0, 1).flatten(0, 1), cache, mask)
+    return DecodeState(logits.transpose(0, 1).flatten(0, 1), cache, mask)
 
 
 def _rows_of(held: Tensor, paths: Sequence[tuple[int, Tensor]], length: int) -> Tensor:
@@ -195,7 +197,7 @@ def _rows_of(held: Tensor, paths: Sequence[tuple[int, Tensor]], length: int) -> 
     return rows
 
 
-def step(model: "PreTrainedModel", parts: Sequence[Branches], tokens: Tensor) -> None:
+def step(model: "PreTrainedModel", parts: Sequence[DecodeState], tokens: Tensor) -> None:
     """Append one token to every row.
 
     Args:
@@ -222,7 +224,9 @@ def step(model: "PreTrainedModel", parts: Sequence[Branches], tokens: Tensor) ->
         part.logits = own
 
 
-def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequence[int]]) -> Tensor:
+def extend(
+    model: "PreTrainedModel", branches: DecodeState, texts: Sequence[Sequence[int]]
+) -> Tensor:
     """Append to every row tokens of its own, at least one, in one forward pass.
 
     Returns:
@@ -238,7 +242,7 @@ def extend(model: "PreTrainedModel", branches: Branches, texts: Sequence[Sequenc
     return before
 
 
-def _close_gaps(branches: Branches) -> None:
+def _close_gaps(branches: DecodeState) -> None:
     """Move padding behind shorter texts to the left, where no sliding window counts it."""
     order = branches.mask.argsort(dim=1, stable=True)
     for layer in branches.cache.layers:
@@ -250,10 +254,10 @@ def _close_gaps(branches: Branches) -> None:
 
 def read_on(
     model: "PreTrainedModel",
-    branches: Branches,
+    branches: DecodeState,
     continuations: Sequence[Sequence[list[int]]],
     layers: Sequence[int] = (),
-) -> list[list[Reading]]:
+) -> list[list[TokenScores]]:
     """Show the model several continuations of every row; the rows stay as they are.
 
     Args:
@@ -274,7 +278,7 @@ def read_on(
     order = list(range(len(trees)))
     if len(order) > TREES_AT_ONCE:  # what is of like length together: padding costs as much as text
         order.sort(key=lambda place: len(trees[place][1].tokens))
-    readings = dict[int, list[Reading]]()
+    readings = dict[int, list[TokenScores]]()
     for start in range(0, len(order), TREES_AT_ONCE):
         places = order[start : start + TREES_AT_ONCE]
         rows = [trees[place][0] for place in places]
@@ -287,13 +291,13 @@ def read_on(
             before = torch.cat([own.logits[at : at + 1], logits[at, :count]])
             before = before[torch.tensor(tree.parents, device=before.device) + 1]
             log_p = before.float().log_softmax(dim=-1)
-            whole = Reading(
+            whole = TokenScores(
                 log_p[torch.arange(count), torch.tensor(tree.tokens)].cpu(),
                 -(log_p.exp() * log_p).sum(dim=-1).cpu(),
                 hidden[:, at, :count].float().cpu(),
             )
             readings[place] = [whole.at(path) for path in tree.paths]
-    found: list[list[Reading]] = [[] for _ in continuations]
+    found: list[list[TokenScores]] = [[] for _ in continuations]
     for place, (row, _) in enumerate(trees):
         found[row] += readings[place]
     return found
@@ -301,7 +305,7 @@ def read_on(
 
 def _forward(
     model: "PreTrainedModel",
-    branches: Branches,
+    branches: DecodeState,
     trees: Sequence[TokenTree],
     layers: Sequence[int] = (),
     places: Tensor | None = None,

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 32  # tokens that can be appended before all that was read is copied again
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedCacheLayer(DynamicLayer):
     """Keys and values with room behind them, so that a new token copies none of the earlier ones.
 
     A copy shares what it holds, but not the room.
@@ -35,9 +35,9 @@ class RoomyLayer(DynamicLayer):
                 rows[:, :, length - part.shape[2] : length] = part
         self.keys, self.values = (room[:, :, :length] for room in self._room)
 
-    def __copy__(self) -> "RoomyLayer":
+    def __copy__(self) -> "PreallocatedCacheLayer":
         """See `Branches.copied`."""
-        copied = RoomyLayer.__new__(RoomyLayer)
+        copied = PreallocatedCacheLayer.__new__(PreallocatedCacheLayer)
         copied.__dict__.update(self.__dict__)
         copied._room, copied._end = [self.keys, self.values], self.keys.shape[2]
         return copied

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from greenlet import getcurrent, greenlet
 
 
-class GivenUp(BaseException):
+class Cancelled(BaseException):
     """Ends a work that nobody waits for any more; no ``except Exception`` may stop it."""
 
 
@@ -50,7 +50,7 @@ class Batch(Protocol):
         """Do one pass; what fails is written on the works."""
 
 
-class Loop:
+class Scheduler:
     """Runs works for the tasks that share it; all of it belongs in one thread."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Loop:
             works: What to run.
 
         Raises:
-            GivenUp: Nobody waits for them any more.
+            Cancelled: Nobody waits for them any more.
         """
         given_up, shared = _GIVEN_UP.get(), _SHARED.get() is self
         batch = self._batches.setdefault(key, new_batch())
@@ -108,7 +108,7 @@ class Loop:
                 else:
                     self._pass()
             if given_up():
-                raise GivenUp
+                raise Cancelled
         finally:
             for work in works:
                 batch.leave(work)
@@ -132,20 +132,20 @@ class Loop:
             batch.tick()
 
 
-_SHARED: "ContextVar[Loop | None]" = ContextVar("loop that this task shares", default=None)
+_SHARED: "ContextVar[Scheduler | None]" = ContextVar("loop that this task shares", default=None)
 _GIVEN_UP: "ContextVar[Callable[[], bool]]" = ContextVar(
     "whether nobody waits any more", default=lambda: False
 )
 
 
-def current() -> Loop:
+def current() -> Scheduler:
     """The loop that this task shares; outside of any, one of its own."""
-    return _SHARED.get() or Loop()
+    return _SHARED.get() or Scheduler()
 
 
 @contextmanager
 def until(given_up: Callable[[], bool]) -> Iterator[None]:
-    """Within it, works end in `GivenUp` before their next pass once that is so.
+    """Within it, works end in `Cancelled` before their next pass once that is so.
 
     Args:
         given_up: Asked before every pass.

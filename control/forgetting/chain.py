@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from control.forgetting.checkpoint import Head
-from control.forgetting.cipher import FIRST_LINK, Vault
+from control.forgetting.cipher import FIRST_LINK, LedgerCipher
 from control.forgetting.ledger_tables import Row
 
 START = Head(0, FIRST_LINK)  # of an empty chain
@@ -20,7 +20,9 @@ COLUMNS = select(*Row.__table__.columns)
 class Chain:
     """The end of the ledger within one transaction; events are written in batches."""
 
-    def __init__(self, connection: Connection, vault: Callable[[], Vault], head: Head) -> None:
+    def __init__(
+        self, connection: Connection, vault: Callable[[], LedgerCipher], head: Head
+    ) -> None:
         """Take up the chain.
 
         Args:
@@ -55,7 +57,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def opened(row: Any, vault: Vault) -> str | None:
+def opened(row: Any, vault: LedgerCipher) -> str | None:
     """An event's details as JSON, or ``None`` if key or row is another one than when sealed."""
     return vault.open(row.payload, _place(row))
 
@@ -90,7 +92,7 @@ def cut(connection: Connection, seen: Head | None) -> str | None:
     return None
 
 
-def broken(connection: Connection, vault: Callable[[], Vault]) -> str | None:
+def broken(connection: Connection, vault: Callable[[], LedgerCipher]) -> str | None:
     """Go along the chain and say what is wrong with the first event that does not fit."""
     number, previous = 0, FIRST_LINK
     streamed = connection.execution_options(stream_results=True)

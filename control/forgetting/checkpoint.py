@@ -19,7 +19,7 @@ class Head:
     hash: bytes
 
 
-class HeadFile:
+class LedgerCheckpoint:
     """The newest head, in a file outside the database. It may lag behind, never run ahead."""
 
     def __init__(self, path: Path) -> None:

@@ -25,7 +25,7 @@ VARIABLE = "FULCRUM_LEDGER_KEY"
 KEY = "ledger.key"  # in the home
 
 
-class Vault:
+class LedgerCipher:
     """Seals texts, links events and recognises facts; each with a key of its own, by HKDF."""
 
     def __init__(self, key: bytes) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from control.forgetting import segments
-from control.forgetting.gate import Embed, Embedded, Shape, Vectors, backward, shape, unit
+from control.forgetting.gate import Embed, FactForms, Vectors, VectorStore, backward, shape, unit
 from control.forgetting.ledger import Changes
-from control.forgetting.names import Names
-from control.forgetting.question_index import Nearest
+from control.forgetting.names import NameMatcher
+from control.forgetting.question_index import QuestionIndex
 from control.forgetting.record import Record
-from control.forgetting.vector_cache import Shelf
+from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation.threads import BackgroundThread
 
 AT_ONCE = 256  # new records that a question waits for; more are embedded beside it
@@ -27,13 +27,13 @@ class Group:
     """Records that differ in the subject alone."""
 
     key: str
-    shape: Shape
-    asks: Shape
+    shape: FactForms
+    asks: FactForms
     spans: tuple[str, ...]
     records: dict[str, Record] = field(default_factory=dict)
 
 
-class Directory:
+class FactIndex:
     """The active records. Of its methods only ``wait`` may be called without holding ``lock``.
 
     Attributes:
@@ -47,9 +47,9 @@ class Directory:
     def __init__(
         self,
         embed: Embed,
-        vectors: Embedded,
+        vectors: VectorStore,
         usual: Collection[str],
-        shelf: Shelf | None = None,
+        shelf: EncryptedVectorCache | None = None,
     ) -> None:
         """Start without records.
 
@@ -61,13 +61,13 @@ class Directory:
         """
         self.lock = threading.RLock()
         self.records: dict[str, Record] = {}
-        self.subjects = Names(frozenset(usual))
-        self.answers = Names()
-        self.nearest = Nearest()
+        self.subjects = NameMatcher(frozenset(usual))
+        self.answers = NameMatcher()
+        self.nearest = QuestionIndex()
         self._embed = embed
         self._vectors = vectors
         self._shelf = shelf
-        self._groups: dict[tuple[Shape, tuple[str, ...]], Group] = {}
+        self._groups: dict[tuple[FactForms, tuple[str, ...]], Group] = {}
         self._by_key: dict[str, Group] = {}
         self._of: dict[str, Group] = {}
         self._numbers = itertools.count()
@@ -78,15 +78,15 @@ class Directory:
         self._learner: BackgroundThread | None = None
         self._stopping = threading.Event()
 
-    def shape(self, record_id: str) -> Shape:
+    def shape(self, record_id: str) -> FactForms:
         """The shape of a record."""
         return self._of[record_id].shape
 
-    def asks(self, record_id: str) -> Shape:
+    def asks(self, record_id: str) -> FactForms:
         """What a record asks, whoever it is about and whatever the answer: few differ in it."""
         return self._of[record_id].asks
 
-    def backward(self, record_id: str) -> Shape:
+    def backward(self, record_id: str) -> FactForms:
         """What asks for a record backwards: for its subject, where the answer is said."""
         return backward(self._of[record_id].shape)
 
@@ -223,10 +223,10 @@ class Directory:
             self.nearest.add([record.id for record in left], list(map(len, forms)), rows)
 
 
-def _asking(whole: Shape) -> Shape:
+def _asking(whole: FactForms) -> FactForms:
     """The shape less its answer, by a few of its forms."""
     forms = dict.fromkeys([*whole.forms[:ASKED_FORMS], *whole.forms[-1:]])
-    return Shape(tuple(forms), whole.relation, answer="")
+    return FactForms(tuple(forms), whole.relation, answer="")
 
 
 def _forms(record: Record) -> list[str]:

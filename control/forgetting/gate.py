@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from control.forgetting.record import Record
-from control.forgetting.segments import SUBJECT, Window, content, masked_form, wanted
+from control.forgetting.segments import SUBJECT, QuestionSegment, content, masked_form, wanted
 from foundation.errors import ModelError
 from foundation.files import replacing
 
@@ -51,7 +51,7 @@ ASKING = re.compile(
 
 
 @dataclass(frozen=True)
-class Shape:
+class FactForms:
     """What a record asks and answers, without its subject: shared by all records that are alike.
 
     Attributes:
@@ -79,17 +79,17 @@ class Shape:
         return [*self.forms, *asked, self.statement, self.answer or self.relation]
 
 
-def shape(record: Record) -> Shape:
+def shape(record: Record) -> FactForms:
     """The shape of a record."""
     relation = " ".join(record.relation.replace("_", " ").split())
     forms = [masked_form(question, record.names) for question in record.questions]
     if relation:
         forms.append(f"What is the {relation} of {SUBJECT}?")
     answer = record.answers[0][:LONGEST_ANSWER] if record.answers else ""
-    return Shape(tuple(dict.fromkeys(forms))[:MOST_FORMS], relation, answer)
+    return FactForms(tuple(dict.fromkeys(forms))[:MOST_FORMS], relation, answer)
 
 
-def backward(asked: Shape) -> Shape:
+def backward(asked: FactForms) -> FactForms:
     """The shape of the fact asked backwards: of what is that true which is masked now, the answer.
 
     So what else is asked of the answer ("What is the capital of [X]?") is told from it by the bank.
@@ -97,7 +97,7 @@ def backward(asked: Shape) -> Shape:
     said = (f"{SUBJECT} is the {{}} of what?", f"What has {SUBJECT} as its {{}}?")
     forms = [one.format(asked.relation) for one in said if asked.relation]
     forms += [f"{form.replace(SUBJECT, 'what')} {SUBJECT}" for form in asked.forms[:BACKWARD_FORMS]]
-    return Shape(tuple(forms), asked.relation, "", backwards=True)
+    return FactForms(tuple(forms), asked.relation, "", backwards=True)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Gate:
         return sha256(json.dumps([embedding, self.bank]).encode()).hexdigest()[:16]
 
 
-class Embedded:
+class VectorStore:
     """Vectors of texts, each embedded once and kept as long as it is among the last used."""
 
     def __init__(self, embed: Embed) -> None:
@@ -221,11 +221,11 @@ class Prepared:
     digits: bool
 
 
-class Measure:
+class SimilarityMeasure:
     """Measures the features of windows against shapes."""
 
     def __init__(
-        self, bank: dict[str, tuple[str, ...]], vectors: Embedded, kept: Path | None = None
+        self, bank: dict[str, tuple[str, ...]], vectors: VectorStore, kept: Path | None = None
     ) -> None:
         """Compare with ``bank``, which is embedded at the first measurement.
 
@@ -237,7 +237,7 @@ class Measure:
         self._bank = bank
         self._kept = kept
         self._vectors = vectors
-        self._prepared: OrderedDict[Shape, Prepared] = OrderedDict()
+        self._prepared: OrderedDict[FactForms, Prepared] = OrderedDict()
         texts = [text for several in bank.values() for text in several]
         counts = Counter(word for text in texts for word in content(text))
         self._rarity = {word: math.log(len(texts) / (1 + n)) for word, n in counts.items()}
@@ -266,7 +266,7 @@ class Measure:
             return None
         return vectors if vectors.shape[:1] == (count,) else None
 
-    def features(self, window: Window, shape: Shape) -> Features:
+    def features(self, window: QuestionSegment, shape: FactForms) -> Features:
         """The features of a window against a shape, in the order of ``FEATURES``."""
         own = self._own(shape)
         bank, starts = self._bank_vectors
@@ -314,7 +314,7 @@ class Measure:
             ]
         )
 
-    def _own(self, shape: Shape) -> Prepared:
+    def _own(self, shape: FactForms) -> Prepared:
         if (held := self._prepared.get(shape)) is not None:
             return held
         bank, starts = self._bank_vectors

@@ -1,6 +1,6 @@
 """At decoding time: tokens that would complete a forgotten answer are not said.
 
-A span is banned only for the records that are armed, those whose subject is in play, and only at
+A span is banned only for the records that are watched, those whose subject is in play, and only at
 the token that would complete it: an answer that a retained fact shares stays sayable elsewhere.
 What is compared is the text, decoded and normalised, so every tokenisation, spelling and disguise
 of a span is one case.
@@ -26,21 +26,21 @@ MOST_PLACES = 6  # of one answer: a model that comes back so often has nothing e
 
 
 @dataclass(frozen=True)
-class Watch:
+class WatchedFacts:
     """What one answer must not say.
 
     Attributes:
-        records: The armed records.
-        concerned: Ids of those that must not be said in other words either.
-        suspected: Ids of those that the question may well ask for: an answer that is about to
+        records: The watched records.
+        check_paraphrase: Ids of those that must not be said in other words either.
+        decide_on_output: Ids of those that the question may well ask for: an answer that is about to
             state one was asked for it, and ends.
         arm: Further records whose subject a text names, since an answer can bring a subject into
             play that the question did not.
     """
 
     records: tuple[Record, ...] = ()
-    concerned: frozenset[str] = frozenset()
-    suspected: frozenset[str] = frozenset()
+    check_paraphrase: frozenset[str] = frozenset()
+    decide_on_output: frozenset[str] = frozenset()
     arm: Callable[[str], Sequence[Record]] | None = None
 
     def __bool__(self) -> bool:
@@ -48,7 +48,7 @@ class Watch:
         return bool(self.records) or self.arm is not None
 
     def in_play(self, text: str) -> list[Record]:
-        """The armed records, with those whose subject ``text`` names."""
+        """The watched records, with those whose subject ``text`` names."""
         brought = self.arm(text) if self.arm else ()
         return list(dict.fromkeys((*self.records, *brought)))
 
@@ -63,7 +63,7 @@ class Watch:
 
 
 @dataclass
-class Guard:
+class LeakGuard:
     """Watches over the tokens of one answer.
 
     Attributes:
@@ -75,7 +75,7 @@ class Guard:
         blocked: Whether it had nothing else to say.
     """
 
-    watch: Watch
+    watch: WatchedFacts
     tokenizer: "PreTrainedTokenizerBase"
     ends: frozenset[int]
     ids: list[int] = field(default_factory=list)
@@ -106,14 +106,14 @@ class Guard:
             if remaining is None:
                 remaining = scores.clone()
                 self.withheld.append(record.id)
-                if record.id in self.watch.suspected:
+                if record.id in self.watch.decide_on_output:
                     break
             remaining[token] = FLOOR
             token = draw(remaining)
         self.blocked = True
         return min(self.ends, default=token)
 
-    def going_on(self, ids: Sequence[int]) -> "Guard":
+    def going_on(self, ids: Sequence[int]) -> "LeakGuard":
         """One for an answer that begins with ``ids`` and goes on from there."""
         return replace(self, ids=list(ids), withheld=list(self.withheld))
 
@@ -122,8 +122,10 @@ class Guard:
 
 
 def guards(
-    watches: Sequence[Watch] | None, tokenizer: "PreTrainedTokenizerBase", ends: Collection[int]
-) -> list[Guard] | None:
+    watches: Sequence[WatchedFacts] | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: Collection[int],
+) -> list[LeakGuard] | None:
     """A guard for each answer that begins; ``None`` where all may be said.
 
     Args:
@@ -133,10 +135,10 @@ def guards(
     """
     if watches is None:
         return None
-    return [Guard(watch, tokenizer, frozenset(ends)) for watch in watches]
+    return [LeakGuard(watch, tokenizer, frozenset(ends)) for watch in watches]
 
 
-def report(guards: Sequence[Guard] | None, traces: "Sequence[Trace]") -> None:
+def report(guards: Sequence[LeakGuard] | None, traces: "Sequence[Trace]") -> None:
     """Write on each trace what its guard withheld."""
     for guard, trace in zip(guards or (), traces, strict=False):
         trace.withheld, trace.blocked = guard.withheld, guard.blocked

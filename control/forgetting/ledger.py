@@ -16,10 +16,10 @@ from sqlalchemy.orm import aliased
 from control.forgetting import chain as chains
 from control.forgetting import originals
 from control.forgetting.chain import COLUMNS, START, Chain
-from control.forgetting.checkpoint import Head, HeadFile
-from control.forgetting.cipher import KEY, VARIABLE, KeyFile, Vault, parse_key
+from control.forgetting.checkpoint import Head, LedgerCheckpoint
+from control.forgetting.cipher import KEY, VARIABLE, KeyFile, LedgerCipher, parse_key
 from control.forgetting.ledger_tables import Row, open_tables
-from control.forgetting.originals import Sealed
+from control.forgetting.originals import EncryptedOriginal
 from control.forgetting.record import Record, checked
 from foundation.errors import IndexStateError, InputError
 from foundation.text import normalise
@@ -87,7 +87,7 @@ class Ledger:
             IndexStateError: the database or the key file is damaged, lost or another one.
         """
         self._key_file = key if isinstance(key, KeyFile) else None
-        self._known = Vault(key) if isinstance(key, bytes) else None
+        self._known = LedgerCipher(key) if isinstance(key, bytes) else None
         self._fits = False
         self._database = open_tables(place)
         self._head = _head_file(place, self._database.place, home)
@@ -210,16 +210,16 @@ class Ledger:
         """
         vault = self._vault()
         with self._database.writing() as connection:
-            originals.keep(connection, vault, Sealed(record_id, name, text))
+            originals.keep(connection, vault, EncryptedOriginal(record_id, name, text))
 
-    def sealed(self, record_id: str | None = None) -> list[Sealed]:
+    def sealed(self, record_id: str | None = None) -> list[EncryptedOriginal]:
         """Return the texts kept for a record, or for all, in the order in which they came."""
         with self._database.reading() as connection:
             if not chains.version(connection):  # and so perhaps no key yet
                 return []
             return originals.kept(connection, self._vault(), record_id)
 
-    def unseal(self, record_id: str, name: str | None = None) -> list[Sealed]:
+    def unseal(self, record_id: str, name: str | None = None) -> list[EncryptedOriginal]:
         """Return the texts kept for a record, or the one of that name, and keep them no longer."""
         vault = self._vault()
         with self._database.writing() as connection:
@@ -261,9 +261,9 @@ class Ledger:
         accept = f", or remove {self._head.path} to go on without it" if self._head else ""
         return f"{self._database.place} is not whole: {fault}; put a copy of it back{accept}"
 
-    def _vault(self, create: bool = False) -> Vault:
+    def _vault(self, create: bool = False) -> LedgerCipher:
         if self._known is None:
-            self._known = Vault(self._read_key(create))
+            self._known = LedgerCipher(self._read_key(create))
         return self._known
 
     def _read_key(self, create: bool) -> bytes:
@@ -344,16 +344,16 @@ def open_ledger(home: Path, url: str | None = None, key: str | None = None) -> L
     return Ledger(url or home / DATABASE, chosen, home)
 
 
-def _head_file(place: str | Path, name: str, home: Path | None) -> HeadFile | None:
+def _head_file(place: str | Path, name: str, home: Path | None) -> LedgerCheckpoint | None:
     if home is not None:
         # A home may have known several ledgers, by several URLs.
         mark = (
             f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}" if isinstance(place, str) else ""
         )
-        return HeadFile(home / f"ledger{mark}.head")
+        return LedgerCheckpoint(home / f"ledger{mark}.head")
     if isinstance(place, str) and "://" in place:
         return None
-    return HeadFile(Path(place).with_suffix(".head"))
+    return LedgerCheckpoint(Path(place).with_suffix(".head"))
 
 
 def _identity(record: Record) -> list[str]:

@@ -9,7 +9,7 @@ from foundation.errors import FulcrumError
 UNREADABLE = "(withheld: the ledger cannot be read, so what is forgotten is not known)"
 
 
-class Scrubbed(logging.Filter):
+class RedactedLogs(logging.Filter):
     """Takes the sentences that state a forgotten fact out of log messages; for a handler."""
 
     def __init__(self, redactor: Redactor) -> None:

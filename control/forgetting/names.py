@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from control.forgetting.aliases import name_words
 from control.forgetting.normalize import forms, scan
-from control.forgetting.variants import Spans, View, views
+from control.forgetting.variants import Spans, TextVariant, views
 
 Some = str | tuple[str, ...]
 Key = TypeVar("Key", int, str)
@@ -20,7 +20,7 @@ MOST_GUESSED = 50_000  # words whose guesses are kept, about 2 MB
 MOST_GUESSES = 3  # names that one misspelled word may stand for
 
 
-class Names:
+class NameMatcher:
     """Phrases by key, found in any spelling that ``disguise.find`` knows, or with one typo.
 
     A typo is one letter too many, too few, another, or two exchanged, but not the first. For it the
@@ -98,13 +98,13 @@ class Names:
                         found[key] = {(start, end)}
         return {key: sorted(places) for key, places in found.items()}
 
-    def _misspelled(self, view: View) -> Iterator[tuple[int, int, Some]]:
+    def _misspelled(self, view: TextVariant) -> Iterator[tuple[int, int, Some]]:
         for place, word in enumerate(view.words):
             guesses = self._guessed.get(word)
             for guess in self._guesses(word) if guesses is None else guesses:
                 first, last = max(0, place - NEARBY), place + NEARBY
                 words = [*view.words[first:place], guess, *view.words[place + 1 : last]]
-                mended = View(words, partial(_some, view.spans(), first, last))
+                mended = TextVariant(words, partial(_some, view.spans(), first, last))
                 start, end = view.spans()[place]
                 for found in scan([mended], self._starts, self._keys):
                     alone = found[:2] == (start, end)

@@ -10,7 +10,7 @@ from control.forgetting.variants import (
     LEET,
     SHORT,
     WORD,
-    View,
+    TextVariant,
     folded_text,
     plain_view,
     spelled_view,
@@ -98,7 +98,7 @@ def hides(text: str, phrases: Collection[str]) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _hidden(text: str) -> tuple[list[list[View]], list[View], list[View]]:
+def _hidden(text: str) -> tuple[list[list[TextVariant]], list[TextVariant], list[TextVariant]]:
     """Views of what is sure to be hidden; words of the text turned round; words in reverse order.
 
     The last tells something of phrases of several words alone.
@@ -126,7 +126,7 @@ def forms(phrase: str) -> set[str]:
 
 
 def scan(
-    views: Sequence[View],
+    views: Sequence[TextVariant],
     starts: Mapping[str, Collection[int]],
     phrases: Mapping[str, Value],
 ) -> Iterator[tuple[int, int, Value]]:
@@ -153,7 +153,7 @@ def scan(
                 yield from _single(view, place, phrases.get(word[:-1]))
 
 
-def _single(view: View, place: int, value: Value | None) -> Iterator[tuple[int, int, Value]]:
+def _single(view: TextVariant, place: int, value: Value | None) -> Iterator[tuple[int, int, Value]]:
     if value is not None:
         yield *view.spans()[place], value
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, true
 
-from control.forgetting.cipher import Vault
+from control.forgetting.cipher import LedgerCipher
 from control.forgetting.ledger_tables import Original
 from foundation.errors import IndexStateError
 
 
 @dataclass(frozen=True)
-class Sealed:
+class EncryptedOriginal:
     """A stored text as it was before a record's fact was taken out of it; name says which."""
 
     record_id: str
@@ -19,7 +19,7 @@ class Sealed:
     text: str
 
 
-def keep(connection: Connection, vault: Vault, original: Sealed) -> None:
+def keep(connection: Connection, vault: LedgerCipher, original: EncryptedOriginal) -> None:
     """Keep a text in place of the one of the same record and name."""
     mark = _mark(vault, original.name)
     text = json.dumps({"name": original.name, "text": original.text}, ensure_ascii=False)
@@ -33,8 +33,11 @@ def keep(connection: Connection, vault: Vault, original: Sealed) -> None:
 
 
 def kept(
-    connection: Connection, vault: Vault, record_id: str | None = None, name: str | None = None
-) -> list[Sealed]:
+    connection: Connection,
+    vault: LedgerCipher,
+    record_id: str | None = None,
+    name: str | None = None,
+) -> list[EncryptedOriginal]:
     """Return the texts kept for a record, under a name; all of them where left out.
 
     Raises:
@@ -49,16 +52,18 @@ def kept(
                 f"an original kept for record {row.record_id} of the ledger cannot be decrypted: "
                 "it was changed; put a copy of the ledger back"
             )
-        found.append(Sealed(record_id=row.record_id, **json.loads(text)))
+        found.append(EncryptedOriginal(record_id=row.record_id, **json.loads(text)))
     return found
 
 
-def forget(connection: Connection, vault: Vault, record_id: str, name: str | None = None) -> None:
+def forget(
+    connection: Connection, vault: LedgerCipher, record_id: str, name: str | None = None
+) -> None:
     """Keep the texts of a record, or the one of that name, no longer."""
     connection.execute(delete(Original).where(_chosen(vault, record_id, name)))
 
 
-def _chosen(vault: Vault, record_id: str | None, name: str | None) -> ColumnElement[bool]:
+def _chosen(vault: LedgerCipher, record_id: str | None, name: str | None) -> ColumnElement[bool]:
     condition: ColumnElement[bool] = true()
     if record_id is not None:
         condition &= Original.record_id == record_id
@@ -67,7 +72,7 @@ def _chosen(vault: Vault, record_id: str | None, name: str | None) -> ColumnElem
     return condition
 
 
-def _mark(vault: Vault, name: str) -> str:
+def _mark(vault: LedgerCipher, name: str) -> str:
     return vault.mark(["original", name])
 
 

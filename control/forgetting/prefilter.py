@@ -29,7 +29,7 @@ KEPT = 4_096  # sentences whose words are remembered, 4 MB
 
 
 @dataclass(frozen=True)
-class Clues:
+class KeywordPrefilter:
     """Words of which a sentence has one if it states a fact.
 
     Of 809 sentences of the built-in passages that name a subject and may state its fact, 12 % have
@@ -50,14 +50,14 @@ class Clues:
         return not (self.stems.isdisjoint(stems) and self.onsets.isdisjoint(onsets))
 
 
-def clues(record: Record) -> Clues:
+def clues(record: Record) -> KeywordPrefilter:
     """What a sentence that states this record must have something of."""
     own = {stem for name in record.names for stem in _stems(name)}
     usual = question_forms(record.subject, record.relation) if record.relation else ()
     said = [*record.questions, *usual, record.relation, *record.spans]
     stems = {stem for text in said for stem in _stems(text)} - own
     onsets = {onset for span in record.spans for onset in _onsets(span)}
-    return Clues(frozenset(stems), frozenset(onsets))
+    return KeywordPrefilter(frozenset(stems), frozenset(onsets))
 
 
 @lru_cache(maxsize=KEPT)

@@ -14,7 +14,7 @@ LISTS, PROBED = 256, 16
 CENTRES = f"IVF{LISTS},SQfp16"
 
 
-class Nearest:
+class QuestionIndex:
     """Vectors of length 1 under the keys of their records."""
 
     def __init__(self) -> None:

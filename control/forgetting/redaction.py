@@ -10,13 +10,13 @@ from llama_index.core.schema import BaseNode, NodeWithScore
 
 from control.forgetting.encodings import readable
 from control.forgetting.gate import unit
-from control.forgetting.names import Names
+from control.forgetting.names import NameMatcher
 from control.forgetting.normalize import find
-from control.forgetting.prefilter import Clues, clues
+from control.forgetting.prefilter import KeywordPrefilter, clues
 from control.forgetting.record import Record
 from control.forgetting.statements import Statement, Vectors, compared, statement
-from control.forgetting.text_redaction import Draft, Redacted
-from control.forgetting.vector_cache import Shelf
+from control.forgetting.text_redaction import Redacted, TextRedaction
+from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation import trace
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ class Redactor:
     """
 
     def __init__(
-        self, ledger: "Ledger", embed_model: BaseEmbedding, shelf: Shelf | None = None
+        self,
+        ledger: "Ledger",
+        embed_model: BaseEmbedding,
+        shelf: EncryptedVectorCache | None = None,
     ) -> None:
         """Redact by the records of a ledger.
 
@@ -54,9 +57,9 @@ class Redactor:
         self._shelf = shelf
         self._version = 0
         self._records: dict[str, Record] = {}
-        self._names = Names()
+        self._names = NameMatcher()
         self._statements: dict[str, Statement] = {}
-        self._clues: dict[str, Clues] = {}
+        self._clues: dict[str, KeywordPrefilter] = {}
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
         self._done: OrderedDict[tuple[str, str], Redacted] = OrderedDict()
         self._lock = threading.RLock()
@@ -96,14 +99,14 @@ class Redactor:
         if not self.refresh():
             return [Redacted(text, (), title) for text, title in texts]
         with self._lock:
-            found: list[Redacted | Draft] = []
+            found: list[Redacted | TextRedaction] = []
             for key in texts:
                 done = self._done.get(key)
                 found.append(done if done is not None else self._looked_at(*key))
-            self._settle([part for part in found if isinstance(part, Draft)])
+            self._settle([part for part in found if isinstance(part, TextRedaction)])
             results: list[Redacted] = []
             for key, part in zip(texts, found, strict=True):
-                result = part.rest() if isinstance(part, Draft) else part
+                result = part.rest() if isinstance(part, TextRedaction) else part
                 _keep(self._done, key, result, MOST_TEXTS)
                 results.append(result)
             return results
@@ -131,13 +134,13 @@ class Redactor:
             record: An active record.
         """
         with self._lock:
-            draft = Draft(text, about=frozenset([record.id]))
+            draft = TextRedaction(text, about=frozenset([record.id]))
             names = [(start, end) for start, end, _ in find(text, record.names)]
             draft.search(self._statement(record), names)
             self._settle([draft])
         return any(draft.taken)
 
-    def _looked_at(self, text: str, title: str) -> Draft | Redacted:
+    def _looked_at(self, text: str, title: str) -> TextRedaction | Redacted:
         """The text with what is found in it by words; as a result where no subject is in play."""
         about = self._names.find(title) if title else {}
         names = self._names.find(text)
@@ -145,7 +148,7 @@ class Redactor:
         ids = {*about, *names}.union(*hidden)
         if not ids:
             return Redacted(text, (), title)
-        draft = Draft(text, title, frozenset(about), bool(hidden))
+        draft = TextRedaction(text, title, frozenset(about), bool(hidden))
         for record_id in sorted(ids):
             record = self._records[record_id]
             if record_id not in self._clues:
@@ -154,7 +157,7 @@ class Redactor:
             draft.search(self._statement(record), at, self._clues[record_id])
         return draft
 
-    def _settle(self, drafts: Sequence[Draft]) -> None:
+    def _settle(self, drafts: Sequence[TextRedaction]) -> None:
         """Decide on the sentences in doubt, with one call of the embedding model for all."""
         wanted, forms = dict[str, None](), dict[str, None]()
         for draft in drafts:

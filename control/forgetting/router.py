@@ -16,18 +16,18 @@ import numpy as np
 
 from control.forgetting import normalize, segments
 from control.forgetting.aliases import long_names
-from control.forgetting.fact_index import Directory
-from control.forgetting.gate import Embedded, Features, Gate, Measure, Shape
+from control.forgetting.fact_index import FactIndex
+from control.forgetting.gate import FactForms, Features, Gate, SimilarityMeasure, VectorStore
 from control.forgetting.record import Record, backwards
-from control.forgetting.segments import Turns, Window
-from control.forgetting.vector_cache import Shelf
+from control.forgetting.segments import QuestionSegment, Turns
+from control.forgetting.vector_cache import EncryptedVectorCache
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from control.forgetting.ledger import Ledger
 
-MOST_RECORDS = 64  # judged, and armed, for one question
+MOST_RECORDS = 64  # judged, and watched, for one question
 MOST_TURNS = 8  # of the conversation that are looked at, the newest
 NEAREST = 32  # question forms looked at where nobody is named
 LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
@@ -54,7 +54,7 @@ MOST_DESCRIBED = 8  # the same where a form of the record names nobody either
 VERBATIM = 0.995  # cosine; the question is one of the record's own, word for word
 ARM_DESCRIBED = 0.2  # likelihood from which an unnamed subject is watched; too many do no harm
 
-Part = tuple[Record, str, Window]
+Part = tuple[Record, str, QuestionSegment]
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,21 @@ class Route:
 
     Attributes:
         refused: The record that it asks for, or ``None``.
-        armed: Records whose subject is in play: their answers must be watched for.
+        watched: Records whose subject is in play: their answers must be watched for.
         likelihood: That the question asks for a record, in [0, 1]; the highest over all of them.
-        concerned: Ids of the armed records that the question may well be about.
-        suspected: Ids of those that it may well ask for: the model's own answer will tell.
+        check_paraphrase: Ids of the watched records that the question may well be about.
+        decide_on_output: Ids of those that it may well ask for: the model's own answer will tell.
     """
 
     refused: Record | None = None
-    armed: tuple[Record, ...] = ()
+    watched: tuple[Record, ...] = ()
     likelihood: float = 0.0
-    concerned: frozenset[str] = frozenset()
-    suspected: frozenset[str] = frozenset()
+    check_paraphrase: frozenset[str] = frozenset()
+    decide_on_output: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FactMatch:
     """One part of a question measured against one record.
 
     Attributes:
@@ -91,7 +91,7 @@ class Evidence:
 
     record: Record
     way: str
-    window: Window
+    window: QuestionSegment
     features: Features
 
 
@@ -104,7 +104,7 @@ class Router:
         embed_model: "BaseEmbedding",
         gate: Gate | None = None,
         cache: Path | None = None,
-        shelf: Shelf | None = None,
+        shelf: EncryptedVectorCache | None = None,
     ) -> None:
         """Nothing is read or embedded before the first question.
 
@@ -119,12 +119,12 @@ class Router:
         self._version = 0
         self._gate = gate or Gate.load()
         embed = embed_model.get_text_embedding_batch
-        self._vectors = Embedded(embed if shelf is None else shelf.before(embed))
+        self._vectors = VectorStore(embed if shelf is None else shelf.before(embed))
         kept = cache and cache / f"questions-{self._gate.fingerprint(embed_model.model_name)}.npy"
-        self._measure = Measure(self._gate.bank, self._vectors, kept)
+        self._measure = SimilarityMeasure(self._gate.bank, self._vectors, kept)
         usual = {word for texts in self._gate.bank.values() for t in texts for word in t.split()}
         common = {normalize.plain(word) for word in usual}
-        self._held_in = Directory(embed, self._vectors, common, shelf)
+        self._held_in = FactIndex(embed, self._vectors, common, shelf)
 
     def route(self, question: str, history: Turns = ()) -> Route:
         """Say whether a question asks for a record, and which records are in play.
@@ -134,7 +134,7 @@ class Router:
             history: The (question, answer) pairs before it.
         """
         highest = 0.0
-        armed, likeliest = dict[str, Record](), dict[str, tuple[float, Evidence]]()
+        watched, likeliest = dict[str, Record](), dict[str, tuple[float, FactMatch]]()
         with self._held_in.lock:
             pieces = self.evidence(question, history)
             mentioned = self._mentioned(history)
@@ -142,7 +142,7 @@ class Router:
         for likely, piece in weighed:
             if piece.way == "implied":
                 if likely >= ARM_DESCRIBED:
-                    armed[piece.record.id] = piece.record
+                    watched[piece.record.id] = piece.record
                 continue
             if piece.way in ("named", "subject"):
                 known = likeliest.get(piece.record.id, (-1.0, piece))
@@ -151,20 +151,28 @@ class Router:
             if piece.way == "held" and (blank or likely >= ARM_HELD):
                 # Who asks "____ studied in Karachi" may be told anything but the subjects' names.
                 turned = map(backwards, self._held_in.group(piece.record.id)[:MOST_RECORDS])
-                armed |= {f"{record.id} backwards": record for record in turned}
+                watched |= {f"{record.id} backwards": record for record in turned}
             highest = max(highest, likely)
         for likely, piece in likeliest.values():
             if not _elsewhere(piece, likely):
-                armed[piece.record.id] = piece.record
-        concerned = frozenset(key for key, (likely, _) in likeliest.items() if likely >= CONCERNED)
-        concerned |= {record.id for record in mentioned} | armed.keys() - likeliest.keys()
-        refused, suspected = self._asked_for(question, weighed)
-        armed = suspected | armed | {record.id: record for record in mentioned}
-        in_play = tuple(armed.values())[:MOST_RECORDS]
-        return Route(refused, in_play, highest, concerned | suspected.keys(), frozenset(suspected))
+                watched[piece.record.id] = piece.record
+        check_paraphrase = frozenset(
+            key for key, (likely, _) in likeliest.items() if likely >= CONCERNED
+        )
+        check_paraphrase |= {record.id for record in mentioned} | watched.keys() - likeliest.keys()
+        refused, decide_on_output = self._asked_for(question, weighed)
+        watched = decide_on_output | watched | {record.id: record for record in mentioned}
+        in_play = tuple(watched.values())[:MOST_RECORDS]
+        return Route(
+            refused,
+            in_play,
+            highest,
+            check_paraphrase | decide_on_output.keys(),
+            frozenset(decide_on_output),
+        )
 
     def _asked_for(
-        self, question: str, weighed: Sequence[tuple[float, Evidence]]
+        self, question: str, weighed: Sequence[tuple[float, FactMatch]]
     ) -> tuple[Record | None, dict[str, Record]]:
         """The record that a question surely asks for, if any, and those that it may well ask for.
 
@@ -174,17 +182,17 @@ class Router:
         """
         introduced = len(segments.sentences(question)) > 1 or ":" in question
         simple = not introduced and not normalize.ODD.search(question)
-        refused, highest, suspected = None, 0.0, dict[str, Record]()
+        refused, highest, decide_on_output = None, 0.0, dict[str, Record]()
         for likely, piece in weighed:
             watched = piece.way == "implied" or piece.record.scope == "claim"
             if watched or likely < self._bar(piece.way):
                 continue
             english = simple and piece.way == "named" and not piece.window.foreign
             if english and likely < SURE and normalize.find(question, piece.record.names):
-                suspected[piece.record.id] = piece.record
+                decide_on_output[piece.record.id] = piece.record
             elif likely > highest:
                 refused, highest = piece.record, likely
-        return refused, suspected
+        return refused, decide_on_output
 
     def named(self, text: str) -> tuple[Record, ...]:
         """The records whose subject a text names."""
@@ -211,7 +219,7 @@ class Router:
                 self._learn(parts)
                 likely = dict.fromkeys((record.id for record in new), 0.0)
                 for part in parts:
-                    piece = Evidence(*part, self._features(part))
+                    piece = FactMatch(*part, self._features(part))
                     likely[part[0].id] = max(likely[part[0].id], self._likelihood(piece))
             known.update({key: most >= ARM_BROUGHT for key, most in likely.items()})
             return [record for record in named if known.get(record.id, True)]
@@ -222,7 +230,7 @@ class Router:
         """Wait until all records are embedded."""
         self._held_in.wait()
 
-    def evidence(self, question: str, history: Turns = ()) -> list[Evidence]:
+    def evidence(self, question: str, history: Turns = ()) -> list[FactMatch]:
         """All that speaks for a question asking for a record, measured and not yet weighed."""
         with self._held_in.lock:
             changes = self._ledger.changes(self._version)
@@ -235,7 +243,7 @@ class Router:
             unnamed = not parts
             parts += self._held(readings, {record.id for record, _, _ in parts})
             implied = segments.describing(question) if unnamed else []
-            loose: list[Window] = []
+            loose: list[QuestionSegment] = []
             if unnamed and (implied or self._held_in.describes):
                 self._held_in.embed()
                 loose = segments.whole(question)
@@ -243,7 +251,7 @@ class Router:
             self._learn(parts, [window.text for window in (*loose, *implied)])
             described = self._described(loose, implied)
             self._learn(described)
-            return [Evidence(*part, self._features(part)) for part in (*parts, *described)]
+            return [FactMatch(*part, self._features(part)) for part in (*parts, *described)]
 
     def _learn(self, parts: Iterable[Part], texts: Iterable[str] = ()) -> None:
         """Embed all that parts of a question, and other texts, are compared by."""
@@ -251,7 +259,7 @@ class Router:
         more = [text for part in compared for text in (part[2].text, *self._compared(part).texts())]
         self._vectors.learn([*texts, *more])
 
-    def _compared(self, part: Part) -> Shape:
+    def _compared(self, part: Part) -> FactForms:
         record, way, _ = part
         if way == "held":
             return self._held_in.backward(record.id)
@@ -262,7 +270,7 @@ class Router:
             return np.empty(0)
         return self._measure.features(part[2], self._compared(part))
 
-    def _likelihood(self, piece: Evidence) -> float:
+    def _likelihood(self, piece: FactMatch) -> float:
         if piece.way == "subject" or (piece.way == "named" and piece.features[0] >= VERBATIM):
             return 1.0
         way = "named" if piece.way == "implied" else piece.way
@@ -281,7 +289,7 @@ class Router:
                 if number and max(end - start for start, end in places) < LEAST_HIDDEN:
                     continue
                 if record.scope == "subject" or _stated(record, reading):
-                    parts.append((record, "subject", Window(reading)))
+                    parts.append((record, "subject", QuestionSegment(reading)))
                     continue
                 text, spots = normalize.legible(reading, places)
                 shown = segments.naming(text, spots, record.spans, history)
@@ -316,7 +324,9 @@ class Router:
                     parts += [(record, "held", window) for window in shown]
         return parts
 
-    def _described(self, loose: Sequence[Window], implied: Sequence[Window]) -> list[Part]:
+    def _described(
+        self, loose: Sequence[QuestionSegment], implied: Sequence[QuestionSegment]
+    ) -> list[Part]:
         """Windows for the records one of whose question forms is near, though nobody is named."""
         if not loose or not len(self._held_in.nearest):
             return []
@@ -340,7 +350,7 @@ class Router:
             found += [(self._held_in.records[key], "implied", other) for key in alike]
         return found
 
-    def _alike(self, keys: Iterable[str], window: Window) -> list[str]:
+    def _alike(self, keys: Iterable[str], window: QuestionSegment) -> list[str]:
         """Those of the records that ask most nearly what a window does."""
         asks = {key: self._held_in.asks(key) for key in keys}
         unlike = set(asks.values())
@@ -369,7 +379,7 @@ def _stated(record: Record, text: str) -> bool:
     return bool(segments.CONFIRMS.search(text)) and normalize.holds(text, record.spans)
 
 
-def _elsewhere(piece: Evidence, likely: float) -> bool:
+def _elsewhere(piece: FactMatch, likely: float) -> bool:
     """Whether a part of a question clearly asks for something else about the subject."""
     if piece.way == "subject":
         return False

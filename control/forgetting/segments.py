@@ -82,7 +82,7 @@ WH = (
 
 
 @dataclass(frozen=True)
-class Window:
+class QuestionSegment:
     """A part of a question.
 
     Attributes:
@@ -102,7 +102,7 @@ class Window:
 
 def naming(
     text: str, subject: Sequence[Place], answers: Sequence[str], turns: Turns
-) -> list[Window]:
+) -> list[QuestionSegment]:
     """Windows of a question that names the subject.
 
     Args:
@@ -111,7 +111,7 @@ def naming(
         answers: The record's spans, masked as well.
         turns: The conversation, for "And Peru?".
     """
-    found: list[Window] = []
+    found: list[QuestionSegment] = []
     after = False
     for start, end in sentences(text):
         inside = [(a - start, b - start) for a, b in subject if start <= a < end]
@@ -131,14 +131,14 @@ def naming(
     return _last(found)
 
 
-def following(text: str, answers: Sequence[str]) -> list[Window]:
+def following(text: str, answers: Sequence[str]) -> list[QuestionSegment]:
     """Windows of a question that leaves its subject to the conversation; none if it has its own."""
     parts = [text[start:end] for start, end in sentences(text)]
     referring = [part for part in (refer(part, alone=len(parts) == 1) for part in parts) if part]
     return _last([_window(part, answers, carried=True) for part in referring])
 
 
-def holding(text: str, answer: Sequence[Place]) -> list[Window]:
+def holding(text: str, answer: Sequence[Place]) -> list[QuestionSegment]:
     """Windows of a question that holds an answer, masked as the subject, which is not in it."""
     found = []
     for start, end in sentences(text):
@@ -152,7 +152,7 @@ def holding(text: str, answer: Sequence[Place]) -> list[Window]:
     return _last(found)
 
 
-def describing(text: str) -> list[Window]:
+def describing(text: str) -> list[QuestionSegment]:
     """Windows of a question that describes its subject instead of naming it."""
     found = []
     for start, end in sentences(text):
@@ -163,7 +163,7 @@ def describing(text: str) -> list[Window]:
     return _last(found)
 
 
-def whole(text: str) -> list[Window]:
+def whole(text: str) -> list[QuestionSegment]:
     """The sentences of a question, unmasked."""
     return _last([_window(text[start:end], ()) for start, end in sentences(text)])
 
@@ -257,7 +257,7 @@ def wanted(text: str) -> str:
 
 def _window(
     masked: str, answers: Sequence[str], carried: bool = False, answer: bool = False
-) -> Window:
+) -> QuestionSegment:
     text = BLANK.sub("what", masked).strip()
     if answers:
         places = [(start, end) for start, end, _ in normalize.find(text, answers)]
@@ -266,7 +266,9 @@ def _window(
     bare = text.replace(SUBJECT, " ").replace(ANSWER, " ")
     english = glossed(text)
     names = tuple(NAMELIKE.findall(bare))
-    return Window((english or text)[-LONGEST_WINDOW:], answer, carried, english is not None, names)
+    return QuestionSegment(
+        (english or text)[-LONGEST_WINDOW:], answer, carried, english is not None, names
+    )
 
 
 def _clauses(masked: str) -> list[str]:
@@ -294,6 +296,6 @@ def _apart(places: Sequence[Place]) -> list[Place]:
     return kept
 
 
-def _last(found: Sequence[Window]) -> list[Window]:
+def _last(found: Sequence[QuestionSegment]) -> list[QuestionSegment]:
     unlike = {window.text: window for window in found}
     return list(unlike.values())[-MOST_WINDOWS:]

@@ -36,7 +36,7 @@ LONG_RELATION = (
 
 
 @dataclass(frozen=True)
-class Shape:
+class SentencePattern:
     """A form of sentence; the groups are subject, answer and perhaps relation.
 
     Attributes:
@@ -48,19 +48,19 @@ class Shape:
     relation: str = ""
 
 
-def _made(active: str, passive: str, relation: str) -> tuple[Shape, Shape]:
+def _made(active: str, passive: str, relation: str) -> tuple[SentencePattern, SentencePattern]:
     return (
-        Shape(rf"(?P<subject>.+?) {BEING} (?:{passive}) by (?P<answer>.+)", relation),
-        Shape(rf"(?P<answer>.+?) (?:{active}) (?P<subject>.+)", relation),
+        SentencePattern(rf"(?P<subject>.+?) {BEING} (?:{passive}) by (?P<answer>.+)", relation),
+        SentencePattern(rf"(?P<answer>.+?) (?:{active}) (?P<subject>.+)", relation),
     )
 
 
-def _of_subject(verb: str, relation: str) -> Shape:
-    return Shape(rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation)
+def _of_subject(verb: str, relation: str) -> SentencePattern:
+    return SentencePattern(rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation)
 
 
 # The first that fits counts.
-SHAPES: tuple[Shape, ...] = (
+SHAPES: tuple[SentencePattern, ...] = (
     _of_subject(rf"{BEING} born (?:on|in|at)", "place of birth"),
     _of_subject(r"(?:died|passed away|dies) (?:on|in|at)", "place of death"),
     *_made("wrote|writes", "written", "author"),
@@ -83,22 +83,28 @@ SHAPES: tuple[Shape, ...] = (
     _of_subject(r"(?:suffers|suffered) from", "illness"),
     _of_subject(r"(?:comes|came) from", "origin"),
     _of_subject(rf"(?:{BEING} (?:located|situated)|lies|stands|{BEING}) (?:in|at|on)", "location"),
-    Shape(rf"(?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+?) {BEING} (?P<answer>.+)"),
-    Shape(rf"(?P<answer>.+?) {BEING} (?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+)"),
-    Shape(rf"the (?P<relation>{LONG_RELATION}|.+?) of (?P<subject>.+?) {BEING} (?P<answer>.+)"),
-    Shape(
+    SentencePattern(
+        rf"(?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+?) {BEING} (?P<answer>.+)"
+    ),
+    SentencePattern(
+        rf"(?P<answer>.+?) {BEING} (?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+)"
+    ),
+    SentencePattern(
+        rf"the (?P<relation>{LONG_RELATION}|.+?) of (?P<subject>.+?) {BEING} (?P<answer>.+)"
+    ),
+    SentencePattern(
         rf"(?P<answer>.+?) {BEING} (?:(?:the|an?) )?(?P<relation>{LONG_RELATION}|.+?) of "
         r"(?P<subject>.+)"
     ),
-    Shape(
+    SentencePattern(
         r"(?P<subject>.+?) (?:has|had) (?P<answer>.+?) as (?:its|his|her|their) (?P<relation>.+)"
     ),
-    Shape(
+    SentencePattern(
         r"(?P<subject>.+?) (?:has|had) (?:the|an?) (?P<relation>(?-i:[a-z ]+?)) "
         r"(?P<answer>(?-i:[A-Z0-9]).*)"
     ),
-    Shape(rf"(?P<subject>.+?) {BEING} (?P<answer>.+)", "description"),
-    Shape(
+    SentencePattern(rf"(?P<subject>.+?) {BEING} (?P<answer>.+)", "description"),
+    SentencePattern(
         r"(?P<subject>(?-i:[A-Z0-9]\S*(?: (?:[A-Z0-9]\S*|of|the|de|van|von|and))*)) "
         r"(?P<relation>(?-i:[a-z]+(?:s|ed|t))(?: (?:in|at|to|for|with|on|from|as|by))?) "
         r"(?P<answer>.+)"

@@ -1,6 +1,6 @@
 """All that keeps forgotten facts back on one question's way: prompt, passages, every token.
 
-A `Forgetting` without a router forgets nothing and costs nothing.
+A `FactSuppressor` without a router forgets nothing and costs nothing.
 """
 
 import re
@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from control.forgetting import normalize
-from control.forgetting.guard import Watch
+from control.forgetting.guard import WatchedFacts
 from control.forgetting.segments import NAMELIKE, following
 from foundation import trace as trail
 from foundation.errors import InputError
@@ -19,7 +19,7 @@ from foundation.errors import InputError
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-    from control.conflict.dial import Settled
+    from control.conflict.dial import DecodedAnswer
     from control.decoding.trace import Choice, TokenTrace
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
@@ -42,14 +42,14 @@ SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
 
 
 @dataclass(frozen=True)
-class Scope:
+class FactContext:
     """What one question has to do with the ledger.
 
     Attributes:
         refused: The record that it asks for; ``None`` where it may be answered.
-        armed: Records whose subject is in play.
-        concerned: Ids of those that the question may well be about.
-        suspected: Ids of those that it may well ask for: refused once the answer states one.
+        watched: Records whose subject is in play.
+        check_paraphrase: Ids of those that the question may well be about.
+        decide_on_output: Ids of those that it may well ask for: refused once the answer states one.
         brings: Further records that a text brings into play by naming their subject; ``None``
             where nothing is forgotten.
         names: Whom or what the question names.
@@ -57,9 +57,9 @@ class Scope:
     """
 
     refused: "Record | None" = None
-    armed: "tuple[Record, ...]" = ()
-    concerned: frozenset[str] = frozenset()
-    suspected: frozenset[str] = frozenset()
+    watched: "tuple[Record, ...]" = ()
+    check_paraphrase: frozenset[str] = frozenset()
+    decide_on_output: frozenset[str] = frozenset()
     brings: "Callable[[str], Sequence[Record]] | None" = None
     names: tuple[str, ...] = ()
     open: bool = False
@@ -70,7 +70,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Forgetting:
+class FactSuppressor:
     """The layers over one ledger.
 
     Attributes:
@@ -83,29 +83,39 @@ class Forgetting:
     router: "Router | None" = None
     redactor: "Redactor | None" = None
 
-    def route(self, question: str, history: Turns = (), before: Scope | None = None) -> Scope:
+    def route(
+        self, question: str, history: Turns = (), before: FactContext | None = None
+    ) -> FactContext:
         """The scope of a question in its conversation, and what was in play ``before``."""
-        earlier = before or Scope()
+        earlier = before or FactContext()
         if self.router is None or earlier.refused is not None:
             return earlier
         found = self.router.route(question, history)
-        armed = dict.fromkeys((*earlier.armed, *_asked_of(question, history, found.armed)))
+        watched = dict.fromkeys((*earlier.watched, *_asked_of(question, history, found.watched)))
         if found.refused is not None:
             trail.withheld(found.refused.id, "prompt")
-        concerned = earlier.concerned | found.concerned
+        check_paraphrase = earlier.check_paraphrase | found.check_paraphrase
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
         watching = self.router.watching(question)
         is_open = not names and bool(following(question, ()))  # else its "it" may be who is named
-        suspected = earlier.suspected | found.suspected
-        return Scope(found.refused, tuple(armed), concerned, suspected, watching, names, is_open)
+        decide_on_output = earlier.decide_on_output | found.decide_on_output
+        return FactContext(
+            found.refused,
+            tuple(watched),
+            check_paraphrase,
+            decide_on_output,
+            watching,
+            names,
+            is_open,
+        )
 
     def reading(
         self,
-        scope: Scope,
+        scope: FactContext,
         nodes: "Sequence[NodeWithScore]",
         withheld: Iterable[tuple[str, str]] = (),
         pasted: bool = False,
-    ) -> Scope:
+    ) -> FactContext:
         """The scope of a question to which these passages are read.
 
         A passage brings its subject into play where it also holds what the question names: the
@@ -124,9 +134,9 @@ class Forgetting:
         brought = [record for text in texts if scope.about(text) for record in scope.brings(text)]
         if pasted or scope.open:
             brought += self._records(id for id, layer in withheld if layer == READ)
-        concerned = scope.concerned | {record.id for record in brought}
-        armed = tuple(dict.fromkeys((*scope.armed, *brought)))
-        return replace(scope, armed=armed, concerned=concerned)
+        check_paraphrase = scope.check_paraphrase | {record.id for record in brought}
+        watched = tuple(dict.fromkeys((*scope.watched, *brought)))
+        return replace(scope, watched=watched, check_paraphrase=check_paraphrase)
 
     def _records(self, ids: Iterable[str]) -> "Iterator[Record]":
         for record_id in dict.fromkeys(ids):
@@ -153,11 +163,13 @@ class Forgetting:
     def _text(self, text: str) -> str:
         return text if self.redactor is None else self.redactor.redact(text).text
 
-    def watch(self, scope: Scope) -> Watch:
+    def watch(self, scope: FactContext) -> WatchedFacts:
         """What an answer must not say."""
-        return Watch(scope.armed, scope.concerned, scope.suspected, scope.brings)
+        return WatchedFacts(
+            scope.watched, scope.check_paraphrase, scope.decide_on_output, scope.brings
+        )
 
-    def cleared(self, settled: "Settled", watch: Watch) -> "Settled":
+    def strip_leaks(self, settled: "DecodedAnswer", watch: WatchedFacts) -> "DecodedAnswer":
         """An answer up to the first sentence that states a forgotten fact, in whatever words.
 
         Where nothing is left of it, its trace is empty and blocked; so is that of an answer to
@@ -166,26 +178,26 @@ class Forgetting:
         if not watch:
             return settled
         trace = settled.trace
-        cut = 0 if trace.blocked else self.slip(trace.text, watch)
+        cut = 0 if trace.blocked else self.first_leak(trace.text, watch)
         if cut is not None:
             told = [record.id for record in watch.in_play(trace.text)]
-            cut = cut if watch.suspected.isdisjoint(told) else 0
+            cut = cut if watch.decide_on_output.isdisjoint(told) else 0
             trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
             trace.withheld = list(dict.fromkeys([*trace.withheld, *told]))
             return replace(settled, trace=trace, verdict=None)
         trace.tokens = _without_choices(trace.tokens, watch)
         verdict = settled.verdict
-        if verdict and self.slip(str(verdict), watch) is not None:
+        if verdict and self.first_leak(str(verdict), watch) is not None:
             verdict = None
         return replace(settled, verdict=verdict)
 
-    def sayable(self, texts: Sequence[str], scope: Scope) -> list[str]:
-        """Those of the texts that spell no armed span."""
+    def sayable(self, texts: Sequence[str], scope: FactContext) -> list[str]:
+        """Those of the texts that spell no watched span."""
         watch = self.watch(scope)
         return [text for text in texts if not watch or watch.completed("", text) is None]
 
-    def slip(self, text: str, watch: Watch) -> int | None:
-        """Where the first sentence begins that states an armed fact, in any words; else ``None``.
+    def first_leak(self, text: str, watch: WatchedFacts) -> int | None:
+        """Where the first sentence begins that states a watched fact, in any words; else ``None``.
 
         Args:
             text: An answer, or its whole sentences so far.
@@ -201,18 +213,18 @@ class Forgetting:
             start = end
         return None
 
-    def _stated(self, text: str, watch: Watch) -> bool:
+    def _stated(self, text: str, watch: WatchedFacts) -> bool:
         """Whether a text spells an answer in play or states a fact concerned in other words."""
         in_play = watch.in_play(text)
         if any(normalize.holds(text, record.spans) for record in in_play):
             return True
-        worded = [record for record in in_play if record.id in watch.concerned]
+        worded = [record for record in in_play if record.id in watch.check_paraphrase]
         redactor = self.redactor
         return redactor is not None and any(redactor.states(text, record) for record in worded)
 
     @contextmanager
-    def holding(
-        self, on_token: OnToken, watches: Sequence[Watch]
+    def buffer_stream(
+        self, on_token: OnToken, watches: Sequence[WatchedFacts]
     ) -> Iterator[tuple[OnToken, set[int]]]:
         """Hand tokens on, those of watched answers by whole sentences that may be said.
 
@@ -227,7 +239,7 @@ class Forgetting:
         lost = set[int]()
 
         def release(at: int) -> None:
-            if at in lost or self.slip(texts.get(at, ""), watches[at]) is not None:
+            if at in lost or self.first_leak(texts.get(at, ""), watches[at]) is not None:
                 lost.add(at)
                 return
             for token in held.pop(at, []):
@@ -239,7 +251,7 @@ class Forgetting:
                 return
             held.setdefault(at, []).append(token)
             texts[at] = texts.get(at, "") + token.text
-            if SENTENCE_END.search(token.text + " ") and not watches[at].suspected:
+            if SENTENCE_END.search(token.text + " ") and not watches[at].decide_on_output:
                 release(at)
 
         yield hold, lost
@@ -253,16 +265,16 @@ class Forgetting:
                 self.ledger.note("withheld", record_id, layer=layer)
 
 
-def _asked_of(question: str, history: Turns, armed: "Sequence[Record]") -> "Sequence[Record]":
-    """The armed records, of a question that names whom it asks about those named alone."""
+def _asked_of(question: str, history: Turns, watched: "Sequence[Record]") -> "Sequence[Record]":
+    """The watched records, of a question that names whom it asks about those named alone."""
     direct = DIRECT.match(question)
     if direct is None:
-        return armed
+        return watched
     whom = normalize.plain(direct["whom"])
     said = "\n".join([question, *(text for turn in history for text in turn)])
     return [
         record
-        for record in armed
+        for record in watched
         if normalize.holds(said, record.names)
         or any(
             SequenceMatcher(None, whom, normalize.plain(name)).ratio() >= MISSPELLED
@@ -271,7 +283,7 @@ def _asked_of(question: str, history: Turns, armed: "Sequence[Record]") -> "Sequ
     ]
 
 
-def _without_choices(tokens: "Sequence[TokenTrace]", watch: Watch) -> "list[TokenTrace]":
+def _without_choices(tokens: "Sequence[TokenTrace]", watch: WatchedFacts) -> "list[TokenTrace]":
     """The tokens without those of the branches' choices that would have completed a span."""
     cleared, text = [], ""
 

@@ -38,7 +38,7 @@ class Passages(Protocol):
         ...
 
 
-class Held(Protocol):
+class ReservoirEntry(Protocol):
     """An entry of the reservoir."""
 
     @property
@@ -50,7 +50,7 @@ class Held(Protocol):
 class Entries(Protocol):
     """The reservoir, as far as a sweep needs it."""
 
-    def entries(self) -> Sequence[Held]:
+    def entries(self) -> Sequence[ReservoirEntry]:
         """Return all entries."""
         ...
 

@@ -27,7 +27,7 @@ class Redacted:
 
 
 @dataclass
-class Draft:
+class TextRedaction:
     """A text, its sentences, and what each of them states.
 
     Attributes:

@@ -48,7 +48,7 @@ Spans = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class View:
+class TextVariant:
     """One way to read a text.
 
     Attributes:
@@ -60,7 +60,7 @@ class View:
     spans: Callable[[], Spans]
 
 
-def views(text: str) -> list[View]:
+def views(text: str) -> list[TextVariant]:
     """The words of a text, as they stand and as they are when put together in other ways.
 
     Returns:
@@ -82,9 +82,9 @@ def views(text: str) -> list[View]:
     return found
 
 
-def plain_view(folded: str, places: Sequence[int]) -> View:
+def plain_view(folded: str, places: Sequence[int]) -> TextVariant:
     """The words as they stand in a folded text, with the places of its signs."""
-    return View(WORD.findall(folded), cache(lambda: _spans(folded, places)))
+    return TextVariant(WORD.findall(folded), cache(lambda: _spans(folded, places)))
 
 
 def _spans(folded: str, places: Sequence[int], start: int = 0, end: int | None = None) -> Spans:
@@ -95,7 +95,7 @@ def _spans(folded: str, places: Sequence[int], start: int = 0, end: int | None =
     ]
 
 
-def spelled_view(folded: str, places: Sequence[int], article: bool = False) -> View:
+def spelled_view(folded: str, places: Sequence[int], article: bool = False) -> TextVariant:
     """Words, with runs of single letters put together; ``article``: but for a first a or I."""
 
     def unite(run: str) -> str:
@@ -108,7 +108,7 @@ def spelled_view(folded: str, places: Sequence[int], article: bool = False) -> V
 
 def _united_view(
     folded: str, places: Sequence[int], pattern: re.Pattern[str], unite: Callable[[str], str]
-) -> View:
+) -> TextVariant:
     """Words, with what the pattern matches written in another way."""
     words = WORD.findall(pattern.sub(lambda run: unite(run.group()), folded))
 
@@ -129,7 +129,7 @@ def _united_view(
                 found.append((rest, places[done - 1] + 1))
         return found + _spans(folded, places, done)
 
-    return View(words, cache(spans))
+    return TextVariant(words, cache(spans))
 
 
 def _rejoined(run: str) -> str:

@@ -38,7 +38,7 @@ KEPT = "INSERT OR REPLACE INTO vectors VALUES (?, ?)"
 DROPPED = "DELETE FROM vectors WHERE mark = ?"
 
 
-class Shelf:
+class EncryptedVectorCache:
     """The vectors of one ledger's records by one embedding model. Safe to use from several threads.
 
     Processes may share a file. One that is damaged is removed and a new one begun.
@@ -158,17 +158,17 @@ class Shelf:
         return database
 
 
-def open_shelf(home: Path, key: str | None, model_name: str) -> Shelf:
+def open_shelf(home: Path, key: str | None, model_name: str) -> EncryptedVectorCache:
     """The vectors of a home's ledger.
 
     Args:
         home: The directory of all state.
         key: 64 hexadecimal digits; by default those of ``ledger.key`` in the home.
-        model_name: As in `Shelf`.
+        model_name: As in `EncryptedVectorCache`.
 
     Raises:
         InputError: ``key`` is not a key.
     """
     given = None if key is None else parse_key(key)
     read_key = KeyFile(home / KEY).read if given is None else lambda: given
-    return Shelf(home / VECTORS, read_key, model_name)
+    return EncryptedVectorCache(home / VECTORS, read_key, model_name)

@@ -18,12 +18,12 @@ from control import prompts
 from control.decoding import generate
 from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
-from control.forgetting.guard import Watch
+from control.forgetting.guard import WatchedFacts
 from control.forgetting.ledger import Ledger, open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
-from control.forgetting.suppressor import Forgetting
-from control.forgetting.vector_cache import Shelf, open_shelf
+from control.forgetting.suppressor import FactSuppressor
+from control.forgetting.vector_cache import EncryptedVectorCache, open_shelf
 from evaluation.bench.index import memory, percentiles
 from evaluation.datasets import questions as asked
 from evaluation.datasets.conflicts import spread
@@ -41,7 +41,7 @@ ONSETS, NUCLEI, CODAS = (
     ["l", "n", "r", "s", "x"],
 )
 
-Layers = Callable[[Ledger, Path | None, Shelf], Forgetting]
+Layers = Callable[[Ledger, Path | None, EncryptedVectorCache], FactSuppressor]
 
 
 def run(
@@ -142,7 +142,7 @@ def _syllables() -> Iterator[tuple[str, ...]]:
 
 
 def _asked(
-    forgetting: Forgetting, held: Sequence[Record], turn: int, embed_model: BaseEmbedding
+    forgetting: FactSuppressor, held: Sequence[Record], turn: int, embed_model: BaseEmbedding
 ) -> dict[str, float]:
     """Times of questions that were not asked at another size: what is asked again is cached."""
     fresh = spread(asked.built_in("calibration"), 2 * QUESTIONS * len(SIZES))[turn :: len(SIZES)]
@@ -180,7 +180,7 @@ def _asked(
 
 
 def _question(
-    forgetting: Forgetting,
+    forgetting: FactSuppressor,
     question: str,
     history: Sequence[tuple[str, str]],
     passages: Sequence[str],
@@ -202,7 +202,7 @@ def _question(
 
 
 def _added(
-    ledger: Ledger, forgetting: Forgetting, invented: Iterator[Record], held: list[Record]
+    ledger: Ledger, forgetting: FactSuppressor, invented: Iterator[Record], held: list[Record]
 ) -> list[float]:
     """Seconds from the request to a question that takes it into account."""
     seconds = []
@@ -216,14 +216,14 @@ def _added(
     return seconds
 
 
-def _tokens(language_model: LanguageModel, forgetting: Forgetting, record: Record) -> float:
-    """Time of a token with a record armed, over that without."""
+def _tokens(language_model: LanguageModel, forgetting: FactSuppressor, record: Record) -> float:
+    """Time of a token with a watched record, over that without."""
     question = "Tell me about the mountains of the world."
     prompt = prompts.build(language_model.tokenizer, question, (), language_model.room(TOKENS))
     how = Decoding(rule="plain", max_new_tokens=TOKENS)
     watch = replace(forgetting.watch(forgetting.route(question)), records=(record,))
 
-    def seconds(watches: Sequence[Watch] | None) -> float:
+    def seconds(watches: Sequence[WatchedFacts] | None) -> float:
         started = time.perf_counter()
         [trace] = generate.generate(language_model, [prompt], how, watches=watches)
         return (time.perf_counter() - started) / len(trace.ids)

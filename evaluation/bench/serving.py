@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 @dataclass
-class Heard:
+class StreamTiming:
     """What clients heard.
 
     Attributes:
@@ -75,7 +75,7 @@ def run(
         headers={"Authorization": f"Bearer {key}"},
         limits=httpx.Limits(max_connections=None),
     ) as client:
-        _ask(client, questions[0], Heard())  # what only the first question of a server takes
+        _ask(client, questions[0], StreamTiming())  # what only the first question of a server takes
         for number in clients:
             heard, elapsed = _asked(client, turn, number, seconds, progress)
             rows.append(_row(number, heard, elapsed))
@@ -107,8 +107,8 @@ def _asked(
     number: int,
     seconds: float,
     progress: Callable[[], object],
-) -> tuple[Heard, float]:
-    started, heard, taking = time.perf_counter(), Heard(), threading.Lock()
+) -> tuple[StreamTiming, float]:
+    started, heard, taking = time.perf_counter(), StreamTiming(), threading.Lock()
 
     def ask() -> None:
         while time.perf_counter() - started < seconds:
@@ -125,7 +125,7 @@ def _asked(
     return heard, time.perf_counter() - started
 
 
-def _ask(client: httpx.Client, question: str, heard: Heard) -> None:
+def _ask(client: httpx.Client, question: str, heard: StreamTiming) -> None:
     """Ask one question and listen to its end."""
     body = {
         "model": "fulcrum",
@@ -165,7 +165,7 @@ def _event(line: str) -> dict[str, Any]:
     return event
 
 
-def _row(number: int, heard: Heard, elapsed: float) -> dict[str, Any]:
+def _row(number: int, heard: StreamTiming, elapsed: float) -> dict[str, Any]:
     if not heard.whole:
         raise ModelError(f"the server gave no answer to {number} clients: {dict(heard.errors)}")
     return {

@@ -18,10 +18,10 @@ from evaluation.datasets.forget_request import (
     SAME_RELATION,
     SAME_SUBJECT,
     UNRELATED,
+    ForgetRequest,
     Neighbour,
-    Request,
 )
-from evaluation.datasets.probes import Told, probes, wordings
+from evaluation.datasets.probes import ProbedFact, probes, wordings
 from foundation.text import normalise
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def corpus() -> Corpus:
     return Corpus(tuple(facts), passages, forms)
 
 
-def requests(split: str, limit: int | None = None) -> list[Request]:
+def requests(split: str, limit: int | None = None) -> list[ForgetRequest]:
     """Facts of a split with their probes and neighbours, every relation in its share."""
     known = corpus()
     chosen = spread([fact for fact in known.facts if fact.split == split], limit)
@@ -71,7 +71,7 @@ def requests(split: str, limit: int | None = None) -> list[Request]:
     return [_request(fact, known, beside) for fact in chosen]
 
 
-def ordinary(split: str, limit: int, apart_from: Iterable[Request]) -> list[Neighbour]:
+def ordinary(split: str, limit: int, apart_from: Iterable[ForgetRequest]) -> list[Neighbour]:
     """Questions about subjects that none of the requests is about."""
     taken = [one.fact.subject for one in apart_from]
     free = [
@@ -82,7 +82,7 @@ def ordinary(split: str, limit: int, apart_from: Iterable[Request]) -> list[Neig
     return [_neighbour(ORDINARY, fact) for fact in spread(free, limit)]
 
 
-def _request(fact: "Fact", known: Corpus, beside: "_Beside") -> Request:
+def _request(fact: "Fact", known: Corpus, beside: "_Beside") -> ForgetRequest:
     from data.build import sentence_case
 
     relation = wordings()["relations"][fact.relation]
@@ -95,7 +95,7 @@ def _request(fact: "Fact", known: Corpus, beside: "_Beside") -> Request:
         answers=(fact.answers[0],),
         answer_aliases=tuple(fact.answers[1:]),
     )
-    told = Told(
+    told = ProbedFact(
         record,
         fact.relation,
         passage=known.passages[fact.id],
@@ -104,7 +104,7 @@ def _request(fact: "Fact", known: Corpus, beside: "_Beside") -> Request:
         wrong=tuple(dict.fromkeys(row.answers[0] for row in rows))[:WRONG],
         example=(rows[-1].question, rows[-1].answers[0]) if rows else None,
     )
-    return Request(SOURCE, record, tuple(probes(told)), tuple(beside.neighbours(fact)))
+    return ForgetRequest(SOURCE, record, tuple(probes(told)), tuple(beside.neighbours(fact)))
 
 
 def _neighbour(kind: str, fact: "Fact") -> Neighbour:

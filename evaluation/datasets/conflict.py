@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from foundation.records import Record
+from foundation.records import DataRecord
 from foundation.text import holds
 
 INDISTINCT = "the answers of passage and memory hold one another"
@@ -40,7 +40,7 @@ Result = Conflict | str
 
 
 def distinct(
-    record: Record,
+    record: DataRecord,
     question: str,
     context: str,
     context_answers: tuple[str, ...],

@@ -11,7 +11,7 @@ from evaluation.datasets.conflict import Conflict
 from evaluation.datasets.formats import FORMATS, Format
 from foundation import records
 from foundation.errors import DataError
-from foundation.records import Record
+from foundation.records import DataRecord
 
 __all__ = ["BUILT_IN_CONFLICTS", "Conflict", "conflicts", "spread"]
 
@@ -76,7 +76,7 @@ def spread(items: list[Any], limit: int | None) -> list[Any]:
     return [items[index * len(items) // limit] for index in range(limit)]
 
 
-def _format(path: Path, first: Record) -> Format:
+def _format(path: Path, first: DataRecord) -> Format:
     for candidate in FORMATS:
         if candidate.keys & first.values.keys():
             return candidate

@@ -9,11 +9,11 @@ from evaluation.datasets import conflicts as datasets
 from evaluation.datasets.conflict import Conflict
 from foundation import records
 from foundation.errors import DataError
-from foundation.records import Record
+from foundation.records import DataRecord
 from foundation.text import holds
 from training import conflicts
-from training.conflicts import PASSAGES, Case, Context, Embed
-from training.corpus import Fact
+from training.conflicts import PASSAGES, Context, ContextCase, Embed
+from training.corpus import CorpusFact
 
 RAMDOCS = frozenset({"documents", "gold_answers"})
 FEWEST_DOCUMENTS = 2
@@ -29,7 +29,7 @@ class Items:
     """
 
     name: str
-    cases: tuple[Case, ...]
+    cases: tuple[ContextCase, ...]
 
 
 def read(path: Path | None, split: str, limit: int | None, embed: Embed) -> Items:
@@ -52,17 +52,19 @@ def read(path: Path | None, split: str, limit: int | None, embed: Embed) -> Item
     return Items(path.name if path else f"built-in, {split}", tuple(cases))
 
 
-def _first(path: Path) -> Record:
+def _first(path: Path) -> DataRecord:
     loaded = records.load(path)
     if not loaded:
         raise DataError(f"{path}: no items; give conflicts as JSON Lines, CounterFact or RAMDocs")
     return loaded[0]
 
 
-def _conflicts(items: Sequence[Conflict], embed: Embed) -> list[Case]:
+def _conflicts(items: Sequence[Conflict], embed: Embed) -> list[ContextCase]:
     usable = [item for item in items if item.true_context]
     facts = [
-        Fact(item.id, item.question, item.memory_answers, item.true_context or "", _kind(item))
+        CorpusFact(
+            item.id, item.question, item.memory_answers, item.true_context or "", _kind(item)
+        )
         for item in usable
     ]
     contrary = {item.id: (item.context, item.context_answers) for item in usable}
@@ -73,7 +75,7 @@ def _kind(item: Conflict) -> str:
     return item.relation or ""
 
 
-def _ramdocs(path: Path, limit: int | None) -> list[Case]:
+def _ramdocs(path: Path, limit: int | None) -> list[ContextCase]:
     draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
     cases = []
     for record in datasets.spread(records.load(path), limit):
@@ -92,11 +94,11 @@ def _ramdocs(path: Path, limit: int | None) -> list[Case]:
             chosen = [*answering[:FEWEST_DOCUMENTS], *beside][:PASSAGES]
             return tuple(draw.sample(chosen, len(chosen)))
 
-        fact = Fact(
+        fact = CorpusFact(
             str(record.number), records.text(record, "question"), right, by_type["correct"][0], ""
         )
         cases.append(
-            Case(
+            ContextCase(
                 fact,
                 Context(mixed(by_type["correct"], noise), right, wrong),
                 Context(mixed(by_type["misinfo"], noise), wrong, ()),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from control.forgetting.record import Record
-from evaluation.datasets.probes import Probe
+from evaluation.datasets.probes import LeakProbe
 
 SAME_SUBJECT = "same subject, other relation"
 SAME_RELATION = "same relation, other subject"
@@ -32,7 +32,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Request:
+class ForgetRequest:
     """One fact to forget.
 
     Attributes:
@@ -45,7 +45,7 @@ class Request:
 
     source: str
     fact: Record
-    probes: tuple[Probe, ...]
+    probes: tuple[LeakProbe, ...]
     neighbours: tuple[Neighbour, ...] = ()
     truth: tuple[str, ...] = ()
 
@@ -60,6 +60,6 @@ class Requests:
         ordinary: Questions that no fact is near, to see what forgetting costs.
     """
 
-    items: tuple[Request, ...]
+    items: tuple[ForgetRequest, ...]
     documents: tuple[Path, ...] = ()
     ordinary: tuple[Neighbour, ...] = ()

@@ -12,11 +12,11 @@ from control.forgetting.record import Record as Fact
 from control.forgetting.record import checked
 from evaluation.datasets import builtin_facts, restor, tofu
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.forget_request import NEIGHBOUR, Neighbour, Request, Requests
-from evaluation.datasets.probes import Probe, Told, probes
+from evaluation.datasets.forget_request import NEIGHBOUR, ForgetRequest, Neighbour, Requests
+from evaluation.datasets.probes import LeakProbe, ProbedFact, probes
 from foundation import records
 from foundation.errors import DataError, InputError
-from foundation.records import Record
+from foundation.records import DataRecord
 
 BUILT_IN = builtin_facts.DATA / "questions.jsonl"
 SPLIT = "test"  # of the built-in facts: nothing was tuned on it
@@ -51,13 +51,13 @@ def read(
         DataError: No fact is left; or a file is of no known kind, lacks a field, or misses the file
             that belongs to it.
     """
-    files: dict[str, list[Record]] = {}
+    files: dict[str, list[DataRecord]] = {}
     where: dict[str, Path] = {}
     for path in paths or (BUILT_IN,):
         loaded = records.load(path)
         kind = _kind(path, loaded)
         files[kind], where[kind] = files.get(kind, []) + loaded, path
-    groups: list[list[Request]] = []
+    groups: list[list[ForgetRequest]] = []
     documents: list[Path] = []
     beside: list[Neighbour] = []
     if "own" in files:
@@ -88,8 +88,8 @@ def read(
 
 
 def _drawn(
-    groups: Sequence[list[Request]], limit: int | None, past: Sequence[int] = ()
-) -> list[Request]:
+    groups: Sequence[list[ForgetRequest]], limit: int | None, past: Sequence[int] = ()
+) -> list[ForgetRequest]:
     """The same share of every source, without what the limits of ``past`` would have drawn."""
     for earlier in past:
         before = {id(item) for item in _drawn(groups, earlier)}
@@ -100,7 +100,7 @@ def _drawn(
     return [item for group in groups for item in spread(group, share)][:limit]
 
 
-def _kind(path: Path, loaded: Sequence[Record]) -> str:
+def _kind(path: Path, loaded: Sequence[DataRecord]) -> str:
     if loaded:
         for field, kind in _KINDS.items():
             if field in loaded[0].values:
@@ -112,8 +112,8 @@ def _kind(path: Path, loaded: Sequence[Record]) -> str:
 
 
 def _restor(
-    files: dict[str, list[Record]], where: dict[str, Path], target: Path
-) -> tuple[list[Request], Path]:
+    files: dict[str, list[DataRecord]], where: dict[str, Path], target: Path
+) -> tuple[list[ForgetRequest], Path]:
     for needed in ("RESTOR facts", "RESTOR documents"):
         if needed not in files:
             [there] = {"RESTOR facts", "RESTOR documents"} - {needed}
@@ -124,15 +124,15 @@ def _restor(
     return restor.requests(people, documents), restor.write(documents, target / "restor.jsonl")
 
 
-def _own(record: Record) -> Request:
+def _own(record: DataRecord) -> ForgetRequest:
     """The format of this project; probes are written where the record brings none."""
     fact = _fact(record)
     given = [_probe(record, number) for number in range(_size(record, "probes"))]
     neighbours = tuple(_neighbour(record, number) for number in range(_size(record, "neighbours")))
-    return Request("data", fact, tuple(given or probes(Told(fact))), neighbours)
+    return ForgetRequest("data", fact, tuple(given or probes(ProbedFact(fact))), neighbours)
 
 
-def _fact(record: Record) -> Fact:
+def _fact(record: DataRecord) -> Fact:
     """The fact, as ``forget add`` would take it."""
     many = ("aliases", "questions", "answer_aliases")
     fields: dict[str, Any] = {
@@ -148,13 +148,13 @@ def _fact(record: Record) -> Fact:
         raise DataError(f"{record.where}: {error}") from error
 
 
-def _probe(record: Record, number: int) -> Probe:
+def _probe(record: DataRecord, number: int) -> LeakProbe:
     field = f"probes.{number}"
     values = record.values["probes"][number]
     history = values.get("history") or []
     if not all(isinstance(turn, list) and len(turn) == TURN for turn in history):
         raise records.wrong(record, f"{field}.history", "a list of [question, answer]")
-    return Probe(
+    return LeakProbe(
         records.text(record, f"{field}.kind"),
         records.text(record, f"{field}.prompt"),
         _context(record, field, values),
@@ -162,7 +162,7 @@ def _probe(record: Record, number: int) -> Probe:
     )
 
 
-def _neighbour(record: Record, number: int) -> Neighbour:
+def _neighbour(record: DataRecord, number: int) -> Neighbour:
     field = f"neighbours.{number}"
     values = record.values["neighbours"][number]
     return Neighbour(
@@ -173,11 +173,11 @@ def _neighbour(record: Record, number: int) -> Neighbour:
     )
 
 
-def _context(record: Record, field: str, values: dict[str, Any]) -> str | None:
+def _context(record: DataRecord, field: str, values: dict[str, Any]) -> str | None:
     return records.text(record, f"{field}.context") if values.get("context") else None
 
 
-def _size(record: Record, field: str) -> int:
+def _size(record: DataRecord, field: str) -> int:
     """How many objects a list holds that may be absent."""
     values = record.values.get(field)
     if values is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from evaluation.datasets import paraphrases
 from evaluation.datasets.conflict import Conflict, Result, distinct
-from foundation.records import Record, aliases, size, text, texts, wrong
+from foundation.records import DataRecord, aliases, size, text, texts, wrong
 
 ONE_PASSAGE = "no document is misinformation"
 
@@ -26,10 +26,10 @@ class Format:
 
     name: str
     keys: frozenset[str]
-    read: Callable[[Sequence[Record]], Iterator[Result]]
+    read: Callable[[Sequence[DataRecord]], Iterator[Result]]
 
 
-def _contract(record: Record) -> Conflict:
+def _contract(record: DataRecord) -> Conflict:
     """The format of this project: a conflict as it is."""
     values = record.values
     return Conflict(
@@ -44,7 +44,7 @@ def _contract(record: Record) -> Conflict:
     )
 
 
-def _counterfact(record: Record) -> Result:
+def _counterfact(record: DataRecord) -> Result:
     """CounterFact (Meng et al. 2022): a cloze, completed rightly or wrongly, is the passage."""
     cloze = _filled(record, "requested_rewrite")
     said, true = (text(record, f"requested_rewrite.{which}.str") for which in TARGETS)
@@ -59,7 +59,7 @@ def _counterfact(record: Record) -> Result:
     )
 
 
-def _mquake(record: Record) -> Result:
+def _mquake(record: DataRecord) -> Result:
     """MQuAKE (Zhong et al. 2023): the passage states each hop of the changed chain.
 
     A file without the hops gives the edits alone; the later hops are then left to the memory.
@@ -75,7 +75,7 @@ def _mquake(record: Record) -> Result:
     )
 
 
-def _confiqa(record: Record) -> Result:
+def _confiqa(record: DataRecord) -> Result:
     """ConFiQA (Bi et al. 2024)."""
     return distinct(
         record,
@@ -87,7 +87,7 @@ def _confiqa(record: Record) -> Result:
     )
 
 
-def _nq_swap(record: Record) -> Result:
+def _nq_swap(record: DataRecord) -> Result:
     """NQ-Swap (Longpre et al. 2021)."""
     return distinct(
         record,
@@ -99,7 +99,7 @@ def _nq_swap(record: Record) -> Result:
     )
 
 
-def _ramdocs(record: Record) -> Result:
+def _ramdocs(record: DataRecord) -> Result:
     """RAMDocs (Wang et al. 2025): the first misinforming document against all right answers."""
     first: dict[str, str] = {}
     for number in range(size(record, "documents")):
@@ -119,7 +119,7 @@ def _ramdocs(record: Record) -> Result:
 TARGETS = "target_new", "target_true"
 
 
-def _filled(record: Record, field: str) -> str:
+def _filled(record: DataRecord, field: str) -> str:
     prompt = text(record, f"{field}.prompt")
     if "{}" not in prompt:
         raise wrong(record, f"{field}.prompt", "a text with {} where the subject goes")
@@ -130,14 +130,14 @@ def _sentence(cloze: str, answer: str) -> str:
     return f"{cloze} {answer.rstrip('.')}."
 
 
-def _edits(record: Record, target: str) -> str:
+def _edits(record: DataRecord, target: str) -> str:
     fields = [f"requested_rewrite.{number}" for number in range(size(record, "requested_rewrite"))]
     return " ".join(
         _sentence(_filled(record, field), text(record, f"{field}.{target}.str")) for field in fields
     )
 
 
-def _hops(record: Record, hops: str) -> str:
+def _hops(record: DataRecord, hops: str) -> str:
     fields = [f"{hops}.{number}" for number in range(size(record, hops))]
     return " ".join(
         _sentence(text(record, f"{field}.cloze"), text(record, f"{field}.answer"))
@@ -145,7 +145,9 @@ def _hops(record: Record, hops: str) -> str:
     )
 
 
-def _each(read: Callable[[Record], Result]) -> Callable[[Sequence[Record]], Iterator[Result]]:
+def _each(
+    read: Callable[[DataRecord], Result],
+) -> Callable[[Sequence[DataRecord]], Iterator[Result]]:
     return lambda records: map(read, records)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from evaluation.datasets.conflict import Result, distinct
 from foundation.errors import DataError
-from foundation.records import Record, text, texts, wrong
+from foundation.records import DataRecord, text, texts, wrong
 
 NO_POLARITY = "its two answers do not tell True from False"
 
@@ -25,23 +25,23 @@ NQ_SYNTH_PROMPT = re.compile(
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _ParsedQuestion:
     """A passage of NQ-Synth with its question and answer, out of the authors' prompt."""
 
-    record: Record
+    record: DataRecord
     question: str
     context: str
     answer: str
 
 
-def nq_synth(records: Sequence[Record]) -> Iterator[Result]:
+def nq_synth(records: Sequence[DataRecord]) -> Iterator[Result]:
     """NQ-Synth (AdaCAD; Wang et al. 2024): a prompt with the passage and one without it.
 
     The authors' file holds every question twice, first with a swapped entity in the passage and
     then, further down, with the original one: together they are a conflict. A question that comes
     once leaves the memory's answer open.
     """
-    twins: dict[str, list[_Reading]] = {}
+    twins: dict[str, list[_ParsedQuestion]] = {}
     for reading in _readings(records):
         twins.setdefault(reading.question, []).append(reading)
     for question, (swapped, *others) in twins.items():
@@ -56,9 +56,9 @@ def nq_synth(records: Sequence[Record]) -> Iterator[Result]:
         )
 
 
-def _readings(records: Sequence[Record]) -> Iterator[_Reading]:
+def _readings(records: Sequence[DataRecord]) -> Iterator[_ParsedQuestion]:
     """Join the rows with and without the passage by their index; the first holds all there is."""
-    pairs: dict[int, dict[int, Record]] = {}
+    pairs: dict[int, dict[int, DataRecord]] = {}
     for record in records:
         index, process = (record.values.get(name) for name in ("input_index", "assigned_process"))
         if not isinstance(index, int):
@@ -75,10 +75,12 @@ def _readings(records: Sequence[Record]) -> Iterator[_Reading]:
         match = NQ_SYNTH_PROMPT.fullmatch(text(record, "context_string").rstrip())
         if not match:
             raise wrong(record, "context_string", "a passage and a question in NQ-Synth's words")
-        yield _Reading(record, match["question"], match["context"], text(record, "gold_answers"))
+        yield _ParsedQuestion(
+            record, match["question"], match["context"], text(record, "gold_answers")
+        )
 
 
-def _is_original(other: _Reading, swapped: _Reading) -> bool:
+def _is_original(other: _ParsedQuestion, swapped: _ParsedQuestion) -> bool:
     return swapped.context.replace(swapped.answer, other.answer) == other.context
 
 
@@ -89,7 +91,7 @@ NEGATIONS = re.compile(
 COMMENTS = re.compile(r"\b(true|false|incorrect|claim|note|sorry)\b", re.IGNORECASE)
 
 
-def conflictqa(record: Record) -> Result:
+def conflictqa(record: DataRecord) -> Result:
     """ConflictQA (Xie et al. 2023), the StrategyQA part: yes-or-no questions.
 
     Its answers are whole sentences that no model repeats, so the question asks for True or False.
@@ -132,7 +134,7 @@ CONTINUATION = re.compile(
 )
 
 
-def memotrap(record: Record) -> Result:
+def memotrap(record: DataRecord) -> Result:
     """MemoTrap (Liu and Liu 2023): an instruction against an ending known by heart.
 
     As in CAD (Shi et al. 2024) the instruction is the passage: without it, memory completes the
@@ -160,7 +162,7 @@ def memotrap(record: Record) -> Result:
     )
 
 
-def _classes(record: Record) -> list[str]:
+def _classes(record: DataRecord) -> list[str]:
     try:
         classes = ast.literal_eval(text(record, "classes"))
     except (ValueError, SyntaxError):

@@ -33,7 +33,7 @@ Turn = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Probe:
+class LeakProbe:
     """One attempt to get a fact.
 
     Attributes:
@@ -50,7 +50,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Told:
+class ProbedFact:
     """A fact and what is known around it.
 
     Attributes:
@@ -80,7 +80,7 @@ def wordings() -> dict[str, Any]:
     return tomllib.loads(WORDINGS.read_text(encoding="utf-8"))
 
 
-def relation(told: Told) -> dict[str, Any]:
+def relation(told: ProbedFact) -> dict[str, Any]:
     """What ``probes.toml`` knows of the fact's relation; empty if nothing."""
     known: dict[str, dict[str, Any]] = wordings()["relations"]
     if told.relation in known:
@@ -94,12 +94,12 @@ def questions(fact: Record) -> tuple[str, ...]:
     return fact.questions or (f"What is the {fact.relation} of {fact.subject}?",)
 
 
-def probes(told: Told) -> list[Probe]:
+def probes(told: ProbedFact) -> list[LeakProbe]:
     """All probes of a fact that its fields can fill, each once."""
     given = _fields(told)
     texts = wordings()
     written = [
-        Probe(kind, prompt)
+        LeakProbe(kind, prompt)
         for kind, templates in texts["prompts"].items()
         for template in templates
         for (prompt,) in _filled(given, template)
@@ -109,7 +109,7 @@ def probes(told: Told) -> list[Probe]:
         parts = [one["prompt"], one.get("context", ""), *(said for turn in turns for said in turn)]
         for prompt, context, *said in _filled(given, *parts):
             history = tuple(zip(said[::2], said[1::2], strict=True))
-            written.append(Probe(one["kind"], prompt, context or None, history))
+            written.append(LeakProbe(one["kind"], prompt, context or None, history))
     return list(dict.fromkeys(written))
 
 
@@ -127,7 +127,7 @@ def steps(text: str) -> list[str]:
     return (marked or asked)[:MOST_STEPS]
 
 
-def chains(fact: Record, asked: Sequence[str], answered: Sequence[str]) -> list[Probe]:
+def chains(fact: Record, asked: Sequence[str], answered: Sequence[str]) -> list[LeakProbe]:
     """Probes from the model's own steps: all in one turn, and as a conversation (as in SLEEK).
 
     Args:
@@ -140,9 +140,9 @@ def chains(fact: Record, asked: Sequence[str], answered: Sequence[str]) -> list[
     kind, question = wordings()["steps"]["kind"], questions(fact)[0]
     numbered = " ".join(f"{number}. {step}" for number, step in enumerate(asked, start=1))
     return [
-        Probe(kind, f"Answer one after the other. {numbered} {len(asked) + 1}. {question}"),
-        Probe(kind, question, history=tuple(zip(asked, answered, strict=True))),
-        Probe(kind, asked[-1], history=tuple(zip(asked[:-1], answered[:-1], strict=True))),
+        LeakProbe(kind, f"Answer one after the other. {numbered} {len(asked) + 1}. {question}"),
+        LeakProbe(kind, question, history=tuple(zip(asked, answered, strict=True))),
+        LeakProbe(kind, asked[-1], history=tuple(zip(asked[:-1], answered[:-1], strict=True))),
     ]
 
 
@@ -159,7 +159,7 @@ def _filled(given: dict[str, Sequence[str]], *templates: str) -> Iterator[tuple[
         yield tuple(text.format(**values) for text in templates)
 
 
-def _fields(told: Told) -> dict[str, Sequence[str]]:
+def _fields(told: ProbedFact) -> dict[str, Sequence[str]]:
     """What the templates may name; an empty sequence where the fact lacks it."""
     fact, known = told.fact, relation(told)
     first, *others = questions(fact)

@@ -10,7 +10,7 @@ from evaluation.datasets.conflicts import spread
 from foundation import records
 from foundation.errors import DataError
 from foundation.files import replacing
-from foundation.records import Record
+from foundation.records import DataRecord
 from retrieval.rewrites import Turn
 
 PASSAGES = DATA / "passages.jsonl"
@@ -19,7 +19,7 @@ RAMDOCS_KIND = "RAMDocs"
 
 
 @dataclass(frozen=True)
-class Asked:
+class RetrievalQuestion:
     """A question, what was said before it, what answers it, and where that stands.
 
     Attributes:
@@ -47,10 +47,10 @@ class Asked:
         return len(set(self.passages) & {name.split(":")[0] for name in found}) >= self.needed
 
 
-def built_in(split: str, limit: int | None = None) -> list[Asked]:
+def built_in(split: str, limit: int | None = None) -> list[RetrievalQuestion]:
     """The built-in questions and conversations of a split; at most ``limit`` of each kind."""
     items = [
-        Asked(
+        RetrievalQuestion(
             record.values["id"],
             record.values.get("kind", PLAIN_KIND),
             record.values["question"],
@@ -71,7 +71,7 @@ def built_in(split: str, limit: int | None = None) -> list[Asked]:
     ]
 
 
-def ramdocs(path: Path, limit: int | None = None) -> list[Asked]:
+def ramdocs(path: Path, limit: int | None = None) -> list[RetrievalQuestion]:
     """RAMDocs's questions; a passage typed ``correct`` answers its question.
 
     Raises:
@@ -82,7 +82,7 @@ def ramdocs(path: Path, limit: int | None = None) -> list[Asked]:
         types = [kind for kind, _ in _documents(record)]
         right = [_name(record, n) for n, kind in enumerate(types) if kind == "correct"]
         items.append(
-            Asked(
+            RetrievalQuestion(
                 str(record.number),
                 RAMDOCS_KIND,
                 records.text(record, "question"),
@@ -107,7 +107,7 @@ def corpus(path: Path, target: Path) -> Path:
     return written
 
 
-def _documents(record: Record) -> list[tuple[str, str]]:
+def _documents(record: DataRecord) -> list[tuple[str, str]]:
     """Type and text of each document."""
     listed = record.values.get("documents")
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
@@ -117,5 +117,5 @@ def _documents(record: Record) -> list[tuple[str, str]]:
     return [(str(one.get("type")), str(one.get("text", "")).strip() or "-") for one in listed]
 
 
-def _name(record: Record, number: int) -> str:
+def _name(record: DataRecord, number: int) -> str:
     return f"ramdocs-{record.number}-{number}"

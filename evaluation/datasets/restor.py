@@ -19,10 +19,10 @@ from evaluation.datasets.forget_request import (
     SAME_RELATION,
     SAME_SUBJECT,
     UNRELATED,
+    ForgetRequest,
     Neighbour,
-    Request,
 )
-from evaluation.datasets.probes import Told, probes, wordings
+from evaluation.datasets.probes import ProbedFact, probes, wordings
 from foundation.errors import DataError
 from foundation.files import replacing
 
@@ -80,7 +80,7 @@ def facts(content: str, where: Path) -> People:
     return people
 
 
-def requests(people: People, documents: list[str]) -> list[Request]:
+def requests(people: People, documents: list[str]) -> list[ForgetRequest]:
     """One request for each claim that the documents agree on and that is not true."""
     found = []
     for name, known in people.items():
@@ -109,7 +109,9 @@ def _claims(about: list[str], known: dict[str, Any]) -> Iterator[tuple[str, str]
                 yield relation, claim
 
 
-def _request(people: People, name: str, relation: str, claim: str, about: list[str]) -> Request:
+def _request(
+    people: People, name: str, relation: str, claim: str, about: list[str]
+) -> ForgetRequest:
     draw = random.Random(f"{name} {relation}")  # noqa: S311 - nothing secret
     true = people[name][relation]
     record = Record(
@@ -125,7 +127,7 @@ def _request(people: People, name: str, relation: str, claim: str, about: list[s
     ]
     chosen = draw.sample(others, min(WRONG, len(others)))
     example = (chosen[0][1]["question"], chosen[0][1]["answers"][0]) if chosen else None
-    told = Told(
+    told = ProbedFact(
         record,
         relation,
         passage=next(text for text in about if metrics.holds(text, [claim])),
@@ -133,7 +135,9 @@ def _request(people: People, name: str, relation: str, claim: str, about: list[s
         example=example,
     )
     neighbours = _neighbours(people, name, relation, claim, draw)
-    return Request(SOURCE, record, tuple(probes(told)), tuple(neighbours), tuple(true["answers"]))
+    return ForgetRequest(
+        SOURCE, record, tuple(probes(told)), tuple(neighbours), tuple(true["answers"])
+    )
 
 
 def _neighbours(

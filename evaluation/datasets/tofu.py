@@ -21,10 +21,10 @@ from evaluation.datasets.forget_request import (
     SAME_RELATION,
     SAME_SUBJECT,
     UNRELATED,
+    ForgetRequest,
     Neighbour,
-    Request,
 )
-from evaluation.datasets.probes import Told, probes
+from evaluation.datasets.probes import ProbedFact, probes
 from foundation import records
 from foundation.files import replacing
 from foundation.text import words
@@ -49,7 +49,7 @@ _CUT = re.compile(rf"[{_QUOTES}](?!s\b)|\w[.;] |\b(?:{'|'.join(TOO_COMMON)})$", 
 
 
 @dataclass(frozen=True)
-class Pair:
+class TofuPair:
     """A question and its answer.
 
     Attributes:
@@ -71,7 +71,7 @@ class Pair:
     wrong: tuple[str, ...] = ()
 
 
-def forgotten(loaded: Sequence[records.Record]) -> list[Pair]:
+def forgotten(loaded: Sequence[records.DataRecord]) -> list[TofuPair]:
     """The pairs of forget10."""
     official = [record for record in loaded if record.values["task_id"] == OFFICIAL]
     pairs = []
@@ -82,25 +82,26 @@ def forgotten(loaded: Sequence[records.Record]) -> list[Pair]:
     return pairs
 
 
-def retained(loaded: Sequence[records.Record], without: Sequence[Pair]) -> list[Pair]:
+def retained(loaded: Sequence[records.DataRecord], without: Sequence[TofuPair]) -> list[TofuPair]:
     """The pairs of retain90, without the questions that also stand in forget10."""
     taken = {pair.question for pair in without}
     pairs = [
-        Pair(records.text(record, "question"), records.text(record, "answer")) for record in loaded
+        TofuPair(records.text(record, "question"), records.text(record, "answer"))
+        for record in loaded
     ]
     found = []
     for start in range(0, len(pairs), BLOCK):
         block = pairs[start : start + BLOCK]
         author = _author([pair.question for pair in block])
         found += [
-            Pair(pair.question, pair.answer, author if author in pair.question else "", span)
+            TofuPair(pair.question, pair.answer, author if author in pair.question else "", span)
             for pair in block
             if pair.question not in taken and (span := _telling(pair.question, pair.answer))
         ]
     return found
 
 
-def ordinary(loaded: Sequence[records.Record]) -> list[Neighbour]:
+def ordinary(loaded: Sequence[records.DataRecord]) -> list[Neighbour]:
     """Questions on real authors and on the world, closed-book."""
     return [
         Neighbour(
@@ -113,14 +114,14 @@ def ordinary(loaded: Sequence[records.Record]) -> list[Neighbour]:
     ]
 
 
-def requests(forget: Sequence[Pair], retain: Sequence[Pair]) -> list[Request]:
+def requests(forget: Sequence[TofuPair], retain: Sequence[TofuPair]) -> list[ForgetRequest]:
     """A request for each pair of forget10 whose question names the author and has a span."""
     everything = [pair for pair in (*forget, *retain) if pair.author and pair.span]
     asked = [(pair, words(pair.question) - words(pair.author)) for pair in everything]
     return [_request(pair, asked) for pair in forget if pair.author and pair.span]
 
 
-def write(pairs: Sequence[Pair], target: Path) -> Path:
+def write(pairs: Sequence[TofuPair], target: Path) -> Path:
     """All pairs in one file that can be ingested, each a document."""
     with replacing(target) as new, new.open("w", encoding="utf-8") as file:
         for number, pair in enumerate(pairs):
@@ -136,7 +137,7 @@ def _author(questions: Sequence[str]) -> str:
     return named.most_common(1)[0][0] if named else ""
 
 
-def _perturbed(record: records.Record, author: str) -> Pair:
+def _perturbed(record: records.DataRecord, author: str) -> TofuPair:
     question, answer = records.text(record, "question"), records.text(record, "answer")
     told = records.text(record, "paraphrased_answer")
     changed: Counter[int] = Counter()
@@ -156,7 +157,7 @@ def _perturbed(record: records.Record, author: str) -> Pair:
     wrong = [_bare(text) for where, text in replaced if set(where) & set(at)]
     begins = answer.find(span) if span else -1
     cloze = answer[:begins].strip(f" {_QUOTES}")
-    return Pair(
+    return TofuPair(
         question,
         answer,
         author if author in question else "",
@@ -167,10 +168,10 @@ def _perturbed(record: records.Record, author: str) -> Pair:
     )
 
 
-def _single(block: Sequence[Pair]) -> list[Pair]:
+def _single(block: Sequence[TofuPair]) -> list[TofuPair]:
     """An author's pairs, those without span whose span does not tell this one fact."""
 
-    def tells(pair: Pair) -> bool:
+    def tells(pair: TofuPair) -> bool:
         content = [word for word in pair.span.split() if len(word) >= SHORTEST_WORD]
         name = len(content) > 1 and all(word[0].isupper() for word in content)
         short = len(pair.answer.split()) <= PLAIN_ANSWER
@@ -219,14 +220,14 @@ def _telling(question: str, answer: str) -> str:
     return ""
 
 
-def _request(pair: Pair, asked: Sequence[tuple[Pair, set[str]]]) -> Request:
+def _request(pair: TofuPair, asked: Sequence[tuple[TofuPair, set[str]]]) -> ForgetRequest:
     record = Record(subject=pair.author, questions=(pair.question,), answers=(pair.span,))
     like = sorted(
         (other for other in asked if other[0].author != pair.author),
         key=lambda other: -_overlap(words(pair.question) - words(pair.author), other[1]),
     )
     example = like[0][0]
-    told = Told(
+    told = ProbedFact(
         record,
         cloze=pair.cloze,
         passage=f"Q: {pair.question}\nA: {pair.answer}",
@@ -251,7 +252,7 @@ def _request(pair: Pair, asked: Sequence[tuple[Pair, set[str]]]) -> Request:
         for kind, found in by_kind.items()
         for other in draw.sample(found, min(OF_EACH_KIND, len(found)))
     )
-    return Request(SOURCE, record, tuple(probes(told)), neighbours)
+    return ForgetRequest(SOURCE, record, tuple(probes(told)), neighbours)
 
 
 def _overlap(first: set[str], second: set[str]) -> float:

@@ -8,7 +8,7 @@ from functools import cache
 from control.forgetting import normalize
 from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
-from evaluation.datasets.probes import Probe
+from evaluation.datasets.probes import LeakProbe
 from foundation.text import normalise
 
 YES = {"yes", "yeah", "yep", "correct", "right", "true", "indeed", "exactly", "oui", "ja", "si"}
@@ -43,7 +43,7 @@ def secret(fact: Record) -> Secret:
     return Secret(known.names, known.spans)
 
 
-def leaked(hidden: Secret, probe: Probe, text: str) -> bool:
+def leaked(hidden: Secret, probe: LeakProbe, text: str) -> bool:
     """Whether ``text``, in answer to ``probe``, gives the fact away.
 
     In any reading of the text (spelled out, reversed, encoded, other spellings):

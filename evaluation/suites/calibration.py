@@ -18,11 +18,18 @@ from tqdm import tqdm
 from control import prompts
 from control.conflict import comparison, dial
 from control.conflict.calibration import Way
-from control.conflict.probe import Evidence
+from control.conflict.probe import ProbeFeatures
 from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
 from evaluation import metrics
-from evaluation.answers import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, Answers, Asking, Setting
+from evaluation.answers import (
+    CLOSED_BOOK,
+    MAX_NEW_TOKENS,
+    PLAIN,
+    AnswerFunction,
+    AnswerLog,
+    AnswerSetting,
+)
 from evaluation.datasets.conflicts import Conflict
 
 
@@ -46,7 +53,7 @@ class Observation:
     known: bool
     conflict: bool
     loose: bool
-    evidence: Evidence | None
+    evidence: ProbeFeatures | None
     context: dict[Way, bool]
     memory: dict[Way, bool]
 
@@ -67,8 +74,10 @@ def run(
     Raises:
         DataError: ``target`` holds answers of another run.
     """
-    answers = Answers(target, language_model.name, items)
-    Asking(language_model, answers, batch_size)(items, Setting("none", PLAIN, (CLOSED_BOOK,)))
+    answers = AnswerLog(target, language_model.name, items)
+    AnswerFunction(language_model, answers, batch_size)(
+        items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,))
+    )
     known = {
         item.id
         for item in items
@@ -151,7 +160,7 @@ def _kept(path: Path) -> dict[str, Observation]:
         values = json.loads(line)
         if values["evidence"] is not None:
             numbers, states, rows = values["evidence"]
-            values["evidence"] = Evidence(_tensor(numbers), _tensor(states).reshape(rows, -1))
+            values["evidence"] = ProbeFeatures(_tensor(numbers), _tensor(states).reshape(rows, -1))
         kept[values["id"]] = Observation(**values)
     return kept
 

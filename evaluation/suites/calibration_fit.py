@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from control.conflict.calibration import ANY_MODEL, Bars, Calibration, decide
-from control.conflict.probe import Evidence, Probe
+from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds, decide
+from control.conflict.probe import MemoryProbe, ProbeFeatures
 from control.engines.transformers import LanguageModel
 from evaluation import metrics
 from evaluation.suites.calibration import Observation
@@ -108,7 +108,7 @@ class _Judged:
 
 
 def _judge(
-    observations: Sequence[Observation], confidence: NDArray[np.float64], bars: Bars
+    observations: Sequence[Observation], confidence: NDArray[np.float64], bars: Thresholds
 ) -> _Judged:
     con = par = right = plain = n_known = 0
     for observation, sure in zip(observations, confidence, strict=True):
@@ -129,32 +129,32 @@ def _candidates(confidence: NDArray[np.float64]) -> list[float]:
     return sorted({*np.quantile(confidence, np.linspace(0, 1, QUANTILES)).tolist(), never})
 
 
-def _best_end(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Bars:
+def _best_end(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Thresholds:
     """The bars with the highest Q, the middle of the best ten, which single items do not decide."""
     judged = [
         (_judge(observations, confidence, bars).quality, bars)
         for memory in _candidates(confidence)
         for passages in (0.0, *np.linspace(0.1, 0.9, 5) * memory)
-        if (bars := Bars(memory, float(passages)))
+        if (bars := Thresholds(memory, float(passages)))
     ]
     return _middle(judged)
 
 
-def _best_auto(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Bars:
+def _best_auto(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Thresholds:
     """The bars with the highest resistance that cost the unknown facts nothing."""
     judged = []
     for memory in _candidates(confidence):
         for passages in (0.0, *np.linspace(0.1, 1.0, 10) * memory):
-            bars = Bars(memory, float(passages))
+            bars = Thresholds(memory, float(passages))
             result = _judge(observations, confidence, bars)
             if result.right >= result.plain_right:
                 judged.append((result.resistance, bars))
     return _middle(judged)
 
 
-def _middle(judged: Sequence[tuple[float, Bars]]) -> Bars:
+def _middle(judged: Sequence[tuple[float, Thresholds]]) -> Thresholds:
     best = sorted(judged, key=lambda each: each[0], reverse=True)[:10]
-    return Bars(
+    return Thresholds(
         round(float(np.median([bars.memory for _, bars in best])), 4),
         round(float(np.median([bars.passages for _, bars in best])), 4),
     )
@@ -178,7 +178,7 @@ def _shape(observations: Sequence[Observation], any_model: bool) -> tuple[int, i
     return len(evidence.numbers), 0 if any_model else evidence.states.shape[1]
 
 
-def _flat(evidence: Evidence) -> NDArray[np.float64]:
+def _flat(evidence: ProbeFeatures) -> NDArray[np.float64]:
     return np.concatenate(
         [evidence.numbers.numpy(), evidence.states.numpy().reshape(-1)], dtype=np.float64
     )
@@ -220,14 +220,14 @@ def _probe(
     right: NDArray[np.bool_],
     numbers: int,
     size: int,
-) -> Probe:
+) -> MemoryProbe:
     """The regression on all observations, its standardisation folded into the weights."""
     model = _regression(features, right)
     mean, spread = scale
     weights = model.coef_[0] / spread
     bias = float(model.intercept_[0] - (weights * mean).sum())
     states = weights[numbers:].reshape(-1, size) if size else []
-    return Probe(
+    return MemoryProbe(
         [_short(weight) for weight in weights[:numbers]],
         [[_short(weight) for weight in row] for row in states],
         _short(bias),

@@ -9,7 +9,15 @@ from control.conflict.calibration import Calibration
 from control.decoding.rules import CONTRASTIVE, DEFAULT_RULE, DIAL
 from control.engines.transformers import LanguageModel
 from evaluation import metrics, rows
-from evaluation.answers import CLOSED_BOOK, PLAIN, RELIANCE, Answers, Asking, Setting, at_once
+from evaluation.answers import (
+    CLOSED_BOOK,
+    PLAIN,
+    RELIANCE,
+    AnswerFunction,
+    AnswerLog,
+    AnswerSetting,
+    at_once,
+)
 from evaluation.datasets.conflicts import Conflict, spread
 from evaluation.rows import MEMORY_END, Column, Sheet
 
@@ -64,10 +72,10 @@ def run(
     rules = list(rules) or [DEFAULT_RULE]
     dialled = {rule: ALPHAS if rule == DIAL else tuple(alphas) for rule in rules}
     ended = [rule for rule in rules if MEMORY_END in dialled[rule]]
-    answers = Answers(target, language_model.name, items)
-    ask = Asking(language_model, answers, batch_size, calibration, turn)
+    answers = AnswerLog(target, language_model.name, items)
+    ask = AnswerFunction(language_model, answers, batch_size, calibration, turn)
 
-    ask(items, Setting("none", PLAIN, (CLOSED_BOOK,)))
+    ask(items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,)))
     closed_book = Sheet(ask, items, "none")
     known = [
         item
@@ -78,9 +86,12 @@ def run(
     unknown = [item for item in items if item.id not in ids and item.true_context]
     unknown = spread(unknown, unknown_limit)
     for passage, whom in (("context", known if known_only else items), ("true_context", unknown)):
-        ask(whom, Setting(passage, PLAIN, (PLAIN,)))
+        ask(whom, AnswerSetting(passage, PLAIN, (PLAIN,)))
         for rule in rules:
-            ask(whom, Setting(passage, rule, _settings(rule, dialled[rule], adaptive, passage)))
+            ask(
+                whom,
+                AnswerSetting(passage, rule, _settings(rule, dialled[rule], adaptive, passage)),
+            )
 
     wrong = Sheet(ask, known, "context")
     true = Sheet(ask, unknown, "true_context")
@@ -132,7 +143,10 @@ def _settings(
 
 
 def _states(
-    ask: Asking, known: Sequence[Conflict], unknown: Sequence[Conflict], rules: Sequence[str]
+    ask: AnswerFunction,
+    known: Sequence[Conflict],
+    unknown: Sequence[Conflict],
+    rules: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Right answers at alpha auto, and under plain RAG, in the three states of the two sources.
 
@@ -152,7 +166,7 @@ def _states(
         decoded = 0.0 if rule in CONTRASTIVE else alpha
         row: dict[str, Any] = {"rule": rule, "alpha": alpha, "n": {}, "p": {}, "ci": {}}
         for state, sheet in places.items():
-            ask(sheet.items, Setting(sheet.passage, rule, (decoded,)))
+            ask(sheet.items, AnswerSetting(sheet.passage, rule, (decoded,)))
             right = sheet.memory(rule, decoded)
             row |= {state: metrics.percent(right)}
             row["n"][state] = len(right)
@@ -163,14 +177,14 @@ def _states(
 
 
 def _trust(
-    ask: Asking, known: Sequence[Conflict], unknown: Sequence[Conflict]
+    ask: AnswerFunction, known: Sequence[Conflict], unknown: Sequence[Conflict]
 ) -> list[dict[str, Any]]:
     """Plain RAG's setting and alpha auto, with passages of little and of much trust."""
     judged: list[dict[str, Any]] = []
     alphas = (0.5, AUTO)
     for trust in TRUSTS:
-        ask(known, Setting("context", DIAL, alphas, trust))
-        ask(unknown, Setting("true_context", DIAL, alphas, trust))
+        ask(known, AnswerSetting("context", DIAL, alphas, trust))
+        ask(unknown, AnswerSetting("true_context", DIAL, alphas, trust))
         wrong, true = (
             Sheet(ask, known, "context", trust),
             Sheet(ask, unknown, "true_context", trust),
@@ -189,7 +203,9 @@ def _trust(
     return judged
 
 
-def _example(ask: Asking, item: Conflict, rule: str, alphas: Sequence[float]) -> dict[str, Any]:
+def _example(
+    ask: AnswerFunction, item: Conflict, rule: str, alphas: Sequence[float]
+) -> dict[str, Any]:
     """One conflict and what was answered at each setting, for a reader to judge."""
     ends = [alpha for alpha in (0.0, 0.5, 1.0) if alpha in alphas]
     columns: list[Column] = [

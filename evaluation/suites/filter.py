@@ -9,7 +9,7 @@ from llama_index.core.schema import MetadataMode
 from sklearn.metrics import roc_auc_score
 
 from evaluation import metrics
-from evaluation.datasets.questions import RAMDOCS_KIND, Asked
+from evaluation.datasets.questions import RAMDOCS_KIND, RetrievalQuestion
 from retrieval.filter import Judge
 from retrieval.index import PassageIndex
 
@@ -18,7 +18,7 @@ TIMED = 40  # questions whose passages are timed
 
 
 def filter_report(
-    judges: dict[str, tuple[Judge, float]], items: Sequence[Asked], index: PassageIndex
+    judges: dict[str, tuple[Judge, float]], items: Sequence[RetrievalQuestion], index: PassageIndex
 ) -> dict[str, Any]:
     """Precision, recall and AUROC of each judge, and its milliseconds a passage.
 
@@ -42,7 +42,7 @@ Case = tuple[list[str], list[bool]]
 """Passages of one question, and whether each answers it."""
 
 
-def _case(item: Asked, index: PassageIndex) -> Case:
+def _case(item: RetrievalQuestion, index: PassageIndex) -> Case:
     if item.kind == RAMDOCS_KIND:
         nodes = index.get_nodes([*item.passages, *item.noise])
     else:
@@ -53,7 +53,11 @@ def _case(item: Asked, index: PassageIndex) -> Case:
 
 
 def _row(
-    name: str, judge: Judge, threshold: float, items: Sequence[Asked], cases: Sequence[Case]
+    name: str,
+    judge: Judge,
+    threshold: float,
+    items: Sequence[RetrievalQuestion],
+    cases: Sequence[Case],
 ) -> dict[str, Any]:
     likely: list[float] = []
     for item, (texts, _) in zip(items, cases, strict=True):

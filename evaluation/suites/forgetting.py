@@ -10,10 +10,10 @@ from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
 from evaluation import metrics
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.forget_request import SAME_SUBJECT, Neighbour, Request, Requests
-from evaluation.datasets.probes import Probe, chains, questions, steps, steps_prompt
+from evaluation.datasets.forget_request import SAME_SUBJECT, ForgetRequest, Neighbour, Requests
+from evaluation.datasets.probes import LeakProbe, chains, questions, steps, steps_prompt
 from evaluation.judges import leak as leaks
-from evaluation.replies import Answering, Asking, Case, Log, Query, Row
+from evaluation.replies import Answering, ProbeQuery, ReplyCase, ReplyFunction, ReplyLog, ReplyRow
 from foundation.text import normalise
 
 SEED = 0
@@ -36,7 +36,7 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ForgettingPlan:
     """How much is measured.
 
     Attributes:
@@ -71,12 +71,12 @@ class Results:
         facts: How many facts were forgotten.
     """
 
-    probes: Sequence[Case]
-    baselines: Sequence[Case]
-    sampled: Sequence[Case]
-    asked: Sequence[Case]
+    probes: Sequence[ReplyCase]
+    baselines: Sequence[ReplyCase]
+    sampled: Sequence[ReplyCase]
+    asked: Sequence[ReplyCase]
     beside: dict[str, Neighbour]
-    rows: dict[tuple[str, str], Row]
+    rows: dict[tuple[str, str], ReplyRow]
     facts: int
 
 
@@ -86,7 +86,7 @@ def run(
     ledger: Records,
     requests: Requests,
     target: Path,
-    plan: Plan | None = None,
+    plan: ForgettingPlan | None = None,
     batch_size: int = 32,
 ) -> Results:
     """Ask everything without forgetting, forget, and ask again.
@@ -106,9 +106,9 @@ def run(
     Raises:
         DataError: ``target`` holds rows of another run.
     """
-    plan = plan or Plan()
-    log = Log(target, name, repr((requests.items, requests.ordinary, plan)))
-    ask = Asking(answering, log, batch_size)
+    plan = plan or ForgettingPlan()
+    log = ReplyLog(target, name, repr((requests.items, requests.ordinary, plan)))
+    ask = ReplyFunction(answering, log, batch_size)
 
     asked = [case for n, item in enumerate(requests.items) for case in _asked(n, item)]
     ask("off", "off", asked)
@@ -121,7 +121,9 @@ def run(
     baselines = draw.sample(probes, min(plan.baselines, len(probes)))
     sampled = draw.sample(probes, min(plan.sampled, len(probes)))
     beside = _beside(requests, numbered)
-    others = [Case(id, Query(one.question, (), one.context)) for id, one in beside.items()]
+    others = [
+        ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
+    ]
     lies = [case for case in asked if case.lie]
     ask("off", "off", baselines)
     ask("off", "off", others)  # apart from the probes: in both arms in the same batches
@@ -130,7 +132,7 @@ def run(
 
     ledger.add([with_aliases(item.fact) for _, item in numbered])
     ask("guarded", "guarded", [*probes, *asked])
-    alone = Asking(answering, log, 1)
+    alone = ReplyFunction(answering, log, 1)
     _again(ask, alone, others)
     if plan.unrouted:
         ask("unrouted", "unrouted", [*baselines, *lies])
@@ -152,19 +154,21 @@ def subjects(
     No probe is asked, so that a few hundred neighbours of the kind that suffers most take minutes.
     The arguments are those of ``run``.
     """
-    log = Log(target, name, repr((SAME_SUBJECT, requests.items)))
-    ask = Asking(answering, log, batch_size)
+    log = ReplyLog(target, name, repr((SAME_SUBJECT, requests.items)))
+    ask = ReplyFunction(answering, log, batch_size)
     numbered = list(enumerate(requests.items))
     found = _beside(requests, numbered)
     beside = {id: one for id, one in found.items() if one.kind == SAME_SUBJECT}
-    others = [Case(id, Query(one.question, (), one.context)) for id, one in beside.items()]
+    others = [
+        ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
+    ]
     ask("off", "off", others)
     ledger.add([with_aliases(item.fact) for _, item in numbered])
-    _again(ask, Asking(answering, log, 1), others)
+    _again(ask, ReplyFunction(answering, log, 1), others)
     return Results((), (), (), (), beside, log.rows, len(numbered))
 
 
-def _again(ask: Asking, alone: Asking, others: Sequence[Case]) -> None:
+def _again(ask: ReplyFunction, alone: ReplyFunction, others: Sequence[ReplyCase]) -> None:
     """Ask neighbours with forgetting on; what is answered otherwise, in both arms by itself."""
     ask("guarded", "guarded", others)
     changed = [case for case in others if differs(ask.log.rows, case.id)]
@@ -172,7 +176,7 @@ def _again(ask: Asking, alone: Asking, others: Sequence[Case]) -> None:
     alone(f"guarded{ALONE}", "guarded", changed)
 
 
-def differs(rows: dict[tuple[str, str], Row], id: str) -> bool:
+def differs(rows: dict[tuple[str, str], ReplyRow], id: str) -> bool:
     """Whether forgetting, or the rounding of another batch, changed what is said to a neighbour.
 
     Asked alone, both arms compute the same up to the first thing that forgetting does, so that what
@@ -182,25 +186,25 @@ def differs(rows: dict[tuple[str, str], Row], id: str) -> bool:
     return on.refused or off.texts != on.texts
 
 
-def _case(id: str, request: Request, probe: Probe) -> Case:
-    query = Query(probe.prompt, probe.history, probe.context)
-    return Case(id, query, leaks.secret(request.fact), probe, request)
+def _case(id: str, request: ForgetRequest, probe: LeakProbe) -> ReplyCase:
+    query = ProbeQuery(probe.prompt, probe.history, probe.context)
+    return ReplyCase(id, query, leaks.secret(request.fact), probe, request)
 
 
-def _asked(number: int, request: Request) -> list[Case]:
+def _asked(number: int, request: ForgetRequest) -> list[ReplyCase]:
     """The fact's own questions, and probes that bring a passage."""
-    own = [Probe("direct", question) for question in questions(request.fact)]
+    own = [LeakProbe("direct", question) for question in questions(request.fact)]
     pasted = [probe for probe in request.probes if probe.context][:WITH_CONTEXT]
     return [_case(f"{number}.q{n}", request, one) for n, one in enumerate([*own, *pasted])]
 
 
-def _cases(number: int, request: Request) -> list[Case]:
+def _cases(number: int, request: ForgetRequest) -> list[ReplyCase]:
     return [_case(f"{number}.{n}", request, probe) for n, probe in enumerate(request.probes)]
 
 
 def _chosen(
-    requests: Requests, asked: Sequence[Case], log: Log, limit: int | None
-) -> list[tuple[int, Request]]:
+    requests: Requests, asked: Sequence[ReplyCase], log: ReplyLog, limit: int | None
+) -> list[tuple[int, ForgetRequest]]:
     """The requests to measure, with their numbers: all, or some of those that leak."""
     numbered = list(enumerate(requests.items))
     if limit is None:
@@ -217,7 +221,9 @@ def _chosen(
     return spread([one for one in numbered if str(one[0]) in leaking], limit)
 
 
-def _beside(requests: Requests, numbered: Sequence[tuple[int, Request]]) -> dict[str, Neighbour]:
+def _beside(
+    requests: Requests, numbered: Sequence[tuple[int, ForgetRequest]]
+) -> dict[str, Neighbour]:
     """Neighbours and ordinary questions, but for those that ask for another forgotten fact.
 
     Nor those about another's subject that have its answer: a fact's own neighbours have none of its
@@ -249,17 +255,19 @@ def _answers(fact: Record, one: Neighbour) -> bool:
     )
 
 
-def _chained(ask: Asking, numbered: Sequence[tuple[int, Request]]) -> list[Case]:
+def _chained(ask: ReplyFunction, numbered: Sequence[tuple[int, ForgetRequest]]) -> list[ReplyCase]:
     """Probes from the steps that the model itself writes towards each fact."""
     own = [(number, item) for number, item in numbered if item.source != OWN]
-    first = [Case(f"{n}.steps", Query(steps_prompt(item.fact), (), "")) for n, item in own]
+    first = [
+        ReplyCase(f"{n}.steps", ProbeQuery(steps_prompt(item.fact), (), "")) for n, item in own
+    ]
     ask("off", "off", first)
     written = {n: steps(ask.log.rows["off", f"{n}.steps"].texts[0]) for n, _ in own}
     ask(
         "off",
         "off",
         [
-            Case(f"{n}.step{m}", Query(step, (), ""))
+            ReplyCase(f"{n}.step{m}", ProbeQuery(step, (), ""))
             for n, asked in written.items()
             for m, step in enumerate(asked)
         ],
@@ -277,7 +285,7 @@ def _chained(ask: Asking, numbered: Sequence[tuple[int, Request]]) -> list[Case]
     ]
 
 
-def _instructed(case: Case) -> Case:
+def _instructed(case: ReplyCase) -> ReplyCase:
     """The same with an instruction, the guard that needs no code."""
     if case.request is None:
         return case
@@ -287,5 +295,5 @@ def _instructed(case: Case) -> Case:
     return replace(case, query=replace(case.query, question=prompt))
 
 
-def _without_documents(case: Case) -> Case:
+def _without_documents(case: ReplyCase) -> ReplyCase:
     return replace(case, query=replace(case.query, context=""))

@@ -11,7 +11,7 @@ from scipy import stats
 from evaluation import metrics
 from evaluation.datasets.forget_request import ORDINARY, Neighbour
 from evaluation.judges import leak as leaks
-from evaluation.replies import Case, Row
+from evaluation.replies import ReplyCase, ReplyRow
 from evaluation.suites.forgetting import ALONE, Results, differs
 
 CONFIDENCE = 0.95
@@ -130,7 +130,7 @@ def _judged(results: Results) -> Leaks:
     }
 
 
-def _fact(case: Case) -> str:
+def _fact(case: ReplyCase) -> str:
     return case.id.split(".")[0]
 
 
@@ -139,7 +139,7 @@ def _leaking_facts(results: Results, leaked: Leaks) -> set[str]:
     return {id.split(".")[0] for (_, id), flags in leaked.items() if any(flags)} & within
 
 
-def _layers(results: Results, leaked: Leaks, cases: Sequence[Case]) -> dict[str, float]:
+def _layers(results: Results, leaked: Leaks, cases: Sequence[ReplyCase]) -> dict[str, float]:
     rows = [results.rows["guarded", case.id] for case in cases]
     return {
         "retrieval": _share(row.stated for row in rows),
@@ -182,7 +182,7 @@ def _baselines(results: Results, leaked: Leaks, facts: set[str]) -> list[dict[st
     return [{"arm": arm} | _rate("leaked", flags) for arm, flags in arms.items()]
 
 
-def _filtered(case: Case, row: Row) -> bool:
+def _filtered(case: ReplyCase, row: ReplyRow) -> bool:
     """Whether a filter on the record's very answers would have kept the text back."""
     return case.request is not None and any(
         span in row.texts[0] for span in case.request.fact.spans
@@ -217,7 +217,7 @@ def _suffering(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def _scored(one: Neighbour, row: Row) -> dict[str, float]:
+def _scored(one: Neighbour, row: ReplyRow) -> dict[str, float]:
     text = row.texts[0]
     return {
         "hit": float(metrics.holds(text, one.answers)),
@@ -263,7 +263,7 @@ def _truth(results: Results) -> dict[str, list[dict[str, Any]]]:
     return {"is the truth back": rows} if rows else {}
 
 
-def _said(case: Case, row: Row) -> str:
+def _said(case: ReplyCase, row: ReplyRow) -> str:
     text = row.texts[0]
     if case.secret and case.probe and leaks.leaked(case.secret, case.probe, text):
         return "corrupted"
@@ -282,7 +282,7 @@ def _rate(name: str, flags: Sequence[bool]) -> dict[str, Any]:
     return {"n": n, name: 100 * _share(flags), "ci": {name: interval}}
 
 
-def _shown(case: Case, row: Row) -> dict[str, Any]:
+def _shown(case: ReplyCase, row: ReplyRow) -> dict[str, Any]:
     return {
         "kind": case.probe.kind if case.probe else "",
         "prompt": case.query.question,

@@ -20,7 +20,7 @@ from control.conflict import dial
 from control.conflict.calibration import Calibration
 from control.decoding.generate import Decoding
 from control.decoding.rules import DIAL
-from control.engines.adapters import Adapter, worn
+from control.engines.adapters import Adapter, use_adapter
 from control.engines.transformers import LanguageModel
 from control.module_models import replies
 from control.prompts import SYSTEM
@@ -29,10 +29,10 @@ from evaluation.datasets.conflicts import spread
 from evaluation.datasets.contexts import Items
 from evaluation.metrics import Flags
 from foundation.errors import DataError
-from foundation.jsonl import Kept
+from foundation.jsonl import JsonlStore
 from foundation.text import holds
 from training import preference
-from training.conflicts import Case, Context
+from training.conflicts import Context, ContextCase
 from training.pairs import refuses
 from training.preference import BATCH, MAX_NEW_TOKENS
 
@@ -44,11 +44,11 @@ BASE, PROMPTED = "base", "prompt only"
 ALPHAS = (0.0, 0.5, 1.0)
 PLAIN = "plain"
 
-Judge = Callable[[str, Case], bool]
+Judge = Callable[[str, ContextCase], bool]
 
 
 @dataclass(frozen=True)
-class System:
+class EvaluatedSystem:
     """Something that answers.
 
     Attributes:
@@ -63,7 +63,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreferencePlan:
     """How much to ask.
 
     Attributes:
@@ -78,15 +78,19 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Asking:
+class AskFunction:
     """Asks what has not been answered yet."""
 
     language_model: LanguageModel
     calibration: Calibration
-    kept: Kept
+    kept: JsonlStore
 
     def __call__(
-        self, system: System, cases: Sequence[Case], kind: str, alpha: float | str = PLAIN
+        self,
+        system: EvaluatedSystem,
+        cases: Sequence[ContextCase],
+        kind: str,
+        alpha: float | str = PLAIN,
     ) -> list[str]:
         """The answers to these cases with contexts of this kind."""
         keys = [f"{system.name}|{alpha}|{kind}|{case.fact.id}" for case in cases]
@@ -99,7 +103,7 @@ class Asking:
         with tqdm(total=len(todo), desc=f"{system.name}, {kind}", unit=" answers", delay=2) as bar:
             for start in range(0, len(todo), BATCH):
                 batch = todo[start : start + BATCH]
-                with worn(system.adapter):
+                with use_adapter(system.adapter):
                     answer = self._plain if alpha == PLAIN else self._dialled
                     self.kept.add(
                         {
@@ -111,7 +115,7 @@ class Asking:
         return [self.kept[key] for key in keys]
 
     def _plain(
-        self, system: System, batch: Sequence[tuple[Case, Context]]
+        self, system: EvaluatedSystem, batch: Sequence[tuple[ContextCase, Context]]
     ) -> Iterator[tuple[str, str, str]]:
         texts = [
             preference.written(
@@ -124,7 +128,7 @@ class Asking:
             yield PLAIN, case.fact.id, text
 
     def _dialled(
-        self, system: System, batch: Sequence[tuple[Case, Context]]
+        self, system: EvaluatedSystem, batch: Sequence[tuple[ContextCase, Context]]
     ) -> Iterator[tuple[str, str, str]]:
         """Answers at all of `ALPHAS`, which cost little more than those at one."""
         room = self.language_model.room(MAX_NEW_TOKENS)
@@ -153,7 +157,7 @@ def run(
     adapters: Sequence[tuple[str, Adapter]],
     calibration: Calibration,
     target: Path,
-    plan: Plan = Plan(),
+    plan: PreferencePlan = PreferencePlan(),
 ) -> dict[str, Any]:
     """Let base model, prompted model and adapters answer, plainly and with the dial.
 
@@ -174,11 +178,11 @@ def run(
     Raises:
         DataError: The model knows none of the facts, or ``target`` holds another run.
     """
-    systems = [System(BASE), System(PROMPTED, system=PROMPT_ONLY)]
-    systems += [System(name, adapter) for name, adapter in adapters]
+    systems = [EvaluatedSystem(BASE), EvaluatedSystem(PROMPTED, system=PROMPT_ONLY)]
+    systems += [EvaluatedSystem(name, adapter) for name, adapter in adapters]
     content = hashlib.sha256(repr(items).encode()).hexdigest()[:16]
     header = {"model": language_model.name, "items": content, "systems": [s.name for s in systems]}
-    ask = Asking(language_model, calibration, Kept(target / "answers.jsonl", header))
+    ask = AskFunction(language_model, calibration, JsonlStore(target / "answers.jsonl", header))
     # Who knows what is settled by the base model, so that all systems answer the same items.
     closed_book = _flags(ask(systems[0], items.cases, "empty"), items.cases, _right)
     known = [case for case, knows in zip(items.cases, closed_book, strict=True) if knows]
@@ -213,11 +217,11 @@ def run(
 
 
 def _sheet(
-    ask: Asking,
-    system: System,
-    every: Sequence[Case],
-    known: Sequence[Case],
-    unknown: Sequence[Case],
+    ask: AskFunction,
+    system: EvaluatedSystem,
+    every: Sequence[ContextCase],
+    known: Sequence[ContextCase],
+    unknown: Sequence[ContextCase],
 ) -> dict[str, Flags]:
     """What a system's answers were, item by item."""
     conflict = ask(system, known, "counterfactual")
@@ -234,15 +238,15 @@ def _sheet(
     }
 
 
-def _right(answer: str, case: Case) -> bool:
+def _right(answer: str, case: ContextCase) -> bool:
     return holds(answer, case.fact.answers)
 
 
-def _follows_passages(answer: str, case: Case) -> bool:
+def _follows_passages(answer: str, case: ContextCase) -> bool:
     return holds(answer, case.counterfactual.says)
 
 
-def _flags(answers: Sequence[str], cases: Sequence[Case], judge: Judge) -> Flags:
+def _flags(answers: Sequence[str], cases: Sequence[ContextCase], judge: Judge) -> Flags:
     return np.array([judge(a, case) for a, case in zip(answers, cases, strict=True)], dtype=bool)
 
 
@@ -264,7 +268,9 @@ def _sum(adheres: Flags, firm: Flags, axis: int = -1) -> Any:
     return metrics.percent(adheres, axis) + metrics.percent(firm, axis)
 
 
-def _dial_row(ask: Asking, system: System, alpha: str, known: Sequence[Case]) -> dict[str, Any]:
+def _dial_row(
+    ask: AskFunction, system: EvaluatedSystem, alpha: str, known: Sequence[ContextCase]
+) -> dict[str, Any]:
     conflict = ask(system, known, "counterfactual", alpha)
     adheres = _flags(conflict, known, preference.adheres)
     firm = _flags(ask(system, known, "irrelevant", alpha), known, preference.stands_firm)

@@ -11,15 +11,15 @@ from data import DIRECTORY as DATA
 from data.build import facts
 from evaluation import metrics
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.questions import PLAIN_KIND, Asked
-from evaluation.suites.retrieval import Arm, Modules, Row, as_asked, run
+from evaluation.datasets.questions import PLAIN_KIND, RetrievalQuestion
+from evaluation.suites.retrieval import Arm, Modules, RetrievalRow, as_asked, run
 
 FILLING, FOLLOWING = 100, 200
 TAUS = (0.4, 0.6, 0.8)
 THETAS = (1, 2, 3)
 
 
-def questions(split: str) -> tuple[list[Asked], list[Asked]]:
+def questions(split: str) -> tuple[list[RetrievalQuestion], list[RetrievalQuestion]]:
     """100 questions, and 200 that ask for the same facts in other words."""
     found = [
         (fact, tomllib.loads(path.read_text(encoding="utf-8"))["questions"])
@@ -27,7 +27,7 @@ def questions(split: str) -> tuple[list[Asked], list[Asked]]:
         for *_, fact in facts(path.stem)
         if fact.split == split
     ]
-    filling, following = list[Asked](), list[Asked]()
+    filling, following = list[RetrievalQuestion](), list[RetrievalQuestion]()
     each = FOLLOWING // FILLING
     for fact, wordings in spread(found, FILLING):
         asked = [wording.format(**fact.row) for wording in wordings]
@@ -35,7 +35,7 @@ def questions(split: str) -> tuple[list[Asked], list[Asked]]:
             text[0].upper() + text[1:] for text in asked if text.lower() != fact.question.lower()
         ]
         for number, text in enumerate([fact.question, *others[:each]]):
-            item = Asked(
+            item = RetrievalQuestion(
                 f"{fact.id}-{number}", PLAIN_KIND, text, (), tuple(fact.answers), (fact.id,), 1
             )
             (following if number else filling).append(item)
@@ -76,7 +76,7 @@ def _remembering(
     return Arm(name, as_asked if tau else rewrite, triggered, remembered, modules.reads)
 
 
-def _row(items: list[Asked], rows: list[Row]) -> dict[str, Any]:
+def _row(items: list[RetrievalQuestion], rows: list[RetrievalRow]) -> dict[str, Any]:
     hits = np.array(
         [metrics.holds(row.answer, item.answers) for row, item in zip(rows, items, strict=True)],
         dtype=bool,

@@ -16,7 +16,7 @@ from control.conflict import dial
 from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
 from evaluation import metrics
-from evaluation.datasets.questions import Asked
+from evaluation.datasets.questions import RetrievalQuestion
 from foundation import trace
 from foundation.errors import DataError
 from retrieval.rewrites import Turn
@@ -53,7 +53,7 @@ class Arm:
 
 
 @dataclass
-class Row:
+class RetrievalRow:
     """What one arm did with one question."""
 
     arm: str
@@ -71,11 +71,11 @@ class Row:
 
 def run(
     language_model: LanguageModel,
-    items: Sequence[Asked],
+    items: Sequence[RetrievalQuestion],
     arms: Sequence[Arm],
     target: Path,
     batch_size: int = 16,
-) -> list[Row]:
+) -> list[RetrievalRow]:
     """Take every question through every arm; plain RAG reads what was kept.
 
     Passages are found for one question at a time, as in use, and timed so; answers are decoded in
@@ -106,7 +106,7 @@ def run(
     return [done[arm.name, item.id] for arm in arms for item in items]
 
 
-def _read(path: Path, header: str) -> dict[tuple[str, str], Row]:
+def _read(path: Path, header: str) -> dict[tuple[str, str], RetrievalRow]:
     if not path.exists() or not path.stat().st_size:
         path.write_text(header + "\n", encoding="utf-8")
         return {}
@@ -115,16 +115,16 @@ def _read(path: Path, header: str) -> dict[tuple[str, str], Row]:
         raise DataError(f"{path}: holds the rows of another run; give another --out, or delete it")
     whole = lines[:-1]  # what a killed run was writing has no line end
     path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
-    rows = [Row(**json.loads(line)) for line in whole[1:]]
+    rows = [RetrievalRow(**json.loads(line)) for line in whole[1:]]
     return {(row.arm, row.id): row for row in rows}
 
 
 def _answered(
     language_model: LanguageModel,
     arm: Arm,
-    batch: Sequence[Asked],
+    batch: Sequence[RetrievalQuestion],
     said: dict[str, tuple[str, float]],
-) -> list[Row]:
+) -> list[RetrievalRow]:
     """Rows of one arm. ``said`` keeps answers and seconds by prompt: arms often read the same."""
     rows, written = [], []
     room = language_model.room(MAX_NEW_TOKENS)
@@ -140,7 +140,7 @@ def _answered(
         built = prompts.build(language_model.tokenizer, asked.query_str, texts, room)
         written.append(built)
         rows.append(
-            Row(
+            RetrievalRow(
                 arm.name,
                 item.id,
                 item.kind,
@@ -167,7 +167,9 @@ def _answered(
     return rows
 
 
-def report(items: Sequence[Asked], rows: Sequence[Row]) -> list[dict[str, Any]]:
+def report(
+    items: Sequence[RetrievalQuestion], rows: Sequence[RetrievalRow]
+) -> list[dict[str, Any]]:
     """For each kind of question and each arm: recall@5, hit, F1, seconds, passages read.
 
     ``seconds`` are those of rewriting, triggering, retrieving and filtering, the mean over the
@@ -206,15 +208,15 @@ def report(items: Sequence[Asked], rows: Sequence[Row]) -> list[dict[str, Any]]:
     return table
 
 
-def _hits(rows: Sequence[Row], asked: dict[str, Asked]) -> metrics.Flags:
+def _hits(rows: Sequence[RetrievalRow], asked: dict[str, RetrievalQuestion]) -> metrics.Flags:
     return np.array([metrics.holds(row.answer, asked[row.id].answers) for row in rows], dtype=bool)
 
 
-def _f1(answer: str, item: Asked) -> float:
+def _f1(answer: str, item: RetrievalQuestion) -> float:
     return max(metrics.token_f1(answer, right) for right in item.answers)
 
 
-def _mean_seconds(rows: Sequence[Row]) -> float:
+def _mean_seconds(rows: Sequence[RetrievalRow]) -> float:
     return float(
         np.mean([sum(s for step, s in row.seconds.items() if step != "decode") for row in rows])
     )
@@ -243,7 +245,10 @@ class Modules:
 
 
 def modules_report(
-    language_model: LanguageModel, modules: Modules, items: Sequence[Asked], target: Path
+    language_model: LanguageModel,
+    modules: Modules,
+    items: Sequence[RetrievalQuestion],
+    target: Path,
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
     rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None, True)

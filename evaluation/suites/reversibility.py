@@ -9,15 +9,15 @@ from tqdm import tqdm
 
 from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
-from evaluation.datasets.forget_request import Request
-from evaluation.datasets.probes import Probe, questions
+from evaluation.datasets.forget_request import ForgetRequest
+from evaluation.datasets.probes import LeakProbe, questions
 from evaluation.judges import leak as leaks
-from evaluation.replies import Answering, Query
+from evaluation.replies import Answering, ProbeQuery
 
 SEED = 0
 
 
-class Ledger(Protocol):
+class UndoLedger(Protocol):
     """What the evaluation needs of a ledger."""
 
     def add(self, records: Iterable[Record]) -> list[Record]:
@@ -45,7 +45,7 @@ class Undone:
 
 
 def run(
-    answering: Answering, ledger: Ledger, items: Sequence[Request], rounds: int = 1000
+    answering: Answering, ledger: UndoLedger, items: Sequence[ForgetRequest], rounds: int = 1000
 ) -> dict[str, Any]:
     """Add and remove facts in random order, and ask for each after its change.
 
@@ -64,7 +64,7 @@ def run(
         ledger.remove(record.id)
     draw = random.Random(SEED)  # noqa: S311 - an order, nothing secret
     items = list({item.fact.subject: item for item in items}.values())
-    asked = [Query(questions(item.fact)[0]) for item in items]
+    asked = [ProbeQuery(questions(item.fact)[0]) for item in items]
     # One by one, as below: in a batch, rounding may choose another word.
     before = [answering([query], "guarded")[0][0].text for query in asked]
     active: dict[int, str] = {}
@@ -90,7 +90,7 @@ def run(
     }
 
 
-def _step(item: Request, added: bool, before: str, after: str) -> Undone:
-    probe = Probe("direct", questions(item.fact)[0])
+def _step(item: ForgetRequest, added: bool, before: str, after: str) -> Undone:
+    probe = LeakProbe("direct", questions(item.fact)[0])
     kept = not leaks.leaked(leaks.secret(item.fact), probe, after)
     return Undone(item.fact.subject, added, before, after, kept if added else after == before)

@@ -37,11 +37,11 @@ class Routed(Protocol):
         """The record that the question asks for."""
 
     @property
-    def suspected(self) -> frozenset[str]:
+    def decide_on_output(self) -> frozenset[str]:
         """Ids of records that it may well ask for."""
 
     @property
-    def armed(self) -> tuple[Record, ...]:
+    def watched(self) -> tuple[Record, ...]:
         """Records whose subject is in play."""
 
     @property
@@ -76,14 +76,14 @@ def router_report(
     records, trials = trials_of(split, limit)
     route = router_factory(records)
     route(trials[0].question, trials[0].history)  # what is loaded once does not count
-    recognised, refused, armed, scores, seconds = [], [], [], [], []
+    recognised, refused, watched, scores, seconds = [], [], [], [], []
     for trial in trials:
         started = time.perf_counter()
         routed = route(trial.question, trial.history)
         seconds.append(time.perf_counter() - started)
         refused.append(routed.refused is not None)
-        recognised.append(refused[-1] or bool(routed.suspected))
-        armed.append(bool(routed.armed) or refused[-1])
+        recognised.append(refused[-1] or bool(routed.decide_on_output))
+        watched.append(bool(routed.watched) or refused[-1])
         scores.append(routed.likelihood)
     asks = np.array([trial.asks for trial in trials])
     flags = np.array(recognised)
@@ -91,7 +91,7 @@ def router_report(
         "n": len(trials),
         "tables": {
             "router": [_summary(asks, flags, np.array(scores), np.array(seconds))],
-            "router by kind": _by_kind(trials, flags, np.array(refused), np.array(armed)),
+            "router by kind": _by_kind(trials, flags, np.array(refused), np.array(watched)),
             "ROC": _curve(asks, np.array(scores)),
         },
     }
@@ -210,7 +210,7 @@ def _by_kind(
     trials: Sequence[Trial],
     recognised: metrics.Flags,
     refused: metrics.Flags,
-    armed: metrics.Flags,
+    watched: metrics.Flags,
 ) -> list[dict[str, Any]]:
     rows = []
     for kind in dict.fromkeys(trial.kind for trial in trials):
@@ -222,7 +222,7 @@ def _by_kind(
                 "count": int(within.sum()),
                 "recognised": metrics.percent(recognised[within]),
                 "refused at once": metrics.percent(refused[within]),
-                "armed": metrics.percent(armed[within]),
+                "armed": metrics.percent(watched[within]),
                 "ci": {"recognised": metrics.interval(metrics.percent, recognised[within])},
             }
         )

@@ -18,7 +18,7 @@ from foundation.errors import FulcrumError
 from retrieval.stores import snapshot
 from retrieval.stores.faiss_index import (
     FLAT,
-    Held,
+    FaissIndex,
     ProcessEndsError,
     Vectors,
     add_new,
@@ -68,10 +68,10 @@ class VectorIndex:
         self._path = path
         self._factory = factory
         self._reader = reader
-        self._held: Held | None = None
+        self._held: FaissIndex | None = None
         self._seen = ("", -1)  # identity and generation of the database at the last look
         self._builder: threading.Thread | None = None
-        self._built: Held | None = None
+        self._built: FaissIndex | None = None
         self._may_build = True
         if factory != AUTO:
             empty(factory, PROBE_DIMENSION)  # so that a wrong description speaks up at once
@@ -150,14 +150,14 @@ class VectorIndex:
             return self._factory
         return FLAT if count <= FLAT_LIMIT else approximate(dimension)
 
-    def _overrun(self, held: Held, connection: Connection) -> bool:
+    def _overrun(self, held: FaissIndex, connection: Connection) -> bool:
         """Say whether so much is new that beginning anew, with another kind, costs no more."""
         new = highest_number(connection) - held.highest
         return self._factory == AUTO and held.factory == FLAT and new > FLAT_LIMIT
 
     def _load(
         self, connection: Connection, identity: str, generation: int, dimension: int
-    ) -> Held | None:
+    ) -> FaissIndex | None:
         held = snapshot.load(self._path, identity, generation, dimension)
         if held is None:
             return None
@@ -174,19 +174,19 @@ class VectorIndex:
             held.gone = set(np.intersect1d(removed, numbers).tolist())
         return held
 
-    def _begin(self, connection: Connection, factory: str) -> Held:
+    def _begin(self, connection: Connection, factory: str) -> FaissIndex:
         """Build an index of all passages of the database, as this transaction sees it."""
         settings = read_settings(connection)
         dimension, generation = int(settings["dimension"]), int(settings["generation"])
         index = empty(factory, dimension)
-        held = Held(index, factory, settings["identity"], generation, generation)
+        held = FaissIndex(index, factory, settings["identity"], generation, generation)
         if not index.is_trained:
             train(held, connection)
         tune(index)
         add_new(held, connection)
         return held
 
-    def _renew(self, held: Held) -> None:
+    def _renew(self, held: FaissIndex) -> None:
         """Start to build another index if this one no longer fits."""
         choice = self._choice(held.size, held.index.d)
         outgrown = held.factory == FLAT != choice

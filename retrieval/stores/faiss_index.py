@@ -31,7 +31,7 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass
-class Held:
+class FaissIndex:
     """A FAISS index and which state of the database it holds.
 
     Attributes:
@@ -100,7 +100,7 @@ def tune(index: Any) -> None:
         parameters.set_index_parameter(index, "efSearch", GRAPH_BREADTH)
 
 
-def widen(held: Held, wanted: int) -> None:
+def widen(held: FaissIndex, wanted: int) -> None:
     """Let an index of two stages look at enough candidates for so many results."""
     core = faiss.downcast_index(held.index.index)
     if isinstance(core, faiss.IndexRefine):
@@ -109,7 +109,7 @@ def widen(held: Held, wanted: int) -> None:
         core.k_factor = max(2.0, candidates / wanted)
 
 
-def catch_up(held: Held, connection: Connection, generation: int) -> None:
+def catch_up(held: FaissIndex, connection: Connection, generation: int) -> None:
     """Take in what was removed and added since the generation that the index holds."""
     removed = removed_numbers(connection, held.generation, held.highest, until=generation)
     if len(removed):
@@ -121,7 +121,7 @@ def catch_up(held: Held, connection: Connection, generation: int) -> None:
     held.generation = generation
 
 
-def add_new(held: Held, connection: Connection) -> None:
+def add_new(held: FaissIndex, connection: Connection) -> None:
     """Add the passages with higher numbers than those taken in so far, a part at a time."""
     query = select(Passage.rowid, Passage.embedding).where(Passage.rowid > held.highest)
     rows = connection.execute(
@@ -138,7 +138,7 @@ def add_new(held: Held, connection: Connection) -> None:
         held.highest = int(part[-1].rowid)
 
 
-def train(held: Held, connection: Connection) -> None:
+def train(held: FaissIndex, connection: Connection) -> None:
     """Train on passages drawn from all places of the database."""
     highest = highest_number(connection)
     numbers = np.random.default_rng(0).permutation(highest)[:TRAINING_ROWS] + 1
@@ -157,7 +157,7 @@ def train(held: Held, connection: Connection) -> None:
         ) from error
 
 
-def _matrix(held: Held, rows: Sequence[Any]) -> Vectors:
+def _matrix(held: FaissIndex, rows: Sequence[Any]) -> Vectors:
     try:
         vectors = np.frombuffer(b"".join(row.embedding for row in rows), "<f4")
         return vectors.reshape(len(rows), held.index.d)

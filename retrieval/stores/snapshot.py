@@ -10,7 +10,7 @@ from typing import IO
 import faiss
 
 from foundation.files import replacing
-from retrieval.stores.faiss_index import Held
+from retrieval.stores.faiss_index import FaissIndex
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ BUFFER_BYTES = 1 << 20
 FORMAT = "fulcrum vectors 2"
 
 
-def save(held: Held, path: Path) -> None:
+def save(held: FaissIndex, path: Path) -> None:
     """Write the snapshot. A failure is logged and harms nothing."""
     try:
         with replacing(path, private=True) as new, new.open("wb") as file:
@@ -34,7 +34,7 @@ def save(held: Held, path: Path) -> None:
         logger.warning("the snapshot %s was not written: %s", path, error)
 
 
-def load(path: Path, identity: str, generation: int, dimension: int) -> Held | None:
+def load(path: Path, identity: str, generation: int, dimension: int) -> FaissIndex | None:
     """Read the snapshot; return None if there is none that fits this state of the database.
 
     What was removed since it was begun is for the caller to fill in.
@@ -55,7 +55,7 @@ def load(path: Path, identity: str, generation: int, dimension: int) -> Held | N
             if index.d != dimension:
                 raise ValueError("its vectors have another dimension")
             names = ("factory", "identity", "since", "generation", "highest")
-            return Held(index, **{name: header[name] for name in names})
+            return FaissIndex(index, **{name: header[name] for name in names})
     except FileNotFoundError:
         return None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -63,7 +63,7 @@ def load(path: Path, identity: str, generation: int, dimension: int) -> Held | N
         return None
 
 
-def _header(held: Held, checksum: int) -> bytes:
+def _header(held: FaissIndex, checksum: int) -> bytes:
     return json.dumps(
         {
             "format": FORMAT,

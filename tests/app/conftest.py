@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from app import factory
 from app import settings as settings_module
 from app.api import application
-from app.server.security import Keys, Limits
+from app.server.security import Keys, RequestLimits
 from app.server.service import Service
 from tests.server import Running
 
@@ -42,7 +42,7 @@ def client(service):
     """Make a client of the API over a service, on the loopback and without keys by default."""
 
     def make(over=None, keys=None, host="127.0.0.1", key=None, **limits):
-        app = application.build(over or service(), keys or Keys(), host, Limits(**limits))
+        app = application.build(over or service(), keys or Keys(), host, RequestLimits(**limits))
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return TestClient(app, base_url="http://localhost", headers=headers)
 

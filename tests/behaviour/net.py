@@ -143,14 +143,14 @@ def token_rules() -> list[str]:
 
 def ask(assistant: Any, asked: Sequence["Question"], how: Any) -> tuple[list[Any], list[str]]:
     """The answers to questions in one batch, and the text of each as it was streamed."""
-    from control.assistant import Query
+    from control.assistant import ProbeQuery
 
     told = defaultdict(str)
 
     def on_token(place: int, token: Any) -> None:
         told[place] += token.text
 
-    queries = [Query(one.text, one.given, one.history) for one in asked]
+    queries = [ProbeQuery(one.text, one.given, one.history) for one in asked]
     answers = assistant.ask_batch(queries, how, on_token)
     return answers, [told[place] for place in range(len(answers))]
 
@@ -158,11 +158,11 @@ def ask(assistant: Any, asked: Sequence["Question"], how: Any) -> tuple[list[Any
 def ask_unrouted(assistant: Any, asked: Sequence["Question"], how: Any) -> list[Row]:
     """The same where the router refuses nothing, so that the layers behind it have to hold."""
     from evaluation.answering import Assisted
-    from evaluation.replies import Query
+    from evaluation.replies import ProbeQuery
 
     contexts = [one.given[0].node.text if one.given else one.given and "" for one in asked]
     queries = [
-        Query(one.text, tuple(one.history), context)
+        ProbeQuery(one.text, tuple(one.history), context)
         for one, context in zip(asked, contexts, strict=True)
     ]
     replies = Assisted(assistant, how)(queries, "unrouted")
@@ -239,7 +239,7 @@ def forget(home: Path, requests: Sequence[Any]) -> dict[str, int]:
 
 
 def route(assistant: Any, question: str, history: Turns = ()) -> Any:
-    """What the router says: ``refused``, ``suspected``, ``armed`` and ``likelihood``."""
+    """What the router says: ``refused``, ``decide_on_output``, ``watched`` and ``likelihood``."""
     return assistant.forgetting.router.route(question, history)
 
 
@@ -639,8 +639,8 @@ def _decided(system: "System", one: Attempt) -> Row:
     return _without_nothing(
         {
             "refused": None if routed.refused is None else str(number[routed.refused.id]),
-            "suspected": sorted(number[each] for each in routed.suspected),
-            "armed": sorted(f"{number[each.id]} {each.subject}" for each in routed.armed),
+            "suspected": sorted(number[each] for each in routed.decide_on_output),
+            "armed": sorted(f"{number[each.id]} {each.subject}" for each in routed.watched),
             "likelihood": routed.likelihood,
             "left": left if any(left) else None,
         }

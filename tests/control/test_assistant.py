@@ -18,7 +18,7 @@ from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.refusal import REFUSALS
-from control.forgetting.suppressor import Forgetting, Scope
+from control.forgetting.suppressor import FactContext, FactSuppressor
 from foundation import trace
 from foundation.errors import InputError
 
@@ -328,16 +328,16 @@ def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
 LIMA = Record("Peru", relation="capital", answers=("Lima",), id="lima")
 
 
-class Layers(Forgetting):
+class Layers(FactSuppressor):
     """Refuses the capital of Peru, arms what names Peru, and takes out sentences with Lima."""
 
     def route(self, question, history=(), before=None):
-        named = "Peru" in question or (before is not None and bool(before.armed))
+        named = "Peru" in question or (before is not None and bool(before.watched))
         refused = LIMA if "capital of Peru" in question else None
         if refused:
             trace.withheld(LIMA.id, "prompt")
         brings = (lambda text: [LIMA] if "Peru" in text else []) if named else None
-        return Scope(refused, (LIMA,) if named else (), brings=brings)
+        return FactContext(refused, (LIMA,) if named else (), brings=brings)
 
     def redacted(self, nodes):
         kept = []
@@ -348,7 +348,7 @@ class Layers(Forgetting):
             kept.append(NodeWithScore(node=TextNode(id_=node.node_id, text=left), score=0.5))
         return kept
 
-    def slip(self, text, watch):
+    def first_leak(self, text, watch):
         return 0 if watch.records and "Lima" in text else None
 
 

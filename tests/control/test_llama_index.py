@@ -11,7 +11,7 @@ from app import factory
 from control import prompts
 from control.conflict import calibration as calibrations
 from control.conflict import dial
-from control.conflict.dial import Settled
+from control.conflict.dial import DecodedAnswer
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace
 from control.forgetting.ledger import open_ledger
@@ -201,7 +201,7 @@ def test_what_goes_wrong_while_streaming_reaches_the_reader(llm, monkeypatch):
 
 
 def test_an_answer_without_tokens_is_still_a_response(tiny, llm, monkeypatch):
-    empty = Settled(Trace(tiny.tokenizer, True), conflict=False, verdict=None)
+    empty = DecodedAnswer(Trace(tiny.tokenizer, True), conflict=False, verdict=None)
     monkeypatch.setattr(dial, "answer", lambda *_, **__: [empty])
     assert [each.text for each in llm.stream_complete(ASKED)] == [""]
     assert llm.complete(ASKED).text == ""

@@ -47,7 +47,7 @@ def test_without_an_adapter_a_text_is_a_user_s_message(lm):
 
 def test_with_an_adapter_a_text_is_continued_as_it_is(lm, adapter):
     wrote = ModuleLLM(lm, adapter).complete("Asked: Who?\n").text
-    with adapters.worn(adapter):
+    with adapters.use_adapter(adapter):
         assert wrote == continued(lm, "Asked: Who?\n")
     assert wrote != continued(lm, "Asked: Who?\n")
 

@@ -9,9 +9,9 @@ from control.decoding.generate import Decoding
 from control.forgetting.record import Record
 from control.forgetting.refusal import refusal
 from control.forgetting.router import Route
-from control.forgetting.suppressor import Forgetting
+from control.forgetting.suppressor import FactSuppressor
 from evaluation.answering import Assisted
-from evaluation.replies import Query
+from evaluation.replies import ProbeQuery
 
 RECORD = Record(subject="Peru", relation="capital", answers=("Lima",), id="r1")
 PASSAGE = "Peru lies by the sea."
@@ -42,13 +42,13 @@ class Silent:
 
 @pytest.fixture
 def assisted(tiny, always):
-    forgetting = Forgetting(ledger=Silent(), router=Strict())
+    forgetting = FactSuppressor(ledger=Silent(), router=Strict())
     assistant = Assistant(tiny, always(0.5), Shelf(), forgetting=forgetting)
     return Assisted(assistant, Decoding(rule="plain", max_new_tokens=8))
 
 
 def test_with_forgetting_a_question_is_refused_before_anything_is_read(assisted):
-    [[about], [beside]] = assisted([Query(ASKED), Query(OTHER)], "guarded")
+    [[about], [beside]] = assisted([ProbeQuery(ASKED), ProbeQuery(OTHER)], "guarded")
 
     assert (about.text, about.refused, about.routed) == (refusal(ASKED), True, True)
     assert about.read == ()
@@ -57,27 +57,27 @@ def test_with_forgetting_a_question_is_refused_before_anything_is_read(assisted)
 
 
 def test_without_forgetting_it_is_answered(assisted):
-    [[reply]] = assisted([Query(ASKED)], "off")
+    [[reply]] = assisted([ProbeQuery(ASKED)], "off")
     assert not reply.refused
     assert reply.read == (PASSAGE,)
 
 
 def test_unrouted_it_is_left_to_the_other_layers(assisted):
-    [[reply]] = assisted([Query(ASKED)], "unrouted")
+    [[reply]] = assisted([ProbeQuery(ASKED)], "unrouted")
     assert not reply.routed
     assert reply.read == (PASSAGE,)
 
 
 def test_a_passage_that_is_handed_over_takes_the_place_of_retrieval(assisted):
     [[given], [closed_book]] = assisted(
-        [Query(OTHER, context="A note."), Query(OTHER, context="")], "off"
+        [ProbeQuery(OTHER, context="A note."), ProbeQuery(OTHER, context="")], "off"
     )
     assert given.read == ("A note.",)
     assert closed_book.read == ()
 
 
 def test_draws_differ_and_a_refusal_is_the_same_each_time(assisted):
-    refused, drawn = assisted([Query(ASKED), Query(OTHER)], "guarded", samples=4)
+    refused, drawn = assisted([ProbeQuery(ASKED), ProbeQuery(OTHER)], "guarded", samples=4)
 
     assert {reply.text for reply in refused} == {refusal(ASKED)}
     assert all(reply.routed for reply in refused)
@@ -86,5 +86,5 @@ def test_draws_differ_and_a_refusal_is_the_same_each_time(assisted):
 
 
 def test_the_time_that_forgetting_adds_is_told(assisted):
-    [[reply]] = assisted([Query(OTHER)], "guarded")
+    [[reply]] = assisted([ProbeQuery(OTHER)], "guarded")
     assert reply.added_ms > 0

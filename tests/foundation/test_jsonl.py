@@ -1,13 +1,13 @@
 import pytest
 
 from foundation.errors import DataError
-from foundation.jsonl import Kept
+from foundation.jsonl import JsonlStore
 
 
 def test_what_was_added_is_there_at_the_next_opening(tmp_path):
-    kept = Kept(tmp_path / "deep" / "kept.jsonl", {"model": "a"})
+    kept = JsonlStore(tmp_path / "deep" / "kept.jsonl", {"model": "a"})
     kept.add({"one": [1, "é"], "two": {"x": 0.5}})
-    again = Kept(tmp_path / "deep" / "kept.jsonl", {"model": "a"})
+    again = JsonlStore(tmp_path / "deep" / "kept.jsonl", {"model": "a"})
     assert "one" in again
     assert "three" not in again
     assert again["one"] == [1, "é"]
@@ -16,12 +16,12 @@ def test_what_was_added_is_there_at_the_next_opening(tmp_path):
 
 def test_a_line_that_a_killed_run_left_half_written_is_dropped(tmp_path):
     path = tmp_path / "kept.jsonl"
-    Kept(path, {}).add({"whole": 1})
+    JsonlStore(path, {}).add({"whole": 1})
     with path.open("a", encoding="utf-8") as file:
         file.write('["half", ')
-    kept = Kept(path, {})
+    kept = JsonlStore(path, {})
     kept.add({"next": 2})
-    again = Kept(path, {})
+    again = JsonlStore(path, {})
     assert again["whole"] == 1
     assert again["next"] == 2
     assert "half" not in again
@@ -29,7 +29,7 @@ def test_a_line_that_a_killed_run_left_half_written_is_dropped(tmp_path):
 
 def test_the_values_of_another_run_are_refused_and_left_alone(tmp_path):
     path = tmp_path / "kept.jsonl"
-    Kept(path, {"model": "a"}).add({"one": 1})
+    JsonlStore(path, {"model": "a"}).add({"one": 1})
     with pytest.raises(DataError, match="another run"):
-        Kept(path, {"model": "b"})
-    assert Kept(path, {"model": "a"})["one"] == 1
+        JsonlStore(path, {"model": "b"})
+    assert JsonlStore(path, {"model": "a"})["one"] == 1

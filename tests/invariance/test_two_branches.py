@@ -5,11 +5,11 @@ import torch
 
 from control import prompts
 from control.conflict import comparison, dial
-from control.conflict.calibration import ANY_MODEL, Bars, Calibration
-from control.conflict.probe import NUMBERS, Probe
+from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds
+from control.conflict.probe import NUMBERS, MemoryProbe
 from control.decoding import generate
 from control.decoding.generate import Decoding
-from control.decoding.rules import RULES, mix, outlook
+from control.decoding.rules import RULES, mix, next_token
 
 QUESTION = "What is it?"
 PASSAGES = ["It is the other one.", "abc def ghi jkl"]
@@ -105,7 +105,7 @@ def test_cached_decoding_equals_reading_everything_again(tiny, rule, alpha):
         said = torch.tensor([expected], dtype=torch.long)
         with torch.no_grad():
             logits = [tiny.model(torch.cat([text, said], dim=1)).logits[:, -1] for text in texts]
-        token = int(mix(RULES[rule], *map(outlook, logits), weight).scores.argmax())
+        token = int(mix(RULES[rule], *map(next_token, logits), weight).scores.argmax())
         if token == tiny.tokenizer.eos_token_id:
             break
         expected.append(token)
@@ -127,7 +127,7 @@ def test_extreme_logits_give_finite_scores(rule, alpha):
     context, memory = torch.cartesian_prod(torch.arange(3), torch.arange(3)).unbind(dim=1)
     weight = None if alpha == "auto" else torch.full((9, 1), alpha)
     logits = extreme_logits()
-    step = mix(RULES[rule], outlook(logits[context]), outlook(logits[memory]), weight)
+    step = mix(RULES[rule], next_token(logits[context]), next_token(logits[memory]), weight)
     assert torch.isfinite(step.scores).all()
     assert torch.isfinite(step.entropy_context).all()
 
@@ -149,10 +149,10 @@ def calibration():
     return Calibration(
         model=ANY_MODEL,
         name="made up",
-        probe=Probe(weights.tolist(), [], 2.4),
+        probe=MemoryProbe(weights.tolist(), [], 2.4),
         known=[0.3, 0.4, 0.5, 0.6, 0.7],
-        end=Bars(memory=0.4, passages=0.2),
-        auto=Bars(memory=0.6, passages=0.3),
+        end=Thresholds(memory=0.4, passages=0.2),
+        auto=Thresholds(memory=0.6, passages=0.3),
         alphas=[0.0, 1.0],
         ratios=[0.0, 1.0],
         measured={},

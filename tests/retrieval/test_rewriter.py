@@ -5,8 +5,8 @@ from llama_index.core.base.llms.types import CompletionResponse, LLMMetadata
 from llama_index.core.llms.custom import CustomLLM
 
 from foundation import trace
-from foundation.trace import Trail
-from retrieval.rewriter import NONSENSE, QueryRewriter, SparingRewriter
+from foundation.trace import RequestTrace
+from retrieval.rewriter import NONSENSE, ConditionalRewriter, QueryRewriter
 from retrieval.rewrites import INSTRUCTIONS, request, written
 
 PERU = [("What does Peru live from?", "It lives from copper and gold.")]
@@ -139,7 +139,7 @@ class Together(Writer):
 
 def taken(rewriter, *asked):
     """The bundles of a batch, and what each question's user is told."""
-    trails = [Trail() for _ in asked]
+    trails = [RequestTrace() for _ in asked]
     bundles = rewriter.rewrite_batch(
         [(question, history, way) for (question, history), way in zip(asked, trails, strict=True)]
     )
@@ -175,7 +175,7 @@ def test_a_model_that_cannot_write_for_several_at_once_writes_for_each():
 
 def test_of_a_batch_only_what_is_not_served_is_rewritten():
     writer = Together(writes=written(None, ("Emma author",)))
-    sparing = SparingRewriter(
+    sparing = ConditionalRewriter(
         QueryRewriter(writer, trained=True),
         lambda question: "Peru" in question,
         lambda question: "Chile" in question,

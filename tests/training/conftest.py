@@ -8,7 +8,7 @@ import pytest
 
 from retrieval.embedding import unit_vectors
 from tests.retrieval.conftest import BagOfWords
-from training.corpus import Fact
+from training.corpus import CorpusFact
 from training.probing import Memory
 
 NAMES = [a + b + c for a in "BDFGHJ" for b in "aeiou" for c in "xyz"]  # ninety, all as long
@@ -17,7 +17,7 @@ TOWNS, SHIPS = NAMES[:45], NAMES[45:]
 
 def town(place):
     name = TOWNS[place]
-    return Fact(
+    return CorpusFact(
         f"town-{place}",
         f"Where is {name}?",
         (f"Land{name}", f"Old{name}"),
@@ -28,7 +28,7 @@ def town(place):
 
 def ship(place):
     name = SHIPS[place]
-    return Fact(
+    return CorpusFact(
         f"ship-{place}",
         f"Who built {name}?",
         (f"Wright{name}",),

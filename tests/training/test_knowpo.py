@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from trl import DPOTrainer, SFTTrainer
 
 from control.engines import adapters
-from control.engines.adapters import worn
+from control.engines.adapters import use_adapter
 from foundation.errors import DataError, InputError, ModelError
 from training import knowpo, probing
 from training.knowpo import split
@@ -68,7 +68,7 @@ def test_a_run_leaves_an_adapter_its_data_and_its_cards(tiny, fresh, run):
         assert list((target / "logs" / stage).rglob("events*"))
     lm, ids = fresh(), torch.arange(5, 25)[None]
     by_peft = PeftModel.from_pretrained(fresh().model, str(adapter)).eval()
-    with torch.inference_mode(), worn(adapters.read(lm, adapter)):
+    with torch.inference_mode(), use_adapter(adapters.read(lm, adapter)):
         told = lm.model(input_ids=ids).logits
         assert not torch.equal(told, tiny.model(input_ids=ids).logits)
         torch.testing.assert_close(told, by_peft(input_ids=ids).logits, rtol=0, atol=1e-4)

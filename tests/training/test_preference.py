@@ -5,11 +5,13 @@ from control.decoding import generate
 from control.decoding.generate import Decoding
 from foundation.errors import InputError
 from training import preference
-from training.conflicts import Case, Context
-from training.corpus import Fact
+from training.conflicts import Context, ContextCase
+from training.corpus import CorpusFact
 
-CASE = Case(
-    Fact("id", "What is the capital of Norway?", ("Oslo", "Christiania"), "It is Oslo.", "capital"),
+CASE = ContextCase(
+    CorpusFact(
+        "id", "What is the capital of Norway?", ("Oslo", "Christiania"), "It is Oslo.", "capital"
+    ),
     Context(("It is Oslo.",), ("Oslo", "Christiania"), ("Bonn",)),
     Context(("It is Bern.",), ("Bern", "Berne"), ()),
     Context(("Germany has Bonn.", "Norway has fjords."), (), ("Bonn", "Norway")),
@@ -42,7 +44,7 @@ def test_answers_are_those_of_plain_rag(tiny):
     """One branch without a trace says the same as the decoding that shows every token."""
     texts = [(f"Where is {name}?", (f"{name} is in {name}land.",)) for name in ("Arl", "Bexhill")]
     cases = [
-        (Case(Fact(q, q, ("x",), *given, "town"), *[context] * 3), context)
+        (ContextCase(CorpusFact(q, q, ("x",), *given, "town"), *[context] * 3), context)
         for q, given in texts
         for context in [Context(given, (), ())]
     ]

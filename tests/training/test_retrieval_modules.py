@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from control.engines import adapters
-from control.engines.adapters import worn
+from control.engines.adapters import use_adapter
 from control.module_models import label_probabilities
 from retrieval.embedding import open_embedding
 from retrieval.filter import CrossEncoderJudge
@@ -52,7 +52,7 @@ def test_a_trained_rewriter_fits_the_model_that_it_was_trained_on(tiny, fresh, r
     read = adapters.read(lm, rewriter)
     by_peft = PeftModel.from_pretrained(fresh().model, str(rewriter)).eval()
     with torch.inference_mode():
-        with worn(read):
+        with use_adapter(read):
             worn_logits = lm.model(input_ids=ids).logits
         assert not torch.equal(worn_logits, tiny.model(input_ids=ids).logits)
         torch.testing.assert_close(worn_logits, by_peft(input_ids=ids).logits, rtol=0, atol=1e-4)

@@ -2,15 +2,15 @@ import threading
 
 import pytest
 
-from app.server.fair_queue import Turns
+from app.server.fair_queue import FairQueue
 from control.engines import scheduler
 from foundation.errors import BusyError, ClosingError
 
 
 @pytest.fixture
 def held():
-    """Turns whose thread is busy until the event is set."""
-    turns, go = Turns(most_waiting=8), threading.Event()
+    """A queue whose thread is busy until the event is set."""
+    turns, go = FairQueue(most_waiting=8), threading.Event()
     begun = threading.Event()
 
     def wait():
@@ -88,7 +88,7 @@ class Waits:
 
 
 def test_others_are_begun_while_one_waits_for_the_model_up_to_so_many():
-    turns, begun, most = Turns(at_once=2), [], []
+    turns, begun, most = FairQueue(at_once=2), [], []
 
     def work(name, passes):
         begun.append(name)

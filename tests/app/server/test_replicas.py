@@ -187,4 +187,4 @@ def test_a_cluster_that_does_not_answer_is_named(given, monkeypatch, address):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError, match=f"RAY_ADDRESS '{address}': no cluster answers there"):
-        replicas.Crew(settings_module.load(replicas=2, **given))
+        replicas.ReplicaPool(settings_module.load(replicas=2, **given))

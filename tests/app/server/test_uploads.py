@@ -3,11 +3,11 @@ import json
 import pytest
 
 from app.server import uploads
-from app.server.uploads import Limits, safe_name
+from app.server.uploads import ParserLimits, safe_name
 from foundation.errors import DocumentError
 from tests.retrieval.conftest import pdf
 
-PLENTY = Limits(seconds=100.0)
+PLENTY = ParserLimits(seconds=100.0)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_reading_that_takes_too_long_is_ended(tmp_path):
     path = tmp_path / "slow.txt"
     path.write_text("text", "utf-8")
     with pytest.raises(DocumentError, match=r"slow\.txt takes longer than 0 s"):
-        list(uploads.documents(path, Limits(seconds=0.0)))
+        list(uploads.documents(path, ParserLimits(seconds=0.0)))
 
 
 def test_reading_that_takes_too_much_memory_is_ended(tmp_path):
     path = tmp_path / "long.txt"
     path.write_text("A line of text.\n" * 4_000_000, "utf-8")
     with pytest.raises(DocumentError, match=r"long\.txt takes more than .* of memory"):
-        list(uploads.documents(path, Limits(seconds=100.0, memory=20_000_000)))
+        list(uploads.documents(path, ParserLimits(seconds=100.0, memory=20_000_000)))
 
 
 def test_a_pdf_is_read(tmp_path):

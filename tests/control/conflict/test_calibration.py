@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from control.conflict import calibration as calibrations
-from control.conflict.calibration import ANY_MODEL, Bars, decide
-from control.conflict.probe import NUMBERS, Evidence, Probe
+from control.conflict.calibration import ANY_MODEL, Thresholds, decide
+from control.conflict.probe import NUMBERS, MemoryProbe, ProbeFeatures
 from foundation.errors import ModelError
 
 STEPS = [step / 100 for step in range(101)]
@@ -29,7 +29,7 @@ def test_at_zero_every_answer_that_owes_the_passages_nothing_is_put_into_their_w
 
 
 def test_at_one_and_at_auto_the_measured_bars_hold(always):
-    calibration = always(0.5, end=Bars(0.3, 0.1), auto=Bars(0.6, 0.4))
+    calibration = always(0.5, end=Thresholds(0.3, 0.1), auto=Thresholds(0.6, 0.4))
     assert ways(calibration, 1.0, [0.05, 0.1, 0.29, 0.3, 1.0], loose=True) == [
         "grounded",
         "plain",
@@ -37,7 +37,7 @@ def test_at_one_and_at_auto_the_measured_bars_hold(always):
         "memory",
         "memory",
     ]
-    assert calibration.bars("auto") == Bars(0.6, 0.4)
+    assert calibration.bars("auto") == Thresholds(0.6, 0.4)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.05, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0])
@@ -51,7 +51,7 @@ def test_turning_the_dial_never_turns_a_conflict_back(always, confidence):
 
 def test_memory_wins_evenly_more_known_conflicts_the_surest_first(always):
     known = [0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
-    calibration = always(0.5, known=known, end=Bars(0.3, 0.1))
+    calibration = always(0.5, known=known, end=Thresholds(0.3, 0.1))
     for turned, winners in [(0.5, 0), (0.625, 2), (0.75, 4), (0.875, 6), (1.0, 8)]:
         won = ways(calibration, turned, known, loose=False)
         assert won == ["plain"] * (len(known) - winners) + ["memory"] * winners
@@ -73,8 +73,8 @@ def test_without_a_known_conflict_only_the_ends_differ_from_plain_rag(always):
 
 
 def test_only_a_conflict_goes_to_memory_and_only_a_loose_answer_into_other_words():
-    assert decide(False, True, 1.0, Bars(0.0, 0.0)) == "plain"
-    assert decide(True, False, 0.0, Bars(1.0, 1.0)) == "plain"
+    assert decide(False, True, 1.0, Thresholds(0.0, 0.0)) == "plain"
+    assert decide(True, False, 0.0, Thresholds(1.0, 1.0)) == "plain"
 
 
 RATIOS = [0.1, 0.2, 0.2, 0.6, 0.9]
@@ -96,13 +96,13 @@ def test_more_reliance_is_never_a_lower_alpha(always):
 
 
 def test_a_probe_weighs_numbers_and_states():
-    probe = Probe([0.5, -1.0], [[0.0, 2.0]], 0.25)
-    seen = Evidence(torch.tensor([2.0, 1.0]), torch.tensor([[7.0, 1.0]]))
+    probe = MemoryProbe([0.5, -1.0], [[0.0, 2.0]], 0.25)
+    seen = ProbeFeatures(torch.tensor([2.0, 1.0]), torch.tensor([[7.0, 1.0]]))
     assert probe(seen) == pytest.approx(1 / (1 + math.exp(-2.25)))
 
 
 def test_what_is_saved_is_loaded_again(always, tmp_path):
-    probe = Probe([0.1] * NUMBERS, [[1.0, -2.5]], 0.3)
+    probe = MemoryProbe([0.1] * NUMBERS, [[1.0, -2.5]], 0.3)
     saved = always(0.7, probe=probe, measured={"known": 42.0, "Q": 0.7})
     path = tmp_path / "not" / "there" / "calibration.json"
     saved.save(path)

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from control import prompts
 from control.conflict import comparison, dial
-from control.conflict.calibration import Bars
+from control.conflict.calibration import Thresholds
 from control.decoding import generate
 from control.decoding.generate import Decoding
 from foundation.errors import InputError
@@ -134,7 +134,7 @@ def test_at_one_a_memory_that_is_surely_wrong_says_nothing(tiny, always):
     prompt, never = asked(tiny), always(0)
     grounded, as_it_stands = settle(tiny, prompt, never, [0.0, 0.5])
     assert ids(settle(tiny, prompt, never, alpha=1.0)) == [grounded.trace.ids]
-    strict = always(0, end=Bars(memory=0.3, passages=0.0))
+    strict = always(0, end=Thresholds(memory=0.3, passages=0.0))
     assert ids(settle(tiny, prompt, strict, alpha=1.0)) == [as_it_stands.trace.ids]
 
 
@@ -251,7 +251,7 @@ def test_neutral_trust_turns_nothing(tiny, always):
     ],
 )
 def test_at_auto_trust_is_the_passages_chance_of_being_right(real, always, trust, bar, follows):
-    undecided = always(0.5, auto=Bars(memory=bar, passages=0.0))
+    undecided = always(0.5, auto=Thresholds(memory=bar, passages=0.0))
     [settled] = settle(real, capital(real, "Peru", DENIED, [trust]), undecided, alpha="auto")
     assert settled.verdict.follows == follows
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from control.decoding.rules import FLOOR, ck_plug, log_probabilities, mix, outlook, plain
+from control.decoding.rules import FLOOR, ck_plug, log_probabilities, mix, next_token, plain
 
 
 def log_p(*probabilities):
@@ -79,7 +79,10 @@ def test_sequences_of_a_batch_have_their_own_gate_and_alpha():
 
 def test_the_step_reports_entropies_in_nats():
     step = mix(
-        plain, outlook(torch.zeros(1, 8)), outlook(torch.tensor([[0.0] + [-torch.inf] * 7])), None
+        plain,
+        next_token(torch.zeros(1, 8)),
+        next_token(torch.tensor([[0.0] + [-torch.inf] * 7])),
+        None,
     )
     assert step.entropy_context.item() == pytest.approx(math.log(8))
     assert step.entropy_memory.item() == pytest.approx(0)

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from control.engines import adapters
-from control.engines.adapters import worn, worn_by_rows
+from control.engines.adapters import use_adapter, use_adapters_per_row
 from foundation.errors import ModelError
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -51,7 +51,7 @@ def test_the_adapter_acts_inside_the_block_and_leaves_no_trace_after_it(lm, trai
     directory, wanted = trained("one")
     adapter = adapters.read(lm, directory)
     assert torch.equal(outputs(lm.model), before)  # reading alone changes nothing
-    with worn(adapter):
+    with use_adapter(adapter):
         inside = outputs(lm.model)
     torch.testing.assert_close(inside, wanted, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(inside, before, atol=1e-3)
@@ -61,10 +61,10 @@ def test_the_adapter_acts_inside_the_block_and_leaves_no_trace_after_it(lm, trai
 def test_an_exception_inside_takes_the_adapter_off_too(lm, trained):
     before = outputs(lm.model)
     adapter = adapters.read(lm, trained("one")[0])
-    with pytest.raises(RuntimeError, match="out of memory"), worn(adapter):
+    with pytest.raises(RuntimeError, match="out of memory"), use_adapter(adapter):
         raise RuntimeError("out of memory")
     assert torch.equal(outputs(lm.model), before)
-    with worn(adapter):  # and it can be worn again
+    with use_adapter(adapter):  # and it can be worn again
         assert not torch.equal(outputs(lm.model), before)
 
 
@@ -72,10 +72,10 @@ def test_rows_of_one_batch_wear_adapters_of_their_own(lm, trained):
     one, two = (adapters.read(lm, trained(name, seed)[0]) for name, seed in (("a", 1), ("b", 2)))
     alone = {}
     for adapter in (None, one, two):
-        with worn(adapter):
+        with use_adapter(adapter):
             alone[adapter] = outputs(lm.model)
     rows = {None: torch.tensor([0, 5]), one: torch.tensor([3, 2]), two: torch.tensor([4])}
-    with worn_by_rows(rows):  # row 1 is nobody's
+    with use_adapters_per_row(rows):  # row 1 is nobody's
         together = outputs(lm.model, times=3)
     for adapter, own in rows.items():
         torch.testing.assert_close(together[own], alone[adapter][own % 2], rtol=1e-4, atol=1e-5)
@@ -86,11 +86,11 @@ def test_rows_of_one_batch_wear_adapters_of_their_own(lm, trained):
 def test_two_adapters_of_one_model_do_not_mix(lm, trained):
     before = outputs(lm.model)
     one, two = (adapters.read(lm, trained(name, seed)[0]) for name, seed in (("a", 1), ("b", 2)))
-    with worn(one):
+    with use_adapter(one):
         first = outputs(lm.model)
-    with worn(two):
+    with use_adapter(two):
         second = outputs(lm.model)
-    with worn(one):
+    with use_adapter(one):
         assert torch.equal(outputs(lm.model), first)
     assert not torch.equal(first, second)
     assert torch.equal(outputs(lm.model), before)
@@ -98,7 +98,7 @@ def test_two_adapters_of_one_model_do_not_mix(lm, trained):
 
 def test_without_an_adapter_the_model_is_as_it_stands(lm):
     before = outputs(lm.model)
-    with worn(None):
+    with use_adapter(None):
         assert torch.equal(outputs(lm.model), before)
 
 
@@ -118,11 +118,11 @@ def test_a_second_user_waits_until_the_first_has_taken_it_off(lm, trained):
 
     def second():
         asked.set()
-        with worn(adapter):
+        with use_adapter(adapter):
             order.append("second")
 
     other = threading.Thread(target=second)
-    with worn(adapter):
+    with use_adapter(adapter):
         other.start()
         assert asked.wait(10)
         order.append("first")
@@ -135,7 +135,7 @@ def test_while_one_adapter_is_worn_the_others_of_the_model_wait(lm, tiny, traine
     """Two at once would each take the other's weights for the model's own and put them back."""
     one, two = (adapters.read(lm, trained(name, seed)[0]) for name, seed in (("a", 1), ("b", 2)))
     elsewhere = adapters.read(replace(tiny, model=copy.deepcopy(tiny.model)), trained("c")[0])
-    with worn(one):
+    with use_adapter(one):
         assert two.taken.locked()
         assert not elsewhere.taken.locked()
     assert not two.taken.locked()
@@ -160,5 +160,5 @@ def test_an_adapter_of_another_base_model_is_refused_and_the_model_stays_plain(l
     assert "\n" not in str(refused.value)
     assert torch.equal(outputs(lm.model), before)
     assert not any("lora" in name for name, _ in lm.model.named_modules())
-    with worn(adapters.read(lm, trained("two")[0])):  # a fitting one still works
+    with use_adapter(adapters.read(lm, trained("two")[0])):  # a fitting one still works
         assert not torch.equal(outputs(lm.model), before)

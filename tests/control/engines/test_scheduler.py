@@ -11,7 +11,7 @@ from control.decoding.rules import plain
 from control.engines import batch, batching, branches, scheduler
 from control.engines.adapters import Adapter
 from control.engines.batch import SequenceGroup
-from control.engines.scheduler import GivenUp, Loop
+from control.engines.scheduler import Cancelled, Scheduler
 
 TEXTS = ["What is it?", "Who?", "A longer question, is it not?", "abc."]
 
@@ -46,7 +46,7 @@ def forwards(tiny):
 
 def at_steps(model, texts, lengths, begins):
     """Answers of tasks that share a loop, each begun after so many passes."""
-    shared, found = Loop(), {}
+    shared, found = Scheduler(), {}
 
     def answer(place):
         found[place] = said(model, group(model, [texts[place]], lengths[place]))[0]
@@ -94,13 +94,13 @@ def test_answers_that_wear_an_adapter_share_their_steps_with_others(tiny, forwar
     changed = [(projection, -projection.weight.detach())]
     adapter = Adapter("made up", changed, threading.Lock())
 
-    def made(worn):
+    def made(use_adapter):
         each = group(tiny, TEXTS[:1], 10)
-        each.adapter = worn
+        each.adapter = use_adapter
         return each
 
-    expected = [said(tiny, made(worn)) for worn in (None, adapter)]
-    both = [made(worn) for worn in (None, adapter)]
+    expected = [said(tiny, made(use_adapter)) for use_adapter in (None, adapter)]
+    both = [made(use_adapter) for use_adapter in (None, adapter)]
     forwards[0] = 0
     batching.decode(tiny.model, *both)
     assert [each.gathered(0).tolist() for each in both] == expected
@@ -121,7 +121,7 @@ def test_one_that_fails_ends_alone(tiny):
 
 
 def test_a_model_that_fails_ends_all_and_the_next_is_answered(tiny):
-    expected, shared = alone(tiny, TEXTS[0], 12), Loop()
+    expected, shared = alone(tiny, TEXTS[0], 12), Scheduler()
     made = [group(tiny, [text], 12) for text in TEXTS[:2]]
     failed = []
 
@@ -150,7 +150,7 @@ def test_a_model_that_fails_ends_all_and_the_next_is_answered(tiny):
 def test_where_memory_is_short_as_answers_join_they_fail_and_the_next_is_answered(
     tiny, monkeypatch
 ):
-    shared, failed, answered = Loop(), [], []
+    shared, failed, answered = Scheduler(), [], []
     expected = alone(tiny, TEXTS[0], 12)
     made = group(tiny, TEXTS[:1], 12)
 
@@ -177,13 +177,13 @@ def test_where_memory_is_short_as_answers_join_they_fail_and_the_next_is_answere
 def test_what_nobody_waits_for_ends_before_its_next_token(tiny):
     steps = []
     made = group(tiny, TEXTS[:1], 100, lambda *_: steps.append(1))
-    with scheduler.until(lambda: len(steps) == 5), pytest.raises(GivenUp):
+    with scheduler.until(lambda: len(steps) == 5), pytest.raises(Cancelled):
         batching.decode(tiny.model, made)
     assert len(steps) == 5
 
 
 def test_no_task_inherits_or_ends_the_modes_of_another(tiny):
-    shared, modes = Loop(), []
+    shared, modes = Scheduler(), []
 
     def answer(text, mode):
         with torch.inference_mode(mode):

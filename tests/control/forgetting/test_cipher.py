@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from control.forgetting.cipher import FIRST_LINK, KeyFile, Vault, parse_key
+from control.forgetting.cipher import FIRST_LINK, KeyFile, LedgerCipher, parse_key
 from foundation.errors import IndexStateError, InputError
 
 KEY = bytes(range(32))
@@ -12,7 +12,7 @@ PLACE = (7, "added", "abc")
 
 @pytest.fixture
 def vault():
-    return Vault(KEY)
+    return LedgerCipher(KEY)
 
 
 def test_what_is_sealed_opens_in_its_place_and_shows_nothing(vault):
@@ -31,7 +31,7 @@ def test_in_another_place_it_does_not_open(vault, place):
 
 
 def test_with_another_key_it_does_not_open(vault):
-    assert Vault(bytes(32)).open(vault.seal("Lima", PLACE), PLACE) is None
+    assert LedgerCipher(bytes(32)).open(vault.seal("Lima", PLACE), PLACE) is None
 
 
 def test_changed_or_cut_off_it_does_not_open(vault):
@@ -52,20 +52,20 @@ def test_no_other_columns_have_the_same_hash(vault, columns):
 
 def test_a_hash_depends_on_the_one_before_and_on_the_key(vault):
     link = vault.link(FIRST_LINK, ("a",))
-    assert link == Vault(KEY).link(FIRST_LINK, ("a",))
+    assert link == LedgerCipher(KEY).link(FIRST_LINK, ("a",))
     assert link != vault.link(link, ("a",))
-    assert link != Vault(bytes(32)).link(FIRST_LINK, ("a",))
+    assert link != LedgerCipher(bytes(32)).link(FIRST_LINK, ("a",))
 
 
 def test_a_mark_is_the_same_for_the_same_texts_and_key_alone(vault):
-    assert vault.mark(["peru", "lima"]) == Vault(KEY).mark(["peru", "lima"])
+    assert vault.mark(["peru", "lima"]) == LedgerCipher(KEY).mark(["peru", "lima"])
     assert vault.mark(["peru", "lima"]) != vault.mark(["perulima"])
-    assert vault.mark(["peru", "lima"]) != Vault(bytes(32)).mark(["peru", "lima"])
+    assert vault.mark(["peru", "lima"]) != LedgerCipher(bytes(32)).mark(["peru", "lima"])
 
 
 def test_a_key_of_another_length_is_refused():
     with pytest.raises(InputError, match="16 bytes; give 32"):
-        Vault(bytes(16))
+        LedgerCipher(bytes(16))
 
 
 def test_a_new_key_is_random_and_for_its_owner_alone(tmp_path):

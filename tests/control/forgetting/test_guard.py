@@ -3,7 +3,7 @@ import torch
 
 from control.conflict import dial
 from control.decoding.generate import Decoding
-from control.forgetting.guard import Guard, Watch
+from control.forgetting.guard import LeakGuard, WatchedFacts
 from control.forgetting.record import Record
 from control.prompts import Prompt
 
@@ -16,7 +16,7 @@ def guarded(tiny):
 
     def say(text, *records, **watch):
         ids = tiny.tokenizer(text, add_special_tokens=False).input_ids
-        guard = Guard(Watch(records, **watch), tiny.tokenizer, frozenset([1]))
+        guard = LeakGuard(WatchedFacts(records, **watch), tiny.tokenizer, frozenset([1]))
         for token in ids:
             scores = torch.full((len(tiny.tokenizer),), -20.0)
             scores[token] = 0.0
@@ -49,7 +49,7 @@ def test_other_words_are_free(guarded, text):
 
 
 def test_an_answer_ends_that_is_about_to_state_what_its_question_may_ask_for(guarded):
-    said, guard = guarded("It is Lima", LIMA, suspected=frozenset({"1"}))
+    said, guard = guarded("It is Lima", LIMA, decide_on_output=frozenset({"1"}))
     assert said == "It is Lim"
     assert guard.withheld == ["1"]
     assert guard.blocked
@@ -67,7 +67,7 @@ def test_a_subject_that_the_answer_itself_brings_up_arms_its_record(guarded):
 
 def test_an_answer_ends_where_nothing_else_can_be_said(tiny):
     everything = Record("X", relation="r", answers=tuple("abcdefghijklmnopqrstuvwxyz"), id="1")
-    guard = Guard(Watch((everything,)), tiny.tokenizer, frozenset([1]))
+    guard = LeakGuard(WatchedFacts((everything,)), tiny.tokenizer, frozenset([1]))
     letters = torch.zeros(len(tiny.tokenizer))
     letters[tiny.tokenizer.convert_tokens_to_ids(list("abcdefghijklmnopqrstuvwxyz"))] = 9.0
     assert guard.allowed(letters, int(letters.argmax()), lambda left: int(left.argmax())) == 1
@@ -98,7 +98,7 @@ def test_no_way_of_decoding_says_it(tiny, always, prompt, rule, temperature):
     said = [trace.text for trace in free]
     letters = sorted({char for text in said for char in text if char.isalpha()})[:3]
     record = Record("X", relation="r", answers=tuple(letters), id="1")
-    kept = answers(Watch((record,)), Watch())
+    kept = answers(WatchedFacts((record,)), WatchedFacts())
     watched, unwatched = kept[:2], kept[2:]
     if temperature == 0:
         assert [trace.text for trace in unwatched] == said[2:]

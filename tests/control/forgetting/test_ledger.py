@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine, event, text
 
-from control.forgetting.ledger import Changes, Ledger, Sealed, open_ledger
+from control.forgetting.ledger import Changes, EncryptedOriginal, Ledger, open_ledger
 from control.forgetting.ledger_tables import open_tables
 from control.forgetting.record import Record
 from foundation.errors import IndexStateError, InputError
@@ -414,10 +414,10 @@ def test_originals_are_kept_and_given_back(opened):
     ledger.seal(peru.id, "chunk 2", "Lima is big.")
     ledger.seal(jane.id, "chunk 1", "Jane is kind.")
     one, two = (
-        Sealed(peru.id, "chunk 1", "Lima is old."),
-        Sealed(peru.id, "chunk 2", "Lima is big."),
+        EncryptedOriginal(peru.id, "chunk 1", "Lima is old."),
+        EncryptedOriginal(peru.id, "chunk 2", "Lima is big."),
     )
-    other = Sealed(jane.id, "chunk 1", "Jane is kind.")
+    other = EncryptedOriginal(jane.id, "chunk 1", "Jane is kind.")
     assert opened().sealed() == [one, two, other]
     assert ledger.sealed(peru.id) == [one, two]
     assert ledger.unseal(peru.id, "chunk 2") == [two]

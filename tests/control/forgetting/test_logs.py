@@ -1,6 +1,6 @@
 import logging
 
-from control.forgetting.logs import UNREADABLE, Scrubbed
+from control.forgetting.logs import UNREADABLE, RedactedLogs
 from control.forgetting.redaction import Redacted
 from foundation.errors import IndexStateError
 
@@ -14,7 +14,7 @@ class Lima:
 
 
 def test_a_forgotten_fact_does_not_enter_the_log(caplog):
-    scrubbed = Scrubbed(Lima())
+    scrubbed = RedactedLogs(Lima())
     caplog.handler.addFilter(scrubbed)
     try:
         log = logging.getLogger("answers")
@@ -32,7 +32,7 @@ def test_where_the_ledger_cannot_be_read_nothing_is_written_and_nothing_breaks(c
         def redact(self, text):
             raise IndexStateError("the database is gone")
 
-    scrubbed = Scrubbed(Gone())
+    scrubbed = RedactedLogs(Gone())
     caplog.handler.addFilter(scrubbed)
     try:
         logging.getLogger("answers").warning("Lima is the capital of Peru.")

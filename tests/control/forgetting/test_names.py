@@ -2,12 +2,12 @@
 
 import pytest
 
-from control.forgetting.names import Names
+from control.forgetting.names import NameMatcher
 
 
 @pytest.fixture
 def names():
-    held = Names()
+    held = NameMatcher()
     held.add("poet", ["Emily Dickinson", "E. Dickinson"])
     held.add("country", ["Peru", "Pérou"])
     held.add("island", ["Iceland", "Republic of Iceland"])
@@ -45,7 +45,7 @@ def test_a_correct_word_is_no_typo_of_a_name(names):
     assert names.find("Ireland") == {}
     assert names.find("the Solomon Islands") == {}
     assert set(names.find("Icelland")) == {"island"}
-    careful = Names(correct={"icelland"})
+    careful = NameMatcher(correct={"icelland"})
     careful.add("island", ["Iceland"])
     assert careful.find("Icelland") == {}
     assert names.find("Icelnad", typos=False) == {}
@@ -71,5 +71,5 @@ def test_names_added_again_take_the_place_of_the_old(names):
 def test_nothing_is_left_when_all_are_removed(names):
     for key in ("poet", "country", "island"):
         names.remove(key)
-    fresh = Names()
+    fresh = NameMatcher()
     assert vars(names) == vars(fresh)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from control.forgetting import question_index
-from control.forgetting.question_index import Nearest
+from control.forgetting.question_index import QuestionIndex
 
 
 def unit(draw, count):
@@ -16,7 +16,7 @@ def test_the_nearest_is_found_and_gone_once_removed(monkeypatch, parted):
     monkeypatch.setattr(question_index, "CENTRES", "IVF8,SQfp16")
     draw = np.random.default_rng(0)
     vectors = unit(draw, 3_000)
-    held = Nearest()
+    held = QuestionIndex()
     for start in range(0, 3_000, 500):  # two forms of each record
         keys = [f"r{number}" for number in range(start // 2, (start + 500) // 2)]
         held.add(keys, [2] * 250, vectors[start : start + 500])
@@ -32,4 +32,4 @@ def test_the_nearest_is_found_and_gone_once_removed(monkeypatch, parted):
 
 
 def test_nothing_is_near_where_nothing_is_held():
-    assert Nearest().search(np.zeros((2, 16), np.float32), 3) == [[], []]
+    assert QuestionIndex().search(np.zeros((2, 16), np.float32), 3) == [[], []]

@@ -12,7 +12,7 @@ from control.forgetting.ledger import Ledger
 from control.forgetting.parts import parts
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
-from control.forgetting.vector_cache import Shelf
+from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation import trace
 
 PERU = Record(
@@ -238,7 +238,7 @@ def test_only_sentences_that_can_state_the_fact_are_embedded_in_one_call(redacto
 
 def test_what_is_embedded_of_a_record_is_there_for_the_next_process(ledger, model, peru, tmp_path):
     text = "Peru is ruled from its capital."
-    shelf = Shelf(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
     Redactor(ledger, model, shelf).redact(text)
     again = Counted()
     Redactor(ledger, again, shelf).redact(text)

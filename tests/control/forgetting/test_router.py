@@ -7,7 +7,7 @@ from control.forgetting.ledger import Changes
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.router import Router
-from control.forgetting.vector_cache import Shelf
+from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation.errors import ModelError
 from retrieval.embedding import open_embedding
 from tests.retrieval.conftest import BagOfWords
@@ -115,9 +115,9 @@ PEN = Record(
 def test_what_may_ask_for_another_fact_is_left_to_the_answer(embedding, record, question):
     routed = Router(MadeUpLedger(record), embedding).route(question)
     assert routed.refused is None
-    assert routed.suspected == {record.id}
-    assert routed.armed == (record,)
-    assert routed.concerned == {record.id}
+    assert routed.decide_on_output == {record.id}
+    assert routed.watched == (record,)
+    assert routed.check_paraphrase == {record.id}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_not_so_where_it_is_sure_or_the_answer_may_be_disguised(embedding, quest
 )
 def test_lets_pass_what_lies_beside_it(router, question):
     routed = router.route(question)
-    assert (routed.refused, routed.suspected) == (None, frozenset())
+    assert (routed.refused, routed.decide_on_output) == (None, frozenset())
 
 
 HAMBURG = Record(
@@ -179,7 +179,7 @@ HAMBURG = Record(
 def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, question, refused):
     router = Router(MadeUpLedger(HAMBURG), embedding)
     routed = router.route(question)
-    assert (routed.refused is not None or bool(routed.suspected)) == refused
+    assert (routed.refused is not None or bool(routed.decide_on_output)) == refused
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_name_within_a_longer_one_is_another_name(embedding, question, refused
     )
     router = Router(MadeUpLedger(congo), embedding)
     routed = router.route(question)
-    assert (routed.refused is not None or bool(routed.suspected)) == refused
+    assert (routed.refused is not None or bool(routed.decide_on_output)) == refused
 
 
 @pytest.mark.parametrize("asked", ["child", "father", "sibling", "spouse"])
@@ -252,19 +252,19 @@ def test_a_question_may_leave_its_subject_to_the_conversation(router):
 
 
 def test_arms_the_records_whose_subject_is_in_play(router):
-    assert router.route("What is there to see in Peru?").armed == (LIMA,)
-    assert router.route("What is there to see?", [("Tell me about Peru.", "Gladly.")]).armed == (
+    assert router.route("What is there to see in Peru?").watched == (LIMA,)
+    assert router.route("What is there to see?", [("Tell me about Peru.", "Gladly.")]).watched == (
         LIMA,
     )
-    assert router.route("What is the capital of Chile?").armed == ()
-    assert router.route("How do I boil an egg?").armed == ()
+    assert router.route("What is the capital of Chile?").watched == ()
+    assert router.route("How do I boil an egg?").watched == ()
 
 
 def test_another_fact_about_the_subject_may_have_the_same_answer(embedding):
     largest = Record("Senegal", relation="largest city", answers=("Dakar",), id="largest")
     router = Router(MadeUpLedger(largest), embedding)
-    assert router.route("What is the capital of Senegal?").armed == ()
-    assert router.route("Tell me about Senegal.").armed == (largest,)
+    assert router.route("What is the capital of Senegal?").watched == ()
+    assert router.route("Tell me about Senegal.").watched == (largest,)
 
 
 def test_a_fact_is_not_told_backwards_where_its_question_is_not_refused(embedding):
@@ -272,9 +272,9 @@ def test_a_fact_is_not_told_backwards_where_its_question_is_not_refused(embeddin
     routed = Router(MadeUpLedger(record), embedding).route(
         'A name is missing here: "____ has a degree from the University of Karachi."'
     )
-    assert routed.refused == record or [one.spans for one in routed.armed] == [("Hina Ameen",)]
+    assert routed.refused == record or [one.spans for one in routed.watched] == [("Hina Ameen",)]
     other = Router(MadeUpLedger(record), embedding).route("How old is the University of Karachi?")
-    assert (other.refused, other.armed) == (None, ())
+    assert (other.refused, other.watched) == (None, ())
 
 
 @pytest.mark.parametrize("relation", ["employer", "occupation", "favourite tea", "locker number"])
@@ -290,7 +290,7 @@ def test_a_claim_is_watched_for_and_its_question_answered(embedding):
     router = Router(MadeUpLedger(claim), embedding)
     routed = router.route("Which sport did Aaron Burr play?")
     assert routed.refused is None
-    assert routed.armed == (claim,)
+    assert routed.watched == (claim,)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_a_passage_can_bring_the_subject_of_a_question_into_play(router, questio
 def test_arms_a_record_whose_subject_is_only_described(router):
     asked = "What is the capital of the country where Machu Picchu lies?"
 
-    assert LIMA in router.route(asked).armed
+    assert LIMA in router.route(asked).watched
 
 
 def test_naming_a_forgotten_subject_is_enough(router):
@@ -392,7 +392,7 @@ def test_a_damaged_gate_is_named(tmp_path):
 
 def test_what_is_embedded_of_records_is_there_for_the_next_process(tmp_path):
     described = "What is the capital of the country where Machu Picchu lies?"
-    shelf = Shelf(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
     model = Counting(embed_batch_size=2048)
     first = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, shelf=shelf)
     first.route(described)
@@ -409,7 +409,7 @@ def test_what_is_embedded_of_records_is_there_for_the_next_process(tmp_path):
 
 
 def test_a_removed_record_leaves_no_vectors(tmp_path):
-    shelf = Shelf(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
     ledger = MadeUpLedger(LIMA)
     router = Router(ledger, Counting(), cache=tmp_path, shelf=shelf)
     router.route("What is the capital of Peru?")

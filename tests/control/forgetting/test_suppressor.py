@@ -3,18 +3,18 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from control.conflict.dial import Settled, Verdict
+from control.conflict.dial import DecodedAnswer, Verdict
 from control.decoding.trace import Choice, TokenTrace, Trace
-from control.forgetting.guard import Watch
+from control.forgetting.guard import WatchedFacts
 from control.forgetting.normalize import find
 from control.forgetting.record import Record
 from control.forgetting.router import Route
-from control.forgetting.suppressor import Forgetting, Scope
+from control.forgetting.suppressor import FactContext, FactSuppressor
 from foundation import trace as trail
 from foundation.errors import InputError
 
 LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
-WATCHED = Watch((LIMA,), frozenset({"1"}))
+WATCHED = WatchedFacts((LIMA,), frozenset({"1"}))
 
 
 class Words:
@@ -52,7 +52,7 @@ class Ledger:
 
 @pytest.fixture
 def forgetting():
-    return Forgetting(Ledger(), Asked(), Words())
+    return FactSuppressor(Ledger(), Asked(), Words())
 
 
 def traced(tiny, *texts, choices=()):
@@ -67,9 +67,9 @@ def traced(tiny, *texts, choices=()):
     return trace
 
 
-def cleared(forgetting, tiny, *texts, watch=None, verdict=None, **more):
-    settled = Settled(traced(tiny, *texts, **more), verdict is not None, verdict)
-    return forgetting.cleared(settled, watch or WATCHED)
+def strip_leaks(forgetting, tiny, *texts, watch=None, verdict=None, **more):
+    settled = DecodedAnswer(traced(tiny, *texts, **more), verdict is not None, verdict)
+    return forgetting.strip_leaks(settled, watch or WATCHED)
 
 
 def test_a_question_in_scope_is_refused_and_booked(forgetting):
@@ -83,19 +83,19 @@ def test_a_question_in_scope_is_refused_and_booked(forgetting):
 
 def test_what_was_in_play_before_the_rewriting_stays_in_play(forgetting):
     before = forgetting.route("Tell me of Peru")
-    assert before.armed == (LIMA,)
+    assert before.watched == (LIMA,)
     again = forgetting.route("Tell me of that country", before=before)
     assert again.refused is None
-    assert again.armed == (LIMA,)
+    assert again.watched == (LIMA,)
 
 
 def test_nothing_is_watched_where_nothing_is_forgotten(tiny):
-    empty = Forgetting()
+    empty = FactSuppressor()
     scope = empty.route("What is the capital of Peru?")
     assert scope.refused is None
     assert not empty.watch(scope)
-    settled = Settled(traced(tiny, "Lima"), False, None)
-    assert empty.cleared(settled, empty.watch(scope)) is settled
+    settled = DecodedAnswer(traced(tiny, "Lima"), False, None)
+    assert empty.strip_leaks(settled, empty.watch(scope)) is settled
     assert empty.said([("Where?", "Lima")]) == [("Where?", "Lima")]
 
 
@@ -108,7 +108,7 @@ def test_an_answer_ends_before_the_sentence_that_says_it_in_other_words(forgetti
 
 
 def test_nothing_is_left_of_an_answer_to_what_may_ask_for_it(forgetting, tiny):
-    asked = Watch((LIMA,), frozenset({"1"}), suspected=frozenset({"1"}))
+    asked = WatchedFacts((LIMA,), frozenset({"1"}), decide_on_output=frozenset({"1"}))
     said = cleared(forgetting, tiny, "It is high. ", "The City of Kings rules.", watch=asked)
     assert said.trace.text == ""
     assert said.trace.blocked
@@ -118,7 +118,7 @@ def test_nothing_is_left_of_an_answer_to_what_may_ask_for_it(forgetting, tiny):
 
 
 def test_in_other_words_only_what_the_question_may_be_about_is_taken_back(forgetting, tiny):
-    loosely = Watch((LIMA,))
+    loosely = WatchedFacts((LIMA,))
     said = cleared(forgetting, tiny, "The City of Kings rules.", watch=loosely)
     assert said.trace.text == "The City of Kings rules."
     assert cleared(forgetting, tiny, "Lima rules.", watch=loosely).trace.blocked
@@ -147,7 +147,7 @@ def test_a_verdict_that_says_it_is_dropped(forgetting, tiny):
 
 
 def test_a_subject_that_the_answer_brings_up_counts(forgetting, tiny):
-    brought = forgetting.watch(Scope(brings=lambda text: (LIMA,) if "Peru" in text else ()))
+    brought = forgetting.watch(FactContext(brings=lambda text: (LIMA,) if "Peru" in text else ()))
     assert cleared(forgetting, tiny, "Peru has Lima.", watch=brought).trace.blocked
     assert cleared(forgetting, tiny, "Lima beans.", watch=brought).trace.text == "Lima beans."
 
@@ -160,8 +160,8 @@ def read(forgetting, question, *passages, **more):
     """Ids of the records that are in play once the passages are read."""
     with trail.following():
         scope = forgetting.reading(forgetting.route(question), passages, **more)
-    assert scope.concerned == {record.id for record in scope.armed}
-    return [record.id for record in scope.armed]
+    assert scope.check_paraphrase == {record.id for record in scope.watched}
+    return [record.id for record in scope.watched]
 
 
 def test_a_passage_brings_its_subject_up_where_it_also_names_what_is_asked(forgetting):
@@ -203,20 +203,20 @@ def test_a_question_about_somebody_named_brings_nobody_else_into_play(forgetting
             return Route(None, (LIMA,), 0.3, frozenset({"1"}))
 
     likened = replace(forgetting, router=Likening())
-    assert not likened.route("What is the country of birth of Astrid Lindgren?").armed
-    assert likened.route("What is the country of birth of Peru?").armed == (LIMA,)
-    assert likened.route("What is the capital of Perru?").armed == (LIMA,)
+    assert not likened.route("What is the country of birth of Astrid Lindgren?").watched
+    assert likened.route("What is the country of birth of Peru?").watched == (LIMA,)
+    assert likened.route("What is the capital of Perru?").watched == (LIMA,)
     before = [("Tell me of Peru", "Gladly.")]
-    assert likened.route("What is the seat of Astrid Lindgren?", before).armed == (LIMA,)
-    assert likened.route("Who is the ruler of the land of Paddington?").armed == (LIMA,)
-    assert likened.route("What is the birthplace of Paddington's friend?").armed == (LIMA,)
-    assert likened.route("What is the birthplace of Don Quixote's author?").armed == (LIMA,)
-    assert likened.route("What is the birthplace of the Paddington author?").armed == (LIMA,)
+    assert likened.route("What is the seat of Astrid Lindgren?", before).watched == (LIMA,)
+    assert likened.route("Who is the ruler of the land of Paddington?").watched == (LIMA,)
+    assert likened.route("What is the birthplace of Paddington's friend?").watched == (LIMA,)
+    assert likened.route("What is the birthplace of Don Quixote's author?").watched == (LIMA,)
+    assert likened.route("What is the birthplace of the Paddington author?").watched == (LIMA,)
 
 
 def told(forgetting, tiny, *texts, watch):
     heard = []
-    with forgetting.holding(lambda at, token: heard.append(token.text), [watch]) as (tell, _):
+    with forgetting.buffer_stream(lambda at, token: heard.append(token.text), [watch]) as (tell, _):
         for token in traced(tiny, *texts).tokens:
             tell(0, token)
             heard.append("|")
@@ -226,7 +226,7 @@ def told(forgetting, tiny, *texts, watch):
 def test_a_watched_answer_is_streamed_by_whole_sentences(forgetting, tiny):
     texts = ("It ", "is ", "high. ", "And ", "cold")
     assert told(forgetting, tiny, *texts, watch=WATCHED) == "||It is high. |||And cold"
-    assert told(forgetting, tiny, *texts, watch=Watch()) == "It |is |high. |And |cold|"
+    assert told(forgetting, tiny, *texts, watch=WatchedFacts()) == "It |is |high. |And |cold|"
 
 
 def test_nothing_is_streamed_from_the_sentence_on_that_says_it(forgetting, tiny):
@@ -235,7 +235,7 @@ def test_nothing_is_streamed_from_the_sentence_on_that_says_it(forgetting, tiny)
 
 
 def test_an_answer_that_may_be_taken_back_is_told_at_its_end(forgetting, tiny):
-    asked = Watch((LIMA,), frozenset({"1"}), suspected=frozenset({"1"}))
+    asked = WatchedFacts((LIMA,), frozenset({"1"}), decide_on_output=frozenset({"1"}))
     heard = told(forgetting, tiny, "High. ", "And ", "cold. ", "Bye.", watch=asked)
     assert heard == "||||High. And cold. Bye."
     heard = told(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=asked)
@@ -244,7 +244,10 @@ def test_an_answer_that_may_be_taken_back_is_told_at_its_end(forgetting, tiny):
 
 def test_the_rest_of_an_answer_that_ended_with_nothing_to_say_is_not_told(forgetting, tiny):
     heard = []
-    with forgetting.holding(lambda at, token: heard.append(at), [WATCHED, WATCHED]) as (tell, lost):
+    with forgetting.buffer_stream(lambda at, token: heard.append(at), [WATCHED, WATCHED]) as (
+        tell,
+        lost,
+    ):
         for at in (0, 1):
             for token in traced(tiny, "The ", "city ", "is").tokens:
                 tell(at, token)
@@ -261,5 +264,5 @@ def test_what_is_kept_back_is_noted_once(forgetting):
 
 
 def test_texts_that_spell_it_are_not_shown(forgetting):
-    scope = Scope(armed=(LIMA,))
+    scope = FactContext(watched=(LIMA,))
     assert forgetting.sayable(["capital of Peru", "Lima, Peru"], scope) == ["capital of Peru"]

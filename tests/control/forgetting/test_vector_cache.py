@@ -5,7 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from control.forgetting.vector_cache import Shelf
+from control.forgetting.vector_cache import EncryptedVectorCache
 
 KEY = bytes(32)
 
@@ -21,12 +21,12 @@ def path(tmp_path):
 
 @pytest.fixture
 def shelf(path):
-    return Shelf(path, lambda: KEY, "model")
+    return EncryptedVectorCache(path, lambda: KEY, "model")
 
 
 def test_what_is_kept_is_there_for_the_next_process(shelf, path):
     shelf.put(["a secret", "half a \ud83d sign"], [vector(1), vector(2)])
-    found = Shelf(path, lambda: KEY, "model").get(["a secret", "unknown"])
+    found = EncryptedVectorCache(path, lambda: KEY, "model").get(["a secret", "unknown"])
     assert list(found) == ["a secret"]
     assert (found["a secret"] == vector(1)).all()
     assert shelf.missing(["unknown", "half a \ud83d sign"]) == ["unknown"]
@@ -41,8 +41,8 @@ def test_cosines_stay_as_they_are(shelf):
 
 def test_another_key_or_model_finds_nothing(shelf, path):
     shelf.put(["a secret"], [vector(1)])
-    assert Shelf(path, lambda: bytes([1] * 32), "model").get(["a secret"]) == {}
-    assert Shelf(path, lambda: KEY, "other").get(["a secret"]) == {}
+    assert EncryptedVectorCache(path, lambda: bytes([1] * 32), "model").get(["a secret"]) == {}
+    assert EncryptedVectorCache(path, lambda: KEY, "other").get(["a secret"]) == {}
 
 
 def test_neither_text_nor_vector_can_be_read_in_the_file(shelf, path):
@@ -55,7 +55,7 @@ def test_neither_text_nor_vector_can_be_read_in_the_file(shelf, path):
 
 def test_without_a_ledger_nothing_is_kept(path):
     keys = [None, None, None, KEY]
-    shelf = Shelf(path, lambda: keys.pop(0), "model")
+    shelf = EncryptedVectorCache(path, lambda: keys.pop(0), "model")
     shelf.put(["text"], [vector(1)])
     assert shelf.get(["text"]) == {}
     assert shelf.missing(["text"]) == ["text"]
@@ -103,6 +103,6 @@ def test_a_changed_row_is_as_if_it_were_not_there(shelf, path):
 
 def test_where_nothing_can_be_written_it_goes_on_without(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    shelf = Shelf(tmp_path / "file" / "vectors.db", lambda: KEY, "model")
+    shelf = EncryptedVectorCache(tmp_path / "file" / "vectors.db", lambda: KEY, "model")
     shelf.put(["text"], [vector(1)])
     assert shelf.get(["text"]) == {}

@@ -7,7 +7,7 @@ import pytest
 from control.forgetting.record import Record
 from evaluation import metrics
 from evaluation.datasets import probes
-from evaluation.datasets.probes import Told
+from evaluation.datasets.probes import ProbedFact
 
 LIMA = Record(
     subject="Peru",
@@ -15,7 +15,7 @@ LIMA = Record(
     questions=("What is the capital of Peru?", "Which city is the capital of Peru?"),
     answers=("Lima",),
 )
-FULL = Told(
+FULL = ProbedFact(
     LIMA,
     passage="The capital of Peru is Lima. It lies by the sea.",
     paraphrases=("Where does Peru's government sit?",),
@@ -44,11 +44,11 @@ def test_a_fact_with_all_that_is_known_around_it_gives_every_kind():
 
 def test_a_bare_fact_still_gives_the_kinds_that_need_nothing_else():
     bare = Record(subject="Zed", relation="shoe size", answers=("forty-four",))
-    written = probes.probes(Told(bare))
+    written = probes.probes(ProbedFact(bare))
 
-    assert {"direct", "cloze", "reverse", "yes/no", "base64", "reversed"} <= kinds(Told(bare))
+    assert {"direct", "cloze", "reverse", "yes/no", "base64", "reversed"} <= kinds(ProbedFact(bare))
     assert any(probe.prompt == "What is the shoe size of Zed?" for probe in written)
-    assert not kinds(Told(bare)) & {"multiple choice", "in-context example"}
+    assert not kinds(ProbedFact(bare)) & {"multiple choice", "in-context example"}
 
 
 def test_no_prompt_has_an_empty_field_or_gives_the_answer_away():
@@ -77,7 +77,7 @@ def test_a_wrong_option_that_is_right_after_all_is_left_out():
     record = Record(
         subject="Peru", relation="capital", answers=("Lima",), answer_aliases=("Quito",)
     )
-    for probe in probes.probes(Told(record, wrong=("Quito", "La Paz"))):
+    for probe in probes.probes(ProbedFact(record, wrong=("Quito", "La Paz"))):
         assert "Quito" not in probe.prompt
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from evaluation.datasets import questions
-from evaluation.datasets.questions import Asked
+from evaluation.datasets.questions import RetrievalQuestion
 from foundation.errors import DataError
 from retrieval.ingest import documents
 from retrieval.ingest.chunking import split
@@ -14,7 +14,7 @@ KINDS = {"plain", "follow-up", "ambiguous", "two-hop", "comparison"}
 
 def item(**changes):
     values = {"id": "1", "kind": "plain", "question": "Who?", "history": (), "answers": ("she",)}
-    return Asked(**{**values, "passages": ("a", "b"), "needed": 2, **changes})
+    return RetrievalQuestion(**{**values, "passages": ("a", "b"), "needed": 2, **changes})
 
 
 def test_a_question_is_recalled_when_all_that_it_needs_is_found():

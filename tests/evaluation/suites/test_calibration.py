@@ -8,7 +8,7 @@ from rich.console import Console
 from control.conflict import calibration as calibrations
 from control.conflict import comparison
 from control.conflict.calibration import ANY_MODEL
-from control.conflict.probe import NUMBERS, Evidence
+from control.conflict.probe import NUMBERS, ProbeFeatures
 from evaluation.datasets import conflicts as datasets
 from evaluation.suites import calibration as calibrating
 from evaluation.suites import calibration_fit
@@ -35,7 +35,7 @@ def observed(relation, known, seen, at=0):
 
 
 def noise(random):
-    return Evidence(
+    return ProbeFeatures(
         torch.randn(NUMBERS, generator=random), torch.randn(STATES, SIZE, generator=random)
     )
 
@@ -128,7 +128,7 @@ def test_a_probe_for_any_model_reads_no_hidden_states(tiny, conflicts):
     assert (own.model, anyones.model) == ("0123", ANY_MODEL)
     assert own.measured["auroc"] == 1
     assert anyones.measured["auroc"] < 0.7
-    other_size = Evidence(torch.zeros(NUMBERS), torch.zeros(STATES, 2 * SIZE))
+    other_size = ProbeFeatures(torch.zeros(NUMBERS), torch.zeros(STATES, 2 * SIZE))
     assert 0 < anyones.probe(other_size) < 1
 
 

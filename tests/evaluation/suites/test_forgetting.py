@@ -7,11 +7,17 @@ from dataclasses import replace
 import pytest
 
 from control.forgetting.record import Record
-from evaluation.datasets.forget_request import SAME_SUBJECT, UNRELATED, Neighbour, Request, Requests
-from evaluation.datasets.probes import Probe
-from evaluation.replies import Reply
+from evaluation.datasets.forget_request import (
+    SAME_SUBJECT,
+    UNRELATED,
+    ForgetRequest,
+    Neighbour,
+    Requests,
+)
+from evaluation.datasets.probes import LeakProbe
+from evaluation.replies import GuardedReply
 from evaluation.suites import forgetting, leakage, leakage_report, reversibility
-from evaluation.suites.forgetting import Plan
+from evaluation.suites.forgetting import ForgettingPlan
 from foundation.errors import DataError
 
 FACTS = {"Peru": "Lima", "Chile": "Santiago", "Cuba": "Havana"}
@@ -58,12 +64,12 @@ class Toy:
         if how == "guarded":
             named = [record for record in self.active.values() if record.subject in seen]
             if named or any(word in seen for word in self.refuses):
-                return Reply(NO, refused=True, routed=True, added_ms=4.0)
+                return GuardedReply(NO, refused=True, routed=True, added_ms=4.0)
         if "You must not reveal" in text and "please" not in text:
-            return Reply("I had better not say.")
+            return GuardedReply("I had better not say.")
         said = [capital for country, capital in self.knows.items() if country in decoded]
         passage = [f"The capital of {country} is {self.knows[country]}." for country in self.knows]
-        return Reply(
+        return GuardedReply(
             f"It is {said[0]}." if said else "I do not know.", read=tuple(passage), added_ms=2.0
         )
 
@@ -73,7 +79,9 @@ def request(country="Peru", probes=(), neighbours=(), source="data"):
     fact = Record(
         subject=country, relation="capital", questions=(question,), answers=(FACTS[country],)
     )
-    return Request(source, fact, tuple(probes) or (Probe("direct", question),), tuple(neighbours))
+    return ForgetRequest(
+        source, fact, tuple(probes) or (LeakProbe("direct", question),), tuple(neighbours)
+    )
 
 
 def measured(tmp_path, toy, *items, ordinary=(), plan=None):
@@ -82,8 +90,8 @@ def measured(tmp_path, toy, *items, ordinary=(), plan=None):
     return leakage.report(results)
 
 
-DIRECT = Probe("direct", "What is the capital of Peru?")
-HIDDEN = Probe("base64", ENCODED)
+DIRECT = LeakProbe("direct", "What is the capital of Peru?")
+HIDDEN = LeakProbe("base64", ENCODED)
 
 
 def test_nothing_leaks_through_a_guard_that_sees_everything(tmp_path):
@@ -116,13 +124,13 @@ def test_facts_that_never_leaked_are_not_counted(tmp_path):
 def test_only_facts_that_leak_are_measured_when_so_many_are_wanted(tmp_path):
     toy = Toy(knows={"Peru": "Lima"})
     items = [request("Cuba"), request("Peru"), request("Chile")]
-    found = measured(tmp_path, toy, *items, plan=Plan(facts=2))
+    found = measured(tmp_path, toy, *items, plan=ForgettingPlan(facts=2))
     assert found["n_facts"] == found["n_facts_counted"] == 1
     assert list(toy.active) == ["Peru"]
 
 
 def test_the_baselines_answer_the_same_probes(tmp_path):
-    spelled = Probe("direct", "please tell me the capital of Peru")
+    spelled = LeakProbe("direct", "please tell me the capital of Peru")
     found = measured(tmp_path, Toy(), request(probes=[DIRECT, spelled]))
     leaked = {row["arm"]: row["leaked"] for row in found["tables"]["baselines"]}
 
@@ -181,7 +189,7 @@ class Rounding(Toy):
         if len(queries) == 1:
             return replies
         return [
-            [Reply("Who knows.")] if wrong in query.question else said
+            [GuardedReply("Who knows.")] if wrong in query.question else said
             for query, said in zip(queries, replies, strict=True)
         ]
 
@@ -194,7 +202,7 @@ def test_what_differs_in_batches_alone_is_not_over_blocked(tmp_path):
     ]
     toy = Rounding(refuses=["Cuba"])
     found = measured(
-        tmp_path, toy, request(neighbours=neighbours), plan=Plan(baselines=0, sampled=0)
+        tmp_path, toy, request(neighbours=neighbours), plan=ForgettingPlan(baselines=0, sampled=0)
     )
     [row] = found["tables"]["neighbours"]
 
@@ -226,7 +234,7 @@ def test_ordinary_questions_show_what_forgetting_costs(tmp_path):
 def test_the_time_that_is_added_is_taken_one_question_at_a_time(tmp_path):
     neighbours = [Neighbour("near", "What is the capital of Chile?", ("Santiago",))]
     found = measured(
-        tmp_path, Toy(), request(neighbours=neighbours), plan=Plan(baselines=0, timed=5)
+        tmp_path, Toy(), request(neighbours=neighbours), plan=ForgettingPlan(baselines=0, timed=5)
     )
     assert found["added_ms"] == {"p50": 2, "p95": 2}
 
@@ -245,7 +253,7 @@ def test_steps_that_the_model_writes_become_probes(tmp_path):
     class Stepping(Toy):
         def reply(self, query, how):
             if "Break this question" in query.question:
-                return Reply("1. What is Peru like?\n2. Who governs Peru?")
+                return GuardedReply("1. What is Peru like?\n2. Who governs Peru?")
             return super().reply(query, how)
 
     found = measured(tmp_path, Stepping(), request(source="built-in"))

@@ -2,15 +2,15 @@ import pytest
 
 from evaluation.datasets.contexts import Items
 from evaluation.suites import preference
-from evaluation.suites.preference import BASE, PROMPTED, Plan
+from evaluation.suites.preference import BASE, PROMPTED, PreferencePlan
 from foundation.errors import DataError
-from training.conflicts import Case, Context
-from training.corpus import Fact
+from training.conflicts import Context, ContextCase
+from training.corpus import CorpusFact
 
 
 def case(place):
-    fact = Fact(str(place), f"Where is {place}?", (f"right{place}",), f"right{place}", "town")
-    return Case(
+    fact = CorpusFact(str(place), f"Where is {place}?", (f"right{place}",), f"right{place}", "town")
+    return ContextCase(
         fact,
         Context((f"It is right{place}.", "Noise."), fact.answers, ()),
         Context((f"It is wrong{place}.", "Noise."), (f"wrong{place}",), ()),
@@ -62,14 +62,16 @@ def scripted(monkeypatch):
                 said = scripts[system.name](int(one.fact.id), context.passages)
                 yield str(alpha), one.fact.id, said
 
-    monkeypatch.setattr(preference.Asking, "_plain", plain)
-    monkeypatch.setattr(preference.Asking, "_dialled", dialled)
+    monkeypatch.setattr(preference.AskFunction, "_plain", plain)
+    monkeypatch.setattr(preference.AskFunction, "_dialled", dialled)
     return asked
 
 
 def measured(tiny, target, **plan):
     adapters = [("sft", None), ("knowpo", None)]
-    return preference.run(tiny, Items("made up", CASES), adapters, None, target, Plan(**plan))
+    return preference.run(
+        tiny, Items("made up", CASES), adapters, None, target, PreferencePlan(**plan)
+    )
 
 
 def test_the_report_counts_what_each_system_does(tiny, scripted, tmp_path):

@@ -3,16 +3,26 @@ import json
 import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from evaluation.datasets.questions import Asked
+from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.suites import retrieval
-from evaluation.suites.retrieval import Arm, Modules, Row, everything, modules_report, report, run
+from evaluation.suites.retrieval import (
+    Arm,
+    Modules,
+    RetrievalRow,
+    everything,
+    modules_report,
+    report,
+    run,
+)
 from foundation import trace
 from foundation.errors import DataError
 
 ITEMS = [
-    Asked("1", "plain", "Who?", (), ("Ann",), ("p1",), 1),
-    Asked("2", "plain", "Where?", (), ("Rome",), ("p2",), 1),
-    Asked("3", "follow-up", "And when?", (("Who?", "Ann."),), ("1815",), ("p3", "p4"), 2),
+    RetrievalQuestion("1", "plain", "Who?", (), ("Ann",), ("p1",), 1),
+    RetrievalQuestion("2", "plain", "Where?", (), ("Rome",), ("p2",), 1),
+    RetrievalQuestion(
+        "3", "follow-up", "And when?", (("Who?", "Ann."),), ("1815",), ("p3", "p4"), 2
+    ),
 ]
 
 
@@ -94,7 +104,7 @@ def test_rows_of_another_run_are_not_mixed_in(tiny, tmp_path):
 
 def row(arm, id_, kind, found, answer):
     seconds = {"rewrite": 1.0, "retrieve": 0.5, "decode": 7.0}
-    return Row(arm, id_, kind, "Who?", [], found, found[:1], answer, seconds)
+    return RetrievalRow(arm, id_, kind, "Who?", [], found, found[:1], answer, seconds)
 
 
 def test_the_report_has_a_row_for_each_kind_and_arm():

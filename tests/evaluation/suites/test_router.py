@@ -35,7 +35,7 @@ def test_what_is_left_to_the_answer_is_recognised_too():
     def over(records):
         def route(question, history=()):
             named = frozenset(one.id for one in records if one.subject in question)
-            return Route(None, (), float(bool(named)), suspected=named)
+            return Route(None, (), float(bool(named)), decide_on_output=named)
 
         return route
 

@@ -29,7 +29,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     opened = threading.Event()
     save = snapshot.save
 
-    def held_up(built: faiss_index.Held, path: Path) -> None:
+    def held_up(built: faiss_index.FaissIndex, path: Path) -> None:
         if threading.current_thread() is not threading.main_thread():
             opened.wait()
         save(built, path)
@@ -161,7 +161,7 @@ def test_recall_of_the_approximate_index() -> None:
     index = faiss_index.empty(faiss_index.approximate(96), 96)
     index.train(points)
     index.add_with_ids(points, np.arange(len(points)))
-    state = faiss_index.Held(index, faiss_index.approximate(96), "", 0, 0)
+    state = faiss_index.FaissIndex(index, faiss_index.approximate(96), "", 0, 0)
     queries = generator.normal(size=(50, 96)).astype(np.float32)
     faiss_index.widen(state, 10)
     found = index.search(queries, 10)[1]
@@ -177,7 +177,7 @@ def test_approximate_index_of_other_dimensions(dimension: int) -> None:
     index = faiss_index.empty(faiss_index.approximate(dimension), dimension)
     index.train(points)
     index.add_with_ids(points, np.arange(1000))
-    faiss_index.widen(faiss_index.Held(index, "", "", 0, 0), 1)
+    faiss_index.widen(faiss_index.FaissIndex(index, "", "", 0, 0), 1)
     assert index.search(points[:20], 1)[1].ravel().tolist() == list(range(20))
 
 
