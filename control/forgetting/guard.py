@@ -32,8 +32,8 @@ class WatchedFacts:
     Attributes:
         records: The watched records.
         check_paraphrase: Ids of those that must not be said in other words either.
-        decide_on_output: Ids of those that the question may well ask for: an answer that is about to
-            state one was asked for it, and ends.
+        decide_on_output: Ids of those that the question may well ask for: an answer that is about
+            to state one was asked for it, and ends.
         arm: Further records whose subject a text names, since an answer can bring a subject into
             play that the question did not.
     """

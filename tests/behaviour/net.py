@@ -224,10 +224,11 @@ def requests_to_forget() -> list[Any]:
 def forget(home: Path, requests: Sequence[Any]) -> dict[str, int]:
     """Record the facts in the ledger of a home and embed them; their numbers by record id."""
     from app import factory
+    from app.home import ledger as open_ledger
     from control.forgetting.aliases import with_aliases
 
     settings = _settings(home)
-    ledger = factory.ledger(settings)
+    ledger = open_ledger(settings)
     numbers = itertools.count()
     # Records are compared in the order of their ids, so these are counted instead of drawn.
     with mock.patch("secrets.token_hex", lambda size: f"{next(numbers):0{2 * size}x}"):

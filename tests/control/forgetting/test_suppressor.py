@@ -100,7 +100,7 @@ def test_nothing_is_watched_where_nothing_is_forgotten(tiny):
 
 
 def test_an_answer_ends_before_the_sentence_that_says_it_in_other_words(forgetting, tiny):
-    said = cleared(forgetting, tiny, "It is high. ", "The City of Kings ", "rules. ", "Bye.")
+    said = strip_leaks(forgetting, tiny, "It is high. ", "The City of Kings ", "rules. ", "Bye.")
     assert said.trace.text == "It is high. "
     assert [token.text for token in said.trace.tokens] == ["It is high. "]
     assert said.trace.withheld == ["1"]
@@ -109,30 +109,30 @@ def test_an_answer_ends_before_the_sentence_that_says_it_in_other_words(forgetti
 
 def test_nothing_is_left_of_an_answer_to_what_may_ask_for_it(forgetting, tiny):
     asked = WatchedFacts((LIMA,), frozenset({"1"}), decide_on_output=frozenset({"1"}))
-    said = cleared(forgetting, tiny, "It is high. ", "The City of Kings rules.", watch=asked)
+    said = strip_leaks(forgetting, tiny, "It is high. ", "The City of Kings rules.", watch=asked)
     assert said.trace.text == ""
     assert said.trace.blocked
     assert said.trace.withheld == ["1"]
-    other = cleared(forgetting, tiny, "It is high. ", "It is dry.", watch=asked)
+    other = strip_leaks(forgetting, tiny, "It is high. ", "It is dry.", watch=asked)
     assert other.trace.text == "It is high. It is dry."
 
 
 def test_in_other_words_only_what_the_question_may_be_about_is_taken_back(forgetting, tiny):
     loosely = WatchedFacts((LIMA,))
-    said = cleared(forgetting, tiny, "The City of Kings rules.", watch=loosely)
+    said = strip_leaks(forgetting, tiny, "The City of Kings rules.", watch=loosely)
     assert said.trace.text == "The City of Kings rules."
-    assert cleared(forgetting, tiny, "Lima rules.", watch=loosely).trace.blocked
+    assert strip_leaks(forgetting, tiny, "Lima rules.", watch=loosely).trace.blocked
 
 
 @pytest.mark.parametrize("text", ["The City of Kings.", "Lima.", "L-i-m-a"])
 def test_nothing_is_left_of_an_answer_that_begins_with_it(forgetting, tiny, text):
-    said = cleared(forgetting, tiny, text)
+    said = strip_leaks(forgetting, tiny, text)
     assert said.trace.text == ""
     assert said.trace.blocked
 
 
 def test_other_answers_stay_as_they_are_without_what_the_branches_would_have_said(forgetting, tiny):
-    said = cleared(forgetting, tiny, "It is", " high.", choices=(" Lima", " Quito"))
+    said = strip_leaks(forgetting, tiny, "It is", " high.", choices=(" Lima", " Quito"))
     assert said.trace.text == "It is high."
     for token in said.trace.tokens:
         assert [choice.text for choice in token.context_choices] == [" Quito"]
@@ -141,15 +141,15 @@ def test_other_answers_stay_as_they_are_without_what_the_branches_would_have_sai
 
 def test_a_verdict_that_says_it_is_dropped(forgetting, tiny):
     telling = Verdict("Quito", "Lima", 0.5, "passages")
-    assert cleared(forgetting, tiny, "Quito.", verdict=telling).verdict is None
+    assert strip_leaks(forgetting, tiny, "Quito.", verdict=telling).verdict is None
     harmless = Verdict("Quito", "Cusco", 0.5, "passages")
-    assert cleared(forgetting, tiny, "Quito.", verdict=harmless).verdict == harmless
+    assert strip_leaks(forgetting, tiny, "Quito.", verdict=harmless).verdict == harmless
 
 
 def test_a_subject_that_the_answer_brings_up_counts(forgetting, tiny):
     brought = forgetting.watch(FactContext(brings=lambda text: (LIMA,) if "Peru" in text else ()))
-    assert cleared(forgetting, tiny, "Peru has Lima.", watch=brought).trace.blocked
-    assert cleared(forgetting, tiny, "Lima beans.", watch=brought).trace.text == "Lima beans."
+    assert strip_leaks(forgetting, tiny, "Peru has Lima.", watch=brought).trace.blocked
+    assert strip_leaks(forgetting, tiny, "Lima beans.", watch=brought).trace.text == "Lima beans."
 
 
 def passage(text, title=""):
