@@ -258,7 +258,7 @@ def stream(assistant: Any, question: str, text: str) -> str | None:
         return None
     told: list[str] = []
     watch = forgetting.watch(scope)
-    with forgetting.holding(lambda _, token: told.append(token.text), [watch]) as (take, _):
+    with forgetting.buffer_stream(lambda _, token: told.append(token.text), [watch]) as (take, _):
         for word in text.split(" "):
             take(0, SimpleNamespace(text=f"{word} "))
     return "".join(told)
