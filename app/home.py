@@ -35,7 +35,7 @@ def prepare(home: Path) -> None:
     private = [restrict(path) for path in state]
     alone = all(path in state or path.name.startswith(".") for path in home.iterdir())
     if not (restrict(home) if alone else all(private)):
-        log.warning("other users may read %s; run: chmod -R go= %s", home, home)
+        log.warning("other users may read %s; run as its owner: chmod -R go= %s", home, home)
 
 
 def ledger(settings: "Settings") -> "Ledger":

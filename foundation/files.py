@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and those that their owner alone may read."""
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 OTHERS = 0o077  # the permission bits of everybody but the owner
+TEMPORARY = "fulcrum-{process}-{purpose}-"
 
 
 @contextmanager
@@ -71,3 +73,27 @@ def restrict(path: Path) -> bool:
         if mode & OTHERS and not mode & stat.S_ISVTX:
             path.chmod(stat.S_IMODE(mode) & ~OTHERS)
     return not path.stat().st_mode & OTHERS
+
+
+def temporary_directory(purpose: str) -> "tempfile.TemporaryDirectory[str]":
+    """A directory that its owner alone may enter; its name says which process it belongs to."""
+    prefix = TEMPORARY.format(process=os.getpid(), purpose=purpose)
+    return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+
+
+def remove_abandoned() -> None:
+    """Remove the temporary directories of processes that were killed."""
+    name = re.compile(TEMPORARY.format(process=r"(\d+)", purpose=".*"))
+    for path in Path(tempfile.gettempdir()).glob("fulcrum-*"):
+        if (match := name.match(path.name)) and not _is_running(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True

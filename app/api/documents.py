@@ -1,7 +1,6 @@
 """/v1/documents: what is read."""
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from app.api.access import Administrator, Reader
 from app.api.errors import NotFoundError
 from app.server.uploads import safe_name
 from foundation.errors import BusyError, DocumentError
+from foundation.files import temporary_directory
 from retrieval.stores.base import Stored
 
 MOST_FILES = 32  # of one request
@@ -109,7 +109,7 @@ def remove_document(
 
 
 def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingested:
-    with tempfile.TemporaryDirectory(prefix="fulcrum-upload-") as folder:
+    with temporary_directory("upload") as folder:
         paths = []
         for number, file in enumerate(files):
             # Each in a folder of its own, since two may have the same name.

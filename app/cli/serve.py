@@ -11,6 +11,7 @@ from app.cli.console import example, out
 from app.server.environment import wipe_environment
 from app.server.sockets import bound, url
 from foundation.errors import InputError
+from foundation.files import OTHERS, remove_abandoned
 from foundation.threads import BackgroundThread
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def run(settings: "Settings", listening: socket.socket) -> None:
     from app.server.site import Site
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
+    os.umask(OTHERS)  # also for what libraries write
+    remove_abandoned()
     service = _service(settings)
     site = Site(service)
     address = url(settings.host, listening)

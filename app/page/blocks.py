@@ -1,9 +1,10 @@
 """The page: a conversation that shows where each word comes from, and all that belongs to it."""
 
 import os
-import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from app.page import forgetting as page_forgetting
 from app.page import laboratory as page_laboratory
 from app.page.conversation import Running
 from app.page.guard import PageGuard
+from foundation.files import temporary_directory
+from foundation.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,12 +32,14 @@ MEGABYTE = 1_000_000
 SWEPT, UNUSED = 300, 3_600  # seconds between two clearings of uploads, and until one is cleared
 
 
-def build(service: "Service") -> gr.Blocks:
-    """The page over a service, which may still be loading or have failed to."""
-    running = Running()
-    with Page(
-        title="Fulcrum", analytics_enabled=False, fill_width=True, delete_cache=(SWEPT, UNUSED)
-    ) as blocks:
+def build(service: "Service", running: Running) -> gr.Blocks:
+    """The page over a service, which may still be loading or have failed to.
+
+    Args:
+        service: Answers.
+        running: Told who asks, and who has left.
+    """
+    with Page(title="Fulcrum", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(views.render("head"), apply_default_css=False, elem_id="head")
         state = gr.HTML(_state(service), apply_default_css=False, elem_id="state")
         with gr.Tabs(elem_id="tabs"):
@@ -89,10 +94,10 @@ def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
     lie in a directory that its owner alone may enter, until they are read or an hour has passed;
     it goes with the page.
     """
-    settings = service.settings
-    with tempfile.TemporaryDirectory(prefix="fulcrum-page-", ignore_cleanup_errors=True) as folder:
+    settings, running = service.settings, Running()
+    with temporary_directory("page") as folder, _sweeping(Path(folder)):
         os.environ["GRADIO_TEMP_DIR"] = folder  # the one way to tell gradio
-        blocks = build(service)
+        blocks = build(service, running)
         gr.mount_gradio_app(
             app,
             blocks,
@@ -110,7 +115,28 @@ def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
         # gradio checks which files an event may name only in blocks that were launched, and a
         # mounted page never is.
         blocks.has_launched = True
-        yield PageGuard(app, blocks, Path(folder), settings.body_limit * MEGABYTE)
+        most = settings.body_limit * MEGABYTE
+        yield PageGuard(app, blocks, Path(folder), most, running.leave)
+
+
+@contextmanager
+def _sweeping(folder: Path) -> Iterator[None]:
+    """Delete uploads that nobody has used for an hour, those that never came to their end too."""
+    ended = threading.Event()
+
+    def sweep() -> None:
+        while not ended.wait(SWEPT):
+            oldest = time.time() - UNUSED
+            for path in folder.rglob("*"):
+                with suppress(OSError):
+                    if path.is_file() and path.stat().st_mtime < oldest:
+                        path.unlink()
+
+    thread = BackgroundThread(sweep, "fulcrum-uploads", ended.set)
+    try:
+        yield
+    finally:
+        thread.finish()
 
 
 # Of this typeface gradio brings all letters in these two weights; the others lack some.

@@ -1,7 +1,6 @@
 """The page's tab for documents: what is there, adding to it, and taking away."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from app.page import access, lists, views
 from app.page.ask import QUIET
 from control.conflict.dial import NEUTRAL_TRUST
 from foundation.errors import InputError
+from foundation.files import temporary_directory
 from retrieval.ingest.readers import READERS
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _taken(paths: list[str] | None) -> Iterator[list[Path]]:
     Raises:
         InputError: One is no longer there.
     """
-    with tempfile.TemporaryDirectory(prefix="fulcrum-upload-") as folder:
+    with temporary_directory("upload") as folder:
         taken = []
         for number, path in enumerate(map(Path, paths or [])):
             target = Path(folder) / str(number) / path.name

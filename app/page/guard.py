@@ -7,10 +7,12 @@ written anew from what has been checked; what gradio receives holds nothing else
 
 import hmac
 import json
+import logging
 import math
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,10 @@ from urllib.parse import parse_qs, urlencode
 
 import gradio as gr
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from app.server.security import MEGABYTE, ROLE, error_body
+from app.server.security import MEGABYTE, ROLE, SERVER_ERROR, error_body
 
 if TYPE_CHECKING:
     from app.server.security import Application, Message, Receive, Scope, Send
@@ -38,6 +41,8 @@ QUEUED, AT_ONCE = f"{API}/queue/join", f"{API}/run/predict"  # the two kinds of 
 HEARTBEAT = f"{API}/heartbeat/"
 ADMINISTRATION_ROUTES = frozenset({UPLOAD, f"{API}/upload_progress"})
 READ_METHODS = ("GET", "HEAD")
+
+CLOSING = b'"close_stream"'  # the last thing that gradio sends to a session
 
 COOKIE = "fulcrum_visitor"
 COOKIE_BYTES = 32
@@ -57,13 +62,26 @@ NOT_ALLOWED = HTTPException(403, "this needs the administration key")
 BODY_HEADERS = frozenset({b"content-length", b"content-type", b"transfer-encoding"})
 
 
+Check = Callable[["Scope", Any], Any]
+"""What becomes of an input's value, in a request of this scope."""
+
+log = logging.getLogger(__name__)
+
+
 class PageGuard:
     """An ASGI application around the page that lets through what the page itself would send.
 
     It stands within `app.server.security.Guard`, which says who is an administrator.
     """
 
-    def __init__(self, app: "Application", blocks: gr.Blocks, uploads: Path, most: int) -> None:
+    def __init__(
+        self,
+        app: "Application",
+        blocks: gr.Blocks,
+        uploads: Path,
+        most: int,
+        left: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Read off the page which events there are.
 
         Args:
@@ -71,12 +89,14 @@ class PageGuard:
             blocks: Its components and events.
             uploads: Where gradio puts uploaded files; no others may be named.
             most: Bytes of a request that holds no files.
+            left: Told the name of a session whose visitor went away before the answer came.
         """
+        self._left = left
         self._app, self._blocks = app, blocks
         self._uploads, self._most = uploads.resolve(), most
         # gradio would also let a visitor say that somebody has left.
         self._inputs = {
-            number: [_check(component) for component in event.inputs]
+            number: [self._check(component) for component in event.inputs]
             for number, event in blocks.fns.items()
             if all(happened != "unload" for _, happened in event.targets)
         }
@@ -95,7 +115,55 @@ class PageGuard:
         if scope["path"] == "/" and not _visitor(scope):
             send = _with_cookie(send, secure=scope.get("scheme") == "https")
         checked["headers"] = [header for header in checked["headers"] if _passed(*header)]
-        await self._app(checked, receive, send)
+        if checked["path"] == UPLOAD:
+            await self._upload(checked, receive, send)
+        elif checked["path"] == f"{API}/queue/data":
+            await self._events(checked, receive, send)
+        else:
+            await self._app(checked, receive, send)
+
+    async def _upload(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Take files; of a request that is no upload, gradio fails without a word."""
+        failed = False
+
+        async def sent(message: "Message") -> None:
+            nonlocal failed
+            failed = failed or message.get("status", 0) >= SERVER_ERROR
+            if not failed:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except (OSError, ClientDisconnect):
+            raise
+        except Exception as error:
+            log.debug("%s", type(error).__name__)
+            failed = True
+        if failed:
+            body = error_body(400, "no files can be read; send them as multipart/form-data")
+            await JSONResponse(body, 400)(scope, receive, send)
+
+    async def _events(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Send a session what it is answered, until that is done or the visitor has gone."""
+        session = parse_qs(scope["query_string"].decode())["session_hash"][0]
+        done = False
+
+        async def received() -> "Message":
+            message = await receive()
+            if message["type"] == "http.disconnect" and not done:
+                self._left(session)
+            return message
+
+        async def sent(message: "Message") -> None:
+            nonlocal done
+            done = done or CLOSING in message.get("body", b"")
+            await send(message)
+
+        try:
+            await self._app(scope, received, sent)
+        except Exception as error:  # gradio tells the page that there is no such session, and fails
+            log.debug("%s", type(error).__name__)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _checked(self, scope: "Scope", receive: "Receive") -> "tuple[Scope, Receive]":
         """The request as gradio is to see it.
@@ -159,26 +227,34 @@ class PageGuard:
         if trigger is not None and type(trigger) is not int:
             raise _wrong("trigger_id", "give a number")
         return {
-            "data": [
-                check(value) if check else self._files(scope, value)
-                for check, value in zip(checks, values, strict=True)
-            ],
+            "data": [check(scope, value) for check, value in zip(checks, values, strict=True)],
             "event_data": happened,
             "fn_index": number,
             "trigger_id": trigger,
             "session_hash": self._session(scope, given.get("session_hash")),
         }
 
-    def _files(self, scope: "Scope", value: Any) -> Any:
-        """What an administrator gives an input that takes files."""
+    def _check(self, component: Any) -> Check:
+        """How the value of an input is checked.
+
+        Raises:
+            TypeError: Nothing is known about such an input, so that it would let anything through.
+        """
+        if isinstance(component, gr.File):
+            return partial(self._files, component.file_count == "multiple")
+        check = _check(component)
+        return lambda _, value: check(value)
+
+    def _files(self, several: bool, scope: "Scope", value: Any) -> Any:
+        """What an administrator gives an input that takes one file or several."""
         if value is None:
             return None
         if scope.get(ROLE) != "administrator":
             raise NOT_ALLOWED
-        if isinstance(value, dict):
+        if not several:
             return self._file(value)
         if not isinstance(value, list) or len(value) > MOST_FILES:
-            raise _wrong("data", f"give up to {MOST_FILES} files")
+            raise _wrong("data", f"give a list of up to {MOST_FILES} files")
         return [self._file(each) for each in value]
 
     def _file(self, given: Any) -> dict[str, Any]:
@@ -231,14 +307,7 @@ class PageGuard:
         return given
 
 
-def _check(component: Any) -> "Callable[[Any], Any] | None":
-    """How the value of an input is checked; ``None`` for files.
-
-    Raises:
-        TypeError: Nothing is known about such an input, so that it would let anything through.
-    """
-    if isinstance(component, gr.File):
-        return None
+def _check(component: Any) -> Callable[[Any], Any]:
     if isinstance(component, gr.State):
         return lambda _: None  # the server keeps it
     if isinstance(component, gr.Radio):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 from h11 import IDLE
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -81,6 +82,8 @@ def guarded(app: "Application") -> "Application":
 
         try:
             await app(scope, receive, sent)
+        except ClientDisconnect:  # before all that it was sending had come
+            return
         except (asyncio.CancelledError, Exception) as error:
             if scope["type"] != "http":
                 raise

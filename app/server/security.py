@@ -153,6 +153,8 @@ class RequestGuard:
     def _refused(self, scope: Scope, headers: dict[str, bytes]) -> HTTPException | None:
         host = headers.get("host", b"").decode("latin-1")
         named = _address(f"//{host}")
+        if named and (named[1] != host or "@" in host):
+            named = ()  # more than a host and a port
         if is_loopback(self.host) and (not named or named[0] not in {*LOOPBACK_NAMES, self.host}):
             # Else a web page could reach this server by a name of its own that leads here.
             return HTTPException(403, f"this server is not {host!r}; ask it as localhost")

@@ -4,13 +4,13 @@ import json
 import multiprocessing
 import re
 import resource
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import DocumentError
+from foundation.files import temporary_directory
 
 if TYPE_CHECKING:
     from llama_index.core.schema import Document
@@ -57,7 +57,7 @@ def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> I
     """
     from llama_index.core.schema import Document
 
-    with tempfile.TemporaryDirectory(prefix="fulcrum-parsed-") as folder:
+    with temporary_directory("parsed") as folder:
         parsed = Path(folder) / "documents.jsonl"
         _parse_apart(path, parsed, limits, trust)
         with parsed.open(encoding="utf-8") as lines:

@@ -178,10 +178,7 @@ def said(server, client, session):
     """All that the server sends to a session until what it was asked is done."""
     lines = []
     params = {"session_hash": session}
-    with (
-        contextlib.suppress(httpx.RemoteProtocolError),  # the stream ends with an error
-        client.stream("GET", "/gradio_api/queue/data", params=params) as stream,
-    ):
+    with client.stream("GET", "/gradio_api/queue/data", params=params) as stream:
         for line in stream.iter_lines():
             lines.append(line)
             if "close_stream" in line or "unexpected_error" in line:
@@ -340,6 +337,52 @@ def assert_no_use_of(server, key, pending):
             answer = reader.post("/gradio_api/queue/join", json=body)
             assert server.check("upload", answer).status_code == 403
     assert Path(pending).read_bytes() == b"Not read yet."
+
+
+UPLOADS = (
+    {"data": {"files": "no file"}},
+    {"files": {"other": ("x.txt", b"x")}},
+    {"content": b"--x\r\n\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+    {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+)
+NAMES_ODD = ("..", "../../x.txt", "/etc/x.txt", "a" * 400, "a\nb.txt", ".", "\u202etxt.exe")
+
+
+def test_uploads_that_are_none_are_refused_and_odd_names_lead_nowhere(server):
+    before = server.uploads()
+    with server.client(ADMINISTRATION) as administrator:
+        for request in UPLOADS:
+            answer = administrator.post("/gradio_api/upload", **request)
+            assert server.check("upload", answer).status_code in (200, 400, 422)
+        for name in NAMES_ODD:
+            answer = server.check("upload", upload(administrator, name, b"text"))
+            kept = answer.json() if answer.status_code == 200 else []
+            assert all(server.temporary in Path(path).resolve().parents for path in kept)
+        [one] = upload(administrator, "one.jsonl", b"{}").json()
+        file = {"path": one, "meta": {"_type": "gradio.FileData"}}
+        for number, data in ((8, [file, 0.5, None]), (14, [[file], 4])):  # several, and one
+            body = {"data": data, "fn_index": number, "session_hash": "shape"}
+            answer = administrator.post("/gradio_api/queue/join", json=body)
+            assert server.check("upload", answer).status_code == 400
+    for path in set(server.uploads()) - set(before):
+        path.unlink()
+
+
+def test_who_goes_away_before_the_answer_ends_it(server):
+    with server.client(READING) as client:
+        for name in ("first", "second", "third"):
+            body = {"data": [QUESTION, None, "0.5", "memory", ""], "fn_index": 0}
+            client.post("/gradio_api/queue/join", json={**body, "session_hash": name})
+            params = {"session_hash": name}
+            with client.stream("GET", "/gradio_api/queue/data", params=params) as stream:
+                next(stream.iter_lines())
+        assert "process_completed" in asked_for(server, client, "fourth")
+
+
+def asked_for(server, client, session):
+    body = {"data": [QUESTION, None, "0.5", "memory", ""], "fn_index": 0, "session_hash": session}
+    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+    return said(server, client, session)
 
 
 @contextlib.contextmanager
