@@ -345,7 +345,7 @@ UPLOADS = (
     {"content": b"--x\r\n\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
     {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
 )
-NAMES_ODD = ("..", "../../x.txt", "/etc/x.txt", "a" * 400, "a\nb.txt", ".", "\u202etxt.exe")
+NAMES_ODD = ("..", "../../x.txt", "/etc/x.txt", "n" * 400, "a\nb.txt", ".", "\u202etxt.exe")
 
 
 def test_uploads_that_are_none_are_refused_and_odd_names_lead_nowhere(server):
@@ -366,23 +366,6 @@ def test_uploads_that_are_none_are_refused_and_odd_names_lead_nowhere(server):
             assert server.check("upload", answer).status_code == 400
     for path in set(server.uploads()) - set(before):
         path.unlink()
-
-
-def test_who_goes_away_before_the_answer_ends_it(server):
-    with server.client(READING) as client:
-        for name in ("first", "second", "third"):
-            body = {"data": [QUESTION, None, "0.5", "memory", ""], "fn_index": 0}
-            client.post("/gradio_api/queue/join", json={**body, "session_hash": name})
-            params = {"session_hash": name}
-            with client.stream("GET", "/gradio_api/queue/data", params=params) as stream:
-                next(stream.iter_lines())
-        assert "process_completed" in asked_for(server, client, "fourth")
-
-
-def asked_for(server, client, session):
-    body = {"data": [QUESTION, None, "0.5", "memory", ""], "fn_index": 0, "session_hash": session}
-    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-    return said(server, client, session)
 
 
 @contextlib.contextmanager
