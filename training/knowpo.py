@@ -267,7 +267,8 @@ def _stage(
             ),
         )
     best = target / "checkpoints" / f"{stage}-best"
-    curve = JsonlStore(target / "checkpoints" / f"{stage}-curve.jsonl", {"stage": stage})
+    path = target / "checkpoints" / f"{stage}-curve.jsonl"
+    curve: JsonlStore[str, dict[str, float]] = JsonlStore(path, {"stage": stage})
 
     def judge() -> dict[str, float]:
         return preference.along(language_model, lessons.known, lessons.unknown)
@@ -303,7 +304,7 @@ def _along(
     every: int,
     judge: Callable[[], dict[str, float]],
     save: Callable[[], None],
-    curve: JsonlStore,
+    curve: JsonlStore[str, dict[str, float]],
     from_start: bool,
 ) -> Any:
     """Measures adherence and robustness at the start, every so many steps and at the end.

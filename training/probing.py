@@ -74,7 +74,7 @@ def probe(
     drawn = {"samples": samples, "temperature": TEMPERATURE, "seed": seed}
     header = {"model": language_model.name, "identity": language_model.identity, **drawn}
     digest = hashlib.sha256(repr(header).encode()).hexdigest()[:16]
-    kept = JsonlStore(cache / f"{digest}.jsonl", header)
+    kept: JsonlStore[str, list] = JsonlStore(cache / f"{digest}.jsonl", header)
     keys = [_key(fact) for fact in facts]
     todo = [fact for fact, key in zip(facts, keys, strict=True) if key not in kept]
     todo.sort(key=lambda fact: len(fact.passage))

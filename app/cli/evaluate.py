@@ -129,13 +129,13 @@ def _calibrate(
     batch_size: int,
 ) -> None:
     from app import factory
-    from evaluation.suites import calibration, calibration_fit
+    from evaluation.suites import calibration
 
     observations = calibration.run(model, items, target, batch_size)
-    measured = calibration_fit.fit(model, observations)
-    calibration_fit.fit(model, observations, any_model=True).save(target / "any.json")
+    measured = calibration.fit(model, observations)
+    calibration.fit(model, observations, any_model=True).save(target / "any.json")
     kept = factory.keep(measured, model, settings, target)
-    out.print(calibration_fit.table(measured))
+    out.print(calibration.table(measured))
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
 
 

@@ -169,7 +169,7 @@ def _under_test(
     """The assistant of an own home with these documents, its ledger, and the model's name."""
     from app import factory
     from control.decoding.generate import Decoding
-    from evaluation.answering import MAX_NEW_TOKENS, Assisted
+    from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
 
     how = Decoding(rule=rule, max_new_tokens=MAX_NEW_TOKENS)  # first: a wrong rule shows at once
 
@@ -177,4 +177,4 @@ def _under_test(
         factory.passage_index(settings).ingest(list(documents))
     assistant = factory.assistant(settings)
     ledger = assistant.forgetting.ledger or home.ledger(settings)
-    return Assisted(assistant, how), ledger, assistant.model.name
+    return AssistantSystem(assistant, how), ledger, assistant.model.name

@@ -12,7 +12,7 @@ from control.forgetting.record import Record
 from data import DIRECTORY as DATA
 from evaluation import metrics
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.forget_request import (
+from evaluation.datasets.probes import (
     ORDINARY,
     SAME_ANSWER,
     SAME_RELATION,
@@ -20,8 +20,10 @@ from evaluation.datasets.forget_request import (
     UNRELATED,
     ForgetRequest,
     Neighbour,
+    ProbedFact,
+    probes,
+    wordings,
 )
-from evaluation.datasets.probes import ProbedFact, probes, wordings
 from foundation.text import normalise
 
 if TYPE_CHECKING:

@@ -12,8 +12,15 @@ from control.forgetting.record import Record as Fact
 from control.forgetting.record import checked
 from evaluation.datasets import builtin_facts, restor, tofu
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.forget_request import NEIGHBOUR, ForgetRequest, Neighbour, Requests
-from evaluation.datasets.probes import LeakProbe, ProbedFact, probes
+from evaluation.datasets.probes import (
+    NEIGHBOUR,
+    ForgetRequest,
+    LeakProbe,
+    Neighbour,
+    ProbedFact,
+    Requests,
+    probes,
+)
 from foundation import records
 from foundation.errors import DataError, InputError
 from foundation.records import DataRecord

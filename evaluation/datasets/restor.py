@@ -14,15 +14,17 @@ from typing import Any
 
 from control.forgetting.record import Record
 from evaluation import metrics
-from evaluation.datasets.forget_request import (
+from evaluation.datasets.probes import (
     SAME_ANSWER,
     SAME_RELATION,
     SAME_SUBJECT,
     UNRELATED,
     ForgetRequest,
     Neighbour,
+    ProbedFact,
+    probes,
+    wordings,
 )
-from evaluation.datasets.probes import ProbedFact, probes, wordings
 from foundation.errors import DataError
 from foundation.files import replacing
 

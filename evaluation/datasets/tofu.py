@@ -15,7 +15,7 @@ from pathlib import Path
 
 from control.forgetting.record import TOO_COMMON, Record
 from evaluation import metrics
-from evaluation.datasets.forget_request import (
+from evaluation.datasets.probes import (
     ORDINARY,
     SAME_ANSWER,
     SAME_RELATION,
@@ -23,8 +23,9 @@ from evaluation.datasets.forget_request import (
     UNRELATED,
     ForgetRequest,
     Neighbour,
+    ProbedFact,
+    probes,
 )
-from evaluation.datasets.probes import ProbedFact, probes
 from foundation import records
 from foundation.files import replacing
 from foundation.text import words

@@ -9,10 +9,10 @@ import numpy as np
 from scipy import stats
 
 from evaluation import metrics
-from evaluation.datasets.forget_request import ORDINARY, Neighbour
+from evaluation.datasets.probes import ORDINARY, Neighbour
 from evaluation.judges import leak as leaks
-from evaluation.replies import ReplyCase, ReplyRow
 from evaluation.suites.forgetting import ALONE, Results, differs
+from evaluation.suites.replies import ReplyCase, ReplyRow
 
 CONFIDENCE = 0.95
 BEST_OF = (1, 5, 20)

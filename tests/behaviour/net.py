@@ -143,29 +143,28 @@ def token_rules() -> list[str]:
 
 def ask(assistant: Any, asked: Sequence["Question"], how: Any) -> tuple[list[Any], list[str]]:
     """The answers to questions in one batch, and the text of each as it was streamed."""
-    from control.assistant import ProbeQuery
+    from control.assistant import Query
 
     told = defaultdict(str)
 
     def on_token(place: int, token: Any) -> None:
         told[place] += token.text
 
-    queries = [ProbeQuery(one.text, one.given, one.history) for one in asked]
+    queries = [Query(one.text, one.given, one.history) for one in asked]
     answers = assistant.ask_batch(queries, how, on_token)
     return answers, [told[place] for place in range(len(answers))]
 
 
 def ask_unrouted(assistant: Any, asked: Sequence["Question"], how: Any) -> list[Row]:
     """The same where the router refuses nothing, so that the layers behind it have to hold."""
-    from evaluation.answering import Assisted
-    from evaluation.replies import ProbeQuery
+    from evaluation.suites.replies import AssistantSystem, ProbeQuery
 
     contexts = [one.given[0].node.text if one.given else one.given and "" for one in asked]
     queries = [
         ProbeQuery(one.text, tuple(one.history), context)
         for one, context in zip(asked, contexts, strict=True)
     ]
-    replies = Assisted(assistant, how)(queries, "unrouted")
+    replies = AssistantSystem(assistant, how)(queries, "unrouted")
     return [
         {"answer": one.text, "refused": one.refused, "routed": one.routed, "read": list(one.read)}
         for [one] in replies

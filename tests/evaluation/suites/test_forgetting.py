@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 
 from control.forgetting.record import Record
-from evaluation.datasets.forget_request import (
+from evaluation.datasets.probes import (
     SAME_SUBJECT,
     UNRELATED,
     ForgetRequest,
+    LeakProbe,
     Neighbour,
     Requests,
 )
-from evaluation.datasets.probes import LeakProbe
-from evaluation.replies import GuardedReply
 from evaluation.suites import forgetting, leakage, leakage_report, reversibility
 from evaluation.suites.forgetting import ForgettingPlan
+from evaluation.suites.replies import GuardedReply
 from foundation.errors import DataError
 
 FACTS = {"Peru": "Lima", "Chile": "Santiago", "Cuba": "Havana"}
