@@ -14,9 +14,9 @@ from app.page import ask as page_ask
 from app.page import compare, views
 from app.page import documents as page_documents
 from app.page import forgetting as page_forgetting
-from app.page import laboratory as page_laboratory
 from app.page.conversation import Running
 from app.page.guard import PageGuard
+from app.page.tools import PageTools
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,7 +29,10 @@ MEGABYTE = 1_000_000
 SWEPT, UNUSED = 300, 3_600  # seconds between two clearings of uploads, and until one is cleared
 
 
-def build(service: "Service") -> gr.Blocks:
+NO_TOOLS = PageTools()
+
+
+def build(service: "Service", tools: PageTools = NO_TOOLS) -> gr.Blocks:
     """The page over a service, which may still be loading or have failed to."""
     running = Running()
     with Page(
@@ -45,9 +48,10 @@ def build(service: "Service") -> gr.Blocks:
             with gr.Tab("Documents", id="documents") as documents:
                 listed = page_documents.build(service)
             with gr.Tab("Forgetting", id="forgetting") as forgetting:
-                forgotten = page_forgetting.build(service, running, talk)
-            with gr.Tab("Laboratory", id="laboratory"):
-                page_laboratory.build(service, running)
+                forgotten = page_forgetting.build(service, running, talk, tools.attempts)
+            for title, build_tab in tools.tabs:
+                with gr.Tab(title, id=title.lower()):
+                    build_tab(service, running)
 
         def look() -> tuple[Any, Any]:
             return _state(service), gr.Timer(active=service.state.name == "loading")
@@ -81,7 +85,7 @@ class Page(gr.Blocks):
 
 
 @contextmanager
-def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
+def mounted(app: "FastAPI", service: "Service", tools: PageTools = NO_TOOLS) -> Iterator[PageGuard]:
     """The page at ``/`` of an application, guarded; to be put behind `app.server.security.Guard`.
 
     Nothing but a random cookie is kept in the browser and nothing is fetched from elsewhere: what
@@ -92,7 +96,7 @@ def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
     settings = service.settings
     with tempfile.TemporaryDirectory(prefix="fulcrum-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # the one way to tell gradio
-        blocks = build(service)
+        blocks = build(service, tools)
         gr.mount_gradio_app(
             app,
             blocks,

@@ -24,6 +24,7 @@ from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import FactSuppressor
 from control.forgetting.vector_cache import EncryptedVectorCache, open_shelf
+from evaluation import report
 from evaluation.bench.index import memory, percentiles
 from evaluation.datasets import questions as asked
 from evaluation.datasets.conflicts import spread
@@ -98,7 +99,6 @@ def run(
 
 def table(result: dict[str, Any]) -> Table:
     """The rows, for a terminal."""
-    view = Table(title=f"forgetting, {result['questions']} questions one at a time")
     columns = {
         "records": ("records", "{:,}"),
         "route_ms_p50": ("route p50", "{:.1f}"),
@@ -112,16 +112,15 @@ def table(result: dict[str, Any]) -> Table:
         "add_ms_p95": ("add p95", "{:.0f}"),
         "memory_mb": ("MB", "{:,.0f}"),
     }
-    for heading, _ in columns.values():
-        view.add_column(heading, justify="right")
-    for row in result["rows"]:
-        view.add_row(*(form.format(row[name]) for name, (_, form) in columns.items()))
-    view.caption = (
+    return report.table(
+        f"forgetting, {result['questions']} questions one at a time",
+        [heading for heading, _ in columns.values()],
+        ([form.format(row[name]) for name, (_, form) in columns.items()] for row in result["rows"]),
         f"route: the question; redact: {result['passages']} passages; shared: both, where the "
         "question's vector is made already, as retrieval needs it too; named: both, where a "
-        "forgotten subject is in play; add: until another question sees it"
+        "forgotten subject is in play; add: until another question sees it",
+        left=(),
     )
-    return view
 
 
 def _records() -> Iterator[Record]:

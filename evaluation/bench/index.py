@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from data import DIRECTORY as DATA
+from evaluation import report
 from foundation.errors import InputError
-from foundation.files import replacing
 from retrieval.embedding import embed_texts
 from retrieval.ingest.chunking import passage
 from retrieval.stores.base import PassageStore
@@ -116,7 +116,6 @@ def run(
 
 def table(result: dict[str, Any]) -> Table:
     """The rows, for a terminal."""
-    view = Table(title=f"{result['store']}, {result['queries']} queries one at a time")
     columns = {  # of the report: their heading and form
         "vectors": ("vectors", "{}"),
         "passages": ("passages", "{:,}"),
@@ -130,26 +129,19 @@ def table(result: dict[str, Any]) -> Table:
         "words_ms_p95": ("words ms", "{:.1f}"),
         "gone_ms_p95": ("gone ms", "{:.1f}"),
     }
-    for name, (heading, _) in columns.items():
-        view.add_column(heading, justify="left" if name == "vectors" else "right")
-    for row in result["rows"]:
-        view.add_row(
-            *(
+    return report.table(
+        f"{result['store']}, {result['queries']} queries one at a time",
+        [heading for heading, _ in columns.values()],
+        (
+            [
                 "" if row[name] is None else form.format(row[name])
                 for name, (_, form) in columns.items()
-            )
-        )
-    view.caption = (
+            ]
+            for row in result["rows"]
+        ),
         "recall@10 against exact search; p95 of CPU time, of search by words, and from a removal "
-        "to the next answer without it"
+        "to the next answer without it",
     )
-    return view
-
-
-def write(result: dict[str, Any], target: Path) -> None:
-    """Write ``report.json`` into ``target``."""
-    with replacing(target / "report.json") as new:
-        new.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 def _grown(

@@ -25,7 +25,7 @@ from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds, Way
 from control.conflict.probe import MemoryProbe, ProbeFeatures
 from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
-from evaluation import metrics
+from evaluation import metrics, report
 from evaluation.datasets.conflicts import Conflict
 from evaluation.runner import Rows
 from evaluation.suites.dial import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, AnswerSetting, DialAnswers
@@ -216,13 +216,14 @@ def fit(
 
 def table(calibration: Calibration) -> Table:
     """What was measured, for a terminal."""
-    view = Table(title=f"{calibration.name}: the dial, on relations left out of the probe")
-    view.add_column("alpha", justify="right")
-    view.add_column("MR %", justify="right")
-    for alpha, ratio in zip(calibration.alphas, calibration.ratios, strict=True):
-        view.add_row(f"{alpha:.2f}", f"{100 * ratio:.1f}")
-    view.caption = "  ".join(f"{name} {value}" for name, value in calibration.measured.items())
-    return view
+    pairs = zip(calibration.alphas, calibration.ratios, strict=True)
+    return report.table(
+        f"{calibration.name}: the dial, on relations left out of the probe",
+        ("alpha", "MR %"),
+        ((f"{alpha:.2f}", f"{100 * ratio:.1f}") for alpha, ratio in pairs),
+        "  ".join(f"{name} {value}" for name, value in calibration.measured.items()),
+        left=(),
+    )
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def reservoir_report(
 def _remembering(
     name: str, modules: Modules, folder: Path, tau: float | None, theta: int | None
 ) -> Arm:
-    rewrite, triggered, remembered = modules.recall(folder, tau, theta, False)
+    rewrite, triggered, remembered = modules.with_reservoir(folder, tau, theta, False)
     return Arm(name, as_asked if tau else rewrite, triggered, remembered, modules.reads)
 
 

@@ -27,9 +27,8 @@ BASELINE = "read"
 Rewrite = Callable[[str, Sequence[Turn]], QueryBundle]
 Retrieve = Callable[[QueryBundle], list[NodeWithScore]]
 Filter = Callable[[Sequence[NodeWithScore], QueryBundle], Sequence[NodeWithScore]]
-
-
-Recalling = tuple[Rewrite, Retrieve, Filter]
+ReservoirModules = tuple[Rewrite, Retrieve, Filter]
+"""Rewriter, search and filter over a reservoir"""
 
 
 @dataclass(frozen=True)
@@ -216,17 +215,17 @@ class Modules:
         rewrite: Query Rewriter+.
         search: The index, for a plain question or for several searches.
         judge: The Knowledge Filter.
-        recall: Of a reservoir in a directory, with tau and theta (or their defaults): rewriting
-            that spares itself where the reservoir serves and, if asked for, where a first look at
-            the index finds the answer; search by the trigger; and a filter that remembers what it
-            keeps.
+        with_reservoir: The same over a reservoir in a directory, with tau and theta (or their
+            defaults): rewriting only where the reservoir does not serve nor, if asked for, a first
+            look at the index finds the answer; search by the trigger; and a filter that remembers
+            what it keeps.
         reads: Passages read at most.
     """
 
     rewrite: Rewrite
     search: Retrieve
     judge: Filter
-    recall: Callable[[Path, float | None, int | None, bool], Recalling]
+    with_reservoir: Callable[[Path, float | None, int | None, bool], ReservoirModules]
     reads: int
 
 
@@ -237,7 +236,7 @@ def modules_report(
     target: Path,
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
-    rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None, True)
+    rewrite, triggered, remembered = modules.with_reservoir(target / "reservoir", None, None, True)
     ways = [
         Arm("direct", as_asked, None, everything, modules.reads),
         Arm(BASELINE, as_asked, modules.search, everything, modules.reads),

@@ -197,8 +197,8 @@ def judged_by_model(home: Path, model: Any, question: str, passages: list[str]) 
     """How the filter's other judge, the language model, sees passages."""
     from app import factory
 
-    judge, _ = factory.judges(_settings(home), model)["model"]
-    return judge(question, passages)
+    settings = _settings(home).model_copy(update={"judge": "model"})
+    return factory.knowledge_filter(settings, model).judge(question, passages)
 
 
 def chained_searches(count: int) -> list[tuple[str, tuple[str, ...]]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from control.forgetting.record import Record
+from evaluation import report
 from evaluation.datasets.probes import (
     SAME_SUBJECT,
     UNRELATED,
@@ -15,7 +16,7 @@ from evaluation.datasets.probes import (
     Neighbour,
     Requests,
 )
-from evaluation.suites import forgetting, leakage, leakage_report, reversibility
+from evaluation.suites import forgetting, leakage, reversibility
 from evaluation.suites.forgetting import ForgettingPlan
 from evaluation.suites.replies import GuardedReply
 from foundation.errors import DataError
@@ -265,7 +266,7 @@ def test_all_rates_are_shares_and_the_report_is_written(tmp_path):
     neighbours = [Neighbour("near", "What is the capital of Chile?", ("Santiago",))]
     toy = Toy(sees_through=False)
     found = measured(tmp_path, toy, request(probes=[DIRECT, HIDDEN], neighbours=neighbours))
-    leakage_report.write({**found, "model": "toy", "data": "made up"}, tmp_path / "out")
+    report.write({**found, "model": "toy", "data": "made up"}, tmp_path / "out", "forgetting")
 
     written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     rates = [

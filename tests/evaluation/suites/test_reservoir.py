@@ -32,7 +32,7 @@ def test_the_report_counts_what_came_from_outside_for_the_later_questions(tiny, 
         trace.count("passages_external", outside)
         return [NodeWithScore(node=TextNode(id_="p", text="p"), score=0.5)]
 
-    def recall(folder, tau, theta, _looks):
+    def with_reservoir(folder, tau, theta, _looks):
         remembers = set()
 
         def sparingly(bundle):
@@ -43,7 +43,7 @@ def test_the_report_counts_what_came_from_outside_for_the_later_questions(tiny, 
 
         return retrieval.as_asked, sparingly, everything
 
-    modules = Modules(retrieval.as_asked, search, everything, recall, reads=1)
+    modules = Modules(retrieval.as_asked, search, everything, with_reservoir, reads=1)
     report = sparing.reservoir_report(tiny, modules, tmp_path)
     assert report["n"] == 4
     without, with_reservoir = report["tables"]["reservoir"]

@@ -151,11 +151,11 @@ def test_the_ablation_shows_each_module_alone_and_all_together(tiny, tmp_path):
     def judge(found, _asked):
         return found[1:]
 
-    def recall(directory, tau, theta, looks):
+    def with_reservoir(directory, tau, theta, looks):
         reservoirs.append((directory.parent, tau, theta, looks))
         return rewrite, Search(), judge
 
-    modules = Modules(rewrite, Search(), judge, recall, reads=1)
+    modules = Modules(rewrite, Search(), judge, with_reservoir, reads=1)
     shown = modules_report(tiny, modules, ITEMS[:2], tmp_path)
     assert shown["n"] == 2
     assert reservoirs == [(tmp_path, None, None, True)]  # a reservoir of its own, not the user's
