@@ -13,6 +13,7 @@ from data import DIRECTORY as DATA
 from evaluation import metrics
 from evaluation.datasets.conflicts import spread
 from evaluation.datasets.probes import (
+    OF_EACH_KIND,
     ORDINARY,
     SAME_ANSWER,
     SAME_RELATION,
@@ -21,6 +22,7 @@ from evaluation.datasets.probes import (
     ForgetRequest,
     Neighbour,
     ProbedFact,
+    draw_neighbours,
     probes,
     wordings,
 )
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 PASSAGES = DATA / "passages.jsonl"
 SOURCE = "built-in"
 TOLD_FORMS = 2  # question forms that the record holds; the others are probes it has not seen
-OF_EACH_KIND = 2  # neighbours of a fact
 WRONG = 3  # wrong options beside the right one
 
 
@@ -169,11 +170,7 @@ class _Beside:
             SAME_ANSWER: same_answer,
             UNRELATED: unrelated,
         }
-        return [
-            _neighbour(kind, other)
-            for kind, found in kinds.items()
-            for other in draw.sample(found, min(OF_EACH_KIND, len(found)))
-        ]
+        return list(draw_neighbours(kinds, draw, _neighbour))
 
     def _share(self, fact: "Fact", other: "Fact") -> bool:
         """Whether an answer to one could be an answer to the other."""

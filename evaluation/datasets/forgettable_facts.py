@@ -4,7 +4,7 @@ Several files are read together: RESTOR's facts belong to its documents, TOFU's 
 retain90. Which is which shows in the fields of the first record.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from evaluation.datasets.probes import (
     Requests,
     probes,
 )
+from evaluation.datasets.questions import write_documents
 from foundation import records
 from foundation.errors import DataError, InputError
 from foundation.records import DataRecord
@@ -80,7 +81,9 @@ def read(
         forget = tofu.forgotten(files["TOFU forget10"])
         retain = tofu.retained(files.get("TOFU retain90", []), forget)
         groups.append(tofu.requests(forget, retain))
-        documents.append(tofu.write([*forget, *retain], target / "tofu.jsonl"))
+        pairs = [f"Q: {pair.question}\nA: {pair.answer}" for pair in (*forget, *retain)]
+        path = target / "tofu.jsonl"
+        documents.append(write_documents(path, _numbered("tofu", pairs), "Questions and answers"))
     if "TOFU others" in files:
         beside += tofu.ordinary(files["TOFU others"])
     items = _drawn(groups, limit, past)
@@ -128,7 +131,13 @@ def _restor(
     facts = where["RESTOR facts"]
     people = restor.facts(facts.read_text(encoding="utf-8"), facts)
     documents = [records.text(record, "text") for record in files["RESTOR documents"]]
-    return restor.requests(people, documents), restor.write(documents, target / "restor.jsonl")
+    path = write_documents(target / "restor.jsonl", _numbered("restor", documents))
+    return restor.requests(people, documents), path
+
+
+def _numbered(name: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Texts with ids."""
+    return ((f"{name}-{number:04}", text) for number, text in enumerate(texts))
 
 
 def _own(record: DataRecord) -> ForgetRequest:

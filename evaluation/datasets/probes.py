@@ -10,11 +10,11 @@ import random
 import re
 import string
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from control.forgetting.aliases import other_names
 from control.forgetting.record import Record
@@ -35,6 +35,9 @@ UNRELATED = "unrelated"
 ORDINARY = "ordinary"  # next to nothing
 NEIGHBOUR = "neighbour"  # where the data does not say of which kind
 
+OF_EACH_KIND = 2  # neighbours of a fact
+
+T = TypeVar("T")
 Turn = tuple[str, str]
 """(what the user said, what was answered)"""
 
@@ -71,6 +74,17 @@ class Neighbour:
     question: str
     answers: tuple[str, ...]
     context: str | None = None
+
+
+def draw_neighbours(
+    by_kind: Mapping[str, Sequence[T]],
+    draw: random.Random,
+    build: Callable[[str, T], Neighbour],
+) -> Iterator[Neighbour]:
+    """At most `OF_EACH_KIND` neighbours of each kind, in random order."""
+    for kind, found in by_kind.items():
+        for one in draw.sample(found, min(OF_EACH_KIND, len(found))):
+            yield build(kind, one)
 
 
 @dataclass(frozen=True)
