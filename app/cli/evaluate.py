@@ -300,8 +300,8 @@ def forgetting(
         return
     run = (f"{name}, {rule}", system, ledger, requests, target)
     if measure == "subjects":
-        results = forgetting_suite.subjects(*run, batch_size)
-        _report(leakage.suffering(results) | data, target)
+        results = forgetting_suite.run_subjects(*run, batch_size)
+        _report(leakage.neighbour_report(results) | data, target)
     else:
         plan = forgetting_suite.ForgettingPlan(facts, baselines, sampled, unrouted=unrouted)
         results = forgetting_suite.run(*run, plan, batch_size)

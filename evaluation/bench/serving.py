@@ -78,7 +78,7 @@ def run(
     ) as client:
         _ask(client, questions[0], StreamTiming())  # what only the first question of a server takes
         for number in clients:
-            heard, elapsed = _asked(client, turn, number, seconds, progress)
+            heard, elapsed = _ask_concurrently(client, turn, number, seconds, progress)
             rows.append(_row(number, heard, elapsed))
             rows[-1]["ratio"] = rows[-1]["tokens_per_second"] / rows[0]["tokens_per_second"]
     return {"seconds": seconds, "questions": len(questions), "rows": rows}
@@ -105,7 +105,7 @@ def table(result: dict[str, Any]) -> Table:
     )
 
 
-def _asked(
+def _ask_concurrently(
     client: httpx.Client,
     questions: Iterator[str],
     number: int,

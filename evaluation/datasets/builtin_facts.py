@@ -70,7 +70,7 @@ def requests(split: str, limit: int | None = None) -> list[ForgetRequest]:
     """Facts of a split with their probes and neighbours, every relation in its share."""
     known = corpus()
     chosen = spread([fact for fact in known.facts if fact.split == split], limit)
-    beside = _Beside(known.facts)
+    beside = _NeighbourFinder(known.facts)
     return [_request(fact, known, beside) for fact in chosen]
 
 
@@ -85,7 +85,7 @@ def ordinary(split: str, limit: int, apart_from: Iterable[ForgetRequest]) -> lis
     return [_neighbour(ORDINARY, fact) for fact in spread(free, limit)]
 
 
-def _request(fact: "Fact", known: Corpus, beside: "_Beside") -> ForgetRequest:
+def _request(fact: "Fact", known: Corpus, beside: "_NeighbourFinder") -> ForgetRequest:
     from data.build import sentence_case
 
     relation = wordings()["relations"][fact.relation]
@@ -114,7 +114,7 @@ def _neighbour(kind: str, fact: "Fact") -> Neighbour:
     return Neighbour(kind, fact.question, tuple(fact.answers))
 
 
-class _Beside:
+class _NeighbourFinder:
     """Finds what stands beside a fact; drawn by the fact's id, so the same in every run."""
 
     def __init__(self, facts: Sequence["Fact"]) -> None:

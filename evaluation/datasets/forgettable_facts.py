@@ -69,7 +69,7 @@ def read(
     documents: list[Path] = []
     beside: list[Neighbour] = []
     if "own" in files:
-        groups.append([_own(record) for record in files["own"]])
+        groups.append([_read_request(record) for record in files["own"]])
     if "built-in" in files:
         groups.append(builtin_facts.requests(SPLIT, None if past else limit))
         documents.append(builtin_facts.PASSAGES)
@@ -86,7 +86,7 @@ def read(
         documents.append(write_documents(path, _numbered("tofu", pairs), "Questions and answers"))
     if "TOFU others" in files:
         beside += tofu.ordinary(files["TOFU others"])
-    items = _drawn(groups, limit, past)
+    items = _draw_requests(groups, limit, past)
     if not items:
         raise DataError(
             f"{', '.join(map(str, paths))}: no fact to forget; RESTOR needs its facts and its "
@@ -97,12 +97,12 @@ def read(
     return Requests(tuple(items), tuple(documents), tuple(beside))
 
 
-def _drawn(
+def _draw_requests(
     groups: Sequence[list[ForgetRequest]], limit: int | None, past: Sequence[int] = ()
 ) -> list[ForgetRequest]:
     """The same share of every source, without what the limits of ``past`` would have drawn."""
     for earlier in past:
-        before = {id(item) for item in _drawn(groups, earlier)}
+        before = {id(item) for item in _draw_requests(groups, earlier)}
         groups = [[item for item in group if id(item) not in before] for group in groups]
         if before and not any(groups):
             raise DataError(f"--past {earlier} leaves no fact; give less than the data has")
@@ -140,7 +140,7 @@ def _numbered(name: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
     return ((f"{name}-{number:04}", text) for number, text in enumerate(texts))
 
 
-def _own(record: DataRecord) -> ForgetRequest:
+def _read_request(record: DataRecord) -> ForgetRequest:
     """The format of this project; probes are written where the record brings none."""
     fact = _fact(record)
     given = [_probe(record, number) for number in range(_size(record, "probes"))]

@@ -141,7 +141,7 @@ def _perturbed(record: records.DataRecord, author: str) -> TofuPair:
                 replaced.append((range(start, stop), " ".join(theirs[first:last])))
     skip = words(question) | words(author)
     runs = _runs([at for at in sorted(changed) if changed[at] >= CHANGED_BY])
-    spans = [span for run in runs for span in _said(mine, run, answer, skip)]
+    spans = [span for run in runs for span in _find_span(mine, run, answer, skip)]
     span, at = max(spans, key=lambda found: len(found[0].split()), default=("", range(0)))
     wrong = [_bare(text) for where, text in replaced if set(where) & set(at)]
     begins = answer.find(span) if span else -1
@@ -180,7 +180,9 @@ def _runs(places: Sequence[int]) -> list[range]:
     return runs
 
 
-def _said(mine: Sequence[str], run: range, answer: str, skip: set[str]) -> list[tuple[str, range]]:
+def _find_span(
+    mine: Sequence[str], run: range, answer: str, skip: set[str]
+) -> list[tuple[str, range]]:
     """The longest part of a run of changed words that also stands in the answer."""
     for length in range(min(len(run), LONGEST_SPAN), 0, -1):
         for start in range(run.start, run.stop - length + 1):

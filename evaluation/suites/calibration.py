@@ -227,7 +227,7 @@ def table(calibration: Calibration) -> Table:
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Outcome:
     """Shares in [0, 1] over the observations: MR and hits on known, right on unknown facts."""
 
     ratio: float
@@ -243,7 +243,7 @@ class _Judged:
 
 def _judge(
     observations: Sequence[Observation], confidence: NDArray[np.float64], bars: Thresholds
-) -> _Judged:
+) -> _Outcome:
     con = par = right = plain = n_known = 0
     for observation, sure in zip(observations, confidence, strict=True):
         way = decide(observation.conflict, observation.loose, float(sure), bars)
@@ -255,7 +255,9 @@ def _judge(
             right += observation.memory[way]
             plain += observation.memory["plain"]
     unknown = max(len(observations) - n_known, 1)
-    return _Judged(par / max(con + par, 1), par / max(n_known, 1), right / unknown, plain / unknown)
+    return _Outcome(
+        par / max(con + par, 1), par / max(n_known, 1), right / unknown, plain / unknown
+    )
 
 
 def _candidates(confidence: NDArray[np.float64]) -> list[float]:

@@ -119,17 +119,17 @@ def run(
     content = (requests.items, requests.ordinary, plan)
     replies = Replies(system, target, name, content, batch_size)
 
-    asked = [case for n, item in enumerate(requests.items) for case in _asked(n, item)]
+    asked = [case for n, item in enumerate(requests.items) for case in _direct_cases(n, item)]
     replies.complete("off", "off", asked)
-    numbered = _chosen(requests, asked, replies, plan.facts)
+    numbered = _select_requests(requests, asked, replies, plan.facts)
     within = {f"{number}" for number, _ in numbered}
     asked = [case for case in asked if case.id.split(".")[0] in within]
-    probes = [case for n, item in numbered for case in _cases(n, item)]
-    probes += _chained(replies, numbered)
+    probes = [case for n, item in numbered for case in _probe_cases(n, item)]
+    probes += _build_step_cases(replies, numbered)
     draw = random.Random(SEED)  # noqa: S311 - a sample, nothing secret
     baselines = draw.sample(probes, min(plan.baselines, len(probes)))
     sampled = draw.sample(probes, min(plan.sampled, len(probes)))
-    beside = _beside(requests, numbered)
+    beside = _select_neighbours(requests, numbered)
     others = [
         ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
     ]
@@ -138,7 +138,7 @@ def run(
     replies.complete(
         "off", "off", others
     )  # apart from the probes: in both arms in the same batches
-    replies.complete("instruction", "off", [_instructed(case) for case in baselines])
+    replies.complete("instruction", "off", [_with_instruction(case) for case in baselines])
     replies.complete("closed-book", "off", [_without_documents(case) for case in lies])
 
     ledger.add([with_aliases(item.fact) for _, item in numbered])
@@ -152,7 +152,7 @@ def run(
     return Results(probes, baselines, sampled, asked, beside, replies.rows, len(numbered))
 
 
-def subjects(
+def run_subjects(
     name: str,
     system: GuardedSystem,
     ledger: Records,
@@ -167,7 +167,7 @@ def subjects(
     """
     replies = Replies(system, target, name, (SAME_SUBJECT, requests.items), batch_size)
     numbered = list(enumerate(requests.items))
-    found = _beside(requests, numbered)
+    found = _select_neighbours(requests, numbered)
     beside = {id: one for id, one in found.items() if one.kind == SAME_SUBJECT}
     others = [
         ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
@@ -201,18 +201,18 @@ def _case(id: str, request: ForgetRequest, probe: LeakProbe) -> ReplyCase:
     return ReplyCase(id, query, leaks.secret(request.fact), probe, request)
 
 
-def _asked(number: int, request: ForgetRequest) -> list[ReplyCase]:
+def _direct_cases(number: int, request: ForgetRequest) -> list[ReplyCase]:
     """The fact's own questions, and probes that bring a passage."""
     own = [LeakProbe("direct", question) for question in questions(request.fact)]
     pasted = [probe for probe in request.probes if probe.context][:WITH_CONTEXT]
     return [_case(f"{number}.q{n}", request, one) for n, one in enumerate([*own, *pasted])]
 
 
-def _cases(number: int, request: ForgetRequest) -> list[ReplyCase]:
+def _probe_cases(number: int, request: ForgetRequest) -> list[ReplyCase]:
     return [_case(f"{number}.{n}", request, probe) for n, probe in enumerate(request.probes)]
 
 
-def _chosen(
+def _select_requests(
     requests: Requests, asked: Sequence[ReplyCase], replies: Replies, limit: int | None
 ) -> list[tuple[int, ForgetRequest]]:
     """The requests to measure, with their numbers: all, or some of those that leak."""
@@ -232,7 +232,7 @@ def _chosen(
     return spread([one for one in numbered if str(one[0]) in leaking], limit)
 
 
-def _beside(
+def _select_neighbours(
     requests: Requests, numbered: Sequence[tuple[int, ForgetRequest]]
 ) -> dict[str, Neighbour]:
     """Neighbours and ordinary questions, but for those that ask for another forgotten fact.
@@ -266,7 +266,9 @@ def _answers(fact: Record, one: Neighbour) -> bool:
     )
 
 
-def _chained(replies: Replies, numbered: Sequence[tuple[int, ForgetRequest]]) -> list[ReplyCase]:
+def _build_step_cases(
+    replies: Replies, numbered: Sequence[tuple[int, ForgetRequest]]
+) -> list[ReplyCase]:
     """Probes from the steps that the model itself writes towards each fact."""
     own = [(number, item) for number, item in numbered if item.source != OWN]
     first = [
@@ -296,7 +298,7 @@ def _chained(replies: Replies, numbered: Sequence[tuple[int, ForgetRequest]]) ->
     ]
 
 
-def _instructed(case: ReplyCase) -> ReplyCase:
+def _with_instruction(case: ReplyCase) -> ReplyCase:
     """The same with an instruction, the guard that needs no code."""
     if case.request is None:
         return case

@@ -115,7 +115,7 @@ class PreferenceAnswers:
         self, system: EvaluatedSystem, batch: Sequence[tuple[ContextCase, Context]]
     ) -> Iterator[tuple[str, str, str]]:
         texts = [
-            preference.written(
+            preference.build_prompt(
                 self.language_model, case.fact.question, context.passages, system.system
             )
             for case, context in batch
@@ -230,7 +230,7 @@ def _sheet(
     )
     return {
         "R_Ad": _flags(conflict, known, preference.adheres),
-        "R_Ro": _flags(beside, known, preference.stands_firm),
+        "R_Ro": _flags(beside, known, preference.is_robust),
         "refused, unknown": np.array([refuses(answer) for answer in lost], dtype=bool),
         "refused, known": np.array([refuses(answer) for answer in beside], dtype=bool),
         "right, unknown": _flags(answers.of(system, unknown, "relevant"), unknown, _right),
@@ -275,7 +275,7 @@ def _dial_row(
 ) -> dict[str, Any]:
     conflict = answers.of(system, known, "counterfactual", alpha)
     adheres = _flags(conflict, known, preference.adheres)
-    firm = _flags(answers.of(system, known, "irrelevant", alpha), known, preference.stands_firm)
+    firm = _flags(answers.of(system, known, "irrelevant", alpha), known, preference.is_robust)
     con, par = _flags(conflict, known, _follows_passages), _flags(conflict, known, _right)
     return {
         "system": system.name,

@@ -238,18 +238,18 @@ def modules_report(
     """Direct, retrieve-and-read, each module alone, and all of them."""
     rewrite, triggered, remembered = modules.with_reservoir(target / "reservoir", None, None, True)
     ways = [
-        Arm("direct", as_asked, None, everything, modules.reads),
-        Arm(BASELINE, as_asked, modules.search, everything, modules.reads),
-        Arm("read, with history", with_history, modules.search, everything, modules.reads),
-        Arm("+ rewriter", modules.rewrite, modules.search, everything, modules.reads),
-        Arm("+ filter", as_asked, modules.search, modules.judge, modules.reads),
+        Arm("direct", plain_query, None, keep_all, modules.reads),
+        Arm(BASELINE, plain_query, modules.search, keep_all, modules.reads),
+        Arm("read, with history", with_history, modules.search, keep_all, modules.reads),
+        Arm("+ rewriter", modules.rewrite, modules.search, keep_all, modules.reads),
+        Arm("+ filter", plain_query, modules.search, modules.judge, modules.reads),
         Arm("all", rewrite, triggered, remembered, modules.reads),
     ]
     rows = run(language_model, items, ways, target)
     return {"n": len(items), "tables": {"modules": report(items, rows)}}
 
 
-def as_asked(question: str, _history: Sequence[Turn]) -> QueryBundle:
+def plain_query(question: str, _history: Sequence[Turn]) -> QueryBundle:
     """The question itself is searched and read."""
     return QueryBundle(question)
 
@@ -260,6 +260,6 @@ def with_history(question: str, history: Sequence[Turn]) -> QueryBundle:
     return QueryBundle(f"{said} {question}".strip())
 
 
-def everything(found: Sequence[NodeWithScore], _asked: QueryBundle) -> Sequence[NodeWithScore]:
+def keep_all(found: Sequence[NodeWithScore], _asked: QueryBundle) -> Sequence[NodeWithScore]:
     """Nothing is filtered out."""
     return found

@@ -33,7 +33,7 @@ class UndoLedger(Protocol):
 
 
 @dataclass(frozen=True)
-class Undone:
+class ReversibilityStep:
     """One step: a fact was forgotten, or remembered again, and then asked for."""
 
     subject: str
@@ -67,7 +67,7 @@ def run(
     # One by one, as below: in a batch, rounding may choose another word.
     before = [system([query], "guarded")[0][0].text for query in asked]
     active: dict[int, str] = {}
-    steps: list[Undone] = []
+    steps: list[ReversibilityStep] = []
     for _ in tqdm(range(rounds), desc="adding and removing", delay=2):
         at = draw.randrange(len(items))
         if at in active:
@@ -89,7 +89,9 @@ def run(
     }
 
 
-def _step(item: ForgetRequest, added: bool, before: str, after: str) -> Undone:
+def _step(item: ForgetRequest, added: bool, before: str, after: str) -> ReversibilityStep:
     probe = LeakProbe("direct", questions(item.fact)[0])
     kept = not leaks.leaked(leaks.secret(item.fact), probe, after)
-    return Undone(item.fact.subject, added, before, after, kept if added else after == before)
+    return ReversibilityStep(
+        item.fact.subject, added, before, after, kept if added else after == before
+    )

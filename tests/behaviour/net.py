@@ -203,9 +203,9 @@ def judged_by_model(home: Path, model: Any, question: str, passages: list[str]) 
 
 def chained_searches(count: int) -> list[tuple[str, tuple[str, ...]]]:
     """Questions with searches of which one builds on another, as the rewriter learns them."""
-    from training.rewrites import pairs
+    from training.rewrites import build_pairs
 
-    found = [one for one in pairs(20 * count) if any("#1" in text for text in one.queries)]
+    found = [one for one in build_pairs(20 * count) if any("#1" in text for text in one.queries)]
     return [(one.clear or one.question, one.queries) for one in found[:count]]
 
 

@@ -165,8 +165,8 @@ def test_of_many_facts_only_what_else_is_asked_of_their_subjects_is_asked(tmp_pa
     ]
     items = [request("Peru", neighbours=neighbours), request("Chile")]
     toy = Toy(refuses=["Cuba"])
-    results = forgetting.subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
-    found = leakage.suffering(results)
+    results = forgetting.run_subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
+    found = leakage.neighbour_report(results)
 
     assert (found["n_facts"], found["n"]) == (
         2,
@@ -175,8 +175,8 @@ def test_of_many_facts_only_what_else_is_asked_of_their_subjects_is_asked(tmp_pa
     assert found["over_block_by_kind"] == {SAME_SUBJECT: 1}
     assert found["utility"]["off"]["hit"] == 0.5
     asked = toy.asked
-    assert leakage.suffering(
-        forgetting.subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
+    assert leakage.neighbour_report(
+        forgetting.run_subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
     )
     assert toy.asked == asked  # all rows were there
 

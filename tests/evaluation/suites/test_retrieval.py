@@ -9,7 +9,7 @@ from evaluation.suites.retrieval import (
     Arm,
     Modules,
     RetrievalRow,
-    everything,
+    keep_all,
     modules_report,
     report,
     run,
@@ -43,13 +43,13 @@ class Search:
         ]
 
 
-def arm(search, name="read", rewrite=retrieval.as_asked, keep=everything, reads=1):
+def arm(search, name="read", rewrite=retrieval.plain_query, keep=keep_all, reads=1):
     return Arm(name, rewrite, search, keep, reads)
 
 
 def test_each_question_goes_through_each_arm(tiny, tmp_path):
     search = Search()
-    direct = Arm("direct", retrieval.as_asked, None, everything, 1)
+    direct = Arm("direct", retrieval.plain_query, None, keep_all, 1)
     rows = run(tiny, ITEMS, [direct, arm(search)], tmp_path, batch_size=2)
     assert [(row.arm, row.id) for row in rows] == [
         *(("direct", item.id) for item in ITEMS),
