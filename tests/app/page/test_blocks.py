@@ -356,3 +356,9 @@ def test_side_by_side_shows_three_settings():
     html = compare.drawn(turns)
     assert all(name in html for name in ("Documents", "Plain RAG", "Memory"))
     assert html.count("Trolls live up north") == 1  # what all three read is shown once
+
+
+def test_without_a_tool_for_attempts_the_list_has_no_button_for_them():
+    shown = {"records": [PERU], "count": 1, "may": True}
+    assert "Try to make it leak" in views.render("facts", **shown, may_attempt=True)
+    assert "Try to make it leak" not in views.render("facts", **shown, may_attempt=False)
