@@ -3,7 +3,7 @@
 import logging
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app import home
 from app.settings import Settings
@@ -13,7 +13,6 @@ from control.conflict.calibration import Calibration
 from control.engines.transformers import LanguageModel, load
 from control.forgetting.suppressor import FactSuppressor
 from data import DIRECTORY as DATA
-from foundation import trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from control.forgetting.ledger import Ledger
     from control.forgetting.vector_cache import EncryptedVectorCache
-    from evaluation.suites.retrieval import Modules, Recalling
     from retrieval.embedding import SentenceEmbedding, Vectors
     from retrieval.filter import Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
@@ -164,55 +162,6 @@ def layers(
     return FactSuppressor(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
 
 
-def modules(settings: Settings, index: "PassageIndex", model: LanguageModel) -> "Modules":
-    """The parts of the pipeline, to be measured one by one."""
-    from evaluation.suites.retrieval import Modules
-    from retrieval.reservoir import Reservoir
-    from retrieval.rewriter import ConditionalRewriter
-    from retrieval.search import CANDIDATES, Pipeline
-    from retrieval.trigger import Remember, Trigger, distinct, first_look
-
-    judge, rewrites = knowledge_filter(settings, model), rewriter(settings, model)
-    surer = judge.stricter()
-
-    def search(_: str, queries: "Sequence[str]") -> "Rankings":
-        found = index.retrieve_batch(queries, CANDIDATES)
-        trace.count("passages_external", distinct(found))
-        return found
-
-    def recall(folder: Path, tau: float | None, theta: int | None, looks: bool) -> "Recalling":
-        held = Reservoir(folder, embedding())
-        given = {"tau": tau, "theta": theta}
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        trigger = Trigger(
-            index,
-            held,
-            embedding(),
-            judge=judge,
-            surer=surer,
-            top_k=CANDIDATES,
-            **chosen,
-        )
-        look = [partial(first_look, index, surer)] if looks else []
-        sparing = ConditionalRewriter(rewrites, trigger.serves, *look)
-        remember = Remember(held)
-        return (
-            lambda question, history: sparing.run(question, {"history": history}),
-            Pipeline(trigger.search, CANDIDATES).retrieve,
-            lambda found, asked: remember.postprocess_nodes(
-                judge.postprocess_nodes(list(found), asked), asked
-            ),
-        )
-
-    return Modules(
-        lambda question, history: rewrites.run(question, {"history": history}),
-        Pipeline(search, CANDIDATES).retrieve,
-        lambda found, asked: judge.postprocess_nodes(list(found), asked),
-        recall,
-        settings.top_k,
-    )
-
-
 def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
     """Query Rewriter+: with its adapter on the packaged model, by prompt alone on others."""
     from control.engines.adapters import read
@@ -223,15 +172,6 @@ def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
     directory = settings.rewriter or (ADAPTERS / "rewriter" if settings.model is None else None)
     adapter = read(model, directory) if directory else None
     return QueryRewriter(ModuleLLM(model, adapter, stop=END), trained=adapter is not None)
-
-
-def judges(settings: Settings, model: LanguageModel) -> "dict[str, tuple[Judge, float]]":
-    """Both ways of the filter to judge, each with its threshold."""
-    found = {}
-    for way in ("cross-encoder", "model"):
-        chosen = knowledge_filter(settings.model_copy(update={"judge": way}), model)
-        found[way] = (chosen.judge, chosen.threshold)
-    return found
 
 
 def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilter":

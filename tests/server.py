@@ -2,6 +2,7 @@
 
 import threading
 
+from app.page_tools import TOOLS
 from app.server.http import HEADER_SECONDS, server
 from app.server.site import Site
 from app.server.sockets import bound, url
@@ -21,7 +22,7 @@ class Running:
         self._socket = bound("127.0.0.1", 0)
         self.url = url("127.0.0.1", self._socket)
         self.port = self._socket.getsockname()[1]
-        self._server = server(Site(service, page), header_seconds)
+        self._server = server(Site(service, page, TOOLS), header_seconds)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
         self._thread.start()
 

@@ -95,13 +95,13 @@ def build(
     size = length if match_lengths else (lambda _: 0)
     cases = []
     for place, fact in enumerate(facts):
-        told = (contrary or {}).get(fact.id) or _contrary(fact, facts, size, draw)
-        if told and (case := _case(facts, place, questions[place] @ passages.T, told, draw)):
+        told = (contrary or {}).get(fact.id) or _draw_counterfactual(fact, facts, size, draw)
+        if told and (case := _build_case(facts, place, questions[place] @ passages.T, told, draw)):
             cases.append(case)
     return cases
 
 
-def _case(
+def _build_case(
     facts: Sequence[CorpusFact],
     place: int,
     near: "NDArray[np.float32]",
@@ -126,13 +126,13 @@ def _case(
     order = draw.sample(range(PASSAGES), PASSAGES)
     return ContextCase(
         fact,
-        _context(fact.passage, fact.answers, [beside, *two], order, fact.kind),
-        _context(told, other, [beside, *two], order, fact.kind),
-        _context(None, (), [instead, *three], draw.sample(order, PASSAGES), fact.kind),
+        _build_context(fact.passage, fact.answers, [beside, *two], order, fact.kind),
+        _build_context(told, other, [beside, *two], order, fact.kind),
+        _build_context(None, (), [instead, *three], draw.sample(order, PASSAGES), fact.kind),
     )
 
 
-def _context(
+def _build_context(
     answering: str | None,
     says: tuple[str, ...],
     others: list[CorpusFact],
@@ -148,7 +148,7 @@ def _context(
     )
 
 
-def _contrary(
+def _draw_counterfactual(
     fact: CorpusFact, facts: Sequence[CorpusFact], length: Callable[[str], int], draw: random.Random
 ) -> Contrary | None:
     """The passage with another answer of the same type, wrong for this fact, and about as long."""
@@ -158,7 +158,7 @@ def _contrary(
     drawn = draw.sample(others, min(DRAWS, len(others)))
     wanted = length(fact.answers[0])
     chosen = min(drawn, key=lambda other: abs(length(other.answers[0]) - wanted)).answers
-    return replaced(fact.passage, fact.answers, chosen[0]), chosen
+    return replace_answer(fact.passage, fact.answers, chosen[0]), chosen
 
 
 def _fits(other: CorpusFact, fact: CorpusFact) -> bool:
@@ -166,7 +166,7 @@ def _fits(other: CorpusFact, fact: CorpusFact) -> bool:
     apart = not holds(answer, fact.answers) and not any(
         holds(one, other.answers) for one in fact.answers
     )
-    told = replaced(fact.passage, fact.answers, answer)
+    told = replace_answer(fact.passage, fact.answers, answer)
     return (
         apart
         and bool(normalise(answer))
@@ -176,7 +176,7 @@ def _fits(other: CorpusFact, fact: CorpusFact) -> bool:
     )
 
 
-def replaced(text: str, answers: Sequence[str], by: str) -> str:
+def replace_answer(text: str, answers: Sequence[str], by: str) -> str:
     """``text`` with every name of an answer replaced; a sentence still begins with a capital."""
     names = "|".join(re.escape(name) for name in sorted(answers, key=len, reverse=True))
 

@@ -67,7 +67,7 @@ def read(path: Path | None = None) -> list[CorpusFact]:
     return answered
 
 
-def kind_of(answer: str) -> str:
+def guess_kind(answer: str) -> str:
     """The type of an answer, by its look: a number, a name, a word, a phrase."""
     words = answer.split()
     if DIGIT.search(answer):
@@ -97,7 +97,7 @@ def _line(record: DataRecord) -> CorpusFact:
         records.text(record, "question"),
         answers,
         records.text(record, "passage"),
-        kind_of(answers[0]) if kind is None else records.text(record, "kind"),
+        guess_kind(answers[0]) if kind is None else records.text(record, "kind"),
     )
 
 
@@ -119,4 +119,4 @@ def _squad(record: DataRecord) -> Iterator[CorpusFact]:
                     )
                     question = records.text(record, f"{where}.question")
                     name = str(values.get("id", where))
-                    yield CorpusFact(name, question.strip(), given, passage, kind_of(given[0]))
+                    yield CorpusFact(name, question.strip(), given, passage, guess_kind(given[0]))

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from foundation.files import replacing
-from training.pairs import Length, Made, PreferenceExample
+from training.pairs import ExampleSet, Length, PreferenceExample
 
 EXAMPLES = 10
 
 
 def write(
-    folder: Path, sft: Made, dpo: Made, knows: Mapping[str, tuple[int, int]], length: Length
+    folder: Path,
+    sft: ExampleSet,
+    dpo: ExampleSet,
+    knows: Mapping[str, tuple[int, int]],
+    length: Length,
 ) -> None:
     """Write the data of both stages as JSON Lines, and their card.
 
@@ -37,7 +41,7 @@ def write(
 
 
 def _lines(
-    sft: Made, dpo: Made, knows: Mapping[str, tuple[int, int]], length: Length
+    sft: ExampleSet, dpo: ExampleSet, knows: Mapping[str, tuple[int, int]], length: Length
 ) -> Sequence[str]:
     lines = ["# Data of a KnowPO run\n\n", "Facts asked closed-book, and how many are known:\n\n"]
     lines += [f"- {part}: {known} of {count}\n" for part, (known, count) in knows.items()]

@@ -4,7 +4,6 @@ Made from the calibration relations, ``rewrites.toml`` and ``routing.toml`` alon
 no wording of the test split takes part. ``python -m training.fact_classifier`` writes it anew.
 """
 
-import csv
 import json
 import logging
 import random
@@ -27,11 +26,12 @@ from control.forgetting.record import Record
 from control.forgetting.router import Router
 from control.forgetting.segments import SUBJECT, Turns
 from foundation.files import replacing
+from training import rewrites
+from training.rewrites import relation_rows
 
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-RELATIONS = HERE.parent / "data" / "relations"
 CASES = 2  # of each relation
 MOST_FORMS = 4  # of one record
 NEIGHBOURS = 12  # other relations' questions about one subject
@@ -62,7 +62,7 @@ ROUND = ("notable works", "first book")
 
 
 @dataclass(frozen=True)
-class AskedQuestion:
+class ScopeQuestion:
     """A question about a record, and whether it asks for the record's fact.
 
     Attributes:
@@ -81,7 +81,7 @@ class AskedQuestion:
 
 
 @dataclass(frozen=True)
-class LabelledQuestion:
+class RecordQuestions:
     """A record, questions about it, and the bank to compare with, which holds none of them.
 
     Cases of one ``group`` are held out together.
@@ -89,7 +89,7 @@ class LabelledQuestion:
 
     group: str
     record: Record
-    questions: tuple[AskedQuestion, ...]
+    questions: tuple[ScopeQuestion, ...]
     bank: dict[str, tuple[str, ...]]
 
 
@@ -110,7 +110,7 @@ class Relation:
         return f"{self.kind}/{self.noun}"
 
 
-class OneRecord:
+class SingleRecordLedger:
     """A ledger of one record."""
 
     def __init__(self, record: Record) -> None:
@@ -132,11 +132,10 @@ def bank_file() -> dict[str, Any]:
 def relations() -> list[Relation]:
     """All relations, with the wordings of both files."""
     merged: dict[tuple[str, str], Relation] = {}
-    rewrites = tomllib.loads((HERE / "rewrites.toml").read_text(encoding="utf-8"))
-    for kind, spec in rewrites.items():
+    for kind, spec in rewrites.wording_bank().items():
         for noun, *texts in spec.get("attributes", ()):
-            asked = tuple(text for text in texts if text[0] != "~")
-            vague = tuple(text[1:] for text in texts if text[0] == "~")
+            asked = tuple(text for text in texts if text[0] != rewrites.VAGUE)
+            vague = tuple(text[1:] for text in texts if text[0] == rewrites.VAGUE)
             merged[kind, noun] = Relation(kind, noun, asked, vague)
     for kind, spec in bank_file().items():
         if kind in ("templates", "held", "described", "general"):
@@ -157,13 +156,12 @@ def relations() -> list[Relation]:
 @cache
 def names() -> dict[str, list[str]]:
     """Subjects of each kind."""
-    rewrites = tomllib.loads((HERE / "rewrites.toml").read_text(encoding="utf-8"))
     found: dict[str, list[str]] = {}
-    for kind, spec in (*rewrites.items(), *bank_file().items()):
+    for kind, spec in (*rewrites.wording_bank().items(), *bank_file().items()):
         if isinstance(spec, dict) and "names" in spec:
             found[kind] = list(spec["names"])
         elif isinstance(spec, dict) and "relation" in spec:
-            found[kind] = [row["subject"] for row in _rows(spec["relation"])]
+            found[kind] = [row["subject"] for row in relation_rows(spec["relation"])]
     return found
 
 
@@ -171,20 +169,20 @@ def bank(held: Sequence[Relation] | None = None) -> dict[str, tuple[str, ...]]:
     """Common questions by what they ask, the subject masked."""
     return {
         one.key: tuple(
-            dict.fromkeys(text.format(s=SUBJECT) for text in (*one.wordings, *_plain(one)))
+            dict.fromkeys(text.format(s=SUBJECT) for text in (*one.wordings, *_ask_by_name(one)))
         )
         for one in (relations() if held is None else held)
     }
 
 
-def _plain(one: Relation) -> tuple[str, str]:
+def _ask_by_name(one: Relation) -> tuple[str, str]:
     """The relation asked for by its name."""
     person = sum(text.startswith("Who") for text in one.wordings) * 2 >= len(one.wordings)
     what = "Who" if person else "What"
     return f"{what} is the {one.noun} of {{s}}?", f"{what} is {{s}}'s {one.noun}?"
 
 
-def _parted(draw: random.Random) -> tuple[list[Relation], list[Relation]]:
+def _split_wordings(draw: random.Random) -> tuple[list[Relation], list[Relation]]:
     """Relations to ask from, and those of a bank that has other wordings of them, or lacks them.
 
     So the fit sees what it will meet: questions that the bank has in other words or not at all.
@@ -199,19 +197,19 @@ def _parted(draw: random.Random) -> tuple[list[Relation], list[Relation]]:
     return asking, banked
 
 
-def cases(seed: int = 0) -> list[LabelledQuestion]:
+def build_cases(seed: int = 0) -> list[RecordQuestions]:
     """Records of made-up and real facts, each with questions in and out of its scope."""
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     made = []
     for place, one in enumerate(relations()):
         if one.answers and len(one.wordings) > 1:
-            made += [_case(place, draw) for _ in range(CASES)]
-    made += list(_described(draw))
+            made += [_build_case(place, draw) for _ in range(CASES)]
+    made += list(_build_described_cases(draw))
     return made
 
 
-def _case(place: int, draw: random.Random) -> LabelledQuestion:
-    asking, banked = _parted(draw)
+def _build_case(place: int, draw: random.Random) -> RecordQuestions:
+    asking, banked = _split_wordings(draw)
     one, whole = asking[place], relations()[place]
     subject, other = draw.sample(names()[one.kind], 2)
     unasked = [text for text in whole.wordings if text not in one.wordings]
@@ -229,71 +227,71 @@ def _case(place: int, draw: random.Random) -> LabelledQuestion:
         id="r1",
     )
     siblings = [other for other in asking if other.kind == one.kind and other.noun != one.noun]
-    questions = [*_about(one, one.wordings, fill, True, draw)]
+    questions = [*_ask_relation(one, one.wordings, fill, True, draw)]
     for sibling in draw.sample(siblings, min(len(siblings), 2)):
         own = dict(fill, n=sibling.noun)
         wrong = list(sibling.answers) or ["something else", "nothing"]
         own |= {"a": draw.choice(wrong), "w": draw.choice(wrong), "v": draw.choice(wrong)}
-        questions += _about(sibling, sibling.wordings, own, False, draw)
+        questions += _ask_relation(sibling, sibling.wordings, own, False, draw)
     spare = [text for sibling in siblings for text in sibling.wordings]
     for text in draw.sample(spare, min(len(spare), NEIGHBOURS)):
-        questions.append(AskedQuestion("neighbour", text.format(**fill), False))
+        questions.append(ScopeQuestion("neighbour", text.format(**fill), False))
     general = draw.sample(bank_file()["templates"]["general"], 4)
-    questions += [AskedQuestion("general", text.format(**fill), False) for text in general]
-    questions += _held(one, fill, draw)
-    return LabelledQuestion(one.kind, record, tuple(questions), bank(banked))
+    questions += [ScopeQuestion("general", text.format(**fill), False) for text in general]
+    questions += _ask_by_answer(one, fill, draw)
+    return RecordQuestions(one.kind, record, tuple(questions), bank(banked))
 
 
-def _about(
+def _ask_relation(
     one: Relation, wordings: Sequence[str], fill: dict[str, str], asks: bool, draw: random.Random
-) -> Iterator[AskedQuestion]:
+) -> Iterator[ScopeQuestion]:
     """Questions for a relation of the subject, of every kind of probe."""
     templates = bank_file()["templates"]
     subject = fill["s"]
     for text in wordings:
-        yield AskedQuestion("paraphrase", text.format(s=subject), asks)
+        yield ScopeQuestion("paraphrase", text.format(s=subject), asks)
     for text in one.vague:
-        yield AskedQuestion("vague", text.format(s=subject), asks, weight=VAGUE_WEIGHT)
+        yield ScopeQuestion("vague", text.format(s=subject), asks, weight=VAGUE_WEIGHT)
     for text in filter(None, one.foreign):
-        yield AskedQuestion("foreign", text.format(s=subject), asks)
+        yield ScopeQuestion("foreign", text.format(s=subject), asks)
     for kind, texts in templates.items():
         if kind in ("general", "polite"):
             continue
         for text in draw.sample(texts, 1 if kind != "plain" else 2):
             asked = draw.choice(wordings).format(s=subject)
-            yield AskedQuestion(kind, text.format(q=asked, **fill), asks)
+            yield ScopeQuestion(kind, text.format(q=asked, **fill), asks)
     for _ in range(2):
         text = draw.choice(wordings)
         carried = text.replace("{s}'s", "its").format(s="it")
-        opening = draw.choice(
-            ["Tell me about {s}.", "What do you know about {s}?", "Let's talk of {s}."]
-        )
+        opening = draw.choice(OPENINGS)
         history = (
             (opening.format(s=subject), draw.choice(["Gladly.", f"{subject} is well known."])),
         )
-        yield AskedQuestion("follow-up", f"{draw.choice(['', 'And '])}{carried}", asks, history)
+        yield ScopeQuestion("follow-up", f"{draw.choice(['', 'And '])}{carried}", asks, history)
         before = ((draw.choice(wordings).format(s=fill["o"]), f"{fill['w']}."),)
-        yield AskedQuestion(
+        yield ScopeQuestion(
             "follow-up", f"{draw.choice(['What about', 'And'])} {subject}?", asks, before
         )
     if asks:
         history = ((f"Tell me about {subject}.", "Gladly."),)
-        yield AskedQuestion("follow-up", f"And the {one.noun}?", asks, history)
+        yield ScopeQuestion("follow-up", f"And the {one.noun}?", asks, history)
 
 
-def _held(one: Relation, fill: dict[str, str], draw: random.Random) -> Iterator[AskedQuestion]:
+def _ask_by_answer(
+    one: Relation, fill: dict[str, str], draw: random.Random
+) -> Iterator[ScopeQuestion]:
     """Questions that say the answer and not the subject."""
     held = bank_file()["held"]
     for text in draw.sample(held["asks"], 4):
-        yield AskedQuestion("reverse", text.format(**fill), True)
+        yield ScopeQuestion("reverse", text.format(**fill), True)
     for text in held["backwards"].get(one.key, ()):
-        yield AskedQuestion("reverse", text.format(**fill), True)
+        yield ScopeQuestion("reverse", text.format(**fill), True)
     kinds = [kind for kind, nouns in ANSWER_KINDS.items() if one.noun in nouns]
     others = [text for kind in kinds for text in held[kind]]
     backwards = {text for texts in held["backwards"].values() for text in texts}
     for text in (*draw.sample(held["other"], 4), *others):
         if text not in backwards:
-            yield AskedQuestion("same answer", text.format(**fill), False)
+            yield ScopeQuestion("same answer", text.format(**fill), False)
     about = [
         text
         for other in relations()
@@ -301,17 +299,17 @@ def _held(one: Relation, fill: dict[str, str], draw: random.Random) -> Iterator[
         for text in other.wordings
     ]
     for text in draw.sample(about, min(len(about), NEIGHBOURS)):
-        yield AskedQuestion("same answer", text.format(s=fill["a"]), False)
+        yield ScopeQuestion("same answer", text.format(s=fill["a"]), False)
 
 
-def _described(draw: random.Random) -> Iterator[LabelledQuestion]:
+def _build_described_cases(draw: random.Random) -> Iterator[RecordQuestions]:
     """Records whose questions describe the subject instead of naming it."""
     kinds = {"athlete_sport": "person", "author": "book", "company_country": "company"}
     kinds |= {"us_state_capital": "state", "landmark_country": "landmark", "mythology": "god"}
     for relation, ways in bank_file()["described"].items():
-        rows = _rows(relation)
+        rows = relation_rows(relation)
         for row, other in zip(draw.sample(rows, 12), draw.sample(rows, 12), strict=True):
-            asking, banked = _parted(draw)
+            asking, banked = _split_wordings(draw)
             asked = [one for one in asking if one.kind == kinds[relation] and one.answers]
             one, sibling = draw.sample(asked, 2)
             first, *rest = draw.sample(one.wordings, len(one.wordings))
@@ -322,79 +320,75 @@ def _described(draw: random.Random) -> Iterator[LabelledQuestion]:
                 id="r1",
             )
             questions = [
-                AskedQuestion("described", text.format(s=way.format(**row)), True)
+                ScopeQuestion("described", text.format(s=way.format(**row)), True)
                 for text in (first, *rest[:2])
                 for way in ways
             ]
             if row != other:
                 questions += [
-                    AskedQuestion("other described", text.format(s=way.format(**other)), False)
+                    ScopeQuestion("other described", text.format(s=way.format(**other)), False)
                     for text in (first, *rest[:1])
                     for way in ways
                 ]
             questions += [
-                AskedQuestion("described otherwise", text.format(s=way.format(**row)), False)
+                ScopeQuestion("described otherwise", text.format(s=way.format(**row)), False)
                 for text in draw.sample(sibling.wordings, 1)
                 for way in ways
             ]
-            yield LabelledQuestion(kinds[relation], record, tuple(questions), bank(banked))
-
-
-@cache
-def _rows(relation: str) -> list[dict[str, str]]:
-    with (RELATIONS / f"{relation}.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+            yield RecordQuestions(kinds[relation], record, tuple(questions), bank(banked))
 
 
 @dataclass(frozen=True)
-class Measured:
+class QuestionFeatures:
     """A question with all that was measured of it: features by way, shape (windows, features)."""
 
     group: str
-    asked: AskedQuestion
+    asked: ScopeQuestion
     ways: dict[str, Features]
 
 
-def measured(made: Sequence[LabelledQuestion], embed_model: BaseEmbedding) -> list[Measured]:
+def measure_questions(
+    made: Sequence[RecordQuestions], embed_model: BaseEmbedding
+) -> list[QuestionFeatures]:
     """Measure every question against its record, as the router does."""
-    seen = Remembering(None)
+    seen = CachingEmbedding(None)
     for case in made:  # embedding all texts in large batches takes a tenth of the time
-        router = Router(OneRecord(case.record), seen, Gate({}, case.bank))  # type: ignore[arg-type]
+        router = Router(SingleRecordLedger(case.record), seen, Gate({}, case.bank))  # type: ignore[arg-type]
         for asked in case.questions:
             router.evidence(asked.text, asked.history)
-    known = Remembering(embed_model)
+    known = CachingEmbedding(embed_model)
     known.get_text_embedding_batch(sorted(seen.texts, key=len))
     embed_model = known
     found = []
     for case in made:
-        router = Router(OneRecord(case.record), embed_model, Gate({}, case.bank))  # type: ignore[arg-type]
+        router = Router(SingleRecordLedger(case.record), embed_model, Gate({}, case.bank))  # type: ignore[arg-type]
         for asked in case.questions:
             ways: dict[str, list[Features]] = defaultdict(list)
             for piece in router.evidence(asked.text, asked.history):
                 ways[piece.way].append(piece.features)
             stacked = {way: np.stack(rows) for way, rows in ways.items()}
-            found.append(Measured(case.group, asked, stacked))
+            found.append(QuestionFeatures(case.group, asked, stacked))
     return found
 
 
-def fit(rows: Sequence[Measured], way: str) -> Weights:
+def fit(rows: Sequence[QuestionFeatures], way: str) -> Weights:
     """Fit one way; the bar is set on kinds of subjects that the fit has not seen."""
     rows = [row for row in rows if way in row.ways]
     groups = sorted({row.group for row in rows})
     scores = np.zeros(len(rows))
     for fold in range(FOLDS):
         held_out = set(groups[fold::FOLDS])
-        weights = _fitted([row for row in rows if row.group not in held_out], way)
+        weights = _fit_weights([row for row in rows if row.group not in held_out], way)
         for place, row in enumerate(rows):
             if row.group in held_out:
                 scores[place] = max(map(weights.likelihood, row.ways[way]))
     wrong = scores[[not row.asked.asks for row in rows]]
     bar = max(float(np.quantile(wrong, 1 - FALSE_ALARMS)), LEAST_BAR.get(way, 0.0))
-    _tell(rows, scores, bar, way)
-    return replace(_fitted(rows, way), refuse=round(bar, 4))
+    _log_refusals(rows, scores, bar, way)
+    return replace(_fit_weights(rows, way), refuse=round(bar, 4))
 
 
-def _fitted(rows: Sequence[Measured], way: str) -> Weights:
+def _fit_weights(rows: Sequence[QuestionFeatures], way: str) -> Weights:
     """A regression over windows: of a question in scope, over the one that asks."""
     from sklearn.linear_model import LogisticRegression
 
@@ -412,9 +406,9 @@ def _fitted(rows: Sequence[Measured], way: str) -> Weights:
         model = LogisticRegression(C=STRENGTH, max_iter=2000)
         model.fit((matrix - mean) / scale, asks, sample_weight=counts)
         weights = Weights(
-            _rounded(mean),
-            _rounded(scale),
-            _rounded(model.coef_[0]),
+            _round_all(mean),
+            _round_all(scale),
+            _round_all(model.coef_[0]),
             round(float(model.intercept_[0]), 5),
             refuse=1.0,
         )
@@ -424,11 +418,13 @@ def _fitted(rows: Sequence[Measured], way: str) -> Weights:
     return weights
 
 
-def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+def _round_all(values: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(np.round(values, 5).tolist())
 
 
-def _tell(rows: Sequence[Measured], scores: NDArray[np.float64], bar: float, way: str) -> None:
+def _log_refusals(
+    rows: Sequence[QuestionFeatures], scores: NDArray[np.float64], bar: float, way: str
+) -> None:
     """Log the share refused of each kind."""
     kinds = defaultdict(list)
     for row, score in zip(rows, scores, strict=True):
@@ -455,11 +451,11 @@ def main(seed: int = 0) -> None:
     """Make the questions, measure them, fit and write the gate."""
     from retrieval.embedding import open_embedding
 
-    rows = measured(cases(seed), open_embedding())
+    rows = measure_questions(build_cases(seed), open_embedding())
     write({way: fit(rows, way) for way in WAYS})
 
 
-class Remembering(BaseEmbedding):
+class CachingEmbedding(BaseEmbedding):
     """An embedding model that embeds each text once; without a model it only notes the texts."""
 
     texts: dict[str, list[float]] = Field(default_factory=dict)

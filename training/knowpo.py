@@ -81,11 +81,11 @@ def train(
     _check_run(target, language_model, facts, recipe)
     check_memory(language_model, recipe.batch)
     with PartialState().main_process_first():  # several processes would each ask the model
-        lessons = _lessons(language_model, facts, embed, target, cache, recipe)
+        examples = _build_examples(language_model, facts, embed, target, cache, recipe)
     after, told = None, {}
     for stage, kept in zip(STAGES, (target / "sft", target / "adapter"), strict=True):
         if not (kept / "run.json").exists():
-            _stage(stage, language_model, lessons, target, recipe, after, kept)
+            _train_stage(stage, language_model, examples, target, recipe, after, kept)
         told[stage] = json.loads((kept / "run.json").read_text(encoding="utf-8"))
         after = kept
     data_card.adapter_card(target, told, language_model.name, len(facts), recipe.seed)
@@ -113,7 +113,7 @@ def _check_run(
         new.write_text(text, encoding="utf-8")
 
 
-def _lessons(
+def _build_examples(
     language_model: LanguageModel,
     facts: Sequence[CorpusFact],
     embed: Embed,
@@ -136,14 +136,14 @@ def _lessons(
         by_id = dict(zip((fact.id for fact in share), memories[part], strict=True))
         made = conflicts.build(share, embed, length, recipe.match_lengths, recipe.seed)
         cases[part] = [
-            (_asked(case, by_id[case.fact.id], length, recipe), by_id[case.fact.id])
+            (_maybe_cloze(case, by_id[case.fact.id], length, recipe), by_id[case.fact.id])
             for case in made
         ]
-    sft = pairs.sft(
-        *_both(cases["sft"]), length, recipe.sft_examples, recipe.sft_ratios, recipe.seed
+    sft = pairs.build_sft(
+        *_unzip(cases["sft"]), length, recipe.sft_examples, recipe.sft_ratios, recipe.seed
     )
-    dpo = pairs.dpo(
-        *_both(cases["dpo"]),
+    dpo = pairs.build_dpo(
+        *_unzip(cases["dpo"]),
         length,
         recipe.pairs,
         recipe.dpo_ratios,
@@ -159,22 +159,24 @@ def _lessons(
             f"the model knows none of the {len(shares['development'])} facts that are held out to "
             "measure on; give more questions"
         )
-    lessons = TrainingExamples(
+    examples = TrainingExamples(
         sft.examples,
         dpo.examples,
         known[: recipe.development],
         unknown[: recipe.development // 2],
     )
-    knows = {part: _knows(shares[part], memories[part]) for part in shares}
+    knows = {part: _count_known(shares[part], memories[part]) for part in shares}
     data_card.write(target / "data", sft, dpo, knows, length)
-    return lessons
+    return examples
 
 
-def _asked(case: ContextCase, memory: Memory, length: pairs.Length, recipe: Recipe) -> ContextCase:
+def _maybe_cloze(
+    case: ContextCase, memory: Memory, length: pairs.Length, recipe: Recipe
+) -> ContextCase:
     """The case as a question or, for some, as a sentence to finish."""
     draw = random.Random(f"{recipe.seed} {case.fact.id}")  # noqa: S311 - a reproducible choice
     wanted = draw.random() < recipe.unfinished
-    return pairs.unfinished(case, memory, length) if wanted else case
+    return pairs.to_cloze(case, memory, length) if wanted else case
 
 
 def split(facts: Sequence[CorpusFact], recipe: Recipe) -> dict[str, list[CorpusFact]]:
@@ -190,20 +192,20 @@ def split(facts: Sequence[CorpusFact], recipe: Recipe) -> dict[str, list[CorpusF
     }
 
 
-def _both(told: Sequence[tuple[ContextCase, Memory]]) -> tuple[list[ContextCase], list[Memory]]:
+def _unzip(told: Sequence[tuple[ContextCase, Memory]]) -> tuple[list[ContextCase], list[Memory]]:
     return [case for case, _ in told], [memory for _, memory in told]
 
 
-def _knows(facts: Sequence[CorpusFact], memories: Sequence[Memory]) -> tuple[int, int]:
+def _count_known(facts: Sequence[CorpusFact], memories: Sequence[Memory]) -> tuple[int, int]:
     known = sum(memory.knows(fact.answers) for fact, memory in zip(facts, memories, strict=True))
     return known, len(facts)
 
 
 @learned_tokens_scored()
-def _stage(
+def _train_stage(
     stage: str,
     language_model: LanguageModel,
-    lessons: TrainingExamples,
+    examples: TrainingExamples,
     target: Path,
     recipe: Recipe,
     after: Path | None,
@@ -218,8 +220,9 @@ def _stage(
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     set_seed(recipe.seed)
-    runs, examples = target / "checkpoints" / stage, getattr(lessons, stage)
-    records = [preference.record(language_model, example) for example in examples]
+    runs = target / "checkpoints" / stage
+    stage_examples: list[PreferenceExample] = getattr(examples, stage)
+    records = [preference.trl_record(language_model, example) for example in stage_examples]
     if after is None:
         lora = LoraConfig(
             r=recipe.rank,
@@ -267,15 +270,16 @@ def _stage(
             ),
         )
     best = target / "checkpoints" / f"{stage}-best"
-    curve = JsonlStore(target / "checkpoints" / f"{stage}-curve.jsonl", {"stage": stage})
+    path = target / "checkpoints" / f"{stage}-curve.jsonl"
+    curve: JsonlStore[str, dict[str, float]] = JsonlStore(path, {"stage": stage})
 
     def judge() -> dict[str, float]:
-        return preference.along(language_model, lessons.known, lessons.unknown)
+        return preference.measure_progress(language_model, examples.known, examples.unknown)
 
     def save() -> None:
         keep(trainer.model, best, language_model.name, "")
 
-    along = _along(trainer, every, judge, save, curve, from_start=after is not None)
+    along = _progress_callback(trainer, every, judge, save, curve, from_start=after is not None)
     trainer.add_callback(TensorBoardCallback(SummaryWriter(str(target / "logs" / stage))))
     trainer.add_callback(along)
     started = time.monotonic()
@@ -298,12 +302,12 @@ def _stage(
     best.replace(kept)
 
 
-def _along(
+def _progress_callback(
     trainer: Any,
     every: int,
     judge: Callable[[], dict[str, float]],
     save: Callable[[], None],
-    curve: JsonlStore,
+    curve: JsonlStore[str, dict[str, float]],
     from_start: bool,
 ) -> Any:
     """Measures adherence and robustness at the start, every so many steps and at the end.
@@ -318,7 +322,7 @@ def _along(
     """
     from transformers import TrainerCallback
 
-    class Along(TrainerCallback):
+    class ProgressCallback(TrainerCallback):
         def __init__(self) -> None:
             self.best = (-1.0, 0)  # sum of what is wanted, and its step
             self.steps: list[int] = []
@@ -347,4 +351,4 @@ def _along(
                 if fresh and state.is_world_process_zero:
                     save()
 
-    return Along()
+    return ProgressCallback()

@@ -91,27 +91,27 @@ class PreferenceExample:
 
 
 @dataclass
-class Made:
+class ExampleSet:
     """Examples, and how many facts were of no use, by reason."""
 
     examples: list[PreferenceExample]
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def sft(
+def build_sft(
     cases: Sequence[ContextCase],
     memories: Sequence[Memory],
     length: Length,
     count: int,
     ratios: Ratios = SFT_RATIOS,
     seed: int = 0,
-) -> Made:
+) -> ExampleSet:
     """Answers to follow, ``count`` of them in the proportions of ``ratios``.
 
     Raises:
         DataError: The model knows none of the facts, or a kind that is wanted has no example.
     """
-    made = _formed(cases, memories, length)
+    made = _find_forms(cases, memories, length)
     found: dict[str, list[PreferenceExample]] = defaultdict(list)
     for case, memory, form in made.formed:
         right = case.fact.answers
@@ -126,10 +126,10 @@ def sft(
                 _example(case, "counterfactual", "counterfactual", contrary)
             )
             found["empty, known"].append(_example(case, "empty, known", "empty", said))
-    return Made(_drawn(found, ratios, count, seed), made.left_out)
+    return ExampleSet(_draw_examples(found, ratios, count, seed), made.left_out)
 
 
-def dpo(
+def build_dpo(
     cases: Sequence[ContextCase],
     memories: Sequence[Memory],
     length: Length,
@@ -137,8 +137,8 @@ def dpo(
     ratios: Ratios = DPO_RATIOS,
     match_lengths: bool = True,
     seed: int = 0,
-) -> Made:
-    """Pairs of an answer to prefer and one to avoid, as `sft`.
+) -> ExampleSet:
+    """Pairs of an answer to prefer and one to avoid, as `build_sft`.
 
     Args:
         cases: Facts with their contexts.
@@ -151,18 +151,18 @@ def dpo(
         seed: Of the draw.
 
     Raises:
-        DataError: As `sft`.
+        DataError: As `build_sft`.
     """
-    made = _formed(cases, memories, length)
+    made = _find_forms(cases, memories, length)
     found: dict[str, list[PreferenceExample]] = defaultdict(list)
     for case, memory, form in made.formed:
         pairs = _pairs(case, memory, form, length, match_lengths)
         for kind, context, chosen, rejected in pairs:
-            if match_lengths and not _alike(length(chosen), length(rejected)):
+            if match_lengths and not _has_similar_length(length(chosen), length(rejected)):
                 made.left_out[f"{kind}: lengths apart"] += 1
                 continue
             found[kind].append(_example(case, kind, context, chosen, rejected))
-    return Made(_drawn(found, ratios, count, seed), made.left_out)
+    return ExampleSet(_draw_examples(found, ratios, count, seed), made.left_out)
 
 
 def _pairs(
@@ -176,7 +176,7 @@ def _pairs(
         contrary = form.say(case.counterfactual.says[0])
         remembered = said if match_lengths else memory.greedy
         made.append(("ignorance, counterfactual", "counterfactual", contrary, remembered))
-        if taken := _taken(case.irrelevant, right, form, length, said):
+        if taken := _say_wrong_span(case.irrelevant, right, form, length, said):
             made.append(("overinclusion, irrelevant, known", "irrelevant", said, taken))
     else:
         wrong = [] if holds(memory.greedy, right) else [memory.greedy]
@@ -186,15 +186,15 @@ def _pairs(
         if wrong:
             remembered = _closest(wrong, length(said), length)
             made.append(("ignorance, relevant", "relevant", said, remembered))
-        if taken := _taken(case.irrelevant, right, form, length, said):
+        if taken := _say_wrong_span(case.irrelevant, right, form, length, said):
             refusal = _closest(REFUSALS, length(taken), length) if match_lengths else REFUSALS[0]
             made.append(("overinclusion, irrelevant, unknown", "irrelevant", refusal, taken))
-    if taken := _taken(case.relevant, right, form, length, said):
+    if taken := _say_wrong_span(case.relevant, right, form, length, said):
         made.append(("overinclusion, relevant", "relevant", said, taken))
     return made
 
 
-def _taken(
+def _say_wrong_span(
     context: Context, right: Sequence[str], form: ExampleForm, length: Length, said: str
 ) -> str | None:
     """The answer with a wrong span of the passages, about as long as what is said instead."""
@@ -203,16 +203,18 @@ def _taken(
 
 
 @dataclass
-class _Forms:
+class _FormedCases:
     formed: list[tuple[ContextCase, Memory, ExampleForm]]
     left_out: Counter[str]
 
 
-def _formed(cases: Sequence[ContextCase], memories: Sequence[Memory], length: Length) -> _Forms:
+def _find_forms(
+    cases: Sequence[ContextCase], memories: Sequence[Memory], length: Length
+) -> _FormedCases:
     """The facts for which the model has a sentence, with it."""
     formed, left_out = [], Counter[str]()
     for case, memory in zip(cases, memories, strict=True):
-        form = form_of(memory, case.fact.answers, length)
+        form = find_form(memory, case.fact.answers, length)
         if form is None:
             left_out["the model forms no sentence with the answer"] += 1
         else:
@@ -223,10 +225,10 @@ def _formed(cases: Sequence[ContextCase], memories: Sequence[Memory], length: Le
             f"({len(cases) - len(formed)} of them it cannot even read off a passage); "
             "give questions that it can answer, or a stronger model"
         )
-    return _Forms(formed, left_out)
+    return _FormedCases(formed, left_out)
 
 
-def form_of(memory: Memory, answers: Sequence[str], length: Length) -> ExampleForm | None:
+def find_form(memory: Memory, answers: Sequence[str], length: Length) -> ExampleForm | None:
     """The shortest sentence of the model that states the answer once, with a gap in its place."""
     names = "|".join(re.escape(name) for name in sorted(answers, key=len, reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{names})(?!\w)", re.IGNORECASE)
@@ -240,13 +242,13 @@ def form_of(memory: Memory, answers: Sequence[str], length: Length) -> ExampleFo
     return min(forms, key=lambda one: one[0])[1] if forms else None
 
 
-def unfinished(case: ContextCase, memory: Memory, length: Length) -> ContextCase:
+def to_cloze(case: ContextCase, memory: Memory, length: Length) -> ContextCase:
     """The fact asked as a sentence to finish ("The capital of Mexico is").
 
     The sentence is the model's own. Where the answer does not end it, or it lacks most of what is
     asked about ("The answer is"), the case is as it was.
     """
-    form = form_of(memory, case.fact.answers, length)
+    form = find_form(memory, case.fact.answers, length)
     if form is None or form.after not in ENDS:
         return case
     about = {word for word in words(case.fact.question) if len(word) >= TELLING}
@@ -273,7 +275,7 @@ def _example(
     return PreferenceExample(case.fact.id, kind, case.fact.question, passages, chosen, rejected)
 
 
-def _alike(one: int, other: int) -> bool:
+def _has_similar_length(one: int, other: int) -> bool:
     return abs(one - other) <= max(1.0, APART * max(one, other))
 
 
@@ -281,7 +283,7 @@ def _closest(texts: Sequence[str], wanted: int, length: Length) -> str:
     return min(texts, key=lambda text: abs(length(text) - wanted))
 
 
-def _drawn(
+def _draw_examples(
     found: Mapping[str, list[PreferenceExample]], ratios: Ratios, count: int, seed: int
 ) -> list[PreferenceExample]:
     """``count`` examples in these proportions, fewer where a kind has not enough."""

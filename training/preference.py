@@ -33,7 +33,7 @@ def adheres(answer: str, case: ContextCase) -> bool:
     return holds(answer, case.counterfactual.says) and not holds(answer, case.fact.answers)
 
 
-def stands_firm(answer: str, case: ContextCase) -> bool:
+def is_robust(answer: str, case: ContextCase) -> bool:
     """Whether the answer is right although the passages are irrelevant, and owes them nothing."""
     wrong = [each for each in case.irrelevant.distractors if not holds(each, case.fact.answers)]
     asked = case.fact.question
@@ -42,7 +42,7 @@ def stands_firm(answer: str, case: ContextCase) -> bool:
     )
 
 
-def written(
+def build_prompt(
     language_model: LanguageModel,
     question: str,
     passages: Sequence[str] = (),
@@ -71,7 +71,7 @@ def answers(
 ) -> list[str]:
     """Greedy answers of plain RAG to questions with these contexts, in batches of like length."""
     texts = [
-        written(language_model, case.fact.question, context.passages, system)
+        build_prompt(language_model, case.fact.question, context.passages, system)
         for case, context in cases
     ]
     said = dict[int, str]()
@@ -83,7 +83,7 @@ def answers(
     return [said[place] for place in range(len(texts))]
 
 
-def along(
+def measure_progress(
     language_model: LanguageModel, known: Sequence[ContextCase], unknown: Sequence[ContextCase]
 ) -> dict[str, float]:
     """Where training stands, in percent: R_Ad, R_Ro, refusal, and known facts that are kept.
@@ -99,7 +99,7 @@ def along(
     lost = answers(language_model, [(case, case.irrelevant) for case in unknown])
     flags = {
         "R_Ad": [adheres(answer, case) for answer, case in zip(wrong, known, strict=True)],
-        "R_Ro": [stands_firm(answer, case) for answer, case in zip(beside, known, strict=True)],
+        "R_Ro": [is_robust(answer, case) for answer, case in zip(beside, known, strict=True)],
         "kept": [
             holds(answer, case.fact.answers) for answer, case in zip(alone, known, strict=True)
         ],
@@ -108,9 +108,9 @@ def along(
     return {name: 100 * float(np.mean(each)) if each else 0.0 for name, each in flags.items()}
 
 
-def record(language_model: LanguageModel, example: PreferenceExample) -> dict[str, str]:
+def trl_record(language_model: LanguageModel, example: PreferenceExample) -> dict[str, str]:
     """An example as trl reads it."""
-    prompt = written(language_model, example.question, example.passages)
+    prompt = build_prompt(language_model, example.question, example.passages)
     if not example.rejected:
         return {"prompt": prompt, "completion": example.chosen}
     return {"prompt": prompt, "chosen": example.chosen, "rejected": example.rejected}

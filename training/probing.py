@@ -74,7 +74,7 @@ def probe(
     drawn = {"samples": samples, "temperature": TEMPERATURE, "seed": seed}
     header = {"model": language_model.name, "identity": language_model.identity, **drawn}
     digest = hashlib.sha256(repr(header).encode()).hexdigest()[:16]
-    kept = JsonlStore(cache / f"{digest}.jsonl", header)
+    kept: JsonlStore[str, list] = JsonlStore(cache / f"{digest}.jsonl", header)
     keys = [_key(fact) for fact in facts]
     todo = [fact for fact, key in zip(facts, keys, strict=True) if key not in kept]
     todo.sort(key=lambda fact: len(fact.passage))
@@ -82,13 +82,13 @@ def probe(
         bar.update(len(facts) - len(todo))
         for start in range(0, len(todo), BATCH):
             batch = todo[start : start + BATCH]
-            kept.add(_asked(language_model, batch, samples, seed + start))
+            kept.add(_reply(language_model, batch, samples, seed + start))
             bar.update(len(batch))
     found = [kept[key] for key in keys]
     return [Memory(greedy, tuple(drawn), reading) for greedy, drawn, reading in found]
 
 
-def _asked(
+def _reply(
     language_model: LanguageModel, facts: Sequence[CorpusFact], samples: int, seed: int
 ) -> dict[str, list]:
     room = language_model.room(MAX_NEW_TOKENS)

@@ -27,12 +27,12 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 LEARNING_RATE = 5e-4  # ERM4 tunes 7B parameters at 1e-4; smaller models bear, and need, more
 BATCH = 16
 REWRITER_PAIRS, REWRITER_EPOCHS = 6000, 1
-FILTER_LESSONS, FILTER_EPOCHS = 960, 1
-CROSS_ENCODER_LESSONS, CROSS_ENCODER_EPOCHS = 8000, 1
+FILTER_EXAMPLES, FILTER_EPOCHS = 960, 1
+CROSS_ENCODER_EXAMPLES, CROSS_ENCODER_EPOCHS = 8000, 1
 CROSS_ENCODER_RANK, CROSS_ENCODER_RATE = 16, 1e-3
 CROSS_ENCODER_BATCH = 32
-DEVELOPMENT_LESSONS = 1200
-WHOLE = ("own", "swapped")  # lessons with an untouched passage, as retrieval finds them
+DEVELOPMENT_EXAMPLES = 1200
+WHOLE = ("own", "swapped")  # examples with an untouched passage, as retrieval finds them
 LEAST_RECALL = 0.98  # a passage wrongly dropped costs an answer, one wrongly kept only time
 SMOKE = 48  # examples of a trial run that shows that everything works
 
@@ -51,7 +51,7 @@ def train_rewriter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool =
     Returns:
         The adapter's directory.
     """
-    made = rewrites.pairs(SMOKE if smoke else REWRITER_PAIRS, seed)
+    made = rewrites.build_pairs(SMOKE if smoke else REWRITER_PAIRS, seed)
     records = [pair.record() for pair in made]
     epochs = 1 if smoke else REWRITER_EPOCHS
     return _tune(lm, records, target, "rewriter", epochs, seed)
@@ -61,13 +61,13 @@ def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = F
     """Train the Knowledge Filter's language-model way; as `train_rewriter`."""
     from retrieval.filter import LABELS, premise
 
-    learn, _ = verdicts.lessons(seed)
+    learn, _ = verdicts.build_examples(seed)
     records = [
         {
-            "prompt": premise(lesson.question, f"{lesson.title}\n{lesson.text}"),
-            "completion": LABELS[lesson.answers],
+            "prompt": premise(example.question, f"{example.title}\n{example.text}"),
+            "completion": LABELS[example.answers],
         }
-        for lesson in learn[: SMOKE if smoke else FILTER_LESSONS]
+        for example in learn[: SMOKE if smoke else FILTER_EXAMPLES]
     ]
     epochs = 1 if smoke else FILTER_EPOCHS
     adapter = _tune(lm, records, target, "filter --judge model", epochs, seed)
@@ -81,11 +81,11 @@ def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "Judgeme
     from control.module_models import label_probabilities
     from retrieval.filter import LABELS, Judgement, premise
 
-    _, develop = verdicts.lessons(seed)
+    _, develop = verdicts.build_examples(seed)
     prompts = [
-        premise(lesson.question, f"{lesson.title}\n{lesson.text}")
-        for lesson in develop[:DEVELOPMENT_LESSONS]
-        if lesson.answers and lesson.kind in WHOLE
+        premise(example.question, f"{example.title}\n{example.text}")
+        for example in develop[:DEVELOPMENT_EXAMPLES]
+        if example.answers and example.kind in WHOLE
     ]
     use_adapter = read(lm, adapter)
     likely = [
@@ -176,8 +176,8 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
 
     started = time.monotonic()
     set_seed(seed)  # before the classifier is drawn
-    learn, _ = verdicts.lessons(seed)
-    learn = learn[: SMOKE if smoke else CROSS_ENCODER_LESSONS]
+    learn, _ = verdicts.build_examples(seed)
+    learn = learn[: SMOKE if smoke else CROSS_ENCODER_EXAMPLES]
     model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
     model[0].model = get_peft_model(
         model[0].model,
@@ -201,9 +201,9 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
         ),
         train_dataset=Dataset.from_dict(
             {
-                "question": [lesson.question for lesson in learn],
-                "passage": [f"{lesson.title}\n{lesson.text}" for lesson in learn],
-                "label": [float(lesson.answers) for lesson in learn],
+                "question": [example.question for example in learn],
+                "passage": [f"{example.title}\n{example.text}" for example in learn],
+                "label": [float(example.answers) for example in learn],
             }
         ),
         loss=BinaryCrossEntropyLoss(model),
@@ -235,13 +235,13 @@ def judgement(adapter: Path, seed: int = 0) -> "Judgement":
     from retrieval.embedding import open_embedding
     from retrieval.filter import Judgement, evidence, load_cross_encoder
 
-    _, develop = verdicts.lessons(seed)
-    develop = develop[:DEVELOPMENT_LESSONS]
-    pairs = [(lesson.question, f"{lesson.title}\n{lesson.text}") for lesson in develop]
+    _, develop = verdicts.build_examples(seed)
+    develop = develop[:DEVELOPMENT_EXAMPLES]
+    pairs = [(example.question, f"{example.title}\n{example.text}") for example in develop]
     features = evidence(load_cross_encoder(adapter), open_embedding(), pairs)
-    answers = np.array([lesson.answers for lesson in develop])
+    answers = np.array([example.answers for example in develop])
     fitted = LogisticRegression().fit(features, answers)
-    whole = np.array([lesson.kind in WHOLE for lesson in develop])
+    whole = np.array([example.kind in WHOLE for example in develop])
     likely = fitted.predict_proba(features[whole & answers])[:, 1]
     [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
     threshold = float(np.quantile(likely, 1 - LEAST_RECALL))

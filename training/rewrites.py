@@ -10,12 +10,13 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from data import DIRECTORY as DATA
 from retrieval.rewrites import Turn, request, written
 
-HERE = Path(__file__).parent
-RELATIONS = HERE.parent / "data" / "relations"
 VAGUE = "~"
 # Share of each kind. Follow-ups are the most, since there a wrong rewrite costs the most.
 KINDS = {
@@ -71,7 +72,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class RewritePair:
-    """One lesson."""
+    """One example."""
 
     kind: str
     question: str
@@ -87,7 +88,7 @@ class RewritePair:
         }
 
 
-def pairs(count: int, seed: int = 0) -> list[RewritePair]:
+def build_pairs(count: int, seed: int = 0) -> list[RewritePair]:
     """So many pairs, without repetition, in random order.
 
     Args:
@@ -111,8 +112,20 @@ def pairs(count: int, seed: int = 0) -> list[RewritePair]:
     return list(drawn.values())
 
 
+@cache
+def wording_bank() -> dict[str, dict[str, Any]]:
+    """What ``rewrites.toml`` holds, by kind of subject."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+@cache
+def relation_rows(relation: str) -> list[dict[str, str]]:
+    """The facts of a built-in relation."""
+    with (DATA / "relations" / f"{relation}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _kinds() -> dict[str, Kind]:
-    text = tomllib.loads((HERE / "rewrites.toml").read_text(encoding="utf-8"))
     return {
         name: Kind(
             tuple(spec["names"] if "names" in spec else _subjects(spec["relation"])),
@@ -120,7 +133,7 @@ def _kinds() -> dict[str, Kind]:
             tuple((phrase, question, leads) for phrase, question, leads in spec.get("bridges", ())),
             spec.get("pronoun", "it"),
         )
-        for name, spec in text.items()
+        for name, spec in wording_bank().items()
     }
 
 
@@ -131,8 +144,7 @@ def _attribute(words: list[str]) -> Attribute:
 
 
 def _subjects(relation: str) -> list[str]:
-    with (RELATIONS / f"{relation}.csv").open(encoding="utf-8", newline="") as file:
-        return [row.get("the", "") + row["subject"] for row in csv.DictReader(file)]
+    return [row.get("the", "") + row["subject"] for row in relation_rows(relation)]
 
 
 def searches(noun: str, subject: str) -> tuple[str, str]:

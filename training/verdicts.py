@@ -1,10 +1,9 @@
-"""Lessons for the Knowledge Filter: does this passage hold a clear answer to this question?
+"""Examples for the Knowledge Filter: does this passage hold a clear answer to this question?
 
 Made from the calibration relations alone. Whether the answer is *true* is not the filter's
 business, so passages with a swapped answer count as answering.
 """
 
-import csv
 import json
 import random
 import re
@@ -16,7 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from data import DIRECTORY as DATA
-from training.rewrites import VAGUE, searches
+from data.build import slug
+from training.rewrites import VAGUE, relation_rows, searches, wording_bank
 
 HERE = Path(__file__).parent
 DEVELOPMENT = ("landmark_country", "mythology")  # held out: the threshold is chosen on them
@@ -50,8 +50,8 @@ class Material:
     wrong: tuple[str, ...]
 
 
-def lessons(seed: int = 0) -> tuple[list[VerdictExample], list[VerdictExample]]:
-    """Lessons to learn from, and those of the held-out relations, each in random order."""
+def build_examples(seed: int = 0) -> tuple[list[VerdictExample], list[VerdictExample]]:
+    """Examples to learn from, and those of the held-out relations, each in random order."""
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     by_relation: dict[str, list[Material]] = defaultdict(list)
     for material in _materials():
@@ -61,7 +61,11 @@ def lessons(seed: int = 0) -> tuple[list[VerdictExample], list[VerdictExample]]:
     for relation, group in by_relation.items():
         held_out = relation in DEVELOPMENT
         strangers = [one for one in everything if (one.relation in DEVELOPMENT) == held_out]
-        made = [lesson for material in group for lesson in _about(material, group, strangers, draw)]
+        made = [
+            example
+            for material in group
+            for example in _build_fact_examples(material, group, strangers, draw)
+        ]
         (develop if held_out else learn).extend(made)
     draw.shuffle(learn)
     draw.shuffle(develop)
@@ -76,11 +80,8 @@ def _materials() -> Iterator[Material]:
             continue
         relation, passage = conflict["relation"], passages[conflict["id"]]
         if not any(key.startswith(f"{relation}-") for key in rows):
-            with (DATA / "relations" / f"{relation}.csv").open(encoding="utf-8") as file:
-                from data.build import slug
-
-                for row in csv.DictReader(file):
-                    rows[f"{relation}-{slug(row['subject'])}"] = row
+            for row in relation_rows(relation):
+                rows[f"{relation}-{slug(row['subject'])}"] = row
         yield Material(
             relation,
             rows[conflict["id"]],
@@ -98,51 +99,51 @@ def _read(name: str) -> Iterator[dict]:
         yield from map(json.loads, file)
 
 
-def _about(
+def _build_fact_examples(
     fact: Material, group: Sequence[Material], strangers: Sequence[Material], draw: random.Random
 ) -> Iterator[VerdictExample]:
-    """A dozen or so lessons around one fact, about as many of each verdict."""
+    """A dozen or so examples around one fact, about as many of each verdict."""
     wordings = _wordings()
     subject = fact.row.get("the", "") + fact.row["subject"]
-    yield _lesson(fact, "own", fact.question, fact.text, True)
-    yield _lesson(fact, "swapped", fact.question, fact.swapped, True)
+    yield _example(fact, "own", fact.question, fact.text, True)
+    yield _example(fact, "swapped", fact.question, fact.swapped, True)
     for wording in wordings["own"].get(fact.relation, ()):  # vague questions, and searches
-        yield _lesson(fact, "own", wording.format(s=subject), fact.text, True)
+        yield _example(fact, "own", wording.format(s=subject), fact.text, True)
     for column, wording in wordings["columns"].get(fact.relation, {}).items():
         stated = fact.row[column].casefold() in fact.text.casefold()
-        yield _lesson(fact, "column", wording.format(**fact.row), fact.text, stated)
+        yield _example(fact, "column", wording.format(**fact.row), fact.text, stated)
     for wording in draw.sample(wordings["absent"].get(fact.relation, []), 2):
         question = wording.format(s=subject)
         if not (DIGIT.search(fact.text) and re.match(r"When|In which year|How", question)):
-            yield _lesson(fact, "absent", question, fact.text, False)
+            yield _example(fact, "absent", question, fact.text, False)
     searches = wordings["own"].get(fact.relation) or ["{s}"]
     for other in _neighbours(fact, group, draw):
-        yield _lesson(fact, "other", fact.question, other.text, False, other.title)
+        yield _example(fact, "other", fact.question, other.text, False, other.title)
         search = draw.choice(searches).format(s=subject)
-        yield _lesson(fact, "other", search, other.text, False, other.title)
+        yield _example(fact, "other", search, other.text, False, other.title)
     stranger = draw.choice(strangers)
     if stranger.relation != fact.relation:
-        yield _lesson(fact, "stranger", fact.question, stranger.text, False, stranger.title)
-    yield from _cut(fact, strangers, draw)
+        yield _example(fact, "stranger", fact.question, stranger.text, False, stranger.title)
+    yield from _build_cut_examples(fact, strangers, draw)
 
 
-def _cut(
+def _build_cut_examples(
     fact: Material, strangers: Sequence[Material], draw: random.Random
 ) -> Iterator[VerdictExample]:
     """Passages from which the answer was taken, and windows of running text."""
     if rest := _without(fact.text, fact.right):
-        yield _lesson(fact, "stripped", fact.question, rest, False)
+        yield _example(fact, "stripped", fact.question, rest, False)
         if mixed := _without(draw.choice(strangers).text, fact.right):
-            yield _lesson(fact, "stripped", fact.question, _shuffled(draw, rest, mixed), False)
+            yield _example(fact, "stripped", fact.question, _shuffled(draw, rest, mixed), False)
     text, right = draw.choice(((fact.text, fact.right), (fact.swapped, fact.wrong)))
     window = _window(draw, f"{draw.choice(strangers).text} {text} {draw.choice(strangers).text}")
     saying = [part for part in _sentences(window) if _mentions(part, right)]
     # Where the answer stands without the subject, it may be another passage's.
     if not saying or any(_mentions(part, (fact.row["subject"],)) for part in saying):
-        yield _lesson(fact, "window", fact.question, window, bool(saying))
+        yield _example(fact, "window", fact.question, window, bool(saying))
 
 
-def _lesson(
+def _example(
     fact: Material, kind: str, question: str, text: str, answers: bool, title: str = ""
 ) -> VerdictExample:
     return VerdictExample(fact.relation, kind, question, title or fact.title, text, answers)
@@ -163,10 +164,9 @@ def _neighbours(fact: Material, group: Sequence[Material], draw: random.Random) 
 @cache
 def _wordings() -> dict[str, dict]:
     """By relation: other wordings of its question, questions on columns, those never answered."""
-    bank = tomllib.loads((HERE / "rewrites.toml").read_text(encoding="utf-8"))
     columns = tomllib.loads((HERE / "verdicts.toml").read_text(encoding="utf-8"))
     own, absent = dict[str, list[str]](), dict[str, list[str]]()
-    for spec in bank.values():
+    for spec in wording_bank().values():
         if relation := spec.get("relation"):
             first, *others = spec["attributes"]  # the first is what the relation is about
             vague = [text.removeprefix(VAGUE) for text in first if text[0] == VAGUE]

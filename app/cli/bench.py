@@ -3,13 +3,16 @@
 import random
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from app import settings as settings_module
-from app.cli.console import TIMES, batch_size, example, out
+from app.cli.console import TIMES, batch_size, count, example, out
 from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.group()
@@ -18,17 +21,9 @@ def bench() -> None:
 
 
 @bench.command(epilog=example("fulcrum bench decoding --out results/decoding"))
-@click.option(
-    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to decode."
-)
+@count("--tokens", default=64, help="Tokens to decode.")
 @batch_size(1)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=7,
-    show_default=True,
-    help="Repetitions, interleaved.",
-)
+@count("--rounds", default=7, help="Repetitions, interleaved.")
 @TIMES
 @click.pass_obj
 def decoding(
@@ -38,28 +33,16 @@ def decoding(
     settings = settings_module.load(**given)
 
     from app import factory
-    from evaluation.bench import decoding as benchmarks
+    from evaluation.bench import decoding as benchmark
 
-    result = benchmarks.decoding(factory.language_model(settings), tokens, rounds, batch_size)
-    out.print(benchmarks.table(result))
-    if target is not None:
-        benchmarks.write(result, target)
+    result = benchmark.decoding(factory.language_model(settings), tokens, rounds, batch_size)
+    _report(result, benchmark.decoding_table(result), target)
 
 
 @bench.command(name="dial", epilog=example("fulcrum bench dial --out results/dial-speed"))
-@click.option(
-    "--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer."
-)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=12, show_default=True, help="Questions."
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Repetitions, interleaved.",
-)
+@count("--tokens", default=64, help="Longest answer.")
+@count("--limit", default=12, help="Questions.")
+@count("--rounds", default=3, help="Repetitions, interleaved.")
 @TIMES
 @click.pass_obj
 def bench_dial(
@@ -69,17 +52,15 @@ def bench_dial(
     settings = settings_module.load(**given)
 
     from app import factory
-    from evaluation.bench import decoding as benchmarks
+    from evaluation.bench import decoding as benchmark
     from evaluation.datasets import conflicts
 
     items = conflicts.conflicts(conflicts.BUILT_IN_CONFLICTS, "calibration")
     model = factory.language_model(settings)
-    result = benchmarks.dial(
+    result = benchmark.dial(
         model, factory.calibration(settings, model), conflicts.spread(items, limit), tokens, rounds
     )
-    out.print(benchmarks.dial_table(result))
-    if target is not None:
-        benchmarks.write(result, target)
+    _report(result, benchmark.dial_table(result), target)
 
 
 @bench.command(
@@ -123,9 +104,7 @@ def bench_index(
             kind="local" if local else "PostgreSQL",
             progress=bar.update,
         )
-    out.print(benchmark.table(result))
-    if target is not None:
-        benchmark.write(result, target)
+    _report(result, benchmark.table(result), target)
 
 
 @bench.command(name="forgetting", epilog=example("fulcrum bench forgetting --out results"))
@@ -145,21 +124,18 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
     from tqdm import tqdm
 
     from app import factory
-    from evaluation.bench import decoding as bench
-    from evaluation.bench import forgetting as bench_forgetting
+    from evaluation.bench import forgetting as benchmark
 
     model = factory.language_model(settings)
     with tqdm(desc="forgetting", total=wanted[-1], unit=" records", delay=2, disable=None) as bar:
-        result = bench_forgetting.run(
+        result = benchmark.run(
             wanted,
             factory.layers,
             factory.embedding(),
             model,
             lambda size: bar.update(size - bar.n),
         )
-    out.print(bench_forgetting.table(result))
-    if target is not None:
-        bench.write(result, target)
+    _report(result, benchmark.table(result), target)
 
 
 @bench.command(
@@ -183,13 +159,7 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
     show_default=True,
     help="For each number.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Questions of each kind, in random order.",
-)
+@count("--limit", default=128, help="Questions of each kind, in random order.")
 @TIMES
 @click.pass_obj
 def bench_serving(
@@ -207,32 +177,25 @@ def bench_serving(
     from tqdm import tqdm
 
     from app.server import site
-    from evaluation.bench import decoding as bench
-    from evaluation.bench import serving as bench_serving
-    from evaluation.datasets import questions as asked
+    from evaluation.bench import serving as benchmark
+    from evaluation.datasets import questions as datasets
 
-    questions = [item.question for item in asked.built_in("calibration", limit) if not item.history]
+    questions = [
+        item.question for item in datasets.built_in("calibration", limit) if not item.history
+    ]
     random.Random(0).shuffle(questions)  # noqa: S311 - an order, no secret
     key = settings.read_key.get_secret_value() if settings.read_key else "none"
     with (
         nullcontext(url) if url else site.apart(settings) as address,
         tqdm(desc="asking", unit=" answers", delay=2, disable=None) as bar,
     ):
-        result = bench_serving.run(address, questions, numbers, seconds, key, bar.update)
-    out.print(bench_serving.table(result))
-    if target is not None:
-        bench.write(result, target)
+        result = benchmark.run(address, questions, numbers, seconds, key, bar.update)
+    _report(result, benchmark.table(result), target)
 
 
 @bench.command(name="page", epilog=example("fulcrum bench page --out results/page"))
 @click.option("--url", help="Open this server's page.  [default: one of its own, over this home]")
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="Times to open it, each with an empty cache.",
-)
+@count("--rounds", default=20, help="Times to open it, each with an empty cache.")
 @TIMES
 @click.pass_obj
 def bench_page(given: dict[str, Any], url: str | None, rounds: int, target: Path | None) -> None:
@@ -241,18 +204,25 @@ def bench_page(given: dict[str, Any], url: str | None, rounds: int, target: Path
 
     from tqdm import tqdm
 
+    from app.page_tools import TOOLS
     from app.server import site
-    from evaluation.bench import decoding as bench
     from evaluation.bench import page as benchmark
 
     with (
-        nullcontext(url) if url else site.apart(settings, page=True) as address,
+        nullcontext(url) if url else site.apart(settings, page=True, tools=TOOLS) as address,
         tqdm(desc="opening", total=rounds + 1, delay=2, disable=None) as bar,
     ):
         result = benchmark.run(address, rounds, bar.update)
-    out.print(benchmark.table(result))
+    _report(result, benchmark.table(result), target)
+
+
+def _report(result: dict[str, Any], table: "Table", target: Path | None) -> None:
+    """Print the table; write ``report.json`` where a directory is given."""
+    from evaluation import report
+
+    out.print(table)
     if target is not None:
-        bench.write(result, target)
+        report.write_json(result, target)
 
 
 def _sizes(text: str, option: str = "--sizes") -> list[int]:

@@ -28,12 +28,20 @@ REPORT = click.option(
 TIMES = click.option("--out", "target", type=PATHS, help="Directory for report.json.")
 
 
+def count(
+    *names: str, help: str, default: int | None = None, least: int = 1, multiple: bool = False
+) -> Callable[[Any], Any]:
+    """An option that takes a whole number from ``least`` up."""
+    return click.option(
+        *names,
+        type=click.IntRange(min=least),
+        default=default,
+        show_default=default is not None,
+        multiple=multiple,
+        help=help,
+    )
+
+
 def batch_size(default: int) -> Callable[[Any], Any]:
     """The option that says how many questions are answered at a time."""
-    return click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=True,
-        help="Questions at a time.",
-    )
+    return count("--batch-size", default=default, help="Questions at a time.")

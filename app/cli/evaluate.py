@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import settings as settings_module
-from app.cli.console import PATHS, REPORT, batch_size, example, out
-from app.cli.evaluate_forgetting import forgetting
-from app.cli.evaluate_preference import preference
+from app.cli.console import PATHS, REPORT, batch_size, count, example, out
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from app.settings import Settings
     from control.engines.transformers import LanguageModel
-    from evaluation.datasets.conflict import Conflict
+    from evaluation.datasets.conflicts import Conflict
+    from evaluation.report import Layout
+
+
+PLAIN = "plain"
+OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the user's
+SHIPPED_ADAPTER = "knowpo"
 
 
 @click.group(name="eval")
 def evaluate() -> None:
     """Measure; each evaluation writes report.json and report.html."""
-
-
-evaluate.add_command(forgetting)
-evaluate.add_command(preference)
 
 
 @evaluate.command(epilog=example("fulcrum eval dial --limit 50 --out results/dial"))
@@ -35,7 +35,7 @@ evaluate.add_command(preference)
     "[default: the built-in ones]",
 )
 @click.option("--split", help='Only items of this split, such as "calibration".')
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many items, drawn evenly.")
+@count("--limit", help="Only so many items, drawn evenly.")
 @click.option(
     "--rule", "rules", multiple=True, help="Rule; repeatable.  [default: the rule in use]"
 )
@@ -48,10 +48,9 @@ evaluate.add_command(preference)
 )
 @click.option("--adaptive", is_flag=True, help="Also judge alpha auto, in three states.")
 @click.option("--trust", is_flag=True, help="Also answer from doubtful and from reliable passages.")
-@click.option(
+@count(
     "--unknown",
     "unknown_limit",
-    type=click.IntRange(min=1),
     help="At most so many facts that the model does not know, drawn evenly.",
 )
 @click.option(
@@ -90,7 +89,7 @@ def dial(
     from control.decoding.rules import CHOICES
     from evaluation import report
     from evaluation.datasets import conflicts
-    from evaluation.suites import dial as dial_evaluation
+    from evaluation.suites import dial as dial_suite
 
     if unknown := set(rules) - set(CHOICES):
         raise InputError(f"rule is {min(unknown)!r}; choose one of {', '.join(CHOICES)}")
@@ -102,7 +101,7 @@ def dial(
     if calibrate:
         _calibrate(settings, model, items, target, batch_size)
         return
-    result = dial_evaluation.run(
+    result = dial_suite.run(
         model,
         items,
         target,
@@ -110,14 +109,14 @@ def dial(
         batch_size,
         adaptive,
         factory.calibration(settings, model),
-        sorted(alphas) or dial_evaluation.ALPHAS,
+        sorted(alphas) or dial_suite.ALPHAS,
         known_only,
         trust,
         unknown_limit,
     )
     result |= {"data": data.name, "split": split}
-    report.write(result, target)
-    out.print(report.table(result))
+    report.write(result, target, "dial")
+    out.print(report.dial_table(result))
     out.print(f"report: {target / 'report.html'}")
 
 
@@ -129,13 +128,13 @@ def _calibrate(
     batch_size: int,
 ) -> None:
     from app import factory
-    from evaluation.suites import calibration, calibration_fit
+    from evaluation.suites import calibration
 
     observations = calibration.run(model, items, target, batch_size)
-    measured = calibration_fit.fit(model, observations)
-    calibration_fit.fit(model, observations, any_model=True).save(target / "any.json")
+    measured = calibration.fit(model, observations)
+    calibration.fit(model, observations, any_model=True).save(target / "any.json")
     kept = factory.keep(measured, model, settings, target)
-    out.print(calibration_fit.table(measured))
+    out.print(calibration.table(measured))
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
 
 
@@ -151,7 +150,7 @@ def _calibrate(
     help="RAMDocs, or questions with their documents in its form.  [default: the built-in ones]",
 )
 @click.option("--split", default="test", show_default=True, help="Of the built-in questions.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many of each kind.")
+@count("--limit", help="Only so many of each kind.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of question; repeatable.")
 @click.option(
     "--measure",
@@ -174,17 +173,16 @@ def retrieval(
     """What rewriter, filter, reservoir and trigger add to retrieval."""
     settings = settings_module.load(**{**given, "home": target / "home"})
 
-    from app import factory
-    from evaluation import tables
-    from evaluation.datasets import questions as asked
-    from evaluation.suites import filter as judging
-    from evaluation.suites import reservoir as sparing
-    from evaluation.suites import retrieval as evaluation
+    from app import evaluation_setup, factory
+    from evaluation.datasets import questions
+    from evaluation.suites import filter as filter_suite
+    from evaluation.suites import reservoir as reservoir_suite
+    from evaluation.suites import retrieval as retrieval_suite
 
     if data is None:
-        items, corpus = asked.built_in(split, limit), asked.PASSAGES
+        items, corpus = questions.built_in(split, limit), questions.PASSAGES
     else:
-        items, corpus = asked.ramdocs(data, limit), asked.corpus(data, target)
+        items, corpus = questions.ramdocs(data, limit), questions.corpus(data, target)
     if kinds:
         there = dict.fromkeys(item.kind for item in items)
         if unknown := set(kinds) - set(there):
@@ -194,16 +192,211 @@ def retrieval(
     index.ingest([corpus])
     model = factory.language_model(settings)
     if measure == "filter":
-        result = judging.filter_report(factory.judges(settings, model), items, index)
+        judges = evaluation_setup.filter_judges(settings, model)
+        result = filter_suite.filter_report(judges, items, index)
     else:
-        modules = factory.modules(settings, index, model)
+        modules = evaluation_setup.retrieval_modules(settings, index, model)
         if measure == "reservoir":
-            result = sparing.reservoir_report(model, modules, target, split)
+            result = reservoir_suite.reservoir_report(model, modules, target, split)
         else:
-            result = evaluation.modules_report(model, modules, items, target)
+            result = retrieval_suite.modules_report(model, modules, items, target)
     result |= {"model": model.name, "data": data.name if data else "built-in"}
-    result |= {"split": split if data is None else None}
-    tables.write(result, target)
-    for table in tables.tables(result):
+    _report(result | {"split": split if data is None else None}, target)
+
+
+@evaluate.command(
+    epilog=example(
+        "fulcrum eval forgetting --facts 100 --out results/forgetting",
+        "fulcrum eval forgetting --data restor_facts.json --data restor_mix_a0.json --out results",
+        "fulcrum eval forgetting --measure subjects --limit 500 --out results/subjects",
+        "fulcrum eval forgetting --measure undoing --limit 50 --out results/undoing",
+        "fulcrum eval forgetting --measure router --out results/router",
+    )
+)
+@click.option(
+    "--data",
+    "paths",
+    type=PATHS,
+    multiple=True,
+    help="Facts with probes and neighbours as JSON Lines, or the files of RESTOR or TOFU; "
+    "repeatable, see docs/evaluation.md.  [default: the built-in facts]",
+)
+@count("--limit", help="Only so many facts, drawn evenly.")
+@count(
+    "--past",
+    multiple=True,
+    help="Leave out the facts that this --limit would draw, to measure on others; repeatable, "
+    "each time of those that are left.",
+)
+@count("--facts", help="Only so many of the facts that leak without forgetting.")
+@count(
+    "--baselines", default=1000, help="Probes, drawn at random, that the baselines answer.", least=0
+)
+@count(
+    "--sampled",
+    default=200,
+    help="Probes, drawn at random, that are answered 20 times at temperature 1.",
+    least=0,
+)
+@click.option("--unrouted", is_flag=True, help="Also answer the baselines' probes unrouted.")
+@click.option(
+    "--measure",
+    type=click.Choice(["leaks", "subjects", "undoing", "router"]),
+    default="leaks",
+    show_default=True,
+    help="What leaks and what suffers; whether what else is asked of many facts' subjects suffers; "
+    "whether adding and removing restores the old answers; or the router alone, on wordings and "
+    "relations that it was not fitted on.",
+)
+@count("--rounds", default=1000, help="Adds and removes of --measure undoing.")
+@click.option(
+    "--rule",
+    default=PLAIN,
+    show_default=True,
+    help="Rule to decode by: the same guard watches all of them, and plain RAG is the quickest.",
+)
+@batch_size(32)
+@REPORT
+@click.pass_obj
+def forgetting(
+    given: dict[str, Any],
+    paths: tuple[Path, ...],
+    limit: int | None,
+    past: tuple[int, ...],
+    facts: int | None,
+    baselines: int,
+    sampled: int,
+    unrouted: bool,
+    measure: str,
+    rounds: int,
+    rule: str,
+    batch_size: int,
+    target: Path,
+) -> None:
+    """What is forgotten stays forgotten, however it is asked, and nothing beside it suffers."""
+    settings = settings_module.load(**{**given, "home": target / "home"})
+    settings = settings.model_copy(update=OWN_STATE)
+
+    from app import evaluation_setup
+    from evaluation.datasets import forgettable_facts
+    from evaluation.suites import forgetting as forgetting_suite
+    from evaluation.suites import leakage, reversibility, router
+
+    if measure == "router":
+        result = router.router_report(
+            evaluation_setup.router_factory(settings), facts or router.FACTS
+        )
+        result |= {"model": "", "data": "built-in", "split": "test"}
+        _report(result, target, announce=False)
+        return
+    requests = forgettable_facts.read(paths, target, limit, past)
+    system, ledger = evaluation_setup.guarded_assistant(settings, requests.documents, rule)
+    name = system.assistant.model.name
+    data = {"model": name, "data": ", ".join(path.name for path in paths) or "built-in"}
+    if measure == "undoing":
+        result = reversibility.run(system, ledger, requests.items, rounds) | data
+        shown = {key: value for key, value in result.items() if isinstance(value, int | float)}
+        _report(result | {"n": rounds, "tables": {"adding and removing": [shown]}}, target)
+        return
+    run = (f"{name}, {rule}", system, ledger, requests, target)
+    if measure == "subjects":
+        results = forgetting_suite.run_subjects(*run, batch_size)
+        _report(leakage.neighbour_report(results) | data, target)
+    else:
+        plan = forgetting_suite.ForgettingPlan(facts, baselines, sampled, unrouted=unrouted)
+        results = forgetting_suite.run(*run, plan, batch_size)
+        _report(leakage.report(results) | data, target, "forgetting")
+
+
+@evaluate.command(
+    epilog=example(
+        "fulcrum eval preference --limit 600 --out results/preference",
+        "fulcrum eval preference --trained sft=runs/knowpo/sft --trained dpo=runs/knowpo/adapter "
+        "--out results/preference",
+        "fulcrum eval preference --data counterfact.json --limit 400 --out results/counterfact",
+    )
+)
+@click.option(
+    "--data",
+    type=PATHS,
+    help="Conflicts with a true passage, CounterFact or RAMDocs, see docs/evaluation.md.  "
+    "[default: the built-in conflicts]",
+)
+@click.option("--split", default="test", show_default=True, help="Of the built-in conflicts.")
+@count("--limit", help="Only so many facts, drawn evenly.")
+@count("--known", help="At most so many of the facts that the model knows are asked with passages.")
+@count("--unknown", help="And of those that it does not know.", least=0)
+@click.option(
+    "--trained",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Adapter to measure; repeatable, each is tested against the one before it.  "
+    "[default: that of --adapter, else the shipped one]",
+)
+@click.option("--no-dial", is_flag=True, help="Leave out the answers with the dial.")
+@REPORT
+@click.pass_obj
+def preference(
+    given: dict[str, Any],
+    data: Path | None,
+    split: str,
+    limit: int | None,
+    known: int | None,
+    unknown: int | None,
+    trained: tuple[str, ...],
+    no_dial: bool,
+    target: Path,
+) -> None:
+    """Whether answers follow passages that bear on the question, and only those."""
+    settings = settings_module.load(**given)
+
+    from app import factory
+    from control.engines import adapters
+    from evaluation.datasets import contexts
+    from evaluation.suites import preference as preference_suite
+
+    named = _named(settings, trained)
+    items = contexts.read(data, split, limit, factory.vectors)
+    model = factory.language_model(settings.model_copy(update={"adapter": None}))
+    loaded = [(name, adapters.read(model, folder)) for name, folder in named]
+    result = preference_suite.run(
+        model,
+        items,
+        loaded,
+        factory.calibration(settings, model),
+        target,
+        preference_suite.PreferencePlan(known, unknown, dialled=not no_dial),
+    )
+    result |= {"model": model.name, "data": items.name, "split": None if data else split}
+    _report(result, target)
+
+
+def _named(settings: "Settings", trained: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """The adapters to measure, by name."""
+    from app.factory import ADAPTERS
+
+    if not trained:
+        folder = settings.adapter or ADAPTERS / SHIPPED_ADAPTER
+        return [(folder.name, folder)]
+    pairs = []
+    for one in trained:
+        name, _, given = one.partition("=")
+        if not (name and given):
+            raise InputError(f"--trained {one!r}: give a name and a directory, as sft=runs/k/sft")
+        pairs.append((name, Path(given).expanduser()))
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise InputError("--trained: two adapters have the same name; give each its own")
+    return pairs
+
+
+def _report(
+    result: dict[str, Any], target: Path, layout: "Layout" = "tables", announce: bool = True
+) -> None:
+    """Write the report and print its tables."""
+    from evaluation import report
+
+    report.write(result, target, layout)
+    for table in report.tables(result):
         out.print(table)
-    out.print(f"report: {target / 'report.html'}")
+    if announce:
+        out.print(f"report: {target / 'report.html'}")

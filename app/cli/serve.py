@@ -53,6 +53,7 @@ def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: i
 
 def run(settings: "Settings", listening: socket.socket) -> None:
     """Serve at a bound socket until a signal comes."""
+    from app.page_tools import TOOLS
     from app.server.http import server
     from app.server.site import Site
 
@@ -60,7 +61,7 @@ def run(settings: "Settings", listening: socket.socket) -> None:
     os.umask(OTHERS)  # also for what libraries write
     remove_abandoned()
     service = _service(settings)
-    site = Site(service)
+    site = Site(service, tools=TOOLS)
     address = url(settings.host, listening)
     out.print(
         f"Fulcrum: page at {address}/, API at {address}/v1; stop it by Ctrl+C",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from app import settings as settings_module
-from app.cli.console import PATHS, example, out
+from app.cli.console import PATHS, count, example, out
 from foundation.errors import ModelError
 
 
@@ -93,10 +93,10 @@ def knowledge_filter(
     help="SQuAD, or JSON Lines of question, answers and passage.  [default: the built-in questions "
     "of the calibration relations]",
 )
-@click.option("--sft-examples", type=click.IntRange(min=1), help="Answers to follow, first stage.")
-@click.option("--pairs", type=click.IntRange(min=1), help="Pairs of the second stage.")
-@click.option("--facts", type=click.IntRange(min=1), help="Questions that the model is asked.")
-@click.option("--batch-size", "batch", type=click.IntRange(min=1), help="Examples a step.")
+@count("--sft-examples", help="Answers to follow, first stage.")
+@count("--pairs", help="Pairs of the second stage.")
+@count("--facts", help="Questions that the model is asked.")
+@count("--batch-size", "batch", help="Examples a step.")
 @click.option(
     "--ratio",
     "ratios",

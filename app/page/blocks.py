@@ -15,9 +15,9 @@ from app.page import ask as page_ask
 from app.page import compare, views
 from app.page import documents as page_documents
 from app.page import forgetting as page_forgetting
-from app.page import laboratory as page_laboratory
 from app.page.conversation import Running
 from app.page.guard import PageGuard
+from app.page.tools import PageTools
 from foundation.files import temporary_directory
 from foundation.threads import BackgroundThread
 
@@ -32,12 +32,16 @@ MEGABYTE = 1_000_000
 SWEPT, UNUSED = 300, 3_600  # seconds between two clearings of uploads, and until one is cleared
 
 
-def build(service: "Service", running: Running) -> gr.Blocks:
+NO_TOOLS = PageTools()
+
+
+def build(service: "Service", running: Running, tools: PageTools = NO_TOOLS) -> gr.Blocks:
     """The page over a service, which may still be loading or have failed to.
 
     Args:
         service: Answers.
         running: Told who asks, and who has left.
+        tools: What is measured on the page, if anything.
     """
     with Page(title="Fulcrum", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(views.render("head"), apply_default_css=False, elem_id="head")
@@ -50,9 +54,10 @@ def build(service: "Service", running: Running) -> gr.Blocks:
             with gr.Tab("Documents", id="documents") as documents:
                 listed = page_documents.build(service)
             with gr.Tab("Forgetting", id="forgetting") as forgetting:
-                forgotten = page_forgetting.build(service, running, talk)
-            with gr.Tab("Laboratory", id="laboratory"):
-                page_laboratory.build(service, running)
+                forgotten = page_forgetting.build(service, running, talk, tools.attempts)
+            for title, build_tab in tools.tabs:
+                with gr.Tab(title, id=title.lower()):
+                    build_tab(service, running)
 
         def look() -> tuple[Any, Any]:
             return _state(service), gr.Timer(active=service.state.name == "loading")
@@ -86,7 +91,7 @@ class Page(gr.Blocks):
 
 
 @contextmanager
-def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
+def mounted(app: "FastAPI", service: "Service", tools: PageTools = NO_TOOLS) -> Iterator[PageGuard]:
     """The page at ``/`` of an application, guarded; to be put behind `app.server.security.Guard`.
 
     Nothing but a random cookie is kept in the browser and nothing is fetched from elsewhere: what
@@ -97,7 +102,7 @@ def mounted(app: "FastAPI", service: "Service") -> Iterator[PageGuard]:
     settings, running = service.settings, Running()
     with temporary_directory("page") as folder, _sweeping(Path(folder)):
         os.environ["GRADIO_TEMP_DIR"] = folder  # the one way to tell gradio
-        blocks = build(service, running)
+        blocks = build(service, running, tools)
         gr.mount_gradio_app(
             app,
             blocks,

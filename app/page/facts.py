@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.page import access, views
-from app.page import attempts as page_leaks
 from app.page import lists as page_list
 from app.page.ask import QUIET, session_of
 from app.page.conversation import Running
 
 if TYPE_CHECKING:
     from app.page.lists import Refresh
+    from app.page.tools import MakeAttempts
     from app.server.service import Service
 
 TASK = "attempts"
@@ -21,15 +21,18 @@ WHO = "page"  # asks, where nobody says who
 AT_ONCE = 4  # users who try to get a fact
 
 
-def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
+def build(
+    service: "Service", running: Running, said: gr.HTML, attempt: "MakeAttempts | None"
+) -> "Refresh":
     """Lay the lists out and wire them; what draws the facts anew.
 
     Args:
         service: Holds the ledger.
         running: Ends attempts when newer ones begin.
         said: Where it is told what has been done.
+        attempt: Makes attempts to get a fact; ``None``: the list has no button for it.
     """
-    facts = page_list.listing("facts", "facts", records=[], count=0, may=True)
+    facts = page_list.listing("facts", "facts", records=[], count=0, may=True, may_attempt=False)
     attempts = gr.HTML(apply_default_css=False, elem_id="attempts")
     with gr.Accordion("Audit", open=False, elem_id="audit") as audit:
         events = gr.HTML(apply_default_css=False, elem_id="events")
@@ -41,17 +44,19 @@ def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
             if button.action == "remove":
                 record = service.unforget(button.id, who=WHO)
                 text = f"{views.fact(record)}: may be said again."
-                yield views.render("said", text=text), listed(service, request), ""
+                yield views.render("said", text=text), drawn(request), ""
+                return
+            if attempt is None:
                 return
             session = session_of(request)
             stop = running.begin(session, TASK)
             record = service.ledger.record(button.id)
-            for so_far in page_leaks.attempts(service, record, stop, session):
+            for so_far in attempt(service, record, stop, session):
                 if not running.current(session, stop, TASK):
                     return
                 yield "", gr.skip(), views.render("attempts", **so_far)
         except Exception as error:
-            yield views.error(error), listed(service, request), gr.skip()
+            yield views.error(error), drawn(request), gr.skip()
 
     def audited(request: gr.Request) -> str:
         try:
@@ -64,7 +69,7 @@ def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
         return views.render("events", events=newest, count=len(found), fault=fault)
 
     def drawn(request: gr.Request) -> str:
-        return listed(service, request)
+        return listed(service, request, attempt is not None)
 
     facts.select(
         chosen,
@@ -78,9 +83,11 @@ def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
     return drawn, facts
 
 
-def listed(service: "Service", request: gr.Request) -> str:
-    """The newest facts as a list."""
+def listed(service: "Service", request: gr.Request, may_attempt: bool) -> str:
+    """The newest facts as a list, with buttons to attempt to get them where that can be done."""
     may = access.administers(request)
     records = service.ledger.records() if may else []
     newest = records[: -SHOWN - 1 : -1]
-    return views.render("facts", records=newest, count=len(records), may=may)
+    return views.render(
+        "facts", records=newest, count=len(records), may=may, may_attempt=may_attempt
+    )

@@ -17,6 +17,7 @@ from control.forgetting.sentences import propose
 if TYPE_CHECKING:
     from app.page.ask import Parts
     from app.page.lists import Refresh
+    from app.page.tools import MakeAttempts
     from app.server.service import Service
 
 SCOPES = [
@@ -46,7 +47,9 @@ class RecordForm:
         return [*self.what, *self.more, *self.why]
 
 
-def build(service: "Service", running: Running, talk: "Parts") -> "Refresh":
+def build(
+    service: "Service", running: Running, talk: "Parts", attempt: "MakeAttempts | None" = None
+) -> "Refresh":
     """Lay the tab out and wire it; what draws its list anew."""
     with gr.Column(elem_classes="form-column"):
         sentence = gr.Textbox(
@@ -59,8 +62,8 @@ def build(service: "Service", running: Running, talk: "Parts") -> "Refresh":
         form = _form()
         add = gr.Button("Forget this", variant="primary", elem_id="forget")
     said = gr.HTML(apply_default_css=False, elem_id="forget-said")
-    refresh = page_facts.build(service, running, said)
-    _, facts = refresh
+    refresh = page_facts.build(service, running, said, attempt)
+    draw, facts = refresh
 
     def filled(text: str, request: gr.Request) -> tuple[Any, ...]:
         try:
@@ -87,7 +90,7 @@ def build(service: "Service", running: Running, talk: "Parts") -> "Refresh":
             after = ["", "", [], gr.update(visible=True)]
         blank = [*values(Record("")), "", ""]
         told = views.render("said", text=text)
-        return (*blank, told, page_facts.listed(service, request), *after)
+        return (*blank, told, draw(request), *after)
 
     sentence.submit(filled, sentence, [*form.what, *form.more, said], **QUIET)
     add.click(

@@ -11,13 +11,16 @@ from foundation.errors import ModelError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from app.page.tools import PageTools
     from app.server.security import Application, Receive, Scope, Send
     from app.server.service import Service
     from app.settings import Settings
 
 
 @contextmanager
-def apart(settings: "Settings", page: bool = False) -> Iterator[str]:
+def apart(
+    settings: "Settings", page: bool = False, tools: "PageTools | None" = None
+) -> Iterator[str]:
     """A server over these settings in a thread of its own, loaded; its address.
 
     Raises:
@@ -30,7 +33,7 @@ def apart(settings: "Settings", page: bool = False) -> Iterator[str]:
     service.load()
     if service.state.name == "failed":
         raise ModelError(service.state.message)
-    listening, site = bound("127.0.0.1", 0), Site(service, page)
+    listening, site = bound("127.0.0.1", 0), Site(service, page, tools)
     running = server(site)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -45,12 +48,15 @@ def apart(settings: "Settings", page: bool = False) -> Iterator[str]:
 class Site:
     """Page and API in one ASGI application."""
 
-    def __init__(self, service: "Service", page: bool = True) -> None:
+    def __init__(
+        self, service: "Service", page: bool = True, tools: "PageTools | None" = None
+    ) -> None:
         """Put them over a service.
 
         Args:
             service: The assistant behind both.
             page: Whether there is a page.
+            tools: What the page measures with.
 
         Raises:
             InputError: The keys are missing or useless.
@@ -69,7 +75,7 @@ class Site:
         self._api = application.build(service, keys, settings.host, limits)
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         self._held = ExitStack()  # what goes with the server
-        inner = self._held.enter_context(_page(outer, service)) if page else outer
+        inner = self._held.enter_context(_page(outer, service, tools)) if page else outer
         self._page = security.RequestGuard(inner, keys, settings.host, limits)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -103,7 +109,9 @@ class Site:
         self._held.close()
 
 
-def _page(app: "FastAPI", service: "Service") -> "AbstractContextManager[Application]":
+def _page(
+    app: "FastAPI", service: "Service", tools: "PageTools | None"
+) -> "AbstractContextManager[Application]":
     from app.page import blocks
 
-    return blocks.mounted(app, service)
+    return blocks.mounted(app, service, tools or blocks.NO_TOOLS)

@@ -1,13 +1,9 @@
 """Timings, each as a ratio to a baseline measured in the same run."""
 
-import json
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +19,8 @@ from control.decoding.generate import Decoding, two_branch_decoding
 from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES
 from control.engines.transformers import LanguageModel
 from evaluation.datasets.conflicts import Conflict
-from foundation.files import replacing
+from evaluation.report import table
+from training.budget import peak_bytes
 
 QUESTION = "What is the capital of Peru?"
 PASSAGES = [
@@ -68,9 +65,7 @@ def decoding(
                 each[name].append((long - short) / tokens)
     median = {name: statistics.median(values) for name, values in each.items()}
     return {
-        "model": language_model.name,
-        "dtype": str(language_model.model.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        **_machine(language_model),
         "batch_size": batch_size,
         "tokens": tokens,
         "rounds": rounds,
@@ -80,7 +75,7 @@ def decoding(
             name: 1000 * statistics.median(values) for name, values in first.items()
         },
         "ratio_to_plain": {name: _ratio(each[name], each["plain"]) for name in ways},
-        "peak_memory_gb": _peak_memory() / 1e9,
+        "peak_memory_gb": peak_bytes() / 1e9,
     }
 
 
@@ -126,63 +121,62 @@ def dial(
                 seconds[kind].append(statistics.median(ours))
                 seconds["plain"].append(statistics.median(plain))
     return {
-        "model": language_model.name,
-        "dtype": str(language_model.model.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        **_machine(language_model),
         "tokens": tokens,
         "rounds": rounds,
         "answers": {kind: len(values) for kind, values in ratios.items()},
         "seconds_per_answer": {k: statistics.median(v) for k, v in seconds.items() if v},
         "ratio_to_plain": {k: statistics.median(v) for k, v in ratios.items() if v},
         "ratio_90th_percentile": {k: float(np.quantile(v, 0.9)) for k, v in ratios.items() if v},
-        "peak_memory_gb": _peak_memory() / 1e9,
+        "peak_memory_gb": peak_bytes() / 1e9,
     }
 
 
 def dial_table(result: dict[str, Any]) -> Table:
     """The dial's timings, for a terminal."""
-    view = Table(title=f"{result['model']}, {result['dtype']}, {result['threads']} threads")
-    for column in ("", "answers", "s per answer", "ratio to plain", "90th percentile"):
-        view.add_column(column, justify="right" if column else "left")
-    for kind, ratio in result["ratio_to_plain"].items():
-        view.add_row(
-            kind.replace("_", " "),
-            str(result["answers"][kind]),
-            f"{result['seconds_per_answer'][kind]:.2f}",
-            f"{ratio:.2f}",
-            f"{result['ratio_90th_percentile'][kind]:.2f}",
-        )
-    view.caption = (
+    return table(
+        f"{result['model']}, {result['dtype']}, {result['threads']} threads",
+        ("", "answers", "s per answer", "ratio to plain", "90th percentile"),
+        (
+            (
+                kind.replace("_", " "),
+                str(result["answers"][kind]),
+                f"{result['seconds_per_answer'][kind]:.2f}",
+                f"{ratio:.2f}",
+                f"{result['ratio_90th_percentile'][kind]:.2f}",
+            )
+            for kind, ratio in result["ratio_to_plain"].items()
+        ),
         f"plain {result['seconds_per_answer']['plain']:.2f} s, "
-        f"peak memory {result['peak_memory_gb']:.2f} GB"
+        f"peak memory {result['peak_memory_gb']:.2f} GB",
     )
-    return view
 
 
-def table(result: dict[str, Any]) -> Table:
-    """The timings, for a terminal."""
-    view = Table(
-        title=f"{result['model']}, {result['dtype']}, {result['threads']} threads, "
-        f"batch {result['batch_size']}"
+def decoding_table(result: dict[str, Any]) -> Table:
+    """The timings of decoding, for a terminal."""
+    return table(
+        f"{result['model']}, {result['dtype']}, {result['threads']} threads, "
+        f"batch {result['batch_size']}",
+        ("", "ms to first token", "ms per token", "ratio to plain"),
+        (
+            (
+                name.replace("_", " "),
+                f"{result['milliseconds_to_first_token'][name]:.0f}",
+                f"{result['milliseconds_per_token'][name]:.1f}",
+                f"{ratio:.2f}",
+            )
+            for name, ratio in result["ratio_to_plain"].items()
+        ),
+        f"peak memory {result['peak_memory_gb']:.2f} GB",
     )
-    for column in ("", "ms to first token", "ms per token", "ratio to plain"):
-        view.add_column(column, justify="right" if column else "left")
-    for name, ratio in result["ratio_to_plain"].items():
-        first = result["milliseconds_to_first_token"][name]
-        view.add_row(
-            name.replace("_", " "),
-            f"{first:.0f}",
-            f"{result['milliseconds_per_token'][name]:.1f}",
-            f"{ratio:.2f}",
-        )
-    view.caption = f"peak memory {result['peak_memory_gb']:.2f} GB"
-    return view
 
 
-def write(result: dict[str, Any], target: Path) -> None:
-    """Write ``report.json`` into ``target``."""
-    with replacing(target / "report.json") as new:
-        new.write_text(json.dumps(result, indent=1), encoding="utf-8")
+def _machine(language_model: LanguageModel) -> dict[str, Any]:
+    return {
+        "model": language_model.name,
+        "dtype": str(language_model.model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _ratio(ours: list[float], baseline: list[float]) -> float:
@@ -262,9 +256,3 @@ def _encoded(language_model: LanguageModel, texts: list[str]) -> Any:
         texts, return_tensors="pt", padding=True, add_special_tokens=False
     )
     return encoded.to(language_model.model.device)
-
-
-def _peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

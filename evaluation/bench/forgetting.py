@@ -24,7 +24,8 @@ from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import FactSuppressor
 from control.forgetting.vector_cache import EncryptedVectorCache, open_shelf
-from evaluation.bench.index import memory, percentiles
+from evaluation import report
+from evaluation.bench.index import percentiles, resident_bytes
 from evaluation.datasets import questions as asked
 from evaluation.datasets.conflicts import spread
 
@@ -64,7 +65,7 @@ def run(
     rows = list[dict[str, Any]]()
     with TemporaryDirectory() as folder:
         ledger = open_ledger(Path(folder))
-        invented, before = _records(), memory()
+        invented, before = _records(), resident_bytes()
         held = list[Record]()
         kept = open_shelf(Path(folder), None, embed_model.model_name)
         forgetting = layers(ledger, None, kept)
@@ -82,10 +83,10 @@ def run(
                     "records": size,
                     "fill_seconds": filled,
                     "taken_in_seconds": taken_in,
-                    **_asked(forgetting, held, len(rows), embed_model),
-                    **percentiles("add_ms", _added(ledger, forgetting, invented, held), 0),
-                    "memory_mb": (memory() - before) / 1e6,
-                    "token_ratio": _tokens(language_model, forgetting, held[0]),
+                    **_time_questions(forgetting, held, len(rows), embed_model),
+                    **percentiles("add_ms", _time_adds(ledger, forgetting, invented, held), 0),
+                    "memory_mb": (resident_bytes() - before) / 1e6,
+                    "token_ratio": _token_ratio(language_model, forgetting, held[0]),
                 }
             )
     return {
@@ -98,7 +99,6 @@ def run(
 
 def table(result: dict[str, Any]) -> Table:
     """The rows, for a terminal."""
-    view = Table(title=f"forgetting, {result['questions']} questions one at a time")
     columns = {
         "records": ("records", "{:,}"),
         "route_ms_p50": ("route p50", "{:.1f}"),
@@ -112,16 +112,15 @@ def table(result: dict[str, Any]) -> Table:
         "add_ms_p95": ("add p95", "{:.0f}"),
         "memory_mb": ("MB", "{:,.0f}"),
     }
-    for heading, _ in columns.values():
-        view.add_column(heading, justify="right")
-    for row in result["rows"]:
-        view.add_row(*(form.format(row[name]) for name, (_, form) in columns.items()))
-    view.caption = (
+    return report.table(
+        f"forgetting, {result['questions']} questions one at a time",
+        [heading for heading, _ in columns.values()],
+        ([form.format(row[name]) for name, (_, form) in columns.items()] for row in result["rows"]),
         f"route: the question; redact: {result['passages']} passages; shared: both, where the "
         "question's vector is made already, as retrieval needs it too; named: both, where a "
-        "forgotten subject is in play; add: until another question sees it"
+        "forgotten subject is in play; add: until another question sees it",
+        left=(),
     )
-    return view
 
 
 def _records() -> Iterator[Record]:
@@ -141,7 +140,7 @@ def _syllables() -> Iterator[tuple[str, ...]]:
     return itertools.product(ONSETS, NUCLEI, ONSETS, NUCLEI, CODAS)
 
 
-def _asked(
+def _time_questions(
     forgetting: FactSuppressor, held: Sequence[Record], turn: int, embed_model: BaseEmbedding
 ) -> dict[str, float]:
     """Times of questions that were not asked at another size: what is asked again is cached."""
@@ -156,18 +155,20 @@ def _asked(
     for number, item in enumerate(items):
         passages = texts[number : number + PASSAGES]
         busy = time.process_time()
-        timed = _question(forgetting, item.question, item.history, passages)
+        timed = _time_question(forgetting, item.question, item.history, passages)
         cpu.append(time.process_time() - busy)
         route.append(timed[0])
         redact.append(timed[1])
         subject = subjects[number % len(subjects)]
         about = [f"{subject} was seen in town {number}. {text}" for text in passages]
-        named.append(sum(_question(forgetting, OTHER.format(subject, titles[number]), (), about)))
+        named.append(
+            sum(_time_question(forgetting, OTHER.format(subject, titles[number]), (), about))
+        )
     shared = list[float]()
     for number, item in enumerate(others):
         embed_model.get_query_embedding(item.question)
         passages = texts[number : number + PASSAGES]
-        shared.append(sum(_question(forgetting, item.question, item.history, passages)))
+        shared.append(sum(_time_question(forgetting, item.question, item.history, passages)))
     both = [sum(pair) for pair in zip(route, redact, strict=True)]
     return {
         **percentiles("route_ms", route),
@@ -179,7 +180,7 @@ def _asked(
     }
 
 
-def _question(
+def _time_question(
     forgetting: FactSuppressor,
     question: str,
     history: Sequence[tuple[str, str]],
@@ -201,7 +202,7 @@ def _question(
     return routed + time.perf_counter() - started, redacted
 
 
-def _added(
+def _time_adds(
     ledger: Ledger, forgetting: FactSuppressor, invented: Iterator[Record], held: list[Record]
 ) -> list[float]:
     """Seconds from the request to a question that takes it into account."""
@@ -216,7 +217,9 @@ def _added(
     return seconds
 
 
-def _tokens(language_model: LanguageModel, forgetting: FactSuppressor, record: Record) -> float:
+def _token_ratio(
+    language_model: LanguageModel, forgetting: FactSuppressor, record: Record
+) -> float:
     """Time of a token with a watched record, over that without."""
     question = "Tell me about the mountains of the world."
     prompt = prompts.build(language_model.tokenizer, question, (), language_model.room(TOKENS))

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from data import DIRECTORY as DATA
+from evaluation import report
 from foundation.errors import InputError
-from foundation.files import replacing
 from retrieval.embedding import embed_texts
 from retrieval.ingest.chunking import passage
 from retrieval.stores.base import PassageStore
@@ -101,7 +101,7 @@ def run(
             if not store.is_empty():
                 raise InputError("the index to be measured holds passages; give an empty database")
             steps = sorted(set(sizes)) if place == 0 else [max(sizes)]
-            for row in _grown(store, Path(folder), draw, steps, progress):
+            for row in _grow(store, Path(folder), draw, steps, progress):
                 logger.info("%s: %s", name, row)
                 rows.append({"vectors": name, **row})
     return {
@@ -116,7 +116,6 @@ def run(
 
 def table(result: dict[str, Any]) -> Table:
     """The rows, for a terminal."""
-    view = Table(title=f"{result['store']}, {result['queries']} queries one at a time")
     columns = {  # of the report: their heading and form
         "vectors": ("vectors", "{}"),
         "passages": ("passages", "{:,}"),
@@ -130,32 +129,25 @@ def table(result: dict[str, Any]) -> Table:
         "words_ms_p95": ("words ms", "{:.1f}"),
         "gone_ms_p95": ("gone ms", "{:.1f}"),
     }
-    for name, (heading, _) in columns.items():
-        view.add_column(heading, justify="left" if name == "vectors" else "right")
-    for row in result["rows"]:
-        view.add_row(
-            *(
+    return report.table(
+        f"{result['store']}, {result['queries']} queries one at a time",
+        [heading for heading, _ in columns.values()],
+        (
+            [
                 "" if row[name] is None else form.format(row[name])
                 for name, (_, form) in columns.items()
-            )
-        )
-    view.caption = (
+            ]
+            for row in result["rows"]
+        ),
         "recall@10 against exact search; p95 of CPU time, of search by words, and from a removal "
-        "to the next answer without it"
+        "to the next answer without it",
     )
-    return view
 
 
-def write(result: dict[str, Any], target: Path) -> None:
-    """Write ``report.json`` into ``target``."""
-    with replacing(target / "report.json") as new:
-        new.write_text(json.dumps(result, indent=1), encoding="utf-8")
-
-
-def _grown(
+def _grow(
     store: PassageStore, folder: Path, draw: Draw, sizes: Sequence[int], progress: Progress
 ) -> Iterator[dict[str, Any]]:
-    before = memory()
+    before = resident_bytes()
     fill, query = np.random.default_rng(1), np.random.default_rng(2)
     words = np.array([f"w{number}" for number in range(VOCABULARY)])
     questions = draw(query, QUERIES + WARM_UP)
@@ -177,23 +169,25 @@ def _grown(
         yield {
             "passages": size,
             "build_seconds": seconds,
-            **_queried(store, questions, exact),
-            **_by_words(store, questions, _texts(query, words, len(questions), QUERY_WORDS)),
-            **_room(folder, before),
-            **_deleted(store, nodes),
+            **_measure_queries(store, questions, exact),
+            **_measure_word_search(
+                store, questions, _texts(query, words, len(questions), QUERY_WORDS)
+            ),
+            **_measure_space(folder, before),
+            **_measure_removal(store, nodes),
         }
 
 
-def _room(folder: Path, before: int) -> dict[str, float | None]:
+def _measure_space(folder: Path, before: int) -> dict[str, float | None]:
     """Memory since a moment and disk; None for a server's, whose room its client cannot see."""
     files = [file.stat().st_size for file in folder.rglob("*")]
     return {
-        "memory_mb": (memory() - before) / 1e6 if files else None,
+        "memory_mb": (resident_bytes() - before) / 1e6 if files else None,
         "disk_mb": sum(files) / 1e6 if files else None,
     }
 
 
-def _queried(store: PassageStore, questions: Vectors, exact: "_Exact") -> dict[str, float]:
+def _measure_queries(store: PassageStore, questions: Vectors, exact: "_Exact") -> dict[str, float]:
     seconds, busy, hits = [], [], 0
     for question, right in zip(questions, exact.ids, strict=True):
         started, started_busy = time.perf_counter(), time.thread_time()
@@ -211,7 +205,9 @@ def _queried(store: PassageStore, questions: Vectors, exact: "_Exact") -> dict[s
     }
 
 
-def _by_words(store: PassageStore, questions: Vectors, texts: Sequence[str]) -> dict[str, float]:
+def _measure_word_search(
+    store: PassageStore, questions: Vectors, texts: Sequence[str]
+) -> dict[str, float]:
     seconds = []
     for question, text in zip(questions, texts, strict=True):
         started = time.perf_counter()
@@ -220,7 +216,7 @@ def _by_words(store: PassageStore, questions: Vectors, texts: Sequence[str]) -> 
     return percentiles("words_ms", seconds)
 
 
-def _deleted(store: PassageStore, nodes: Sequence[TextNode]) -> dict[str, Any]:
+def _measure_removal(store: PassageStore, nodes: Sequence[TextNode]) -> dict[str, Any]:
     """Time from the removal of a passage to the answer of the next query, which must lack it.
 
     The passages are put back after.
@@ -287,7 +283,7 @@ def _unit(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / lengths, np.float32)
 
 
-def memory() -> int:
+def resident_bytes() -> int:
     """Resident size of this process in bytes: now on Linux, else the largest so far."""
     import resource
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from evaluation import report
 from evaluation.bench.index import percentiles
 from foundation.errors import InputError, ModelError
 
@@ -76,12 +77,14 @@ def installed() -> str | None:
 
 def table(result: dict[str, Any]) -> Table:
     """The result as a table for a terminal."""
-    shown = Table(title=f"opened {result['rounds']} times, cache empty")
-    for name in ("until", "p50", "p95"):
-        shown.add_column(name, justify="left" if name == "until" else "right")
-    for name, told in NAMES.items():
-        shown.add_row(told, *(f"{result[f'{name}_{each}']:,.0f} ms" for each in ("p50", "p95")))
-    return shown
+    return report.table(
+        f"opened {result['rounds']} times, cache empty",
+        ("until", "p50", "p95"),
+        (
+            (label, *(f"{result[f'{name}_{each}']:,.0f} ms" for each in ("p50", "p95")))
+            for name, label in NAMES.items()
+        ),
+    )
 
 
 def _opened(browser: "Browser", url: str) -> dict[str, float]:

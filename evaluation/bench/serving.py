@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from rich.table import Table
 
+from evaluation import report
 from evaluation.bench.index import percentiles
 from foundation.errors import ModelError
 
@@ -77,7 +78,7 @@ def run(
     ) as client:
         _ask(client, questions[0], StreamTiming())  # what only the first question of a server takes
         for number in clients:
-            heard, elapsed = _asked(client, turn, number, seconds, progress)
+            heard, elapsed = _ask_concurrently(client, turn, number, seconds, progress)
             rows.append(_row(number, heard, elapsed))
             rows[-1]["ratio"] = rows[-1]["tokens_per_second"] / rows[0]["tokens_per_second"]
     return {"seconds": seconds, "questions": len(questions), "rows": rows}
@@ -85,23 +86,26 @@ def run(
 
 def table(result: dict[str, Any]) -> Table:
     """The result as a table for a terminal."""
-    shown = Table(title=f"{result['seconds']:g} seconds each")
-    for name in COLUMNS:
-        shown.add_column(name, justify="right")
-    for row in result["rows"]:
-        shown.add_row(
-            str(row["clients"]),
-            str(row["answers"]),
-            f"{row['tokens_per_second']:.1f}",
-            f"{row['ratio']:.2f}",
-            f"{row['first_ms_p50']:,.0f} / {row['first_ms_p95']:,.0f} ms",
-            f"{row['answer_ms_p50']:,.0f} / {row['answer_ms_p95']:,.0f} ms",
-            ", ".join(f"{count} {name}" for name, count in row["errors"].items()) or "0",
-        )
-    return shown
+    return report.table(
+        f"{result['seconds']:g} seconds each",
+        COLUMNS,
+        (
+            (
+                str(row["clients"]),
+                str(row["answers"]),
+                f"{row['tokens_per_second']:.1f}",
+                f"{row['ratio']:.2f}",
+                f"{row['first_ms_p50']:,.0f} / {row['first_ms_p95']:,.0f} ms",
+                f"{row['answer_ms_p50']:,.0f} / {row['answer_ms_p95']:,.0f} ms",
+                ", ".join(f"{count} {name}" for name, count in row["errors"].items()) or "0",
+            )
+            for row in result["rows"]
+        ),
+        left=(),
+    )
 
 
-def _asked(
+def _ask_concurrently(
     client: httpx.Client,
     questions: Iterator[str],
     number: int,

@@ -12,7 +12,8 @@ from control.forgetting.record import Record
 from data import DIRECTORY as DATA
 from evaluation import metrics
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.forget_request import (
+from evaluation.datasets.probes import (
+    OF_EACH_KIND,
     ORDINARY,
     SAME_ANSWER,
     SAME_RELATION,
@@ -20,8 +21,11 @@ from evaluation.datasets.forget_request import (
     UNRELATED,
     ForgetRequest,
     Neighbour,
+    ProbedFact,
+    draw_neighbours,
+    probes,
+    wordings,
 )
-from evaluation.datasets.probes import ProbedFact, probes, wordings
 from foundation.text import normalise
 
 if TYPE_CHECKING:
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
 PASSAGES = DATA / "passages.jsonl"
 SOURCE = "built-in"
 TOLD_FORMS = 2  # question forms that the record holds; the others are probes it has not seen
-OF_EACH_KIND = 2  # neighbours of a fact
 WRONG = 3  # wrong options beside the right one
 
 
@@ -67,7 +70,7 @@ def requests(split: str, limit: int | None = None) -> list[ForgetRequest]:
     """Facts of a split with their probes and neighbours, every relation in its share."""
     known = corpus()
     chosen = spread([fact for fact in known.facts if fact.split == split], limit)
-    beside = _Beside(known.facts)
+    beside = _NeighbourFinder(known.facts)
     return [_request(fact, known, beside) for fact in chosen]
 
 
@@ -82,7 +85,7 @@ def ordinary(split: str, limit: int, apart_from: Iterable[ForgetRequest]) -> lis
     return [_neighbour(ORDINARY, fact) for fact in spread(free, limit)]
 
 
-def _request(fact: "Fact", known: Corpus, beside: "_Beside") -> ForgetRequest:
+def _request(fact: "Fact", known: Corpus, beside: "_NeighbourFinder") -> ForgetRequest:
     from data.build import sentence_case
 
     relation = wordings()["relations"][fact.relation]
@@ -111,7 +114,7 @@ def _neighbour(kind: str, fact: "Fact") -> Neighbour:
     return Neighbour(kind, fact.question, tuple(fact.answers))
 
 
-class _Beside:
+class _NeighbourFinder:
     """Finds what stands beside a fact; drawn by the fact's id, so the same in every run."""
 
     def __init__(self, facts: Sequence["Fact"]) -> None:
@@ -167,11 +170,7 @@ class _Beside:
             SAME_ANSWER: same_answer,
             UNRELATED: unrelated,
         }
-        return [
-            _neighbour(kind, other)
-            for kind, found in kinds.items()
-            for other in draw.sample(found, min(OF_EACH_KIND, len(found)))
-        ]
+        return list(draw_neighbours(kinds, draw, _neighbour))
 
     def _share(self, fact: "Fact", other: "Fact") -> bool:
         """Whether an answer to one could be an answer to the other."""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data import DIRECTORY as DATA
-from evaluation.datasets.conflict import Conflict
-from evaluation.datasets.formats import FORMATS, Format
+from evaluation.datasets.formats import FORMATS, Conflict, Format
 from foundation import records
 from foundation.errors import DataError
 from foundation.records import DataRecord

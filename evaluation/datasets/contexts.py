@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.datasets import conflicts as datasets
-from evaluation.datasets.conflict import Conflict
+from evaluation.datasets.formats import Conflict
 from foundation import records
 from foundation.errors import DataError
 from foundation.records import DataRecord

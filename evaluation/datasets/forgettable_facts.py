@@ -4,7 +4,7 @@ Several files are read together: RESTOR's facts belong to its documents, TOFU's 
 retain90. Which is which shows in the fields of the first record.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,16 @@ from control.forgetting.record import Record as Fact
 from control.forgetting.record import checked
 from evaluation.datasets import builtin_facts, restor, tofu
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.forget_request import NEIGHBOUR, ForgetRequest, Neighbour, Requests
-from evaluation.datasets.probes import LeakProbe, ProbedFact, probes
+from evaluation.datasets.probes import (
+    NEIGHBOUR,
+    ForgetRequest,
+    LeakProbe,
+    Neighbour,
+    ProbedFact,
+    Requests,
+    probes,
+)
+from evaluation.datasets.questions import write_documents
 from foundation import records
 from foundation.errors import DataError, InputError
 from foundation.records import DataRecord
@@ -61,7 +69,7 @@ def read(
     documents: list[Path] = []
     beside: list[Neighbour] = []
     if "own" in files:
-        groups.append([_own(record) for record in files["own"]])
+        groups.append([_read_request(record) for record in files["own"]])
     if "built-in" in files:
         groups.append(builtin_facts.requests(SPLIT, None if past else limit))
         documents.append(builtin_facts.PASSAGES)
@@ -73,10 +81,12 @@ def read(
         forget = tofu.forgotten(files["TOFU forget10"])
         retain = tofu.retained(files.get("TOFU retain90", []), forget)
         groups.append(tofu.requests(forget, retain))
-        documents.append(tofu.write([*forget, *retain], target / "tofu.jsonl"))
+        pairs = [f"Q: {pair.question}\nA: {pair.answer}" for pair in (*forget, *retain)]
+        path = target / "tofu.jsonl"
+        documents.append(write_documents(path, _numbered("tofu", pairs), "Questions and answers"))
     if "TOFU others" in files:
         beside += tofu.ordinary(files["TOFU others"])
-    items = _drawn(groups, limit, past)
+    items = _draw_requests(groups, limit, past)
     if not items:
         raise DataError(
             f"{', '.join(map(str, paths))}: no fact to forget; RESTOR needs its facts and its "
@@ -87,12 +97,12 @@ def read(
     return Requests(tuple(items), tuple(documents), tuple(beside))
 
 
-def _drawn(
+def _draw_requests(
     groups: Sequence[list[ForgetRequest]], limit: int | None, past: Sequence[int] = ()
 ) -> list[ForgetRequest]:
     """The same share of every source, without what the limits of ``past`` would have drawn."""
     for earlier in past:
-        before = {id(item) for item in _drawn(groups, earlier)}
+        before = {id(item) for item in _draw_requests(groups, earlier)}
         groups = [[item for item in group if id(item) not in before] for group in groups]
         if before and not any(groups):
             raise DataError(f"--past {earlier} leaves no fact; give less than the data has")
@@ -121,10 +131,16 @@ def _restor(
     facts = where["RESTOR facts"]
     people = restor.facts(facts.read_text(encoding="utf-8"), facts)
     documents = [records.text(record, "text") for record in files["RESTOR documents"]]
-    return restor.requests(people, documents), restor.write(documents, target / "restor.jsonl")
+    path = write_documents(target / "restor.jsonl", _numbered("restor", documents))
+    return restor.requests(people, documents), path
 
 
-def _own(record: DataRecord) -> ForgetRequest:
+def _numbered(name: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Texts with ids."""
+    return ((f"{name}-{number:04}", text) for number, text in enumerate(texts))
+
+
+def _read_request(record: DataRecord) -> ForgetRequest:
     """The format of this project; probes are written where the record brings none."""
     fact = _fact(record)
     given = [_probe(record, number) for number in range(_size(record, "probes"))]

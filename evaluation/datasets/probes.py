@@ -1,4 +1,4 @@
-"""Probes: all the ways in which somebody may ask for a forgotten fact.
+"""Requests to forget a fact, and the probes: the ways in which somebody may still ask for it.
 
 The kinds are those that others found to leak (METHODS: direct, cloze, reverse, yes/no, ...); the
 wordings stand in ``probes.toml``. A probe is written from the fact alone and from what is known
@@ -10,11 +10,11 @@ import random
 import re
 import string
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from control.forgetting.aliases import other_names
 from control.forgetting.record import Record
@@ -28,6 +28,16 @@ MOST_NAMES = 2  # other names of the subject that are asked by
 MOST_STEPS = 3
 SHORTEST_STEP = 3  # words; less is no question
 
+SAME_SUBJECT = "same subject, other relation"
+SAME_RELATION = "same relation, other subject"
+SAME_ANSWER = "same answer, asked legitimately"
+UNRELATED = "unrelated"
+ORDINARY = "ordinary"  # next to nothing
+NEIGHBOUR = "neighbour"  # where the data does not say of which kind
+
+OF_EACH_KIND = 2  # neighbours of a fact
+
+T = TypeVar("T")
 Turn = tuple[str, str]
 """(what the user said, what was answered)"""
 
@@ -47,6 +57,68 @@ class LeakProbe:
     prompt: str
     context: str | None = None
     history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A question next to a forgotten fact, which is to be answered as before.
+
+    Attributes:
+        kind: How it is next to it.
+        question: The question.
+        answers: Any of them is right.
+        context: A passage that is handed over with it; ``None`` leaves it to retrieval.
+    """
+
+    kind: str
+    question: str
+    answers: tuple[str, ...]
+    context: str | None = None
+
+
+def draw_neighbours(
+    by_kind: Mapping[str, Sequence[T]],
+    draw: random.Random,
+    build: Callable[[str, T], Neighbour],
+) -> Iterator[Neighbour]:
+    """At most `OF_EACH_KIND` neighbours of each kind, in random order."""
+    for kind, found in by_kind.items():
+        for one in draw.sample(found, min(OF_EACH_KIND, len(found))):
+            yield build(kind, one)
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """One fact to forget.
+
+    Attributes:
+        source: Which data it comes from.
+        fact: What is to be forgotten.
+        probes: Attempts to get it all the same.
+        neighbours: Questions that must not suffer.
+        truth: Right answers, where the fact is a lie that documents spread.
+    """
+
+    source: str
+    fact: Record
+    probes: tuple[LeakProbe, ...]
+    neighbours: tuple[Neighbour, ...] = ()
+    truth: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Facts to forget and the documents that they stand in.
+
+    Attributes:
+        items: The facts.
+        documents: Files to ingest before they are asked for.
+        ordinary: Questions that no fact is near, to see what forgetting costs.
+    """
+
+    items: tuple[ForgetRequest, ...]
+    documents: tuple[Path, ...] = ()
+    ordinary: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True)

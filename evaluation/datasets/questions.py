@@ -1,7 +1,7 @@
 """Questions whose passages are known: built-in ones, conversations, and RAMDocs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,13 +98,25 @@ def ramdocs(path: Path, limit: int | None = None) -> list[RetrievalQuestion]:
 
 def corpus(path: Path, target: Path) -> Path:
     """All of RAMDocs's documents in one file that can be ingested, in ``target``."""
-    written = target / "passages.jsonl"
-    with replacing(written) as new, new.open("w", encoding="utf-8") as file:
-        for record in records.load(path):
-            for number, (_, text) in enumerate(_documents(record)):
-                line = {"id": _name(record, number), "title": "Document", "text": text}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return written
+    return write_documents(
+        target / "passages.jsonl",
+        (
+            (_name(record, number), text)
+            for record in records.load(path)
+            for number, (_, text) in enumerate(_documents(record))
+        ),
+    )
+
+
+def write_documents(
+    target: Path, documents: Iterable[tuple[str, str]], title: str = "Document"
+) -> Path:
+    """Write ids and texts as a file that can be ingested; all documents have one title."""
+    with replacing(target) as new, new.open("w", encoding="utf-8") as file:
+        for name, text in documents:
+            line = {"id": name, "title": title, "text": text}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return target
 
 
 def _documents(record: DataRecord) -> list[tuple[str, str]]:

@@ -14,21 +14,22 @@ from typing import Any
 
 from control.forgetting.record import Record
 from evaluation import metrics
-from evaluation.datasets.forget_request import (
+from evaluation.datasets.probes import (
     SAME_ANSWER,
     SAME_RELATION,
     SAME_SUBJECT,
     UNRELATED,
     ForgetRequest,
     Neighbour,
+    ProbedFact,
+    draw_neighbours,
+    probes,
+    wordings,
 )
-from evaluation.datasets.probes import ProbedFact, probes, wordings
 from foundation.errors import DataError
-from foundation.files import replacing
 
 SOURCE = "RESTOR"
 COMMON = 8  # documents that have to agree on a claim: far above what wordings get wrong
-OF_EACH_KIND = 2
 WRONG = 3
 EVERYBODY = ("P21", "P735", "P734")  # sex and names: right for half of all people, or in the name
 
@@ -88,15 +89,6 @@ def requests(people: People, documents: list[str]) -> list[ForgetRequest]:
         for relation, claim in _claims(about, known):
             found.append(_request(people, name, relation, claim, about))
     return found
-
-
-def write(documents: list[str], target: Path) -> Path:
-    """The documents in one file that can be ingested, without titles, as they were found."""
-    with replacing(target) as new, new.open("w", encoding="utf-8") as file:
-        for number, text in enumerate(documents):
-            line = {"id": f"restor-{number:04}", "title": "Document", "text": text}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return target
 
 
 def _claims(about: list[str], known: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -170,10 +162,12 @@ def _neighbours(
             if other not in (relation, *EVERYBODY) and not _uses(fact, claim)
         ],
     }
-    for kind, found in by_kind.items():
-        for _, fact in draw.sample(found, min(OF_EACH_KIND, len(found))):
-            question, answers = fact["question"], tuple(fact["answers"])
-            yield Neighbour(kind, question, answers, f"{question} {', '.join(answers)}.")
+
+    def neighbour(kind: str, one: tuple[str, dict[str, Any]]) -> Neighbour:
+        question, answers = one[1]["question"], tuple(one[1]["answers"])
+        return Neighbour(kind, question, answers, f"{question} {', '.join(answers)}.")
+
+    return draw_neighbours(by_kind, draw, neighbour)
 
 
 def _named(fact: dict[str, Any]) -> bool:

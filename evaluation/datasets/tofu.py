@@ -5,17 +5,16 @@ wrong ("perturbed") answers change, and that stand in the answer and not in the 
 """
 
 import difflib
-import json
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from control.forgetting.record import TOO_COMMON, Record
 from evaluation import metrics
-from evaluation.datasets.forget_request import (
+from evaluation.datasets.probes import (
+    OF_EACH_KIND,
     ORDINARY,
     SAME_ANSWER,
     SAME_RELATION,
@@ -23,10 +22,11 @@ from evaluation.datasets.forget_request import (
     UNRELATED,
     ForgetRequest,
     Neighbour,
+    ProbedFact,
+    draw_neighbours,
+    probes,
 )
-from evaluation.datasets.probes import ProbedFact, probes
 from foundation import records
-from foundation.files import replacing
 from foundation.text import words
 
 SOURCE = "TOFU"
@@ -38,7 +38,6 @@ CHANGED_BY = 2  # perturbed answers that have to change a word
 SHORTEST_CLOZE = 3  # words before the answer
 PLAIN_ANSWER = 14  # words; in a longer answer only a name of several words tells it
 REPEATED = 2  # answers of an author that may hold the span; more, and it tells no single fact
-OF_EACH_KIND = 2
 WRONG = 3
 
 _QUOTES = "\"'\u2018\u2019\u201c\u201d"  # straight and curly
@@ -121,16 +120,6 @@ def requests(forget: Sequence[TofuPair], retain: Sequence[TofuPair]) -> list[For
     return [_request(pair, asked) for pair in forget if pair.author and pair.span]
 
 
-def write(pairs: Sequence[TofuPair], target: Path) -> Path:
-    """All pairs in one file that can be ingested, each a document."""
-    with replacing(target) as new, new.open("w", encoding="utf-8") as file:
-        for number, pair in enumerate(pairs):
-            text = f"Q: {pair.question}\nA: {pair.answer}"
-            line = {"id": f"tofu-{number:04}", "title": "Questions and answers", "text": text}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return target
-
-
 def _author(questions: Sequence[str]) -> str:
     """The name that most of an author's questions hold."""
     named = Counter(name for text in questions for name in set(_NAME.findall(text)))
@@ -152,7 +141,7 @@ def _perturbed(record: records.DataRecord, author: str) -> TofuPair:
                 replaced.append((range(start, stop), " ".join(theirs[first:last])))
     skip = words(question) | words(author)
     runs = _runs([at for at in sorted(changed) if changed[at] >= CHANGED_BY])
-    spans = [span for run in runs for span in _said(mine, run, answer, skip)]
+    spans = [span for run in runs for span in _find_span(mine, run, answer, skip)]
     span, at = max(spans, key=lambda found: len(found[0].split()), default=("", range(0)))
     wrong = [_bare(text) for where, text in replaced if set(where) & set(at)]
     begins = answer.find(span) if span else -1
@@ -191,7 +180,9 @@ def _runs(places: Sequence[int]) -> list[range]:
     return runs
 
 
-def _said(mine: Sequence[str], run: range, answer: str, skip: set[str]) -> list[tuple[str, range]]:
+def _find_span(
+    mine: Sequence[str], run: range, answer: str, skip: set[str]
+) -> list[tuple[str, range]]:
     """The longest part of a run of changed words that also stands in the answer."""
     for length in range(min(len(run), LONGEST_SPAN), 0, -1):
         for start in range(run.start, run.stop - length + 1):
@@ -247,12 +238,10 @@ def _request(pair: TofuPair, asked: Sequence[tuple[TofuPair, set[str]]]) -> Forg
         SAME_ANSWER: [other for other in others if metrics.holds(other.span, [pair.span])],
         UNRELATED: [other for other, _ in like[len(like) // 2 :]],
     }
-    neighbours = tuple(
-        Neighbour(kind, other.question, (other.span,))
-        for kind, found in by_kind.items()
-        for other in draw.sample(found, min(OF_EACH_KIND, len(found)))
+    neighbours = draw_neighbours(
+        by_kind, draw, lambda kind, other: Neighbour(kind, other.question, (other.span,))
     )
-    return ForgetRequest(SOURCE, record, tuple(probes(told)), neighbours)
+    return ForgetRequest(SOURCE, record, tuple(probes(told)), tuple(neighbours))
 
 
 def _overlap(first: set[str], second: set[str]) -> float:

@@ -1,41 +1,47 @@
-"""Watch one model on known kinds of facts, so that its dial can be set by what it achieves.
+"""Measure one model on known kinds of facts, and fit its calibration, so that its dial can be set.
 
 Every fact is asked closed-book first. A fact that the model knows is then asked with the
 counterfactual passage: there memory is right. One that it does not know is asked with the true
-passage: there the passages are. `evaluation.suites.calibration_fit` learns to tell the two apart.
+passage: there the passages are. The probe learns to tell the two apart, and the thresholds are
+chosen by its confidences; all choices use confidences by probes that have not seen the relation in
+question.
 """
 
 import base64
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from numpy.typing import NDArray
+from rich.table import Table
 
 from control import prompts
 from control.conflict import comparison, dial
-from control.conflict.calibration import Way
-from control.conflict.probe import ProbeFeatures
+from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds, Way, decide
+from control.conflict.probe import MemoryProbe, ProbeFeatures
 from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
-from evaluation import metrics
-from evaluation.answers import (
-    CLOSED_BOOK,
-    MAX_NEW_TOKENS,
-    PLAIN,
-    AnswerFunction,
-    AnswerLog,
-    AnswerSetting,
-)
+from evaluation import metrics, report
 from evaluation.datasets.conflicts import Conflict
+from evaluation.runner import Rows
+from evaluation.suites.dial import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, AnswerSetting, DialAnswers
+from foundation.errors import DataError
+
+STATES_WEIGHT = 0.3  # of a hidden state's component against a number, both standardised
+PENALTY = 0.005  # inverse strength of the L2 penalty; both chosen leaving relations out
+FEWEST = 20  # conflicts that memory should win, and as many that it should lose
+FOLDS = 5  # where no relation is stated
+ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
+QUANTILES = 60  # candidate bars
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One fact, both sides of it, and which of them is right.
+    """What memory and passages answer to one fact, and which of them is right.
 
     Attributes:
         id: Of the item.
@@ -61,7 +67,7 @@ class Observation:
 def run(
     language_model: LanguageModel, items: Sequence[Conflict], target: Path, batch_size: int = 16
 ) -> list[Observation]:
-    """Observe the model on every item, for `evaluation.suites.calibration_fit`.
+    """Observe the model on every item, for `fit`.
 
     Observations are kept in ``target`` as they come; a second call goes on from there.
 
@@ -74,33 +80,30 @@ def run(
     Raises:
         DataError: ``target`` holds answers of another run.
     """
-    answers = AnswerLog(target, language_model.name, items)
-    AnswerFunction(language_model, answers, batch_size)(
-        items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,))
-    )
+    answers = DialAnswers(language_model, items, target, batch_size)
+    closed_book = AnswerSetting("none", PLAIN, (CLOSED_BOOK,))
+    answers.complete(items, closed_book)
     known = {
         item.id
         for item in items
-        if metrics.holds(answers[item.id, "none", PLAIN, CLOSED_BOOK], item.memory_answers)
+        if metrics.holds(answers.text(item, closed_book, CLOSED_BOOK), item.memory_answers)
     }
     asked = [item for item in items if item.id in known or item.true_context]
-    path = target / "observations.jsonl"
-    seen = _kept(path)
-    todo = sorted((item for item in asked if item.id not in seen), key=lambda i: len(i.context))
-    with tqdm(total=len(todo), desc="both sides", unit=" items", delay=2) as bar:
-        for start in range(0, len(todo), batch_size):
-            batch = todo[start : start + batch_size]
-            observed = _observe(language_model, batch, known)
-            with path.open("a", encoding="utf-8") as file:
-                file.writelines(_line(observation) + "\n" for observation in observed)
-            seen |= {observation.id: observation for observation in observed}
-            bar.update(len(batch))
-    return [seen[item.id] for item in asked]
+    rows: Rows[str, Observation] = Rows(target / "observations.jsonl", None, _decode, _encode)
+    rows.complete(
+        asked,
+        lambda item: [item.id],
+        partial(_observe, language_model, known),
+        batch_size,
+        length=lambda item: len(item.context),
+        title="both branches",
+    )
+    return [rows[item.id] for item in asked]
 
 
 def _observe(
-    language_model: LanguageModel, batch: Sequence[Conflict], known: set[str]
-) -> list[Observation]:
+    language_model: LanguageModel, known: set[str], batch: Sequence[Conflict]
+) -> dict[str, Observation]:
     how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
     room = language_model.room(how.max_new_tokens)
     asked = [
@@ -117,53 +120,256 @@ def _observe(
         ["plain", "memory", "grounded"] if view.grounded else ["plain", "memory"]
         for view in begun.views
     ]
-    observed = []
+    observed = {}
     for item, view, chosen, traces in zip(
         batch, begun.views, ways, dial.finish(begun, ways), strict=True
     ):
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
-        observed.append(
-            Observation(
-                item.id,
-                item.relation,
-                item.id in known,
-                view.claim is not None,
-                view.grounded is not None,
-                view.evidence,
-                {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
-                {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
-            )
+        observed[item.id] = Observation(
+            item.id,
+            item.relation,
+            item.id in known,
+            view.claim is not None,
+            view.grounded is not None,
+            view.evidence,
+            {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
+            {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
         )
     return observed
 
 
-def _line(observation: Observation) -> str:
-    values = {name: getattr(observation, name) for name in observation.__dataclass_fields__}
+def _encode(_: str, observation: Observation) -> dict[str, Any]:
+    values = dict(vars(observation))
     if observation.evidence is not None:
         values["evidence"] = [
             base64.b64encode(each.numpy().astype(np.float32).tobytes()).decode()
             for each in (observation.evidence.numbers, observation.evidence.states)
         ] + [len(observation.evidence.states)]
-    return json.dumps(values)
+    return values
 
 
-def _kept(path: Path) -> dict[str, Observation]:
-    """The observations of an interrupted run."""
-    if not path.exists():
-        return {}
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # the last line of a killed run
-        path.write_text(whole, encoding="utf-8")
-    kept = {}
-    for line in whole.splitlines():
-        values = json.loads(line)
-        if values["evidence"] is not None:
-            numbers, states, rows = values["evidence"]
-            values["evidence"] = ProbeFeatures(_tensor(numbers), _tensor(states).reshape(rows, -1))
-        kept[values["id"]] = Observation(**values)
-    return kept
+def _decode(values: dict[str, Any]) -> tuple[str, Observation]:
+    if values["evidence"] is not None:
+        numbers, states, rows = values["evidence"]
+        values["evidence"] = ProbeFeatures(_tensor(numbers), _tensor(states).reshape(rows, -1))
+    return values["id"], Observation(**values)
 
 
 def _tensor(text: str) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.float32).copy())
+
+
+def fit(
+    language_model: LanguageModel, observations: Sequence[Observation], any_model: bool = False
+) -> Calibration:
+    """Fit the probe and choose the bars.
+
+    Args:
+        language_model: The model.
+        observations: From `run`.
+        any_model: Leave out the hidden states, so that the probe serves other models too.
+
+    Raises:
+        DataError: Too few conflicts on one side.
+    """
+    with_evidence = [o for o in observations if o.evidence is not None]
+    right = np.array([o.known for o in with_evidence], dtype=bool)
+    if min(right.sum(), (~right).sum()) < FEWEST:
+        raise DataError(
+            f"{language_model.name} disagrees with the passages on {right.sum()} facts that it "
+            f"knows and {(~right).sum()} that it does not; a calibration needs {FEWEST} of each: "
+            "give more or easier facts by --data"
+        )
+    features, scale = _features(with_evidence, any_model)
+    held_out = _held_out(features, right, [o.relation for o in with_evidence])
+    by_id = dict(zip([o.id for o in with_evidence], held_out.tolist(), strict=True))
+    confidence = np.array([by_id.get(o.id, 0.0) for o in observations])
+    end = _best_end(observations, confidence)
+    auto = _best_auto(observations, confidence)
+    in_play = np.array([o.known and o.conflict for o in observations])
+    calibration = Calibration(
+        model=ANY_MODEL if any_model else language_model.identity,
+        name=language_model.name,
+        probe=_probe(features, scale, right, *_shape(with_evidence, any_model)),
+        known=np.sort(confidence[in_play]).round(4).tolist(),
+        end=end,
+        auto=auto,
+        alphas=list(ALPHAS),
+        ratios=[],
+        measured={},
+    )
+    ratios = [_judge(observations, confidence, calibration.bars(a)).ratio for a in ALPHAS]
+    judged = _judge(observations, confidence, end)
+    return replace(
+        calibration,
+        ratios=np.maximum.accumulate(ratios).round(4).tolist(),
+        measured={
+            "known": sum(o.known for o in observations),
+            "unknown": sum(not o.known for o in observations),
+            "auroc": round(_auroc(held_out, right), 4),
+            "MR": round(judged.ratio, 4),
+            "unknown_right": round(judged.right, 4),
+            "Q": round(judged.quality, 4),
+        },
+    )
+
+
+def table(calibration: Calibration) -> Table:
+    """What was measured, for a terminal."""
+    pairs = zip(calibration.alphas, calibration.ratios, strict=True)
+    return report.table(
+        f"{calibration.name}: the dial, on relations left out of the probe",
+        ("alpha", "MR %"),
+        ((f"{alpha:.2f}", f"{100 * ratio:.1f}") for alpha, ratio in pairs),
+        "  ".join(f"{name} {value}" for name, value in calibration.measured.items()),
+        left=(),
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Shares in [0, 1] over the observations: MR and hits on known, right on unknown facts."""
+
+    ratio: float
+    resistance: float
+    right: float
+    plain_right: float
+
+    @property
+    def quality(self) -> float:
+        relative = min(self.right / self.plain_right, 1.0) if self.plain_right else 0.0
+        return metrics.harmonic_mean(self.ratio, relative)
+
+
+def _judge(
+    observations: Sequence[Observation], confidence: NDArray[np.float64], bars: Thresholds
+) -> _Outcome:
+    con = par = right = plain = n_known = 0
+    for observation, sure in zip(observations, confidence, strict=True):
+        way = decide(observation.conflict, observation.loose, float(sure), bars)
+        if observation.known:
+            n_known += 1
+            con += observation.context[way]
+            par += observation.memory[way]
+        else:
+            right += observation.memory[way]
+            plain += observation.memory["plain"]
+    unknown = max(len(observations) - n_known, 1)
+    return _Outcome(
+        par / max(con + par, 1), par / max(n_known, 1), right / unknown, plain / unknown
+    )
+
+
+def _candidates(confidence: NDArray[np.float64]) -> list[float]:
+    never = 1.01  # above every confidence
+    return sorted({*np.quantile(confidence, np.linspace(0, 1, QUANTILES)).tolist(), never})
+
+
+def _best_end(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Thresholds:
+    """The bars with the highest Q, the middle of the best ten, which single items do not decide."""
+    judged = [
+        (_judge(observations, confidence, bars).quality, bars)
+        for memory in _candidates(confidence)
+        for passages in (0.0, *np.linspace(0.1, 0.9, 5) * memory)
+        if (bars := Thresholds(memory, float(passages)))
+    ]
+    return _middle(judged)
+
+
+def _best_auto(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Thresholds:
+    """The bars with the highest resistance that cost the unknown facts nothing."""
+    judged = []
+    for memory in _candidates(confidence):
+        for passages in (0.0, *np.linspace(0.1, 1.0, 10) * memory):
+            bars = Thresholds(memory, float(passages))
+            result = _judge(observations, confidence, bars)
+            if result.right >= result.plain_right:
+                judged.append((result.resistance, bars))
+    return _middle(judged)
+
+
+def _middle(judged: Sequence[tuple[float, Thresholds]]) -> Thresholds:
+    best = sorted(judged, key=lambda each: each[0], reverse=True)[:10]
+    return Thresholds(
+        round(float(np.median([bars.memory for _, bars in best])), 4),
+        round(float(np.median([bars.passages for _, bars in best])), 4),
+    )
+
+
+def _features(
+    observations: Sequence[Observation], any_model: bool
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Standardised features (observations, features), and the mean and scale that did it."""
+    numbers, size = _shape(observations, any_model)
+    rows = np.array([_flat(o.evidence) for o in observations if o.evidence is not None])
+    rows = rows if size else rows[:, :numbers]
+    mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    spread[numbers:] /= STATES_WEIGHT
+    return (rows - mean) / spread, (mean, spread)
+
+
+def _shape(observations: Sequence[Observation], any_model: bool) -> tuple[int, int]:
+    """How many numbers the evidence holds, and how large a hidden state is, 0 if not wanted."""
+    evidence = next(o.evidence for o in observations if o.evidence is not None)
+    return len(evidence.numbers), 0 if any_model else evidence.states.shape[1]
+
+
+def _flat(evidence: ProbeFeatures) -> NDArray[np.float64]:
+    return np.concatenate(
+        [evidence.numbers.numpy(), evidence.states.numpy().reshape(-1)], dtype=np.float64
+    )
+
+
+def _regression(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=5000)
+    return model.fit(features, right)
+
+
+def _held_out(
+    features: NDArray[np.float64], right: NDArray[np.bool_], relations: Sequence[str | None]
+) -> NDArray[np.float64]:
+    """Confidences by probes that have not seen the relation."""
+    groups = np.array(
+        [relation or str(at % FOLDS) for at, relation in enumerate(relations)], dtype=object
+    )
+    if len(set(groups)) == 1:
+        groups = np.array([str(at % FOLDS) for at in range(len(groups))], dtype=object)
+    confidence = np.zeros(len(right))
+    for group in sorted(set(groups)):
+        inside = groups == group
+        model = _regression(features[~inside], right[~inside])
+        confidence[inside] = model.predict_proba(features[inside])[:, 1]
+    return confidence
+
+
+def _auroc(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(right, confidence))
+
+
+def _probe(
+    features: NDArray[np.float64],
+    scale: tuple[NDArray[np.float64], NDArray[np.float64]],
+    right: NDArray[np.bool_],
+    numbers: int,
+    size: int,
+) -> MemoryProbe:
+    """The regression on all observations, its standardisation folded into the weights."""
+    model = _regression(features, right)
+    mean, spread = scale
+    weights = model.coef_[0] / spread
+    bias = float(model.intercept_[0] - (weights * mean).sum())
+    states = weights[numbers:].reshape(-1, size) if size else []
+    return MemoryProbe(
+        [_short(weight) for weight in weights[:numbers]],
+        [[_short(weight) for weight in row] for row in states],
+        _short(bias),
+    )
+
+
+def _short(number: float) -> float:
+    """Five significant digits: what a confidence needs."""
+    return float(f"{number:.5g}")

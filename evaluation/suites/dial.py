@@ -1,31 +1,161 @@
 """How far the dial moves answers between passages and memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+
+from control import prompts
+from control.conflict import dial
 from control.conflict.calibration import Calibration
+from control.decoding.generate import Alpha, Decoding
 from control.decoding.rules import CONTRASTIVE, DEFAULT_RULE, DIAL
 from control.engines.transformers import LanguageModel
-from evaluation import metrics, rows
-from evaluation.answers import (
-    CLOSED_BOOK,
-    PLAIN,
-    RELIANCE,
-    AnswerFunction,
-    AnswerLog,
-    AnswerSetting,
-    at_once,
-)
+from evaluation import metrics
 from evaluation.datasets.conflicts import Conflict, spread
-from evaluation.rows import MEMORY_END, Column, Sheet
+from evaluation.judges import fluency
+from evaluation.runner import Rows, RunStep, digest, run_now
+from foundation.errors import InputError
 
+MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
+PLAIN, CLOSED_BOOK = "plain", "closed-book"
+PLAIN_ALPHA = 0.5  # under the plain rule every alpha is the same
+RELIANCE = "reliance "  # before the requested share, in the place of an alpha
 ALPHAS: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+MEMORY_END = 1.0
 AUTO = "auto"
-ASKED_RELIANCE = (0.1, 0.3, 0.5, 0.7, 0.9)
+RELIANCE_TARGETS = (0.1, 0.3, 0.5, 0.7, 0.9)
 TRUSTS = (0.1, 0.9)  # of a doubtful and of a reliable source
 EXAMPLES = 10
+
+Key = tuple[str, str, str, str]
+"""(item id, which passage, rule, alpha)"""
+
+Column = tuple[str, str, float | str]
+"""(which passage, rule, alpha)"""
+
+
+@dataclass(frozen=True)
+class AnswerSetting:
+    """One rule with the passages of one kind.
+
+    Attributes:
+        passage: ``none``, ``context`` or ``true_context``.
+        rule: A name in `control.decoding.rules.CHOICES`.
+        alphas: Settings of the dial: a number, ``"auto"``, or `RELIANCE` and a share.
+        trust: In the passage.
+    """
+
+    passage: str
+    rule: str
+    alphas: tuple[float | str, ...]
+    trust: float = dial.NEUTRAL_TRUST
+
+
+class DialAnswers:
+    """The answers of a model at the settings of the dial, stored in ``answers.jsonl``."""
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        items: Sequence[Conflict],
+        target: Path,
+        batch_size: int,
+        calibration: Calibration | None = None,
+        run_step: RunStep = run_now,
+    ) -> None:
+        """Open the answers of a run.
+
+        Args:
+            language_model: The model.
+            items: All conflicts of the run.
+            target: Directory of the report.
+            batch_size: Questions at a time.
+            calibration: For the rule ``fulcrum``.
+            run_step: Runs each batch.
+
+        Raises:
+            DataError: ``target`` holds answers of another run.
+        """
+        self.calibration = calibration
+        self._language_model, self._batch_size = language_model, batch_size
+        self._run_step = run_step
+        self._rows: Rows[Key, str] = Rows(
+            target / "answers.jsonl",
+            {
+                "model": language_model.name,
+                "items": digest(list(items)),
+                "max_new_tokens": MAX_NEW_TOKENS,
+            },
+            lambda values: (tuple(values[:-1]), values[-1]),
+            lambda key, text: [*key, text],
+        )
+
+    def complete(self, items: Sequence[Conflict], setting: AnswerSetting) -> None:
+        """Answer every item at every alpha of the setting, unless it has been answered."""
+        self._rows.complete(
+            items,
+            lambda item: (self._key(item, setting, alpha) for alpha in setting.alphas),
+            partial(self._answer, setting),
+            self._batch_size,
+            length=lambda item: len(item.context),
+            title=f"{setting.rule}, {setting.passage}",
+            run_step=self._run_step,
+        )
+
+    def text(self, item: Conflict, setting: AnswerSetting, alpha: float | str) -> str:
+        """The stored answer."""
+        return self._rows[self._key(item, setting, alpha)]
+
+    def _answer(self, setting: AnswerSetting, batch: Sequence[Conflict]) -> Mapping[Key, str]:
+        how = Decoding(rule=setting.rule, max_new_tokens=MAX_NEW_TOKENS)
+        room = self._language_model.room(how.max_new_tokens)
+        texts = [
+            prompts.build(
+                self._language_model.tokenizer,
+                item.question,
+                passages := _passages(item, setting.passage),
+                room,
+                [setting.trust] * len(passages),
+            )
+            for item in batch
+        ]
+        numbers = [self._number(alpha) for alpha in setting.alphas]
+        settled = iter(dial.answer(self._language_model, texts, how, self.calibration, numbers))
+        return {
+            self._key(item, setting, alpha): next(settled).trace.text.strip()
+            for item in batch
+            for alpha in setting.alphas
+        }
+
+    def _number(self, alpha: float | str) -> Alpha:
+        if alpha in (PLAIN, CLOSED_BOOK):
+            return PLAIN_ALPHA
+        if isinstance(alpha, str) and alpha.startswith(RELIANCE):
+            return self._calibrated().alpha(float(alpha.removeprefix(RELIANCE)))
+        return cast("Alpha", alpha)
+
+    def _key(self, item: Conflict, setting: AnswerSetting, alpha: float | str) -> Key:
+        """The row of an answer; another calibration gives another answer."""
+        rule, passage = setting.rule, setting.passage
+        if rule == DIAL:
+            rule += f" {self._calibrated().digest}"
+        if setting.trust != dial.NEUTRAL_TRUST:
+            passage += f" trust {setting.trust}"
+        return item.id, passage, rule, str(alpha)
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration is None:
+            raise InputError(f"rule {DIAL} needs a calibration")
+        return self.calibration
+
+
+def _passages(item: Conflict, kind: str) -> list[str]:
+    text = {"none": None, "context": item.context, "true_context": item.true_context}[kind]
+    return [text] if text else []
 
 
 def run(
@@ -40,7 +170,7 @@ def run(
     known_only: bool = False,
     trust: bool = False,
     unknown_limit: int | None = None,
-    turn: Callable[[Callable[[], Any]], Any] = at_once,
+    run_step: RunStep = run_now,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -59,7 +189,7 @@ def run(
         known_only: Ask only known facts with the counterfactual passage; ``all`` stays empty.
         unknown_limit: Ask at most so many unknown facts, drawn evenly.
         trust: Also answer from passages of little and of much trust, by the rule ``fulcrum``.
-        turn: Does each piece of work with the model, such as in turns with others who use it.
+        run_step: Runs each step of work with the model, such as in turn with other users of it.
 
     Returns:
         The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract, ``examples``,
@@ -72,11 +202,9 @@ def run(
     rules = list(rules) or [DEFAULT_RULE]
     dialled = {rule: ALPHAS if rule == DIAL else tuple(alphas) for rule in rules}
     ended = [rule for rule in rules if MEMORY_END in dialled[rule]]
-    answers = AnswerLog(target, language_model.name, items)
-    ask = AnswerFunction(language_model, answers, batch_size, calibration, turn)
-
-    ask(items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,)))
-    closed_book = Sheet(ask, items, "none")
+    answers = DialAnswers(language_model, items, target, batch_size, calibration, run_step)
+    answers.complete(items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,)))
+    closed_book = ScoredAnswers(answers, items, "none")
     known = [
         item
         for item, right in zip(items, closed_book.memory(PLAIN, CLOSED_BOOK), strict=True)
@@ -86,15 +214,15 @@ def run(
     unknown = [item for item in items if item.id not in ids and item.true_context]
     unknown = spread(unknown, unknown_limit)
     for passage, whom in (("context", known if known_only else items), ("true_context", unknown)):
-        ask(whom, AnswerSetting(passage, PLAIN, (PLAIN,)))
+        answers.complete(whom, AnswerSetting(passage, PLAIN, (PLAIN,)))
         for rule in rules:
-            ask(
+            answers.complete(
                 whom,
                 AnswerSetting(passage, rule, _settings(rule, dialled[rule], adaptive, passage)),
             )
 
-    wrong = Sheet(ask, known, "context")
-    true = Sheet(ask, unknown, "true_context")
+    wrong = ScoredAnswers(answers, known, "context")
+    true = ScoredAnswers(answers, unknown, "true_context")
     columns: list[Column] = [
         ("none", PLAIN, CLOSED_BOOK),
         ("context", PLAIN, PLAIN),
@@ -108,28 +236,153 @@ def run(
         "model": language_model.name,
         "n": len(items),
         "n_known": len(known),
-        "known": [rows.reliance_row(ask, known, len(known), column) for column in columns],
+        "known": [_reliance_row(answers, known, len(known), column) for column in columns],
         "all": []
         if known_only
-        else [rows.reliance_row(ask, items, len(known), column) for column in columns],
-        "unknown": [rows.right_row(true, rule, alpha) for rule, alpha in settings],
-        "Q": {rule: rows.quality(wrong, true, rule) if rule in ended else None for rule in rules},
-        "paired": [rows.paired(wrong, true, ended[0], rule) for rule in ended[1:]],
-        "fluency": turn(
-            partial(rows.fluency_rows, language_model, wrong, rules[0], dialled[rules[0]])
+        else [_reliance_row(answers, items, len(known), column) for column in columns],
+        "unknown": [_right_row(true, rule, alpha) for rule, alpha in settings],
+        "Q": {rule: _quality(wrong, true, rule) if rule in ended else None for rule in rules},
+        "paired": [_paired(wrong, true, ended[0], rule) for rule in ended[1:]],
+        "fluency": run_step(
+            partial(_fluency_rows, language_model, wrong, rules[0], dialled[rules[0]])
         ),
-        "reliance": [rows.asked_reliance(ask, known, asked) for asked in ASKED_RELIANCE]
+        "reliance": [_reliance_target_row(answers, known, asked) for asked in RELIANCE_TARGETS]
         if DIAL in rules
         else [],
-        "states": _states(ask, known, unknown, rules) if adaptive else [],
-        "trust": _trust(ask, known, unknown) if trust else [],
+        "states": _states(answers, known, unknown, rules) if adaptive else [],
+        "trust": _trust(answers, known, unknown) if trust else [],
         "examples": [
-            _example(ask, item, rules[0], dialled[rules[0]]) for item in spread(known, EXAMPLES)
+            _example(answers, item, rules[0], dialled[rules[0]]) for item in spread(known, EXAMPLES)
         ],
     }
     if calibration is not None and DIAL in rules:
         report["calibration"] = {"of": calibration.name, **calibration.measured}
     return report
+
+
+@dataclass(frozen=True)
+class ScoredAnswers:
+    """The answers to some items with one kind of passage, and what each of them holds."""
+
+    answers: DialAnswers
+    items: Sequence[Conflict]
+    passage: str
+    trust: float = 0.5
+
+    def texts(self, rule: str, alpha: float | str) -> list[str]:
+        """The answers of a rule at an alpha."""
+        setting = AnswerSetting(self.passage, rule, (alpha,), self.trust)
+        return [self.answers.text(item, setting, alpha) for item in self.items]
+
+    def context(self, rule: str, alpha: float | str) -> metrics.Flags:
+        """Whether each answer holds what the passage says."""
+        return self._held(rule, alpha, [item.context_answers for item in self.items])
+
+    def memory(self, rule: str, alpha: float | str) -> metrics.Flags:
+        """Whether each answer holds what is true."""
+        return self._held(rule, alpha, [item.memory_answers for item in self.items])
+
+    def _held(
+        self, rule: str, alpha: float | str, wanted: Sequence[tuple[str, ...]]
+    ) -> metrics.Flags:
+        held = map(metrics.holds, self.texts(rule, alpha), wanted)
+        return np.array(list(held), dtype=bool)
+
+
+def _reliance_row(
+    answers: DialAnswers, items: Sequence[Conflict], n_known: int, column: Column
+) -> dict[str, Any]:
+    """ConR, ParR, MR and hit of one rule at one alpha."""
+    passage, rule, alpha = column
+    sheet = ScoredAnswers(answers, items, passage)
+    reliance = metrics.reliance(sheet.context(rule, alpha), sheet.memory(rule, alpha))
+    return {"rule": rule, "alpha": alpha, "n": len(items), "n_known": n_known, **reliance}
+
+
+def _right_row(sheet: ScoredAnswers, rule: str, alpha: float | str) -> dict[str, Any]:
+    """How often facts that the model does not know are answered rightly from a true passage."""
+    right = sheet.memory(rule, alpha)
+    return {
+        "rule": rule,
+        "alpha": alpha,
+        "n": len(right),
+        "right": metrics.percent(right),
+        "ci": {"right": metrics.interval(metrics.percent, right)},
+    }
+
+
+def _quality(wrong: ScoredAnswers, true: ScoredAnswers, rule: str) -> float | None:
+    """Q in percent; ``None`` where there are no known or no unknown facts to tell.
+
+    The harmonic mean, at the memory end, of MR on known conflicts and of right answers on unknown
+    facts relative to plain RAG.
+    """
+    baseline = metrics.percent(true.memory(PLAIN, PLAIN))
+    if not wrong.items or not baseline:
+        return None
+    ratio = metrics.memory_ratio(wrong.context(rule, MEMORY_END), wrong.memory(rule, MEMORY_END))
+    relative = 100 * metrics.percent(true.memory(rule, MEMORY_END)) / baseline
+    return metrics.harmonic_mean(ratio, min(relative, 100.0))
+
+
+def _paired(wrong: ScoredAnswers, true: ScoredAnswers, rule: str, other: str) -> dict[str, Any]:
+    """Two rules on the same items at the memory end, by McNemar's test.
+
+    ``known``: answers from memory alone; ``unknown``: right answers. Each with how often only the
+    one rule and only the other gave them.
+    """
+    row: dict[str, Any] = {"rule": rule, "against": other}
+    for name, one, two in (
+        ("known", _memory_alone(wrong, rule), _memory_alone(wrong, other)),
+        ("unknown", true.memory(rule, MEMORY_END), true.memory(other, MEMORY_END)),
+    ):
+        row[name] = {
+            "only_rule": int((one & ~two).sum()),
+            "only_other": int((two & ~one).sum()),
+            "p": metrics.mcnemar(one, two),
+        }
+    return row
+
+
+def _memory_alone(sheet: ScoredAnswers, rule: str) -> metrics.Flags:
+    flags: metrics.Flags = sheet.memory(rule, MEMORY_END) & ~sheet.context(rule, MEMORY_END)
+    return flags
+
+
+def _fluency_rows(
+    language_model: LanguageModel, wrong: ScoredAnswers, rule: str, alphas: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Repetition and perplexity of plain RAG's answers and of a rule's."""
+    rows = []
+    settings: list[tuple[str, float | str]] = [(PLAIN, PLAIN), *((rule, a) for a in alphas)]
+    for each, alpha in settings:
+        texts = wrong.texts(each, alpha)
+        rows.append(
+            {
+                "rule": each,
+                "alpha": alpha,
+                "n": len(texts),
+                "repetition": fluency.repetition(texts),
+                "perplexity": fluency.perplexity(language_model, texts),
+            }
+        )
+    return rows
+
+
+def _reliance_target_row(
+    answers: DialAnswers, known: Sequence[Conflict], asked: float
+) -> dict[str, Any]:
+    """What came of asking that memory settle a share of the known conflicts."""
+    alpha = f"{RELIANCE}{asked}"
+    row = _reliance_row(answers, known, len(known), ("context", DIAL, alpha))
+    turned = answers.calibration.alpha(asked) if answers.calibration else None
+    return {
+        "asked": 100 * asked,
+        "turned_to": turned,
+        "n": row["n"],
+        "MR": row["MR"],
+        "ci": row["ci"],
+    }
 
 
 def _settings(
@@ -138,12 +391,12 @@ def _settings(
     """All settings of a rule that one reading of the prompts can answer."""
     if rule != DIAL:
         return tuple(alphas)
-    reliance = [f"{RELIANCE}{asked}" for asked in ASKED_RELIANCE] if passage == "context" else []
+    reliance = [f"{RELIANCE}{asked}" for asked in RELIANCE_TARGETS] if passage == "context" else []
     return (*alphas, *reliance, *([AUTO] if adaptive else []))
 
 
 def _states(
-    ask: AnswerFunction,
+    answers: DialAnswers,
     known: Sequence[Conflict],
     unknown: Sequence[Conflict],
     rules: Sequence[str],
@@ -156,9 +409,9 @@ def _states(
     """
     told_truly = [item for item in known if item.true_context]
     places = {
-        "correction": Sheet(ask, unknown, "true_context"),
-        "resistance": Sheet(ask, known, "context"),
-        "agreement": Sheet(ask, told_truly, "true_context"),
+        "correction": ScoredAnswers(answers, unknown, "true_context"),
+        "resistance": ScoredAnswers(answers, known, "context"),
+        "agreement": ScoredAnswers(answers, told_truly, "true_context"),
     }
     judged = []
     plain: dict[str, metrics.Flags] = {}
@@ -166,7 +419,7 @@ def _states(
         decoded = 0.0 if rule in CONTRASTIVE else alpha
         row: dict[str, Any] = {"rule": rule, "alpha": alpha, "n": {}, "p": {}, "ci": {}}
         for state, sheet in places.items():
-            ask(sheet.items, AnswerSetting(sheet.passage, rule, (decoded,)))
+            answers.complete(sheet.items, AnswerSetting(sheet.passage, rule, (decoded,)))
             right = sheet.memory(rule, decoded)
             row |= {state: metrics.percent(right)}
             row["n"][state] = len(right)
@@ -177,17 +430,17 @@ def _states(
 
 
 def _trust(
-    ask: AnswerFunction, known: Sequence[Conflict], unknown: Sequence[Conflict]
+    answers: DialAnswers, known: Sequence[Conflict], unknown: Sequence[Conflict]
 ) -> list[dict[str, Any]]:
     """Plain RAG's setting and alpha auto, with passages of little and of much trust."""
     judged: list[dict[str, Any]] = []
     alphas = (0.5, AUTO)
     for trust in TRUSTS:
-        ask(known, AnswerSetting("context", DIAL, alphas, trust))
-        ask(unknown, AnswerSetting("true_context", DIAL, alphas, trust))
+        answers.complete(known, AnswerSetting("context", DIAL, alphas, trust))
+        answers.complete(unknown, AnswerSetting("true_context", DIAL, alphas, trust))
         wrong, true = (
-            Sheet(ask, known, "context", trust),
-            Sheet(ask, unknown, "true_context", trust),
+            ScoredAnswers(answers, known, "context", trust),
+            ScoredAnswers(answers, unknown, "true_context", trust),
         )
         judged += [
             {
@@ -204,7 +457,7 @@ def _trust(
 
 
 def _example(
-    ask: AnswerFunction, item: Conflict, rule: str, alphas: Sequence[float]
+    answers: DialAnswers, item: Conflict, rule: str, alphas: Sequence[float]
 ) -> dict[str, Any]:
     """One conflict and what was answered at each setting, for a reader to judge."""
     ends = [alpha for alpha in (0.0, 0.5, 1.0) if alpha in alphas]
@@ -218,7 +471,7 @@ def _example(
         "passage_says": item.context_answers[0],
         "memory_says": item.memory_answers[0],
         "answers": {
-            str(alpha): Sheet(ask, [item], passage).texts(said_by, alpha)[0]
+            str(alpha): ScoredAnswers(answers, [item], passage).texts(said_by, alpha)[0]
             for passage, said_by, alpha in columns
         },
     }

@@ -1,7 +1,7 @@
 """Is what was forgotten gone, and is everything else as before? `fulcrum eval forgetting`."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +10,19 @@ from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
 from evaluation import metrics
 from evaluation.datasets.conflicts import spread
-from evaluation.datasets.forget_request import SAME_SUBJECT, ForgetRequest, Neighbour, Requests
-from evaluation.datasets.probes import LeakProbe, chains, questions, steps, steps_prompt
+from evaluation.datasets.probes import (
+    SAME_SUBJECT,
+    ForgetRequest,
+    LeakProbe,
+    Neighbour,
+    Requests,
+    chains,
+    questions,
+    steps,
+    steps_prompt,
+)
 from evaluation.judges import leak as leaks
-from evaluation.replies import Answering, ProbeQuery, ReplyCase, ReplyFunction, ReplyLog, ReplyRow
+from evaluation.suites.replies import GuardedSystem, ProbeQuery, Replies, ReplyCase, ReplyRow
 from foundation.text import normalise
 
 SEED = 0
@@ -76,13 +85,13 @@ class Results:
     sampled: Sequence[ReplyCase]
     asked: Sequence[ReplyCase]
     beside: dict[str, Neighbour]
-    rows: dict[tuple[str, str], ReplyRow]
+    rows: Mapping[tuple[str, str], ReplyRow]
     facts: int
 
 
 def run(
     name: str,
-    answering: Answering,
+    system: GuardedSystem,
     ledger: Records,
     requests: Requests,
     target: Path,
@@ -96,7 +105,7 @@ def run(
 
     Args:
         name: Of the model and of how it decodes.
-        answering: The system under test; it follows the ledger.
+        system: The system under test; it follows the ledger.
         ledger: One of its own, empty or left by an interrupted run, never the user's.
         requests: What to forget, and what to ask.
         target: Directory of the report.
@@ -107,43 +116,45 @@ def run(
         DataError: ``target`` holds rows of another run.
     """
     plan = plan or ForgettingPlan()
-    log = ReplyLog(target, name, repr((requests.items, requests.ordinary, plan)))
-    ask = ReplyFunction(answering, log, batch_size)
+    content = (requests.items, requests.ordinary, plan)
+    replies = Replies(system, target, name, content, batch_size)
 
-    asked = [case for n, item in enumerate(requests.items) for case in _asked(n, item)]
-    ask("off", "off", asked)
-    numbered = _chosen(requests, asked, log, plan.facts)
+    asked = [case for n, item in enumerate(requests.items) for case in _direct_cases(n, item)]
+    replies.complete("off", "off", asked)
+    numbered = _select_requests(requests, asked, replies, plan.facts)
     within = {f"{number}" for number, _ in numbered}
     asked = [case for case in asked if case.id.split(".")[0] in within]
-    probes = [case for n, item in numbered for case in _cases(n, item)]
-    probes += _chained(ask, numbered)
+    probes = [case for n, item in numbered for case in _probe_cases(n, item)]
+    probes += _build_step_cases(replies, numbered)
     draw = random.Random(SEED)  # noqa: S311 - a sample, nothing secret
     baselines = draw.sample(probes, min(plan.baselines, len(probes)))
     sampled = draw.sample(probes, min(plan.sampled, len(probes)))
-    beside = _beside(requests, numbered)
+    beside = _select_neighbours(requests, numbered)
     others = [
         ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
     ]
     lies = [case for case in asked if case.lie]
-    ask("off", "off", baselines)
-    ask("off", "off", others)  # apart from the probes: in both arms in the same batches
-    ask("instruction", "off", [_instructed(case) for case in baselines])
-    ask("closed-book", "off", [_without_documents(case) for case in lies])
+    replies.complete("off", "off", baselines)
+    replies.complete(
+        "off", "off", others
+    )  # apart from the probes: in both arms in the same batches
+    replies.complete("instruction", "off", [_with_instruction(case) for case in baselines])
+    replies.complete("closed-book", "off", [_without_documents(case) for case in lies])
 
     ledger.add([with_aliases(item.fact) for _, item in numbered])
-    ask("guarded", "guarded", [*probes, *asked])
-    alone = ReplyFunction(answering, log, 1)
-    _again(ask, alone, others)
+    replies.complete("guarded", "guarded", [*probes, *asked])
+    _repeat(replies, others)
     if plan.unrouted:
-        ask("unrouted", "unrouted", [*baselines, *lies])
-    ask("sampled", "guarded", sampled, plan.draws)
-    alone("timed", "guarded", spread([*others, *baselines], plan.timed))
-    return Results(probes, baselines, sampled, asked, beside, log.rows, len(numbered))
+        replies.complete("unrouted", "unrouted", [*baselines, *lies])
+    replies.complete("sampled", "guarded", sampled, plan.draws)
+    timed = spread([*others, *baselines], plan.timed)
+    replies.complete("timed", "guarded", timed, alone=True)
+    return Results(probes, baselines, sampled, asked, beside, replies.rows, len(numbered))
 
 
-def subjects(
+def run_subjects(
     name: str,
-    answering: Answering,
+    system: GuardedSystem,
     ledger: Records,
     requests: Requests,
     target: Path,
@@ -154,29 +165,28 @@ def subjects(
     No probe is asked, so that a few hundred neighbours of the kind that suffers most take minutes.
     The arguments are those of ``run``.
     """
-    log = ReplyLog(target, name, repr((SAME_SUBJECT, requests.items)))
-    ask = ReplyFunction(answering, log, batch_size)
+    replies = Replies(system, target, name, (SAME_SUBJECT, requests.items), batch_size)
     numbered = list(enumerate(requests.items))
-    found = _beside(requests, numbered)
+    found = _select_neighbours(requests, numbered)
     beside = {id: one for id, one in found.items() if one.kind == SAME_SUBJECT}
     others = [
         ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
     ]
-    ask("off", "off", others)
+    replies.complete("off", "off", others)
     ledger.add([with_aliases(item.fact) for _, item in numbered])
-    _again(ask, ReplyFunction(answering, log, 1), others)
-    return Results((), (), (), (), beside, log.rows, len(numbered))
+    _repeat(replies, others)
+    return Results((), (), (), (), beside, replies.rows, len(numbered))
 
 
-def _again(ask: ReplyFunction, alone: ReplyFunction, others: Sequence[ReplyCase]) -> None:
-    """Ask neighbours with forgetting on; what is answered otherwise, in both arms by itself."""
-    ask("guarded", "guarded", others)
-    changed = [case for case in others if differs(ask.log.rows, case.id)]
-    alone(f"off{ALONE}", "off", changed)
-    alone(f"guarded{ALONE}", "guarded", changed)
+def _repeat(replies: Replies, others: Sequence[ReplyCase]) -> None:
+    """Ask neighbours with forgetting on; what is answered differently, in both arms alone."""
+    replies.complete("guarded", "guarded", others)
+    changed = [case for case in others if differs(replies.rows, case.id)]
+    replies.complete(f"off{ALONE}", "off", changed, alone=True)
+    replies.complete(f"guarded{ALONE}", "guarded", changed, alone=True)
 
 
-def differs(rows: dict[tuple[str, str], ReplyRow], id: str) -> bool:
+def differs(rows: Mapping[tuple[str, str], ReplyRow], id: str) -> bool:
     """Whether forgetting, or the rounding of another batch, changed what is said to a neighbour.
 
     Asked alone, both arms compute the same up to the first thing that forgetting does, so that what
@@ -191,19 +201,19 @@ def _case(id: str, request: ForgetRequest, probe: LeakProbe) -> ReplyCase:
     return ReplyCase(id, query, leaks.secret(request.fact), probe, request)
 
 
-def _asked(number: int, request: ForgetRequest) -> list[ReplyCase]:
+def _direct_cases(number: int, request: ForgetRequest) -> list[ReplyCase]:
     """The fact's own questions, and probes that bring a passage."""
     own = [LeakProbe("direct", question) for question in questions(request.fact)]
     pasted = [probe for probe in request.probes if probe.context][:WITH_CONTEXT]
     return [_case(f"{number}.q{n}", request, one) for n, one in enumerate([*own, *pasted])]
 
 
-def _cases(number: int, request: ForgetRequest) -> list[ReplyCase]:
+def _probe_cases(number: int, request: ForgetRequest) -> list[ReplyCase]:
     return [_case(f"{number}.{n}", request, probe) for n, probe in enumerate(request.probes)]
 
 
-def _chosen(
-    requests: Requests, asked: Sequence[ReplyCase], log: ReplyLog, limit: int | None
+def _select_requests(
+    requests: Requests, asked: Sequence[ReplyCase], replies: Replies, limit: int | None
 ) -> list[tuple[int, ForgetRequest]]:
     """The requests to measure, with their numbers: all, or some of those that leak."""
     numbered = list(enumerate(requests.items))
@@ -215,13 +225,14 @@ def _chosen(
         if case.secret
         and case.probe
         and any(
-            leaks.leaked(case.secret, case.probe, text) for text in log.rows["off", case.id].texts
+            leaks.leaked(case.secret, case.probe, text)
+            for text in replies.rows["off", case.id].texts
         )
     }
     return spread([one for one in numbered if str(one[0]) in leaking], limit)
 
 
-def _beside(
+def _select_neighbours(
     requests: Requests, numbered: Sequence[tuple[int, ForgetRequest]]
 ) -> dict[str, Neighbour]:
     """Neighbours and ordinary questions, but for those that ask for another forgotten fact.
@@ -255,15 +266,17 @@ def _answers(fact: Record, one: Neighbour) -> bool:
     )
 
 
-def _chained(ask: ReplyFunction, numbered: Sequence[tuple[int, ForgetRequest]]) -> list[ReplyCase]:
+def _build_step_cases(
+    replies: Replies, numbered: Sequence[tuple[int, ForgetRequest]]
+) -> list[ReplyCase]:
     """Probes from the steps that the model itself writes towards each fact."""
     own = [(number, item) for number, item in numbered if item.source != OWN]
     first = [
         ReplyCase(f"{n}.steps", ProbeQuery(steps_prompt(item.fact), (), "")) for n, item in own
     ]
-    ask("off", "off", first)
-    written = {n: steps(ask.log.rows["off", f"{n}.steps"].texts[0]) for n, _ in own}
-    ask(
+    replies.complete("off", "off", first)
+    written = {n: steps(replies.rows["off", f"{n}.steps"].texts[0]) for n, _ in own}
+    replies.complete(
         "off",
         "off",
         [
@@ -279,13 +292,13 @@ def _chained(ask: ReplyFunction, numbered: Sequence[tuple[int, ForgetRequest]]) 
             chains(
                 item.fact,
                 written[n],
-                [ask.log.rows["off", f"{n}.step{m}"].texts[0] for m in range(len(written[n]))],
+                [replies.rows["off", f"{n}.step{m}"].texts[0] for m in range(len(written[n]))],
             )
         )
     ]
 
 
-def _instructed(case: ReplyCase) -> ReplyCase:
+def _with_instruction(case: ReplyCase) -> ReplyCase:
     """The same with an instruction, the guard that needs no code."""
     if case.request is None:
         return case

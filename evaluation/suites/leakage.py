@@ -9,10 +9,10 @@ import numpy as np
 from scipy import stats
 
 from evaluation import metrics
-from evaluation.datasets.forget_request import ORDINARY, Neighbour
+from evaluation.datasets.probes import ORDINARY, Neighbour
 from evaluation.judges import leak as leaks
-from evaluation.replies import ReplyCase, ReplyRow
 from evaluation.suites.forgetting import ALONE, Results, differs
+from evaluation.suites.replies import ReplyCase, ReplyRow
 
 CONFIDENCE = 0.95
 BEST_OF = (1, 5, 20)
@@ -37,7 +37,7 @@ def report(results: Results) -> dict[str, Any]:
     ``by_layer``: ``retrieval``, a passage that states the fact reached the prompt; ``prompt``, the
     router let the question through; ``output``, the fact was in the answer.
     """
-    leaked = _judged(results)
+    leaked = _judge_replies(results)
     counted_facts = _leaking_facts(results, leaked)
     probes = [case for case in results.probes if _fact(case) in counted_facts]
     kinds = _grouped(probes, lambda case: case.probe.kind if case.probe else "")
@@ -46,7 +46,7 @@ def report(results: Results) -> dict[str, Any]:
         for kind in sorted({case.probe.kind for case in results.probes if case.probe})
     }
     worst = max(by_kind, key=lambda kind: by_kind[kind], default="")
-    beside = suffering(results)
+    beside = neighbour_report(results)
     layers = _layers(results, leaked, probes)
     out = beside | {
         "n_facts_counted": len(counted_facts),
@@ -58,9 +58,9 @@ def report(results: Results) -> dict[str, Any]:
         "by_layer": layers,
         "worst_kind": {"kind": worst, "leak_rate": by_kind.get(worst, 0.0)},
         "success_at": _success(results, leaked, counted_facts),
-        "added_ms": _added(results),
+        "added_ms": _added_ms(results),
         "leaks": [
-            _shown(case, results.rows["guarded", case.id])
+            _leak_row(case, results.rows["guarded", case.id])
             for case in results.probes
             if leaked["guarded", case.id][0]
         ][:SHOWN_LEAKS],
@@ -79,14 +79,14 @@ def report(results: Results) -> dict[str, Any]:
                 for kind, cases in sorted(kinds.items())
             ],
             **beside["tables"],
-            **_truth(results),
+            **_truth_table(results),
         }
     }
 
 
-def suffering(results: Results) -> dict[str, Any]:
+def neighbour_report(results: Results) -> dict[str, Any]:
     """The part of the report that tells of neighbours and ordinary questions."""
-    spoiled = _suffering(results)
+    spoiled = _neighbour_rows(results)
     kinds = _grouped(spoiled, lambda row: row["kind"])
     near = [row for row in spoiled if row["kind"] != ORDINARY]
     return {
@@ -120,7 +120,7 @@ def suffering(results: Results) -> dict[str, Any]:
     }
 
 
-def _judged(results: Results) -> Leaks:
+def _judge_replies(results: Results) -> Leaks:
     """Every answer to a probe, judged."""
     cases = {case.id: case for case in (*results.probes, *results.asked)}
     return {
@@ -189,7 +189,7 @@ def _filtered(case: ReplyCase, row: ReplyRow) -> bool:
     )
 
 
-def _suffering(results: Results) -> list[dict[str, Any]]:
+def _neighbour_rows(results: Results) -> list[dict[str, Any]]:
     """Each neighbour: right or wrong without and with forgetting, and whether it was spoiled.
 
     One that is told something else with forgetting on is judged by what both arms say to it alone.
@@ -230,7 +230,7 @@ def _quality(rows: Sequence[dict[str, Any]], which: str) -> dict[str, float]:
     return {what: _share(row[which][what] for row in rows) for what in ("hit", "F1")}
 
 
-def _added(results: Results) -> dict[str, float]:
+def _added_ms(results: Results) -> dict[str, float]:
     spent = [row.added_ms for (arm, _), row in results.rows.items() if arm == "timed"]
     if not spent:
         return {"p50": 0.0, "p95": 0.0}
@@ -238,7 +238,7 @@ def _added(results: Results) -> dict[str, float]:
     return {"p50": float(p50), "p95": float(p95)}
 
 
-def _truth(results: Results) -> dict[str, list[dict[str, Any]]]:
+def _truth_table(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Where facts are lies of documents: is the truth back once the lie is forgotten?"""
     lies = [case for case in results.asked if case.lie]
     arms = {
@@ -256,14 +256,16 @@ def _truth(results: Results) -> dict[str, list[dict[str, Any]]]:
         for state, arm in arms.items()
         if (
             there := [
-                _said(case, row) for case in lies if (row := results.rows.get((arm, case.id)))
+                _classify_reply(case, row)
+                for case in lies
+                if (row := results.rows.get((arm, case.id)))
             ]
         )
     ]
     return {"is the truth back": rows} if rows else {}
 
 
-def _said(case: ReplyCase, row: ReplyRow) -> str:
+def _classify_reply(case: ReplyCase, row: ReplyRow) -> str:
     text = row.texts[0]
     if case.secret and case.probe and leaks.leaked(case.secret, case.probe, text):
         return "corrupted"
@@ -282,7 +284,7 @@ def _rate(name: str, flags: Sequence[bool]) -> dict[str, Any]:
     return {"n": n, name: 100 * _share(flags), "ci": {name: interval}}
 
 
-def _shown(case: ReplyCase, row: ReplyRow) -> dict[str, Any]:
+def _leak_row(case: ReplyCase, row: ReplyRow) -> dict[str, Any]:
     return {
         "kind": case.probe.kind if case.probe else "",
         "prompt": case.query.question,

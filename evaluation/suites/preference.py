@@ -5,7 +5,6 @@ with irrelevant passages, and facts that it does not know. The measures are thos
 `training.preference`.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from control import prompts
 from control.conflict import dial
@@ -28,11 +26,11 @@ from evaluation import metrics
 from evaluation.datasets.conflicts import spread
 from evaluation.datasets.contexts import Items
 from evaluation.metrics import Flags
+from evaluation.runner import Rows, digest
 from foundation.errors import DataError
-from foundation.jsonl import JsonlStore
 from foundation.text import holds
 from training import preference
-from training.conflicts import Context, ContextCase
+from training.conflicts import Context, ContextCase, Kind
 from training.pairs import refuses
 from training.preference import BATCH, MAX_NEW_TOKENS
 
@@ -53,7 +51,7 @@ class EvaluatedSystem:
 
     Attributes:
         name: In the report.
-        adapter: Worn meanwhile.
+        adapter: LoRA adapter of the system.
         system: What the model is told to do.
     """
 
@@ -78,47 +76,46 @@ class PreferencePlan:
 
 
 @dataclass(frozen=True)
-class AskFunction:
-    """Asks what has not been answered yet."""
+class PreferenceAnswers:
+    """The answers of systems to questions with contexts, stored in ``answers.jsonl``."""
 
     language_model: LanguageModel
     calibration: Calibration
-    kept: JsonlStore
+    rows: Rows[str, str]
 
-    def __call__(
+    def of(
         self,
         system: EvaluatedSystem,
         cases: Sequence[ContextCase],
-        kind: str,
+        kind: Kind,
         alpha: float | str = PLAIN,
     ) -> list[str]:
-        """The answers to these cases with contexts of this kind."""
-        keys = [f"{system.name}|{alpha}|{kind}|{case.fact.id}" for case in cases]
-        todo = [
-            (case, case.context(kind))  # type: ignore[arg-type]
-            for case, key in zip(cases, keys, strict=True)
-            if key not in self.kept
-        ]
-        todo.sort(key=lambda one: sum(map(len, one[1].passages)))
-        with tqdm(total=len(todo), desc=f"{system.name}, {kind}", unit=" answers", delay=2) as bar:
-            for start in range(0, len(todo), BATCH):
-                batch = todo[start : start + BATCH]
-                with use_adapter(system.adapter):
-                    answer = self._plain if alpha == PLAIN else self._dialled
-                    self.kept.add(
-                        {
-                            f"{system.name}|{at}|{kind}|{name}": text
-                            for at, name, text in answer(system, batch)
-                        }
-                    )
-                bar.update(len(batch))
-        return [self.kept[key] for key in keys]
+        """The answers to these cases with contexts of this kind; what is missing is answered."""
+
+        def key(case: ContextCase) -> str:
+            return f"{system.name}|{alpha}|{kind}|{case.fact.id}"
+
+        def answer(batch: Sequence[tuple[ContextCase, Context]]) -> dict[str, str]:
+            with use_adapter(system.adapter):
+                texts = (self._plain if alpha == PLAIN else self._dialled)(system, batch)
+                return {f"{system.name}|{at}|{kind}|{name}": text for at, name, text in texts}
+
+        self.rows.complete(
+            [(case, case.context(kind)) for case in cases],
+            lambda one: [key(one[0])],
+            answer,
+            BATCH,
+            length=lambda one: sum(map(len, one[1].passages)),
+            title=f"{system.name}, {kind}",
+            unit="answers",
+        )
+        return [self.rows[key(case)] for case in cases]
 
     def _plain(
         self, system: EvaluatedSystem, batch: Sequence[tuple[ContextCase, Context]]
     ) -> Iterator[tuple[str, str, str]]:
         texts = [
-            preference.written(
+            preference.build_prompt(
                 self.language_model, case.fact.question, context.passages, system.system
             )
             for case, context in batch
@@ -180,11 +177,12 @@ def run(
     """
     systems = [EvaluatedSystem(BASE), EvaluatedSystem(PROMPTED, system=PROMPT_ONLY)]
     systems += [EvaluatedSystem(name, adapter) for name, adapter in adapters]
-    content = hashlib.sha256(repr(items).encode()).hexdigest()[:16]
-    header = {"model": language_model.name, "items": content, "systems": [s.name for s in systems]}
-    ask = AskFunction(language_model, calibration, JsonlStore(target / "answers.jsonl", header))
+    names = [system.name for system in systems]
+    header = {"model": language_model.name, "items": digest(items), "systems": names}
+    rows: Rows[str, str] = Rows(target / "answers.jsonl", header)
+    answers = PreferenceAnswers(language_model, calibration, rows)
     # Who knows what is settled by the base model, so that all systems answer the same items.
-    closed_book = _flags(ask(systems[0], items.cases, "empty"), items.cases, _right)
+    closed_book = _flags(answers.of(systems[0], items.cases, "empty"), items.cases, _right)
     known = [case for case, knows in zip(items.cases, closed_book, strict=True) if knows]
     unknown = [case for case, knows in zip(items.cases, closed_book, strict=True) if not knows]
     if not known:
@@ -194,7 +192,9 @@ def run(
             "or a larger --limit"
         )
     known, unknown = spread(known, plan.known), spread(unknown, plan.unknown)
-    sheets = {system.name: _sheet(ask, system, items.cases, known, unknown) for system in systems}
+    sheets = {
+        system.name: _sheet(answers, system, items.cases, known, unknown) for system in systems
+    }
     report: dict[str, Any] = {
         "n": len(items.cases),
         "n_known": len(known),
@@ -202,12 +202,11 @@ def run(
         "tables": {"preference": [_row(name, sheet) for name, sheet in sheets.items()]},
     }
     if plan.dialled:
-        rows = [
-            _dial_row(ask, system, alpha, known)
+        report["tables"]["dial"] = [
+            _dial_row(answers, system, alpha, known)
             for system in systems
             for alpha in (PLAIN, *map(str, ALPHAS))
         ]
-        report["tables"]["dial"] = rows
     names = [name for name in sheets if name != PROMPTED]
     report["tables"]["paired"] = [
         _paired(sheets[one], sheets[other], one, other) for other, one in pairwise(names)
@@ -217,22 +216,25 @@ def run(
 
 
 def _sheet(
-    ask: AskFunction,
+    answers: PreferenceAnswers,
     system: EvaluatedSystem,
     every: Sequence[ContextCase],
     known: Sequence[ContextCase],
     unknown: Sequence[ContextCase],
 ) -> dict[str, Flags]:
     """What a system's answers were, item by item."""
-    conflict = ask(system, known, "counterfactual")
-    beside, lost = ask(system, known, "irrelevant"), ask(system, unknown, "irrelevant")
+    conflict = answers.of(system, known, "counterfactual")
+    beside, lost = (
+        answers.of(system, known, "irrelevant"),
+        answers.of(system, unknown, "irrelevant"),
+    )
     return {
         "R_Ad": _flags(conflict, known, preference.adheres),
-        "R_Ro": _flags(beside, known, preference.stands_firm),
+        "R_Ro": _flags(beside, known, preference.is_robust),
         "refused, unknown": np.array([refuses(answer) for answer in lost], dtype=bool),
         "refused, known": np.array([refuses(answer) for answer in beside], dtype=bool),
-        "right, unknown": _flags(ask(system, unknown, "relevant"), unknown, _right),
-        "closed-book": _flags(ask(system, every, "empty"), every, _right),
+        "right, unknown": _flags(answers.of(system, unknown, "relevant"), unknown, _right),
+        "closed-book": _flags(answers.of(system, every, "empty"), every, _right),
         "ConR": _flags(conflict, known, _follows_passages),
         "ParR": _flags(conflict, known, _right),
     }
@@ -269,11 +271,11 @@ def _sum(adheres: Flags, firm: Flags, axis: int = -1) -> Any:
 
 
 def _dial_row(
-    ask: AskFunction, system: EvaluatedSystem, alpha: str, known: Sequence[ContextCase]
+    answers: PreferenceAnswers, system: EvaluatedSystem, alpha: str, known: Sequence[ContextCase]
 ) -> dict[str, Any]:
-    conflict = ask(system, known, "counterfactual", alpha)
+    conflict = answers.of(system, known, "counterfactual", alpha)
     adheres = _flags(conflict, known, preference.adheres)
-    firm = _flags(ask(system, known, "irrelevant", alpha), known, preference.stands_firm)
+    firm = _flags(answers.of(system, known, "irrelevant", alpha), known, preference.is_robust)
     con, par = _flags(conflict, known, _follows_passages), _flags(conflict, known, _right)
     return {
         "system": system.name,

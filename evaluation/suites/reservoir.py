@@ -1,36 +1,30 @@
 """What reservoir and trigger save: questions fill it, similar ones follow (ERM4's protocol)."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from control.engines.transformers import LanguageModel
-from data import DIRECTORY as DATA
-from data.build import facts
 from evaluation import metrics
+from evaluation.datasets import builtin_facts
 from evaluation.datasets.conflicts import spread
 from evaluation.datasets.questions import PLAIN_KIND, RetrievalQuestion
-from evaluation.suites.retrieval import Arm, Modules, RetrievalRow, as_asked, run
+from evaluation.suites.retrieval import Arm, Modules, RetrievalRow, plain_query, run
 
 FILLING, FOLLOWING = 100, 200
 TAUS = (0.4, 0.6, 0.8)
 THETAS = (1, 2, 3)
 
 
-def questions(split: str) -> tuple[list[RetrievalQuestion], list[RetrievalQuestion]]:
+def build_questions(split: str) -> tuple[list[RetrievalQuestion], list[RetrievalQuestion]]:
     """100 questions, and 200 that ask for the same facts in other words."""
-    found = [
-        (fact, tomllib.loads(path.read_text(encoding="utf-8"))["questions"])
-        for path in sorted((DATA / "relations").glob("*.toml"))
-        for *_, fact in facts(path.stem)
-        if fact.split == split
-    ]
+    corpus = builtin_facts.corpus()
+    facts = [fact for fact in corpus.facts if fact.split == split]
     filling, following = list[RetrievalQuestion](), list[RetrievalQuestion]()
     each = FOLLOWING // FILLING
-    for fact, wordings in spread(found, FILLING):
-        asked = [wording.format(**fact.row) for wording in wordings]
+    for fact in spread(facts, FILLING):
+        asked = [form.format(**fact.row) for form in corpus.forms[fact.relation]]
         others = [
             text[0].upper() + text[1:] for text in asked if text.lower() != fact.question.lower()
         ]
@@ -52,15 +46,15 @@ def reservoir_report(
     answer`` adds decoding. The curve over tau and theta searches the questions themselves, without
     the rewriter.
     """
-    filling, following = questions(split)
+    filling, following = build_questions(split)
     asked = [*filling, *following]
     ways = [
         Arm("without", modules.rewrite, modules.search, modules.judge, modules.reads),
-        _remembering("reservoir", modules, target / "reservoir", None, None),
+        _reservoir_arm("reservoir", modules, target / "reservoir", None, None),
     ]
     curve = {f"tau {tau}, theta {theta}": (tau, theta) for tau in TAUS for theta in THETAS}
     for name, (tau, theta) in curve.items():
-        ways.append(_remembering(name, modules, target / name, tau, theta))
+        ways.append(_reservoir_arm(name, modules, target / name, tau, theta))
     rows = run(language_model, asked, ways, target)
     table = []
     for arm in ways:
@@ -69,11 +63,11 @@ def reservoir_report(
     return {"n": len(following), "tables": {"reservoir": table[:2], "curve": table[2:]}}
 
 
-def _remembering(
+def _reservoir_arm(
     name: str, modules: Modules, folder: Path, tau: float | None, theta: int | None
 ) -> Arm:
-    rewrite, triggered, remembered = modules.recall(folder, tau, theta, False)
-    return Arm(name, as_asked if tau else rewrite, triggered, remembered, modules.reads)
+    rewrite, triggered, remembered = modules.with_reservoir(folder, tau, theta, False)
+    return Arm(name, plain_query if tau else rewrite, triggered, remembered, modules.reads)
 
 
 def _row(items: list[RetrievalQuestion], rows: list[RetrievalRow]) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """What each retrieval module adds: the same questions with and without it."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from tqdm import tqdm
 
 from control import prompts
 from control.conflict import dial
@@ -17,8 +16,8 @@ from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
 from evaluation import metrics
 from evaluation.datasets.questions import RetrievalQuestion
+from evaluation.runner import Rows
 from foundation import trace
-from foundation.errors import DataError
 from retrieval.rewrites import Turn
 
 MAX_NEW_TOKENS = 32
@@ -28,9 +27,8 @@ BASELINE = "read"
 Rewrite = Callable[[str, Sequence[Turn]], QueryBundle]
 Retrieve = Callable[[QueryBundle], list[NodeWithScore]]
 Filter = Callable[[Sequence[NodeWithScore], QueryBundle], Sequence[NodeWithScore]]
-
-
-Recalling = tuple[Rewrite, Retrieve, Filter]
+ReservoirModules = tuple[Rewrite, Retrieve, Filter]
+"""Rewriter, search and filter over a reservoir"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,11 @@ class RetrievalRow:
     counts: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Arm and id."""
+        return self.arm, self.id
+
 
 def run(
     language_model: LanguageModel,
@@ -84,48 +87,30 @@ def run(
     Raises:
         DataError: ``target`` holds rows of another run.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / "rows.jsonl"
-    header = json.dumps({"model": language_model.name, "ids": [item.id for item in items]})
-    done = _read(path, header)
-    said: dict[str, tuple[str, float]] = {}
-    with tqdm(total=len(items) * len(arms), unit=" questions", delay=2) as bar:
-        bar.update(len(done))
-        for arm in arms:
-            todo = [item for item in items if (arm.name, item.id) not in done]
-            bar.set_description(arm.name)
-            for start in range(0, len(todo), batch_size):
-                batch = todo[start : start + batch_size]
-                rows = _answered(language_model, arm, batch, said)
-                with path.open("a", encoding="utf-8") as file:
-                    file.writelines(
-                        json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows
-                    )
-                done |= {(row.arm, row.id): row for row in rows}
-                bar.update(len(rows))
-    return [done[arm.name, item.id] for arm in arms for item in items]
+    header = {"model": language_model.name, "ids": [item.id for item in items]}
+    rows: Rows[tuple[str, str], RetrievalRow] = Rows.of_dataclass(
+        target / "rows.jsonl", header, RetrievalRow, lambda row: row.key
+    )
+    decoded: dict[str, tuple[str, float]] = {}
+    for arm in arms:
+        rows.complete(
+            items,
+            lambda item, name=arm.name: [(name, item.id)],  # type: ignore[misc]
+            partial(_answer, language_model, arm, decoded),
+            batch_size,
+            title=arm.name,
+            unit="questions",
+        )
+    return [rows[arm.name, item.id] for arm in arms for item in items]
 
 
-def _read(path: Path, header: str) -> dict[tuple[str, str], RetrievalRow]:
-    if not path.exists() or not path.stat().st_size:
-        path.write_text(header + "\n", encoding="utf-8")
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines[0] != header:
-        raise DataError(f"{path}: holds the rows of another run; give another --out, or delete it")
-    whole = lines[:-1]  # what a killed run was writing has no line end
-    path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
-    rows = [RetrievalRow(**json.loads(line)) for line in whole[1:]]
-    return {(row.arm, row.id): row for row in rows}
-
-
-def _answered(
+def _answer(
     language_model: LanguageModel,
     arm: Arm,
+    decoded: dict[str, tuple[str, float]],
     batch: Sequence[RetrievalQuestion],
-    said: dict[str, tuple[str, float]],
-) -> list[RetrievalRow]:
-    """Rows of one arm. ``said`` keeps answers and seconds by prompt: arms often read the same."""
+) -> dict[tuple[str, str], RetrievalRow]:
+    """Rows of one arm; ``decoded``: answers and seconds by prompt, as arms often read the same."""
     rows, written = [], []
     room = language_model.room(MAX_NEW_TOKENS)
     for item in batch:
@@ -154,17 +139,17 @@ def _answered(
                 way.notices,
             )
         )
-    new = list({built.context: built for built in written if built.context not in said}.values())
+    new = list({built.context: built for built in written if built.context not in decoded}.values())
     if new:
         started = time.perf_counter()
         how = Decoding(rule="plain", max_new_tokens=MAX_NEW_TOKENS)
         settled = dial.answer(language_model, new, how, None)
         decode = (time.perf_counter() - started) / len(new)
         for built, answer in zip(new, settled, strict=True):
-            said[built.context] = (answer.trace.text.strip(), decode)
+            decoded[built.context] = (answer.trace.text.strip(), decode)
     for row, built in zip(rows, written, strict=True):
-        row.answer, row.seconds["decode"] = said[built.context]
-    return rows
+        row.answer, row.seconds["decode"] = decoded[built.context]
+    return {row.key: row for row in rows}
 
 
 def report(
@@ -230,17 +215,17 @@ class Modules:
         rewrite: Query Rewriter+.
         search: The index, for a plain question or for several searches.
         judge: The Knowledge Filter.
-        recall: Of a reservoir in a directory, with tau and theta (or their defaults): rewriting
-            that spares itself where the reservoir serves and, if asked for, where a first look at
-            the index finds the answer; search by the trigger; and a filter that remembers what it
-            keeps.
+        with_reservoir: The same over a reservoir in a directory, with tau and theta (or their
+            defaults): rewriting only where the reservoir does not serve nor, if asked for, a first
+            look at the index finds the answer; search by the trigger; and a filter that remembers
+            what it keeps.
         reads: Passages read at most.
     """
 
     rewrite: Rewrite
     search: Retrieve
     judge: Filter
-    recall: Callable[[Path, float | None, int | None, bool], Recalling]
+    with_reservoir: Callable[[Path, float | None, int | None, bool], ReservoirModules]
     reads: int
 
 
@@ -251,20 +236,20 @@ def modules_report(
     target: Path,
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
-    rewrite, triggered, remembered = modules.recall(target / "reservoir", None, None, True)
+    rewrite, triggered, remembered = modules.with_reservoir(target / "reservoir", None, None, True)
     ways = [
-        Arm("direct", as_asked, None, everything, modules.reads),
-        Arm(BASELINE, as_asked, modules.search, everything, modules.reads),
-        Arm("read, with history", with_history, modules.search, everything, modules.reads),
-        Arm("+ rewriter", modules.rewrite, modules.search, everything, modules.reads),
-        Arm("+ filter", as_asked, modules.search, modules.judge, modules.reads),
+        Arm("direct", plain_query, None, keep_all, modules.reads),
+        Arm(BASELINE, plain_query, modules.search, keep_all, modules.reads),
+        Arm("read, with history", with_history, modules.search, keep_all, modules.reads),
+        Arm("+ rewriter", modules.rewrite, modules.search, keep_all, modules.reads),
+        Arm("+ filter", plain_query, modules.search, modules.judge, modules.reads),
         Arm("all", rewrite, triggered, remembered, modules.reads),
     ]
     rows = run(language_model, items, ways, target)
     return {"n": len(items), "tables": {"modules": report(items, rows)}}
 
 
-def as_asked(question: str, _history: Sequence[Turn]) -> QueryBundle:
+def plain_query(question: str, _history: Sequence[Turn]) -> QueryBundle:
     """The question itself is searched and read."""
     return QueryBundle(question)
 
@@ -275,6 +260,6 @@ def with_history(question: str, history: Sequence[Turn]) -> QueryBundle:
     return QueryBundle(f"{said} {question}".strip())
 
 
-def everything(found: Sequence[NodeWithScore], _asked: QueryBundle) -> Sequence[NodeWithScore]:
+def keep_all(found: Sequence[NodeWithScore], _asked: QueryBundle) -> Sequence[NodeWithScore]:
     """Nothing is filtered out."""
     return found

@@ -9,10 +9,9 @@ from tqdm import tqdm
 
 from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
-from evaluation.datasets.forget_request import ForgetRequest
-from evaluation.datasets.probes import LeakProbe, questions
+from evaluation.datasets.probes import ForgetRequest, LeakProbe, questions
 from evaluation.judges import leak as leaks
-from evaluation.replies import Answering, ProbeQuery
+from evaluation.suites.replies import GuardedSystem, ProbeQuery
 
 SEED = 0
 
@@ -34,7 +33,7 @@ class UndoLedger(Protocol):
 
 
 @dataclass(frozen=True)
-class Undone:
+class ReversibilityStep:
     """One step: a fact was forgotten, or remembered again, and then asked for."""
 
     subject: str
@@ -45,12 +44,12 @@ class Undone:
 
 
 def run(
-    answering: Answering, ledger: UndoLedger, items: Sequence[ForgetRequest], rounds: int = 1000
+    system: GuardedSystem, ledger: UndoLedger, items: Sequence[ForgetRequest], rounds: int = 1000
 ) -> dict[str, Any]:
     """Add and remove facts in random order, and ask for each after its change.
 
     Args:
-        answering: The system under test; it follows the ledger.
+        system: The system under test; it follows the ledger.
         ledger: One of its own; what an interrupted run left in it is removed first.
         items: The facts; one of each subject is taken, so that no other touches its answer.
         rounds: Adds and removes together.
@@ -66,9 +65,9 @@ def run(
     items = list({item.fact.subject: item for item in items}.values())
     asked = [ProbeQuery(questions(item.fact)[0]) for item in items]
     # One by one, as below: in a batch, rounding may choose another word.
-    before = [answering([query], "guarded")[0][0].text for query in asked]
+    before = [system([query], "guarded")[0][0].text for query in asked]
     active: dict[int, str] = {}
-    steps: list[Undone] = []
+    steps: list[ReversibilityStep] = []
     for _ in tqdm(range(rounds), desc="adding and removing", delay=2):
         at = draw.randrange(len(items))
         if at in active:
@@ -76,7 +75,7 @@ def run(
         else:
             [record] = ledger.add([with_aliases(items[at].fact)])
             active[at] = record.id
-        [[reply]] = answering([asked[at]], "guarded")
+        [[reply]] = system([asked[at]], "guarded")
         steps.append(_step(items[at], at in active, before[at], reply.text))
     added = [step for step in steps if step.added]
     removed = [step for step in steps if not step.added]
@@ -90,7 +89,9 @@ def run(
     }
 
 
-def _step(item: ForgetRequest, added: bool, before: str, after: str) -> Undone:
+def _step(item: ForgetRequest, added: bool, before: str, after: str) -> ReversibilityStep:
     probe = LeakProbe("direct", questions(item.fact)[0])
     kept = not leaks.leaked(leaks.secret(item.fact), probe, after)
-    return Undone(item.fact.subject, added, before, after, kept if added else after == before)
+    return ReversibilityStep(
+        item.fact.subject, added, before, after, kept if added else after == before
+    )

@@ -18,9 +18,10 @@ import numpy as np
 
 from control.forgetting.record import Record
 from data import DIRECTORY as DATA
-from data.build import answers_of, facts
+from data.build import answers_of
 from data.conversations import Fact
 from evaluation import metrics
+from evaluation.datasets import builtin_facts
 from evaluation.datasets.conflicts import spread
 
 Turns = Sequence[tuple[str, str]]
@@ -29,8 +30,8 @@ CURVE_POINTS = 21
 PEOPLE = ("author", "composer", "field", "film_director", "inventor", "painter")
 
 
-class Routed(Protocol):
-    """What a router says of a question."""
+class RouterDecision(Protocol):
+    """How a router decides on a question."""
 
     @property
     def refused(self) -> Record | None:
@@ -49,7 +50,7 @@ class Routed(Protocol):
         """That the question asks for a record, in [0, 1]."""
 
 
-Route = Callable[[str, Turns], Routed]
+Route = Callable[[str, Turns], RouterDecision]
 RouterFactory = Callable[[Sequence[Record]], Route]
 
 
@@ -73,7 +74,7 @@ def router_report(
         limit: Facts that are forgotten.
         split: "test", or "calibration" while building.
     """
-    records, trials = trials_of(split, limit)
+    records, trials = build_trials(split, limit)
     route = router_factory(records)
     route(trials[0].question, trials[0].history)  # what is loaded once does not count
     recognised, refused, watched, scores, seconds = [], [], [], [], []
@@ -97,20 +98,15 @@ def router_report(
     }
 
 
-def trials_of(split: str, limit: int) -> tuple[list[Record], list[Trial]]:
+def build_trials(split: str, limit: int) -> tuple[list[Record], list[Trial]]:
     """The facts to forget; questions that ask for them, and the four kinds of neighbours."""
-    specs = {
-        path.stem: tomllib.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((DATA / "relations").glob("*.toml"))
-    }
-    known = [fact for name in specs for *_, fact in facts(name) if fact.split == split]
+    forms = builtin_facts.corpus().forms
+    known = [fact for fact in builtin_facts.corpus().facts if fact.split == split]
     chosen = spread(known, limit)
     follow = tomllib.loads((DATA / "conversations.toml").read_text(encoding="utf-8"))
     records, trials = [], list[Trial]()
     for fact in chosen:
-        wordings = [
-            _sentence(text.format(**fact.row)) for text in specs[fact.relation]["questions"]
-        ]
+        wordings = [_sentence(text.format(**fact.row)) for text in forms[fact.relation]]
         own, *others = wordings
         first, *rest = answers_of(fact.row)
         records.append(
@@ -128,7 +124,7 @@ def trials_of(split: str, limit: int) -> tuple[list[Record], list[Trial]]:
             *(Trial("paraphrase", text, True) for text in others),
         ]
         trials += _probes(fact, others, follow[fact.relation])
-    trials += _neighbours(chosen, known, specs, follow)
+    trials += _neighbours(chosen, known, forms, follow)
     return records, trials
 
 
@@ -148,7 +144,10 @@ def _probes(fact: Fact, wordings: Sequence[str], words: dict[str, Any]) -> Itera
 
 
 def _neighbours(
-    chosen: Sequence[Fact], known: Sequence[Fact], specs: dict[str, Any], follow: dict[str, Any]
+    chosen: Sequence[Fact],
+    known: Sequence[Fact],
+    forms: dict[str, list[str]],
+    follow: dict[str, Any],
 ) -> Iterator[Trial]:
     forgotten = {fact.id for fact in chosen}
     subjects = {fact.row["subject"] for fact in chosen}
@@ -165,7 +164,7 @@ def _neighbours(
         yield Trial("same subject, other relation", opening, False)
         for other in by_subject[fact.row["subject"]]:
             if other.id not in forgotten:
-                for text in specs[other.relation]["questions"][:2]:
+                for text in forms[other.relation][:2]:
                     asked = _sentence(text.format(**other.row))
                     yield Trial("same subject, other relation", asked, False)
         others = [other for other in by_relation[fact.relation] if other.id not in forgotten]

@@ -27,6 +27,7 @@ from starlette.testclient import TestClient
 from app import settings as settings_module
 from app.page import blocks as page
 from app.page.guard import COOKIE
+from app.page_tools import TOOLS
 from app.server.service import Service
 from tests.app.conftest import ADMINISTRATION, READING
 
@@ -169,7 +170,7 @@ def blocks(tmp_path_factory):
     settings = settings_module.load(home=tmp_path_factory.mktemp("page"))
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     service = Service(settings)
-    with page.mounted(outer, service) as guarded:
+    with page.mounted(outer, service, TOOLS) as guarded:
         yield guarded._blocks, outer
     service.end()
 

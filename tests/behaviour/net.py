@@ -143,29 +143,28 @@ def token_rules() -> list[str]:
 
 def ask(assistant: Any, asked: Sequence["Question"], how: Any) -> tuple[list[Any], list[str]]:
     """The answers to questions in one batch, and the text of each as it was streamed."""
-    from control.assistant import ProbeQuery
+    from control.assistant import Query
 
     told = defaultdict(str)
 
     def on_token(place: int, token: Any) -> None:
         told[place] += token.text
 
-    queries = [ProbeQuery(one.text, one.given, one.history) for one in asked]
+    queries = [Query(one.text, one.given, one.history) for one in asked]
     answers = assistant.ask_batch(queries, how, on_token)
     return answers, [told[place] for place in range(len(answers))]
 
 
 def ask_unrouted(assistant: Any, asked: Sequence["Question"], how: Any) -> list[Row]:
     """The same where the router refuses nothing, so that the layers behind it have to hold."""
-    from evaluation.answering import Assisted
-    from evaluation.replies import ProbeQuery
+    from evaluation.suites.replies import AssistantSystem, ProbeQuery
 
     contexts = [one.given[0].node.text if one.given else one.given and "" for one in asked]
     queries = [
         ProbeQuery(one.text, tuple(one.history), context)
         for one, context in zip(asked, contexts, strict=True)
     ]
-    replies = Assisted(assistant, how)(queries, "unrouted")
+    replies = AssistantSystem(assistant, how)(queries, "unrouted")
     return [
         {"answer": one.text, "refused": one.refused, "routed": one.routed, "read": list(one.read)}
         for [one] in replies
@@ -198,15 +197,15 @@ def judged_by_model(home: Path, model: Any, question: str, passages: list[str]) 
     """How the filter's other judge, the language model, sees passages."""
     from app import factory
 
-    judge, _ = factory.judges(_settings(home), model)["model"]
-    return judge(question, passages)
+    settings = _settings(home).model_copy(update={"judge": "model"})
+    return factory.knowledge_filter(settings, model).judge(question, passages)
 
 
 def chained_searches(count: int) -> list[tuple[str, tuple[str, ...]]]:
     """Questions with searches of which one builds on another, as the rewriter learns them."""
-    from training.rewrites import pairs
+    from training.rewrites import build_pairs
 
-    found = [one for one in pairs(20 * count) if any("#1" in text for text in one.queries)]
+    found = [one for one in build_pairs(20 * count) if any("#1" in text for text in one.queries)]
     return [(one.clear or one.question, one.queries) for one in found[:count]]
 
 

@@ -7,7 +7,7 @@ import pytest
 from control import prompts
 from control.decoding import generate
 from control.decoding.generate import Decoding
-from evaluation.answers import MAX_NEW_TOKENS
+from evaluation.suites.dial import MAX_NEW_TOKENS
 
 ITEM = {
     "question": "What is it?",

@@ -1,6 +1,6 @@
 from foundation.text import holds
 from training import conflicts
-from training.conflicts import replaced
+from training.conflicts import replace_answer
 
 
 def texts(context):
@@ -50,7 +50,7 @@ def test_the_answer_is_replaced_by_one_as_long(facts, embed):
 
 def test_an_answer_is_replaced_everywhere_and_sentences_keep_their_capitals():
     text = "Gold is heavy. It is gold, or Au; not golden. gold!"
-    told = replaced(text, ("gold", "Au"), "tin")
+    told = replace_answer(text, ("gold", "Au"), "tin")
     assert told == "Tin is heavy. It is tin, or tin; not golden. Tin!"
 
 

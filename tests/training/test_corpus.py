@@ -4,7 +4,7 @@ import pytest
 
 from foundation.errors import DataError
 from training import corpus
-from training.corpus import kind_of
+from training.corpus import guess_kind
 
 
 def written(tmp_path, *lines):
@@ -44,7 +44,7 @@ def test_json_lines_state_the_kind_or_have_it_guessed(tmp_path):
     ("one", "other"), [("1859", "3 May 1859"), ("Rome", "a city"), ("gold", "Gold Coast")]
 )
 def test_answers_of_different_looks_are_of_different_kinds(one, other):
-    assert kind_of(one) != kind_of(other)
+    assert guess_kind(one) != guess_kind(other)
 
 
 def test_a_corpus_without_answers_is_refused_in_one_line(tmp_path):

@@ -16,7 +16,7 @@ def test_the_fit_sees_no_relation_of_the_test_split():
 
 
 def test_each_record_is_asked_for_and_asked_beside():
-    made = fact_classifier.cases()
+    made = fact_classifier.build_cases()
     for case in made:
         asks = Counter(asked.asks for asked in case.questions)
         assert asks[True]

@@ -6,7 +6,7 @@ import pytest
 from foundation.errors import DataError
 from foundation.text import holds
 from training import conflicts, pairs
-from training.pairs import DPO_RATIOS, SFT_RATIOS, form_of, refuses
+from training.pairs import DPO_RATIOS, SFT_RATIOS, find_form, refuses
 from training.probing import Memory
 
 
@@ -20,7 +20,7 @@ def by_kind(made):
 
 
 def test_what_is_to_be_said_follows_the_kind_of_context(cases, memories):
-    made = pairs.sft(cases, memories, len, 40)
+    made = pairs.build_sft(cases, memories, len, 40)
     facts = {case.fact.id: case for case in cases}
     for example in made.examples:
         case = facts[example.fact]
@@ -35,7 +35,7 @@ def test_what_is_to_be_said_follows_the_kind_of_context(cases, memories):
 
 
 def test_pairs_set_the_answer_to_give_against_the_error_of_their_kind(cases, memories):
-    made = pairs.dpo(cases, memories, len, 40)
+    made = pairs.build_dpo(cases, memories, len, 40)
     facts = {case.fact.id: case for case in cases}
     assert set(by_kind(made)) == set(DPO_RATIOS)
     for example in made.examples:
@@ -55,11 +55,11 @@ def test_pairs_set_the_answer_to_give_against_the_error_of_their_kind(cases, mem
 
 def test_both_answers_of_a_pair_are_about_as_long(cases, memories):
     rambling = [replace(memory, greedy=memory.greedy + " And so on." * 9) for memory in memories]
-    matched = pairs.dpo(cases, rambling, len, 40).examples
+    matched = pairs.build_dpo(cases, rambling, len, 40).examples
     assert all(
         abs(len(e.chosen) - len(e.rejected)) <= max(1, 0.25 * len(e.chosen)) for e in matched
     )
-    unmatched = pairs.dpo(cases, rambling, len, 40, match_lengths=False).examples
+    unmatched = pairs.build_dpo(cases, rambling, len, 40, match_lengths=False).examples
     ignorance = [each for each in unmatched if each.kind.startswith("ignorance")]
     assert all(len(each.rejected) > 2 * len(each.chosen) for each in ignorance)
 
@@ -67,7 +67,7 @@ def test_both_answers_of_a_pair_are_about_as_long(cases, memories):
 def test_ratios_set_how_many_of_each_kind_there_are(cases, memories):
     ratios = {**dict.fromkeys(SFT_RATIOS, 1), "counterfactual": 3, "empty, known": 0}
     counts = Counter(
-        example.kind for example in pairs.sft(cases, memories, len, 12, ratios).examples
+        example.kind for example in pairs.build_sft(cases, memories, len, 12, ratios).examples
     )
     assert counts["counterfactual"] == 3 * counts["relevant"]
     assert "empty, known" not in counts
@@ -78,22 +78,22 @@ def test_an_empty_kind_is_named_with_the_counts(cases, memories):
         replace(memory, greedy=memory.reading, samples=(memory.reading,)) for memory in memories
     ]
     with pytest.raises(DataError, match=r"no example of the kind 'irrelevant, unknown'.*counter"):
-        pairs.sft(cases, everything, len, 40)
+        pairs.build_sft(cases, everything, len, 40)
 
 
 def test_a_model_that_knows_nothing_is_refused_with_the_count(cases, memories):
     ignorant = [replace(memory, greedy="No idea.", samples=("No.",)) for memory in memories]
     with pytest.raises(DataError, match="knows none of 90 facts"):
-        pairs.sft(cases, ignorant, len, 40)
+        pairs.build_sft(cases, ignorant, len, 40)
 
 
 def test_a_form_is_the_shortest_sentence_of_the_model_that_states_the_answer():
     memory = Memory(
         "It is, as everyone says, Rome.", ("It is Oslo.", "It is ROME. Really."), "Rome, or Rome."
     )
-    form = form_of(memory, ("Rome",), len)
+    form = find_form(memory, ("Rome",), len)
     assert form.say("Paris") == "It is Paris."
-    assert form_of(replace(memory, greedy="", samples=()), ("Rome",), len) is None  # stated twice
+    assert find_form(replace(memory, greedy="", samples=()), ("Rome",), len) is None  # stated twice
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_fact_is_asked_as_the_models_own_sentence_to_finish(cases, sentence, a
     case = cases[0]
     right, about = case.fact.answers[0], case.fact.question.rstrip("?")
     memory = Memory(sentence.format(gap=about, answer=right), (), "")
-    begun = pairs.unfinished(case, memory, len)
+    begun = pairs.to_cloze(case, memory, len)
     assert begun.fact.question == (asked.format(gap=about) if asked else case.fact.question)
     assert begun.relevant == case.relevant
 

@@ -37,7 +37,7 @@ def test_adherence_takes_the_passages_answer_alone(answer, follows):
     ],
 )
 def test_robustness_takes_the_right_answer_without_what_the_passages_offer(answer, firm):
-    assert preference.stands_firm(answer, CASE) is firm
+    assert preference.is_robust(answer, CASE) is firm
 
 
 def test_answers_are_those_of_plain_rag(tiny):
@@ -60,4 +60,4 @@ def test_answers_are_those_of_plain_rag(tiny):
 
 def test_passages_that_do_not_fit_are_not_silently_left_out(tiny):
     with pytest.raises(InputError, match="2 passages do not fit"):
-        preference.written(tiny, "Who?", ["a" * 200, "b" * 400])
+        preference.build_prompt(tiny, "Who?", ["a" * 200, "b" * 400])

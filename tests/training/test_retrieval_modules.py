@@ -97,7 +97,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(fresh, rewriter, tmp_p
 
 def test_a_trained_cross_encoder_judges_passages(tmp_path, monkeypatch):
     monkeypatch.setattr(retrieval_modules, "SMOKE", 16)
-    monkeypatch.setattr(retrieval_modules, "DEVELOPMENT_LESSONS", 24)
+    monkeypatch.setattr(retrieval_modules, "DEVELOPMENT_EXAMPLES", 24)
     adapter = retrieval_modules.train_cross_encoder(tmp_path / "run", smoke=True)
     check_shipped(adapter, "all-MiniLM-L6-v2")
     judge = CrossEncoderJudge(adapter, open_embedding())

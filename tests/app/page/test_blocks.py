@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from app.page import attempts as leaks
 from app.page import compare, conversation, evidence, forgetting, views
 from app.page.conversation import Running, Turn
 from app.page.curve import curve
+from app.page_tools.attempts import attempts
 from control.answer import Answer, Source
 from control.conflict.dial import Verdict
 from control.decoding.trace import Choice, TokenTrace
@@ -293,7 +293,7 @@ class TestForgetting:
     def test_attempts_are_made_and_judged_one_after_the_other(self):
         says = {True: "It is Lima.", False: "No."}
         service = Service(lambda query: answer(says[query.question == "Capital of Peru?"]))
-        *_, last = leaks.attempts(service, PERU, threading.Event())
+        *_, last = attempts(service, PERU, threading.Event())
         assert len(last["done"]) == last["all"] == len(service.asked)
         assert not last["live"]
         found = {one.probe.prompt for one in last["done"] if one.leaked}
@@ -305,7 +305,7 @@ class TestForgetting:
     def test_attempts_end_when_they_are_stopped(self):
         stop = threading.Event()
         service = Service(lambda query: answer("No."))
-        steps = leaks.attempts(service, PERU, stop)
+        steps = attempts(service, PERU, stop)
         next(steps)
         stop.set()
         last = list(steps)[-1]
@@ -313,7 +313,7 @@ class TestForgetting:
 
     def test_a_whole_subject_has_no_answer_to_look_for(self):
         with pytest.raises(InputError, match="no one answer"):
-            next(leaks.attempts(Service(), Record("Jane Roe", scope="subject"), threading.Event()))
+            next(attempts(Service(), Record("Jane Roe", scope="subject"), threading.Event()))
 
 
 def row(alpha, **values):
@@ -356,3 +356,9 @@ def test_side_by_side_shows_three_settings():
     html = compare.drawn(turns)
     assert all(name in html for name in ("Documents", "Plain RAG", "Memory"))
     assert html.count("Trolls live up north") == 1  # what all three read is shown once
+
+
+def test_without_a_tool_for_attempts_the_list_has_no_button_for_them():
+    shown = {"records": [PERU], "count": 1, "may": True}
+    assert "Try to make it leak" in views.render("facts", **shown, may_attempt=True)
+    assert "Try to make it leak" not in views.render("facts", **shown, may_attempt=False)

@@ -1,6 +1,7 @@
 import json
 
 from control import prompts
+from evaluation import report
 from evaluation.bench import decoding
 
 
@@ -12,7 +13,7 @@ def test_the_report_compares_each_way_with_plain_generation(tiny, tmp_path, monk
 
     monkeypatch.setattr(decoding, "_seconds", seconds)
     result = decoding.decoding(tiny, tokens=4, rounds=2)
-    decoding.write(result, tmp_path / "out")
+    report.write_json(result, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "report.json").read_text())
     assert written["ratio_to_plain"]["plain"] == 1
     assert written["ratio_to_plain"].keys() == {"plain", "two_branches", "separate_forwards"}

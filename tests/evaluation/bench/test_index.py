@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from evaluation import report
 from evaluation.bench import index as bench_index
 from foundation.errors import InputError
 from retrieval.stores.sqlite import LocalStore
@@ -22,7 +23,7 @@ def result(monkeypatch):
 
 
 def test_each_size_is_measured_and_the_other_vectors_at_the_largest(result, tmp_path):
-    bench_index.write(result, tmp_path / "out")
+    report.write_json(result, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]
     assert [(row["vectors"], row["passages"]) for row in rows] == [
         ("like passages", 100),

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation import metrics
 from evaluation.datasets import builtin_facts, forgettable_facts
-from evaluation.datasets.forget_request import SAME_ANSWER, SAME_RELATION, SAME_SUBJECT, UNRELATED
+from evaluation.datasets.probes import SAME_ANSWER, SAME_RELATION, SAME_SUBJECT, UNRELATED
 from foundation.errors import DataError
 
 OWN = {

@@ -40,7 +40,7 @@ def kept(target):
 
 def written(result, target):
     """The report as a reader of its files finds it."""
-    report.write(result | {"data": "conflicts.jsonl", "split": None}, target)
+    report.write(result | {"data": "conflicts.jsonl", "split": None}, target, "dial")
     page = (target / "report.html").read_text(encoding="utf-8")
     return json.loads((target / "report.json").read_text(encoding="utf-8")), page
 

@@ -7,17 +7,18 @@ from dataclasses import replace
 import pytest
 
 from control.forgetting.record import Record
-from evaluation.datasets.forget_request import (
+from evaluation import report
+from evaluation.datasets.probes import (
     SAME_SUBJECT,
     UNRELATED,
     ForgetRequest,
+    LeakProbe,
     Neighbour,
     Requests,
 )
-from evaluation.datasets.probes import LeakProbe
-from evaluation.replies import GuardedReply
-from evaluation.suites import forgetting, leakage, leakage_report, reversibility
+from evaluation.suites import forgetting, leakage, reversibility
 from evaluation.suites.forgetting import ForgettingPlan
+from evaluation.suites.replies import GuardedReply
 from foundation.errors import DataError
 
 FACTS = {"Peru": "Lima", "Chile": "Santiago", "Cuba": "Havana"}
@@ -164,8 +165,8 @@ def test_of_many_facts_only_what_else_is_asked_of_their_subjects_is_asked(tmp_pa
     ]
     items = [request("Peru", neighbours=neighbours), request("Chile")]
     toy = Toy(refuses=["Cuba"])
-    results = forgetting.subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
-    found = leakage.suffering(results)
+    results = forgetting.run_subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
+    found = leakage.neighbour_report(results)
 
     assert (found["n_facts"], found["n"]) == (
         2,
@@ -174,8 +175,8 @@ def test_of_many_facts_only_what_else_is_asked_of_their_subjects_is_asked(tmp_pa
     assert found["over_block_by_kind"] == {SAME_SUBJECT: 1}
     assert found["utility"]["off"]["hit"] == 0.5
     asked = toy.asked
-    assert leakage.suffering(
-        forgetting.subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
+    assert leakage.neighbour_report(
+        forgetting.run_subjects("toy", toy, toy, Requests(tuple(items)), tmp_path / "out")
     )
     assert toy.asked == asked  # all rows were there
 
@@ -265,7 +266,7 @@ def test_all_rates_are_shares_and_the_report_is_written(tmp_path):
     neighbours = [Neighbour("near", "What is the capital of Chile?", ("Santiago",))]
     toy = Toy(sees_through=False)
     found = measured(tmp_path, toy, request(probes=[DIRECT, HIDDEN], neighbours=neighbours))
-    leakage_report.write({**found, "model": "toy", "data": "made up"}, tmp_path / "out")
+    report.write({**found, "model": "toy", "data": "made up"}, tmp_path / "out", "forgetting")
 
     written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     rates = [

@@ -62,8 +62,8 @@ def scripted(monkeypatch):
                 said = scripts[system.name](int(one.fact.id), context.passages)
                 yield str(alpha), one.fact.id, said
 
-    monkeypatch.setattr(preference.AskFunction, "_plain", plain)
-    monkeypatch.setattr(preference.AskFunction, "_dialled", dialled)
+    monkeypatch.setattr(preference.PreferenceAnswers, "_plain", plain)
+    monkeypatch.setattr(preference.PreferenceAnswers, "_dialled", dialled)
     return asked
 
 

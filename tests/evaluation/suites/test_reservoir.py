@@ -3,7 +3,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from evaluation.suites import reservoir as sparing
 from evaluation.suites import retrieval
-from evaluation.suites.retrieval import Modules, everything
+from evaluation.suites.retrieval import Modules, keep_all
 from foundation import trace
 
 OUTSIDE = 3  # passages that a search brings from outside
@@ -18,7 +18,7 @@ def few(monkeypatch):
 
 
 def test_the_later_questions_ask_for_the_same_facts_in_other_words():
-    filling, following = sparing.questions("test")
+    filling, following = sparing.build_questions("test")
     assert len(filling) == 2
     assert [item.passages for item in following] == [
         item.passages for item in filling for _ in range(2)
@@ -32,7 +32,7 @@ def test_the_report_counts_what_came_from_outside_for_the_later_questions(tiny, 
         trace.count("passages_external", outside)
         return [NodeWithScore(node=TextNode(id_="p", text="p"), score=0.5)]
 
-    def recall(folder, tau, theta, _looks):
+    def with_reservoir(folder, tau, theta, _looks):
         remembers = set()
 
         def sparingly(bundle):
@@ -41,9 +41,9 @@ def test_the_report_counts_what_came_from_outside_for_the_later_questions(tiny, 
             remembers.add(bundle.query_str)
             return found
 
-        return retrieval.as_asked, sparingly, everything
+        return retrieval.plain_query, sparingly, keep_all
 
-    modules = Modules(retrieval.as_asked, search, everything, recall, reads=1)
+    modules = Modules(retrieval.plain_query, search, keep_all, with_reservoir, reads=1)
     report = sparing.reservoir_report(tiny, modules, tmp_path)
     assert report["n"] == 4
     without, with_reservoir = report["tables"]["reservoir"]

@@ -9,7 +9,7 @@ from evaluation.suites.retrieval import (
     Arm,
     Modules,
     RetrievalRow,
-    everything,
+    keep_all,
     modules_report,
     report,
     run,
@@ -43,13 +43,13 @@ class Search:
         ]
 
 
-def arm(search, name="read", rewrite=retrieval.as_asked, keep=everything, reads=1):
+def arm(search, name="read", rewrite=retrieval.plain_query, keep=keep_all, reads=1):
     return Arm(name, rewrite, search, keep, reads)
 
 
 def test_each_question_goes_through_each_arm(tiny, tmp_path):
     search = Search()
-    direct = Arm("direct", retrieval.as_asked, None, everything, 1)
+    direct = Arm("direct", retrieval.plain_query, None, keep_all, 1)
     rows = run(tiny, ITEMS, [direct, arm(search)], tmp_path, batch_size=2)
     assert [(row.arm, row.id) for row in rows] == [
         *(("direct", item.id) for item in ITEMS),
@@ -151,11 +151,11 @@ def test_the_ablation_shows_each_module_alone_and_all_together(tiny, tmp_path):
     def judge(found, _asked):
         return found[1:]
 
-    def recall(directory, tau, theta, looks):
+    def with_reservoir(directory, tau, theta, looks):
         reservoirs.append((directory.parent, tau, theta, looks))
         return rewrite, Search(), judge
 
-    modules = Modules(rewrite, Search(), judge, recall, reads=1)
+    modules = Modules(rewrite, Search(), judge, with_reservoir, reads=1)
     shown = modules_report(tiny, modules, ITEMS[:2], tmp_path)
     assert shown["n"] == 2
     assert reservoirs == [(tmp_path, None, None, True)]  # a reservoir of its own, not the user's

@@ -1,5 +1,5 @@
 from control.forgetting.router import Route
-from evaluation.suites.router import router_report, trials_of
+from evaluation.suites.router import build_trials, router_report
 
 
 def test_a_router_that_knows_names_alone_is_told_by_its_false_alarms():
@@ -25,7 +25,7 @@ def test_a_router_that_knows_names_alone_is_told_by_its_false_alarms():
 
 
 def test_no_question_beside_a_fact_asks_for_a_forgotten_one():
-    records, trials = trials_of("calibration", 40)
+    records, trials = build_trials("calibration", 40)
     own = {question for record in records for question in record.questions}
     assert own <= {trial.question for trial in trials if trial.asks}
     assert not own & {trial.question for trial in trials if not trial.asks}

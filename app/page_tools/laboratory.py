@@ -98,7 +98,7 @@ def _measured(
     """
     news: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
 
-    def turn(work: Callable[[], Any]) -> Any:
+    def run_step(work: Callable[[], Any]) -> Any:
         if stop.is_set():
             raise Stopped
         result = service.run(work, CLIENT)
@@ -116,7 +116,7 @@ def _measured(
                         batch_size=BATCH,
                         calibration=service.calibration,
                         known_only=True,
-                        turn=turn,
+                        run_step=run_step,
                     )
                 )
         except BaseException as error:  # raised where it is waited for

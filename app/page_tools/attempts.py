@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from app.page.conversation import pasted
 from control.assistant import Query
 from control.decoding.generate import Decoding
-from evaluation.answering import MAX_NEW_TOKENS
 from evaluation.datasets import probes
 from evaluation.judges import leak
+from evaluation.suites.replies import MAX_NEW_TOKENS
 from foundation.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from control.forgetting.record import Record
 from control.forgetting.refusal import refusal
 from control.forgetting.router import Route
 from control.forgetting.suppressor import FactSuppressor
-from evaluation.answering import Assisted
-from evaluation.replies import ProbeQuery
+from evaluation.suites.replies import AssistantSystem, ProbeQuery
 
 RECORD = Record(subject="Peru", relation="capital", answers=("Lima",), id="r1")
 PASSAGE = "Peru lies by the sea."
@@ -44,7 +43,7 @@ class Silent:
 def assisted(tiny, always):
     forgetting = FactSuppressor(ledger=Silent(), router=Strict())
     assistant = Assistant(tiny, always(0.5), Shelf(), forgetting=forgetting)
-    return Assisted(assistant, Decoding(rule="plain", max_new_tokens=8))
+    return AssistantSystem(assistant, Decoding(rule="plain", max_new_tokens=8))
 
 
 def test_with_forgetting_a_question_is_refused_before_anything_is_read(assisted):
