@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-fast lint audit bench
+.PHONY: install demo test test-fast lint docs audit bench
 
 install: .venv/installed
 
@@ -33,6 +33,9 @@ test-fast: install  # what needs no model, no server, no browser and no process 
 
 lint: install
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
+
+docs: install  # the documentation as a site in site/; no page of it loads anything from elsewhere
+	$(BIN)/mkdocs build --strict --quiet
 
 audit: install  # known vulnerabilities of the packages installed; needs the advisory database
 	$(BIN)/pip install --quiet pip-audit

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from control.decoding import trace as tracing
-from control.decoding.rules import CHOICES, DEFAULT_RULE, DIAL, RULES, MixedStep, Rule
+from control.decoding.rules import DEFAULT_RULE, DIAL, RULES, MixedStep, Rule
 from control.decoding.trace import TokenTrace, Trace
 from control.engines import batching
 from control.engines.batch import OnStep, SequenceGroup
@@ -65,8 +65,8 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be decoded with."""
-        if self.rule not in CHOICES:
-            raise InputError(f"rule is {self.rule!r}; choose one of {', '.join(CHOICES)}")
+        if self.rule not in (DIAL, *RULES):  # which a program may have added to
+            raise InputError(f"rule is {self.rule!r}; choose one of {', '.join((DIAL, *RULES))}")
         if self.alpha != "auto" and not _between(self.alpha, 0, 1):
             raise InputError(
                 f"alpha is {self.alpha!r}; give a number from 0 (passages) to 1 (memory), or auto"
