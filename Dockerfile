@@ -8,7 +8,6 @@
 # With PostgreSQL: compose.yaml.
 
 FROM python:3.12-slim AS build
-# Where torch comes from: the default holds the CPU's build, which is a tenth of the accelerator's in size.
 # The index with the CPU builds of PyTorch: --build-arg TORCH_INDEX=URL makes the image much smaller.
 ARG TORCH_INDEX=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
