@@ -21,7 +21,7 @@ from transformers import (
 from control.conflict.claims import ends_sentence
 from control.decoding.generate import BASE_MODEL_STOPS, stop_ids, stop_strings
 from control.decoding.rules import plain
-from control.engines import batching
+from control.engines import batch
 from control.engines.adapters import Adapter, use_adapter
 from control.engines.batch import SequenceGroup
 from control.engines.transformers import LanguageModel
@@ -83,12 +83,12 @@ class ModuleLLM(CustomLLM):
             ]
         room = self._language_model.room(MOST_NEW_TOKENS)
         rows = [row[-room:] for row in tokenizer(list(prompts), add_special_tokens=False).input_ids]
-        batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(model.device)
+        encoded = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(model.device)
         with torch.inference_mode():
-            state = batching.read(
-                model, batch.input_ids, batch.attention_mask, adapter=self._adapter
+            state = batch.read(
+                model, encoded.input_ids, encoded.attention_mask, adapter=self._adapter
             )
-            none_yet = batch.input_ids[:, :0]
+            none_yet = encoded.input_ids[:, :0]
             group = SequenceGroup(
                 state,
                 none_yet,
@@ -97,7 +97,7 @@ class ModuleLLM(CustomLLM):
                 adapter=self._adapter,
                 stopping_criteria=self._stops,
             )
-            batching.decode(model, group)
+            batch.decode(model, group)
         written = group.gathered(cast("int", tokenizer.pad_token_id))
         texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
         return texts
@@ -139,7 +139,7 @@ def replies(
         The continuations: all draws of the first text, then all of the second, and so on.
     """
     tokenizer, model = language_model.tokenizer, language_model.model
-    batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
+    encoded = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
     drawing = dict[str, Any](do_sample=False, temperature=None, top_p=None, top_k=None)
     if samples:
         drawing = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
@@ -147,14 +147,14 @@ def replies(
 
     def ended(ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
         # Not the prompt's own end: its last tokens may close a sentence.
-        fresh = [row[max(batch.input_ids.shape[1], len(row) - 8) :] for row in ids]
+        fresh = [row[max(encoded.input_ids.shape[1], len(row) - 8) :] for row in ids]
         ends = [ends_sentence(tokenizer.decode(row)) for row in fresh]
         return torch.tensor(ends, device=ids.device)
 
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         written = model.generate(
-            **batch.to(model.device),
+            **encoded.to(model.device),
             **drawing,
             max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
@@ -162,7 +162,7 @@ def replies(
             stop_strings=None if is_chat(tokenizer) else BASE_MODEL_STOPS,
             tokenizer=None if is_chat(tokenizer) else tokenizer,
         )
-    fresh = written[:, batch.input_ids.shape[1] :]
+    fresh = written[:, encoded.input_ids.shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(fresh, skip_special_tokens=True)]
 
 
@@ -189,9 +189,9 @@ def label_probabilities(
         return []
     tokenizer, model = language_model.tokenizer, language_model.model
     first = [tokenizer(label, add_special_tokens=False).input_ids[0] for label in labels]
-    batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
-    ids = batch.input_ids[:, -language_model.window :].to(model.device)
-    mask = batch.attention_mask[:, -language_model.window :].to(model.device)
+    encoded = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+    ids = encoded.input_ids[:, -language_model.window :].to(model.device)
+    mask = encoded.attention_mask[:, -language_model.window :].to(model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     with use_adapter(adapter), torch.inference_mode():
         logits = model(

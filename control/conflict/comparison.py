@@ -14,7 +14,7 @@ from control.conflict.probe import ClaimPair, ProbeAnswers, ProbeFeatures
 from control.decoding import grounding
 from control.decoding.generate import Decoding, stop_ids
 from control.decoding.grounding import Grounded
-from control.engines import batching
+from control.engines import batch
 from control.engines.batch import OnStep
 from control.engines.branches import DecodeState
 from control.forgetting.guard import LeakGuard, WatchedFacts, guards
@@ -118,15 +118,13 @@ def begin(
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     encoded = encoded.to(model.device)
     with torch.inference_mode():
-        state = batching.read(
-            model, encoded.input_ids, encoded.attention_mask, groups=2, whole=True
-        )
+        state = batch.read(model, encoded.input_ids, encoded.attention_mask, groups=2, whole=True)
         both = None if watches is None else [*watches, *watches]
         watching = guards(both, tokenizer, stop_ids(model))
         ours, theirs = watching and watching[:n], watching and watching[n:]
         memory_first = [*range(n, 2 * n), *range(n)]
         passages, memory = DraftRecorder.nothing(n), DraftRecorder.nothing(n)
-        batching.decode(
+        batch.decode(
             model,
             saying(language_model, state.copied(), how, passages, ours, aloud),
             saying(language_model, state.copied(memory_first), how, memory, theirs),
@@ -226,7 +224,7 @@ def _evidence(
         texts.append([memory.ids[: mine.stop], start + passages.ids[theirs.start : theirs.stop]])
         starts.append(mine.start)
         answers.append((passages.ids, memory.ids))
-    read = batching.read_on(
+    read = batch.read_on(
         model,
         state.copied([*rows, *(row + n for row in rows), *rows]).without(range(2 * len(rows))),
         [

@@ -30,11 +30,11 @@ from control.conflict.calibration import Calibration, Way, decide
 from control.conflict.comparison import DraftBatch, DraftComparison
 from control.decoding import generate
 from control.decoding import trace as tracing
+from control.decoding.contrastive import RuleOutput
 from control.decoding.generate import Alpha, Decoding, OnToken, stop_ids
-from control.decoding.rule import RuleOutput
 from control.decoding.rules import DIAL, MixedStep, mix, next_token
 from control.decoding.trace import StepRow, Trace
-from control.engines import batching, branches
+from control.engines import batch, branches
 from control.engines.batch import SequenceGroup
 from control.engines.branches import DecodeState
 from control.forgetting import guard as guarding
@@ -335,7 +335,7 @@ def _go_on(
         guards=None if guards is None else [guards[row] for row in going],
         **generate.generation_kwargs(begun.language_model, begun.how, _LongEnough(longest, pad)),
     )
-    batching.decode(model, group)
+    batch.decode(model, group)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from control.conflict import claims
 from control.conflict.claims import FUNCTION_WORDS, Claim
-from control.decoding.rule import log_probabilities
+from control.decoding.contrastive import log_probabilities
 from control.engines import branches
 from control.engines.branches import DecodeState
 from foundation.text import words

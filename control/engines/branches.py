@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from control.engines.attention import attending_apart
-from control.engines.caches import PreallocatedCacheLayer
+from control.engines.caches import PreallocatedCacheLayer, attend_to
 from control.engines.prefix_trees import TokenTree, tree_mask
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def step(model: "PreTrainedModel", parts: Sequence[DecodeState], tokens: Tensor)
 
     Args:
         model: The model.
-        parts: Rows; more than one part where `control.engines.attention` can keep them apart.
+        parts: Rows; more than one part only after `control.engines.caches.use_row_caches`.
         tokens: For the rows of all parts, shape (rows,).
     """
     position = torch.cat([part.mask.sum(dim=1, keepdim=True) for part in parts])
@@ -218,7 +217,7 @@ def step(model: "PreTrainedModel", parts: Sequence[DecodeState], tokens: Tensor)
             use_cache=True,
         ).logits[:, -1]
         return
-    with attending_apart(model.dtype, [(part.cache, part.mask) for part in parts]):
+    with attend_to(model.dtype, [(part.cache, part.mask) for part in parts]):
         logits = model(input_ids=tokens[:, None], position_ids=position, use_cache=False).logits
     for part, own in zip(parts, logits[:, -1].split([len(p.mask) for p in parts]), strict=True):
         part.logits = own

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from control.decoding.rule import FLOOR
+from control.decoding.contrastive import FLOOR
 from control.forgetting import normalize
 from control.forgetting.record import Record
 

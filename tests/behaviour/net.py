@@ -143,14 +143,14 @@ def token_rules() -> list[str]:
 
 def ask(assistant: Any, asked: Sequence["Question"], how: Any) -> tuple[list[Any], list[str]]:
     """The answers to questions in one batch, and the text of each as it was streamed."""
-    from control.assistant import ProbeQuery
+    from control.assistant import Query
 
     told = defaultdict(str)
 
     def on_token(place: int, token: Any) -> None:
         told[place] += token.text
 
-    queries = [ProbeQuery(one.text, one.given, one.history) for one in asked]
+    queries = [Query(one.text, one.given, one.history) for one in asked]
     answers = assistant.ask_batch(queries, how, on_token)
     return answers, [told[place] for place in range(len(answers))]
 
@@ -258,7 +258,7 @@ def stream(assistant: Any, question: str, text: str) -> str | None:
         return None
     told: list[str] = []
     watch = forgetting.watch(scope)
-    with forgetting.holding(lambda _, token: told.append(token.text), [watch]) as (take, _):
+    with forgetting.buffer_stream(lambda _, token: told.append(token.text), [watch]) as (take, _):
         for word in text.split(" "):
             take(0, SimpleNamespace(text=f"{word} "))
     return "".join(told)

@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from control.decoding.contrastive import adacad, cad, cocoa, coiecd
-from control.decoding.rule import FLOOR
+from control.decoding.contrastive import FLOOR, adacad, cad, cocoa, coiecd
 
 # Five tokens: two within a factor 4 of the first choice, one within a factor 4 of the last.
 DOUBTFUL = (0.6, 0.24, 0.1, 0.05, 0.01)

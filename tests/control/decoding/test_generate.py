@@ -92,7 +92,9 @@ def test_adaptive_and_fixed_alphas_do_not_share_a_batch(tiny):
 
 
 def test_a_rule_that_settles_whole_answers_is_not_decoded_by(tiny):
-    with pytest.raises(InputError, match=r"rule fulcrum settles whole answers.*ask control\.dial"):
+    with pytest.raises(
+        InputError, match=r"rule fulcrum settles whole answers.*ask control\.conflict\.dial"
+    ):
         decoding.generate(tiny, [prompt(tiny)], Decoding(rule="fulcrum"))
 
 

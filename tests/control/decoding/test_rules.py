@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from control.decoding.rules import FLOOR, ck_plug, log_probabilities, mix, next_token, plain
+from control.decoding.ck_plug import ck_plug
+from control.decoding.contrastive import FLOOR, log_probabilities
+from control.decoding.rules import mix, next_token, plain
 
 
 def log_p(*probabilities):
