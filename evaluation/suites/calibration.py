@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from control import prompts
-from control.conflict import comparison, dial
-from control.conflict.calibration import Way
+from control.conflict import dial, drafts
+from control.conflict.calibration import Resolution
 from control.conflict.probe import ProbeFeatures
 from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
@@ -54,8 +54,8 @@ class Observation:
     conflict: bool
     loose: bool
     evidence: ProbeFeatures | None
-    context: dict[Way, bool]
-    memory: dict[Way, bool]
+    context: dict[Resolution, bool]
+    memory: dict[Resolution, bool]
 
 
 def run(
@@ -112,14 +112,14 @@ def _observe(
         )
         for item in batch
     ]
-    begun = comparison.begin(language_model, asked, how)
-    ways: list[list[Way]] = [
+    drafted = drafts.compare(language_model, asked, how)
+    ways: list[list[Resolution]] = [
         ["plain", "memory", "grounded"] if view.grounded else ["plain", "memory"]
-        for view in begun.views
+        for view in drafted.comparisons
     ]
     observed = []
     for item, view, chosen, traces in zip(
-        batch, begun.views, ways, dial.finish(begun, ways), strict=True
+        batch, drafted.comparisons, ways, dial.finish(drafted, ways), strict=True
     ):
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
         observed.append(
@@ -129,7 +129,7 @@ def _observe(
                 item.id in known,
                 view.claim is not None,
                 view.grounded is not None,
-                view.evidence,
+                view.features,
                 {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
                 {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
             )

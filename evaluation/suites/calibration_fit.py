@@ -65,7 +65,7 @@ def fit(
         ratios=[],
         measured={},
     )
-    ratios = [_judge(observations, confidence, calibration.bars(a)).ratio for a in ALPHAS]
+    ratios = [_judge(observations, confidence, calibration.thresholds(a)).ratio for a in ALPHAS]
     judged = _judge(observations, confidence, end)
     return replace(
         calibration,

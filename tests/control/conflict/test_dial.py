@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from control import prompts
-from control.conflict import comparison, dial
+from control.conflict import dial, drafts
 from control.conflict.calibration import Thresholds
 from control.decoding import generate
 from control.decoding.generate import Decoding
@@ -173,7 +173,7 @@ def test_at_zero_the_real_model_says_what_the_passage_says_even_where_plain_rag_
 def test_at_zero_the_words_of_memory_do_not_come_back(tiny, always, letter):
     prompt = asked(tiny, f"What is {letter}?", [f"{letter} is {letter * 3}."])
     [settled] = settle(tiny, prompt, always(1), alpha=0.0)
-    [view] = comparison.begin(tiny, [prompt], Decoding(max_new_tokens=TOKENS)).views
+    [view] = drafts.compare(tiny, [prompt], Decoding(max_new_tokens=TOKENS)).comparisons
     begun, banned = view.grounded.ids, view.grounded.banned
     assert tiny.tokenizer.decode(banned)[0] in tiny.tokenizer.decode(view.memory)
     said = list(begun)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from control import prompts
-from control.conflict import comparison
+from control.conflict import drafts
 from control.conflict.claims import Claim
 from control.decoding import grounding
 from control.decoding.generate import Decoding
@@ -22,14 +22,14 @@ def ground(tiny):
     """Ground answers, by default one that begins with ``FIRST``."""
 
     @torch.no_grad()
-    def ground(asked, answers=("xyz",), loose=((FIRST,),), remembered=((),)):
+    def ground(asked, answers=("xyz",), unsupported=((FIRST,),), remembered=((),)):
         texts = [each.context for each in asked] + [each.memory for each in asked]
         given = tiny.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         state = branches.read(
             tiny.model, given.input_ids, given.attention_mask, groups=2, whole=True
         )
         ids = [tiny.tokenizer(answer, add_special_tokens=False).input_ids for answer in answers]
-        return grounding.ground(tiny, state, asked, ids, loose, remembered)
+        return grounding.ground(tiny, state, asked, ids, unsupported, remembered)
 
     return ground
 
@@ -96,11 +96,11 @@ def test_questions_are_grounded_together_as_each_alone(tiny, ground):
     several = [asked(tiny, "abc Def 3gh"), asked(tiny, "x"), asked(tiny, "It is the other one.")]
     answers = ["xyz", "a longer answer", "b"]
     added = [["Uvw"], [], ["other"]]
-    loose = [[FIRST], [Claim(2, 8, "longer", 0.0)], [Claim(0, 1, "b", 0.0)]]
-    together = ground(several, answers, loose, added)
+    unsupported = [[FIRST], [Claim(2, 8, "longer", 0.0)], [Claim(0, 1, "b", 0.0)]]
+    together = ground(several, answers, unsupported, added)
     alone = [
         ground([prompt], [answer], [claims], [words])[0]
-        for prompt, answer, claims, words in zip(several, answers, loose, added, strict=True)
+        for prompt, answer, claims, words in zip(several, answers, unsupported, added, strict=True)
     ]
     assert together == alone
 
@@ -127,8 +127,8 @@ def test_the_real_model_s_answer_from_memory_is_begun_in_the_passage_s_words(
     real, country, passage, city
 ):
     prompt = asked(real, passage, question=f"What is the capital of {country}?")
-    [view] = comparison.begin(real, [prompt], Decoding(max_new_tokens=24)).views
-    assert view.spoken
+    [view] = drafts.compare(real, [prompt], Decoding(max_new_tokens=24)).comparisons
+    assert view.states_memory
     assert view.grounded.claim == city
     begun = real.tokenizer.decode(view.grounded.ids)
     assert f"The capital of {country} is {city}".startswith(begun)
@@ -137,6 +137,6 @@ def test_the_real_model_s_answer_from_memory_is_begun_in_the_passage_s_words(
 
 def test_an_answer_that_owes_the_passage_something_is_left_as_it_is(real):
     prompt = asked(real, "Quito is the capital of Peru.", question="What is the capital of Peru?")
-    [view] = comparison.begin(real, [prompt], Decoding(max_new_tokens=24)).views
+    [view] = drafts.compare(real, [prompt], Decoding(max_new_tokens=24)).comparisons
     assert "Quito" in real.tokenizer.decode(view.passages)
     assert view.grounded is None
