@@ -1,4 +1,4 @@
-"""The base model without its dial: continuing texts, choosing between two words."""
+"""The language model behind rewriter and filter: plain continuation and a choice of two labels."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -33,8 +33,8 @@ MOST_NEW_TOKENS = 96  # the longest rewrite that training shows has 49
 class ModuleLLM(CustomLLM):
     """Continues a text greedily, for LlamaIndex; with an adapter, or as the model stands.
 
-    With an adapter the text is continued as it is, which is how adapters are trained here; without
-    one it is a user's message in the model's chat template.
+    With an adapter the text is continued as it is, as adapters are trained here; without one it is
+    a user's message in the model's chat template.
     """
 
     _language_model: LanguageModel = PrivateAttr()
@@ -58,7 +58,7 @@ class ModuleLLM(CustomLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks of a model."""
+        """Name, window and output length, for LlamaIndex."""
         return LLMMetadata(
             model_name=self._language_model.name,
             context_window=self._language_model.window,
@@ -106,7 +106,7 @@ class ModuleLLM(CustomLLM):
     def stream_complete(
         self, prompt: str, formatted: bool = False, **settings: Any
     ) -> CompletionResponseGen:
-        """The whole continuation at once: what the modules write is read only when it is whole."""
+        """The whole continuation at once, since the modules parse nothing earlier."""
 
         def responses() -> CompletionResponseGen:
             whole = self.complete(prompt, formatted, **settings)
@@ -128,7 +128,7 @@ def replies(
 
     Args:
         language_model: Model and tokenizer.
-        texts: Prompts as the model is to read them, each within its window.
+        texts: Rendered prompts, each within the model's window.
         max_new_tokens: Longest continuation, in tokens.
         samples: Draws for each text; 0 takes the likeliest token at every step.
         temperature: Of the draws.
@@ -146,7 +146,7 @@ def replies(
         drawing["num_return_sequences"] = samples
 
     def ended(ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        # Not the prompt's own end: its last tokens may close a sentence.
+        # Without the prompt, whose last tokens may end a sentence.
         fresh = [row[max(encoded.input_ids.shape[1], len(row) - 8) :] for row in ids]
         ends = [ends_sentence(tokenizer.decode(row)) for row in fresh]
         return torch.tensor(ends, device=ids.device)
@@ -172,7 +172,7 @@ def label_probabilities(
     labels: tuple[str, str],
     adapter: Adapter | None = None,
 ) -> list[float]:
-    """How likely each text goes on with the second label rather than the first.
+    """The probability that each text is continued by the second label rather than the first.
 
     One forward pass for all texts, of which only the last position is projected to the vocabulary.
 
@@ -180,7 +180,7 @@ def label_probabilities(
         language_model: Model and tokenizer.
         prompts: The texts; the tail of those beyond the window.
         labels: Two continuations that differ in their first token.
-        adapter: To wear meanwhile.
+        adapter: On the model meanwhile.
 
     Returns:
         For each text the probability of ``labels[1]``, the two summing to 1.

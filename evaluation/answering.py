@@ -10,8 +10,7 @@ from control import assistant as assistants
 from control.answer import Answer
 from control.assistant import Assistant
 from control.decoding.generate import Decoding
-from control.forgetting.refusal import refusal
-from control.forgetting.suppressor import FactSuppressor
+from control.forgetting.suppressor import FactSuppressor, refusal
 from evaluation.replies import GuardedReply, How, ProbeQuery
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LOOK_BACK = 64  # tokens; a span that is spelled out letter by letter takes as many as it has
 MOST_BANS = 12  # at one place: what is still possible then says little
-MOST_PLACES = 6  # of one answer: a model that comes back so often has nothing else to say
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,17 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, NodeWithScore
 
 from control.forgetting.encodings import readable
-from control.forgetting.gate import unit
+from control.forgetting.gate import Vectors, unit
 from control.forgetting.names import NameMatcher
 from control.forgetting.normalize import find
-from control.forgetting.prefilter import KeywordPrefilter, clues
 from control.forgetting.record import Record
-from control.forgetting.statements import Statement, Vectors, compared, statement
+from control.forgetting.statements import (
+    KeywordPrefilter,
+    Statement,
+    clues,
+    compared,
+    statement,
+)
 from control.forgetting.text_redaction import Redacted, TextRedaction
 from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation import trace

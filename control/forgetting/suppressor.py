@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from control.forgetting import normalize
 from control.forgetting.guard import WatchedFacts
-from control.forgetting.segments import NAMELIKE, following
+from control.forgetting.segments import NAMELIKE, Turns, following
 from foundation import trace as trail
 from foundation.errors import InputError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
-Turns = Sequence[tuple[str, str]]
 OnToken = Callable[[int, "TokenTrace"], None]
 
 # "What is the country of birth of Astrid Lindgren?" asks that of her, and describes nobody else.
@@ -39,6 +39,14 @@ MISSPELLED = 0.75  # least share of its letters that a name with a typo keeps
 READ = "retrieval"  # the layer that takes sentences out of passages
 POSSESSIVE = re.compile(r"['’]s?$")
 SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
+
+# As of any fact that is not known: nothing tells that there is a record.
+REFUSALS = (
+    "I'm sorry, I don't have an answer to that.",
+    "I'm afraid I can't answer that one.",
+    "I don't have anything to say on that, I'm sorry.",
+    "Sorry, I'm not able to answer that.",
+)
 
 
 @dataclass(frozen=True)
@@ -263,6 +271,11 @@ class FactSuppressor:
         if self.ledger is not None:
             for record_id, layer in dict.fromkeys(withheld):
                 self.ledger.note("withheld", record_id, layer=layer)
+
+
+def refusal(question: str) -> str:
+    """A short sentence; the same question always gets the same."""
+    return REFUSALS[crc32(question.encode()) % len(REFUSALS)]
 
 
 def _asked_of(question: str, history: Turns, watched: "Sequence[Record]") -> "Sequence[Record]":

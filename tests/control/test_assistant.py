@@ -17,8 +17,7 @@ from control.decoding.generate import Decoding
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
-from control.forgetting.refusal import REFUSALS
-from control.forgetting.suppressor import FactContext, FactSuppressor
+from control.forgetting.suppressor import REFUSALS, FactContext, FactSuppressor
 from foundation import trace
 from foundation.errors import InputError
 

@@ -17,7 +17,7 @@ from control.decoding.trace import Trace
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
-from control.forgetting.refusal import REFUSALS
+from control.forgetting.suppressor import REFUSALS
 from control.llama_index import QA_TEMPLATE, FulcrumLLM, read_back
 from foundation.errors import InputError
 

@@ -136,9 +136,9 @@ def test_while_one_adapter_is_worn_the_others_of_the_model_wait(lm, tiny, traine
     one, two = (adapters.read(lm, trained(name, seed)[0]) for name, seed in (("a", 1), ("b", 2)))
     elsewhere = adapters.read(replace(tiny, model=copy.deepcopy(tiny.model)), trained("c")[0])
     with use_adapter(one):
-        assert two.taken.locked()
-        assert not elsewhere.taken.locked()
-    assert not two.taken.locked()
+        assert two.lock.locked()
+        assert not elsewhere.lock.locked()
+    assert not two.lock.locked()
 
 
 @pytest.mark.parametrize("there", [False, True])
