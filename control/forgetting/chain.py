@@ -1,4 +1,4 @@
-"""The chain of the ledger's events: its end, what is appended to it, and whether it is whole."""
+"""The hash chain of the ledger's events: its head, appending, and verification."""
 
 import json
 from collections.abc import Callable

@@ -48,7 +48,7 @@ def contrast(model, prompt, said=""):
     return log_p[0] - 0.5 * log_p[1]
 
 
-def test_the_passages_word_that_they_want_most_against_memory_takes_the_place(tiny, ground):
+def test_the_passages_word_of_the_highest_contrast_replaces_the_claim(tiny, ground):
     prompt = asked(tiny, " ".join(WORDS[:3]), WORDS[3])
     [grounded] = ground([prompt])
     wanted = contrast(tiny, prompt)
@@ -73,13 +73,11 @@ def test_words_of_question_and_memory_are_not_offered(tiny, ground, passage, rem
 
 
 @pytest.mark.parametrize(("passage", "remembered"), [("Who is it?", []), ("abc", ["abc"])])
-def test_where_the_passages_hold_no_word_of_their_own_nothing_takes_the_place(
-    tiny, ground, passage, remembered
-):
+def test_without_a_word_of_the_passages_own_nothing_is_grounded(tiny, ground, passage, remembered):
     assert ground([asked(tiny, passage)], remembered=[remembered]) == [None]
 
 
-def test_of_several_claims_the_one_gives_way_where_the_passages_want_a_word_most(tiny, ground):
+def test_of_several_claims_the_one_with_the_highest_contrast_is_replaced(tiny, ground):
     prompt, answer = asked(tiny, "abc def"), "xyz"
     # Behind the answer's beginning a word begins with its space.
     at_first = contrast(tiny, prompt)[tiny.tokenizer.convert_tokens_to_ids(["a", "d"])].max()
@@ -109,7 +107,7 @@ def test_questions_are_grounded_together_as_each_alone(tiny, ground):
     ("remembered", "banned"),
     [([], ""), (["xyz"], "x"), (["Uvw", "xyz"], "Ux"), (["axe", "xyz"], "x")],
 )
-def test_memory_s_words_are_banned_unless_one_of_the_passages_begins_alike(
+def test_memory_s_words_are_banned_unless_a_word_of_the_passages_begins_alike(
     tiny, ground, remembered, banned
 ):
     [grounded] = ground([asked(tiny, "abc Def")], remembered=[remembered])
@@ -123,9 +121,7 @@ def test_memory_s_words_are_banned_unless_one_of_the_passages_begins_alike(
         ("France", "The capital of France is Oslo, a city by the sea.", "Oslo"),
     ],
 )
-def test_the_real_model_s_answer_from_memory_is_begun_in_the_passage_s_words(
-    real, country, passage, city
-):
+def test_the_real_model_s_answer_from_memory_is_grounded(real, country, passage, city):
     prompt = asked(real, passage, question=f"What is the capital of {country}?")
     [view] = drafts.compare(real, [prompt], Decoding(max_new_tokens=24)).comparisons
     assert view.states_memory
@@ -135,7 +131,7 @@ def test_the_real_model_s_answer_from_memory_is_begun_in_the_passage_s_words(
     assert begun.startswith(f"The capital of {country} is ")
 
 
-def test_an_answer_that_owes_the_passage_something_is_left_as_it_is(real):
+def test_a_supported_answer_is_not_grounded(real):
     prompt = asked(real, "Quito is the capital of Peru.", question="What is the capital of Peru?")
     [view] = drafts.compare(real, [prompt], Decoding(max_new_tokens=24)).comparisons
     assert "Quito" in real.tokenizer.decode(view.passages)

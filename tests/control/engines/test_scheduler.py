@@ -67,14 +67,14 @@ def test_answers_that_join_and_leave_are_what_they_are_alone(model, lengths):
     assert at_steps(model, TEXTS, lengths, [0, 1, 1, 4]) == expected
 
 
-def test_who_does_not_fit_into_the_batch_waits_and_is_answered_all_the_same(tiny, monkeypatch):
+def test_a_group_that_does_not_fit_into_the_batch_waits_and_is_answered(tiny, monkeypatch):
     monkeypatch.setattr(batch, "CELLS", 60)
     lengths = [30, 4, 9, 1]
     expected = [alone(tiny, *each) for each in zip(TEXTS, lengths, strict=True)]
     assert at_steps(tiny, TEXTS, lengths, [0, 1, 1, 4]) == expected
 
 
-def test_answers_under_way_share_their_steps(tiny, forwards):
+def test_running_answers_share_their_steps(tiny, forwards):
     at_steps(tiny, TEXTS[:2], [40, 10], [0, 1])
     assert forwards[0] == 2 + 39  # two prompts, and the steps of the longer answer
 
@@ -89,7 +89,7 @@ def test_groups_of_one_thread_are_decoded_together(tiny, forwards):
     assert forwards[0] == 9
 
 
-def test_answers_that_wear_an_adapter_share_their_steps_with_others(tiny, forwards):
+def test_answers_with_an_adapter_share_their_steps_with_others(tiny, forwards):
     projection = tiny.model.model.layers[0].self_attn.o_proj
     changed = [(projection, -projection.weight.detach())]
     adapter = Adapter("made up", changed, threading.Lock())
@@ -108,7 +108,7 @@ def test_answers_that_wear_an_adapter_share_their_steps_with_others(tiny, forwar
     assert forwards[0] == 9
 
 
-def test_one_that_fails_ends_alone(tiny):
+def test_a_failing_group_ends_alone(tiny):
     expected = alone(tiny, TEXTS[0], 12)
 
     def fail(*_):
@@ -147,9 +147,7 @@ def test_a_model_that_fails_ends_all_and_the_next_is_answered(tiny):
     assert answered == [expected]
 
 
-def test_where_memory_is_short_as_answers_join_they_fail_and_the_next_is_answered(
-    tiny, monkeypatch
-):
+def test_out_of_memory_while_groups_join_fails_them_and_the_next_is_answered(tiny, monkeypatch):
     shared, failed, answered = Scheduler(), [], []
     expected = alone(tiny, TEXTS[0], 12)
     made = group(tiny, TEXTS[:1], 12)
@@ -174,7 +172,7 @@ def test_where_memory_is_short_as_answers_join_they_fail_and_the_next_is_answere
     assert answered == [expected]
 
 
-def test_what_nobody_waits_for_ends_before_its_next_token(tiny):
+def test_a_cancelled_task_ends_before_its_next_token(tiny):
     steps = []
     made = group(tiny, TEXTS[:1], 100, lambda *_: steps.append(1))
     shared, cancelled = Scheduler(), []
