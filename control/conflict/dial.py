@@ -138,11 +138,11 @@ def answer(
         [choose(each, confidence, alpha, _trust(each, prompt), calibration) for alpha in settings]
         for each, confidence, prompt in zip(drafted.comparisons, confidences, prompts, strict=True)
     ]
-    traces = finish(drafted, chosen, on_token)
+    rows = finish(drafted, chosen, on_token)
     return [
         _decoded(each, confidence, resolution, trace)
         for each, confidence, row, resolutions in zip(
-            drafted.comparisons, confidences, traces, chosen, strict=True
+            drafted.comparisons, confidences, rows, chosen, strict=True
         )
         for trace, resolution in zip(row, resolutions, strict=True)
     ]
