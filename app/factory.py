@@ -1,6 +1,5 @@
 """Settings in, objects out: the one place where the storeys are joined."""
 
-import logging
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,13 +151,12 @@ def layers(
         cache: Directory for vectors that any ledger needs.
         kept: Where the vectors of this one's facts are kept.
     """
-    from control.forgetting.logs import RedactedLogs
+    from control.forgetting.logs import redact_logs
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
     redactor = Redactor(facts, embedding(), kept)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(RedactedLogs(redactor))
+    redact_logs(redactor)
     return FactSuppressor(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
 
 

@@ -1,4 +1,4 @@
-"""An answer, where it came from and what became of every passage."""
+"""An answer with its sources: the passages, and whether each was read."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ STEPS = ("route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode"
 
 @dataclass(frozen=True)
 class Source:
-    """A passage and what became of it.
+    """A passage that was retrieved or given.
 
     Attributes:
         id: The passage's stable id.
@@ -26,7 +26,7 @@ class Source:
         kept: Whether the model read it.
         reason: Why, or why not.
         text: The passage.
-        answers: How likely it holds a clear answer, by the filter; ``None`` where none judged it.
+        answers: The filter's probability that it holds a clear answer; ``None`` without a filter.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass
 class Answer:
-    """An answer and its provenance: the object that ``fulcrum ask --json`` prints."""
+    """An answer and its sources: the object that ``fulcrum ask --json`` prints."""
 
     question: str
     rewritten: str
@@ -57,22 +57,25 @@ class Answer:
 
 
 def source(
-    node: "NodeWithScore", read: Collection[str], kept: "Sequence[NodeWithScore]", way: RequestTrace
+    node: "NodeWithScore",
+    read: Collection[str],
+    kept: "Sequence[NodeWithScore]",
+    trace: RequestTrace,
 ) -> Source:
-    """What became of a passage that was found.
+    """A retrieved passage as a source, with the reason why it was read or not.
 
     Args:
         node: The passage.
-        read: Ids of those that the model read.
-        kept: Those that the filter let through.
-        way: What the filter said of it.
+        read: Ids of the passages in the prompt.
+        kept: Passages that passed the filter.
+        trace: Holds the filter's verdicts.
     """
-    answers = way.verdicts.get(node.node_id)
+    answers = trace.verdicts.get(node.node_id)
     if node.node_id in read:
         reason = "read by the model"
     elif any(node.node_id == other.node_id for other in kept):
         reason = "does not fit into the model's window"
-    elif answers is not None and node.node_id not in way.passed:
+    elif answers is not None and node.node_id not in trace.passed:
         reason = f"holds no answer that is clear enough (probability {answers:.2f})"
     else:
         reason = "others rank before it"

@@ -1,9 +1,9 @@
-"""One question's way through Fulcrum."""
+"""One question's way through Fulcrum: `Assistant.ask_batch` names the steps in their order."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from control import prompts
 from control.answer import STEPS, Answer, source
@@ -14,8 +14,7 @@ from control.decoding.generate import Decoding, OnToken
 from control.decoding.rules import DIAL
 from control.decoding.trace import TokenTrace
 from control.engines.transformers import LanguageModel
-from control.forgetting.refusal import refusal
-from control.forgetting.suppressor import FactContext, FactSuppressor
+from control.forgetting.suppressor import FactContext, FactSuppressor, refusal
 from control.prompts import Prompt
 from foundation import trace
 from foundation.errors import InputError
@@ -30,6 +29,31 @@ if TYPE_CHECKING:
     Nodes = Sequence[NodeWithScore]
 
 LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
+
+NOT_CALIBRATED = (
+    "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
+    "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
+)
+NOTHING_FOUND = (
+    "no passages were found, so the answer is from memory alone; add documents by: fulcrum ingest"
+)
+NOTHING_KEPT = (
+    "none of the {found} passages found holds a clear answer, so the answer is from memory alone"
+)
+TOO_LONG = (
+    "{dropped} of {all} passages did not fit into the model's window and were left out, "
+    "the last ones first"
+)
+
+
+@runtime_checkable
+class BatchRewriter(Protocol):
+    """A query transform that rewrites several questions in one batch."""
+
+    def rewrite_batch(
+        self, asked: "Sequence[tuple[str, Sequence[tuple[str, str]], RequestTrace]]"
+    ) -> "list[QueryBundle]":
+        """The search of each question, given with its conversation and its trace."""
 
 
 @dataclass(frozen=True)
@@ -48,35 +72,46 @@ class Query:
     history: Sequence[tuple[str, str]] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class QuestionState:
-    """One question on its way.
+    """The state of one question; each step takes it and returns the next one.
 
     Attributes:
         query: What was asked.
         question: The question, checked.
-        trail: What happened on the way.
-        scope: What it has to do with forgotten facts.
-        asked: The question on its own and its searches.
-        found: Passages found, or given.
-        kept: Those to be read.
+        decoding: Rule, alpha and sampling.
+        search: The question rewritten to stand on its own, and its search queries.
+        trace: Seconds, notices and verdicts of the steps.
+        facts: The forgotten facts that it concerns.
+        retrieved: Passages retrieved, or given.
+        kept: Those of them to read.
         prompt: With them and without; ``None`` where the question is refused.
-        seconds: It took so far.
+        decoded: The answer; ``None`` where the question is refused.
+        seconds: Time of all steps before decoding.
+        decode_seconds: Its share of the batch's decoding.
     """
 
     query: Query
     question: str
-    trail: RequestTrace
-    scope: FactContext
-    asked: "QueryBundle"
-    found: "Nodes" = ()
+    decoding: Decoding
+    search: "QueryBundle"
+    trace: RequestTrace = field(default_factory=RequestTrace)
+    facts: FactContext = field(default_factory=FactContext)
+    retrieved: "Nodes" = ()
     kept: "Nodes" = ()
     prompt: Prompt | None = None
+    decoded: DecodedAnswer | None = None
     seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    @property
+    def refused(self) -> bool:
+        """Whether it asks for a forgotten fact."""
+        return self.facts.refused is not None
 
     @property
     def read(self) -> list[str]:
-        """Ids of the passages that the model read."""
+        """Ids of the passages in the prompt."""
         return [node.node_id for node in self.kept[: self.prompt.passages if self.prompt else 0]]
 
 
@@ -86,14 +121,13 @@ class Assistant:
 
     Attributes:
         model: The language model.
-        calibration: How its dial is to be read.
-        retriever: Finds passages for the searches of a question; ``None`` where all questions come
-            with theirs.
-        rewriter: Makes the question stand on its own and writes the searches; ``None`` searches
-            the question itself.
-        processors: What passages go through before they are read, such as the filter.
+        calibration: Of the dial for it.
+        retriever: Finds passages; ``None`` where all questions come with theirs.
+        rewriter: Makes the question stand on its own and writes the search queries; ``None``
+            searches the question itself.
+        processors: Postprocessors of retrieved passages: the filter, and what remembers them.
         reads: Passages read at most.
-        forgetting: What keeps forgotten facts back.
+        forgetting: Suppresses forgotten facts.
         longest_question: In characters.
     """
 
@@ -109,184 +143,202 @@ class Assistant:
     def ask(
         self,
         question: str,
-        how: Decoding,
+        decoding: Decoding,
         given: "Nodes | None" = None,
         on_token: OnToken | None = None,
         history: Sequence[tuple[str, str]] = (),
     ) -> Answer:
         """Answer one question; arguments as in `Query`, the rest as in `ask_batch`."""
-        [answer] = self.ask_batch([Query(question, given, history)], how, on_token)
+        [answer] = self.ask_batch([Query(question, given, history)], decoding, on_token)
         return answer
 
     def ask_batch(
-        self, queries: Sequence[Query], how: Decoding, on_token: OnToken | None = None
+        self, queries: Sequence[Query], decoding: Decoding, on_token: OnToken | None = None
     ) -> list[Answer]:
-        """Answer questions: each goes its way up to its prompt, then all are decoded in one batch.
+        """Answer questions: each by itself up to its prompt, then all in one batch.
 
         Args:
             queries: The questions.
-            how: Rule, alpha and sampling.
-            on_token: Told a question's place and its token, once the token is certain.
+            decoding: Rule, alpha and sampling.
+            on_token: Called with a question's place and its token, once the token is certain.
 
         Raises:
             InputError: A question is empty or too long, or no window is left for it.
         """
-        if how.reliance is not None:
-            how = replace(how, alpha=self.calibration.alpha(how.reliance), reliance=None)
-        ways = [self._begun(query) for query in queries]
-        self._rewrite([way for way in ways if way.scope.refused is None])
-        for way in ways:
-            self._gather(way, how)
-        started = time.perf_counter()
-        settled = self._decoded(ways, how, on_token)
-        share = (time.perf_counter() - started) / max(len(settled), 1)
-        return [self._answer(way, how, settled.get(place), share) for place, way in enumerate(ways)]
+        if decoding.reliance is not None:
+            alpha = self.calibration.alpha(decoding.reliance)
+            decoding = replace(decoding, alpha=alpha, reliance=None)
+        states = [_run(self._start(query, decoding), self.suppress) for query in queries]
+        states = self.rewrite(states)
+        reading = (self.retrieve, self.redact, self.filter, self.suppress_again, self.write_prompt)
+        states = [_run(state, *reading) for state in states]
+        states = self.decode(states, on_token)
+        return [self.answer(state) for state in states]
 
-    def _begun(self, query: Query) -> QuestionState:
-        """A question at the beginning of its way, refused if it asks for what is forgotten."""
+    def _start(self, query: Query, decoding: Decoding) -> QuestionState:
         from llama_index.core.schema import QueryBundle
 
-        started = time.perf_counter()
-        question = checked(query.question, self.longest_question)
-        with trace.following() as followed, trace.step("route"):
-            scope = self.forgetting.route(question, query.history)
-        way = QuestionState(query, question, followed, scope, QueryBundle(question))
-        way.seconds = time.perf_counter() - started
-        return way
+        question = check_question(query.question, self.longest_question)
+        return QuestionState(query, question, decoding, QueryBundle(question))
 
-    def _rewrite(self, ways: Sequence[QuestionState]) -> None:
-        """Let questions stand on their own and write their searches, of several in one batch.
+    def suppress(self, state: QuestionState) -> QuestionState:
+        """Refuse the question if it asks for a forgotten fact."""
+        with trace.step("route"):
+            facts = self.forgetting.route(state.question, state.query.history)
+        return replace(state, facts=facts)
+
+    def rewrite(self, states: Sequence[QuestionState]) -> list[QuestionState]:
+        """Make questions stand on their own and write their search queries, in one batch.
 
         Where nothing is searched, only a follow-up needs it.
         """
-        wanted = [way for way in ways if way.query.given is None or way.query.history]
-        if self.rewriter is None or not wanted:
-            return
+        places = [
+            place
+            for place, state in enumerate(states)
+            if not state.refused and (state.query.given is None or state.query.history)
+        ]
+        changed = list(states)
+        if self.rewriter is None or not places:
+            return changed
         started = time.perf_counter()
-        said = [self.forgetting.said(way.query.history) for way in wanted]
-        rewritten = _rewritten(self.rewriter, wanted, said)
-        share = (time.perf_counter() - started) / len(wanted)
-        for way, asked in zip(wanted, rewritten, strict=True):
-            way.asked, way.seconds = asked, way.seconds + share
+        histories = [self.forgetting.said(states[place].query.history) for place in places]
+        searches = _rewritten(self.rewriter, [states[place] for place in places], histories)
+        share = (time.perf_counter() - started) / len(places)
+        for place, search in zip(places, searches, strict=True):
+            seconds = states[place].seconds + share
+            changed[place] = replace(states[place], search=search, seconds=seconds)
+        return changed
 
-    def _gather(self, way: QuestionState, how: Decoding) -> None:
-        """Find what is to be read and write the prompt, unless the question is refused."""
-        started, pasted = time.perf_counter(), way.query.given is not None
-        with trace.following(way.trail):
-            if way.scope.refused is None:
-                with trace.step("retrieve"):  # the trigger books its own time
-                    way.found = self.found(way.query, way.asked)
-                with trace.step("redact"):
-                    way.found = self.forgetting.redacted(way.found)
-                with trace.step("filter"):
-                    way.kept = way.found if pasted else self.filtered(way)
-                with trace.step("route"):  # by now it is clear what is asked
-                    way.scope = self.forgetting.route(way.asked.query_str, before=way.scope)
-            if way.scope.refused is None:
-                way.scope = self.forgetting.reading(way.scope, way.kept, way.trail.withheld, pasted)
-                way.prompt = self.prompt(way, self.model.room(how.max_new_tokens))
-        way.seconds += time.perf_counter() - started
+    def retrieve(self, state: QuestionState) -> QuestionState:
+        """Take the passages given, or those that the search finds."""
+        with trace.step("retrieve"):  # the trigger records its own time
+            if state.query.given is not None:
+                return replace(state, retrieved=list(state.query.given))
+            found = self.retriever.retrieve(state.search) if self.retriever else []
+            return replace(state, retrieved=found)
 
-    def found(self, query: Query, asked: "QueryBundle") -> "Nodes":
-        """The passages given, or those that the searches find."""
-        if query.given is not None:
-            return list(query.given)
-        return self.retriever.retrieve(asked) if self.retriever else []
+    def redact(self, state: QuestionState) -> QuestionState:
+        """Take forgotten facts out of the passages."""
+        with trace.step("redact"):
+            return replace(state, retrieved=self.forgetting.redacted(state.retrieved))
 
-    def filtered(self, way: QuestionState) -> "Nodes":
-        """The passages to read, best first."""
-        kept = list(way.found)
-        for processor in self.processors:
-            kept = processor.postprocess_nodes(kept, way.asked)
-        return kept[: self.reads]
+    def filter(self, state: QuestionState) -> QuestionState:
+        """Keep the passages to read, best first, and remember them; given ones are all kept."""
+        with trace.step("filter"):
+            if state.query.given is not None:
+                return replace(state, kept=state.retrieved)
+            kept = list(state.retrieved)
+            for processor in self.processors:
+                kept = processor.postprocess_nodes(kept, state.search)
+            return replace(state, kept=kept[: self.reads])
 
-    def prompt(self, way: QuestionState, room: int) -> Prompt:
-        """The question with the passages and without, at most ``room`` tokens long."""
-        texts, trust = [node.text for node in way.kept], [_trust(node) for node in way.kept]
-        return prompts.build(self.model.tokenizer, way.asked.query_str, texts, room, trust)
+    def suppress_again(self, state: QuestionState) -> QuestionState:
+        """Refuse the question if, as it was rewritten, it asks for a forgotten fact."""
+        with trace.step("route"):
+            facts = self.forgetting.route(state.search.query_str, before=state.facts)
+        return replace(state, facts=facts)
 
-    def _decoded(
-        self, ways: Sequence[QuestionState], how: Decoding, on_token: OnToken | None
-    ) -> dict[int, DecodedAnswer]:
-        """The answers to those questions that are not refused, by the questions' places."""
-        places = [place for place, way in enumerate(ways) if way.prompt is not None]
-        if not places:
-            return {}
-        watches = [self.forgetting.watch(ways[place].scope) for place in places]
+    def write_prompt(self, state: QuestionState) -> QuestionState:
+        """Write the prompt with the passages and without, within the model's window."""
+        pasted, nodes = state.query.given is not None, state.kept
+        facts = self.forgetting.reading(state.facts, nodes, state.trace.withheld, pasted)
+        room = self.model.room(state.decoding.max_new_tokens)
+        texts, trust = [node.text for node in nodes], [_trust(node) for node in nodes]
+        question = state.search.query_str
+        prompt = prompts.build(self.model.tokenizer, question, texts, room, trust)
+        return replace(state, facts=facts, prompt=prompt)
+
+    def decode(
+        self, states: Sequence[QuestionState], on_token: OnToken | None = None
+    ) -> list[QuestionState]:
+        """Compare the claims of passages and memory, settle conflicts, write the answers.
+
+        All of it in one batch, guarded against forgotten facts; refused questions are left out.
+        """
+        started = time.perf_counter()
+        places = [place for place, state in enumerate(states) if state.prompt is not None]
+        decoded = self._decode([states[place] for place in places], places, on_token)
+        by_place = dict(zip(places, decoded, strict=True))
+        share = (time.perf_counter() - started) / max(len(places), 1)
+        return [
+            replace(state, decoded=by_place.get(place), decode_seconds=share)
+            for place, state in enumerate(states)
+        ]
+
+    def _decode(
+        self, states: Sequence[QuestionState], places: Sequence[int], on_token: OnToken | None
+    ) -> list[DecodedAnswer]:
+        if not states:
+            return []
+        watches = [self.forgetting.watch(state.facts) for state in states]
 
         def tell(at: int, token: TokenTrace) -> None:
             if on_token is not None:
                 on_token(places[at], token)
 
-        with self.forgetting.buffer_stream(tell, watches) as (told, unsaid):
-            settled = dial.answer(
+        with self.forgetting.buffer_stream(tell, watches) as (buffer, unsaid):
+            answers = dial.answer(
                 self.model,
-                [way.prompt for way in ways if way.prompt is not None],
-                how,
+                [state.prompt for state in states if state.prompt is not None],
+                states[0].decoding,
                 self.calibration,
-                on_token=told,
+                on_token=buffer,
                 watches=watches if any(watches) else None,
             )
-            unsaid.update(at for at, each in enumerate(settled) if each.trace.blocked)
-        cleared = map(self.forgetting.strip_leaks, settled, watches)
-        return dict(zip(places, cleared, strict=True))
+            unsaid.update(at for at, each in enumerate(answers) if each.trace.blocked)
+        return list(map(self.forgetting.strip_leaks, answers, watches))
 
-    def _answer(
-        self, way: QuestionState, how: Decoding, settled: DecodedAnswer | None, decode: float
-    ) -> Answer:
-        """What is told of a question's way; ``decode`` are the seconds of its decoding."""
-        said = None if settled is None or settled.trace.blocked else settled
-        shown = self.forgetting.sayable([way.asked.query_str, *way.asked.embedding_strs], way.scope)
-        withheld = [*way.trail.withheld, *((each, "output") for each in _withheld(settled))]
+    def answer(self, state: QuestionState) -> Answer:
+        """The answer with its sources, notices and times; a refusal where nothing may be said."""
+        decoded, search, steps = state.decoded, state.search, state.trace
+        output = decoded.trace.withheld if decoded else []
+        decoded = None if decoded is None or decoded.trace.blocked else decoded
+        shown = self.forgetting.sayable([search.query_str, *search.embedding_strs], state.facts)
+        withheld = [*steps.withheld, *((each, "output") for each in output)]
         self.forgetting.note(withheld)
-        read = way.read
+        rewritten = decoded and shown[:1] == [search.query_str]
+        read = state.read
         return Answer(
-            question=way.question,
-            rewritten=shown[0] if said and shown[:1] == [way.asked.query_str] else way.question,
-            queries=[query for query in way.asked.embedding_strs if said and query in shown],
-            answer=said.trace.text.strip() if said else refusal(way.question),
-            alpha=how.alpha,
-            conflict=said is not None and said.conflict,
-            verdict=said.verdict if said else None,
-            tokens=said.trace.tokens if said else [],
-            sources=[source(node, read, way.kept, way.trail) for node in way.found if said],
+            question=state.question,
+            rewritten=shown[0] if rewritten else state.question,
+            queries=[query for query in search.embedding_strs if decoded and query in shown],
+            answer=decoded.trace.text.strip() if decoded else refusal(state.question),
+            alpha=state.decoding.alpha,
+            conflict=decoded is not None and decoded.conflict,
+            verdict=decoded.verdict if decoded else None,
+            tokens=decoded.trace.tokens if decoded else [],
+            sources=[source(node, read, state.kept, steps) for node in state.retrieved if decoded],
             forgotten=[{"id": each, "layer": layer} for each, layer in withheld],
-            notices=way.trail.notices + self._notices(way, how) if said else [],
+            notices=steps.notices + self._notices(state) if decoded else [],
             seconds=dict.fromkeys(STEPS, 0.0)
-            | dict(way.trail.seconds)
-            | {"decode": decode, "total": way.seconds + decode},
+            | dict(steps.seconds)
+            | {"decode": state.decode_seconds, "total": state.seconds + state.decode_seconds},
         )
 
-    def _notices(self, way: QuestionState, how: Decoding) -> list[str]:
-        notices, searched = [], way.query.given is None
-        if searched and not way.found:
+    def _notices(self, state: QuestionState) -> list[str]:
+        notices, searched = [], state.query.given is None
+        if searched and not state.retrieved:
             notices.append(NOTHING_FOUND)
-        elif searched and not way.kept:
-            notices.append(NOTHING_KEPT.format(found=len(way.found)))
-        if dropped := len(way.kept) - len(way.read):
-            notices.append(TOO_LONG.format(dropped=dropped, all=len(way.kept)))
-        if how.rule == DIAL and self.calibration.model == ANY_MODEL:
+        elif searched and not state.kept:
+            notices.append(NOTHING_KEPT.format(found=len(state.retrieved)))
+        if dropped := len(state.kept) - len(state.read):
+            notices.append(TOO_LONG.format(dropped=dropped, all=len(state.kept)))
+        if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
             notices.append(NOT_CALIBRATED.format(model=self.model.name))
         return notices
 
 
-NOT_CALIBRATED = (
-    "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
-    "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
-)
-NOTHING_FOUND = (
-    "no passages were found, so the answer is from memory alone; add documents by: fulcrum ingest"
-)
-NOTHING_KEPT = (
-    "none of the {found} passages found holds a clear answer, so the answer is from memory alone"
-)
-TOO_LONG = (
-    "{dropped} of {all} passages did not fit into the model's window and were left out, "
-    "the last ones first"
-)
+def _run(state: QuestionState, *steps: Callable[[QuestionState], QuestionState]) -> QuestionState:
+    """The state after the steps, timed; a question that a step refuses skips the others."""
+    started = time.perf_counter()
+    with trace.following(state.trace):
+        for step in steps:
+            if not state.refused:
+                state = step(state)
+    return replace(state, seconds=state.seconds + (time.perf_counter() - started))
 
 
-def checked(question: str, longest: int = LONGEST_QUESTION) -> str:
+def check_question(question: str, longest: int = LONGEST_QUESTION) -> str:
     """The question without surrounding space.
 
     Raises:
@@ -305,24 +357,18 @@ def checked(question: str, longest: int = LONGEST_QUESTION) -> str:
 
 def _rewritten(
     rewriter: "BaseQueryTransform",
-    ways: Sequence[QuestionState],
-    said: Sequence[Sequence[tuple[str, str]]],
+    states: Sequence[QuestionState],
+    histories: Sequence[Sequence[tuple[str, str]]],
 ) -> "list[QueryBundle]":
-    """Any query transform of LlamaIndex will do; one that can take several takes them all."""
-    if hasattr(rewriter, "rewrite_batch"):
-        asked = [(way.question, turns, way.trail) for way, turns in zip(ways, said, strict=True)]
-        together: list[QueryBundle] = rewriter.rewrite_batch(asked)
-        return together
+    pairs = list(zip(states, histories, strict=True))
+    if isinstance(rewriter, BatchRewriter):
+        return rewriter.rewrite_batch([(each.question, turns, each.trace) for each, turns in pairs])
     found = []
-    for way, turns in zip(ways, said, strict=True):
-        with trace.following(way.trail), trace.step("rewrite"):
-            found.append(rewriter.run(way.question, {"history": turns}))
+    for state, turns in pairs:
+        with trace.following(state.trace), trace.step("rewrite"):
+            found.append(rewriter.run(state.question, {"history": turns}))
     return found
 
 
 def _trust(node: "NodeWithScore") -> float:
     return float(node.metadata.get("trust", dial.NEUTRAL_TRUST))
-
-
-def _withheld(settled: DecodedAnswer | None) -> list[str]:
-    return settled.trace.withheld if settled else []

@@ -67,8 +67,8 @@ QA_TEMPLATE = PromptTemplate(
     prompt_type=PromptType.QUESTION_ANSWER,
     function_mappings={"context_str": _passages_as_json, "query_str": _question_as_json},
 )
-"""For ``text_qa_template``. ``context_str`` is a list of passages, or text in which blank lines
-part them; ``query_str`` is the question."""
+"""For ``text_qa_template``. ``context_str`` is a list of passages, or text with blank lines between
+them; ``query_str`` is the question."""
 
 
 def read_back(prompt: str) -> tuple[str, list[str]] | None:
@@ -98,11 +98,11 @@ class FulcrumLLM(CustomLLM):
 
     - ``tokens``: the trace of each token, as in `control.decoding.trace.TokenTrace`;
     - ``conflict``: whether passages and memory disagree; ``None`` until the answer is whole;
-    - ``verdict``: what the two sides say then, as in `control.conflict.dial.Verdict`; ``None``
-      where they do not disagree, and from token rules;
+    - ``verdict``: what passages and memory claim then, as in `control.conflict.dial.Verdict`;
+      ``None`` where they do not disagree, and from token rules;
     - ``passages_given``, ``passages_read``: those in the prompt, and those that the window held;
       ``None`` until the answer is whole.
-    - ``forgotten``: what was kept back, as in `control.answer.Answer`.
+    - ``forgotten``: the forgotten facts withheld, as in `control.answer.Answer`.
 
     While streaming, ``text`` and ``raw`` grow and ``delta`` is what one token added.
     """
@@ -131,9 +131,8 @@ class FulcrumLLM(CustomLLM):
         calibration: Calibration | None = None,
         forgetting: FactSuppressor | None = None,
     ) -> None:
-        # Refuses nonsense.
-        how = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens, reliance)
-        super().__init__(**asdict(how), messages_to_prompt=_conversation)
+        decoding = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens, reliance)
+        super().__init__(**asdict(decoding), messages_to_prompt=_conversation)
         self._assistant = Assistant(
             language_model,
             calibration or calibrations.shipped(language_model),
@@ -143,12 +142,12 @@ class FulcrumLLM(CustomLLM):
 
     @classmethod
     def class_name(cls) -> str:
-        """What LlamaIndex calls the class in its records."""
+        """The class's name in LlamaIndex's records."""
         return "fulcrum_llm"
 
     @property
     def metadata(self) -> LLMMetadata:
-        """The window, by which LlamaIndex packs passages into prompts, and the model's name."""
+        """The window, to which LlamaIndex fits its prompts, and the model's name."""
         return LLMMetadata(
             context_window=self._assistant.model.window,
             num_output=self.max_new_tokens,
@@ -167,8 +166,8 @@ class FulcrumLLM(CustomLLM):
         Raises:
             InputError: A setting or the prompt cannot be used.
         """
-        how, query = self._how(settings), _query(prompt)
-        [answer] = self._assistant.ask_batch([query], how)
+        decoding, query = self._decoding(settings), _query(prompt)
+        [answer] = self._assistant.ask_batch([query], decoding)
         return _response(answer.answer, None, answer.tokens, query, answer)
 
     @llm_completion_callback()
@@ -176,11 +175,11 @@ class FulcrumLLM(CustomLLM):
         self, prompt: str, formatted: bool = False, **settings: Any
     ) -> CompletionResponseGen:
         """Answer a prompt token by token; arguments and errors as for `complete`."""
-        how, query = self._how(settings), _query(prompt)
+        decoding, query = self._decoding(settings), _query(prompt)
 
         def responses() -> CompletionResponseGen:
             text, tokens = "", list[TokenTrace]()
-            for item in _streamed(self._assistant, query, how):
+            for item in _streamed(self._assistant, query, decoding):
                 if isinstance(item, TokenTrace):
                     tokens.append(item)
                     delta = item.text if text else item.text.lstrip()
@@ -193,7 +192,7 @@ class FulcrumLLM(CustomLLM):
 
         return responses()
 
-    def _how(self, settings: dict[str, Any]) -> Decoding:
+    def _decoding(self, settings: dict[str, Any]) -> Decoding:
         names = [field.name for field in fields(Decoding)]
         if unknown := settings.keys() - set(names):
             raise InputError(f"{min(unknown)} is no setting; those are {', '.join(names)}")
@@ -213,7 +212,7 @@ def _query(prompt: str) -> Query:
 
 
 def _conversation(messages: Sequence[ChatMessage]) -> str:
-    """One user message as it stands, a longer conversation as a transcript."""
+    """One user message unchanged, a longer conversation as a transcript."""
     if len(messages) == 1 and messages[0].role == MessageRole.USER:
         return messages[0].content or ""
     return messages_to_prompt(messages)
@@ -241,15 +240,17 @@ def _response(
     return CompletionResponse(text=text, delta=delta, raw=raw)
 
 
-class _Abandoned(Exception):  # noqa: N818 # nothing is wrong: nobody listens any more
-    """Ends the decoding of an answer whose reader has gone."""
+class _Abandoned(Exception):  # noqa: N818 # nothing is wrong: the answer is not wanted any more
+    """Ends the decoding of an answer whose generator was closed."""
 
 
-def _streamed(assistant: Assistant, query: Query, how: Decoding) -> Iterator[TokenTrace | Answer]:
+def _streamed(
+    assistant: Assistant, query: Query, decoding: Decoding
+) -> Iterator[TokenTrace | Answer]:
     """The tokens of an answer as they come, then the answer.
 
-    Decoding runs in a thread of its own, since it hands tokens to a callback and LlamaIndex draws
-    them from a generator. A reader who stops early ends it at its next token.
+    Decoding runs in a thread of its own, since it hands tokens to a callback and LlamaIndex takes
+    them from a generator. Closing the generator ends it at its next token.
     """
     arrived: queue.SimpleQueue[TokenTrace | Answer | BaseException] = queue.SimpleQueue()
     abandoned = threading.Event()
@@ -261,7 +262,7 @@ def _streamed(assistant: Assistant, query: Query, how: Decoding) -> Iterator[Tok
 
     def decode() -> None:
         try:
-            [answer] = assistant.ask_batch([query], how, hand_over)
+            [answer] = assistant.ask_batch([query], decoding, hand_over)
             arrived.put(answer)
         except BaseException as error:  # raised where the tokens are read
             arrived.put(error)

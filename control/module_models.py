@@ -1,4 +1,4 @@
-"""The base model without its dial: continuing texts, choosing between two words."""
+"""The language model behind rewriter and filter: plain continuation and a choice of two labels."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -21,7 +21,7 @@ from transformers import (
 from control.conflict.claims import ends_sentence
 from control.decoding.generate import BASE_MODEL_STOPS, stop_ids, stop_strings
 from control.decoding.rules import plain
-from control.engines import batching
+from control.engines import batch
 from control.engines.adapters import Adapter, use_adapter
 from control.engines.batch import SequenceGroup
 from control.engines.transformers import LanguageModel
@@ -33,8 +33,8 @@ MOST_NEW_TOKENS = 96  # the longest rewrite that training shows has 49
 class ModuleLLM(CustomLLM):
     """Continues a text greedily, for LlamaIndex; with an adapter, or as the model stands.
 
-    With an adapter the text is continued as it is, which is how adapters are trained here; without
-    one it is a user's message in the model's chat template.
+    With an adapter the text is continued as it is, as adapters are trained here; without one it is
+    a user's message in the model's chat template.
     """
 
     _language_model: LanguageModel = PrivateAttr()
@@ -58,7 +58,7 @@ class ModuleLLM(CustomLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks of a model."""
+        """Name, window and output length, for LlamaIndex."""
         return LLMMetadata(
             model_name=self._language_model.name,
             context_window=self._language_model.window,
@@ -83,12 +83,12 @@ class ModuleLLM(CustomLLM):
             ]
         room = self._language_model.room(MOST_NEW_TOKENS)
         rows = [row[-room:] for row in tokenizer(list(prompts), add_special_tokens=False).input_ids]
-        batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(model.device)
+        encoded = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(model.device)
         with torch.inference_mode():
-            state = batching.read(
-                model, batch.input_ids, batch.attention_mask, adapter=self._adapter
+            state = batch.read(
+                model, encoded.input_ids, encoded.attention_mask, adapter=self._adapter
             )
-            none_yet = batch.input_ids[:, :0]
+            none_yet = encoded.input_ids[:, :0]
             group = SequenceGroup(
                 state,
                 none_yet,
@@ -97,7 +97,7 @@ class ModuleLLM(CustomLLM):
                 adapter=self._adapter,
                 stopping_criteria=self._stops,
             )
-            batching.decode(model, group)
+            batch.decode(model, group)
         written = group.gathered(cast("int", tokenizer.pad_token_id))
         texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
         return texts
@@ -106,7 +106,7 @@ class ModuleLLM(CustomLLM):
     def stream_complete(
         self, prompt: str, formatted: bool = False, **settings: Any
     ) -> CompletionResponseGen:
-        """The whole continuation at once: what the modules write is read only when it is whole."""
+        """The whole continuation at once, since the modules parse nothing earlier."""
 
         def responses() -> CompletionResponseGen:
             whole = self.complete(prompt, formatted, **settings)
@@ -128,7 +128,7 @@ def replies(
 
     Args:
         language_model: Model and tokenizer.
-        texts: Prompts as the model is to read them, each within its window.
+        texts: Rendered prompts, each within the model's window.
         max_new_tokens: Longest continuation, in tokens.
         samples: Draws for each text; 0 takes the likeliest token at every step.
         temperature: Of the draws.
@@ -139,22 +139,22 @@ def replies(
         The continuations: all draws of the first text, then all of the second, and so on.
     """
     tokenizer, model = language_model.tokenizer, language_model.model
-    batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
+    encoded = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
     drawing = dict[str, Any](do_sample=False, temperature=None, top_p=None, top_k=None)
     if samples:
         drawing = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
         drawing["num_return_sequences"] = samples
 
     def ended(ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        # Not the prompt's own end: its last tokens may close a sentence.
-        fresh = [row[max(batch.input_ids.shape[1], len(row) - 8) :] for row in ids]
+        # Without the prompt, whose last tokens may end a sentence.
+        fresh = [row[max(encoded.input_ids.shape[1], len(row) - 8) :] for row in ids]
         ends = [ends_sentence(tokenizer.decode(row)) for row in fresh]
         return torch.tensor(ends, device=ids.device)
 
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         written = model.generate(
-            **batch.to(model.device),
+            **encoded.to(model.device),
             **drawing,
             max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
@@ -162,7 +162,7 @@ def replies(
             stop_strings=None if is_chat(tokenizer) else BASE_MODEL_STOPS,
             tokenizer=None if is_chat(tokenizer) else tokenizer,
         )
-    fresh = written[:, batch.input_ids.shape[1] :]
+    fresh = written[:, encoded.input_ids.shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(fresh, skip_special_tokens=True)]
 
 
@@ -172,7 +172,7 @@ def label_probabilities(
     labels: tuple[str, str],
     adapter: Adapter | None = None,
 ) -> list[float]:
-    """How likely each text goes on with the second label rather than the first.
+    """The probability that each text is continued by the second label rather than the first.
 
     One forward pass for all texts, of which only the last position is projected to the vocabulary.
 
@@ -180,7 +180,7 @@ def label_probabilities(
         language_model: Model and tokenizer.
         prompts: The texts; the tail of those beyond the window.
         labels: Two continuations that differ in their first token.
-        adapter: To wear meanwhile.
+        adapter: On the model meanwhile.
 
     Returns:
         For each text the probability of ``labels[1]``, the two summing to 1.
@@ -189,9 +189,9 @@ def label_probabilities(
         return []
     tokenizer, model = language_model.tokenizer, language_model.model
     first = [tokenizer(label, add_special_tokens=False).input_ids[0] for label in labels]
-    batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
-    ids = batch.input_ids[:, -language_model.window :].to(model.device)
-    mask = batch.attention_mask[:, -language_model.window :].to(model.device)
+    encoded = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+    ids = encoded.input_ids[:, -language_model.window :].to(model.device)
+    mask = encoded.attention_mask[:, -language_model.window :].to(model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     with use_adapter(adapter), torch.inference_mode():
         logits = model(

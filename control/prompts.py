@@ -16,14 +16,14 @@ SYSTEM = "You answer questions briefly and factually."
 
 @dataclass(frozen=True)
 class Prompt:
-    """The two texts that are decoded side by side; they end in the same bytes.
+    """The prompts of the two branches; they end in the same bytes.
 
     Attributes:
         context: With the passages.
         memory: Without them; the same as ``context`` if there are none.
-        question: The question as it stands in both.
-        texts: The passages that fit into the window, as they stand in ``context``.
-        trust: How far each of them is trusted, in [0, 1]; empty where nothing is known of it.
+        question: The question as written in both.
+        texts: The passages that fit into the window, as written in ``context``.
+        trust: In each of them, in [0, 1]; empty where it is not known.
     """
 
     context: str
@@ -53,8 +53,8 @@ def build(
         question: The question, the last thing in both texts.
         passages: Texts in order of relevance.
         room: Longest prompt, in tokens.
-        trust: How far each passage is trusted, in [0, 1]; empty where nothing is known of it.
-        system: What the model is told to do.
+        trust: In each passage, in [0, 1]; empty where it is not known.
+        system: The system message.
 
     Raises:
         InputError: The question alone does not fit.
@@ -84,7 +84,7 @@ def build(
 
 
 def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether the tokenizer brings a chat template."""
+    """Whether the tokenizer has a chat template."""
     return bool(tokenizer.chat_template)
 
 

@@ -125,14 +125,14 @@ def ask(
     from app import factory
     from app.cli import terminal
     from app.cli.history import read as conversation
-    from control.assistant import checked
+    from control.assistant import check_question
     from control.decoding.generate import Decoding
     from control.decoding.rules import DEFAULT_RULE
 
     how = Decoding(
         rule=rule or DEFAULT_RULE, alpha=_alpha(alpha or "0.5"), reliance=reliance, **sampling
     )
-    question = checked(question)
+    question = check_question(question)
     skipped: list[Skipped] = []
     passages = factory.given_passages(list(contexts), skipped.append) if contexts else None
     _tell(skipped)

@@ -10,7 +10,7 @@ from app.api.errors import told
 from app.page import views
 from app.page.views import ShownPassage, Word
 from control.answer import Answer
-from control.assistant import Query, checked
+from control.assistant import Query, check_question
 from control.decoding.generate import Decoding
 from control.decoding.trace import TokenTrace
 from foundation.errors import InputError
@@ -120,7 +120,7 @@ def answered(
     """
     drawn = 0.0
     try:
-        asked = query(replace(turn, question=checked(turn.question)), before)
+        asked = query(replace(turn, question=check_question(turn.question)), before)
         for item in service.stream(asked, Decoding(alpha=alpha(turn.dial)), cancelled, client):
             if isinstance(item, Answer):
                 turn = replace(turn, answer=item)

@@ -12,7 +12,7 @@ from app.page.conversation import Running, Turn
 from control.forgetting.aliases import with_aliases
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record, Scope, checked
-from control.forgetting.sentences import propose
+from control.forgetting.requests import propose
 
 if TYPE_CHECKING:
     from app.page.ask import Parts

@@ -20,9 +20,10 @@ SHARE = 0.5  # of the places to wait in that one client may fill
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work that waits, and its result."""
+    """A piece of work that waits, whether it is no longer wanted, and its result."""
 
     work: Callable[[], Any]
+    cancelled: Callable[[], bool]
     future: "Future[Any]" = field(default_factory=Future)
 
 
@@ -50,14 +51,24 @@ class FairQueue:
         self._stopping = False
         BackgroundThread(self._work, "fulcrum-turns", self._stop)
 
-    def submit(self, work: Callable[[], Result], client: str = "") -> "Future[Result]":
+    def submit(
+        self,
+        work: Callable[[], Result],
+        client: str = "",
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> "Future[Result]":
         """Let work be done when it is its client's turn; cancelled before that, it is not done.
+
+        Args:
+            work: What to do.
+            client: Whose it is.
+            cancelled: Asked before every pass of the language model; see `Scheduler.begin`.
 
         Raises:
             BusyError: too much is waiting already.
             ClosingError: the turns are over.
         """
-        piece = Job(work)
+        piece = Job(work, cancelled)
         with self._changed:
             if self._closed:
                 raise ClosingError
@@ -108,9 +119,9 @@ class FairQueue:
         loop = Scheduler()
         while self._anything():
             if (piece := self._next()) is not None:
-                loop.begin(partial(self._do, piece))
+                loop.begin(partial(self._do, piece), piece.cancelled)
             else:
-                loop.tick()
+                loop.step()
             del piece  # hold nothing of it while waiting for the next
 
     def _do(self, piece: Job) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from app import home
 from app.server.fair_queue import FairQueue
 from app.server.uploads import ParserLimits
-from control.engines import scheduler
 from control.engines.scheduler import Cancelled
 from foundation.errors import ClosingError, DocumentError, FulcrumError, ModelError
 
@@ -182,7 +181,21 @@ class Service:
         """
         self._check_ready()
         given_up = (cancelled or threading.Event()).is_set
-        return self._turns.submit(partial(self._answers, queries, how, on_token, given_up), client)
+
+        def over() -> bool:
+            return given_up() or self._abandoned.is_set()
+
+        def answers() -> "list[Answer]":
+            try:
+                if over():
+                    raise Cancelled
+                return self._ready().ask_batch(queries, how, on_token)
+            except Cancelled:
+                if self._abandoned.is_set() and not given_up():
+                    raise ClosingError from None
+                raise
+
+        return self._turns.submit(answers, client, over)
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
         """Do something with the language model when it is this client's turn.
@@ -351,26 +364,6 @@ class Service:
     def _tokenizer(self) -> Any:
         """As the model's, of the tokenizers package."""
         return self._ready().model.tokenizer.backend_tokenizer
-
-    def _answers(
-        self,
-        queries: "Sequence[Query]",
-        how: "Decoding",
-        on_token: "OnToken | None",
-        given_up: Callable[[], bool],
-    ) -> "list[Answer]":
-        def over() -> bool:
-            return given_up() or self._abandoned.is_set()
-
-        try:
-            if over():
-                raise Cancelled
-            with scheduler.until(over):
-                return self._ready().ask_batch(queries, how, on_token)
-        except Cancelled:
-            if self._abandoned.is_set() and not given_up():
-                raise ClosingError from None
-            raise
 
     def _sweep_soon(self) -> None:
         with suppress(RuntimeError):  # the server is closing: the next start does it

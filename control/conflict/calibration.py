@@ -1,4 +1,4 @@
-"""What was measured of one model, so that its dial means the same as any other model's."""
+"""The calibration of the dial: measured on one model, so that alpha means the same on all."""
 
 import hashlib
 import json
@@ -30,54 +30,58 @@ class Thresholds:
 
     Attributes:
         memory: From here on, memory wins.
-        passages: Below this, an answer that owes the passages nothing is put into their words.
+        passages: Below this, an answer without support in the passages is restricted to their
+            wording.
     """
 
     memory: float
     passages: float
 
     @property
-    def settle_nothing(self) -> bool:
-        """Whether the passages' answer stands, whatever the conflict."""
+    def always_plain(self) -> bool:
+        """Whether the passages' answer is given whatever the conflict: plain RAG."""
         return self.memory == math.inf and self.passages == -math.inf
 
 
-Way = Literal["plain", "memory", "grounded"]
-"""Which answer stands: the passages', the memory's, or the passages' in their own words."""
+Resolution = Literal["plain", "memory", "grounded"]
+"""Which answer is given: plain RAG's, the memory's, or plain RAG's in the passages' wording."""
 
 
-def decide(conflict: bool, loose: bool, confidence: float, bars: Thresholds) -> Way:
-    """Which answer stands.
+def decide(
+    conflict: bool, unsupported: bool, confidence: float, thresholds: Thresholds
+) -> Resolution:
+    """Which answer is given.
 
     Args:
         conflict: Whether memory claims something that the passages lack.
-        loose: Whether the passages' answer owes them nothing and could be put into their words.
+        unsupported: Whether plain RAG's answer has no support in the passages and could be
+            restricted to their wording.
         confidence: How likely memory is right, in [0, 1].
-        bars: Of the setting of the dial.
+        thresholds: Of the setting of the dial.
     """
-    if conflict and confidence >= bars.memory:
+    if conflict and confidence >= thresholds.memory:
         return "memory"
-    if loose and confidence < bars.passages:
+    if unsupported and confidence < thresholds.passages:
         return "grounded"
     return "plain"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A probe and how far the dial moves with it.
+    """A probe and the thresholds of the dial.
 
     Attributes:
         model: `LanguageModel.identity` of the model measured, or ``ANY_MODEL``.
         name: Its name.
-        probe: Tells how likely memory is right.
+        probe: Estimates how likely memory is right.
         known: Confidence in each conflict of a known fact with a wrong passage, ascending, given by
-            probes that had not seen its relation.
+            probes that were fitted without its relation.
         end: Thresholds at alpha 1.
         auto: Thresholds at alpha auto.
         alphas: Settings of the dial ...
-        ratios: ... and the memory ratio measured there on those conflicts, in [0, 1], never
+        ratios: ... and the memory ratio (MR) measured there on those conflicts, in [0, 1], never
             falling.
-        measured: Counts and scores of the measurement, for a reader.
+        measured: Counts and scores of the measurement, for information.
     """
 
     model: str
@@ -90,12 +94,12 @@ class Calibration:
     ratios: list[float]
     measured: dict[str, float]
 
-    def bars(self, alpha: float | str) -> Thresholds:
-        """The bars at ``alpha``: none at 0.5, which is plain RAG.
+    def thresholds(self, alpha: float | str) -> Thresholds:
+        """The thresholds at ``alpha``; at 0.5, plain RAG, no confidence passes them.
 
-        Towards 1, memory wins a share of the known facts that grows evenly, the surest first, up to
-        the bar of the end. Towards 0, answers are put into the passages' words, the least sure
-        first, at 0 all of them.
+        Towards 1, memory wins a share of the known facts that grows linearly, the most confident
+        first, down to the threshold of the end. Towards 0, answers are restricted to the passages'
+        wording, the least confident first, at 0 all of them.
         """
         if alpha == "auto":
             return self.auto
@@ -110,11 +114,11 @@ class Calibration:
             return Thresholds(math.inf, self.known[int(-turned * len(self.known))])
         winning = len(self.known) - bisect_left(self.known, self.end.memory)
         lowest = len(self.known) - round(turned * winning)
-        bar = self.known[lowest] if lowest < len(self.known) else math.inf
-        return Thresholds(max(bar, self.end.memory), self.end.passages * turned)
+        memory = self.known[lowest] if lowest < len(self.known) else math.inf
+        return Thresholds(max(memory, self.end.memory), self.end.passages * turned)
 
     def alpha(self, reliance: float) -> float:
-        """The alpha at which memory settles the share ``reliance`` of known conflicts."""
+        """The alpha at which memory wins the share ``reliance`` of known conflicts."""
         place = bisect_left(self.ratios, reliance)
         if place == 0:
             return self.alphas[0]
@@ -126,7 +130,7 @@ class Calibration:
 
     @property
     def digest(self) -> str:
-        """Tells it from every calibration that decides otherwise."""
+        """A hash of all that decides."""
         deciding = asdict(replace(self, measured={}))
         return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]
 
@@ -142,7 +146,7 @@ def find(language_model: "LanguageModel", cache: Path) -> Calibration:
 
     Args:
         language_model: The model.
-        cache: Where `stored` keeps those that were measured.
+        cache: Directory of those that were measured; see `stored`.
 
     Raises:
         ModelError: The file is damaged, or was measured on another model.
@@ -158,7 +162,7 @@ def shipped(language_model: "LanguageModel") -> Calibration:
 
 
 def stored(language_model: "LanguageModel", cache: Path) -> Path:
-    """Where the calibration of a model is kept once it has been measured."""
+    """The file of a model's calibration once it has been measured."""
     return cache / "calibrations" / f"{language_model.identity}.json"
 
 

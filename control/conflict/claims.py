@@ -1,4 +1,4 @@
-"""What an answer claims beyond its question, and whose words those are."""
+"""The claims of an answer: the words that it adds to its question, and their support."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-# Words that carry no answer: they neither support a claim nor make one.
+# Words that carry no answer: no claim consists of them or is supported by them.
 FUNCTION_WORDS = words(
     "a also an and are as at be been but by called for from had has have he her his in "
     "indeed is it its known name named not of on or she so that the their there they this "
@@ -28,8 +28,8 @@ class Claim:
     Attributes:
         start: Its first token.
         stop: The token after its last one.
-        text: What it says.
-        gain: How much more probable the side that says it finds it than the other side, in nats.
+        text: The words.
+        gain: Its log-probability in the branch that decoded it minus that in the other, in nats.
     """
 
     start: int
@@ -41,13 +41,13 @@ class Claim:
 def claims(
     tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], gain: "Tensor", skip: set[str]
 ) -> list[Claim]:
-    """The runs of words in an answer that say more than ``skip``.
+    """The runs of words in an answer that are not in ``skip``.
 
     Args:
         tokenizer: Of the model.
         ids: The answer's tokens.
-        gain: Log-probability of each token under the side that says it minus that under the other
-            side, in nats, shape (tokens,).
+        gain: Log-probability of each token in the branch that decoded it minus that in the other,
+            in nats, shape (tokens,).
         skip: Normalised words that claim nothing, such as the question's.
     """
     runs: list[list[int]] = []
@@ -64,20 +64,20 @@ def claims(
     for start, end in runs:
         stop = end
         while stop > start + 1 and not normalise(tokenizer.decode([ids[stop - 1]])):
-            stop -= 1  # the full stop claims nothing
+            stop -= 1  # punctuation is no part of a claim
         text = tokenizer.decode(ids[start:stop], skip_special_tokens=True)
         found.append(Claim(start, stop, text.strip(" .,;:!?\"'()"), float(gain[start:end].sum())))
     return found
 
 
 def new_words(text: str, skip: set[str]) -> list[str]:
-    """The words of ``text`` that are not in ``skip``, as they stand there, each once."""
+    """The words of ``text`` that are not in ``skip``, as they are written, each once."""
     found = (match.group() for match in WORD.finditer(text))
     return list(dict.fromkeys(word for word in found if words(word) - skip))
 
 
 def strongest(found: Sequence[Claim]) -> Claim | None:
-    """The claim that its side wants most against the other, if there is any."""
+    """The claim of the highest gain, if there is any."""
     return max(found, key=lambda claim: claim.gain, default=None)
 
 
@@ -90,7 +90,7 @@ def ends_sentence(text: str) -> bool:
 
 
 def _words(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[list[int]]:
-    """Token ranges of the words, as spaces part them."""
+    """Token ranges of the words, split at spaces."""
     ranges: list[list[int]] = []
     for at in range(len(ids)):
         # Beside another token: some tokenizers drop the space of the first one.

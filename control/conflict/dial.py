@@ -1,19 +1,18 @@
-"""Fulcrum's own dial: a conflict is decided as a whole, not token by token.
+"""Fulcrum's own dial: one decision for each answer, not one for each token.
 
-A token rule decides again at every token, and no single token tells a fact that the model knows
-from one that it makes up. Here the passages' answer (plain RAG) and the memory's answer
-(closed-book) begin side by side (`control.conflict.comparison`). Then:
+A token rule decides at every token, and no single token distinguishes a fact that the model knows
+from one that it makes up. Here the drafts of the passages' answer (plain RAG) and of the memory's
+answer (closed-book) are decoded together and compared (`control.conflict.drafts`). Then:
 
-1. Where memory claims nothing that the passages lack, the passages' answer stands.
-2. Where it does, `control.conflict.probe` says how likely memory is right. Towards alpha 1 memory
-   wins ever more conflicts, the surest first, and never those in which it is more likely wrong:
-   what the model does not know is still answered from the passages.
-3. Towards alpha 0, an answer that owes the passages nothing is put into their words
-   (`control.decoding.grounding`), the least sure of memory first; at 0 every one.
+1. Where memory claims nothing that the passages lack, the passages' answer is given.
+2. Where it does, `control.conflict.probe` estimates how likely memory is right. Towards alpha 1
+   memory wins more conflicts, the most confident first, and never those in which it is more likely
+   wrong: what the model does not know is still answered from the passages.
+3. Towards alpha 0, an answer without support in the passages is decoded again restricted to their
+   wording (`control.decoding.grounding`), the least confident first; at 0 every such answer.
 
-At alpha 0.5 the answer is plain RAG's, and is told while memory still speaks. Elsewhere the answer
-that was chosen goes on to its end. Both branches are asked about each of its tokens: that is its
-trace.
+At alpha 0.5 the answer is plain RAG's and is streamed while the memory draft is decoded. Elsewhere
+the chosen draft is continued to its end. Both branches score each token of the answer: its trace.
 """
 
 import sys
@@ -25,16 +24,16 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from control.conflict import claims, comparison
-from control.conflict.calibration import Calibration, Way, decide
-from control.conflict.comparison import DraftBatch, DraftComparison
+from control.conflict import claims, drafts
+from control.conflict.calibration import Calibration, Resolution, decide
+from control.conflict.drafts import DraftBatch, DraftComparison
 from control.decoding import generate
 from control.decoding import trace as tracing
+from control.decoding.contrastive import RuleOutput
 from control.decoding.generate import Alpha, Decoding, OnToken, stop_ids
-from control.decoding.rule import RuleOutput
 from control.decoding.rules import DIAL, MixedStep, mix, next_token
 from control.decoding.trace import StepRow, Trace
-from control.engines import batching, branches
+from control.engines import batch, branches
 from control.engines.batch import SequenceGroup
 from control.engines.branches import DecodeState
 from control.forgetting import guard as guarding
@@ -47,18 +46,18 @@ if TYPE_CHECKING:
     from control.prompts import Prompt
 
 NEUTRAL_TRUST = 0.5
-MEMORY = 0.5  # above it, the rule of an answer that goes on follows memory
+MEMORY = 0.5  # above it, the rule of a continued answer follows memory
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the two sides say, and whom the answer follows.
+    """What passages and memory claim, and which of them the answer follows.
 
     Attributes:
         passages_say: What the passages' answer claims.
         memory_says: What memory claims instead.
         confidence: How likely memory is right, in [0, 1].
-        follows: Whose answer was given.
+        follows: The source of the answer.
     """
 
     passages_say: str
@@ -76,13 +75,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class DecodedAnswer:
-    """An answer and how it came to stand.
+    """An answer and the conflict behind it.
 
     Attributes:
         trace: Its tokens.
         conflict: Whether memory and passages disagree.
-        verdict: On what; ``None`` where they do not, where the passages' answer claims nothing, and
-            from token rules, which cannot say.
+        verdict: On the conflict; ``None`` where there is none, where the passages' answer claims
+            nothing, and from token rules, which compare no claims.
     """
 
     trace: Trace
@@ -93,7 +92,7 @@ class DecodedAnswer:
 def answer(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
-    how: Decoding,
+    decoding: Decoding,
     calibration: Calibration | None,
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
@@ -104,21 +103,25 @@ def answer(
     Args:
         language_model: Model and tokenizer.
         prompts: One per question.
-        how: Rule, alpha, sampling and length; a token rule goes to `control.decoding.generate`.
+        decoding: Rule, alpha, sampling and length; a token rule goes to
+            `control.decoding.generate`.
         calibration: Of this model, or one for any; token rules need none.
-        alphas: Several settings of the dial to answer at; defaults to ``how.alpha`` alone.
-        on_token: Told every token once it is certain.
-        watches: What the answer to each prompt must not say; ``None`` where all may be said.
+        alphas: Several settings of the dial to answer at; defaults to ``decoding.alpha`` alone.
+        on_token: Called with every token once it is certain.
+        watches: The facts that the answer to each prompt must not state; ``None`` for no guard.
 
     Returns:
         All alphas of the first prompt, then all of the second, and so on.
+
+    Raises:
+        InputError: The dial has no calibration.
     """
-    if how.rule != DIAL:
-        traces = generate.generate(language_model, prompts, how, alphas, on_token, watches)
+    if decoding.rule != DIAL:
+        traces = generate.generate(language_model, prompts, decoding, alphas, on_token, watches)
         return [DecodedAnswer(trace, trace.disputed, None) for trace in traces]
-    settings = [how.alpha] if alphas is None else list(alphas)
+    settings = [decoding.alpha] if alphas is None else list(alphas)
     if not any(prompt.passages for prompt in prompts):
-        closed_book = replace(how, rule="plain", alpha=0.5)
+        closed_book = replace(decoding, rule="plain", alpha=0.5)
         flat = generate.generate(
             language_model, prompts, closed_book, [0.5] * len(settings), on_token, watches
         )
@@ -127,69 +130,72 @@ def answer(
         raise InputError(
             f"rule {DIAL} needs a calibration; take control.conflict.calibration.shipped(...)"
         )
-    if len(settings) == 1 and _stands(prompts, settings[0], calibration):
-        return _stream_plain(language_model, prompts, how, calibration, on_token, watches)
-    begun = comparison.begin(language_model, prompts, how, watches)
-    confidences = _confidences(begun, calibration)
-    ways = [
-        [choose(view, confidence, alpha, _trust(view, prompt), calibration) for alpha in settings]
-        for view, confidence, prompt in zip(begun.views, confidences, prompts, strict=True)
+    if len(settings) == 1 and _is_plain_rag(prompts, settings[0], calibration):
+        return _stream_plain(language_model, prompts, decoding, calibration, on_token, watches)
+    drafted = drafts.compare(language_model, prompts, decoding, watches)
+    confidences = _confidences(drafted, calibration)
+    chosen = [
+        [choose(each, confidence, alpha, _trust(each, prompt), calibration) for alpha in settings]
+        for each, confidence, prompt in zip(drafted.comparisons, confidences, prompts, strict=True)
     ]
-    rows = finish(begun, ways, on_token)
+    rows = finish(drafted, chosen, on_token)
     return [
-        DecodedAnswer(trace, view.claim is not None, _verdict(view, confidence, way, trace))
-        for view, confidence, row, chosen in zip(begun.views, confidences, rows, ways, strict=True)
-        for trace, way in zip(row, chosen, strict=True)
+        _decoded(each, confidence, resolution, trace)
+        for each, confidence, row, resolutions in zip(
+            drafted.comparisons, confidences, rows, chosen, strict=True
+        )
+        for trace, resolution in zip(row, resolutions, strict=True)
     ]
 
 
-def _stands(prompts: Sequence["Prompt"], alpha: Alpha, calibration: Calibration) -> bool:
-    """Whether the passages' answers are given whatever memory says: plain RAG, without a trust."""
+def _is_plain_rag(prompts: Sequence["Prompt"], alpha: Alpha, calibration: Calibration) -> bool:
+    """Whether the passages' answers are given whatever memory claims: neutral trust at 0.5."""
     trusts = {trust for prompt in prompts for trust in prompt.trust or (NEUTRAL_TRUST,)}
     return alpha != "auto" and all(
-        calibration.bars(_turned(alpha, trust)).settle_nothing for trust in trusts
+        calibration.thresholds(_turned(alpha, trust)).always_plain for trust in trusts
     )
 
 
 def _stream_plain(
     language_model: "LanguageModel",
     prompts: Sequence["Prompt"],
-    how: Decoding,
+    decoding: Decoding,
     calibration: Calibration,
     on_token: OnToken | None,
     watches: Sequence[WatchedFacts] | None,
 ) -> list[DecodedAnswer]:
-    """Answers that stand whatever memory says, told as they come; memory is compared after."""
+    """Plain RAG's answers, streamed as they are decoded; memory is compared afterwards."""
     traces = [Trace(language_model.tokenizer, prompt.passages > 0) for prompt in prompts]
-    told = generate.recorder(traces, stop_ids(language_model.model), on_token)
-    begun = comparison.begin(language_model, prompts, how, watches, told)
-    guarding.report(begun.guards, traces)
+    on_step = generate.recorder(traces, stop_ids(language_model.model), on_token)
+    drafted = drafts.compare(language_model, prompts, decoding, watches, on_step)
+    guarding.report(drafted.guards, traces)
+    confidences = _confidences(drafted, calibration)
     return [
-        DecodedAnswer(trace, view.claim is not None, _verdict(view, confidence, "plain", trace))
-        for view, confidence, trace in zip(
-            begun.views, _confidences(begun, calibration), traces, strict=True
-        )
+        _decoded(each, confidence, "plain", trace)
+        for each, confidence, trace in zip(drafted.comparisons, confidences, traces, strict=True)
     ]
 
 
-def _confidences(begun: DraftBatch, calibration: Calibration) -> list[float]:
+def _confidences(drafted: DraftBatch, calibration: Calibration) -> list[float]:
     """How likely memory is right in each question's conflict; 0 where there is none."""
-    return [
-        calibration.probe(view.evidence) if view.evidence is not None else 0.0
-        for view in begun.views
-    ]
+    features = [each.features for each in drafted.comparisons]
+    return [0.0 if each is None else calibration.probe(each) for each in features]
 
 
 def choose(
-    view: DraftComparison, confidence: float, alpha: Alpha, trust: float, calibration: Calibration
-) -> Way:
-    """Which of the answers stands at ``alpha``.
+    comparison: DraftComparison,
+    confidence: float,
+    alpha: Alpha,
+    trust: float,
+    calibration: Calibration,
+) -> Resolution:
+    """Which of the answers is given at ``alpha``.
 
     Args:
-        view: Both sides.
+        comparison: Of the drafts.
         confidence: How likely memory is right, in [0, 1].
         alpha: The dial.
-        trust: In the passages of this conflict, in [0, 1]. At a fixed alpha it turns the dial for
+        trust: In the passages of this conflict, in [0, 1]. At a fixed alpha it moves the dial for
             this conflict, by half its range to the passages at 1 and to memory at 0; at alpha auto
             it counts as the passages' own chance of being right (Bayes' rule in odds).
         calibration: Of the model.
@@ -199,34 +205,35 @@ def choose(
         confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
     else:
         alpha = _turned(alpha, trust)
-    conflict, loose = view.claim is not None, view.grounded is not None
-    return decide(conflict, loose, confidence, calibration.bars(alpha))
+    conflict, unsupported = comparison.claim is not None, comparison.grounded is not None
+    return decide(conflict, unsupported, confidence, calibration.thresholds(alpha))
 
 
 def _turned(alpha: float, trust: float) -> float:
-    """The dial for a conflict whose passages are so trusted."""
+    """The dial for a conflict, moved by the trust in its passages."""
     return min(max(alpha + NEUTRAL_TRUST - trust, 0.0), 1.0)
 
 
 def finish(
-    begun: DraftBatch, ways: Sequence[Sequence[Way]], on_token: OnToken | None = None
+    drafted: DraftBatch,
+    chosen: Sequence[Sequence[Resolution]],
+    on_token: OnToken | None = None,
 ) -> list[list[Trace]]:
-    """Let the chosen answers go on to their ends; the traces, in the order of ``ways``.
+    """Decode the chosen answers to their ends; the traces, in the order of ``chosen``.
 
     An answer that was chosen several times is decoded once.
     """
-    model = begun.language_model.model
-    wanted: dict[tuple[int, Way], list[int]] = {}
+    model, n = drafted.language_model.model, len(drafted.comparisons)
+    wanted: dict[tuple[int, Resolution], list[int]] = {}
     place = 0
-    for index, chosen in enumerate(ways):
-        for way in chosen:
-            wanted.setdefault((index, way), []).append(place)
+    for index, resolutions in enumerate(chosen):
+        for resolution in resolutions:
+            wanted.setdefault((index, resolution), []).append(place)
             place += 1
     rows = [index for index, _ in wanted]
     places = list(wanted.values())
-    traces = [
-        Trace(begun.language_model.tokenizer, begun.prompts[index].passages > 0) for index in rows
-    ]
+    tokenizer = drafted.language_model.tokenizer
+    traces = [Trace(tokenizer, drafted.prompts[index].passages > 0) for index in rows]
 
     def record(at: int, token: int, row: tracing.StepRow) -> None:
         entry = traces[at].add(token, row)
@@ -235,41 +242,48 @@ def finish(
                 on_token(each, entry)
 
     with torch.inference_mode():
-        state = begun.state.copied([*rows, *(index + len(begun.views) for index in rows)])
-        alphas = [[float(way == "memory")] for _, way in wanted]
-        starts = [_start(begun.views[index], way) for index, way in wanted]
-        guards = begun.guards and [
-            begun.guards[index + len(begun.views) * (way == "memory")].going_on(start.ids)
-            for (index, way), start in zip(wanted, starts, strict=True)
+        state = drafted.state.copied([*rows, *(index + n for index in rows)])
+        alphas = [[float(resolution == "memory")] for _, resolution in wanted]
+        starts = [_start(drafted.comparisons[index], resolution) for index, resolution in wanted]
+        guards = drafted.guards and [
+            drafted.guards[index + n * (resolution == "memory")].going_on(start.ids)
+            for (index, resolution), start in zip(wanted, starts, strict=True)
         ]
-        _go_on(begun, state, starts, torch.tensor(alphas, device=model.device), record, guards)
+        alpha = torch.tensor(alphas, device=model.device)
+        _continue(drafted, state, starts, alpha, record, guards)
     guarding.report(guards, traces)
     by_place = {
         place: trace for trace, shared in zip(traces, places, strict=True) for place in shared
     }
     ordered = iter([by_place[place] for place in sorted(by_place)])
-    return [[next(ordered) for _ in chosen] for chosen in ways]
+    return [[next(ordered) for _ in resolutions] for resolutions in chosen]
 
 
 @dataclass(frozen=True)
 class _DraftStart:
-    """The tokens with which an answer begins, the first that no branch chose, and the banned."""
+    """How a chosen answer begins.
+
+    Attributes:
+        ids: Its first tokens.
+        forced: Place of the first of them that no branch chose.
+        banned: Tokens that are not allowed later on.
+    """
 
     ids: list[int]
     forced: int
     banned: list[int]
 
 
-def _start(view: DraftComparison, way: Way) -> _DraftStart:
-    if way == "grounded" and view.grounded is not None:
-        ids = view.grounded.ids
-        return _DraftStart(ids, len(ids) - 1, view.grounded.banned)
-    ids = view.memory if way == "memory" else view.passages
+def _start(comparison: DraftComparison, resolution: Resolution) -> _DraftStart:
+    if resolution == "grounded" and comparison.grounded is not None:
+        ids = comparison.grounded.ids
+        return _DraftStart(ids, len(ids) - 1, comparison.grounded.banned)
+    ids = comparison.memory if resolution == "memory" else comparison.passages
     return _DraftStart(ids, len(ids), [])
 
 
-def _go_on(
-    begun: DraftBatch,
+def _continue(
+    drafted: DraftBatch,
     state: DecodeState,
     starts: Sequence[_DraftStart],
     alpha: Tensor,
@@ -279,15 +293,16 @@ def _go_on(
     """Append the beginnings, then decode to the end, recording every token.
 
     Args:
-        begun: Settings.
+        drafted: The drafts and their settings.
         state: The chosen rows, those with the passages and then those without.
         starts: Beginning of each answer.
         alpha: Shape (n, 1).
-        record: Told the answer, the token and what the branches thought of it.
+        record: Called with the answer, the token and the branches' scores of it.
         guards: One for each answer.
     """
-    model, tokenizer, n = begun.language_model.model, begun.language_model.tokenizer, len(starts)
-    ends, longest = stop_ids(model), begun.how.max_new_tokens
+    language_model, n = drafted.language_model, len(starts)
+    model, tokenizer = language_model.model, language_model.tokenizer
+    ends, longest = stop_ids(model), drafted.decoding.max_new_tokens
     texts = [start.ids for start in starts]
     logits = branches.extend(model, state, [*texts, *texts])
     for at in range(max(map(len, texts))):
@@ -297,81 +312,86 @@ def _go_on(
             _follow, next_token(logits[live, at]), next_token(logits[live + n, at]), alpha[live]
         )
         rows = zip(live.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
-        for row, token, seen in rows:
+        for row, token, scores in rows:
             if token not in ends:
-                mixed = seen.mixed or at >= starts[row].forced
-                record(row, token, replace(seen, mixed=mixed))
-    going = [
+                mixed = scores.mixed or at >= starts[row].forced
+                record(row, token, replace(scores, mixed=mixed))
+    running = [
         row
         for row in range(n)
         if texts[row][-1] not in ends
         and len(texts[row]) < longest
         and not generate.stopped(tokenizer, texts[row])
     ]
-    if not going:
+    if not running:
         return
 
     def on_step(answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
         rows = zip(answers.tolist(), tokens.tolist(), tracing.rows(step, tokens), strict=True)
-        for answer, token, seen in rows:
+        for answer, token, scores in rows:
             if token not in ends:
-                record(going[answer], token, seen)
+                record(running[answer], token, scores)
 
-    width = max(len(texts[row]) for row in going)
-    firsts = {texts[row][0] for row in going}
+    width = max(len(texts[row]) for row in running)
+    firsts = {texts[row][0] for row in running}
     pad = next(token for token in range(len(firsts) + 1) if token not in firsts)
-    padded = [[pad] * (width - len(texts[row])) + texts[row] for row in going]
-    banned = torch.zeros(len(going), logits.shape[-1], dtype=torch.bool, device=alpha.device)
-    for place, row in enumerate(going):
+    padded = [[pad] * (width - len(texts[row])) + texts[row] for row in running]
+    banned = torch.zeros(len(running), logits.shape[-1], dtype=torch.bool, device=alpha.device)
+    for place, row in enumerate(running):
         banned[place, starts[row].banned] = True
-    state.select(torch.tensor([*going, *(row + n for row in going)], device=alpha.device))
+    state.select(torch.tensor([*running, *(row + n for row in running)], device=alpha.device))
     group = SequenceGroup(
         state,
         torch.tensor(padded, device=alpha.device),
         _follow,
-        alpha=alpha[going],
+        alpha=alpha[running],
         banned=banned if banned.any() else None,
         on_step=on_step,
-        guards=None if guards is None else [guards[row] for row in going],
-        **generate.generation_kwargs(begun.language_model, begun.how, _LongEnough(longest, pad)),
+        guards=None if guards is None else [guards[row] for row in running],
+        **generate.generation_kwargs(
+            language_model, drafted.decoding, _MaxPaddedLength(longest, pad)
+        ),
     )
-    batching.decode(model, group)
+    batch.decode(model, group)
 
 
 @dataclass(frozen=True)
-class _LongEnough(StoppingCriteria):
+class _MaxPaddedLength(StoppingCriteria):
     """As `MaxLengthCriteria`, for rows that begin with different amounts of padding."""
 
     longest: int
     pad: int
 
     def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
-        begun = (input_ids != self.pad).long().cummax(dim=1).values
-        return begun.sum(dim=1) >= self.longest
+        started = (input_ids != self.pad).long().cummax(dim=1).values
+        return started.sum(dim=1) >= self.longest
 
 
 def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput:
     """The rule of an answer that has been chosen: passages at alpha 0, memory at alpha 1."""
-    memory = cast("Tensor", alpha) > MEMORY  # never adaptive: see `_go_on`
+    memory = cast("Tensor", alpha) > MEMORY  # never adaptive: see `_continue`
     return RuleOutput(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
 
 
-def _verdict(view: DraftComparison, confidence: float, way: Way, trace: Trace) -> Verdict | None:
-    if view.claim is None or not view.passages_say:
-        return None
-    said = view.passages_say
-    if way == "grounded" and view.grounded is not None:  # the word as it was completed
-        rest = trace.tokenizer.decode(trace.ids[len(view.grounded.ids) - 1 :])
-        said = next(iter(claims.new_words(rest, set())), said)
-    memory = way == "memory" or (view.spoken and way == "plain")
-    return Verdict(said, view.claim.text, confidence, "memory" if memory else "passages")
+def _decoded(
+    comparison: DraftComparison, confidence: float, resolution: Resolution, trace: Trace
+) -> DecodedAnswer:
+    claim, says, grounded = comparison.claim, comparison.passages_say, comparison.grounded
+    if claim is None or not says:
+        return DecodedAnswer(trace, claim is not None, None)
+    if resolution == "grounded" and grounded is not None:  # the word as it was completed
+        rest = trace.tokenizer.decode(trace.ids[len(grounded.ids) - 1 :])
+        says = next(iter(claims.new_words(rest, set())), says)
+    memory = resolution == "memory" or (comparison.states_memory and resolution == "plain")
+    verdict = Verdict(says, claim.text, confidence, "memory" if memory else "passages")
+    return DecodedAnswer(trace, True, verdict)
 
 
-def _trust(view: DraftComparison, prompt: "Prompt") -> float:
+def _trust(comparison: DraftComparison, prompt: "Prompt") -> float:
     """Highest trust among the passages that hold what the passages' answer claims, else of all."""
     if not prompt.trust:
         return NEUTRAL_TRUST
-    claimed = words(view.passages_say)
+    claimed = words(comparison.passages_say)
     holding = [
         trust
         for text, trust in zip(prompt.texts, prompt.trust, strict=True)

@@ -1,4 +1,8 @@
-"""What one side of a question says while the other looks on."""
+"""Drafts: how the answers of passages and memory begin, and where they differ.
+
+The context branch and the memory branch each decode their first sentence; in the same forward
+passes, each draft's tokens are scored by the other branch too.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,31 +12,39 @@ import torch
 from torch import Tensor
 from transformers import MaxLengthCriteria, StoppingCriteria
 
-from control.conflict import claims
-from control.decoding import generate
-from control.decoding.generate import Decoding
+from control.conflict import claims, probe
+from control.conflict.claims import FUNCTION_WORDS, Claim
+from control.conflict.probe import ClaimPair, ProbeAnswers, ProbeFeatures
+from control.decoding import generate, grounding
+from control.decoding.generate import Decoding, stop_ids
+from control.decoding.grounding import Grounded
 from control.decoding.rules import MixedStep, plain
+from control.engines import batch
 from control.engines.batch import OnStep, SequenceGroup
 from control.engines.branches import DecodeState, TokenScores
-from control.forgetting.guard import LeakGuard
+from control.forgetting.guard import LeakGuard, WatchedFacts, guards
+from foundation.text import words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from control.engines.transformers import LanguageModel
+    from control.prompts import Prompt
 
-SENTENCE = 32  # tokens; longest beginning that is compared
+SENTENCE = 32  # tokens; longest draft that is compared
 SENTENCE_TAIL = 8  # tokens that show whether a sentence ends
+SUPPORTED = 3.0  # nats; an answer rests on the passages if they raise one of its claims so much
+BARE = "Question: {question}\nAnswer:"
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What one side said.
+    """The first sentence of one branch's answer.
 
     Attributes:
         ids: Its tokens.
-        own: What the side itself thought of them.
-        by_other: What the other side thought of them.
+        own: Their scores in the branch itself.
+        by_other: Their scores in the other branch.
     """
 
     ids: list[int]
@@ -41,99 +53,345 @@ class Draft:
 
     @property
     def gain(self) -> Tensor:
-        """How much more probable each token was to the side itself, in nats, shape (tokens,)."""
+        """Log-probability in its own branch minus that in the other, in nats, shape (tokens,)."""
         return self.own.log_p - self.by_other.log_p
 
 
 @dataclass(frozen=True)
 class DraftRecorder:
-    """What one side of n questions says, token by token.
+    """The drafts of one branch for n questions, token by token.
 
     Attributes:
         ids: Tokens of each, an end of text included.
-        seen: For each token its log-probability and the entropy before it, in nats: to the side
-            itself, then to the other.
+        scores: For each token its log-probability and the entropy before it, in nats: in the branch
+            itself, then in the other one.
     """
 
     ids: list[list[int]]
-    seen: list[list[list[float]]]
+    scores: list[list[list[float]]]
 
     @classmethod
-    def nothing(cls, n: int) -> "DraftRecorder":
-        """Of n questions, as long as nothing is said."""
+    def empty(cls, n: int) -> "DraftRecorder":
+        """For n questions, without tokens."""
         return cls([[] for _ in range(n)], [[] for _ in range(n)])
 
     def write(self, answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
-        """Take in a step."""
+        """Record a step."""
         both = ((step.log_p_c, step.entropy_context), (step.log_p_m, step.entropy_memory))
         columns = [
             column
             for log_p, entropy in both
             for column in (log_p.gather(1, tokens[:, None])[:, 0], entropy)
         ]
-        seen = torch.stack(columns, dim=1).tolist()
-        for row, token, numbers in zip(answers.tolist(), tokens.tolist(), seen, strict=True):
+        table = torch.stack(columns, dim=1).tolist()
+        for row, token, numbers in zip(answers.tolist(), tokens.tolist(), table, strict=True):
             self.ids[row].append(token)
-            self.seen[row].append(numbers)
+            self.scores[row].append(numbers)
 
     def first_sentences(self, tokenizer: "PreTrainedTokenizerBase") -> "DraftRecorder":
-        """As much of each as is compared."""
+        """The part of each that is compared."""
         lengths = [_first_sentence(tokenizer, ids) for ids in self.ids]
         return DraftRecorder(
             [ids[:length] for ids, length in zip(self.ids, lengths, strict=True)],
-            [seen[:length] for seen, length in zip(self.seen, lengths, strict=True)],
+            [scores[:length] for scores, length in zip(self.scores, lengths, strict=True)],
         )
 
-    def heard(self, ends: set[int]) -> list[Draft]:
+    def drafts(self, ends: set[int]) -> list[Draft]:
         """Each without its end of text, unless there is nothing else; no hidden states."""
-        heard = []
-        for ids, seen in zip(self.ids, self.seen, strict=True):
+        found = []
+        for ids, scores in zip(self.ids, self.scores, strict=True):
             kept = [at for at, token in enumerate(ids) if token not in ends] or [*range(len(ids))]
-            numbers = torch.tensor([seen[at] for at in kept]).T
+            numbers = torch.tensor([scores[at] for at in kept]).T
             none = numbers.new_zeros(0)
             own, other = (TokenScores(log_p, entropy, none) for log_p, entropy in numbers.chunk(2))
-            heard.append(Draft([ids[at] for at in kept], own, other))
-        return heard
+            found.append(Draft([ids[at] for at in kept], own, other))
+        return found
 
 
-def saying(
+@dataclass(frozen=True)
+class DraftComparison:
+    """The drafts of one question and what they claim.
+
+    Attributes:
+        passages: Token ids of the draft with the passages, an end of text included.
+        memory: The same of the draft from memory.
+        claim: What memory claims that the passages lack; ``None`` where there is no conflict.
+        passages_claim: What the draft with the passages claims.
+        states_memory: Whether the draft with the passages states what memory claims, without
+            support in the passages.
+        features: The probe's features of the conflict, if there is one.
+        grounded: How the answer begins when it is restricted to the passages' wording; ``None``
+            where the draft has support in them already.
+    """
+
+    passages: list[int]
+    memory: list[int]
+    claim: Claim | None
+    passages_claim: str
+    states_memory: bool
+    features: ProbeFeatures | None
+    grounded: Grounded | None
+
+    @property
+    def passages_say(self) -> str:
+        """What the passages claim, even where the draft states something else."""
+        return self.grounded.claim if self.grounded else self.passages_claim
+
+
+@dataclass(frozen=True)
+class DraftBatch:
+    """Questions with both drafts decoded and compared.
+
+    Attributes:
+        language_model: The model.
+        prompts: The n questions.
+        decoding: Sampling and length.
+        state: The prompts that were read: the n with passages, then those without.
+        comparisons: One for each question.
+        guards: Of the n drafts with passages, then of those without.
+    """
+
+    language_model: "LanguageModel"
+    prompts: Sequence["Prompt"]
+    decoding: Decoding
+    state: DecodeState
+    comparisons: list[DraftComparison]
+    guards: list[LeakGuard] | None = None
+
+
+@dataclass(frozen=True)
+class _ClaimComparison:
+    """What the words of two drafts show.
+
+    ``remembered`` are words that memory adds to question and passages, ``unsupported`` the claims
+    of the draft with the passages that they lack.
+    """
+
+    claim: Claim | None
+    passages_claim: Claim | None
+    remembered: list[str]
+    states_memory: bool
+    supported: bool
+    unsupported: list[Claim]
+
+
+def compare(
     language_model: "LanguageModel",
-    state: DecodeState,
-    how: Decoding,
-    said: DraftRecorder,
-    watching: Sequence[LeakGuard] | None,
-    aloud: OnStep | None = None,
-) -> SequenceGroup:
-    """What decodes the words of one side, while the other looks on.
+    prompts: Sequence["Prompt"],
+    decoding: Decoding,
+    watches: Sequence[WatchedFacts] | None = None,
+    on_step: OnStep | None = None,
+) -> DraftBatch:
+    """Read all prompts, decode both drafts of each question within its guard, and compare them.
 
     Args:
         language_model: The model.
-        state: The n rows of the side, then those of the other.
-        how: Sampling and length.
-        said: Where the tokens will be.
-        watching: Guards of the n.
-        aloud: Told every token, of whole answers then instead of first sentences.
+        prompts: The n questions.
+        decoding: Sampling and length.
+        watches: The facts that the answer to each prompt must not state.
+        on_step: Called with every step of the answers with the passages, which are then decoded to
+            their ends: for answers that stand whatever the comparison shows.
+    """
+    model, tokenizer, n = language_model.model, language_model.tokenizer, len(prompts)
+    texts = [prompt.context for prompt in prompts] + [prompt.memory for prompt in prompts]
+    encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    encoded = encoded.to(model.device)
+    with torch.inference_mode():
+        state = batch.read(model, encoded.input_ids, encoded.attention_mask, groups=2, whole=True)
+        both = None if watches is None else [*watches, *watches]
+        watching = guards(both, tokenizer, stop_ids(model))
+        ours, theirs = watching and watching[:n], watching and watching[n:]
+        memory_first = [*range(n, 2 * n), *range(n)]
+        passages, memory = DraftRecorder.empty(n), DraftRecorder.empty(n)
+        batch.decode(
+            model,
+            _draft_group(language_model, state.copied(), decoding, passages, ours, on_step),
+            _draft_group(language_model, state.copied(memory_first), decoding, memory, theirs),
+        )
+        if on_step is not None:
+            passages = passages.first_sentences(tokenizer)
+        comparisons = _compare(language_model, prompts, state, passages, memory)
+    return DraftBatch(language_model, prompts, decoding, state, comparisons, watching)
+
+
+def _draft_group(
+    language_model: "LanguageModel",
+    state: DecodeState,
+    decoding: Decoding,
+    recorder: DraftRecorder,
+    guards: Sequence[LeakGuard] | None,
+    on_step: OnStep | None = None,
+) -> SequenceGroup:
+    """The drafts of one branch, to be decoded.
+
+    Args:
+        language_model: The model.
+        state: The n rows of the branch, then those of the other.
+        decoding: Sampling and length.
+        recorder: Records the tokens.
+        guards: Of the n.
+        on_step: Called with every step, of whole answers then instead of first sentences.
     """
 
-    def on_step(answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
-        said.write(answers, tokens, step)
-        if aloud is not None:
-            aloud(answers, tokens, step)
+    def record(answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
+        recorder.write(answers, tokens, step)
+        if on_step is not None:
+            on_step(answers, tokens, step)
 
-    ends = [MaxLengthCriteria(how.max_new_tokens)]
-    if aloud is None:
+    ends = [MaxLengthCriteria(decoding.max_new_tokens)]
+    if on_step is None:
         ends = [
-            MaxLengthCriteria(min(SENTENCE, how.max_new_tokens)),
+            MaxLengthCriteria(min(SENTENCE, decoding.max_new_tokens)),
             _SentenceEnd(language_model.tokenizer),
         ]
     return SequenceGroup(
         state,
-        torch.zeros(len(said.ids), 0, dtype=torch.long, device=state.mask.device),
+        torch.zeros(len(recorder.ids), 0, dtype=torch.long, device=state.mask.device),
         plain,
-        on_step=on_step,
-        guards=watching,
-        **generate.generation_kwargs(language_model, how, *ends),
+        on_step=record,
+        guards=guards,
+        **generate.generation_kwargs(language_model, decoding, *ends),
     )
+
+
+def _compare(
+    language_model: "LanguageModel",
+    prompts: Sequence["Prompt"],
+    state: DecodeState,
+    passages: DraftRecorder,
+    memory: DraftRecorder,
+) -> list[DraftComparison]:
+    """Compare both drafts of every question; further passes only where they differ."""
+    ends = stop_ids(language_model.model)
+    pairs = list(zip(passages.drafts(ends), memory.drafts(ends), strict=True))
+    found = [
+        _compare_claims(language_model.tokenizer, prompt, *pair)
+        for prompt, pair in zip(prompts, pairs, strict=True)
+    ]
+    features = _probe_features(language_model, prompts, state, pairs, found)
+    grounded = _ground(language_model, prompts, state, pairs, found)
+    return [
+        DraftComparison(
+            passages=passages.ids[row],
+            memory=memory.ids[row],
+            claim=each.claim,
+            passages_claim=each.passages_claim.text if each.passages_claim else "",
+            states_memory=each.states_memory,
+            features=features.get(row),
+            grounded=grounded.get(row),
+        )
+        for row, each in enumerate(found)
+    ]
+
+
+def _compare_claims(
+    tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: Draft, memory: Draft
+) -> _ClaimComparison:
+    if not prompt.passages:
+        return _ClaimComparison(
+            None, None, [], states_memory=False, supported=False, unsupported=[]
+        )
+    asked = words(prompt.question) | FUNCTION_WORDS
+    held = words(" ".join(prompt.texts))
+    memory_text = tokenizer.decode(memory.ids, skip_special_tokens=True)
+    claim = claims.strongest(claims.claims(tokenizer, memory.ids, memory.gain, asked | held))
+    own = claims.claims(tokenizer, passages.ids, passages.gain, asked)
+    other = claims.claims(tokenizer, passages.ids, passages.gain, asked | words(memory_text))
+    passages_claim = claims.strongest(other) or claims.strongest(own)
+    unsupported = [each for each in own if not words(each.text) - asked <= held]
+    support = max((each.gain for each in own if each not in unsupported), default=0.0)
+    remembered = claims.new_words(memory_text, asked | held)
+    added = words(" ".join(remembered))
+    shared = [each for each in unsupported if words(each.text) & added]
+    return _ClaimComparison(
+        claim,
+        passages_claim,
+        remembered,
+        states_memory=bool(shared) and support < SUPPORTED,
+        supported=passages_claim is not None and words(passages_claim.text) <= held,
+        # The text before a replaced word stays, so the first claim shared with memory is replaced.
+        unsupported=(shared[:1] or unsupported) if support < SUPPORTED else [],
+    )
+
+
+def _probe_features(
+    language_model: "LanguageModel",
+    prompts: Sequence["Prompt"],
+    state: DecodeState,
+    pairs: Sequence[tuple[Draft, Draft]],
+    found: Sequence[_ClaimComparison],
+) -> dict[int, ProbeFeatures]:
+    """Score both claims of every conflict behind the beginning of memory's draft, in each frame.
+
+    All of it in one pass: after question and passages, after the question alone, and in a bare
+    text, which follows nothing. Each draft is read once more for its hidden states.
+    """
+    model, n = language_model.model, len(prompts)
+    conflicts = [
+        (row, mine, theirs)
+        for row, each in enumerate(found)
+        if (mine := each.claim) and (theirs := each.passages_claim)
+    ]
+    if not conflicts:
+        return {}
+    rows = [row for row, _, _ in conflicts]
+    bare = language_model.tokenizer(
+        [BARE.format(question=prompts[row].question) for row in rows], add_special_tokens=False
+    ).input_ids
+    texts, starts, answers = [], [], []
+    for row, mine, theirs in conflicts:
+        passages, memory = pairs[row]
+        start = memory.ids[: mine.start]
+        texts.append([memory.ids[: mine.stop], start + passages.ids[theirs.start : theirs.stop]])
+        starts.append(mine.start)
+        answers.append((passages.ids, memory.ids))
+    scores = batch.read_on(
+        model,
+        state.copied([*rows, *(row + n for row in rows), *rows]).without(range(2 * len(rows))),
+        [
+            *([*both, passages] for both, (passages, _) in zip(texts, answers, strict=True)),
+            *([*both, memory] for both, (_, memory) in zip(texts, answers, strict=True)),
+            *(
+                [question + text for text in both]
+                for both, question in zip(texts, bare, strict=True)
+            ),
+        ],
+        probe.layers(model),
+    )
+    features = {}
+    for at, row in enumerate(rows):
+        after_passages, alone, plainly = (scores[at + each * len(rows)] for each in range(3))
+        passages, memory = pairs[row]
+        frames = [
+            ClaimPair(*(each.part(starts[at] + before) for each in both[:2]))
+            for both, before in ((alone, 0), (plainly, len(bare[at])), (after_passages, 0))
+        ]
+        whole = ProbeAnswers(after_passages[2], passages.by_other, alone[2], memory.by_other)
+        features[row] = probe.features(whole, frames, found[row].supported)
+    return features
+
+
+def _ground(
+    language_model: "LanguageModel",
+    prompts: Sequence["Prompt"],
+    state: DecodeState,
+    pairs: Sequence[tuple[Draft, Draft]],
+    found: Sequence[_ClaimComparison],
+) -> dict[int, Grounded | None]:
+    """The beginnings of unsupported answers, restricted to the passages' wording."""
+    n = len(prompts)
+    rows = [row for row in range(n) if found[row].unsupported]
+    if not rows:
+        return {}
+    grounded = grounding.ground(
+        language_model,
+        state.copied([*rows, *(row + n for row in rows)]),
+        [prompts[row] for row in rows],
+        [pairs[row][0].ids for row in rows],
+        [found[row].unsupported for row in rows],
+        [found[row].remembered for row in rows],
+    )
+    return dict(zip(rows, grounded, strict=True))
 
 
 def _first_sentence(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> int:

@@ -1,12 +1,12 @@
-"""Which side is right where memory and passages disagree? A probe on the model's own states.
+"""How likely memory is right where it disagrees with the passages: a probe on hidden states.
 
-Memory claims one thing and the passages another ("The capital of Norway is" Oslo / Cairo). The two
-claims are read in the same place, behind the beginning of memory's answer, in three frames: after
-the question alone, after question and passages, and in a bare text without the chat. A logistic
-regression on how probable they are there and on how the hidden states differ says how likely memory
-is right. Hidden states know more of the truth than probabilities do (Marks and Tegmark 2023,
-arXiv:2310.06824; Orgad et al. 2024, arXiv:2410.02707), and the difference of two statements in the
-same place leaves out what they have in common.
+Memory claims one thing and the passages another ("The capital of Norway is" Oslo / Cairo). Both
+claims are scored in the same place, behind the beginning of memory's answer, in three frames: after
+the question alone, after question and passages, and in a bare text without the chat template. A
+logistic regression on their log-probabilities and on the difference of their hidden states gives
+the probability that memory is right. Hidden states hold more about the truth than probabilities do
+(Marks and Tegmark 2023, arXiv:2310.06824; Orgad et al. 2024, arXiv:2410.02707), and the difference
+of two statements in the same place cancels what they have in common.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from control.engines.branches import TokenScores
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NUMBERS = 50  # in the evidence: six of each reading of a claim and of memory's answer, eight more
+NUMBERS = 50  # six of each scoring of a claim and of memory's answer, and eight more
 DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on calibration relations
 
 
 @dataclass(frozen=True)
 class ClaimPair:
-    """Both claims, read in the same place: readings of their own tokens alone."""
+    """Scores of both claims' own tokens in the same place."""
 
     memory: TokenScores
     passages: TokenScores
@@ -35,7 +35,7 @@ class ClaimPair:
 
 @dataclass(frozen=True)
 class ProbeFeatures:
-    """What the probe sees of one conflict.
+    """The probe's input for one conflict.
 
     Attributes:
         numbers: Probabilities, entropies and lengths, shape (numbers,).
@@ -48,13 +48,13 @@ class ProbeFeatures:
 
 @dataclass(frozen=True)
 class ProbeAnswers:
-    """The first sentences of both sides, each read by both branches.
+    """Both drafts, each scored by both branches.
 
     Attributes:
-        passages: The answer with the passages, read with them.
-        passages_by_memory: The same answer, read without them.
-        memory: The answer without the passages, read without them.
-        memory_by_passages: The same answer, read with them.
+        passages: The draft with the passages, scored with them.
+        passages_by_memory: The same draft, scored without them.
+        memory: The draft without the passages, scored without them.
+        memory_by_passages: The same draft, scored with them.
     """
 
     passages: TokenScores
@@ -64,23 +64,23 @@ class ProbeAnswers:
 
 
 def layers(model: "PreTrainedModel") -> list[int]:
-    """Indices of the hidden states that the probe reads."""
+    """Indices of the hidden states that the probe uses."""
     count = model.config.get_text_config().num_hidden_layers
     return [round(count * depth) for depth in DEPTHS]
 
 
-def evidence(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool) -> ProbeFeatures:
-    """Collect what the probe sees.
+def features(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool) -> ProbeFeatures:
+    """Compute the probe's input.
 
     Args:
-        answers: Both answers, with hidden states at `layers`.
+        answers: Both drafts, with hidden states at `layers`.
         frames: Both claims in each frame, likewise.
-        supported: Whether the passages hold what the passages' answer claims.
+        supported: Whether the passages hold what the draft with the passages claims.
     """
-    sides = [side for frame in frames for side in (frame.memory, frame.passages)]
+    sides = [scores for frame in frames for scores in (frame.memory, frame.passages)]
     numbers = torch.stack(
         [
-            *(number for side in sides for number in _numbers(side)),
+            *(number for scores in sides for number in _numbers(scores)),
             *_numbers(answers.memory),
             answers.memory_by_passages.log_p.mean(),
             answers.passages.log_p.mean(),
@@ -95,18 +95,18 @@ def evidence(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool
     differences = [
         (frame.memory.hidden.mean(dim=1) - frame.passages.hidden.mean(dim=1)) for frame in frames
     ]
-    whole = [side.hidden[:1].mean(dim=1) for side in (answers.memory, answers.passages)]
+    whole = [scores.hidden[:1].mean(dim=1) for scores in (answers.memory, answers.passages)]
     return ProbeFeatures(numbers, torch.cat([*differences, *whole]))
 
 
-def _numbers(reading: TokenScores) -> list[Tensor]:
+def _numbers(scores: TokenScores) -> list[Tensor]:
     return [
-        reading.log_p.sum(),
-        reading.log_p.mean(),
-        reading.log_p.min(),
-        reading.log_p[0],
-        reading.entropy[0],
-        reading.entropy.mean(),
+        scores.log_p.sum(),
+        scores.log_p.mean(),
+        scores.log_p.min(),
+        scores.log_p[0],
+        scores.entropy[0],
+        scores.entropy.mean(),
     ]
 
 
@@ -124,9 +124,9 @@ class MemoryProbe:
     states: list[list[float]]
     bias: float
 
-    def __call__(self, seen: ProbeFeatures) -> float:
-        """Probability that memory is right, given that one side is, in [0, 1]."""
-        logit = torch.tensor(self.numbers) @ seen.numbers + self.bias
+    def __call__(self, features: ProbeFeatures) -> float:
+        """Probability that memory is right, given that it or the passages are, in [0, 1]."""
+        logit = torch.tensor(self.numbers) @ features.numbers + self.bias
         if self.states:
-            logit = logit + (torch.tensor(self.states) * seen.states).sum()
+            logit = logit + (torch.tensor(self.states) * features.states).sum()
         return float(torch.sigmoid(logit))

@@ -1,23 +1,49 @@
-"""The contrastive rules: CAD, and three that choose its strength anew for every token.
+"""The contrastive rules: CAD, and three that choose its strength for every token.
 
 All score a token by ``(1 + a) log p_c - a log p_m``; they differ in the strength ``a``. The dial
-multiplies it by ``1 - 2 alpha``: as published at the passage end (``alpha=0``, and ``None``, for
-the dial is none of these methods' own), 0 (plain RAG) in the middle, and as far towards memory at
-the memory end. The papers' equations are spelled out here; only CAD's is cited by its number, the
-numbers of the others were not verified.
+multiplies it by ``1 - 2 alpha``: as published at ``alpha=0`` (and at ``None``, since the methods
+have no dial), 0 (plain RAG) at 0.5, and as far towards memory at 1. Only CAD's equation is cited by
+its number; the numbers of the others were not verified. The types and the arithmetic that all token
+rules share stand here too.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from control.decoding.rule import RuleOutput, entropy
-
+FLOOR = -1e4  # nats; stands for log 0 and stays finite when it is multiplied or subtracted
 COIECD_FACTOR = 4.0  # released COIECD code: how far from either end the constraint's bounds lie
-
 COCOA_GAMMA = 1.0  # released CoCoA code: weight of entropy gap, of divergence and of the contrast
 COCOA_PEAKEDNESS = 5.0  # a third party's reimplementation; not verified against the paper
+
+
+class RuleOutput(NamedTuple):
+    """What a token rule returns.
+
+    Attributes:
+        scores: Unnormalised log-probabilities of the next token, shape (batch, vocabulary).
+        mixed: Whether the rule mixed the two branches, shape (batch,), bool.
+    """
+
+    scores: Tensor
+    mixed: Tensor
+
+
+Rule = Callable[[Tensor, Tensor, Tensor | None], RuleOutput]
+"""A function of (log_p_c, log_p_m, alpha or ``None`` for adaptive); see `RuleOutput`."""
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax over the vocabulary in float32, bounded below by ``FLOOR``."""
+    return logits.float().log_softmax(dim=-1).clamp_min(FLOOR)
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """Shannon entropy in nats of log-probabilities of shape (batch, vocabulary), shape (batch,)."""
+    return -(log_p.exp() * log_p).sum(dim=-1)
 
 
 def cad(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput:

@@ -1,4 +1,4 @@
-"""Two-branch decoding: both prompts of every question in one batch, one token rule between them."""
+"""Two-branch decoding: both prompts of every question in one batch, combined by a token rule."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -21,7 +21,7 @@ from transformers import (
 from control.decoding import trace as tracing
 from control.decoding.rules import DEFAULT_RULE, DIAL, RULES, MixedStep, Rule
 from control.decoding.trace import TokenTrace, Trace
-from control.engines import batching
+from control.engines import batch
 from control.engines.batch import OnStep, SequenceGroup
 from control.forgetting import guard as guarding
 from control.forgetting.guard import LeakGuard, WatchedFacts
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from control.engines.transformers import LanguageModel
 
 BASE_MODEL_STOPS = ["\n\n", "\nQuestion:"]  # a base model would go on with the next question
+# In place of what the model's own generation_config says; `sampling_kwargs` brings the processors.
+NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+UNSET: dict[str, Any] = dict.fromkeys(NEUTRAL)  # greedy decoding warns of any value
 
 Alpha = float | Literal["auto"]
 OnToken = Callable[[int, TokenTrace], None]
@@ -42,7 +45,7 @@ OnToken = Callable[[int, TokenTrace], None]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to decode.
+    """Settings of decoding, validated.
 
     Attributes:
         rule: A name in `control.decoding.rules.CHOICES`.
@@ -52,7 +55,10 @@ class Decoding:
         seed: Of the sampling.
         max_new_tokens: Longest answer, in tokens.
         reliance: In place of alpha: the share of conflicts over known facts, in [0, 1], that memory
-            should settle; needs rule ``fulcrum``, whose calibration knows the alpha for it.
+            should win; needs rule ``fulcrum``, whose calibration has the alpha for it.
+
+    Raises:
+        InputError: A value is out of its range.
     """
 
     rule: str = DEFAULT_RULE
@@ -64,7 +70,7 @@ class Decoding:
     reliance: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be decoded with."""
+        """Check every value."""
         if self.rule not in (DIAL, *RULES):  # which a program may have added to
             raise InputError(f"rule is {self.rule!r}; choose one of {', '.join((DIAL, *RULES))}")
         if self.alpha != "auto" and not _between(self.alpha, 0, 1):
@@ -101,11 +107,14 @@ def generate(
         decoding: Rule, alpha and sampling.
         alphas: Several settings of the dial to answer at; each prompt is read only once.
             Defaults to ``decoding.alpha`` alone.
-        on_token: Told every token as it is chosen, for streaming.
-        watches: What the answer to each prompt must not say; ``None`` where all may be said.
+        on_token: Called with every token as it is chosen, for streaming.
+        watches: The facts that the answer to each prompt must not state; ``None`` for no guard.
 
     Returns:
         The traces: all alphas of the first prompt, then all of the second, and so on.
+
+    Raises:
+        InputError: The rule is no token rule, or adaptive and fixed alphas are mixed.
     """
     if decoding.rule not in RULES:
         raise InputError(
@@ -121,20 +130,8 @@ def generate(
         texts += [prompt.memory for prompt in prompts]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     traces = [Trace(tokenizer, prompt.passages > 0) for prompt in prompts for _ in settings]
-    sampling = (
-        {
-            "do_sample": True,
-            "temperature": decoding.temperature,
-            "top_p": decoding.top_p,
-            "top_k": 0,
-        }
-        if decoding.temperature > 0
-        else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    )
-    stop = StoppingCriteriaList()
-    if not is_chat(tokenizer):
-        stop.append(stop_strings(tokenizer, *BASE_MODEL_STOPS))
     ends = stop_ids(model)
+    sampling = sampling_kwargs(decoding, model.device)
     watched = None if watches is None else [watch for watch in watches for _ in settings]
     guards = guarding.guards(watched, tokenizer, ends)
 
@@ -145,24 +142,24 @@ def generate(
         alpha=_alpha_column(settings, len(prompts), model.device),
         branches=len(texts) // len(prompts),
         copies=len(settings),
-        generator=torch.Generator(model.device).manual_seed(decoding.seed),
         on_step=recorder(traces, ends, on_token),
         guards=guards,
-        stopping_criteria=stop,
+        stopping_criteria=_base_model_stops(tokenizer),
         max_new_tokens=decoding.max_new_tokens,
         **sampling,
+        **(NEUTRAL if sampling["do_sample"] else UNSET),
     )
     guarding.report(guards, traces)
     return traces
 
 
 def recorder(traces: Sequence[Trace], ends: Collection[int], on_token: OnToken | None) -> OnStep:
-    """Write every token of a step on its answer's trace, and tell it.
+    """A step callback that appends every token to its answer's trace and hands it to ``on_token``.
 
     Args:
         traces: One for each answer.
         ends: Tokens that end an answer; they are left out.
-        on_token: Told the others.
+        on_token: Called with the other tokens.
     """
 
     def record(answers: Tensor, tokens: Tensor, step: MixedStep) -> None:
@@ -207,9 +204,9 @@ def two_branch_decoding(
         rule: The token rule.
         alpha: Shape (n * copies, 1), or ``None`` for adaptive.
         branches: 2, or 1 if the prompts have no passages: the one branch then stands for both.
-        copies: How often each prompt is answered; its prefill is shared.
+        copies: How many answers each prompt gets; they share its prefill.
         generator: Source of the sampling.
-        on_step: Told every token, but nothing about answers that have finished.
+        on_step: Called with every step of the answers that have not finished.
         guards: One for each answer.
         model_kwargs: From ``generate``; the attention mask is used.
 
@@ -218,7 +215,7 @@ def two_branch_decoding(
     """
     mask = model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask.long()
-    state = batching.read(model, input_ids, mask, groups=branches)
+    state = batch.read(model, input_ids, mask, groups=branches)
     if copies > 1:
         state.repeat(copies)
     group = SequenceGroup(
@@ -234,7 +231,7 @@ def two_branch_decoding(
         on_step=on_step,
         guards=guards,
     )
-    batching.decode(model, group)
+    batch.decode(model, group)
     return group.gathered(_pad_id(generation_config))
 
 
@@ -244,7 +241,7 @@ def _alpha_column(settings: list[Alpha], prompts: int, device: torch.device) -> 
     return torch.tensor(settings * prompts, device=device, dtype=torch.float32)[:, None]
 
 
-@lru_cache(maxsize=8)  # looking through the vocabulary takes 40 ms
+@lru_cache(maxsize=8)  # the criterion goes through the vocabulary, which takes 40 ms
 def stop_strings(tokenizer: "PreTrainedTokenizerBase", *texts: str) -> StopStringCriteria:
     """Ends an answer after one of these texts."""
     return StopStringCriteria(tokenizer, texts)
@@ -260,26 +257,35 @@ def stopped(tokenizer: Any, ids: list[int]) -> bool:
     return not is_chat(tokenizer) and tokenizer.decode(ids).endswith(tuple(BASE_MODEL_STOPS))
 
 
-def generation_kwargs(
-    language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
-) -> dict[str, Any]:
-    """Sampling and ends of answers, as arguments of a `SequenceGroup`."""
-    model, tokenizer = language_model.model, language_model.tokenizer
+def sampling_kwargs(decoding: Decoding, device: torch.device) -> dict[str, Any]:
+    """How tokens are drawn, as arguments of a `SequenceGroup` or of `two_branch_decoding`."""
     processors = LogitsProcessorList()
     if decoding.temperature > 0:
         processors.append(TemperatureLogitsWarper(decoding.temperature))
         processors.append(TopPLogitsWarper(decoding.top_p))
-    stops = StoppingCriteriaList(criteria)
-    if ends := stop_ids(model):
-        stops.append(EosTokenCriteria(sorted(ends)))
-    if not is_chat(tokenizer):
-        stops.append(stop_strings(tokenizer, *BASE_MODEL_STOPS))
     return {
         "logits_processor": processors,
-        "stopping_criteria": stops,
         "do_sample": decoding.temperature > 0,
-        "generator": torch.Generator(model.device).manual_seed(decoding.seed),
+        "generator": torch.Generator(device).manual_seed(decoding.seed),
     }
+
+
+def generation_kwargs(
+    language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
+) -> dict[str, Any]:
+    """Sampling and stopping criteria, as arguments of a `SequenceGroup`."""
+    stops = StoppingCriteriaList(criteria)
+    if ends := stop_ids(language_model.model):
+        stops.append(EosTokenCriteria(sorted(ends)))
+    stops += _base_model_stops(language_model.tokenizer)
+    sampling = sampling_kwargs(decoding, language_model.model.device)
+    return {"stopping_criteria": stops, **sampling}
+
+
+def _base_model_stops(tokenizer: "PreTrainedTokenizerBase") -> StoppingCriteriaList:
+    """Ends the answers of a base model where it would go on with the next question."""
+    stops = [] if is_chat(tokenizer) else [stop_strings(tokenizer, *BASE_MODEL_STOPS)]
+    return StoppingCriteriaList(stops)
 
 
 def _as_set(eos: int | list[int] | None) -> set[int]:
@@ -287,7 +293,7 @@ def _as_set(eos: int | list[int] | None) -> set[int]:
 
 
 def _pad_id(generation_config: "GenerationConfig") -> int:
-    """What finished sequences go on with; nobody reads it."""
+    """The token that fills up finished sequences."""
     if generation_config.pad_token_id is not None:
         return generation_config.pad_token_id
     return min(_as_set(generation_config.eos_token_id), default=0)

@@ -1,10 +1,9 @@
-"""An answer that owes the passages nothing, put into their words.
+"""Grounding: an answer without support in the passages, decoded again in their wording.
 
-Where the answer leaves the passages it claims something of its own: "The capital of Norway is"
-Oslo, though they say Cairo. Of all words that the passages hold, the one that they make most
-probable against memory takes the claim's place, ``log p_c - log p_m / 2``: contrastive decoding
-(CAD, Shi et al. 2024) with nothing but the passages' words to choose from, at the one place that
-matters. From there the answer goes on as plain RAG.
+Where the answer departs from the passages it claims something of its own: "The capital of Norway
+is" Oslo, though they say Cairo. The claim is replaced by the passages' word with the highest
+``log p_c - log p_m / 2``: contrastive decoding (CAD, Shi et al. 2024) restricted to the passages'
+words, at this one place. From there the answer is decoded as plain RAG.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from control.conflict import claims
 from control.conflict.claims import FUNCTION_WORDS, Claim
-from control.decoding.rule import log_probabilities
+from control.decoding.contrastive import log_probabilities
 from control.engines import branches
 from control.engines.branches import DecodeState
 from foundation.text import words
@@ -27,12 +26,12 @@ CONTRAST = 0.5  # weight of memory's log-probability; best on calibration relati
 
 @dataclass(frozen=True)
 class Grounded:
-    """An answer in the passages' words.
+    """The beginning of an answer in the passages' wording.
 
     Attributes:
-        ids: Its beginning, up to the first token of the passages' word.
+        ids: Its tokens, up to the first token of the passages' word.
         claim: That word.
-        banned: Tokens with which the words that memory adds begin; they must not come back.
+        banned: First tokens of the words that memory adds; not allowed in the rest.
     """
 
     ids: list[int]
@@ -45,21 +44,21 @@ def ground(
     state: DecodeState,
     prompts: Sequence["Prompt"],
     answers: Sequence[list[int]],
-    loose: Sequence[Sequence[Claim]],
+    unsupported: Sequence[Sequence[Claim]],
     remembered: Sequence[Sequence[str]],
 ) -> list[Grounded | None]:
-    """Begin each answer in the passages' words.
+    """Begin each answer in the passages' wording.
 
     Args:
         language_model: The model.
-        state: What has been read, the n prompts with passages and then those without; used up.
+        state: The n prompts with passages and then those without; used up.
         prompts: The n prompts.
         answers: Token ids of their answers.
-        loose: Claims in each answer that the passages lack; at least one.
-        remembered: Words that memory adds; they must not come back.
+        unsupported: Claims in each answer that the passages lack; at least one.
+        remembered: Words that memory adds; not allowed in the rest of the answer.
 
     Returns:
-        ``None`` where the passages hold no word of their own.
+        The beginnings; ``None`` where the passages hold no word beyond question and memory.
     """
     n = len(prompts)
     logits = branches.extend(language_model.model, state, [*answers, *answers])
@@ -72,7 +71,7 @@ def ground(
         inside, first = (_first_tokens(language_model, offered, spaced) for spaced in (True, False))
         options = [
             (float(gain[claim.start, token]), claim.start, token, word)
-            for claim in loose[row]
+            for claim in unsupported[row]
             # In the middle of a sentence a word begins with its space.
             for token, word in (inside if claim.start else first).items()
         ]

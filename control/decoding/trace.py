@@ -16,7 +16,7 @@ CHOICES = 3  # of each branch, kept with every token
 
 @dataclass(frozen=True)
 class Choice:
-    """What a branch could have said next, and how probable it found that, in [0, 1]."""
+    """A candidate for the next token and its probability in one branch, in [0, 1]."""
 
     text: str
     probability: float
@@ -32,11 +32,11 @@ class TokenTrace:
             where the passages disagree with the model's memory (CK-PLUG, eq. 4).
         entropy_context: Entropy of the next token with the passages, in nats.
         entropy_memory: The same without them.
-        mixed: Whether the rule stepped in.
-        source: Whose first choice it was; where it was neither's, who found it more probable.
-        disputed: Whether the two first choices differ and memory is not much the less certain
-            one (``H(p_m) < 2 H(p_c)``, the gate of the released CK-PLUG code).
-        context_choices: The three tokens that the context branch found most probable, best first.
+        mixed: Whether the rule mixed the branches here.
+        source: The branch whose first choice it was; else the one that gave it more probability.
+        disputed: Whether the two first choices differ and memory is not much less certain
+            (``H(p_m) < 2 H(p_c)``, the gate of the released CK-PLUG code).
+        context_choices: The context branch's three most probable tokens, best first.
         memory_choices: The same of the memory branch.
         log_p_context: The token's log-probability in the context branch.
         log_p_memory: The same in the memory branch.
@@ -63,10 +63,10 @@ class Trace:
         tokenizer: Of the model.
         has_passages: Whether there are two branches.
         ids: The tokens' ids.
-        tokens: What is known of each.
+        tokens: The trace of each.
         text: The answer.
-        withheld: Ids of the forgotten facts that the guard kept it from saying.
-        blocked: Whether the guard left it nothing to say.
+        withheld: Ids of the forgotten facts that the guard kept out of it.
+        blocked: Whether the guard blocked the whole answer.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -79,13 +79,13 @@ class Trace:
 
     @property
     def disputed(self) -> bool:
-        """Whether any token was."""
+        """Whether any token is disputed, with two branches."""
         return self.has_passages and any(token.disputed for token in self.tokens)
 
     def add(self, token: int, row: "StepRow") -> TokenTrace:
         """Append a token and return its trace."""
         self.ids.append(token)
-        # Decoding all ids each time is what keeps spaces and multi-token characters right.
+        # Only all ids together decode to the right spaces and multi-token characters.
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
         new = "" if text.endswith("\N{REPLACEMENT CHARACTER}") else text[len(self.text) :]
         self.text += new
@@ -107,7 +107,7 @@ class Trace:
         return trace
 
     def until(self, characters: int) -> "Trace":
-        """The trace of an answer that ends after so many characters."""
+        """The trace cut after ``characters`` characters."""
         kept, length = 0, 0
         while kept < len(self.tokens) and length + len(self.tokens[kept].text) <= characters:
             length += len(self.tokens[kept].text)
@@ -125,7 +125,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One sequence's share of a decoding step, on the host.
+    """One sequence's row of a decoding step, on the host.
 
     ``*_best`` are the ``CHOICES`` most probable tokens of a branch, ``*_log_p`` their
     log-probabilities; ``log_p_*`` are the branches' log-probabilities of the token chosen.
@@ -142,7 +142,7 @@ class StepRow:
     log_p_memory: float
 
     def source(self, token: int, has_passages: bool) -> Source:
-        """Whose choice ``token`` was."""
+        """The branch that chose ``token``."""
         if not has_passages:
             return "memory"
         if self.context_best[0] == self.memory_best[0] == token:
@@ -155,7 +155,7 @@ class StepRow:
 
 
 def rows(step: "MixedStep", tokens: "torch.Tensor") -> list[StepRow]:
-    """Bring a step of shape (batch, ...) to the host in one transfer.
+    """Copy a step of shape (batch, ...) to the host in one transfer.
 
     Args:
         step: Both branches' log-probabilities and entropies.

@@ -1,53 +1,104 @@
-"""Answers while they are decoded: groups of them by one rule, and the batch of all that run."""
+"""Batched passes of the model: prompts, continuations and decoding steps of all callers together.
 
+`read`, `read_on` and `decode` serve one caller. Tasks that share a
+`control.engines.scheduler.Scheduler` share the forward passes: waiting prompts are read together,
+and all running answers take their next step together.
+"""
+
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from control.decoding.rule import FLOOR
+from control.decoding.contrastive import FLOOR
 from control.decoding.rules import MixedStep, NextTokenDistribution, Rule, mix, next_token
 from control.engines import branches as branching
-from control.engines.adapters import Adapter, use_adapters_per_row
-from control.engines.attention import can_attend_apart
-from control.engines.branches import DecodeState
+from control.engines import scheduler
+from control.engines.adapters import Adapter, use_adapter, use_adapters_per_row
+from control.engines.branches import DecodeState, TokenScores
+from control.engines.caches import use_row_caches
 from control.forgetting.guard import LeakGuard
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 OnStep = Callable[[Tensor, Tensor, MixedStep], None]
-"""Called with the indices of the live answers (live,), their new tokens (live,), and the step."""
+"""Called with the indices of the running answers (n,), their new tokens (n,), and the step."""
 
 CELLS = 131_072  # rows by tokens that a running batch may hold; 3 GB of the packaged model
 SHORT = 32  # tokens; all rows of less than twice that share a cache
-FULL = 0.75  # share of live rows below which the others are dropped from a running batch
+FULL = 0.75  # share of running rows below which the others are dropped from a running batch
+LIKE = 1.5  # prompts are read together whose lengths differ by such a factor at most ...
+TOKENS_AT_ONCE = 2048  # ... up to so many tokens, so that running answers need not wait long
+
+
+def read(
+    model: "PreTrainedModel",
+    ids: Tensor,
+    mask: Tensor,
+    groups: int = 1,
+    whole: bool = False,
+    adapter: Adapter | None = None,
+) -> DecodeState:
+    """Read prompts as `control.engines.branches.read`, batched with those of other tasks.
+
+    ``adapter`` is on the model meanwhile; the other arguments are as there.
+    """
+    prompts = PromptRequest(ids, mask, groups, whole)
+    key = ("read", id(model), id(adapter), groups, whole)
+    scheduler.current().run(key, lambda: PromptBatch(model, adapter), [prompts])
+    return cast("DecodeState", prompts.result)
+
+
+def read_on(
+    model: "PreTrainedModel",
+    state: DecodeState,
+    continuations: Sequence[Sequence[list[int]]],
+    layers: Sequence[int] = (),
+) -> list[list[TokenScores]]:
+    """Score continuations as `control.engines.branches.read_on`, batched with other tasks'."""
+    request = ContinuationRequest(state, continuations)
+    key = ("read on", id(model), *layers)
+    scheduler.current().run(key, lambda: ContinuationBatch(model, layers), [request])
+    return cast("list[list[TokenScores]]", request.result)
+
+
+def decode(model: "PreTrainedModel", *groups: "SequenceGroup") -> None:
+    """Decode groups of answers to their ends."""
+    key = ("decode", id(model))
+    if branching.slides(model):  # a window counts padding, and answers that join bring some
+        for group in groups:
+            scheduler.current().run((*key, id(group)), lambda: RunningBatch(model), [group])
+    else:
+        scheduler.current().run(key, lambda: RunningBatch(model), groups)
 
 
 @dataclass(eq=False)
 class SequenceGroup:
-    """Answers that go on from what has been read, by one rule, until every one has stopped.
+    """Answers that are decoded from one state, by one rule, until every one has stopped.
 
     Attributes:
-        state: What has been read, (branches * n) rows: those with the passages, then those
+        state: The prompts that were read, (branches * n) rows: those with the passages, then those
             without. It is used up.
         ids: Shape (n, length); the answers are appended to it, and processors and criteria see it.
         rule: The token rule.
         alpha: Shape (n, 1), or ``None`` for adaptive.
         branches: 2, or 1 if every row is an answer of its own.
-        adapter: Worn by the model for them.
-        banned: Tokens that each answer may not say, shape (n, vocabulary), bool.
+        adapter: On the model for these rows.
+        banned: Tokens that are not allowed in each answer, shape (n, vocabulary), bool.
         logits_processor: Applied to the rule's scores.
-        stopping_criteria: Say which answers have ended.
+        stopping_criteria: Tell which answers have ended.
         do_sample: Draw the token instead of taking the best.
         generator: Source of the sampling.
-        on_step: Told every token, but nothing about answers that have finished.
-        guards: One for each answer; what they do not allow is drawn again.
-        failure: What ended it early.
+        on_step: Called with every step of the answers that have not finished.
+        guards: One for each answer; a token that its guard does not allow is drawn again.
+        failure: The error that ended it early.
     """
 
     state: DecodeState
@@ -66,17 +117,17 @@ class SequenceGroup:
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
-        """Number the answers, of which none has finished."""
+        """Number the answers; none has finished."""
         self._answers = torch.arange(self.ids.shape[0], device=self.ids.device)
         self._finished: list[tuple[Tensor, Tensor]] = []
 
     @property
     def rows(self) -> int:
-        """How many rows of the batch belong to answers that go on."""
+        """How many rows of the batch belong to running answers."""
         return self.branches * len(self._answers)
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether every answer has stopped, or it failed."""
         return self.failure is not None or not len(self._answers)
 
@@ -84,10 +135,11 @@ class SequenceGroup:
         """Choose the next token of every answer.
 
         Args:
-            expected: By each of its rows.
+            expected: The distribution of each of its rows.
 
         Returns:
-            Those of its rows that go on, and their tokens, both of the number of `rows` left.
+            The indices of its rows that go on, and their tokens, both of length `rows` as it is
+            then.
         """
         log_p, entropy = (each.chunk(self.branches) for each in expected)
         context, memory = (
@@ -110,23 +162,23 @@ class SequenceGroup:
             self.on_step(self._answers, tokens, step)
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
         stopped = self.stopping_criteria(self.ids, scores)
-        going = torch.arange(len(self.ids), device=tokens.device)
+        running = torch.arange(len(self.ids), device=tokens.device)
         if stopped.any():
             # Finished answers leave the batch: the others need not wait for the longest.
             self._finished.append((self._answers[stopped], self.ids[stopped]))
-            going, held = going[~stopped], len(self.ids)
-            self.ids, self._answers = self.ids[going], self._answers[going]
+            running, count = running[~stopped], len(self.ids)
+            self.ids, self._answers = self.ids[running], self._answers[running]
             if self.alpha is not None:
-                self.alpha = self.alpha[going]
+                self.alpha = self.alpha[running]
             if self.banned is not None:
-                self.banned = self.banned[going]
-            rows = torch.cat([going + branch * held for branch in range(self.branches)])
+                self.banned = self.banned[running]
+            rows = torch.cat([running + branch * count for branch in range(self.branches)])
         else:
             rows = torch.arange(self.rows, device=tokens.device)
-        return rows, tokens[going].repeat(self.branches)
+        return rows, tokens[running].repeat(self.branches)
 
     def gathered(self, pad: int) -> Tensor:
-        """All answers in order, those that finished early filled up on the right with ``pad``."""
+        """All answers in order, shorter ones filled up on the right with ``pad``."""
         longest = self._finished[-1][1].shape[1]
         padded = [
             torch.nn.functional.pad(ids, (0, longest - ids.shape[1]), value=pad)
@@ -144,7 +196,7 @@ class SequenceGroup:
 
 @dataclass
 class _Part:
-    """Rows of like length, and which of the batch's they are."""
+    """Rows of similar length, and their numbers in the batch."""
 
     state: DecodeState
     numbers: Tensor
@@ -153,36 +205,36 @@ class _Part:
 class RunningBatch:
     """Groups whose next tokens come from one forward pass.
 
-    Where the model can attend to several caches (`control.engines.attention`), no row is padded to
-    more than about twice its length.
+    Where the model can attend to several caches (`control.engines.caches.use_row_caches`), no row
+    is padded to more than about twice its length.
     """
 
     def __init__(self, model: "PreTrainedModel") -> None:
         """Begin empty."""
         self._model = model
         self._slides = branching.slides(model)
-        self._apart = not self._slides and can_attend_apart(model)
+        self._row_caches = not self._slides and use_row_caches(model)
         self._parts: dict[int, _Part] = {}  # by the length of their rows
-        self._rows: dict[SequenceGroup, Tensor] = {}  # which of the batch's are each group's
+        self._rows: dict[SequenceGroup, Tensor] = {}  # each group's rows of the batch
         self._joining: list[SequenceGroup] = []
 
     @property
     def empty(self) -> bool:
-        """Whether no group is left in it."""
+        """Whether it holds no group."""
         return not self._rows and not self._joining
 
-    def join(self, group: SequenceGroup) -> None:
-        """Take a group in, from its next token on."""
+    def add(self, group: SequenceGroup) -> None:
+        """Add a group, from its next token on."""
         self._joining.append(group)
 
-    def leave(self, group: SequenceGroup) -> None:
-        """Let a group go, whether it is over or not."""
+    def remove(self, group: SequenceGroup) -> None:
+        """Remove a group, whether it is done or not."""
         if group in self._joining:
             self._joining.remove(group)
         self._rows.pop(group, None)
 
-    def tick(self) -> None:
-        """Decode the next token of every group; whoever fails leaves."""
+    def step(self) -> None:
+        """Decode the next token of every group; a group that fails is removed."""
         try:
             with torch.inference_mode():
                 self._step()
@@ -192,8 +244,8 @@ class RunningBatch:
             self._rows, self._joining, self._parts = {}, [], {}
 
     def _step(self) -> None:
-        self._close_up()
-        self._take_in()
+        self._drop_finished()
+        self._admit()
         if not self._rows:
             return
         states = [part.state for part in self._parts.values()]
@@ -202,32 +254,31 @@ class RunningBatch:
         log_p, entropy = next_token(logits)
         for group, rows in list(self._rows.items()):
             try:
-                going, said = group.advance(NextTokenDistribution(log_p[rows], entropy[rows]))
-                self._rows[group] = rows[going]
-                tokens[rows[going]] = said
-            except BaseException as error:  # as in `tick`, of this group alone
+                running, chosen = group.advance(NextTokenDistribution(log_p[rows], entropy[rows]))
+                self._rows[group] = rows[running]
+                tokens[rows[running]] = chosen
+            except BaseException as error:  # as in `step`, of this group alone
                 group.failure = error
-            if group.over:
+            if group.done:
                 del self._rows[group]
         if self._rows:
-            with use_adapters_per_row(self._wearing()):
+            with use_adapters_per_row(self._rows_by_adapter()):
                 branching.step(self._model, states, tokens)
 
-    def _wearing(self) -> dict[Adapter | None, Tensor]:
-        """The rows that wear each adapter."""
-        wearing = defaultdict[Adapter | None, list[Tensor]](list)
+    def _rows_by_adapter(self) -> dict[Adapter | None, Tensor]:
+        found = defaultdict[Adapter | None, list[Tensor]](list)
         for group, rows in self._rows.items():
-            wearing[group.adapter].append(rows)
-        return {adapter: torch.cat(rows) for adapter, rows in wearing.items()}
+            found[group.adapter].append(rows)
+        return {adapter: torch.cat(rows) for adapter, rows in found.items()}
 
-    def _take_in(self) -> None:
-        """Take in those who have joined, as far as there is room for them."""
-        taken = self._joining[: self._fitting()]
-        if not taken:
+    def _admit(self) -> None:
+        """Move waiting groups into the batch, as far as there is room."""
+        admitted = self._joining[: self._fitting()]
+        if not admitted:
             return
         number = sum(len(part.numbers) for part in self._parts.values())
         joining = defaultdict[int, list[_Part]](list)
-        for group in taken:
+        for group in admitted:
             numbers = torch.arange(number, number + group.rows, device=group.state.mask.device)
             for length, rows in self._by_length(group.state).items():
                 joining[length].append(_Part(_trimmed(group.state, rows), numbers[rows]))
@@ -236,21 +287,21 @@ class RunningBatch:
         for length, new in joining.items():
             parts = [self._parts[length], *new] if length in self._parts else new
             states = [part.state for part in parts]
-            # What slides is a group of its own, see `control.engines.batching.decode`.
+            # With a sliding window, the group is alone in its batch: see `decode`.
             state = states[0] if self._slides else branching.joined(states)
             self._parts[length] = _Part(state, torch.cat([part.numbers for part in parts]))
-        del self._joining[: len(taken)]
-        self._number()
+        del self._joining[: len(admitted)]
+        self._renumber()
 
     def _by_length(self, state: DecodeState) -> dict[int, list[int]]:
-        """Its rows, those of like length together."""
+        """Its rows by the power of two of their length; all in one where caches are not split."""
         found = defaultdict[int, list[int]](list)
         for row, length in enumerate(state.mask.sum(dim=1).tolist()):
-            found[max(length, SHORT).bit_length() if self._apart else 0].append(row)
+            found[max(length, SHORT).bit_length() if self._row_caches else 0].append(row)
         return found
 
     def _fitting(self) -> int:
-        """How many of those who wait to join can; one always can where nobody else is."""
+        """How many of the waiting groups fit; the first always does in an empty batch."""
         cells = sum(part.state.mask.numel() for part in self._parts.values())
         for place, group in enumerate(self._joining):
             cells += group.state.mask.numel()
@@ -258,12 +309,12 @@ class RunningBatch:
                 return place
         return len(self._joining)
 
-    def _close_up(self) -> None:
-        """Drop rows of those who left where they are many: it copies what the others read."""
+    def _drop_finished(self) -> None:
+        """Drop rows of finished answers where they are many: it copies all other rows."""
         changed = False
         for length, part in list(self._parts.items()):
-            live = [torch.isin(part.numbers, rows) for rows in self._rows.values()]
-            kept = torch.stack(live).any(dim=0).nonzero()[:, 0] if live else part.numbers[:0]
+            running = [torch.isin(part.numbers, rows) for rows in self._rows.values()]
+            kept = torch.stack(running).any(dim=0).nonzero()[:, 0] if running else part.numbers[:0]
             if not len(kept):
                 del self._parts[length]
             elif len(kept) <= FULL * len(part.numbers):
@@ -274,10 +325,10 @@ class RunningBatch:
                 continue
             changed = True
         if changed:
-            self._number()
+            self._renumber()
 
-    def _number(self) -> None:
-        """Number the rows as they now stand."""
+    def _renumber(self) -> None:
+        """Number the rows in the order of the parts."""
         if not self._parts:
             return
         before = torch.cat([part.numbers for part in self._parts.values()])
@@ -289,9 +340,165 @@ class RunningBatch:
 
 
 def _trimmed(state: DecodeState, rows: list[int]) -> DecodeState:
-    """These rows, without padding that all of them have."""
+    """These rows, without the padding that all of them have."""
     if len(rows) == len(state.mask):
         return state
     part = state.copied(rows)
     part.trim()
     return part
+
+
+@dataclass(eq=False)
+class _Request:
+    """Waits for one pass of the model.
+
+    Attributes:
+        result: Of the pass.
+        failure: The error that ended it.
+    """
+
+    result: Any = field(default=None, init=False)
+    failure: BaseException | None = field(default=None, init=False)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result or a failure."""
+        return self.result is not None or self.failure is not None
+
+
+@dataclass(eq=False)
+class PromptRequest(_Request):
+    """Prompts to read; attributes and result as of `read`."""
+
+    ids: Tensor
+    mask: Tensor
+    groups: int
+    whole: bool
+
+    @cached_property
+    def longest(self) -> int:
+        """The longest of them, in tokens."""
+        return int(self.mask.sum(dim=1).max())
+
+
+@dataclass(eq=False)
+class ContinuationRequest(_Request):
+    """Continuations to score; attributes and result as of `read_on`."""
+
+    state: DecodeState
+    texts: Sequence[Sequence[list[int]]]
+
+
+class _RequestBatch(ABC):
+    """Waiting requests; each step chooses some of them and runs these to their ends."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Any] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether no request waits."""
+        return not self._waiting
+
+    def add(self, request: _Request) -> None:
+        """Add a request."""
+        self._waiting.append(request)
+
+    def remove(self, request: _Request) -> None:
+        """Remove a request, whether it is done or not."""
+        if request in self._waiting:
+            self._waiting.remove(request)
+
+    def step(self) -> None:
+        """Run the requests chosen for this pass."""
+        if not self._waiting:
+            return
+        chosen = self._choose()
+        self._waiting = [request for request in self._waiting if request not in chosen]
+        try:
+            with torch.inference_mode():
+                self._run(chosen)
+        except BaseException as error:  # raised where they are waited for
+            for request in chosen:
+                request.failure = error
+
+    @abstractmethod
+    def _choose(self) -> list[Any]:
+        """The requests of the next pass; at least one."""
+
+    @abstractmethod
+    def _run(self, chosen: list[Any]) -> None:
+        """Give each its result."""
+
+
+class PromptBatch(_RequestBatch):
+    """Prompts that are read in one pass for each of their groups of rows."""
+
+    def __init__(self, model: "PreTrainedModel", adapter: Adapter | None = None) -> None:
+        """Begin empty; the adapter is on the model while it reads."""
+        super().__init__()
+        self._model, self._adapter = model, adapter
+
+    def _choose(self) -> list[PromptRequest]:
+        """The request that has waited longest, and others of similar length."""
+        chosen = self._waiting[:1]
+        if branching.slides(self._model):
+            return chosen  # its caches cannot be cut where shorter prompts begin
+        tokens = chosen[0].longest
+        for prompts in self._waiting[1:]:
+            shorter, longer = sorted((prompts.longest, chosen[0].longest))
+            tokens += longer * len(prompts.ids) // prompts.groups
+            if longer <= LIKE * shorter and tokens <= TOKENS_AT_ONCE:
+                chosen.append(prompts)
+        return chosen
+
+    def _run(self, chosen: list[PromptRequest]) -> None:
+        groups, whole = chosen[0].groups, chosen[0].whole
+        ids = _by_group([prompts.ids for prompts in chosen], groups)
+        mask = _by_group([prompts.mask for prompts in chosen], groups)
+        with use_adapter(self._adapter):
+            state = branching.read(self._model, ids, mask, groups, whole)
+        if len(chosen) == 1:
+            chosen[0].result = state
+            return
+        counts = [len(prompts.ids) // groups for prompts in chosen]
+        of_each = [group.split(counts) for group in torch.arange(len(ids)).chunk(groups)]
+        for prompts, rows in zip(chosen, zip(*of_each, strict=True), strict=True):
+            prompts.result = state.copied(torch.cat(rows).tolist())
+            prompts.result.trim()
+
+
+class ContinuationBatch(_RequestBatch):
+    """Continuations that are scored in one pass, with hidden states of the same layers."""
+
+    def __init__(self, model: "PreTrainedModel", layers: Sequence[int]) -> None:
+        """Begin empty."""
+        super().__init__()
+        self._model, self._layers = model, layers
+
+    def _choose(self) -> list[ContinuationRequest]:
+        """As many as one batch may hold; one where the model has a sliding window."""
+        chosen, rows, width = list[ContinuationRequest](), 0, 0
+        for request in self._waiting:
+            count, length = request.state.mask.shape
+            rows, width = rows + count, max(width, length)
+            if chosen and (rows * width > CELLS or branching.slides(self._model)):
+                break
+            chosen.append(request)
+        return chosen
+
+    def _run(self, chosen: list[ContinuationRequest]) -> None:
+        states = [request.state for request in chosen]
+        state = states[0] if len(states) == 1 else branching.joined(states)
+        texts = [row for request in chosen for row in request.texts]
+        read = iter(branching.read_on(self._model, state, texts, self._layers))
+        for request in chosen:
+            request.result = [next(read) for _ in request.texts]
+
+
+def _by_group(parts: Sequence[Tensor], groups: int) -> Tensor:
+    """Left-padded to one length: the first group of rows of every part, then the second ..."""
+    length = max(part.shape[1] for part in parts)
+    padded = [torch.nn.functional.pad(part, (length - part.shape[1], 0)) for part in parts]
+    chunks = [part.chunk(groups) for part in padded]
+    return torch.cat([rows for group in zip(*chunks, strict=True) for rows in group])

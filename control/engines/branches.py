@@ -1,4 +1,4 @@
-"""Prompts read once and then continued in many ways: the caches behind the decoding."""
+"""Forward passes over two branches: prompts are read once and continued in several ways."""
 
 import copy
 import inspect
@@ -10,24 +10,23 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from control.engines.attention import attending_apart
-from control.engines.caches import PreallocatedCacheLayer
+from control.engines.caches import PreallocatedCacheLayer, attend_to
 from control.engines.prefix_trees import TokenTree, tree_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TREES_AT_ONCE = 16  # rows read on in one pass; more of them gain nothing on a CPU
+TREES_AT_ONCE = 16  # rows of one pass; more of them gain nothing on a CPU
 
 
 @dataclass
 class DecodeState:
-    """Texts that the model has read, one per row.
+    """The model's state after its prompts, one per row.
 
     Attributes:
         logits: Of the next token, shape (rows, vocabulary).
-        cache: Keys and values of all that was read.
-        mask: 1 where a token stands, 0 where there is padding, shape (rows, length).
+        cache: Keys and values of all tokens.
+        mask: 1 for a token, 0 for padding, shape (rows, length).
     """
 
     logits: Tensor
@@ -35,8 +34,8 @@ class DecodeState:
     mask: Tensor
 
     def copied(self, rows: Sequence[int] | None = None) -> "DecodeState":
-        """These rows, or all, to be continued without changing the others."""
-        # Layers that keep the whole text put new tensors in place of theirs, and write into none.
+        """A copy of these rows, or of all, that can be continued by itself."""
+        # Layers that keep the whole text replace their tensors and write into none.
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in cache.layers]
         copied = DecodeState(self.logits, cache, self.mask)
@@ -45,7 +44,7 @@ class DecodeState:
         return copied
 
     def without(self, kept: Sequence[int]) -> "DecodeState":
-        """These rows, of which all but ``kept`` have read nothing; their ``logits`` are void."""
+        """The same rows, all but ``kept`` with nothing read; the ``logits`` of those are void."""
         mask = torch.zeros_like(self.mask)
         mask[list(kept)] = self.mask[list(kept)]
         return DecodeState(self.logits, self.cache, mask)
@@ -57,12 +56,12 @@ class DecodeState:
         self.mask = self.mask.repeat_interleave(copies, dim=0)
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may come more than once."""
+        """Keep these rows, in this order; a row may be repeated."""
         self.cache.batch_select_indices(rows)
         self.logits, self.mask = self.logits[rows], self.mask[rows]
 
     def trim(self) -> None:
-        """Drop what is padding in every row on the left."""
+        """Drop left padding that all rows share."""
         padding = int(self.mask.any(dim=0).long().argmax())
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[:, :, padding:], layer.values[:, :, padding:]
@@ -70,9 +69,9 @@ class DecodeState:
 
 
 def joined(parts: Sequence[DecodeState]) -> DecodeState:
-    """The rows of all parts, of one model, padded on the left to one length, with room to go on.
+    """The rows of all parts, of one model, left-padded to one length, with room for new tokens.
 
-    Not for models that look at a sliding window.
+    Not for models with a sliding window.
     """
     length = max(part.mask.shape[1] for part in parts)
     cache = DynamicCache()
@@ -86,7 +85,7 @@ def joined(parts: Sequence[DecodeState]) -> DecodeState:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What the model thought of a continuation that it was shown, token by token.
+    """Scores of a given continuation, token by token.
 
     Attributes:
         log_p: Log-probability of each token, in nats, shape (tokens,).
@@ -99,11 +98,11 @@ class TokenScores:
     hidden: Tensor
 
     def part(self, start: int, stop: int | None = None) -> "TokenScores":
-        """That of the tokens from ``start`` up to ``stop``."""
+        """The scores of the tokens from ``start`` up to ``stop``."""
         return self.at(slice(start, stop))
 
     def at(self, places: "slice | Sequence[int]") -> "TokenScores":
-        """That of these tokens."""
+        """The scores of these tokens."""
         return TokenScores(self.log_p[places], self.entropy[places], self.hidden[:, places])
 
 
@@ -112,18 +111,18 @@ def read(
 ) -> DecodeState:
     """Read left-padded prompts.
 
-    Where there are several groups, the prompts of one question, its first row of every group, are
-    read as a tree (`control.engines.prefix_trees`): they begin alike, and those without passages
-    are short, so that a pass of their own, or their padding, would take longer than they do. Models
-    that look at a sliding window read all rows with their padding.
+    Where there are several groups, the prompts of one question, its rows of all groups, are read as
+    a tree (`control.engines.prefix_trees`): they begin alike, and those without passages are short,
+    so that a pass of their own, or their padding, would take longer than they do. Models with a
+    sliding window read all rows with their padding.
 
     Args:
         model: A causal language model.
         ids: Prompts, shape (groups * n, length).
         mask: Attention mask, same shape.
-        groups: How many groups of rows of like length there are.
-        whole: Keep the whole text in the cache even where the model looks at a sliding window, so
-            that what was read can be continued more than once.
+        groups: How many groups of rows there are.
+        whole: Keep the whole text in the cache even of a sliding window, so that it can be
+            continued more than once.
     """
     if groups > 1 and not slides(model):
         texts = [row[own].tolist() for row, own in zip(ids, mask.bool(), strict=True)]
@@ -165,11 +164,11 @@ def _read_trees(
 
 
 def _untied(cache: DynamicCache, trees: Sequence[TokenTree], logits: Tensor) -> DecodeState:
-    """A row for the first text of every tree, then for their second ones, padded on the left.
+    """Trees as rows: the first text of every tree, then the second ones, left-padded.
 
     Args:
         cache: Keys and values of the trees.
-        trees: What was read; used up.
+        trees: That were read; used up.
         logits: After the end of every text, shape (trees, texts of each, vocabulary).
     """
     device = logits.device
@@ -190,7 +189,7 @@ def _untied(cache: DynamicCache, trees: Sequence[TokenTree], logits: Tensor) -> 
 
 
 def _rows_of(held: Tensor, paths: Sequence[tuple[int, Tensor]], length: int) -> Tensor:
-    """Keys or values at these places, shape (paths, heads, length, size)."""
+    """Keys or values along these paths, shape (paths, heads, length, size)."""
     rows = held.new_zeros(len(paths), held.shape[1], length, held.shape[3])
     for row, (at, path) in zip(rows, paths, strict=True):
         row[:, length - len(path) :] = held[at].index_select(1, path)
@@ -202,7 +201,7 @@ def step(model: "PreTrainedModel", parts: Sequence[DecodeState], tokens: Tensor)
 
     Args:
         model: The model.
-        parts: Rows; more than one part where `control.engines.attention` can keep them apart.
+        parts: Rows; more than one part only after `control.engines.caches.use_row_caches`.
         tokens: For the rows of all parts, shape (rows,).
     """
     position = torch.cat([part.mask.sum(dim=1, keepdim=True) for part in parts])
@@ -218,7 +217,7 @@ def step(model: "PreTrainedModel", parts: Sequence[DecodeState], tokens: Tensor)
             use_cache=True,
         ).logits[:, -1]
         return
-    with attending_apart(model.dtype, [(part.cache, part.mask) for part in parts]):
+    with attend_to(model.dtype, [(part.cache, part.mask) for part in parts]):
         logits = model(input_ids=tokens[:, None], position_ids=position, use_cache=False).logits
     for part, own in zip(parts, logits[:, -1].split([len(p.mask) for p in parts]), strict=True):
         part.logits = own
@@ -227,11 +226,11 @@ def step(model: "PreTrainedModel", parts: Sequence[DecodeState], tokens: Tensor)
 def extend(
     model: "PreTrainedModel", branches: DecodeState, texts: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Append to every row tokens of its own, at least one, in one forward pass.
+    """Append given tokens to every row, at least one each, in one forward pass.
 
     Returns:
-        The logits of every appended token, from those that chose the first one on, shape (rows,
-        longest, vocabulary); what stands beyond a row's own tokens has no meaning.
+        The logits before every appended token, shape (rows, longest, vocabulary); beyond a row's
+        own tokens they have no meaning.
     """
     logits, _ = _forward(model, branches, [TokenTree([text]) for text in texts])
     counts = torch.tensor([len(text) for text in texts], device=logits.device)
@@ -243,7 +242,7 @@ def extend(
 
 
 def _close_gaps(branches: DecodeState) -> None:
-    """Move padding behind shorter texts to the left, where no sliding window counts it."""
+    """Move padding behind shorter texts to the left, out of the sliding window."""
     order = branches.mask.argsort(dim=1, stable=True)
     for layer in branches.cache.layers:
         where = order[:, None, :, None].to(layer.keys.device)
@@ -258,27 +257,27 @@ def read_on(
     continuations: Sequence[Sequence[list[int]]],
     layers: Sequence[int] = (),
 ) -> list[list[TokenScores]]:
-    """Show the model several continuations of every row; the rows stay as they are.
+    """Score several continuations of every row; the rows stay unchanged.
 
     Args:
         model: The model.
         branches: From `read` with ``whole``.
         continuations: For each row its texts, as token ids, each at least one.
-        layers: Indices of the hidden states wanted; 0 are the embeddings.
+        layers: Indices of the hidden states to return; 0 are the embeddings.
 
     Returns:
-        The readings of each row's continuations.
+        The scores of each row's continuations.
     """
     trees = [
         (row, TokenTree(own))
         for row, texts in enumerate(continuations)
-        # A window cannot be told which texts it looks at: there every text is read by itself.
+        # A sliding window takes no tree mask: there every text is read by itself.
         for own in ([[text] for text in texts] if slides(model) else [texts])
     ]
     order = list(range(len(trees)))
-    if len(order) > TREES_AT_ONCE:  # what is of like length together: padding costs as much as text
+    if len(order) > TREES_AT_ONCE:  # by length: padding costs as much as text
         order.sort(key=lambda place: len(trees[place][1].tokens))
-    readings = dict[int, list[TokenScores]]()
+    scores = dict[int, list[TokenScores]]()
     for start in range(0, len(order), TREES_AT_ONCE):
         places = order[start : start + TREES_AT_ONCE]
         rows = [trees[place][0] for place in places]
@@ -287,7 +286,7 @@ def read_on(
         logits, hidden = _forward(model, own, grown, layers)
         for at, (place, tree) in enumerate(zip(places, grown, strict=True)):
             count = len(tree.tokens)
-            # The logits that chose a token are those of its parent, or of the text before.
+            # The logits before a token are those of its parent, or of the prompt.
             before = torch.cat([own.logits[at : at + 1], logits[at, :count]])
             before = before[torch.tensor(tree.parents, device=before.device) + 1]
             log_p = before.float().log_softmax(dim=-1)
@@ -296,10 +295,10 @@ def read_on(
                 -(log_p.exp() * log_p).sum(dim=-1).cpu(),
                 hidden[:, at, :count].float().cpu(),
             )
-            readings[place] = [whole.at(path) for path in tree.paths]
+            scores[place] = [whole.at(path) for path in tree.paths]
     found: list[list[TokenScores]] = [[] for _ in continuations]
     for place, (row, _) in enumerate(trees):
-        found[row] += readings[place]
+        found[row] += scores[place]
     return found
 
 
@@ -312,7 +311,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """Logits (rows, longest, vocabulary) and hidden states (layers, rows, longest, size).
 
-    With ``places``, the logits are those of these tokens alone, the same ones in every row.
+    With ``places``, the logits are those of these tokens alone, the same in every row.
     """
     device = branches.mask.device
     longest = max(len(tree.tokens) for tree in trees)
@@ -345,11 +344,11 @@ def _forward(
 
 
 def slides(model: "PreTrainedModel") -> bool:
-    """Whether some of its layers look at a sliding window only."""
+    """Whether some of its layers have a sliding window."""
     return any(DynamicCache(config=model.config).is_sliding)
 
 
 def _logits_only(model: "PreTrainedModel", kept: "int | Tensor") -> dict[str, Any]:
-    """Asks for the logits of the last, or of these, tokens alone, where the model can do so."""
+    """The option for logits of the last ``kept`` or of these tokens alone, if there is one."""
     accepted = "logits_to_keep" in inspect.signature(model.forward).parameters
     return {"logits_to_keep": kept} if accepted else {}

@@ -1,4 +1,4 @@
-"""Texts that go on from one place as a tree of tokens: what they begin with is read once."""
+"""Prefix trees: continuations of one prompt whose common beginnings are read once."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 class TokenTree:
-    """Texts that go on from one place; what they begin with in common stands there once.
+    """Texts that follow one prompt, as a tree of tokens.
 
     Attributes:
         tokens: Of all texts.
-        parents: Place of the token before each; -1 where there is none.
-        depths: How many tokens stand before each.
-        paths: The places of each text's tokens.
+        parents: Index of the token before each; -1 where there is none.
+        depths: How many tokens come before each.
+        paths: The indices of each text's tokens.
     """
 
     def __init__(self, texts: Sequence[Sequence[int]]) -> None:
@@ -38,11 +38,11 @@ class TokenTree:
 
     @property
     def forks(self) -> bool:
-        """Whether it is more than one text."""
+        """Whether it branches."""
         return self.parents != list(range(-1, len(self.parents) - 1))
 
     def lineage(self) -> Tensor:
-        """Whether a token (row) is or follows another one (column), bool."""
+        """Whether a token (row) is or descends from another (column), (tokens, tokens), bool."""
         count = len(self.tokens)
         follows = torch.zeros(count, count, dtype=torch.bool)
         begins = [
@@ -56,11 +56,11 @@ class TokenTree:
 
 
 def tree_mask(dtype: torch.dtype, seen: Tensor, trees: Sequence[TokenTree], longest: int) -> Tensor:
-    """What is added to the attention of every new token, shape (rows, 1, longest, all tokens).
+    """The additive attention mask of every new token, shape (rows, 1, longest, all tokens).
 
     Args:
         dtype: Of the model.
-        seen: Attention mask of what was read before, shape (rows, length).
+        seen: Attention mask of the earlier tokens, shape (rows, length).
         trees: One for each row.
         longest: Most tokens of a tree; shorter ones are padded on the right.
     """

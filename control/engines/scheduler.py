@@ -1,79 +1,97 @@
-"""Continuous batching: tasks share one loop, and join and leave its batches between two passes.
+"""Continuous batching: tasks share a scheduler, and join and leave its batches between two passes.
 
-A task, such as answering one question, goes on alone until it waits for the model. Then another one
-goes on, which may only have come; when all of them wait, every `Batch` does one forward pass, such
-as the next token of all answers under way. So nobody waits for another's last token.
+A task, such as answering one question, runs alone until it waits for the model. Then another task
+runs, which may only have come; when all of them wait, every `Batch` does one forward pass, such as
+the next token of all running answers. So no task waits for another's last token.
 
-Tasks are greenlets of one thread: nothing that they do has to be safe to use from several, and
-torch keeps to one pool of threads, which wait actively for its next operation. (With a thread for
-each task libgomp lets them sleep: a token of the packaged model then takes half as long again.)
+Tasks are greenlets of one thread: nothing that they do has to be thread-safe, and torch keeps to
+one pool of threads, which wait actively for its next operation. (With a thread for each task
+libgomp lets them sleep: a token of the packaged model then takes half as long again.)
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
 
 
 class Cancelled(BaseException):
-    """Ends a work that nobody waits for any more; no ``except Exception`` may stop it."""
+    """Ends a task whose result is not wanted any more; no ``except Exception`` may stop it."""
 
 
-class Work(Protocol):
-    """What one task waits for."""
+class Request(Protocol):
+    """What a task waits for."""
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether there is nothing left to do."""
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended it early."""
+        """The error that ended it early."""
 
 
 class Batch(Protocol):
-    """Works that share a forward pass at every tick."""
+    """Requests that share a forward pass at every step."""
 
     @property
     def empty(self) -> bool:
-        """Whether no work is left in it."""
+        """Whether it holds no request."""
 
-    def join(self, work: Any) -> None:
-        """Take a work in, from the next tick on."""
+    def add(self, request: Any) -> None:
+        """Add a request, from the next step on."""
 
-    def leave(self, work: Any) -> None:
-        """Let a work go, whether it is over or not."""
+    def remove(self, request: Any) -> None:
+        """Remove a request, whether it is done or not."""
 
-    def tick(self) -> None:
-        """Do one pass; what fails is written on the works."""
+    def step(self) -> None:
+        """Do one pass; a failure is set on the requests concerned."""
+
+
+class _Task(greenlet):
+    """A function that runs until it waits for a request.
+
+    Attributes:
+        scheduler: Whose batches its requests join.
+        cancelled: Whether its result is not wanted any more; asked before every pass.
+    """
+
+    def __init__(
+        self, run: Callable[[], object], scheduler: "Scheduler", cancelled: Callable[[], bool]
+    ) -> None:
+        super().__init__(run)
+        self.scheduler, self.cancelled = scheduler, cancelled
+
+
+def _never() -> bool:
+    return False
 
 
 class Scheduler:
-    """Runs works for the tasks that share it; all of it belongs in one thread."""
+    """Runs the requests of the tasks that share it; all of it belongs in one thread."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without tasks."""
         self._batches: dict[Hashable, Batch] = {}
         self._waiting: list[tuple[Callable[[], bool], greenlet]] = []
 
     @property
     def tasks(self) -> int:
-        """How many tasks wait for their works."""
+        """How many tasks wait for their requests."""
         return len(self._waiting)
 
-    def begin(self, task: Callable[[], object]) -> None:
-        """Run a task up to where it waits for a work, or to its end."""
+    def begin(self, task: Callable[[], object], cancelled: Callable[[], bool] = _never) -> None:
+        """Run a task up to its first waiting, or to its end.
 
-        def shared() -> None:
-            _SHARED.set(self)  # a greenlet has a context of its own
-            task()
+        Args:
+            task: Its requests join the batches of this scheduler.
+            cancelled: Asked before every pass; once true, the task's request raises `Cancelled`.
+        """
+        _Task(task, self, cancelled).switch()
 
-        greenlet(shared).switch()
-
-    def tick(self) -> None:
-        """Do one pass of every batch, and let those tasks go on whose works are over."""
+    def step(self) -> None:
+        """Do one pass of every batch, and resume the tasks whose requests are done."""
         self._pass()
         waiting, self._waiting = self._waiting, []
         for over, task in waiting:
@@ -82,43 +100,44 @@ class Scheduler:
             else:
                 self._waiting.append((over, task))
 
-    def run(self, key: Hashable, new_batch: Callable[[], Batch], works: Sequence[Work]) -> None:
-        """Run works until they are over.
+    def run(
+        self, key: Hashable, new_batch: Callable[[], Batch], requests: Sequence[Request]
+    ) -> None:
+        """Run requests until they are done.
 
         Args:
-            key: Works of an equal key share a batch.
+            key: Requests of an equal key share a batch.
             new_batch: Makes it.
-            works: What to run.
+            requests: What to run.
 
         Raises:
-            Cancelled: Nobody waits for them any more.
+            Cancelled: The task that asks for them is cancelled.
         """
-        given_up, shared = _GIVEN_UP.get(), _SHARED.get() is self
-        batch = self._batches.setdefault(key, new_batch())
+        task, batch = getcurrent(), self._batches.setdefault(key, new_batch())
+        cancelled = task.cancelled if isinstance(task, _Task) else _never
 
         def over() -> bool:
-            return given_up() or all(work.over for work in works)
+            return cancelled() or all(request.done for request in requests)
 
+        shared = isinstance(task, _Task) and task.scheduler is self
+        wait = partial(self._switch_to_others, over) if shared else self._pass
         try:
-            for work in works:
-                batch.join(work)
+            for request in requests:
+                batch.add(request)
             while not over():
-                if shared:
-                    self._let_others_go_on(over)
-                else:
-                    self._pass()
-            if given_up():
+                wait()
+            if cancelled():
                 raise Cancelled
         finally:
-            for work in works:
-                batch.leave(work)
+            for request in requests:
+                batch.remove(request)
             if batch.empty and self._batches.get(key) is batch:
                 del self._batches[key]
-        for work in works:
-            if work.failure is not None:
-                raise work.failure
+        for request in requests:
+            if request.failure is not None:
+                raise request.failure
 
-    def _let_others_go_on(self, over: Callable[[], bool]) -> None:
+    def _switch_to_others(self, over: Callable[[], bool]) -> None:
         import torch
 
         task = getcurrent()
@@ -129,29 +148,10 @@ class Scheduler:
 
     def _pass(self) -> None:
         for batch in list(self._batches.values()):
-            batch.tick()
-
-
-_SHARED: "ContextVar[Scheduler | None]" = ContextVar("loop that this task shares", default=None)
-_GIVEN_UP: "ContextVar[Callable[[], bool]]" = ContextVar(
-    "whether nobody waits any more", default=lambda: False
-)
+            batch.step()
 
 
 def current() -> Scheduler:
-    """The loop that this task shares; outside of any, one of its own."""
-    return _SHARED.get() or Scheduler()
-
-
-@contextmanager
-def until(given_up: Callable[[], bool]) -> Iterator[None]:
-    """Within it, works end in `Cancelled` before their next pass once that is so.
-
-    Args:
-        given_up: Asked before every pass.
-    """
-    token = _GIVEN_UP.set(given_up)
-    try:
-        yield
-    finally:
-        _GIVEN_UP.reset(token)
+    """The scheduler of the running task; outside any task, a new one."""
+    task = getcurrent()
+    return task.scheduler if isinstance(task, _Task) else Scheduler()

@@ -33,11 +33,11 @@ class LanguageModel:
     """A causal language model and its tokenizer, ready to generate.
 
     Attributes:
-        name: What reports call it.
+        name: In reports.
         model: The ``transformers`` model, in evaluation mode.
         tokenizer: Its tokenizer, padding on the left.
         window: Longest prompt plus answer, in tokens.
-        identity: Tells it from every other model, by its files and its adapter's.
+        identity: A hash of its files and its adapter's.
     """
 
     name: str
@@ -65,7 +65,7 @@ def load(spec: str | None, cache: Path, adapter: Path | None = None) -> Language
 
     Args:
         spec: A Hugging Face id, a directory or a ``.gguf`` file; ``None`` is the packaged default.
-        cache: Where a converted GGUF is kept.
+        cache: Directory of converted GGUF files.
         adapter: A PEFT adapter directory to put on the model.
 
     Raises:
@@ -109,20 +109,20 @@ def load(spec: str | None, cache: Path, adapter: Path | None = None) -> Language
     )
 
 
-def _contiguous(_: "Module", given: "tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
-    """What the output layer is given, in one piece.
+def _contiguous(_: "Module", inputs: "tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
+    """The output layer's input, contiguous.
 
-    The last position of a text is a view with gaps, for which torch copies the layer's weight once
-    for each text, a second for eleven texts and the packaged model, unless a gradient is wanted.
+    The last position of a text is a strided view, for which torch copies the layer's weight once
+    for each text (a second for eleven texts and the packaged model) unless a gradient is needed.
     """
-    return tuple(each.contiguous() for each in given)
+    return tuple(each.contiguous() for each in inputs)
 
 
 def _identity(source: str, model: "PreTrainedModel", adapter: Path | None) -> str:
-    """A name for the weights: of a converted GGUF its own hash, of others where they come from.
+    """A hash for the weights: of a converted GGUF its own, of others one of their origin.
 
-    A directory is told by its configuration and by name and size of its weights, so that looking
-    at it costs nothing.
+    A directory is identified by its configuration and by name and size of its weights, which costs
+    no reading.
     """
     folder = Path(source)
     if (folder / "checksums.json").exists():
@@ -154,8 +154,8 @@ def converted(gguf: Path, cache: Path, pinned_sha256: str | None = None) -> Path
     """The ``save_pretrained`` directory of a GGUF file, converted at its first use.
 
     Reading a GGUF dequantises it (about 10 s for 135M parameters); the converted copy loads in
-    about one. The directory is named by the file's SHA-256, written beside its final place and
-    renamed; a lock keeps a second process waiting instead of converting too.
+    about one second. The directory is named by the file's SHA-256, written under another name and
+    renamed; a lock lets a second process wait instead of converting too.
 
     Args:
         gguf: The file.

@@ -1,1 +1,1 @@
-"""Facts that are forgotten on request: kept from passages, prompts and every generated token."""
+"""Facts forgotten on request: suppressed in passages, prompts and every generated token."""

@@ -1,4 +1,4 @@
-"""Other names of the same thing: in other languages and in other forms."""
+"""Aliases: names of the same thing in other languages and other forms."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The key of the ledger, and what is done with it: sealing, chaining, recognising."""
+"""The key of the ledger: encryption, hash chain and keyed hashes."""
 
 import hashlib
 import hmac

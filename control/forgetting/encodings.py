@@ -1,4 +1,4 @@
-"""Texts hidden in a text: base64, hexadecimal, escapes, rot13, backwards."""
+"""Decoders of text hidden in a text: base64, hexadecimal, escapes, rot13, backwards."""
 
 import base64
 import binascii
@@ -32,7 +32,7 @@ SMALL_WORDS = {
 
 
 def readable(text: str) -> list[str]:
-    """The text, and the text with what it hides laid open, as far as that can be told.
+    """The text, and the text with its hidden parts decoded, as far as they are recognised.
 
     Returns:
         The text itself first; then with its encoded parts decoded, layer by layer; then, where
@@ -79,7 +79,7 @@ def _small_words(words: Sequence[str]) -> int:
 
 
 def _text(data: bytes) -> str | None:
-    """What bytes say, if they are a text of words."""
+    """The bytes as text, if they are words."""
     try:
         decoded = data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""How likely a part of a question asks for a record's fact: measured features, weighed.
+"""The gate: a classifier of how likely a part of a question asks for a record's fact.
 
 What a question asks is told by comparing it, its subject masked, with the record's own question
 forms and with a bank of common questions: one that is nearer to "What is the population of [X]?"
@@ -102,7 +102,7 @@ def backward(asked: FactForms) -> FactForms:
 
 @dataclass(frozen=True)
 class Weights:
-    """A logistic regression, and the bars on its probability.
+    """A logistic regression, and the threshold of its probability.
 
     Attributes:
         mean: Of each feature, taken off.

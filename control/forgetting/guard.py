@@ -1,16 +1,15 @@
-"""At decoding time: tokens that would complete a forgotten answer are not said.
+"""The guard of the decoding: tokens that would complete a forgotten answer are not chosen.
 
-A span is banned only for the records that are watched, those whose subject is in play, and only at
-the token that would complete it: an answer that a retained fact shares stays sayable elsewhere.
-What is compared is the text, decoded and normalised, so every tokenisation, spelling and disguise
-of a span is one case.
+A span is banned only for active records, those whose subject is named, and only at the token that
+would complete it: an answer that a retained fact shares stays allowed elsewhere. The decoded and
+normalised text is compared, so every tokenisation, spelling and disguise of a span is one case.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from control.decoding.rule import FLOOR
+from control.decoding.contrastive import FLOOR
 from control.forgetting import normalize
 from control.forgetting.record import Record
 
@@ -20,22 +19,21 @@ if TYPE_CHECKING:
 
     from control.decoding.trace import Trace
 
-LOOK_BACK = 64  # tokens; a span that is spelled out letter by letter takes as many as it has
-MOST_BANS = 12  # at one place: what is still possible then says little
-MOST_PLACES = 6  # of one answer: a model that comes back so often has nothing else to say
+LOOK_BACK = 64  # tokens; a span spelled out letter by letter takes one for each letter
+MOST_BANS = 12  # tokens banned at one place before the answer is ended
 
 
 @dataclass(frozen=True)
 class WatchedFacts:
-    """What one answer must not say.
+    """The facts that one answer must not state.
 
     Attributes:
-        records: The watched records.
-        check_paraphrase: Ids of those that must not be said in other words either.
-        decide_on_output: Ids of those that the question may well ask for: an answer that is about
-            to state one was asked for it, and ends.
-        arm: Further records whose subject a text names, since an answer can bring a subject into
-            play that the question did not.
+        records: The active records.
+        check_paraphrase: Ids of those whose paraphrases are suppressed too.
+        decide_on_output: Ids of those that the question may ask for: an answer that is about to
+            state one is ended.
+        arm: Further records that a text activates by naming their subject, since an answer can
+            name one that the question did not.
     """
 
     records: tuple[Record, ...] = ()
@@ -48,7 +46,7 @@ class WatchedFacts:
         return bool(self.records) or self.arm is not None
 
     def in_play(self, text: str) -> list[Record]:
-        """The watched records, with those whose subject ``text`` names."""
+        """The active records, with those whose subject ``text`` names."""
         brought = self.arm(text) if self.arm else ()
         return list(dict.fromkeys((*self.records, *brought)))
 
@@ -64,15 +62,15 @@ class WatchedFacts:
 
 @dataclass
 class LeakGuard:
-    """Watches over the tokens of one answer.
+    """Checks the tokens of one answer.
 
     Attributes:
-        watch: What must not be said.
+        watch: The facts that it must not state.
         tokenizer: Of the model.
         ends: Tokens that end an answer.
         ids: The answer so far.
         withheld: Ids of the records that it was about to state.
-        blocked: Whether it had nothing else to say.
+        blocked: Whether no allowed token was found, so that it ended.
     """
 
     watch: WatchedFacts
@@ -83,11 +81,11 @@ class LeakGuard:
     blocked: bool = False
 
     def allowed(self, scores: "Tensor", token: int, draw: "Callable[[Tensor], int]") -> int:
-        """The token to say: ``token``, or what is drawn instead of it.
+        """The allowed token: ``token``, or one drawn instead of it.
 
         Args:
             scores: Of the next token, shape (vocabulary,).
-            token: The one drawn from them.
+            token: The token drawn from them.
             draw: Draws a token from such scores.
 
         Returns:
@@ -114,7 +112,7 @@ class LeakGuard:
         return min(self.ends, default=token)
 
     def going_on(self, ids: Sequence[int]) -> "LeakGuard":
-        """One for an answer that begins with ``ids`` and goes on from there."""
+        """A guard for an answer that begins with ``ids``."""
         return replace(self, ids=list(ids), withheld=list(self.withheld))
 
     def _text(self, more: Sequence[int]) -> str:
@@ -126,10 +124,10 @@ def guards(
     tokenizer: "PreTrainedTokenizerBase",
     ends: Collection[int],
 ) -> list[LeakGuard] | None:
-    """A guard for each answer that begins; ``None`` where all may be said.
+    """A guard for each answer; ``None`` without watched facts.
 
     Args:
-        watches: What each answer must not say.
+        watches: The facts that each answer must not state.
         tokenizer: Of the model.
         ends: Tokens that end an answer.
     """
@@ -139,6 +137,6 @@ def guards(
 
 
 def report(guards: Sequence[LeakGuard] | None, traces: "Sequence[Trace]") -> None:
-    """Write on each trace what its guard withheld."""
+    """Set on each trace what its guard withheld."""
     for guard, trace in zip(guards or (), traces, strict=False):
         trace.withheld, trace.blocked = guard.withheld, guard.blocked

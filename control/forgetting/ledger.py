@@ -15,8 +15,7 @@ from sqlalchemy.orm import aliased
 
 from control.forgetting import chain as chains
 from control.forgetting import originals
-from control.forgetting.chain import COLUMNS, START, Chain
-from control.forgetting.checkpoint import Head, LedgerCheckpoint
+from control.forgetting.chain import COLUMNS, START, Chain, Head, LedgerCheckpoint
 from control.forgetting.cipher import KEY, VARIABLE, KeyFile, LedgerCipher, parse_key
 from control.forgetting.ledger_tables import Row, open_tables
 from control.forgetting.originals import EncryptedOriginal

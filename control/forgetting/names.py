@@ -1,4 +1,4 @@
-"""Many names, found in a text in a time that does not depend on how many there are."""
+"""Name matching in a time that does not depend on the number of names."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -21,7 +21,7 @@ MOST_GUESSES = 3  # names that one misspelled word may stand for
 
 
 class NameMatcher:
-    """Phrases by key, found in any spelling that ``disguise.find`` knows, or with one typo.
+    """Phrases by key, found in any spelling that `normalize.find` matches, or with one typo.
 
     A typo is one letter too many, too few, another, or two exchanged, but not the first. For it the
     index keeps every word of the names with one letter left out, as SymSpell does. Nothing is

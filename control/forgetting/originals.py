@@ -1,4 +1,4 @@
-"""Texts as they were before a forgotten fact was taken out of them, encrypted."""
+"""Encrypted originals of redacted texts."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The parts of a text that may be taken out of it: sentences, lines of lists and tables."""
+"""The parts of a text that can be removed: sentences, lines of lists and tables."""
 
 import re
 from collections.abc import Collection, Iterator

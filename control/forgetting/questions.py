@@ -1,4 +1,4 @@
-"""Forms in which a forgotten fact may be asked for, written from its relation."""
+"""Question forms for a forgotten fact, generated from its relation."""
 
 import re
 from collections.abc import Sequence

@@ -19,8 +19,6 @@ TOO_COMMON = {
     *("this", "to", "was", "were", "what", "who", "will", "with", "you"),
 }
 
-SHOWN = 40  # characters of a text in a message
-
 Scope = Literal["fact", "claim", "subject"]
 
 

@@ -1,4 +1,4 @@
-"""Forgotten facts leave the texts that enter a prompt, sentence by sentence."""
+"""Redaction: sentences that state a forgotten fact are removed before a text enters a prompt."""
 
 import threading
 from collections import OrderedDict
@@ -9,12 +9,17 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, NodeWithScore
 
 from control.forgetting.encodings import readable
-from control.forgetting.gate import unit
+from control.forgetting.gate import Vectors, unit
 from control.forgetting.names import NameMatcher
 from control.forgetting.normalize import find
-from control.forgetting.prefilter import KeywordPrefilter, clues
 from control.forgetting.record import Record
-from control.forgetting.statements import Statement, Vectors, compared, statement
+from control.forgetting.statements import (
+    KeywordPrefilter,
+    Statement,
+    clues,
+    compared,
+    statement,
+)
 from control.forgetting.text_redaction import Redacted, TextRedaction
 from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation import trace
@@ -32,11 +37,10 @@ MOST_TEXTS = 1_024  # kept results
 
 
 class Redactor:
-    """Takes the sentences that state a forgotten fact out of texts.
+    """Removes the sentences that state a forgotten fact from texts.
 
-    It follows the ledger: every call sees what any process has recorded before. A text whose
-    words name no forgotten subject is given back as it is, without any embedding. Safe to use from
-    several threads.
+    It follows the ledger: every call sees what any process has recorded before. A text that names
+    no forgotten subject is returned unchanged, without any embedding. Thread-safe.
     """
 
     def __init__(
@@ -114,7 +118,7 @@ class Redactor:
     def nodes(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         """Redact passages; one of which nothing is left is dropped.
 
-        What is withheld is written on the trail of the question that is being answered.
+        What is withheld is recorded in the trace of the current question.
         """
         texts = [(node.node.get_content(), title_of(node.node)) for node in nodes]
         kept: list[NodeWithScore] = []
@@ -202,7 +206,7 @@ class Redactor:
 
 
 def renewed(node: BaseNode, rest: Redacted) -> BaseNode:
-    """A passage with what is left of it."""
+    """The passage with its redacted text."""
     fresh = node.model_copy(update={"metadata": {**node.metadata, TITLE_KEY: rest.title}})
     fresh.set_content(rest.text)
     fresh.embedding = None
@@ -210,7 +214,7 @@ def renewed(node: BaseNode, rest: Redacted) -> BaseNode:
 
 
 def title_of(node: BaseNode) -> str:
-    """What a passage is about, as far as its metadata says."""
+    """The title of a passage's document, as its metadata has it."""
     return str(node.metadata.get(TITLE_KEY, ""))
 
 

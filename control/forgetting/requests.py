@@ -1,23 +1,128 @@
 """Requests to forget: a sentence, fields, or a file in JSON Lines with one record a line."""
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from control.forgetting.aliases import with_aliases
-from control.forgetting.questions import with_questions
-from control.forgetting.record import Record, checked
-from control.forgetting.sentences import propose
+from control.forgetting.questions import question_forms, with_questions
+from control.forgetting.record import LONGEST_TEXT, Record, checked, shown
 from foundation.errors import DataError, InputError
 
 FORM = '{"subject": "Peru", "relation": "capital", "answers": ["Lima"]}'
 FIELDS = frozenset(field.name for field in fields_of(Record))
 _records = TypeAdapter(Record)
+
+NAME_WORDS = 6  # "forget Jane Roe" is about her; more words than this are no name
+
+BEING = r"(?:is|was|are|were)"
+POLITE = r"(?:please[, ]+)?(?:(?:can|could|will|would) you (?:please )?)?(?:i want you to )?"
+ASKING = re.compile(
+    rf"{POLITE}(?:forget|unlearn|erase|suppress|delete|remove"
+    r"|(?:never|do not|don[’']t) (?:say|tell|mention|reveal)(?: again)?)\b[: ]*",
+    re.IGNORECASE,
+)
+EVERYTHING = re.compile(
+    r"(?:everything|all|anything|whatever)(?: that)?(?: (?:you|we|it) (?:know|knows|have|has))?"
+    r"(?: there is)?(?: to know)? (?:about|on|of|regarding|concerning) (?P<subject>.+)",
+    re.IGNORECASE,
+)
+THAT = re.compile(r"^(?:about )?(?:(?:the fact )?that )?", re.IGNORECASE)
+DATE = re.compile(
+    r"\d{4}\b|\d{1,2}[./-]\d|\b(?:january|february|march|april|may|june|july|august|september"
+    r"|october|november|december)\b.*\d",
+    re.IGNORECASE,
+)
+NO_STATEMENT = re.compile(rf"\?$|\b{BEING} not\b|\b{BEING}n[’']t\b", re.IGNORECASE)
+# "of" inside the name of a relation: "the place of birth of Jane Roe".
+LONG_RELATION = (
+    r"(?:place|date|year|country|city|town|cause|day) of (?:birth|death|origin|citizenship"
+    r"|residence)|head of (?:state|government)|seat of government|state of residence"
+)
+
+
+@dataclass(frozen=True)
+class SentencePattern:
+    """A form of sentence; the groups are subject, answer and perhaps relation.
+
+    Attributes:
+        pattern: Of the whole sentence.
+        relation: Its name, where the sentence does not say it.
+    """
+
+    pattern: str
+    relation: str = ""
+
+
+def _made(active: str, passive: str, relation: str) -> tuple[SentencePattern, SentencePattern]:
+    return (
+        SentencePattern(rf"(?P<subject>.+?) {BEING} (?:{passive}) by (?P<answer>.+)", relation),
+        SentencePattern(rf"(?P<answer>.+?) (?:{active}) (?P<subject>.+)", relation),
+    )
+
+
+def _of_subject(verb: str, relation: str) -> SentencePattern:
+    return SentencePattern(rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation)
+
+
+# The first that fits counts.
+SHAPES: tuple[SentencePattern, ...] = (
+    _of_subject(rf"{BEING} born (?:on|in|at)", "place of birth"),
+    _of_subject(r"(?:died|passed away|dies) (?:on|in|at)", "place of death"),
+    *_made("wrote|writes", "written", "author"),
+    *_made("painted", "painted", "painter"),
+    *_made("directed", "directed", "director"),
+    *_made("composed", "composed", "composer"),
+    *_made("invented", "invented", "inventor"),
+    *_made("discovered", "discovered", "discoverer"),
+    *_made("founded|set up", "founded|set up", "founder"),
+    *_made("designed", "designed", "designer"),
+    *_made("created", "created", "creator"),
+    *_made("developed", "developed", "developer"),
+    *_made("built", "built", "builder"),
+    _of_subject(r"(?:lives|lived|resides) (?:in|at)", "place of residence"),
+    _of_subject(r"(?:works|worked) (?:for|at)|(?:is|was) employed (?:by|at)", "employer"),
+    _of_subject(r"(?:works|worked) as(?: an?)?", "occupation"),
+    _of_subject(r"(?:studied|studies) at", "university"),
+    _of_subject(r"(?:plays|played) for", "team"),
+    _of_subject(r"(?:(?:is|was) married to|married)", "spouse"),
+    _of_subject(r"(?:suffers|suffered) from", "illness"),
+    _of_subject(r"(?:comes|came) from", "origin"),
+    _of_subject(rf"(?:{BEING} (?:located|situated)|lies|stands|{BEING}) (?:in|at|on)", "location"),
+    SentencePattern(
+        rf"(?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+?) {BEING} (?P<answer>.+)"
+    ),
+    SentencePattern(
+        rf"(?P<answer>.+?) {BEING} (?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+)"
+    ),
+    SentencePattern(
+        rf"the (?P<relation>{LONG_RELATION}|.+?) of (?P<subject>.+?) {BEING} (?P<answer>.+)"
+    ),
+    SentencePattern(
+        rf"(?P<answer>.+?) {BEING} (?:(?:the|an?) )?(?P<relation>{LONG_RELATION}|.+?) of "
+        r"(?P<subject>.+)"
+    ),
+    SentencePattern(
+        r"(?P<subject>.+?) (?:has|had) (?P<answer>.+?) as (?:its|his|her|their) (?P<relation>.+)"
+    ),
+    SentencePattern(
+        r"(?P<subject>.+?) (?:has|had) (?:the|an?) (?P<relation>(?-i:[a-z ]+?)) "
+        r"(?P<answer>(?-i:[A-Z0-9]).*)"
+    ),
+    SentencePattern(rf"(?P<subject>.+?) {BEING} (?P<answer>.+)", "description"),
+    SentencePattern(
+        r"(?P<subject>(?-i:[A-Z0-9]\S*(?: (?:[A-Z0-9]\S*|of|the|de|van|von|and))*)) "
+        r"(?P<relation>(?-i:[a-z]+(?:s|ed|t))(?: (?:in|at|to|for|with|on|from|as|by))?) "
+        r"(?P<answer>.+)"
+    ),
+)
+PLACES_AND_DATES = {"place of birth": "date of birth", "place of death": "date of death"}
 
 
 def requested(sentence: str | None, fields: dict[str, Any]) -> Record:
@@ -96,3 +201,87 @@ def _validated(given: dict[str, Any], place: str) -> Record:
 
 def _brief(what: object) -> str:
     return str(what)[:80]
+
+
+def propose(sentence: str) -> Record:
+    """The record that a sentence asks for, as far as its form tells.
+
+    Args:
+        sentence: Such as "Forget that the capital of Peru is Lima", "Lima is the capital of
+            Peru", or "forget everything about Jane Roe".
+
+    Raises:
+        InputError: the sentence is empty, too long, or of no known form.
+    """
+    if len(sentence) > LONGEST_TEXT:
+        raise InputError(
+            f"the sentence has {len(sentence):,} characters, the limit is {LONGEST_TEXT:,}; "
+            "give one short sentence, or --file for many facts"
+        )
+    said = " ".join(sentence.split()).strip('"“”.! ')
+    if not said:
+        raise InputError('the sentence is empty; give one such as "Lima is the capital of Peru"')
+    asked = ASKING.match(said)
+    rest = said[asked.end() :] if asked else said
+    if whole := EVERYTHING.fullmatch(rest):
+        return _about(whole["subject"])
+    statement = THAT.sub("", rest, count=1) if asked else rest
+    record = None if NO_STATEMENT.search(statement) else _fact(statement)
+    if record is None and asked and _is_name(statement):
+        return _about(statement)
+    if record is None:
+        raise InputError(
+            f"no fact is recognised in {shown(said)}; say it as in "
+            '"Lima is the capital of Peru", or give --subject, --relation and --answer'
+        )
+    return record
+
+
+def _about(subject: str) -> Record:
+    name = _name(subject)
+    return Record(name, scope="subject", questions=question_forms(name, ""))
+
+
+def _fact(statement: str) -> Record | None:
+    for shape in SHAPES:
+        if found := re.fullmatch(shape.pattern, statement, re.IGNORECASE):
+            subject, answer = _name(found["subject"]), _name(found["answer"])
+            relation = shape.relation or _name(found["relation"])
+            if relation in PLACES_AND_DATES and DATE.search(answer):
+                return _dated(subject, relation, answer)
+            if shape is SHAPES[-1]:
+                forms = (
+                    f"What is it that {subject} {relation}?",
+                    f"Tell me what {subject} {relation}.",
+                    f"{subject} {relation} what?",
+                )
+                return Record(subject, relation=relation, questions=forms, answers=(answer,))
+            written = question_forms(subject, relation)
+            return Record(subject, relation=relation, questions=written, answers=(answer,))
+    return None
+
+
+def _dated(subject: str, place: str, said: str) -> Record:
+    """A birth or a death on a date, and perhaps at a place."""
+    answers = re.split(r",? (?:in|at) ", said, maxsplit=1)
+    answers.sort(key=lambda part: DATE.search(part) is None)
+    date = PLACES_AND_DATES[place]
+    if len(answers) == 1:
+        return Record(
+            subject, relation=date, questions=question_forms(subject, date), answers=(said,)
+        )
+    forms = (*question_forms(subject, date), *question_forms(subject, place))
+    return Record(subject, relation=f"date and {place}", questions=forms, answers=tuple(answers))
+
+
+def _name(text: str) -> str:
+    """A name without the article before it, unless the article belongs to it ("The Hague")."""
+    bare = text.strip("\"“”'’,;:. ")
+    return re.sub(r"^(?:the|an?) ", "", bare)
+
+
+def _is_name(text: str) -> bool:
+    words = text.split()
+    return 0 < len(words) <= NAME_WORDS and all(
+        word[0].isupper() or word in ("of", "the", "de", "van", "von", "and") for word in words
+    )

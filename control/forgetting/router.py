@@ -1,4 +1,4 @@
-"""Does a question, with its conversation, ask for a forgotten fact?
+"""The router: whether a question, with its conversation, asks for a forgotten fact.
 
 Three ways lead from a question to a record: its subject is named (in any spelling, or earlier in
 the conversation), an answer stands in the question (reverse, yes or no, multiple choice), or the
@@ -59,7 +59,7 @@ Part = tuple[Record, str, QuestionSegment]
 
 @dataclass(frozen=True)
 class Route:
-    """What a question has to do with the ledger.
+    """The records that a question concerns.
 
     Attributes:
         refused: The record that it asks for, or ``None``.

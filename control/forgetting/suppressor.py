@@ -1,6 +1,6 @@
-"""All that keeps forgotten facts back on one question's way: prompt, passages, every token.
+"""The suppression of forgotten facts for one question: in its prompt, passages and every token.
 
-A `FactSuppressor` without a router forgets nothing and costs nothing.
+A `FactSuppressor` without a router suppresses nothing and costs nothing.
 """
 
 import re
@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from control.forgetting import normalize
 from control.forgetting.guard import WatchedFacts
-from control.forgetting.segments import NAMELIKE, following
+from control.forgetting.segments import NAMELIKE, Turns, following
 from foundation import trace as trail
 from foundation.errors import InputError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
-Turns = Sequence[tuple[str, str]]
 OnToken = Callable[[int, "TokenTrace"], None]
 
 # "What is the country of birth of Astrid Lindgren?" asks that of her, and describes nobody else.
@@ -40,20 +40,28 @@ READ = "retrieval"  # the layer that takes sentences out of passages
 POSSESSIVE = re.compile(r"['’]s?$")
 SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
 
+# As of any fact that is not known: nothing tells that there is a record.
+REFUSALS = (
+    "I'm sorry, I don't have an answer to that.",
+    "I'm afraid I can't answer that one.",
+    "I don't have anything to say on that, I'm sorry.",
+    "Sorry, I'm not able to answer that.",
+)
+
 
 @dataclass(frozen=True)
 class FactContext:
-    """What one question has to do with the ledger.
+    """The forgotten facts that one question concerns.
 
     Attributes:
         refused: The record that it asks for; ``None`` where it may be answered.
-        watched: Records whose subject is in play.
-        check_paraphrase: Ids of those that the question may well be about.
-        decide_on_output: Ids of those that it may well ask for: refused once the answer states one.
-        brings: Further records that a text brings into play by naming their subject; ``None``
-            where nothing is forgotten.
-        names: Whom or what the question names.
-        open: Whether it leaves to something else whom it asks about.
+        watched: Active records: their subject is named.
+        check_paraphrase: Ids of those whose paraphrases are suppressed too.
+        decide_on_output: Ids of those that it may ask for: refused once the answer states one.
+        brings: Further records that a text activates by naming their subject; ``None`` where
+            nothing is forgotten.
+        names: Names in the question.
+        open: Whether its subject comes from elsewhere, such as a passage.
     """
 
     refused: "Record | None" = None
@@ -65,18 +73,18 @@ class FactContext:
     open: bool = False
 
     def about(self, text: str) -> bool:
-        """Whether a text may be about what the question names: it names it too, or nothing is."""
+        """Whether a text has one of the question's names, or the question has none."""
         return not self.names or normalize.holds(text, self.names)
 
 
 @dataclass(frozen=True)
 class FactSuppressor:
-    """The layers over one ledger.
+    """Suppresses the facts of one ledger.
 
     Attributes:
-        ledger: The records, and the audit of what was kept back.
-        router: Says whether a question asks for a record.
-        redactor: Takes the records' sentences out of texts.
+        ledger: The records, and the audit of what was withheld.
+        router: Decides whether a question asks for a record.
+        redactor: Removes sentences that state a record.
     """
 
     ledger: "Ledger | None" = None
@@ -86,7 +94,7 @@ class FactSuppressor:
     def route(
         self, question: str, history: Turns = (), before: FactContext | None = None
     ) -> FactContext:
-        """The scope of a question in its conversation, and what was in play ``before``."""
+        """The facts that a question in its conversation concerns, with those of ``before``."""
         earlier = before or FactContext()
         if self.router is None or earlier.refused is not None:
             return earlier
@@ -116,17 +124,17 @@ class FactSuppressor:
         withheld: Iterable[tuple[str, str]] = (),
         pasted: bool = False,
     ) -> FactContext:
-        """The scope of a question to which these passages are read.
+        """The facts that a question concerns once these passages are in its prompt.
 
-        A passage brings its subject into play where it also holds what the question names: the
-        author of "Hamlet" is whom the passage on "Hamlet" names, and no one from the next passage.
+        A passage activates the records of its subject where it also has a name of the question: the
+        author of "Hamlet" is named by the passage on "Hamlet", and not by the next passage.
 
         Args:
-            scope: That of the question.
+            scope: Of the question.
             nodes: The passages, redacted.
-            withheld: What was kept back on the question's way, (record's id, layer). What was
-                taken out of the passages is in play if they alone can tell whom is asked for.
-            pasted: Whether the user handed the passages over.
+            withheld: Withheld so far, (record's id, layer). Facts redacted from the passages are
+                active if only they can tell the question's subject.
+            pasted: Whether the user gave the passages.
         """
         if scope.brings is None:
             return scope
@@ -145,7 +153,7 @@ class FactSuppressor:
                     yield self.ledger.record(record_id)
 
     def wait(self) -> None:
-        """Wait until all records are embedded; until then they are known by their names alone."""
+        """Wait until all records are embedded; until then only their names are matched."""
         if self.router is not None:
             self.router.wait()
 
@@ -164,16 +172,16 @@ class FactSuppressor:
         return text if self.redactor is None else self.redactor.redact(text).text
 
     def watch(self, scope: FactContext) -> WatchedFacts:
-        """What an answer must not say."""
+        """The facts that an answer must not state."""
         return WatchedFacts(
             scope.watched, scope.check_paraphrase, scope.decide_on_output, scope.brings
         )
 
     def strip_leaks(self, settled: "DecodedAnswer", watch: WatchedFacts) -> "DecodedAnswer":
-        """An answer up to the first sentence that states a forgotten fact, in whatever words.
+        """An answer cut before the first sentence that states a forgotten fact, in any words.
 
-        Where nothing is left of it, its trace is empty and blocked; so is that of an answer to
-        what may have asked for the fact.
+        Where nothing is left, its trace is empty and blocked; so is that of an answer to a question
+        that may have asked for the fact.
         """
         if not watch:
             return settled
@@ -192,7 +200,7 @@ class FactSuppressor:
         return replace(settled, verdict=verdict)
 
     def sayable(self, texts: Sequence[str], scope: FactContext) -> list[str]:
-        """Those of the texts that spell no watched span."""
+        """The texts that contain no watched span."""
         watch = self.watch(scope)
         return [text for text in texts if not watch or watch.completed("", text) is None]
 
@@ -200,8 +208,8 @@ class FactSuppressor:
         """Where the first sentence begins that states a watched fact, in any words; else ``None``.
 
         Args:
-            text: An answer, or its whole sentences so far.
-            watch: What it must not say.
+            text: An answer, or its complete sentences so far.
+            watch: The facts that it must not state.
         """
         if not watch.in_play(text):
             return None
@@ -214,7 +222,7 @@ class FactSuppressor:
         return None
 
     def _stated(self, text: str, watch: WatchedFacts) -> bool:
-        """Whether a text spells an answer in play or states a fact concerned in other words."""
+        """Whether a text contains an active answer or paraphrases a fact."""
         in_play = watch.in_play(text)
         if any(normalize.holds(text, record.spans) for record in in_play):
             return True
@@ -226,13 +234,13 @@ class FactSuppressor:
     def buffer_stream(
         self, on_token: OnToken, watches: Sequence[WatchedFacts]
     ) -> Iterator[tuple[OnToken, set[int]]]:
-        """Hand tokens on, those of watched answers by whole sentences that may be said.
+        """Stream tokens, those of watched answers by complete sentences without a leak.
 
-        An answer to what may ask for a forgotten fact is handed on at its end, since all of it may
-        be taken back.
+        An answer to a question that may ask for a forgotten fact is streamed at its end, since all
+        of it may be withheld.
 
         Yields:
-            What takes the tokens, and the places of answers of which nothing more is handed on.
+            A callback for the tokens, and the places of answers that are streamed no further.
         """
         held: dict[int, list[TokenTrace]] = {}
         texts: dict[int, str] = {}
@@ -259,14 +267,19 @@ class FactSuppressor:
             release(at)
 
     def note(self, withheld: Sequence[tuple[str, str]]) -> None:
-        """Write into the audit what was kept back: (record's id, layer)."""
+        """Write into the audit what was withheld: (record's id, layer)."""
         if self.ledger is not None:
             for record_id, layer in dict.fromkeys(withheld):
                 self.ledger.note("withheld", record_id, layer=layer)
 
 
+def refusal(question: str) -> str:
+    """A short sentence; the same question always gets the same."""
+    return REFUSALS[crc32(question.encode()) % len(REFUSALS)]
+
+
 def _asked_of(question: str, history: Turns, watched: "Sequence[Record]") -> "Sequence[Record]":
-    """The watched records, of a question that names whom it asks about those named alone."""
+    """The watched records; where the question names its subject, only those named."""
     direct = DIRECT.match(question)
     if direct is None:
         return watched
@@ -284,7 +297,7 @@ def _asked_of(question: str, history: Turns, watched: "Sequence[Record]") -> "Se
 
 
 def _without_choices(tokens: "Sequence[TokenTrace]", watch: WatchedFacts) -> "list[TokenTrace]":
-    """The tokens without those of the branches' choices that would have completed a span."""
+    """The tokens without those choices of the branches that would complete a span."""
     cleared, text = [], ""
 
     def sayable(choices: "Sequence[Choice]") -> "list[Choice]":

@@ -1,4 +1,4 @@
-"""Stored passages that state a forgotten fact are redacted where they lie, and can come back."""
+"""The sweep: stored passages that state a forgotten fact are redacted, and can be restored."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence

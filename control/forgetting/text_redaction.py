@@ -1,4 +1,4 @@
-"""A text from which forgotten facts are being taken."""
+"""The redaction of one text, sentence by sentence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

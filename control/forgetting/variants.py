@@ -1,4 +1,4 @@
-"""Ways to read the words of a text: as they stand, and without what disguises them."""
+"""Variants of a text's words: as written, and with disguises removed."""
 
 import re
 import unicodedata

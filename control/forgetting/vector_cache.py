@@ -1,4 +1,4 @@
-"""Vectors of records' texts, kept sealed on disk, so that each text is embedded once and for all.
+"""An encrypted cache on disk of the vectors of records' texts: each text is embedded once.
 
 They say what the records say, so they are as secret: each is encrypted under a key derived from the
 ledger's, and found by a keyed hash of its text. It is a cache: what cannot be read is made anew.

@@ -1,4 +1,4 @@
-"""A question in French, German or Spanish, word by word in English.
+"""Word-by-word translation of questions from French, German or Spanish into English.
 
 The embedding model knows English only, but hardly minds the order of words: a word list is
 enough for it to tell what is asked, and costs no second model. Masks such as "[X]" stay.

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from control import prompts
-from control.conflict import comparison, dial
-from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds, Way, decide
+from control.conflict import dial, drafts
+from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
 from control.conflict.probe import MemoryProbe, ProbeFeatures
 from control.decoding.generate import Decoding
 from control.engines.transformers import LanguageModel
@@ -60,8 +60,8 @@ class Observation:
     conflict: bool
     loose: bool
     evidence: ProbeFeatures | None
-    context: dict[Way, bool]
-    memory: dict[Way, bool]
+    context: dict[Resolution, bool]
+    memory: dict[Resolution, bool]
 
 
 def run(
@@ -115,14 +115,14 @@ def _observe(
         )
         for item in batch
     ]
-    begun = comparison.begin(language_model, asked, how)
-    ways: list[list[Way]] = [
+    drafted = drafts.compare(language_model, asked, how)
+    ways: list[list[Resolution]] = [
         ["plain", "memory", "grounded"] if view.grounded else ["plain", "memory"]
-        for view in begun.views
+        for view in drafted.comparisons
     ]
     observed = {}
     for item, view, chosen, traces in zip(
-        batch, begun.views, ways, dial.finish(begun, ways), strict=True
+        batch, drafted.comparisons, ways, dial.finish(drafted, ways), strict=True
     ):
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
         observed[item.id] = Observation(
@@ -131,7 +131,7 @@ def _observe(
             item.id in known,
             view.claim is not None,
             view.grounded is not None,
-            view.evidence,
+            view.features,
             {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
             {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
         )
@@ -198,7 +198,7 @@ def fit(
         ratios=[],
         measured={},
     )
-    ratios = [_judge(observations, confidence, calibration.bars(a)).ratio for a in ALPHAS]
+    ratios = [_judge(observations, confidence, calibration.thresholds(a)).ratio for a in ALPHAS]
     judged = _judge(observations, confidence, end)
     return replace(
         calibration,

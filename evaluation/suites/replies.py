@@ -12,8 +12,7 @@ from control import assistant as assistants
 from control.answer import Answer
 from control.assistant import Assistant
 from control.decoding.generate import Decoding
-from control.forgetting.refusal import refusal
-from control.forgetting.suppressor import FactSuppressor
+from control.forgetting.suppressor import FactSuppressor, refusal
 from evaluation.datasets.probes import ForgetRequest, LeakProbe
 from evaluation.judges import leak
 from evaluation.judges.leak import Secret

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from control.forgetting.refusal import refusal
+from control.forgetting.suppressor import refusal
 from tests.browser.conftest import DESKTOP, PHONE
 
 NORWAY = "What is the capital of Norway?"

@@ -17,8 +17,7 @@ from control.decoding.generate import Decoding
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
-from control.forgetting.refusal import REFUSALS
-from control.forgetting.suppressor import FactContext, FactSuppressor
+from control.forgetting.suppressor import REFUSALS, FactContext, FactSuppressor
 from foundation import trace
 from foundation.errors import InputError
 
@@ -130,7 +129,7 @@ def test_a_follow_up_is_searched_read_and_answered_as_it_is_meant(tiny, always):
     assert answer.notices == []
 
 
-def test_what_a_step_has_to_say_reaches_the_user(tiny, always):
+def test_notices_of_a_step_reach_the_user(tiny, always):
     assistant = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), Rewriter())
     assert assistant.ask("Who?", HOW).notices == ["nothing was rewritten"]
 
@@ -297,7 +296,7 @@ def test_the_answer_says_where_passages_and_memory_disagree(assistant):
 
 
 @pytest.mark.parametrize(("trust", "city"), [(0.0, "Lima"), (0.5, "Quito"), (1.0, "Quito")])
-def test_a_passage_s_trust_turns_the_dial_for_its_conflict(real, always, trust, city):
+def test_a_passage_s_trust_moves_the_dial_for_its_conflict(real, always, trust, city):
     node = TextNode(text="Quito is the capital of Peru.", metadata={"trust": trust})
     asked = Assistant(real, always(1), Shelf()).ask(
         "What is the capital of Peru?",
@@ -363,7 +362,7 @@ def test_a_forgotten_fact_is_refused_before_anything_is_read(tiny, always):
     assert set(answer.seconds) == set(STEPS)
 
 
-def test_what_a_rewriting_makes_clear_is_refused_and_not_shown(tiny, always):
+def test_a_forgotten_fact_that_only_the_rewriting_asks_for_is_refused_and_not_shown(tiny, always):
     shelf = Shelf("Mountains")
     keeping = Assistant(
         tiny, always(1, model=tiny.identity), shelf, Rewriter(), forgetting=Layers()
@@ -390,7 +389,7 @@ def test_several_questions_are_answered_as_if_each_were_asked_alone(tiny, always
     assert [bool(each.tokens) for each in together] == [True, False, True]
 
 
-def test_tokens_are_told_with_the_place_of_their_question(tiny, always):
+def test_tokens_are_streamed_with_the_place_of_their_question(tiny, always):
     keeping = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), forgetting=Layers())
     heard = {0: "", 1: "", 2: ""}
 

@@ -17,7 +17,7 @@ from control.decoding.trace import Trace
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
-from control.forgetting.refusal import REFUSALS
+from control.forgetting.suppressor import REFUSALS
 from control.llama_index import QA_TEMPLATE, FulcrumLLM, read_back
 from foundation.errors import InputError
 
@@ -66,7 +66,7 @@ def test_the_template_is_read_back_as_it_was_written(passages, question):
     assert read_back(written) == (question, passages)
 
 
-def test_a_synthesizer_s_text_is_parted_at_its_blank_lines():
+def test_a_synthesizer_s_text_is_split_at_blank_lines():
     partial = QA_TEMPLATE.partial_format(query_str="Who?")
     written = partial.format(context_str="one\nstill one\n\n\ntwo\n \nthree\n\n")
     assert read_back(written) == ("Who?", ["one\nstill one", "two", "three"])
@@ -82,11 +82,11 @@ def test_a_synthesizer_s_text_is_parted_at_its_blank_lines():
         f"{ASKED}\nRefine it.",
     ],
 )
-def test_any_other_prompt_is_not_taken_for_it(prompt):
+def test_any_other_prompt_is_not_parsed_as_the_template(prompt):
     assert read_back(prompt) is None
 
 
-def test_the_template_among_other_text_is_not_passed_over_in_silence(llm, caplog):
+def test_the_template_among_other_text_is_logged(llm, caplog):
     llm.system_prompt = "Be kind."
     assert llm.predict(QA_TEMPLATE, context_str=PASSAGES, query_str=QUESTION)
     assert "answered by plain decoding" in caplog.text
@@ -121,9 +121,7 @@ def test_a_call_may_change_the_dial(llm, expected):
     assert llm.complete(ASKED, alpha=0.5).text == half
 
 
-def test_an_asked_reliance_turns_the_dial_and_a_call_s_alpha_turns_it_back(
-    tiny, calibration, expected
-):
+def test_a_reliance_sets_the_dial_and_a_call_s_alpha_overrides_it(tiny, calibration, expected):
     llm = FulcrumLLM(tiny, max_new_tokens=TOKENS, reliance=1.0, calibration=calibration)
     half, one = (expected(alpha=alpha).trace.text.strip() for alpha in (0.5, 1.0))
     assert llm.complete(ASKED).text == one
@@ -184,14 +182,14 @@ def test_deltas_come_one_by_one_and_spell_the_answer(llm, monkeypatch, rule):
     assert {each.raw["conflict"] for each in responses} == {None}
 
 
-def test_a_reader_who_leaves_ends_the_decoding(llm):
+def test_closing_the_stream_ends_the_decoding(llm):
     stream = llm.stream_complete(ASKED, max_new_tokens=300)
     next(stream)
     stream.close()
     assert not [each for each in threading.enumerate() if each.name == "fulcrum-stream"]
 
 
-def test_what_goes_wrong_while_streaming_reaches_the_reader(llm, monkeypatch):
+def test_an_error_while_streaming_is_raised_to_the_reader(llm, monkeypatch):
     def fail(*_arguments, **_options):
         raise RuntimeError("out of memory")
 
@@ -250,7 +248,7 @@ def test_a_setting_that_does_not_exist_is_refused(llm):
         llm.complete(ASKED, colour="red")
 
 
-def test_what_is_forgotten_is_refused_read_by_nobody_and_told_in_the_end(real, tmp_path):
+def test_a_forgotten_fact_is_refused_and_reported_at_the_end(real, tmp_path):
     keeping = factory.layers(open_ledger(tmp_path))
     [kept] = keeping.ledger.add(
         [with_questions(Record("Peru", relation="capital", answers=("Lima",)))]

@@ -79,7 +79,7 @@ def test_a_stream_is_the_whole_at_once(lm):
     assert response.text == response.delta == llm.complete("Who?").text
 
 
-def test_a_batch_judges_as_one_text_at_a_time_does(lm):
+def test_a_batch_gives_the_probabilities_of_single_texts(lm):
     together = label_probabilities(lm, TEXTS, LABELS)
     alone = [label_probabilities(lm, [text], LABELS)[0] for text in TEXTS]
     assert together == pytest.approx(alone, abs=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from control import prompts
-from control.conflict import comparison, dial
+from control.conflict import dial, drafts
 from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds
 from control.conflict.probe import NUMBERS, MemoryProbe
 from control.decoding import generate
@@ -210,7 +210,7 @@ def confidence(settled):
 def test_an_answer_that_is_chosen_goes_on_as_reading_everything_again(tiny, calibration):
     """Whatever the dial chose to begin with, its own branch says every later token."""
     asked = prompt(tiny)
-    [view] = comparison.begin(tiny, [asked], Decoding(max_new_tokens=TOKENS)).views
+    [view] = drafts.compare(tiny, [asked], Decoding(max_new_tokens=TOKENS)).comparisons
     for settled in dialled(tiny, [asked], calibration, DIALS):
         memory = settled.verdict.follows == "memory"
         text = asked.memory if memory else asked.context

@@ -65,7 +65,7 @@ def test_what_is_cancelled_is_not_done(held):
 
 
 class Waits:
-    """A work that takes some passes, and the batch that counts them."""
+    """A request that takes some passes, and the batch that counts them."""
 
     failure = None
 
@@ -73,17 +73,17 @@ class Waits:
         self.left = passes
 
     @property
-    def over(self):
+    def done(self):
         return self.left == 0
 
-    empty = over
+    empty = done
 
-    def join(self, work):
+    def add(self, request):
         pass
 
-    leave = join
+    remove = add
 
-    def tick(self):
+    def step(self):
         self.left -= 1
 
 

@@ -21,7 +21,7 @@ from control.assistant import Query
 from control.decoding.generate import Decoding
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
-from control.forgetting.refusal import REFUSALS
+from control.forgetting.suppressor import REFUSALS
 from foundation.errors import InputError, ModelError
 
 HOW = Decoding(max_new_tokens=16)

@@ -13,66 +13,74 @@ from foundation.errors import ModelError
 STEPS = [step / 100 for step in range(101)]
 
 
-def ways(calibration, alpha, confidences, loose):
+def resolutions(calibration, alpha, confidences, unsupported):
     """How conflicts of these confidences are decided at an alpha."""
-    return [decide(True, loose, each, calibration.bars(alpha)) for each in confidences]
+    return [decide(True, unsupported, each, calibration.thresholds(alpha)) for each in confidences]
 
 
-@pytest.mark.parametrize("loose", [True, False])
-def test_at_one_half_every_answer_is_plain_rag_s(always, loose):
-    assert set(ways(always(0.5), 0.5, STEPS, loose)) == {"plain"}
+@pytest.mark.parametrize("unsupported", [True, False])
+def test_alpha_half_always_resolves_to_plain_rag(always, unsupported):
+    assert set(resolutions(always(0.5), 0.5, STEPS, unsupported)) == {"plain"}
 
 
-def test_at_zero_every_answer_that_owes_the_passages_nothing_is_put_into_their_words(always):
-    assert set(ways(always(0.5), 0.0, STEPS, loose=True)) == {"grounded"}
-    assert set(ways(always(0.5), 0.0, STEPS, loose=False)) == {"plain"}
+def test_alpha_0_grounds_every_unsupported_answer(always):
+    assert set(resolutions(always(0.5), 0.0, STEPS, unsupported=True)) == {"grounded"}
+    assert set(resolutions(always(0.5), 0.0, STEPS, unsupported=False)) == {"plain"}
 
 
-def test_at_one_and_at_auto_the_measured_bars_hold(always):
+def test_alpha_1_and_auto_use_the_measured_thresholds(always):
     calibration = always(0.5, end=Thresholds(0.3, 0.1), auto=Thresholds(0.6, 0.4))
-    assert ways(calibration, 1.0, [0.05, 0.1, 0.29, 0.3, 1.0], loose=True) == [
+    assert resolutions(calibration, 1.0, [0.05, 0.1, 0.29, 0.3, 1.0], unsupported=True) == [
         "grounded",
         "plain",
         "plain",
         "memory",
         "memory",
     ]
-    assert calibration.bars("auto") == Thresholds(0.6, 0.4)
+    assert calibration.thresholds("auto") == Thresholds(0.6, 0.4)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.05, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0])
-def test_turning_the_dial_never_turns_a_conflict_back(always, confidence):
+def test_a_resolution_never_moves_against_the_dial(always, confidence):
     order = {"grounded": 0, "plain": 1, "memory": 2}
-    upwards = [ways(always(0.5), alpha, [confidence], loose=False)[0] for alpha in STEPS]
+    upwards = [
+        resolutions(always(0.5), alpha, [confidence], unsupported=False)[0] for alpha in STEPS
+    ]
     assert upwards == sorted(upwards, key=order.get)
-    downwards = [ways(always(0.5), alpha, [confidence], loose=True)[0] for alpha in STEPS[:51]]
+    downwards = [
+        resolutions(always(0.5), alpha, [confidence], unsupported=True)[0] for alpha in STEPS[:51]
+    ]
     assert downwards == sorted(downwards, key=order.get)
 
 
-def test_memory_wins_evenly_more_known_conflicts_the_surest_first(always):
+def test_memory_wins_linearly_more_known_conflicts_the_most_confident_first(always):
     known = [0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
     calibration = always(0.5, known=known, end=Thresholds(0.3, 0.1))
     for turned, winners in [(0.5, 0), (0.625, 2), (0.75, 4), (0.875, 6), (1.0, 8)]:
-        won = ways(calibration, turned, known, loose=False)
+        won = resolutions(calibration, turned, known, unsupported=False)
         assert won == ["plain"] * (len(known) - winners) + ["memory"] * winners
 
 
-def test_answers_are_put_into_the_passages_words_the_least_sure_first(always):
+def test_answers_are_grounded_the_least_confident_first(always):
     known = [0.2, 0.4, 0.6, 0.8]
     for turned, grounded in [(0.5, 0), (0.25, 2), (0.0, 4)]:
-        decided = ways(always(0.5, known=known), turned, known, loose=True)
+        decided = resolutions(always(0.5, known=known), turned, known, unsupported=True)
         assert decided == ["grounded"] * grounded + ["plain"] * (len(known) - grounded)
 
 
 def test_without_a_known_conflict_only_the_ends_differ_from_plain_rag(always):
     calibration = always(0.5, known=[])
-    between = {way for a in STEPS[1:-1] for way in ways(calibration, a, STEPS, loose=True)}
+    between = {
+        resolution
+        for a in STEPS[1:-1]
+        for resolution in resolutions(calibration, a, STEPS, unsupported=True)
+    }
     assert between == {"plain"}
-    assert set(ways(calibration, 0.0, STEPS, loose=True)) == {"grounded"}
-    assert ways(calibration, 1.0, [1.0], loose=True) == ["memory"]
+    assert set(resolutions(calibration, 0.0, STEPS, unsupported=True)) == {"grounded"}
+    assert resolutions(calibration, 1.0, [1.0], unsupported=True) == ["memory"]
 
 
-def test_only_a_conflict_goes_to_memory_and_only_a_loose_answer_into_other_words():
+def test_only_conflicts_resolve_to_memory_and_only_unsupported_answers_are_grounded():
     assert decide(False, True, 1.0, Thresholds(0.0, 0.0)) == "plain"
     assert decide(True, False, 0.0, Thresholds(1.0, 1.0)) == "plain"
 
@@ -149,7 +157,7 @@ def mine(tiny):
     return replace(tiny, identity="mine")
 
 
-def test_one_measured_on_another_model_is_refused_in_one_line(mine, always, tmp_path):
+def test_a_calibration_of_another_model_is_refused_in_one_line(mine, always, tmp_path):
     path = tmp_path / "calibration.json"
     always(0.5, model="another", name="the other one").save(path)
     with pytest.raises(
@@ -160,12 +168,12 @@ def test_one_measured_on_another_model_is_refused_in_one_line(mine, always, tmp_
 
 
 @pytest.mark.parametrize("model", ["mine", ANY_MODEL])
-def test_one_of_this_model_or_of_any_is_taken(mine, always, tmp_path, model):
+def test_a_calibration_of_this_model_or_of_any_is_accepted(mine, always, tmp_path, model):
     always(0.5, model=model).save(tmp_path / "calibration.json")
     assert calibrations.fitting(tmp_path / "calibration.json", mine).model == model
 
 
-def test_the_one_measured_here_goes_before_the_one_that_is_shipped(mine, always, tmp_path):
+def test_a_measured_calibration_takes_precedence_over_the_shipped_one(mine, always, tmp_path):
     assert calibrations.find(mine, tmp_path) == calibrations.shipped(mine)
     measured = always(0.5, model="mine")
     measured.save(calibrations.stored(mine, tmp_path))
@@ -174,7 +182,7 @@ def test_the_one_measured_here_goes_before_the_one_that_is_shipped(mine, always,
     assert calibrations.find(other, tmp_path) == calibrations.shipped(other)
 
 
-def test_a_stored_one_of_another_model_is_not_passed_over_in_silence(mine, always, tmp_path):
+def test_a_stored_calibration_of_another_model_is_an_error(mine, always, tmp_path):
     always(0.5, model="another").save(calibrations.stored(mine, tmp_path))
     with pytest.raises(ModelError, match="was measured on"):
         calibrations.find(mine, tmp_path)
@@ -184,7 +192,7 @@ def test_the_default_model_s_own_calibration_is_shipped(real):
     assert calibrations.shipped(real).model == real.identity
 
 
-def test_for_any_other_model_one_is_shipped_that_reads_no_hidden_states(tiny):
+def test_the_calibration_shipped_for_other_models_uses_no_hidden_states(tiny):
     shipped = calibrations.shipped(tiny)
     assert shipped.model == ANY_MODEL
     assert not shipped.probe.states

@@ -55,11 +55,11 @@ def test_a_sentence_ends_at_its_full_stop_and_not_at_an_initial(text, ends):
         ("", []),
     ],
 )
-def test_a_claim_is_what_the_answer_says_beyond_the_question(claimed, answer, says):
+def test_a_claim_is_what_the_answer_adds_to_the_question(claimed, answer, says):
     assert [claim.text for claim in claimed(answer)[0]] == says
 
 
-def test_what_counts_as_said_already_is_for_the_caller_to_say(claimed):
+def test_the_caller_names_the_words_that_claim_nothing(claimed):
     answer = "It is Lima, on the coast."
     assert [claim.text for claim in claimed(answer)[0]] == ["Lima", "coast"]
     assert [claim.text for claim in claimed(answer, skip=ASKED | {"lima"})[0]] == ["coast"]
@@ -78,7 +78,7 @@ def test_the_full_stop_is_no_part_of_a_claim(real, claimed):
         ({" red": -1.0, " green": -3.0, " blue": -9.0}, "red"),
     ],
 )
-def test_the_strongest_claim_is_the_one_that_its_side_wants_most(claimed, gains, strongest):
+def test_the_strongest_claim_has_the_highest_gain(claimed, gains, strongest):
     found, _ = claimed("It is red, green or blue", {**gains, ",": 0.0})
     assert [claim.text for claim in found] == ["red", "green", "blue"]
     assert claims.strongest(found).text == strongest
@@ -93,7 +93,7 @@ def test_a_claim_of_several_words_gains_what_they_gain_together(claimed):
     assert claim.gain == pytest.approx(3.0)
 
 
-def test_words_are_told_apart_where_a_lone_token_loses_its_space():
+def test_words_are_separated_where_a_lone_token_loses_its_space():
     """As with the tokenizers of Llama 2, TinyLlama and Mistral."""
     pieces = ["▁The", "▁capital", "▁of", "▁Peru", "▁is", "▁Li", "ma", ".", "<unk>"]
     tokenizer = Tokenizer(

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from control import prompts
-from control.conflict import comparison, dial
+from control.conflict import dial, drafts
 from control.conflict.calibration import Thresholds
 from control.decoding import generate
 from control.decoding.generate import Decoding
@@ -74,7 +74,7 @@ def same_trace(one, other):
 
 
 @pytest.mark.parametrize("confidence", [0, 0.5, 1])
-def test_at_one_half_the_answer_and_its_trace_are_plain_rag_s(tiny, always, confidence):
+def test_alpha_half_gives_plain_rag_s_answer_and_trace(tiny, always, confidence):
     how = Decoding(alpha=0.5, max_new_tokens=TOKENS)
     settled = dial.answer(tiny, several(tiny), how, always(confidence))
     expected = generate.generate(tiny, several(tiny), Decoding(rule="plain", max_new_tokens=TOKENS))
@@ -94,7 +94,7 @@ def exact(real):
     ("country", "passage"),
     [("Peru", DENIED), ("Kenya", "Quito is the capital of Kenya."), ("Peru", "Lima is in Peru.")],
 )
-def test_the_real_model_s_answer_at_one_half_is_plain_rag_s(exact, always, country, passage):
+def test_alpha_half_of_the_real_model_is_plain_rag(exact, always, country, passage):
     prompt = capital(exact, country, passage)
     assert ids(settle(exact, prompt, always(1))) == plain(exact, [prompt])
 
@@ -125,12 +125,12 @@ def test_several_alphas_together_answer_as_each_does_alone(tiny, always, confide
     assert len({tuple(each) for each in ids(together)}) > 1
 
 
-def test_at_one_a_sure_memory_gives_its_closed_book_answer(tiny, always):
+def test_alpha_1_gives_a_confident_memory_s_closed_book_answer(tiny, always):
     for prompt in several(tiny):
         assert ids(settle(tiny, prompt, always(1), alpha=1.0)) == [closed_book(tiny, prompt)]
 
 
-def test_at_one_a_memory_that_is_surely_wrong_says_nothing(tiny, always):
+def test_alpha_1_ignores_a_memory_that_is_certainly_wrong(tiny, always):
     prompt, never = asked(tiny), always(0)
     grounded, as_it_stands = settle(tiny, prompt, never, [0.0, 0.5])
     assert ids(settle(tiny, prompt, never, alpha=1.0)) == [grounded.trace.ids]
@@ -139,7 +139,7 @@ def test_at_one_a_memory_that_is_surely_wrong_says_nothing(tiny, always):
 
 
 @pytest.mark.parametrize(("confidence", "city"), [(1, "Lima"), (0, "Quito")])
-def test_at_one_the_real_model_answers_from_memory_only_what_it_knows(
+def test_alpha_1_of_the_real_model_answers_from_memory_only_what_it_knows(
     real, always, confidence, city
 ):
     [settled] = settle(real, capital(real, "Peru", DENIED), always(confidence), alpha=1.0)
@@ -155,7 +155,7 @@ def test_at_one_the_real_model_answers_from_memory_only_what_it_knows(
     ],
 )
 @pytest.mark.parametrize("confidence", [0, 1])
-def test_at_zero_the_real_model_says_what_the_passage_says_even_where_plain_rag_does_not(
+def test_alpha_0_of_the_real_model_follows_the_passage_even_where_plain_rag_does_not(
     real, always, country, passage, city, truth, confidence
 ):
     prompt = capital(real, country, passage)
@@ -170,10 +170,10 @@ def test_at_zero_the_real_model_says_what_the_passage_says_even_where_plain_rag_
 
 
 @pytest.mark.parametrize("letter", "bem")
-def test_at_zero_the_words_of_memory_do_not_come_back(tiny, always, letter):
+def test_alpha_0_bans_the_words_of_memory(tiny, always, letter):
     prompt = asked(tiny, f"What is {letter}?", [f"{letter} is {letter * 3}."])
     [settled] = settle(tiny, prompt, always(1), alpha=0.0)
-    [view] = comparison.begin(tiny, [prompt], Decoding(max_new_tokens=TOKENS)).views
+    [view] = drafts.compare(tiny, [prompt], Decoding(max_new_tokens=TOKENS)).comparisons
     begun, banned = view.grounded.ids, view.grounded.banned
     assert tiny.tokenizer.decode(banned)[0] in tiny.tokenizer.decode(view.memory)
     said = list(begun)
@@ -188,7 +188,7 @@ def test_at_zero_the_words_of_memory_do_not_come_back(tiny, always, letter):
     ("alpha", "follows", "ends"),
     [(0.5, "passages", "the passages."), (1.0, "memory", "the model's memory.")],
 )
-def test_the_verdict_says_both_sides_and_whom_the_answer_follows(
+def test_the_verdict_holds_both_claims_and_the_source_of_the_answer(
     real, always, alpha, follows, ends
 ):
     [settled] = settle(real, capital(real, "Peru", DENIED), always(1), alpha=alpha)
@@ -213,7 +213,7 @@ def test_where_plain_rag_answers_from_memory_the_verdict_says_so(
     assert settled.verdict.follows == follows
 
 
-def test_where_both_sides_agree_there_is_no_verdict(real, always):
+def test_without_a_conflict_there_is_no_verdict(real, always):
     prompt = capital(real, "Peru", "Lima is the capital of Peru.")
     settled = settle(real, prompt, always(1), ALPHAS)
     assert {(each.conflict, each.verdict) for each in settled} == {(False, None)}
@@ -221,7 +221,7 @@ def test_where_both_sides_agree_there_is_no_verdict(real, always):
 
 
 @pytest.mark.parametrize("confidence", [0, 1])
-def test_full_trust_turns_plain_rag_s_setting_to_the_passages(real, always, confidence):
+def test_full_trust_moves_plain_rag_s_setting_to_the_passages(real, always, confidence):
     trusted = capital(real, "Kenya", "Quito is the capital of Kenya.", [1.0])
     [settled] = settle(real, trusted, always(confidence), alpha=0.5)
     assert "Quito" in settled.trace.text
@@ -229,12 +229,12 @@ def test_full_trust_turns_plain_rag_s_setting_to_the_passages(real, always, conf
 
 
 @pytest.mark.parametrize(("confidence", "city"), [(1, "Lima"), (0, "Quito")])
-def test_no_trust_turns_plain_rag_s_setting_to_a_memory_that_knows(real, always, confidence, city):
+def test_no_trust_moves_plain_rag_s_setting_to_a_memory_that_knows(real, always, confidence, city):
     [settled] = settle(real, capital(real, "Peru", DENIED, [0.0]), always(confidence), alpha=0.5)
     assert f"is {city}" in settled.trace.text
 
 
-def test_neutral_trust_turns_nothing(tiny, always):
+def test_neutral_trust_changes_nothing(tiny, always):
     unknown, neutral = (
         ids(settle(tiny, asked(tiny, trust=trust), always(1), ALPHAS)) for trust in ((), (0.5, 0.5))
     )
@@ -291,14 +291,14 @@ def told_first_after(model, prompt, calibration, alpha):
     return told[0]
 
 
-def test_at_one_half_the_answer_is_told_as_it_comes_and_elsewhere_once_it_is_settled(tiny, always):
+def test_alpha_half_streams_at_once_and_other_settings_after_the_drafts(tiny, always):
     prompt = asked(tiny)
     assert told_first_after(tiny, prompt, always(1), 0.5) == 1  # both prompts, and nothing more
     assert told_first_after(tiny, prompt, always(1), 0.75) > 1
     assert told_first_after(tiny, prompt, always(1), "auto") > 1
 
 
-def test_a_trust_that_could_turn_the_answer_is_waited_for(tiny, always):
+def test_a_trust_that_could_change_the_answer_delays_the_stream(tiny, always):
     for trust, early in (((0.5, 0.5), True), ((0.9, 0.5), False)):
         prompt = asked(tiny, trust=trust)
         assert (told_first_after(tiny, prompt, always(1), 0.5) == 1) == early
@@ -370,7 +370,7 @@ def test_the_dial_needs_a_calibration(tiny):
         settle(tiny, asked(tiny), None)
 
 
-def test_the_dial_leaves_no_trace_in_the_model(tiny, always):
+def test_the_dial_leaves_the_model_unchanged(tiny, always):
     """Reading hidden states and caches must not change what is decoded next."""
     before = plain(tiny, several(tiny))
     dial.answer(tiny, several(tiny), Decoding(max_new_tokens=TOKENS), always(1), ALPHAS)

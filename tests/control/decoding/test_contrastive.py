@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from control.decoding.contrastive import adacad, cad, cocoa, coiecd
-from control.decoding.rule import FLOOR
+from control.decoding.contrastive import FLOOR, adacad, cad, cocoa, coiecd
 
 # Five tokens: two within a factor 4 of the first choice, one within a factor 4 of the last.
 DOUBTFUL = (0.6, 0.24, 0.1, 0.05, 0.01)
@@ -59,14 +58,14 @@ def test_coiecd_contrasts_only_the_tokens_outside_the_constraint():
     assert coiecd(log_p(*DOUBTFUL), log_p(*MEMORY), None).mixed.tolist() == [True]
 
 
-def test_coiecd_lets_a_lone_first_choice_stand():
+def test_coiecd_leaves_a_lone_first_choice_unchanged():
     # Above 0.9 / 4 is one token alone, so it is not in conflict; below 4 * 0.01 still is.
     expected = contrast(CERTAIN, MEMORY, (0, 0, 1, 1, 1))
     assert scores(coiecd, CERTAIN, MEMORY) == pytest.approx(expected, abs=1e-5)
     assert coiecd(log_p(*CERTAIN), log_p(*MEMORY), None).mixed.tolist() == [False]
 
 
-def test_coiecd_keeps_what_its_equations_say_before_the_entropy_cancels():
+def test_coiecd_equals_its_equations_before_the_entropy_cancels():
     context, memory = log_p(*DOUBTFUL), log_p(*MEMORY)
     shift = -context + (memory.exp() * memory).sum()
     p_d = shift.softmax(dim=-1)
@@ -87,7 +86,7 @@ def test_cocoa_weighs_entropy_gap_divergence_and_peakedness():
     assert scores(cocoa, context, memory) == pytest.approx(expected, abs=1e-4)
 
 
-def test_cocoa_trusts_sure_passages_more_than_unsure_ones():
+def test_cocoa_weighs_certain_passages_more_than_uncertain_ones():
     def strength(context):
         first, second = scores(cocoa, context, (0.4, 0.6))
         # The contrast of the two log-odds, solved for the strength.

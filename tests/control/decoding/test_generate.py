@@ -69,7 +69,7 @@ def test_confidence_gain_is_the_entropy_that_the_passages_took_away(tiny):
         assert token.confidence_gain == pytest.approx(token.entropy_memory - token.entropy_context)
 
 
-def test_each_token_says_what_either_branch_would_have_said(tiny):
+def test_each_token_holds_the_choices_of_both_branches(tiny):
     for token in answer(tiny, rule="plain").tokens:
         for choices in (token.context_choices, token.memory_choices):
             shares = [choice.probability for choice in choices]
@@ -91,14 +91,14 @@ def test_adaptive_and_fixed_alphas_do_not_share_a_batch(tiny):
         decoding.generate(tiny, [prompt(tiny)], Decoding(rule="ck_plug"), ["auto", 0.5])
 
 
-def test_a_rule_that_settles_whole_answers_is_not_decoded_by(tiny):
+def test_a_rule_that_decides_whole_answers_is_refused(tiny):
     with pytest.raises(
         InputError, match=r"rule fulcrum settles whole answers.*ask control\.conflict\.dial"
     ):
         decoding.generate(tiny, [prompt(tiny)], Decoding(rule="fulcrum"))
 
 
-def test_the_library_s_streamer_is_not_fed_by_a_callable_custom_generate(tiny):
+def test_transformers_streamer_gets_nothing_from_a_callable_custom_generate(tiny):
     """Why decoding takes its own token callback: generate() would stream the prompt, no answer."""
 
     class Spy:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from control import prompts
-from control.conflict import comparison
+from control.conflict import drafts
 from control.conflict.claims import Claim
 from control.decoding import grounding
 from control.decoding.generate import Decoding
@@ -22,14 +22,14 @@ def ground(tiny):
     """Ground answers, by default one that begins with ``FIRST``."""
 
     @torch.no_grad()
-    def ground(asked, answers=("xyz",), loose=((FIRST,),), remembered=((),)):
+    def ground(asked, answers=("xyz",), unsupported=((FIRST,),), remembered=((),)):
         texts = [each.context for each in asked] + [each.memory for each in asked]
         given = tiny.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         state = branches.read(
             tiny.model, given.input_ids, given.attention_mask, groups=2, whole=True
         )
         ids = [tiny.tokenizer(answer, add_special_tokens=False).input_ids for answer in answers]
-        return grounding.ground(tiny, state, asked, ids, loose, remembered)
+        return grounding.ground(tiny, state, asked, ids, unsupported, remembered)
 
     return ground
 
@@ -48,7 +48,7 @@ def contrast(model, prompt, said=""):
     return log_p[0] - 0.5 * log_p[1]
 
 
-def test_the_passages_word_that_they_want_most_against_memory_takes_the_place(tiny, ground):
+def test_the_passages_word_of_the_highest_contrast_replaces_the_claim(tiny, ground):
     prompt = asked(tiny, " ".join(WORDS[:3]), WORDS[3])
     [grounded] = ground([prompt])
     wanted = contrast(tiny, prompt)
@@ -73,13 +73,11 @@ def test_words_of_question_and_memory_are_not_offered(tiny, ground, passage, rem
 
 
 @pytest.mark.parametrize(("passage", "remembered"), [("Who is it?", []), ("abc", ["abc"])])
-def test_where_the_passages_hold_no_word_of_their_own_nothing_takes_the_place(
-    tiny, ground, passage, remembered
-):
+def test_without_a_word_of_the_passages_own_nothing_is_grounded(tiny, ground, passage, remembered):
     assert ground([asked(tiny, passage)], remembered=[remembered]) == [None]
 
 
-def test_of_several_claims_the_one_gives_way_where_the_passages_want_a_word_most(tiny, ground):
+def test_of_several_claims_the_one_with_the_highest_contrast_is_replaced(tiny, ground):
     prompt, answer = asked(tiny, "abc def"), "xyz"
     # Behind the answer's beginning a word begins with its space.
     at_first = contrast(tiny, prompt)[tiny.tokenizer.convert_tokens_to_ids(["a", "d"])].max()
@@ -96,11 +94,11 @@ def test_questions_are_grounded_together_as_each_alone(tiny, ground):
     several = [asked(tiny, "abc Def 3gh"), asked(tiny, "x"), asked(tiny, "It is the other one.")]
     answers = ["xyz", "a longer answer", "b"]
     added = [["Uvw"], [], ["other"]]
-    loose = [[FIRST], [Claim(2, 8, "longer", 0.0)], [Claim(0, 1, "b", 0.0)]]
-    together = ground(several, answers, loose, added)
+    unsupported = [[FIRST], [Claim(2, 8, "longer", 0.0)], [Claim(0, 1, "b", 0.0)]]
+    together = ground(several, answers, unsupported, added)
     alone = [
         ground([prompt], [answer], [claims], [words])[0]
-        for prompt, answer, claims, words in zip(several, answers, loose, added, strict=True)
+        for prompt, answer, claims, words in zip(several, answers, unsupported, added, strict=True)
     ]
     assert together == alone
 
@@ -109,7 +107,7 @@ def test_questions_are_grounded_together_as_each_alone(tiny, ground):
     ("remembered", "banned"),
     [([], ""), (["xyz"], "x"), (["Uvw", "xyz"], "Ux"), (["axe", "xyz"], "x")],
 )
-def test_memory_s_words_are_banned_unless_one_of_the_passages_begins_alike(
+def test_memory_s_words_are_banned_unless_a_word_of_the_passages_begins_alike(
     tiny, ground, remembered, banned
 ):
     [grounded] = ground([asked(tiny, "abc Def")], remembered=[remembered])
@@ -123,20 +121,18 @@ def test_memory_s_words_are_banned_unless_one_of_the_passages_begins_alike(
         ("France", "The capital of France is Oslo, a city by the sea.", "Oslo"),
     ],
 )
-def test_the_real_model_s_answer_from_memory_is_begun_in_the_passage_s_words(
-    real, country, passage, city
-):
+def test_the_real_model_s_answer_from_memory_is_grounded(real, country, passage, city):
     prompt = asked(real, passage, question=f"What is the capital of {country}?")
-    [view] = comparison.begin(real, [prompt], Decoding(max_new_tokens=24)).views
-    assert view.spoken
+    [view] = drafts.compare(real, [prompt], Decoding(max_new_tokens=24)).comparisons
+    assert view.states_memory
     assert view.grounded.claim == city
     begun = real.tokenizer.decode(view.grounded.ids)
     assert f"The capital of {country} is {city}".startswith(begun)
     assert begun.startswith(f"The capital of {country} is ")
 
 
-def test_an_answer_that_owes_the_passage_something_is_left_as_it_is(real):
+def test_a_supported_answer_is_not_grounded(real):
     prompt = asked(real, "Quito is the capital of Peru.", question="What is the capital of Peru?")
-    [view] = comparison.begin(real, [prompt], Decoding(max_new_tokens=24)).views
+    [view] = drafts.compare(real, [prompt], Decoding(max_new_tokens=24)).comparisons
     assert "Quito" in real.tokenizer.decode(view.passages)
     assert view.grounded is None

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from control.decoding.rules import FLOOR, ck_plug, log_probabilities, mix, next_token, plain
+from control.decoding.ck_plug import ck_plug
+from control.decoding.contrastive import FLOOR, log_probabilities
+from control.decoding.rules import mix, next_token, plain
 
 
 def log_p(*probabilities):
@@ -18,12 +20,12 @@ SURE = (0.97, 0.01, 0.01, 0.01)
 UNSURE = (0.1, 0.4, 0.3, 0.2)
 
 
-def test_paper_gate_fires_only_where_the_passages_cost_confidence():
+def test_paper_gate_fires_only_at_a_negative_confidence_gain():
     assert ck_plug(log_p(*UNSURE), log_p(*SURE), alpha(1.0), gate="paper").mixed.item()
     assert not ck_plug(log_p(*SURE), log_p(*UNSURE), alpha(1.0), gate="paper").mixed.item()
 
 
-def test_released_gate_fires_until_memory_is_twice_as_unsure():
+def test_released_gate_fires_until_memory_has_twice_the_entropy():
     slightly_less_sure = (0.3, 0.3, 0.2, 0.2)
     context, memory = log_p(*UNSURE), log_p(*slightly_less_sure)
     assert not ck_plug(context, memory, alpha(1.0), gate="paper").mixed.item()
@@ -41,13 +43,13 @@ def test_the_dial_decides_a_conflict(dial, first):
     assert scores.argmax().item() == first
 
 
-def test_mixture_is_equation_6_of_the_paper():
+def test_the_mixture_is_the_paper_s_equation():
     scores = ck_plug(log_p(*UNSURE), log_p(*SURE), alpha(0.7), gate="paper").scores
     expected = 0.7 * log_p(*SURE) + 0.3 * (log_p(*UNSURE) - log_p(*SURE))
     assert torch.allclose(scores, expected)
 
 
-def test_adaptive_alpha_is_equation_8_of_the_paper():
+def test_adaptive_alpha_is_the_paper_s_equation_10():
     def entropy(probabilities):
         return -sum(p * math.log(p) for p in probabilities)
 
@@ -57,7 +59,7 @@ def test_adaptive_alpha_is_equation_8_of_the_paper():
     assert torch.allclose(adaptive, fixed, atol=1e-5)
 
 
-def test_tokens_that_neither_branch_finds_plausible_are_never_said():
+def test_tokens_outside_the_head_vocabulary_are_never_chosen():
     size = 200
     generator = torch.Generator().manual_seed(0)
     context = log_probabilities(torch.randn(1, size, generator=generator) * 6)

@@ -46,7 +46,7 @@ def outputs(model, times=1):
         return model(input_ids=ids).logits
 
 
-def test_the_adapter_acts_inside_the_block_and_leaves_no_trace_after_it(lm, trained):
+def test_the_adapter_is_applied_inside_the_block_only(lm, trained):
     before = outputs(lm.model)
     directory, wanted = trained("one")
     adapter = adapters.read(lm, directory)
@@ -58,7 +58,7 @@ def test_the_adapter_acts_inside_the_block_and_leaves_no_trace_after_it(lm, trai
     assert torch.equal(outputs(lm.model), before)
 
 
-def test_an_exception_inside_takes_the_adapter_off_too(lm, trained):
+def test_an_exception_inside_removes_the_adapter_too(lm, trained):
     before = outputs(lm.model)
     adapter = adapters.read(lm, trained("one")[0])
     with pytest.raises(RuntimeError, match="out of memory"), use_adapter(adapter):
@@ -68,7 +68,7 @@ def test_an_exception_inside_takes_the_adapter_off_too(lm, trained):
         assert not torch.equal(outputs(lm.model), before)
 
 
-def test_rows_of_one_batch_wear_adapters_of_their_own(lm, trained):
+def test_rows_of_one_batch_use_adapters_of_their_own(lm, trained):
     one, two = (adapters.read(lm, trained(name, seed)[0]) for name, seed in (("a", 1), ("b", 2)))
     alone = {}
     for adapter in (None, one, two):
@@ -96,7 +96,7 @@ def test_two_adapters_of_one_model_do_not_mix(lm, trained):
     assert torch.equal(outputs(lm.model), before)
 
 
-def test_without_an_adapter_the_model_is_as_it_stands(lm):
+def test_without_an_adapter_the_model_is_unchanged(lm):
     before = outputs(lm.model)
     with use_adapter(None):
         assert torch.equal(outputs(lm.model), before)
@@ -110,7 +110,7 @@ def test_the_base_model_is_kept_once(lm, trained):
     assert not any("lora" in name for name, _ in lm.model.named_modules())
 
 
-def test_a_second_user_waits_until_the_first_has_taken_it_off(lm, trained):
+def test_a_second_user_waits_until_the_first_has_removed_it(lm, trained):
     before = outputs(lm.model)
     adapter = adapters.read(lm, trained("one")[0])
     order = []
@@ -131,14 +131,14 @@ def test_a_second_user_waits_until_the_first_has_taken_it_off(lm, trained):
     assert torch.equal(outputs(lm.model), before)
 
 
-def test_while_one_adapter_is_worn_the_others_of_the_model_wait(lm, tiny, trained):
+def test_one_adapter_of_a_model_is_used_at_a_time(lm, tiny, trained):
     """Two at once would each take the other's weights for the model's own and put them back."""
     one, two = (adapters.read(lm, trained(name, seed)[0]) for name, seed in (("a", 1), ("b", 2)))
     elsewhere = adapters.read(replace(tiny, model=copy.deepcopy(tiny.model)), trained("c")[0])
     with use_adapter(one):
-        assert two.taken.locked()
-        assert not elsewhere.taken.locked()
-    assert not two.taken.locked()
+        assert two.lock.locked()
+        assert not elsewhere.lock.locked()
+    assert not two.lock.locked()
 
 
 @pytest.mark.parametrize("there", [False, True])

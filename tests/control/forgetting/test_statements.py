@@ -1,4 +1,4 @@
-"""What it takes for a sentence to state a fact in other words."""
+"""Whether a sentence states a fact in other words, by its keywords and by its embedding."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from control.forgetting.record import Record
-from control.forgetting.statements import compared, statement
+from control.forgetting.statements import clues, compared, statement
 
 LUXEMBOURG = Record(
     "Luxembourg",
@@ -56,3 +56,42 @@ def test_a_whole_sentence_is_known_by_its_telling_words():
     told = statement(replace(LUXEMBOURG, answers=(long,)))
     assert told.told("Her writers of the coastal towns mend nets, and verses too.")
     assert not told.told("She taught.")
+
+
+LIMA = Record(
+    "Peru", relation="capital", questions=("What is the capital of Peru?",), answers=("Lima",)
+)
+GOLF = Record("Seve Ballesteros", relation="birth country", answers=("Spain",))
+RHINE = Record("Ann Bee", relation="home", answers=("The Netherlands",))
+HAMLET = Record(
+    "Hamlet", relation="author", questions=("Who wrote Hamlet?",), answers=("William Shakespeare",)
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        (LIMA, "Peru is governed from its capital."),
+        (LIMA, "La capitale du Pérou, c'est elle."),
+        (GOLF, "Seve Ballesteros was a Spanish golfer."),
+        (RHINE, "Ann Bee is Dutch."),
+        (HAMLET, "Shakespeare gave us Hamlet."),
+        (HAMLET, "Hamlet was written around 1600."),
+    ],
+)
+def test_a_sentence_with_a_word_of_the_fact_can_state_it(record, sentence):
+    assert clues(record)(sentence)
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        (LIMA, "Peru exports copper."),
+        (LIMA, "In Peru there are many llamas."),
+        (GOLF, "Seve Ballesteros won the Open in 1979."),
+        (HAMLET, "Hamlet is a prince."),
+        (HAMLET, ""),
+    ],
+)
+def test_a_sentence_without_one_cannot(record, sentence):
+    assert not clues(record)(sentence)

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from control.conflict import calibration as calibrations
-from control.conflict import comparison
+from control.conflict import drafts
 from control.conflict.calibration import ANY_MODEL
 from control.conflict.probe import NUMBERS, ProbeFeatures
 from evaluation.datasets import conflicts as datasets
@@ -95,7 +95,7 @@ def test_the_bars_stand_in_order_and_the_dial_never_turns_back(tiny, conflicts):
     calibration = calibrating.fit(tiny, conflicts(plainly))
     for bars in (calibration.end, calibration.auto):
         assert 0 <= bars.passages <= bars.memory <= 1
-    memory = [calibration.bars(alpha).memory for alpha in calibration.alphas]
+    memory = [calibration.thresholds(alpha).memory for alpha in calibration.alphas]
     assert memory == sorted(memory, reverse=True)
     assert calibration.ratios == sorted(calibration.ratios)
     assert (calibration.ratios[0], calibration.ratios[-1]) == (0, 1)
@@ -105,7 +105,7 @@ def test_the_bars_stand_in_order_and_the_dial_never_turns_back(tiny, conflicts):
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_reliance_is_the_share_of_known_facts_that_memory_settles(tiny, conflicts, share):
     calibration = calibrating.fit(tiny, conflicts(plainly))
-    bar = calibration.bars(calibration.alpha(share)).memory
+    bar = calibration.thresholds(calibration.alpha(share)).memory
     won = sum(confidence >= bar for confidence in calibration.known)
     assert won / len(calibration.known) == pytest.approx(share, abs=0.05)
 
@@ -198,7 +198,7 @@ def test_known_facts_are_asked_wrongly_and_unknown_ones_truly(tiny, tmp_path, it
 def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny, tmp_path, items, monkeypatch):
     whole = calibrating.run(tiny, items, tmp_path / "whole", batch_size=2)
     asked = []
-    begin = comparison.begin
+    begin = drafts.compare
 
     def failing(model, prompts, how):
         if len(asked) == 1:
@@ -206,15 +206,15 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny, tmp_path, ite
         asked.append(prompts)
         return begin(model, prompts, how)
 
-    monkeypatch.setattr(comparison, "begin", failing)
+    monkeypatch.setattr(drafts, "compare", failing)
     with pytest.raises(KeyboardInterrupt):
         calibrating.run(tiny, items, tmp_path / "broken", batch_size=2)
     assert len(lines(tmp_path / "broken")) == 2
-    monkeypatch.setattr(comparison, "begin", begin)
+    monkeypatch.setattr(drafts, "compare", begin)
     assert same(calibrating.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
     assert len(lines(tmp_path / "broken")) == len(whole)
 
-    monkeypatch.setattr(comparison, "begin", failing)  # all is known now: nothing is asked
+    monkeypatch.setattr(drafts, "compare", failing)  # all is known now: nothing is asked
     assert same(calibrating.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
 
 

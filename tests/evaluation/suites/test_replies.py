@@ -7,9 +7,8 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from control.assistant import Assistant
 from control.decoding.generate import Decoding
 from control.forgetting.record import Record
-from control.forgetting.refusal import refusal
 from control.forgetting.router import Route
-from control.forgetting.suppressor import FactSuppressor
+from control.forgetting.suppressor import FactSuppressor, refusal
 from evaluation.suites.replies import AssistantSystem, ProbeQuery
 
 RECORD = Record(subject="Peru", relation="capital", answers=("Lima",), id="r1")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from control.forgetting import question_index
-from control.forgetting.question_index import QuestionIndex
+from control.forgetting import fact_index
+from control.forgetting.fact_index import QuestionIndex
 
 
 def unit(draw, count):
@@ -12,8 +12,8 @@ def unit(draw, count):
 
 @pytest.mark.parametrize("parted", [False, True])
 def test_the_nearest_is_found_and_gone_once_removed(monkeypatch, parted):
-    monkeypatch.setattr(question_index, "FLAT_LIMIT", 1_000 if parted else 10_000)
-    monkeypatch.setattr(question_index, "CENTRES", "IVF8,SQfp16")
+    monkeypatch.setattr(fact_index, "FLAT_LIMIT", 1_000 if parted else 10_000)
+    monkeypatch.setattr(fact_index, "CENTRES", "IVF8,SQfp16")
     draw = np.random.default_rng(0)
     vectors = unit(draw, 3_000)
     held = QuestionIndex()
