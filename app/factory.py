@@ -217,8 +217,7 @@ def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
     """Query Rewriter+: with its adapter on the packaged model, by prompt alone on others."""
     from control.engines.adapters import read
     from control.module_models import ModuleLLM
-    from retrieval.rewriter import QueryRewriter
-    from retrieval.rewrites import END
+    from retrieval.rewriter import END, QueryRewriter
 
     directory = settings.rewriter or (ADAPTERS / "rewriter" if settings.model is None else None)
     adapter = read(model, directory) if directory else None

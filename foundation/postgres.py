@@ -50,12 +50,31 @@ def place(url: URL) -> str:
     return f"postgresql://{url.host or 'localhost'}:{url.port or PORT}/{url.database}"
 
 
-def connect(url: URL) -> Engine:
-    """An engine, which has not connected yet; ``ImportError`` where the driver is missing."""
-    return create_engine(
-        url.set(drivername="postgresql+psycopg2"),
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": CONNECT_SECONDS},
+def connect(url: URL, option: str, package: str) -> Engine:
+    """Create an engine, which has not connected yet.
+
+    Args:
+        url: Of the database.
+        option: What it was given as, such as ``--index``.
+        package: The package to install where the driver, psycopg2, is missing.
+
+    Raises:
+        InputError: The driver is missing.
+    """
+    try:
+        return create_engine(
+            url.set(drivername="postgresql+psycopg2"),
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_SECONDS},
+        )
+    except ImportError as error:
+        raise missing_package(url, option, package) from error
+
+
+def missing_package(url: URL, option: str, package: str) -> InputError:
+    """The error for a database that needs a Python package which is not installed."""
+    return InputError(
+        f"{option} {place(url)} needs a package that is missing; run: pip install {package}"
     )
 
 

@@ -19,9 +19,9 @@ from llama_index.core.vector_stores.types import VectorStoreQueryResult
 
 from foundation.errors import DocumentError, InputError
 from retrieval.embedding import embed_queries, embed_texts, learn_vectors
-from retrieval.fusion import fuse
 from retrieval.ingest.chunking import split
 from retrieval.ingest.documents import Skipped, changes, read
+from retrieval.search import fuse
 from retrieval.stores.base import PassageStore, Stored
 from retrieval.stores.faiss import AUTO
 from retrieval.stores.sqlite import LocalStore
@@ -310,9 +310,9 @@ def open_store(
     if url is None or url == LOCAL_URL:
         return LocalStore(directory, embedding_name, index_factory)
     if url.startswith(POSTGRES_SCHEMES):
-        from retrieval.stores.postgres import open_postgres  # not before it is asked for
+        from retrieval.stores.postgres import PostgresStore  # not before it is asked for
 
-        return open_postgres(url, embedding_name)
+        return PostgresStore(url, embedding_name)
     scheme, _, _ = url.partition(":")  # and no more of it: there may be a password in it
     raise InputError(
         f"--index {scheme} is not supported; give {LOCAL_URL!r} or "

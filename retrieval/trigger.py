@@ -11,16 +11,14 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from foundation import trace
 from foundation.errors import IndexStateError, InputError
 from retrieval.embedding import embed_queries
-from retrieval.fusion import fuse
 from retrieval.index import TOP_K, PassageIndex
 from retrieval.reservoir import TAU, Reservoir
+from retrieval.search import Rankings, fuse
 
 THETA = 3  # ERM4's, where nearness alone says that a passage bears on a query
 JUDGED_THETA = 1  # a judge has read the passages: one that holds the answer is enough
 LOOKED_AT = 3  # of the passages that a question finds as it was asked
 NOT_KEPT = "the passages of this answer were not kept for later ones: {reason}"
-
-Rankings = list[list[NodeWithScore]]
 
 
 def first_look(index: PassageIndex, judge: BaseNodePostprocessor, question: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrieval.rewrites import Turn, request, written
+from retrieval.rewriter import Turn, request, written
 
 HERE = Path(__file__).parent
 RELATIONS = HERE.parent / "data" / "relations"

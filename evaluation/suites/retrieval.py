@@ -19,7 +19,7 @@ from evaluation import metrics
 from evaluation.datasets.questions import RetrievalQuestion
 from foundation import trace
 from foundation.errors import DataError
-from retrieval.rewrites import Turn
+from retrieval.rewriter import Turn
 
 MAX_NEW_TOKENS = 32
 RECALL_AT = 5

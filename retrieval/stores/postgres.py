@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import BaseNode
@@ -12,12 +13,12 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
-from sqlalchemy import Connection, Float, Select, func, or_, select
+from sqlalchemy import Connection, Engine, Float, Select, event, func, or_, select
 
+from foundation import postgres
 from foundation.errors import IndexStateError
 from retrieval.embedding import unit_vectors
 from retrieval.stores.base import Stored
-from retrieval.stores.postgres_connection import connect, explained
 from retrieval.stores.postgres_tables import (
     CONTENT_HASH,
     DOCUMENT_ID,
@@ -42,7 +43,13 @@ from retrieval.stores.postgres_tables import (
 if TYPE_CHECKING:
     from llama_index.vector_stores.postgres import PGVectorStore
 
+OPTION = "--index"
+PACKAGE = "llama-index-vector-stores-postgres"  # it brings the driver, psycopg2
+# After a deletion, or for many passages, go on along the graph until as many are found as asked.
+SEARCH_ON = "SET hnsw.iterative_scan = strict_order"  # pgvector before 0.8 passes over it
 LOCK = 0x46554C43  # writers of this index wait for each other; the number spells FULC
+
+explained = partial(postgres.explained, option=OPTION)
 
 
 class PostgresStore:
@@ -62,7 +69,7 @@ class PostgresStore:
             IndexStateError: the server cannot be reached, refuses, or lacks pgvector, or the index
                 was built with another embedding model.
         """
-        self._engine, self._place = connect(url)
+        self._engine, self._place = _connect(url)
         self._embedding_name = embedding_name
         self._searching: PGVectorStore | None = None
         with self._reading() as connection:
@@ -292,6 +299,24 @@ class PostgresStore:
             yield connection
 
 
+def _connect(url: str) -> tuple[Engine, str]:
+    """Return an engine, which has not connected yet, and what to call its database in messages."""
+    parsed = postgres.parse(url, OPTION)
+    try:
+        import llama_index.vector_stores.postgres  # noqa: F401
+    except ImportError as error:
+        raise postgres.missing_package(parsed, OPTION, PACKAGE) from error
+    engine = postgres.connect(parsed, OPTION, PACKAGE)
+    event.listen(engine, "connect", _set_options)
+    return engine, postgres.place(parsed)
+
+
+def _set_options(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(SEARCH_ON)
+    connection.commit()
+
+
 def _result(nodes: Sequence[BaseNode], cosines: Sequence[float]) -> VectorStoreQueryResult:
     return VectorStoreQueryResult(
         nodes=list(nodes),
@@ -299,8 +324,3 @@ def _result(nodes: Sequence[BaseNode], cosines: Sequence[float]) -> VectorStoreQ
         similarities=[0.0 if math.isnan(cosine) else cosine for cosine in cosines],
         ids=[node.node_id for node in nodes],
     )
-
-
-def open_postgres(url: str, embedding_name: str) -> PostgresStore:
-    """Open the index in a database, ``postgresql://user:password@host:port/database``."""
-    return PostgresStore(url, embedding_name)

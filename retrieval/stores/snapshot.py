@@ -4,19 +4,47 @@ import json
 import logging
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import faiss
 
 from foundation.files import replacing
-from retrieval.stores.faiss_index import FaissIndex
 
 logger = logging.getLogger(__name__)
 
 HEADER_BYTES = 512
 BUFFER_BYTES = 1 << 20
 FORMAT = "fulcrum vectors 2"
+
+
+@dataclass
+class FaissIndex:
+    """A FAISS index and which state of the database it holds.
+
+    Attributes:
+        index: Passage numbers and their vectors.
+        factory: FAISS's description of it.
+        identity: Of the database's content.
+        since: Generation of the database at which it was begun.
+        generation: Generation up to which it has followed.
+        highest: The last passage number taken in.
+        gone: Numbers that are still in the index and no more in the database.
+    """
+
+    index: Any  # faiss has no type information
+    factory: str
+    identity: str
+    since: int
+    generation: int
+    highest: int = 0
+    gone: set[int] = field(default_factory=set)
+
+    @property
+    def size(self) -> int:
+        """The number of passages that can be found."""
+        return int(self.index.ntotal) - len(self.gone)
 
 
 def save(held: FaissIndex, path: Path) -> None:

@@ -24,8 +24,7 @@ from retrieval.embedding import Vectors, unit_vectors
 from retrieval.ingest.chunking import passage
 from retrieval.stores import bm25
 from retrieval.stores.base import Stored
-from retrieval.stores.faiss import AUTO, VectorIndex
-from retrieval.stores.faiss_index import highest_number
+from retrieval.stores.faiss import AUTO, VectorIndex, highest_number
 from retrieval.stores.sqlite_tables import (
     Passage,
     Removal,

@@ -73,11 +73,11 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-class Base(DeclarativeBase):
+class IndexTables(DeclarativeBase):
     """The tables as the newest migration leaves them."""
 
 
-class Passage(Base):
+class Passage(IndexTables):
     """One passage with its vector: float32, little-endian, of length 1."""
 
     __tablename__ = "passages"
@@ -91,7 +91,7 @@ class Passage(Base):
     embedding: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class Removal(Base):
+class Removal(IndexTables):
     """A passage that is no more, so that other processes drop its vector, and since when."""
 
     __tablename__ = "removals"
@@ -99,7 +99,7 @@ class Removal(Base):
     generation: Mapped[int] = mapped_column(index=True)
 
 
-class Setting(Base):
+class Setting(IndexTables):
     """A fact about the whole index: identity, generation, embedding (name), dimension, finished.
 
     ``finished`` is the last passage at which an ingestion ended in order.

@@ -1,7 +1,7 @@
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from retrieval.fusion import fuse
+from retrieval.search import fuse
 
 
 def ranking(**scores: float) -> list[NodeWithScore]:

@@ -17,8 +17,14 @@ from sqlalchemy import inspect
 
 from foundation.errors import IndexStateError, InputError, ModelError
 from retrieval.ingest.chunking import passage
-from retrieval.reservoir import DAY, MOST_ENTRIES, UNDER_WAY_SECONDS, Reservoir
-from retrieval.reservoir_tables import Base, content_hash
+from retrieval.reservoir import (
+    DAY,
+    MOST_ENTRIES,
+    UNDER_WAY_SECONDS,
+    Reservoir,
+    ReservoirTables,
+    content_hash,
+)
 from tests.retrieval.conftest import BagOfWords
 
 
@@ -293,7 +299,7 @@ def test_damaged_vector(home: Path, reservoir: Reservoir) -> None:
 
 def test_migrations_give_the_tables_of_the_models(reservoir: Reservoir) -> None:
     inspector = inspect(reservoir._engine)
-    for table in Base.metadata.sorted_tables:
+    for table in ReservoirTables.metadata.sorted_tables:
         columns = {c["name"]: str(c["type"]) for c in inspector.get_columns(table.name)}
         dialect = reservoir._engine.dialect
         assert columns == {c.name: c.type.compile(dialect) for c in table.columns}

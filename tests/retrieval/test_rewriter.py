@@ -6,8 +6,14 @@ from llama_index.core.llms.custom import CustomLLM
 
 from foundation import trace
 from foundation.trace import RequestTrace
-from retrieval.rewriter import NONSENSE, ConditionalRewriter, QueryRewriter
-from retrieval.rewrites import INSTRUCTIONS, request, written
+from retrieval.rewriter import (
+    INSTRUCTIONS,
+    NONSENSE,
+    ConditionalRewriter,
+    QueryRewriter,
+    request,
+    written,
+)
 
 PERU = [("What does Peru live from?", "It lives from copper and gold.")]
 

@@ -1,7 +1,7 @@
 import pytest
 
-from retrieval import rewrites
-from retrieval.rewrites import Rewrite, read_back, request, written
+from retrieval import rewriter
+from retrieval.rewriter import Rewrite, read_back, request, written
 
 ASKED = "And its currency?"
 CLEAR = "What is the currency of Peru?"
@@ -87,8 +87,8 @@ def test_the_request_holds_the_end_of_the_conversation_on_one_line_each():
     text = request("And  its\ncapital?", [*history, ("Who?", "x" * 1000)])
     assert "Question 2?" not in text
     assert "Q: Question 3?\nA: Answer 3. It is long.\n" in text
-    assert "x" * rewrites.LONGEST_TURN in text
-    assert "x" * (rewrites.LONGEST_TURN + 1) not in text
+    assert "x" * rewriter.LONGEST_TURN in text
+    assert "x" * (rewriter.LONGEST_TURN + 1) not in text
     assert text.endswith("\nAsked: And its capital?\n")
 
 
@@ -97,9 +97,9 @@ def test_without_a_conversation_the_request_is_the_question_alone():
 
 
 def test_a_model_that_was_not_trained_is_shown_the_form_by_examples_that_can_be_read():
-    text = rewrites.instructed(ASKED, [("Where is Peru?", "In South America.")])
-    assert text.startswith(rewrites.INSTRUCTIONS)
+    text = rewriter.instructed(ASKED, [("Where is Peru?", "In South America.")])
+    assert text.startswith(rewriter.INSTRUCTIONS)
     assert text.endswith(request(ASKED, [("Where is Peru?", "In South America.")]))
-    for past, asked, example in rewrites.EXAMPLES:
+    for past, asked, example in rewriter.EXAMPLES:
         assert request(asked, past) + example in text
         assert read_back(example, asked) is not None

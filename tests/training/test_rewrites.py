@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from data.build import HERE
-from retrieval.rewrites import Rewrite, read_back
+from retrieval.rewriter import Rewrite, read_back
 from training import rewrites
 
 COUNT = 2000
