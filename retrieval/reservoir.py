@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 
 from foundation.errors import IndexStateError, InputError
 from foundation.sqlite import open_database, reading, writing
-from retrieval.embedding import Vectors, embed_queries, embed_texts, learn_vectors, unit_vectors
+from retrieval.embedding import Vectors, cache_vectors, embed_queries, embed_texts, unit_vectors
 from retrieval.ingest.chunking import passage
 from retrieval.ingest.documents import TITLE_KEY
 from retrieval.search import fuse
@@ -246,7 +246,7 @@ class Reservoir(BaseRetriever):
                 select(*ReservoirRow.__table__.columns).where(ReservoirRow.rowid.in_(wanted))
             )
             nodes = {row.rowid: to_node(row, with_vector=True) for row in rows}
-        learn_vectors(self._embed_model, nodes.values())
+        cache_vectors(self._embed_model, nodes.values())
         return [
             [NodeWithScore(node=nodes[number], score=cosine) for number, cosine in pairs]
             for pairs in found

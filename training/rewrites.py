@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrieval.rewriter import Turn, request, written
+from retrieval.rewriter import Turn, format_rewrite, rewrite_prompt
 
 HERE = Path(__file__).parent
 RELATIONS = HERE.parent / "data" / "relations"
@@ -82,8 +82,8 @@ class RewritePair:
     def record(self) -> dict[str, str]:
         """Prompt and completion, as trl's trainers take them."""
         return {
-            "prompt": request(self.question, self.history),
-            "completion": written(self.clear, self.queries),
+            "prompt": rewrite_prompt(self.question, self.history),
+            "completion": format_rewrite(self.clear, self.queries),
         }
 
 

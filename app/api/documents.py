@@ -14,7 +14,7 @@ from app.api.access import Administrator, Reader
 from app.api.errors import NotFoundError
 from app.server.uploads import safe_name
 from foundation.errors import BusyError, DocumentError
-from retrieval.stores.base import Stored
+from retrieval.stores.base import StoredDocument
 
 MOST_FILES = 32  # of one request
 MOST_LISTED = 1_000
@@ -130,7 +130,7 @@ def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingest
     )
 
 
-def _shown(stored: Stored) -> Document:
+def _shown(stored: StoredDocument) -> Document:
     return Document(
         id=stored.id,
         title=stored.title,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from control.forgetting.redaction import Redactor
     from retrieval.embedding import Vectors
     from retrieval.index import IngestReport, PassageIndex
-    from retrieval.stores.base import Stored
+    from retrieval.stores.base import StoredDocument
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -215,7 +215,7 @@ class Service:
                 yield now
                 try:
                     read = uploads.documents(path, self._limits, trust)
-                    for so_far in self._index.take(read, report):
+                    for so_far in self._index.ingest_documents(read, report):
                         now = _counted(now, so_far)
                         yield now
                 except DocumentError as error:
@@ -223,7 +223,7 @@ class Service:
                     now = replace(_counted(now, report), skipped=skipped)
         yield replace(now, file="", read=len(paths), finished=True)
 
-    def documents(self, offset: int = 0, limit: int | None = None) -> "list[Stored]":
+    def documents(self, offset: int = 0, limit: int | None = None) -> "list[StoredDocument]":
         """The documents of the index, in the order they came, without what is forgotten."""
         found = self._index.documents(offset, limit)
         redactor = self._redactor

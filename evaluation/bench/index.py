@@ -197,7 +197,7 @@ def _queried(store: PassageStore, questions: Vectors, exact: "_Exact") -> dict[s
     seconds, busy, hits = [], [], 0
     for question, right in zip(questions, exact.ids, strict=True):
         started, started_busy = time.perf_counter(), time.thread_time()
-        [result] = store.query_batch([question.tolist()], TOP_K)
+        [result] = store.search_vectors([question.tolist()], TOP_K)
         seconds.append(time.perf_counter() - started)
         busy.append(time.thread_time() - started_busy)
         hits += len(set(result.ids or ()) & right)
@@ -215,7 +215,7 @@ def _by_words(store: PassageStore, questions: Vectors, texts: Sequence[str]) -> 
     seconds = []
     for question, text in zip(questions, texts, strict=True):
         started = time.perf_counter()
-        store.match_batch([text], [question.tolist()], TOP_K)
+        store.search_words([text], [question.tolist()], TOP_K)
         seconds.append(time.perf_counter() - started)
     return percentiles("words_ms", seconds)
 
@@ -230,7 +230,7 @@ def _deleted(store: PassageStore, nodes: Sequence[TextNode]) -> dict[str, Any]:
     for node in taken:
         started = time.perf_counter()
         store.remove_document(node.ref_doc_id or node.node_id)
-        [result] = store.query_batch([node.get_embedding()], TOP_K)
+        [result] = store.search_vectors([node.get_embedding()], TOP_K)
         seconds.append(time.perf_counter() - started)
         still_found += node.node_id in (result.ids or ())
     store.add(taken)

@@ -25,16 +25,16 @@ TRUST_KEY = "trust"
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedPath:
     """A file met in a directory that could not be read."""
 
     path: Path
     reason: str
 
 
-def summary(skipped: Sequence[Skipped]) -> list[str]:
+def summarize_skipped(skipped: Sequence[SkippedPath]) -> list[str]:
     """Say which files were skipped and why, one line for each reason, however many files."""
-    reasons: dict[str, list[Skipped]] = {}
+    reasons: dict[str, list[SkippedPath]] = {}
     for skip in skipped:
         reasons.setdefault(skip.reason.replace(str(skip.path), ""), []).append(skip)
     lines = [
@@ -49,7 +49,7 @@ def summary(skipped: Sequence[Skipped]) -> list[str]:
 
 def read(
     paths: Iterable[Path | str],
-    on_skipped: Callable[[Skipped], None],
+    on_skipped: Callable[[SkippedPath], None],
     trust: float | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of files and directories, in the order given, directories sorted.
@@ -84,7 +84,7 @@ def read(
         )
 
 
-def changes(
+def plan_changes(
     batch: Sequence[Document], stored: Mapping[str, str]
 ) -> tuple[list[Document], set[str]]:
     """Say what a batch of documents changes in an index.
@@ -120,7 +120,7 @@ def changes(
 
 
 def _read_directory(
-    directory: Path, on_skipped: Callable[[Skipped], None], trust: float | None
+    directory: Path, on_skipped: Callable[[SkippedPath], None], trust: float | None
 ) -> Iterator[Document]:
     readable, unreadable = 0, 0
     for path in _walk(directory):
@@ -129,7 +129,7 @@ def _read_directory(
             readable += 1
         except DocumentError as error:
             unreadable += 1
-            on_skipped(Skipped(path, str(error)))
+            on_skipped(SkippedPath(path, str(error)))
     if not readable:
         seen = f"none of its {unreadable} files can be read" if unreadable else "it has no files"
         raise DocumentError(

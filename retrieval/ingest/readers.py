@@ -74,13 +74,13 @@ def read_content(path: Path) -> Iterator[Content]:
 
 
 def _plain(path: Path) -> Iterator[Content]:
-    for text in encodings.texts(path):
+    for text in encodings.read_texts(path):
         yield Content(text)
 
 
 def _markdown(path: Path) -> Iterator[Content]:
     title = None
-    for text in encodings.texts(path):
+    for text in encodings.read_texts(path):
         heading = MARKDOWN_HEADING.search(text.replace("\r\n", "\n"))
         title = title or (heading and (heading[1] or heading[2]))
         yield Content(text, title=title)
@@ -95,11 +95,11 @@ def _html(path: Path) -> Iterator[Content]:
             f"{LONGEST_HTML / 1e6:.0f} MB; give its text as .txt, which may be of any size"
         )
     data = path.read_bytes()
-    if b"\0" in data and not encodings.marked(data):
+    if b"\0" in data and not encodings.has_byte_order_mark(data):
         raise DocumentError(f"{path} holds binary data, not HTML; give a text version of it")
     page = BeautifulSoup(data, "html.parser")  # bytes, so that <meta charset> is honoured
     if page.contains_replacement_characters:
-        raise encodings.undecodable(path)
+        raise encodings.unknown_encoding(path)
     title = page.title.get_text(" ", strip=True) if page.title else None
     for tag in page.find_all(HTML_UNREAD):
         tag.decompose()

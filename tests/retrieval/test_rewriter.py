@@ -8,11 +8,11 @@ from foundation import trace
 from foundation.trace import RequestTrace
 from retrieval.rewriter import (
     INSTRUCTIONS,
-    NONSENSE,
+    UNUSABLE,
     ConditionalRewriter,
     QueryRewriter,
-    request,
-    written,
+    format_rewrite,
+    rewrite_prompt,
 )
 
 PERU = [("What does Peru live from?", "It lives from copper and gold.")]
@@ -46,7 +46,9 @@ def rewritten(question, wrote, history=()):
 
 
 def test_a_follow_up_becomes_a_question_on_its_own_with_its_searches():
-    wrote = written("What is the currency of Peru?", ("Peru currency", "The currency of Peru is"))
+    wrote = format_rewrite(
+        "What is the currency of Peru?", ("Peru currency", "The currency of Peru is")
+    )
     bundle, notices = rewritten("And its currency?", wrote, PERU)
     assert bundle.query_str == "What is the currency of Peru?"
     assert bundle.embedding_strs == [
@@ -58,7 +60,7 @@ def test_a_follow_up_becomes_a_question_on_its_own_with_its_searches():
 
 
 def test_a_clear_question_is_searched_first_as_it_is():
-    wrote = written(None, ("Emma author", "The author of Emma is"))
+    wrote = format_rewrite(None, ("Emma author", "The author of Emma is"))
     bundle, notices = rewritten("Who wrote Emma?", wrote)
     assert bundle.query_str == "Who wrote Emma?"
     assert bundle.embedding_strs == ["Who wrote Emma?", "Emma author", "The author of Emma is"]
@@ -66,7 +68,7 @@ def test_a_clear_question_is_searched_first_as_it_is():
 
 
 def test_searches_are_four_at_most_and_none_twice():
-    wrote = written(None, ("Who wrote Emma?", "one", "two", "three", "four"))
+    wrote = format_rewrite(None, ("Who wrote Emma?", "one", "two", "three", "four"))
     bundle, _ = rewritten("Who wrote Emma?", wrote)
     assert bundle.embedding_strs == ["Who wrote Emma?", "one", "two", "three"]
 
@@ -78,14 +80,14 @@ def test_searches_are_four_at_most_and_none_twice():
         ("And its currency?", "", PERU),
         ("And its currency?", '{"question": "What is the curr', PERU),
         # a name that nobody said
-        ("And its currency?", written("What is the currency of Chile?", ("Chile",)), PERU),
+        ("And its currency?", format_rewrite("What is the currency of Chile?", ("Chile",)), PERU),
         # the question's own name is gone
         (
             "And what about Bolivia?",
-            written("What is the currency of Peru?", ("Peru currency",)),
+            format_rewrite("What is the currency of Peru?", ("Peru currency",)),
             [("What is the currency of Peru?", "The sol.")],
         ),
-        ("Who wrote Zadig?", written("Who wrote the book?", ("author of the book",)), ()),
+        ("Who wrote Zadig?", format_rewrite("Who wrote the book?", ("author of the book",)), ()),
     ],
     ids=["chatter", "empty", "broken", "invented", "exchanged", "lost"],
 )
@@ -93,18 +95,18 @@ def test_on_nonsense_the_question_itself_is_searched_and_the_user_is_told(questi
     bundle, notices = rewritten(question, wrote, history)
     assert bundle.query_str == question
     assert bundle.embedding_strs == [question]
-    assert notices == [NONSENSE]
+    assert notices == [UNUSABLE]
 
 
 def test_a_slip_in_a_name_may_be_mended():
-    wrote = written("What is the capital of Azerbaijan?", ("Azerbaijan capital",))
+    wrote = format_rewrite("What is the capital of Azerbaijan?", ("Azerbaijan capital",))
     bundle, notices = rewritten("what is the capital of Azerbajan", wrote)
     assert bundle.query_str == "What is the capital of Azerbaijan?"
     assert notices == []
 
 
 def test_a_name_said_earlier_in_the_conversation_is_no_invention():
-    wrote = written("When was Jane Austen born?", ("Jane Austen date of birth",))
+    wrote = format_rewrite("When was Jane Austen born?", ("Jane Austen date of birth",))
     bundle, notices = rewritten(
         "And when was she born?", wrote, [("Who wrote it?", "Jane Austen.")]
     )
@@ -114,7 +116,7 @@ def test_a_name_said_earlier_in_the_conversation_is_no_invention():
 
 @pytest.mark.parametrize("question", ["???", " ", "-- !"])
 def test_a_question_without_words_is_not_given_to_the_model(question):
-    writer = Writer(writes=written(None, ("x",)))
+    writer = Writer(writes=format_rewrite(None, ("x",)))
     bundle = QueryRewriter(writer, trained=True).run(question, {})
     assert bundle.embedding_strs == [question]
     assert writer.requests == []
@@ -125,12 +127,12 @@ def test_a_model_that_was_not_trained_is_told_what_to_do():
         writer = Writer(writes="")
         QueryRewriter(writer, trained).run("And its currency?", {"history": PERU})
         [asked] = writer.requests
-        assert asked.endswith(request("And its currency?", PERU))
+        assert asked.endswith(rewrite_prompt("And its currency?", PERU))
         assert asked.startswith(INSTRUCTIONS) is not trained
 
 
 def test_a_rewriter_without_a_conversation_needs_none():
-    writer = Writer(writes=written(None, ("Emma author",)))
+    writer = Writer(writes=format_rewrite(None, ("Emma author",)))
     bundle = QueryRewriter(writer, trained=True).run("Who wrote Emma?")
     assert bundle.embedding_strs == ["Who wrote Emma?", "Emma author"]
 
@@ -153,7 +155,7 @@ def taken(rewriter, *asked):
 
 
 def test_questions_of_several_conversations_are_rewritten_in_one_batch():
-    peru = written("What is the currency of Peru?", ("Peru currency",))
+    peru = format_rewrite("What is the currency of Peru?", ("Peru currency",))
     writer = Together(writes=f"{peru} | chatter")
     bundles, trails = taken(
         QueryRewriter(writer, trained=True),
@@ -166,12 +168,12 @@ def test_questions_of_several_conversations_are_rewritten_in_one_batch():
         ["???"],
         ["Who wrote Emma?"],
     ]
-    assert [way.notices for way in trails] == [[], [], [NONSENSE]]
+    assert [way.notices for way in trails] == [[], [], [UNUSABLE]]
     assert len(writer.requests) == 1
 
 
 def test_a_model_that_cannot_write_for_several_at_once_writes_for_each():
-    writer = Writer(writes=written(None, ("Emma author",)))
+    writer = Writer(writes=format_rewrite(None, ("Emma author",)))
     bundles, _ = taken(
         QueryRewriter(writer, trained=True), ("Who wrote Emma?", ()), ("Who made Emma?", ())
     )
@@ -180,7 +182,7 @@ def test_a_model_that_cannot_write_for_several_at_once_writes_for_each():
 
 
 def test_of_a_batch_only_what_is_not_served_is_rewritten():
-    writer = Together(writes=written(None, ("Emma author",)))
+    writer = Together(writes=format_rewrite(None, ("Emma author",)))
     sparing = ConditionalRewriter(
         QueryRewriter(writer, trained=True),
         lambda question: "Peru" in question,

@@ -1,7 +1,7 @@
 import pytest
 
 from retrieval import rewriter
-from retrieval.rewriter import Rewrite, read_back, request, written
+from retrieval.rewriter import Rewrite, format_rewrite, parse_rewrite, rewrite_prompt
 
 ASKED = "And its currency?"
 CLEAR = "What is the currency of Peru?"
@@ -10,18 +10,20 @@ WANTED = Rewrite(CLEAR, QUERIES)
 
 
 def test_what_training_writes_is_read_back():
-    assert read_back(written(CLEAR, QUERIES), ASKED) == WANTED
+    assert parse_rewrite(format_rewrite(CLEAR, QUERIES), ASKED) == WANTED
 
 
 def test_a_question_that_stands_on_its_own_is_kept_word_for_word():
-    text = written(None, ("capital of #1", "In which country is Nokia?"))
+    text = format_rewrite(None, ("capital of #1", "In which country is Nokia?"))
     assert text.startswith("Question: same\n")
-    assert read_back(text, ASKED) == Rewrite(ASKED, ("capital of #1", "In which country is Nokia?"))
+    assert parse_rewrite(text, ASKED) == Rewrite(
+        ASKED, ("capital of #1", "In which country is Nokia?")
+    )
 
 
 @pytest.mark.parametrize("same", ["Same.", "the same", "unchanged", '"same"'])
 def test_other_words_for_the_same_question_are_understood(same):
-    assert read_back(f"Question: {same}\nSearch: Peru currency", ASKED).question == ASKED
+    assert parse_rewrite(f"Question: {same}\nSearch: Peru currency", ASKED).question == ASKED
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_other_words_for_the_same_question_are_understood(same):
     ],
 )
 def test_other_forms_are_read_too(text):
-    assert read_back(text, ASKED) == WANTED
+    assert parse_rewrite(text, ASKED) == WANTED
 
 
 @pytest.mark.parametrize(
@@ -74,17 +76,17 @@ def test_other_forms_are_read_too(text):
     ],
 )
 def test_in_nonsense_no_rewrite_is_found(text):
-    assert read_back(text, ASKED) is None
+    assert parse_rewrite(text, ASKED) is None
 
 
 def test_searches_are_few_and_different():
     text = "\n".join(f"Search: {word}" for word in ("one", "one", "two", "three", "four", "five"))
-    assert read_back(text, ASKED).queries == ("one", "two", "three", "four")
+    assert parse_rewrite(text, ASKED).queries == ("one", "two", "three", "four")
 
 
 def test_the_request_holds_the_end_of_the_conversation_on_one_line_each():
     history = [(f"Question {n}?", f"Answer {n}.\n\nIt is long.") for n in range(5)]
-    text = request("And  its\ncapital?", [*history, ("Who?", "x" * 1000)])
+    text = rewrite_prompt("And  its\ncapital?", [*history, ("Who?", "x" * 1000)])
     assert "Question 2?" not in text
     assert "Q: Question 3?\nA: Answer 3. It is long.\n" in text
     assert "x" * rewriter.LONGEST_TURN in text
@@ -93,13 +95,13 @@ def test_the_request_holds_the_end_of_the_conversation_on_one_line_each():
 
 
 def test_without_a_conversation_the_request_is_the_question_alone():
-    assert request("Who wrote Emma?", []) == "Asked: Who wrote Emma?\n"
+    assert rewrite_prompt("Who wrote Emma?", []) == "Asked: Who wrote Emma?\n"
 
 
 def test_a_model_that_was_not_trained_is_shown_the_form_by_examples_that_can_be_read():
-    text = rewriter.instructed(ASKED, [("Where is Peru?", "In South America.")])
+    text = rewriter.few_shot_prompt(ASKED, [("Where is Peru?", "In South America.")])
     assert text.startswith(rewriter.INSTRUCTIONS)
-    assert text.endswith(request(ASKED, [("Where is Peru?", "In South America.")]))
+    assert text.endswith(rewrite_prompt(ASKED, [("Where is Peru?", "In South America.")]))
     for past, asked, example in rewriter.EXAMPLES:
-        assert request(asked, past) + example in text
-        assert read_back(example, asked) is not None
+        assert rewrite_prompt(asked, past) + example in text
+        assert parse_rewrite(example, asked) is not None

@@ -1,6 +1,6 @@
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from retrieval.search import BRIDGED, BRIDGES, Pipeline
+from retrieval.search import BRIDGE_COSINE, MOST_BRIDGES, MultiQueryRetriever
 
 NOKIA = "Nokia was founded by Fredrik Idestam in Tampere. Nokia is a company of Finland."
 SONY = "Sony comes from Tokyo."
@@ -35,7 +35,7 @@ class Shelf:
 def find(shelf, question, queries=None, top_k=10):
     """The texts found, and the searches that the bundle names afterwards."""
     bundle = QueryBundle(question, custom_embedding_strs=queries)
-    found = Pipeline(shelf, top_k).retrieve(bundle)
+    found = MultiQueryRetriever(shelf, top_k).retrieve(bundle)
     return [node.text for node in found], bundle.embedding_strs
 
 
@@ -79,7 +79,7 @@ def test_only_the_first_names_are_tried_and_the_nearest_is_followed():
     shelf = Shelf(who=[(", ".join(names), 0.9)])
     shelf.table |= {f"age of {name}": [(name, 0.1 * at)] for at, name in enumerate(names)}
     texts, queries = find(shelf, "How old is she?", ["who", "age of #1"])
-    assert shelf.batches[1] == [f"age of {name}" for name in names[:BRIDGES]]
+    assert shelf.batches[1] == [f"age of {name}" for name in names[:MOST_BRIDGES]]
     assert queries == ["who", "age of Hope"]
     assert len(texts) == 2
 
@@ -87,7 +87,7 @@ def test_only_the_first_names_are_tried_and_the_nearest_is_followed():
 def test_the_question_tells_what_its_first_half_led_to():
     shelf = Shelf(Nokia_country=[(NOKIA, 0.8)], capital_of_Finland=[(HELSINKI, 0.9)])
     bundle = QueryBundle(TWO_HOPS, custom_embedding_strs=["Nokia country", "capital of #1"])
-    Pipeline(shelf, 10).retrieve(bundle)
+    MultiQueryRetriever(shelf, 10).retrieve(bundle)
     assert bundle.query_str == (
         "What is the capital of the country where Nokia was founded, "
         "that is, the capital of Finland?"
@@ -102,13 +102,13 @@ def test_a_name_that_no_passage_found_for_it_holds_is_not_followed():
 
 
 def test_a_chained_query_that_comes_near_nothing_is_not_followed():
-    far = BRIDGED - 0.01
+    far = BRIDGE_COSINE - 0.01
     shelf = Shelf(
         Nokia_country=[(NOKIA, 0.8)],
         capital_of_Finland=[(HELSINKI, far)],
     )
     bundle = QueryBundle(TWO_HOPS, custom_embedding_strs=["Nokia country", "capital of #1"])
-    found = Pipeline(shelf, 10).retrieve(bundle)
+    found = MultiQueryRetriever(shelf, 10).retrieve(bundle)
     assert [node.text for node in found] == [NOKIA]
     assert bundle.embedding_strs == ["Nokia country"]
     assert bundle.query_str == TWO_HOPS  # the reader is told of no second half
