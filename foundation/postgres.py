@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL servers, and what goes wrong with one, each in one line."""
+"""Connections to PostgreSQL servers, whose errors become one line each."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ CONNECTION_ADVICE = (
 
 
 def parse(url: str, option: str) -> URL:
-    """Read a URL; no message repeats it, since a password is in it.
+    """Parse a URL; no message repeats it, since it may hold a password.
 
     Args:
         url: As the user gave it.
@@ -46,7 +46,7 @@ def parse(url: str, option: str) -> URL:
 
 
 def place(url: URL) -> str:
-    """What to call a database in messages."""
+    """Return the name of a database for messages, without user and password."""
     return f"postgresql://{url.host or 'localhost'}:{url.port or PORT}/{url.database}"
 
 
@@ -80,7 +80,7 @@ def missing_package(url: URL, option: str, package: str) -> InputError:
 
 @contextmanager
 def explained(place: str, option: str) -> Iterator[None]:
-    """Turn what PostgreSQL says into one line that says what to do.
+    """Turn an error of PostgreSQL into one line with advice.
 
     Raises:
         IndexStateError: in place of any error of the server or of the connection to it.

@@ -9,7 +9,7 @@ import click
 from app import settings as settings_module
 from app.cli.console import example, install_hint, out, require_packages
 from app.server.environment import wipe_environment
-from app.server.sockets import bound, url
+from app.server.sockets import bind_socket, url
 from foundation.errors import InputError
 from foundation.threads import BackgroundThread
 
@@ -47,7 +47,7 @@ def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: i
             import ray.serve  # noqa: F401
         except ImportError as error:  # ray itself, or what its extra "serve" brings
             raise InputError(f"replicas need {error.name}; {install_hint('replicas')}") from error
-    listening = bound(settings.host, settings.port)
+    listening = bind_socket(settings.host, settings.port)
     try:
         run(settings, listening)
     finally:

@@ -1,4 +1,4 @@
-"""Where the passages say what an answer claims."""
+"""Finds where the passages support an answer."""
 
 import re
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from control.forgetting.parts import parts
 from foundation.text import normalise, words
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-NEAR_BEST = 1 / 3  # share of the best sentence's claims that another one has to hold to be marked
+NEAR_BEST = 1 / 3  # share of the best sentence's words that another one needs to be marked
 
 
 @dataclass(frozen=True)
 class TextSpan:
-    """A stretch of a passage.
+    """A span of a passage.
 
     Attributes:
-        text: As it stands there.
-        claimed: Whether it is a word that the answer claims.
+        text: Of the span.
+        claimed: Whether it is a word of the answer's claim.
     """
 
     text: str
@@ -31,8 +31,8 @@ class Sentence:
     """A sentence of a passage.
 
     Attributes:
-        pieces: The whole of it, in order.
-        marked: Whether it bears on the answer.
+        pieces: Its spans, in order.
+        marked: Whether it supports the answer.
     """
 
     pieces: tuple[TextSpan, ...]
@@ -40,7 +40,7 @@ class Sentence:
 
 
 def claimed(answer: Answer) -> set[str]:
-    """Normalised words that the answer, or the passages' side of a conflict, says of its own."""
+    """Return the normalised words that the answer, or the passages' claim in a conflict, adds."""
     said = answer.answer if answer.tokens else ""
     if answer.verdict is not None:
         said += f" {answer.verdict.passages_say}"
@@ -48,7 +48,7 @@ def claimed(answer: Answer) -> set[str]:
 
 
 def evidence(text: str, wanted: set[str]) -> list[Sentence]:
-    """A passage, its sentences marked that hold what is wanted, and the words themselves.
+    """Split a passage into sentences, and mark those that hold the wanted words.
 
     Args:
         text: The passage.
@@ -66,7 +66,7 @@ def evidence(text: str, wanted: set[str]) -> list[Sentence]:
 
 
 def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
-    """Which passages hold what each sentence of the answer claims.
+    """Find the passages that support each sentence of the answer.
 
     Args:
         answer: The answer.

@@ -9,7 +9,7 @@ from app.page import access, views
 from app.page import attempts as page_leaks
 from app.page import lists as page_list
 from app.page.ask import QUIET, session_of
-from app.page.conversation import Running
+from app.page.conversation import SessionTasks
 
 if TYPE_CHECKING:
     from app.page.lists import Refresh
@@ -21,15 +21,15 @@ WHO = "page"  # asks, where nobody says who
 AT_ONCE = 4  # users who try to get a fact
 
 
-def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
-    """Lay the lists out and wire them; what draws the facts anew.
+def build(service: "Service", running: SessionTasks, said: gr.HTML) -> "Refresh":
+    """Build the lists; return how the facts are rendered again.
 
     Args:
-        service: Holds the ledger.
-        running: Ends attempts when newer ones begin.
-        said: Where it is told what has been done.
+        service: With the ledger.
+        running: Cancels attempts when newer ones start.
+        said: Shows the result of an action.
     """
-    facts = page_list.listing("facts", "facts", records=[], count=0, may=True)
+    facts = page_list.html_list("facts", "facts", records=[], count=0, may=True)
     attempts = gr.HTML(apply_default_css=False, elem_id="attempts")
     with gr.Accordion("Audit", open=False, elem_id="audit") as audit:
         events = gr.HTML(apply_default_css=False, elem_id="events")
@@ -37,7 +37,7 @@ def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
     def chosen(event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         try:
             access.check(request)
-            button = page_list.pressed(event)
+            button = page_list.pressed_button(event)
             if button.action == "remove":
                 record = service.unforget(button.id, who=WHO)
                 text = f"{views.fact(record)}: may be said again."
@@ -47,7 +47,7 @@ def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
             stop = running.begin(session, TASK)
             record = service.ledger.record(button.id)
             for so_far in page_leaks.attempts(service, record, stop, session):
-                if not running.current(session, stop, TASK):
+                if not running.is_current(session, stop, TASK):
                     return
                 yield "", gr.skip(), views.render("attempts", **so_far)
         except Exception as error:
@@ -79,8 +79,8 @@ def build(service: "Service", running: Running, said: gr.HTML) -> "Refresh":
 
 
 def listed(service: "Service", request: gr.Request) -> str:
-    """The newest facts as a list."""
-    may = access.administers(request)
+    """Render the list of the newest facts."""
+    may = access.is_administrator(request)
     records = service.ledger.records() if may else []
     newest = records[: -SHOWN - 1 : -1]
     return views.render("facts", records=newest, count=len(records), may=may)

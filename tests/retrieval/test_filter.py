@@ -79,7 +79,7 @@ def test_the_same_passage_is_judged_once_for_the_same_question():
 
 
 def test_of_very_many_verdicts_the_last_are_remembered(monkeypatch):
-    monkeypatch.setattr(filters, "REMEMBERED", 2)
+    monkeypatch.setattr(filters, "CACHED_PASSAGES", 2)
     judge = Table(a=0.9, b=0.8, c=0.7)
     knowledge = KnowledgeFilter(judge, 0.5)
     assert knowledge.probabilities(QUESTION, ["a", "b", "c"]) == [0.9, 0.8, 0.7]

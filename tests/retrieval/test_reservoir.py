@@ -19,8 +19,8 @@ from foundation.errors import IndexStateError, InputError, ModelError
 from retrieval.ingest.chunking import passage
 from retrieval.reservoir import (
     DAY,
+    ERASURE_SECONDS,
     MOST_ENTRIES,
-    UNDER_WAY_SECONDS,
     Reservoir,
     ReservoirTables,
     content_hash,
@@ -204,7 +204,7 @@ def test_answer_under_way_does_not_bring_an_erased_document_back(
     reservoir.erase(["d1"])
     assert reservoir.remember([river(1), river(2)]) == 1
     assert held(reservoir) == ["r2"]
-    clock.time += UNDER_WAY_SECONDS + 1
+    clock.time += ERASURE_SECONDS + 1
     assert reservoir.remember([river(1)]) == 1
 
 
