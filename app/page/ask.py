@@ -151,7 +151,7 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
         turn = ConversationTurn(
             len(said) + 1, question, alpha, read, text or ""
         )  # `None` until touched
-        for first, picture in _answering(service, running, turn, said, request):
+        for first, picture in _answer_turn(service, running, turn, said, request):
             yield ("" if first else gr.skip(), *picture)
 
     def again(
@@ -161,14 +161,14 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
         if said:
             *before, last = said
             turn = ConversationTurn(last.number, last.question, alpha, last.reading, last.passage)
-            for _, picture in _answering(service, running, turn, before, request):
+            for _, picture in _answer_turn(service, running, turn, before, request):
                 yield picture
 
     def example(chosen: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         one = _example(shown, lists.pressed_button(chosen).id)
         turn = ConversationTurn(1, one.question, one.dial, one.reading, one.passage)
         box_of_passage = gr.update(value=one.passage, visible=bool(one.passage))
-        for first, picture in _answering(service, running, turn, [], request):
+        for first, picture in _answer_turn(service, running, turn, [], request):
             at = (one.dial, one.reading, box_of_passage) if first else (gr.skip(),) * 3
             yield (*at, *picture)
 
@@ -198,7 +198,7 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
     return parts
 
 
-def _answering(
+def _answer_turn(
     service: "Service",
     running: SessionTasks,
     turn: ConversationTurn,
@@ -208,14 +208,14 @@ def _answering(
     """Answer a turn: yield whether this is its first update, and the components' values."""
     session = session_of(request)
     event = running.begin(session)
-    yield True, _drawn([*before, turn], first=True)
-    for state in conversation.answered(service, turn, before, event, session):
+    yield True, _component_values([*before, turn], first=True)
+    for state in conversation.answer_turn(service, turn, before, event, session):
         if not running.is_current(session, event):
             return  # something newer is being drawn
-        yield False, _drawn([*before, state])
+        yield False, _component_values([*before, state])
 
 
-def _drawn(turns: list[ConversationTurn], first: bool = False) -> tuple[Any, ...]:
+def _component_values(turns: list[ConversationTurn], first: bool = False) -> tuple[Any, ...]:
     """Return values for the earlier turns, the latest, the state, the first screen and the buttons.
 
     The earlier turns change with the first update only, so that they keep what is unfolded there.

@@ -30,7 +30,7 @@ def build(service: "Service", running: SessionTasks) -> None:
             elem_id="compare-passage",
         )
         go = gr.Button("Compare", variant="primary", elem_id="compare")
-    columns = gr.HTML(drawn([]), apply_default_css=False, elem_id="columns")
+    columns = gr.HTML(render_columns([]), apply_default_css=False, elem_id="columns")
 
     def compare(asked: str, text: str, request: gr.Request) -> Iterator[str]:
         reading = "passage" if text.strip() else "documents"
@@ -40,15 +40,15 @@ def build(service: "Service", running: SessionTasks) -> None:
         ]
         session = ask.session_of(request)
         event = running.begin(session, TASK)
-        yield drawn(turns)
+        yield render_columns(turns)
         for place, turn in enumerate(turns):
             # The event also ends with its answer, so that each needs one of its own.
             event = running.begin(session, TASK) if place else event
-            for state in conversation.answered(service, turn, (), event, session):
+            for state in conversation.answer_turn(service, turn, (), event, session):
                 if not running.is_current(session, event, TASK):
                     return
                 turns[place] = state
-                yield drawn(turns)
+                yield render_columns(turns)
 
     for happens in (go.click, question.submit):
         happens(
@@ -61,7 +61,7 @@ def build(service: "Service", running: SessionTasks) -> None:
         )
 
 
-def drawn(turns: Sequence[ConversationTurn]) -> str:
+def render_columns(turns: Sequence[ConversationTurn]) -> str:
     """Render the three answers and the passages."""
     done = [turn for turn in turns if turn.answer]
     return views.render(

@@ -65,7 +65,7 @@ class ConversationTurn:
     @property
     def words(self) -> list[ShownToken]:
         """The answer's tokens so far, as shown."""
-        return views.words(self.answer) if self.answer else views.spoken(self.tokens)
+        return views.answer_tokens(self.answer) if self.answer else views.to_tokens(self.tokens)
 
     @property
     def passages(self) -> list[ShownPassage]:
@@ -102,7 +102,7 @@ def query(turn: ConversationTurn, before: Sequence[ConversationTurn] = ()) -> Qu
     return Query(turn.question, _given_passages(turn), history[-HISTORY:])
 
 
-def answered(
+def answer_turn(
     service: "Service",
     turn: ConversationTurn,
     before: Sequence[ConversationTurn],

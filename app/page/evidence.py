@@ -39,7 +39,7 @@ class Sentence:
     marked: bool
 
 
-def claimed(answer: Answer) -> set[str]:
+def claimed_words(answer: Answer) -> set[str]:
     """Return the normalised words that the answer, or the passages' claim in a conflict, adds."""
     said = answer.answer if answer.tokens else ""
     if answer.verdict is not None:
@@ -47,7 +47,7 @@ def claimed(answer: Answer) -> set[str]:
     return words(said) - words(f"{answer.question} {answer.rewritten}") - FUNCTION_WORDS
 
 
-def evidence(text: str, wanted: set[str]) -> list[Sentence]:
+def mark_sentences(text: str, wanted: set[str]) -> list[Sentence]:
     """Split a passage into sentences, and mark those that hold the wanted words.
 
     Args:
@@ -65,7 +65,7 @@ def evidence(text: str, wanted: set[str]) -> list[Sentence]:
     ]
 
 
-def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
+def find_citations(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
     """Find the passages that support each sentence of the answer.
 
     Args:
@@ -75,7 +75,7 @@ def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
     Returns:
         Numbers of passages, from 1, by the number of the token that ends the sentence.
     """
-    wanted, held = claimed(answer), [words(text) for text in texts]
+    wanted, held = claimed_words(answer), [words(text) for text in texts]
     ends, position = [], 0
     for token in answer.tokens:
         position += len(token.text)

@@ -40,7 +40,7 @@ def build(service: "Service", running: SessionTasks, said: gr.HTML) -> "Refresh"
             button = page_list.pressed_button(event)
             if button.action == "remove":
                 record = service.unforget(button.id, who=WHO)
-                text = f"{views.fact(record)}: may be said again."
+                text = f"{views.describe_fact(record)}: may be said again."
                 yield views.render("said", text=text), listed(service, request), ""
                 return
             session = session_of(request)

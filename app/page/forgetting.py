@@ -80,7 +80,7 @@ def build(service: "Service", running: SessionTasks, talk: "AskComponents") -> "
             [kept] = service.forget([record(*fields)])
         except Exception as error:
             return (*_kept(form.fields), views.error(error), gr.skip(), *_kept(talked))
-        text = f"{views.fact(kept)}: forgotten from now on."
+        text = f"{views.describe_fact(kept)}: forgotten from now on."
         after = _kept(talked)
         if any(turn.holds(kept) for turn in cast("list[ConversationTurn]", turns)):
             text += " The conversation held it, so that is gone as well."

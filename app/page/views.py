@@ -74,7 +74,7 @@ def render(name: str, /, **values: Any) -> str:
     return TEMPLATES.get_template(f"{name}.jinja").render(values)
 
 
-def spoken(
+def to_tokens(
     tokens: Sequence[TokenTrace], cites: dict[int, list[int]] | None = None
 ) -> list[ShownToken]:
     """Return the tokens of an answer as shown, without those that have no text."""
@@ -86,9 +86,11 @@ def spoken(
     ]
 
 
-def words(answer: Answer) -> list[ShownToken]:
+def answer_tokens(answer: Answer) -> list[ShownToken]:
     """Return the tokens of a complete answer, with citations."""
-    return spoken(answer.tokens, evidence.cited(answer, [each.text for each in read(answer)]))
+    return to_tokens(
+        answer.tokens, evidence.find_citations(answer, [each.text for each in read(answer)])
+    )
 
 
 def read(answer: Answer) -> list[Source]:
@@ -98,7 +100,7 @@ def read(answer: Answer) -> list[Source]:
 
 def passages(answer: Answer) -> list[ShownPassage]:
     """Return the passages that were read, numbered as in the prompt."""
-    wanted = evidence.claimed(answer)
+    wanted = evidence.claimed_words(answer)
     return [_passage(number, each, wanted) for number, each in enumerate(read(answer), start=1)]
 
 
@@ -137,7 +139,9 @@ def _passage(number: int, source: Source, wanted: set[str]) -> ShownPassage:
     if source.kept and source.answers is not None:
         verdict = f"the filter lets it through: {100 * source.answers:.0f} % sure that it answers"
     score = "given with the question" if source.score is None else f"score {source.score:.2f}"
-    return ShownPassage(number, source, score, verdict, evidence.evidence(source.text, wanted))
+    return ShownPassage(
+        number, source, score, verdict, evidence.mark_sentences(source.text, wanted)
+    )
 
 
 def error(raised: Exception) -> str:
@@ -145,7 +149,7 @@ def error(raised: Exception) -> str:
     return render("error", error=describe_error(raised)[1])
 
 
-def fact(record: Record) -> str:
+def describe_fact(record: Record) -> str:
     """Describe a forgotten fact in one line."""
     if record.scope == "subject":
         return f"everything about {record.subject}"
@@ -153,11 +157,11 @@ def fact(record: Record) -> str:
     return f"{about}: {', '.join(record.answers)}"
 
 
-def happened(event: Event) -> str:
+def describe_event(event: Event) -> str:
     """Describe an event of the audit in one line."""
     details = event.details
     if event.kind == "added":
-        said = fact(Record(**{**details, "answers": tuple(details["answers"])}))
+        said = describe_fact(Record(**{**details, "answers": tuple(details["answers"])}))
         details = {name: details[name] for name in ("who", "reason")}
     else:
         said = ""
@@ -165,4 +169,4 @@ def happened(event: Event) -> str:
     return " · ".join([said, *parts] if said else parts)
 
 
-TEMPLATES.filters |= {"fact": fact, "happened": happened}
+TEMPLATES.filters |= {"fact": describe_fact, "happened": describe_event}

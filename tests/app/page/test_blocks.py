@@ -80,12 +80,12 @@ class Service:
 
 
 def ask(service, turn, before=(), cancelled=None):
-    return list(conversation.answered(service, turn, before, cancelled or threading.Event()))
+    return list(conversation.answer_turn(service, turn, before, cancelled or threading.Event()))
 
 
 class TestEvidence:
     def test_marks_the_sentence_and_the_word_that_the_answer_claims(self):
-        first, second = evidence.evidence(CAIRO, evidence.claimed(answer()))
+        first, second = evidence.mark_sentences(CAIRO, evidence.claimed_words(answer()))
         assert first.marked
         assert [piece.text for piece in first.pieces if piece.claimed] == ["Cairo"]
         assert not second.marked
@@ -94,20 +94,20 @@ class TestEvidence:
     def test_marks_what_the_passages_say_where_the_answer_follows_memory(self):
         verdict = Verdict("Cairo", "Oslo", 0.9, "memory")
         said = answer("The capital of Norway is Oslo.", verdict=verdict)
-        assert evidence.claimed(said) == {"cairo", "oslo"}
+        assert evidence.claimed_words(said) == {"cairo", "oslo"}
 
     def test_words_of_the_question_are_no_evidence(self):
         text = "Norway has a capital."
-        [only] = evidence.evidence(text, evidence.claimed(answer()))
+        [only] = evidence.mark_sentences(text, evidence.claimed_words(answer()))
         assert not only.marked
 
     def test_a_sentence_cites_the_passages_that_hold_what_it_claims(self):
         said = answer("The capital is Cairo. It has trolls.")
-        cited = evidence.cited(said, ["nothing", "Cairo it is", "trolls and Cairo"])
-        assert cited == {3: [2, 3], 6: [3]}
+        citations = evidence.find_citations(said, ["nothing", "Cairo it is", "trolls and Cairo"])
+        assert citations == {3: [2, 3], 6: [3]}
 
     def test_an_answer_that_the_passages_do_not_hold_cites_none(self):
-        assert evidence.cited(answer("It is Oslo."), [CAIRO]) == {}
+        assert evidence.find_citations(answer("It is Oslo."), [CAIRO]) == {}
 
 
 class TestWhatIsShown:
@@ -172,7 +172,7 @@ class TestWhatIsShown:
     def test_events_of_the_audit_in_words(self):
         details = {"subject": "Peru", "relation": "capital", "answers": ["Lima"], "who": "X"}
         event = Event(1, "added", "id", "time", {**details, "reason": ""})
-        assert views.happened(event) == "capital of Peru: Lima · who: X"
+        assert views.describe_event(event) == "capital of Peru: Lima · who: X"
 
 
 class TestConversation:
@@ -360,6 +360,6 @@ def test_side_by_side_shows_three_settings():
         ConversationTurn(n, "What?", dial, answer=answer(sources=[passage()]), live=False)
         for n, (dial, _) in enumerate(compare.SETTINGS, start=1)
     ]
-    html = compare.drawn(turns)
+    html = compare.render_columns(turns)
     assert all(name in html for name in ("Documents", "Plain RAG", "Memory"))
     assert html.count("Trolls live up north") == 1  # what all three read is shown once
