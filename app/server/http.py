@@ -74,13 +74,13 @@ def contain_errors(app: "Application") -> "Application":
     async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
         begun = False
 
-        async def send_once(message: "Message") -> None:
+        async def send_message(message: "Message") -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await app(scope, receive, send_once)
+            await app(scope, receive, send_message)
         except (asyncio.CancelledError, Exception) as error:
             if scope["type"] != "http":
                 raise
