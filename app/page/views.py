@@ -33,7 +33,7 @@ class ShownToken:
         space: The whitespace before it.
         text: The rest.
         source: ``context``, ``memory`` or ``both``.
-        told: The source in words.
+        label: The source in words.
         gain: Its confidence gain, in nats.
         passages: Most probable tokens of the context branch; empty if unknown.
         memory: Those of the memory branch.
@@ -43,7 +43,7 @@ class ShownToken:
     space: str
     text: str
     source: str
-    describe_error: str
+    label: str
     gain: str
     passages: str
     memory: str
