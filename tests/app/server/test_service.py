@@ -20,10 +20,10 @@ def tokens(items):
 
 
 def test_a_stream_tells_the_tokens_and_then_the_answer(service):
-    *tokens, answer = service().stream(Query("Who?", ()), HOW)
+    *streamed, answer = service().stream(Query("Who?", ()), HOW)
     assert isinstance(answer, Answer)
-    assert tokens(tokens).strip() == answer.answer
-    assert len(tokens) == len(answer.tokens) == 16
+    assert tokens(streamed).strip() == answer.answer
+    assert len(streamed) == len(answer.tokens) == 16
 
 
 def test_a_batch_is_answered_as_a_stream_is(service):
