@@ -19,8 +19,8 @@ from retrieval.filter import Judge
 from retrieval.index import PassageIndex
 from retrieval.reservoir import Reservoir
 from retrieval.rewriter import ConditionalRewriter
-from retrieval.search import CANDIDATES, Pipeline, Rankings
-from retrieval.trigger import Remember, Trigger, distinct, first_look
+from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
+from retrieval.trigger import ReservoirWriter, Trigger, count_distinct, finds_answer
 
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageModel) -> Modules:
@@ -33,7 +33,7 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageMo
 
     def search(_: str, queries: Sequence[str]) -> Rankings:
         found = index.retrieve_batch(queries, CANDIDATES)
-        trace.count("passages_external", distinct(found))
+        trace.count("passages_external", count_distinct(found))
         return found
 
     def with_reservoir(
@@ -47,16 +47,16 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageMo
             reservoir,
             factory.embedding(),
             judge=judge,
-            surer=stricter,
+            strict_judge=stricter,
             top_k=CANDIDATES,
             **chosen,
         )
-        look = [partial(first_look, index, stricter)] if looks else []
-        conditional = ConditionalRewriter(rewrites, trigger.serves, *look)
-        remember = Remember(reservoir)
+        look = [partial(finds_answer, index, stricter)] if looks else []
+        conditional = ConditionalRewriter(rewrites, trigger.can_serve, *look)
+        remember = ReservoirWriter(reservoir)
         return (
             lambda question, history: conditional.run(question, {"history": history}),
-            Pipeline(trigger.search, CANDIDATES).retrieve,
+            MultiQueryRetriever(trigger.search, CANDIDATES).retrieve,
             lambda found, asked: remember.postprocess_nodes(
                 judge.postprocess_nodes(list(found), asked), asked
             ),
@@ -64,7 +64,7 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageMo
 
     return Modules(
         lambda question, history: rewrites.run(question, {"history": history}),
-        Pipeline(search, CANDIDATES).retrieve,
+        MultiQueryRetriever(search, CANDIDATES).retrieve,
         lambda found, asked: judge.postprocess_nodes(list(found), asked),
         with_reservoir,
         settings.top_k,

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from retrieval.embedding import SentenceEmbedding, Vectors
     from retrieval.filter import Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
-    from retrieval.ingest.documents import Skipped
+    from retrieval.ingest.documents import SkippedPath
     from retrieval.reservoir import Reservoir
-    from retrieval.rewriter import QueryRewriter, Served
+    from retrieval.rewriter import QueryRewriter, SearchCheck
     from retrieval.search import Rankings, Search
 
 ADAPTERS = DATA / "adapters"
@@ -102,8 +102,8 @@ def assistant(
         index: One that is open already.
     """
     from retrieval.rewriter import ConditionalRewriter
-    from retrieval.search import CANDIDATES, Pipeline
-    from retrieval.trigger import Remember, Trigger, first_look
+    from retrieval.search import CANDIDATES, MultiQueryRetriever
+    from retrieval.trigger import ReservoirWriter, Trigger, finds_answer
 
     index = index or passage_index(settings)  # first: what is wrong with it shows at once
     keeping = FactSuppressor()
@@ -115,16 +115,18 @@ def assistant(
     rewrites = None if "rewriter" in settings.without else rewriter(settings, model)
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
     search: Search = lambda _, queries: index.retrieve_batch(queries, wanted)  # noqa: E731
-    served: list[Served] = []
-    surer = judge.stricter() if judge else None
+    served: list[SearchCheck] = []
+    strict_judge = judge.stricter() if judge else None
     if "reservoir" not in settings.without:
         held = reservoir(settings)
-        trigger = Trigger(index, held, embedding(), judge=judge, surer=surer, top_k=wanted)
+        trigger = Trigger(
+            index, held, embedding(), judge=judge, strict_judge=strict_judge, top_k=wanted
+        )
         search = trigger.search
-        processors.append(Remember(held))
-        served.append(trigger.serves)
-    if surer is not None:
-        served.append(partial(first_look, index, surer))
+        processors.append(ReservoirWriter(held))
+        served.append(trigger.can_serve)
+    if strict_judge is not None:
+        served.append(partial(finds_answer, index, strict_judge))
 
     def redacted(question: str, queries: "Sequence[str]") -> "Rankings":
         """Nothing forgotten leaves the search, for a chained one to build on."""
@@ -133,7 +135,7 @@ def assistant(
     return Assistant(
         model,
         calibration(settings, model),
-        Pipeline(redacted, wanted),
+        MultiQueryRetriever(redacted, wanted),
         ConditionalRewriter(rewrites, *served) if rewrites and judge else rewrites,
         processors,
         settings.top_k,
@@ -164,8 +166,7 @@ def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
     """Query Rewriter+: with its adapter on the packaged model, by prompt alone on others."""
     from control.engines.adapters import read
     from control.module_models import ModuleLLM
-    from retrieval.rewriter import QueryRewriter
-    from retrieval.rewrites import END
+    from retrieval.rewriter import END, QueryRewriter
 
     directory = settings.rewriter or (ADAPTERS / "rewriter" if settings.model is None else None)
     adapter = read(model, directory) if directory else None
@@ -177,7 +178,7 @@ def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilt
     from retrieval import filter as filters
 
     if settings.judge == "model":
-        threshold = filters.Judgement.load(ADAPTERS / "filter").threshold
+        threshold = filters.JudgeCalibration.load(ADAPTERS / "filter").threshold
         return filters.KnowledgeFilter(_model_judge(model), threshold)
     cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", embedding())
     return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
@@ -186,12 +187,12 @@ def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilt
 def _model_judge(model: LanguageModel) -> "Judge":
     from control.engines.adapters import read
     from control.module_models import label_probabilities
-    from retrieval.filter import LABELS, premise
+    from retrieval.filter import LABELS, judge_prompt
 
     adapter = read(model, ADAPTERS / "filter")
 
     def judge(question: str, passages: "Sequence[str]") -> list[float]:
-        prompts = [premise(question, passage) for passage in passages]
+        prompts = [judge_prompt(question, passage) for passage in passages]
         return label_probabilities(model, prompts, LABELS, adapter)
 
     return judge
@@ -215,7 +216,7 @@ def reservoir(settings: Settings) -> "Reservoir":
 
 
 def given_passages(
-    paths: list[Path], on_skipped: "Callable[[Skipped], None]"
+    paths: list[Path], on_skipped: "Callable[[SkippedPath], None]"
 ) -> "list[NodeWithScore]":
     """The passages of documents that the user hands over with the question, in reading order."""
     from llama_index.core.schema import NodeWithScore

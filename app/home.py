@@ -1,4 +1,4 @@
-"""The directory of all state: for its owner's eyes alone."""
+"""The home directory, which holds all state and is private to its owner."""
 
 import logging
 from pathlib import Path
@@ -17,10 +17,10 @@ STATE = ("ledger*", ".ledger*", "forgotten.vectors*", "reservoir.db*", "index", 
 
 
 def prepare(home: Path) -> None:
-    """Create the home, or withdraw what is in it from other users.
+    """Create the home, or make what is in it private.
 
-    A directory that holds other things as well keeps its own permissions: the user may share those
-    on purpose. What Fulcrum keeps in it is private all the same.
+    A directory that holds other files as well keeps its own permissions, since the user may share
+    them on purpose; Fulcrum's own files in it are made private all the same.
 
     Raises:
         InputError: It cannot be created.
@@ -39,7 +39,7 @@ def prepare(home: Path) -> None:
 
 
 def ledger(settings: "Settings") -> "Ledger":
-    """The ledger of forgotten facts; opened without what a language model needs, so at once."""
+    """Open the ledger of forgotten facts; imports nothing of language models."""
     from control.forgetting.ledger import open_ledger
 
     prepare(settings.home)

@@ -1,1 +1,1 @@
-"""The ground that every storey stands on: errors and safe files. It imports none of them."""
+"""What all other packages use: errors, files, databases, text. It imports none of them."""

@@ -1,4 +1,4 @@
-"""The latest values of a costly function that takes many keys at once."""
+"""A least-recently-used cache for functions that compute many values at once."""
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -11,24 +11,26 @@ Value = TypeVar("Value")
 
 
 class BatchCache(Generic[Key, Value]):
-    """Remembers so many values, the least recently asked for go first. Safe for several threads."""
+    """A least-recently-used cache whose missing values are computed in one batch; thread-safe."""
 
-    def __init__(self, most: int) -> None:
-        """Start with none, and keep ``most``."""
-        self._kept: LRUCache[Key, Value] = LRUCache(most)
+    def __init__(self, max_size: int) -> None:
+        """Create an empty cache of ``max_size`` values."""
+        self._values: LRUCache[Key, Value] = LRUCache(max_size)
         self._lock = threading.Lock()
 
-    def of(self, keys: Sequence[Key], find: Callable[[list[Key]], Iterable[Value]]) -> list[Value]:
-        """The values of keys; ``find`` is asked for those that are not remembered, each once."""
+    def get(
+        self, keys: Sequence[Key], compute: Callable[[list[Key]], Iterable[Value]]
+    ) -> list[Value]:
+        """Return the values of keys; ``compute`` gives those that are not cached, each once."""
         with self._lock:
-            known = {key: self._kept[key] for key in keys if key in self._kept}
+            known = {key: self._values[key] for key in keys if key in self._values}
         if new := [key for key in dict.fromkeys(keys) if key not in known]:
-            known |= zip(new, find(new), strict=True)
+            known |= zip(new, compute(new), strict=True)
             with self._lock:
-                self._kept.update((key, known[key]) for key in new)
+                self._values.update((key, known[key]) for key in new)
         return [known[key] for key in keys]
 
-    def learn(self, values: Mapping[Key, Value]) -> None:
-        """Remember values that came from elsewhere."""
+    def update(self, values: Mapping[Key, Value]) -> None:
+        """Add values that were computed elsewhere."""
         with self._lock:
-            self._kept.update(values)
+            self._values.update(values)

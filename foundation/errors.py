@@ -2,7 +2,7 @@
 
 
 class FulcrumError(Exception):
-    """Anything a user can mend; the command line prints it as one line and exits with 2."""
+    """An error that a user can correct; the command line prints one line and exits with 2."""
 
 
 class InputError(FulcrumError):
@@ -26,11 +26,11 @@ class DataError(FulcrumError):
 
 
 class BusyError(FulcrumError):
-    """More was asked at once than can be done; the same request succeeds later."""
+    """Too many requests at once; the same request may succeed later."""
 
 
 class ClosingError(FulcrumError):
-    """The server is shutting down, so a question is not answered (to its end)."""
+    """The server is shutting down, so an answer is missing or incomplete."""
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; ask again in a moment")

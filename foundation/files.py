@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and those that their owner alone may read."""
+"""Atomic replacement of files, and private files."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def replacing(path: Path, private: bool = False) -> Iterator[Path]:
 
     Args:
         path: What is written.
-        private: Whether its owner alone may read the file.
+        private: Whether only its owner may read the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -40,7 +40,7 @@ def replacing(path: Path, private: bool = False) -> Iterator[Path]:
 
 
 def private_directory(path: Path) -> None:
-    """Create a directory that its owner alone may enter; one that is there is left as it is.
+    """Create a directory that only its owner may enter; an existing one is unchanged.
 
     Raises:
         OSError: It cannot be created.
@@ -51,7 +51,7 @@ def private_directory(path: Path) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Create an empty file that its owner alone may read, or withdraw it from everybody else.
+    """Create an empty file that only its owner may read, or restrict an existing one.
 
     Raises:
         OSError: It cannot be created.
@@ -62,11 +62,11 @@ def private_file(path: Path) -> None:
 
 
 def restrict(path: Path) -> bool:
-    """Withdraw a file or directory from everybody but its owner.
+    """Remove all permissions on a file or directory but its owner's.
 
     Returns:
-        Whether nobody else may use it now: not where the file system keeps no permissions, where it
-        belongs to somebody else, or where a directory is shared on purpose (sticky, as ``/tmp``).
+        Whether it is private now: not if the file system has no permissions, if it belongs to
+        somebody else, or if a directory is shared on purpose (sticky, as ``/tmp``).
     """
     with suppress(OSError):
         mode = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL servers, and what goes wrong with one, each in one line."""
+"""Connections to PostgreSQL servers, whose errors become one line each."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ CONNECTION_ADVICE = (
 
 
 def parse(url: str, option: str) -> URL:
-    """Read a URL; no message repeats it, since a password is in it.
+    """Parse a URL; no message repeats it, since it may hold a password.
 
     Args:
         url: As the user gave it.
@@ -46,22 +46,41 @@ def parse(url: str, option: str) -> URL:
 
 
 def place(url: URL) -> str:
-    """What to call a database in messages."""
+    """Return the name of a database for messages, without user and password."""
     return f"postgresql://{url.host or 'localhost'}:{url.port or PORT}/{url.database}"
 
 
-def connect(url: URL) -> Engine:
-    """An engine, which has not connected yet; ``ImportError`` where the driver is missing."""
-    return create_engine(
-        url.set(drivername="postgresql+psycopg2"),
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": CONNECT_SECONDS},
+def connect(url: URL, option: str, package: str) -> Engine:
+    """Create an engine, which has not connected yet.
+
+    Args:
+        url: Of the database.
+        option: What it was given as, such as ``--index``.
+        package: The package to install where the driver, psycopg2, is missing.
+
+    Raises:
+        InputError: The driver is missing.
+    """
+    try:
+        return create_engine(
+            url.set(drivername="postgresql+psycopg2"),
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_SECONDS},
+        )
+    except ImportError as error:
+        raise missing_package(url, option, package) from error
+
+
+def missing_package(url: URL, option: str, package: str) -> InputError:
+    """The error for a database that needs a Python package which is not installed."""
+    return InputError(
+        f"{option} {place(url)} needs a package that is missing; run: pip install {package}"
     )
 
 
 @contextmanager
 def explained(place: str, option: str) -> Iterator[None]:
-    """Turn what PostgreSQL says into one line that says what to do.
+    """Turn an error of PostgreSQL into one line with advice.
 
     Raises:
         IndexStateError: in place of any error of the server or of the connection to it.

@@ -1,4 +1,4 @@
-"""Records of a data file, each with the place that an error message names."""
+"""Reads JSON, JSON Lines and CSV; each record knows its place for error messages."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ class DataRecord:
 
     Attributes:
         number: Line in JSON Lines, else position; from 1.
-        where: File and number, to begin a message with.
+        where: File and number, for messages.
         values: The fields.
     """
 
@@ -31,7 +31,7 @@ class DataRecord:
 
 
 def load(path: Path) -> list[DataRecord]:
-    """Read a JSON list, JSON Lines or CSV; which of them shows in the first character.
+    """Read a JSON list, JSON Lines or CSV, told apart by the first character.
 
     Raises:
         DataError: The file cannot be read, is not JSON where it begins like it, or holds something
@@ -52,7 +52,7 @@ def load(path: Path) -> list[DataRecord]:
 
 
 def text(record: DataRecord, field: str) -> str:
-    """A text that has to be there; dots lead into objects and lists (``questions.0``).
+    """Return a required text; dots in ``field`` lead into objects and lists (``questions.0``).
 
     Raises:
         DataError: It is missing, empty or not a text.
@@ -64,7 +64,7 @@ def text(record: DataRecord, field: str) -> str:
 
 
 def texts(record: DataRecord, field: str) -> tuple[str, ...]:
-    """A list of texts that has to be there, not empty.
+    """Return a required list of texts, not empty.
 
     Raises:
         DataError: It is missing, empty or holds something else.
@@ -76,7 +76,7 @@ def texts(record: DataRecord, field: str) -> tuple[str, ...]:
 
 
 def aliases(record: DataRecord, field: str) -> tuple[str, ...]:
-    """A list of texts that may be empty or absent.
+    """Return a list of texts that may be empty or missing.
 
     Raises:
         DataError: It holds something else.
@@ -85,7 +85,7 @@ def aliases(record: DataRecord, field: str) -> tuple[str, ...]:
 
 
 def size(record: DataRecord, field: str) -> int:
-    """Length of a list that has to be there, not empty.
+    """Return the length of a required list, not empty.
 
     Raises:
         DataError: It is missing, empty or not a list.
@@ -97,7 +97,7 @@ def size(record: DataRecord, field: str) -> int:
 
 
 def wrong(record: DataRecord, field: str, must_be: str) -> DataError:
-    """The error for a field that is missing or holds something else than it must."""
+    """Return the error for a field that is missing or of the wrong kind."""
     value = _value(record, field)
     given = "is missing" if value is None else f"is {SHORT.repr(value)}"
     return DataError(f"{record.where}: field {field!r} {given}, must be {must_be}")
@@ -120,7 +120,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _objects(path: Path, content: str) -> Iterator[DataRecord]:
-    """One object, however it is laid out, or one on each line."""
+    """Yield one object, however it is formatted, or one for each line."""
     try:
         yield _record(1, f"{path}, line 1", json.loads(content))
     except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""SQLite databases that survive a kill at any moment: migrations, transactions, errors."""
+"""SQLite databases: migrations, atomic transactions, errors in one line."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,13 @@ def open_database(
     Transactions are explicit: a writing one takes the lock at its start (so two writers wait for
     each other and never fail half-way), a reading one sees one state until it ends.
 
-    Its owner alone may read the files.
+    Only the owner may read the files.
 
     Args:
         path: Its file.
         migrations: Append only: the database records which of these it has had, and runs the rest
             in one transaction.
-        damaged: What to do with a file that is.
+        damaged: Advice for a damaged file.
 
     Raises:
         IndexStateError: the file is not a database, is damaged, or comes from a newer version.
@@ -71,17 +71,17 @@ def reading(engine: Engine, path: Path) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine, path: Path) -> Iterator[Connection]:
-    """Open a transaction that is kept whole, or undone if anything in it raises."""
+    """Open a transaction that is committed, or rolled back if anything in it raises."""
     with _explained(path, engine), engine.execution_options(writing=True).begin() as connection:
         yield connection
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # BEGIN is ours, see _begin
-    # A kill loses at most the batch in hand; a power cut perhaps the last ones, never the file.
+    # A kill loses at most the current transaction, a power cut perhaps the last ones.
     _log_ahead(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
-    # What is erased is overwritten, or its text would lie in the file until its place is needed.
+    # Overwrite deleted text, which would otherwise stay in the file until its place is reused.
     connection.execute("PRAGMA secure_delete=ON")
 
 
@@ -120,7 +120,7 @@ def _migrate(connection: Connection, path: Path, migrations: Sequence[Migration]
 
 @contextmanager
 def _explained(path: Path, engine: Engine) -> Iterator[None]:
-    """Turn what SQLite says of a file into one line that says what to do with it."""
+    """Turn an error of SQLite into one line with advice."""
     try:
         yield
     except IntegrityError:

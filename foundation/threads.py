@@ -1,4 +1,4 @@
-"""Background threads that end before the interpreter does."""
+"""Background threads that stop before the interpreter exits."""
 
 import atexit
 import threading
@@ -9,7 +9,7 @@ JOIN_SECONDS = 30.0  # for one pass of a model, or for one that is being loaded
 
 
 class BackgroundThread(threading.Thread):
-    """A daemon thread that is asked to stop, and waited for, when the program ends.
+    """A daemon thread that is stopped and joined when the program ends.
 
     CPython ends a daemon thread that is still running by unwinding its stack. Within a C++ library
     such as torch that aborts the process ("terminate called without an active exception").

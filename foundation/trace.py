@@ -1,7 +1,7 @@
-"""What happened on one question's way: seconds of each step, notices, verdicts on passages.
+"""The trace of one question: seconds of each step, notices, probabilities of its passages.
 
-The storeys do not know each other; whoever does a step writes on the trail of the question that is
-being answered, and whoever answers it reads the trail. Outside an answer, writing does nothing.
+Any package may record a step of the question that is being answered, without knowing who answers
+it. Outside of `following`, recording does nothing.
 """
 
 import time
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RequestTrace:
-    """The record of one question.
+    """What was recorded for one question.
 
     Attributes:
         seconds: Time of each step by its name; a step within a step counts for itself alone.
@@ -22,7 +22,7 @@ class RequestTrace:
         verdicts: By a passage's id, the probability that it holds a clear answer.
         passed: Ids of the passages that the filter kept.
         counts: How often something happened, by its name.
-        withheld: What was kept back: a forgotten fact's id, and the layer that held it.
+        withheld: Forgotten facts that were suppressed: their ids, and the layer that did it.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -35,7 +35,7 @@ class RequestTrace:
     _since: float = 0.0
 
     def _turn(self, step: str | None) -> None:
-        """Book the time since the last turn on the step that is open; open or close one."""
+        """Add the time since the last call to the innermost open step; open or close a step."""
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
@@ -46,55 +46,55 @@ class RequestTrace:
             self._open.append(step)
 
 
-_current: ContextVar[RequestTrace | None] = ContextVar("trail", default=None)
+_current: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
 
 
 @contextmanager
-def following(trail: RequestTrace | None = None) -> Iterator[RequestTrace]:
-    """Follow the trail of the question that is answered inside the block; a new one by default."""
-    trail = trail or RequestTrace()
-    token = _current.set(trail)
+def following(request_trace: RequestTrace | None = None) -> Iterator[RequestTrace]:
+    """Record what happens inside the block in this trace, by default a new one."""
+    request_trace = request_trace or RequestTrace()
+    token = _current.set(request_trace)
     try:
-        yield trail
+        yield request_trace
     finally:
         _current.reset(token)
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Book the block's time on a step of the current trail."""
-    trail = _current.get()
-    if trail is None:
+    """Add the block's time to a step of the current trace."""
+    current = _current.get()
+    if current is None:
         yield
         return
-    trail._turn(name)
+    current._turn(name)
     try:
         yield
     finally:
-        trail._turn(None)
+        current._turn(None)
 
 
 def notice(sentence: str) -> None:
-    """Tell the user something about this answer."""
-    if (trail := _current.get()) is not None:
-        trail.notices.append(sentence)
+    """Add a notice for the user, one sentence."""
+    if (current := _current.get()) is not None:
+        current.notices.append(sentence)
 
 
 def verdict(passage_id: str, probability: float, kept: bool) -> None:
-    """Record how likely a passage holds a clear answer, in [0, 1], and whether it stays."""
-    if (trail := _current.get()) is not None:
-        trail.verdicts[passage_id] = probability
+    """Record how likely a passage holds a clear answer, in [0, 1], and whether it was kept."""
+    if (current := _current.get()) is not None:
+        current.verdicts[passage_id] = probability
         if kept:
-            trail.passed.add(passage_id)
+            current.passed.add(passage_id)
 
 
 def count(name: str, times: int = 1) -> None:
-    """Count something, such as the passages that came from outside."""
-    if (trail := _current.get()) is not None:
-        trail.counts[name] += times
+    """Add to a count, such as that of passages from the index."""
+    if (current := _current.get()) is not None:
+        current.counts[name] += times
 
 
 def withheld(record_id: str, layer: str) -> None:
-    """Record that a forgotten fact was kept back, and by which layer."""
-    if (trail := _current.get()) is not None and (record_id, layer) not in trail.withheld:
-        trail.withheld.append((record_id, layer))
+    """Record that a forgotten fact was suppressed, and by which layer."""
+    if (current := _current.get()) is not None and (record_id, layer) not in current.withheld:
+        current.withheld.append((record_id, layer))

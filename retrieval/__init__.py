@@ -1,4 +1,5 @@
-"""Question to passages: documents, their index, and search.
+"""Retrieval: documents, the passage index, and ERM4's modules around it.
 
-Import the modules themselves; the package loads none of them, so that commands start fast.
+Import from the modules: this package imports none of them, so that commands start fast and the
+process that parses an uploaded file stays small.
 """

@@ -1,4 +1,4 @@
-"""The embedding model: texts become vectors of length 1."""
+"""The embedding model, which maps texts to vectors of length 1."""
 
 import asyncio
 import hashlib
@@ -31,7 +31,7 @@ PACKAGED_ALIASES = (PACKAGED_NAME, f"sentence-transformers/{PACKAGED_NAME}")
 # one core, a hundredth of loading it, so it is done at each load and nothing needs remembering.
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BATCH_TEXTS = 32
-REMEMBERED = 2048  # texts with their vectors: 3 MB of these
+CACHED_TEXTS = 2048  # with their vectors, 3 MB of those
 
 Vectors = NDArray[np.float32]
 Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
@@ -40,23 +40,23 @@ Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
 class SentenceEmbedding(BaseEmbedding):
     """A sentence-transformers model, loaded when the first text arrives.
 
-    It stands in for LlamaIndex's ``HuggingFaceEmbedding``, which loads at construction (4.5 s of
+    It replaces LlamaIndex's ``HuggingFaceEmbedding``, which loads at construction (4.5 s of
     imports that counting or deleting passages does not need), embeds queries one by one, and
     repeats each failed call twice, after pauses of four seconds.
 
-    What was embedded lately is remembered, and what a store brought with a passage: a question and
-    its passages go by the trigger, the index and the filter.
+    Recent vectors are cached, also those that a store returned with its passages, since trigger,
+    index and filter embed the same question and passages.
     """
 
     _source: str = PrivateAttr()
     _recent: BatchCache[tuple[str, str], Vectors] = PrivateAttr(
-        default_factory=lambda: BatchCache(REMEMBERED)
+        default_factory=lambda: BatchCache(CACHED_TEXTS)
     )
     _model: "SentenceTransformer | None" = PrivateAttr(default=None)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, model_name: str, source: str, embed_batch_size: int = BATCH_TEXTS) -> None:
-        """Name the model for the index and say where it is: a directory or a hub id."""
+        """Set the name that an index records, and the source: a directory or a hub id."""
         super().__init__(model_name=model_name, embed_batch_size=embed_batch_size)
         self._source = source
 
@@ -66,16 +66,16 @@ class SentenceEmbedding(BaseEmbedding):
         Returns:
             One vector of length 1 for each query.
         """
-        return self._encoded("query", queries, self._loaded().encode_query)
+        return self._encode("query", queries, self._load().encode_query)
 
-    def learn(self, vectors: Mapping[str, Sequence[float]]) -> None:
-        """Remember what this model made of texts at another time, vectors of length 1."""
-        if self._model is not None:  # else it has nothing to do with what is asked
+    def cache(self, vectors: Mapping[str, Sequence[float]]) -> None:
+        """Add vectors of documents, of length 1, that this model computed before."""
+        if self._model is not None:  # else nothing is embedded that they could serve
             kind = self._kind("document")
-            self._recent.learn({(kind, t): np.array(v, np.float32) for t, v in vectors.items()})
+            self._recent.update({(kind, t): np.array(v, np.float32) for t, v in vectors.items()})
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._encoded("document", texts, self._loaded().encode_document)
+        return self._encode("document", texts, self._load().encode_document)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
@@ -83,13 +83,13 @@ class SentenceEmbedding(BaseEmbedding):
     def _get_query_embedding(self, query: str) -> list[float]:
         return self.get_query_embeddings([query])[0]
 
-    def _encoded(
+    def _encode(
         self, kind: str, texts: Sequence[str], encode: Callable[..., Any]
     ) -> list[list[float]]:
-        model = self._loaded()
+        model = self._load()
 
-        def vectors(new: list[tuple[str, str]]) -> Vectors:
-            with fast_arithmetic(model):
+        def embed(new: list[tuple[str, str]]) -> Vectors:
+            with bfloat16_autocast(model):
                 embedded: Vectors = encode(
                     [text for _, text in new],
                     batch_size=self.embed_batch_size,
@@ -99,23 +99,23 @@ class SentenceEmbedding(BaseEmbedding):
             return embedded
 
         keys = [(self._kind(kind), text) for text in texts]
-        return [vector.tolist() for vector in self._recent.of(keys, vectors)]
+        return [vector.tolist() for vector in self._recent.get(keys, embed)]
 
     def _kind(self, kind: str) -> str:
-        """What a text is embedded as; to most models queries and documents are the same."""
+        """Return the cache key of a kind of text; most models embed queries like documents."""
         from sentence_transformers.models import Router
 
-        model = self._loaded()
+        model = self._load()
         differ = any(model.prompts.values()) or any(isinstance(part, Router) for part in model)
         return kind if differ else ""
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)
 
-    def _loaded(self) -> "SentenceTransformer":
+    def _load(self) -> "SentenceTransformer":
         with self._loading:
             if self._model is None:
-                self._model = _load(self.model_name, self._source)
+                self._model = _load_model(self.model_name, self._source)
             return self._model
 
 
@@ -189,22 +189,19 @@ def embed_texts(
     return vectors
 
 
-def learn_vectors(model: BaseEmbedding, nodes: Iterable[BaseNode]) -> None:
-    """Let the model remember the vectors that nodes bring from a store, and take them off.
-
-    What is found is judged next, by its vectors too.
-    """
-    brought = {}
+def cache_vectors(model: BaseEmbedding, nodes: Iterable[BaseNode]) -> None:
+    """Move the vectors of nodes from a store into the model's cache; the filter needs them next."""
+    stored = {}
     for node in nodes:
         if node.embedding is not None:
-            brought[node.get_content(MetadataMode.EMBED)] = node.embedding
+            stored[node.get_content(MetadataMode.EMBED)] = node.embedding
             node.embedding = None
     if isinstance(model, SentenceEmbedding):
-        model.learn(brought)
+        model.cache(stored)
 
 
 def unit_vectors(embeddings: Sequence[Sequence[float]]) -> Vectors:
-    """Return vectors brought to length 1, shape (texts, dimension); zeros stay zeros.
+    """Return vectors scaled to length 1, shape (texts, dimension); zeros stay zeros.
 
     Raises:
         ModelError: the vectors differ in length, or hold infinity or NaN.
@@ -222,38 +219,38 @@ def unit_vectors(embeddings: Sequence[Sequence[float]]) -> Vectors:
     return unit
 
 
-def fast_arithmetic(model: "SentenceTransformer | CrossEncoder") -> AbstractContextManager[Any]:
-    """Multiply matrices in bfloat16 where the processor has instructions for it.
+def bfloat16_autocast(model: "SentenceTransformer | CrossEncoder") -> AbstractContextManager[Any]:
+    """Multiply matrices in bfloat16 if the processor has instructions for it.
 
     Measured with the packaged model on two such cores: 255 passages of 60 words a second instead
     of 105, and cosines of at least 0.9999 to the float32 vectors. Elsewhere it would be slower.
     """
     import torch  # the model in hand has loaded it
 
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=_is_able(model))
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16(model))
 
 
-def cast_once(model: Model) -> Model:
-    """Keep in bfloat16 what `fast_arithmetic` would cast for every call, with the same results."""
+def cast_to_bfloat16(model: Model) -> Model:
+    """Convert once what `bfloat16_autocast` would convert at each call, with the same results."""
     from torch.nn import Linear
 
-    if _is_able(model):
+    if _has_bfloat16(model):
         for module in model.modules():
             if isinstance(module, Linear):
                 module.bfloat16()
     return model
 
 
-def _is_able(model: "SentenceTransformer | CrossEncoder") -> bool:
-    """Whether it runs on a processor that multiplies in bfloat16."""
+def _has_bfloat16(model: "SentenceTransformer | CrossEncoder") -> bool:
+    """Whether the model is on a processor that multiplies in bfloat16."""
     import torch
 
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    wanted = able.get("avx512_bf16") or able.get("amx_bf16")
-    return model.device.type == "cpu" and bool(wanted)
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    supported = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return model.device.type == "cpu" and bool(supported)
 
 
-def _load(name: str, source: str) -> "SentenceTransformer":
+def _load_model(name: str, source: str) -> "SentenceTransformer":
     weights = Path(source) / "model.safetensors"
     if name == PACKAGED_NAME:
         with weights.open("rb") as file:
@@ -282,4 +279,4 @@ def _load(name: str, source: str) -> "SentenceTransformer":
             f"or leave it out for {PACKAGED_NAME}"
         ) from error
     logger.info("embedding model %s on %s", name, model.device)
-    return cast_once(model)
+    return cast_to_bfloat16(model)

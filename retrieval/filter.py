@@ -1,7 +1,7 @@
-"""The Knowledge Filter of ERM4: only passages that hold a clear answer to the question are read.
+"""The Knowledge Filter of ERM4: keeps only passages that hold a clear answer to the question.
 
-Premise: one passage; hypothesis: it holds a clear answer. ERM4 has a language model say so in a
-word; here a judge gives the probability, so that the threshold can be chosen on data.
+In ERM4 a language model judges each passage in one word; here a judge gives a probability, so that
+the threshold can be chosen on data.
 """
 
 import json
@@ -24,10 +24,10 @@ from foundation.cache import BatchCache
 from foundation.errors import InputError, ModelError
 from foundation.files import replacing
 from retrieval.embedding import (
-    cast_once,
+    bfloat16_autocast,
+    cast_to_bfloat16,
     embed_queries,
     embed_texts,
-    fast_arithmetic,
     packaged_model,
 )
 
@@ -36,36 +36,38 @@ if TYPE_CHECKING:
 
 LABELS = (" no", " yes")
 JUDGEMENT = "judgement.json"
-SURE = 0.75  # reached for 94 % of plain questions, and for 9 % of those that need two passages
-# What is much less clear than the best passage distracts more than it helps: on 200 calibration
-# questions 76 % of answers were right with this bar, 71 % with the threshold alone.
+STRICT_THRESHOLD = (
+    0.75  # reached for 94 % of plain questions, and for 9 % of those that need two passages
+)
+# Passages far below the best one distract more than they help: on 200 calibration questions 76 % of
+# answers were right with this bound, 71 % with the threshold alone.
 NEAR_BEST = 0.7
-REMEMBERED = 512  # verdicts; the trigger asks about passages that are judged again afterwards
+CACHED_PASSAGES = 512  # the trigger judges passages that are judged again afterwards
 LONGEST_INPUT = 256  # word pieces of question and passage that the cross-encoder reads
 
 Judge = Callable[[str, Sequence[str]], list[float]]
 """(question, passages) to the probability that each passage holds a clear answer, in [0, 1]."""
 
 
-def premise(question: str, passage: str) -> str:
-    """The text whose next word, " yes" or " no", says whether ``passage`` answers ``question``."""
+def judge_prompt(question: str, passage: str) -> str:
+    """Return the prompt whose next word, " yes" or " no", is the judgement of a language model."""
     return f"Passage: {passage}\nQuestion: {question}\nDoes the passage answer the question?"
 
 
 class KnowledgeFilter(BaseNodePostprocessor):
-    """Drops passages without a clear answer to the question; those that stay keep their order.
+    """Drops passages without a clear answer to the question; the others keep their order.
 
-    A passage stays if it reaches the threshold and comes near to the clearest one.
+    A passage is kept if its probability reaches the threshold and a share of the highest one.
 
-    A question may have been taken apart into searches (``custom_embedding_strs``), none of whose
-    passages answers all of it. So the passage that answers a search best stays, too.
+    A question may have several queries (``custom_embedding_strs``), and no passage may answer all
+    of it. So the best passage of each query has its probability for that query.
     """
 
-    threshold: float = Field(0.5, description="least probability of a passage that stays")
+    threshold: float = Field(0.5, description="least probability of a passage that is kept")
     near_best: float = Field(NEAR_BEST, description="the same as a share of the highest one")
     _judge: Judge = PrivateAttr()
     _recent: BatchCache[tuple[str, str], float] = PrivateAttr(
-        default_factory=lambda: BatchCache(REMEMBERED)
+        default_factory=lambda: BatchCache(CACHED_PASSAGES)
     )
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
@@ -83,54 +85,54 @@ class KnowledgeFilter(BaseNodePostprocessor):
 
     @property
     def judge(self) -> Judge:
-        """What it judges by."""
+        """The judge."""
         return self._judge
 
-    def stricter(self, threshold: float = SURE) -> "KnowledgeFilter":
-        """One that judges alike, from the same memory, but keeps only what is surer."""
+    def stricter(self, threshold: float = STRICT_THRESHOLD) -> "KnowledgeFilter":
+        """Return a filter with the same judge and cache, and a higher threshold."""
         stricter = KnowledgeFilter(self._judge, threshold)
         stricter._recent, stricter._lock = self._recent, self._lock
         return stricter
 
-    def verdicts(self, question: str, passages: Sequence[str]) -> list[float]:
-        """How likely each passage holds a clear answer; 0 where the judge fails to say."""
+    def probabilities(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Return how likely each passage holds a clear answer; 0 for what is not finite."""
 
         def judged(new: list[tuple[str, str]]) -> list[float]:
-            found = self._judge(question, [passage for _, passage in new])
-            return [likely if math.isfinite(likely) else 0.0 for likely in found]
+            probabilities = self._judge(question, [passage for _, passage in new])
+            return [each if math.isfinite(each) else 0.0 for each in probabilities]
 
         with self._lock:  # a judge's tokenizer serves one at a time
-            return self._recent.of([(question, passage) for passage in passages], judged)
+            return self._recent.get([(question, passage) for passage in passages], judged)
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         if query_bundle is None:
             raise InputError("the filter was asked without a question; give query_str")
-        texts = [found.node.get_content(MetadataMode.EMBED) for found in nodes]
-        searches = [text for text in query_bundle.embedding_strs if text != query_bundle.query_str]
-        whole = self.verdicts(query_bundle.query_str, texts)
-        parts = [self.verdicts(search, texts) for search in searches]
-        for part in parts if nodes else ():
-            best = part.index(max(part))
-            whole[best] = max(whole[best], part[best])
-        bar = max(self.threshold, self.near_best * max(whole, default=0.0))
-        kept = []
-        for found, verdict in zip(nodes, whole, strict=True):
-            stays = verdict >= bar
-            trace.verdict(found.node_id, verdict, stays)
-            if stays:
-                kept.append(found)
-        return kept
+        texts = [each.node.get_content(MetadataMode.EMBED) for each in nodes]
+        queries = [text for text in query_bundle.embedding_strs if text != query_bundle.query_str]
+        probabilities = self.probabilities(query_bundle.query_str, texts)
+        for query in queries if nodes else ():
+            of_query = self.probabilities(query, texts)
+            best = of_query.index(max(of_query))
+            probabilities[best] = max(probabilities[best], of_query[best])
+        least = max(self.threshold, self.near_best * max(probabilities, default=0.0))
+        for each, probability in zip(nodes, probabilities, strict=True):
+            trace.verdict(each.node_id, probability, probability >= least)
+        return [
+            each
+            for each, probability in zip(nodes, probabilities, strict=True)
+            if probability >= least
+        ]
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """How a cross-encoder's logit and the cosine of question and passage make one probability.
+class JudgeCalibration:
+    """The logistic regression of a judge: from logit and cosine to one probability.
 
-    The cross-encoder has seen few kinds of questions and knows them well; the embedding model has
-    seen a billion pairs. Fitted, like the threshold, on relations that the encoder was not trained
-    on. Kept beside the adapter.
+    The cross-encoder was trained on few kinds of questions, the embedding model on a billion pairs.
+    Fitted, like the threshold, on relations that the encoder was not trained on, and stored beside
+    the adapter.
 
     Attributes:
         logit: Weight of the cross-encoder's logit.
@@ -145,7 +147,7 @@ class Judgement:
     threshold: float
 
     @classmethod
-    def load(cls, adapter: Path) -> "Judgement":
+    def load(cls, adapter: Path) -> "JudgeCalibration":
         """Read it from the adapter's directory.
 
         Raises:
@@ -168,8 +170,8 @@ class Judgement:
 class CrossEncoderJudge:
     """A cross-encoder of MiniLM size that reads question and passage together.
 
-    It is the packaged embedding model with an adapter and a classifier on top, loaded at its first
-    question; the adapter is merged into the weights.
+    It is the packaged embedding model with a classifier on top and an adapter merged into its
+    weights, loaded at the first question.
     """
 
     def __init__(self, adapter: Path, embed_model: BaseEmbedding) -> None:
@@ -182,7 +184,7 @@ class CrossEncoderJudge:
         Raises:
             ModelError: The directory holds no judgement.
         """
-        self.judgement = Judgement.load(adapter)
+        self.judgement = JudgeCalibration.load(adapter)
         self._adapter = adapter
         self._embed_model = embed_model
         self._loading = threading.Lock()
@@ -195,33 +197,33 @@ class CrossEncoderJudge:
         with self._loading:
             if self._model is None:
                 self._model = load_cross_encoder(self._adapter)
-        features = evidence(self._model, self._embed_model, [(question, p) for p in passages])
+        features = judge_features(self._model, self._embed_model, [(question, p) for p in passages])
         weighed = features @ np.array([self.judgement.logit, self.judgement.cosine])
         likely: list[float] = (1 / (1 + np.exp(-(weighed + self.judgement.bias)))).tolist()
         return likely
 
 
-def evidence(
+def judge_features(
     model: "CrossEncoder", embed_model: BaseEmbedding, pairs: Sequence[tuple[str, str]]
 ) -> NDArray[np.float64]:
-    """What `Judgement` weighs, for pairs of question and passage.
+    """Compute the inputs of `JudgeCalibration` for pairs of question and passage.
 
     Returns:
         Shape (pairs, 2): the cross-encoder's logit, and the cosine.
     """
     from torch.nn import Identity
 
-    with fast_arithmetic(model):
+    with bfloat16_autocast(model):
         logits = model.predict(list(pairs), activation_fn=Identity(), show_progress_bar=False)
-    asked = list(dict.fromkeys(question for question, _ in pairs))
-    rows = dict(zip(asked, np.array(embed_queries(embed_model, asked)), strict=True))
+    distinct = list(dict.fromkeys(question for question, _ in pairs))
+    rows = dict(zip(distinct, np.array(embed_queries(embed_model, distinct)), strict=True))
     questions = np.stack([rows[question] for question, _ in pairs])
     vectors = embed_texts(embed_model, [passage for _, passage in pairs], lambda _: None)
     return np.column_stack([logits, (questions * np.array(vectors)).sum(axis=1)])
 
 
 def load_cross_encoder(adapter: Path) -> "CrossEncoder":
-    """Load the cross-encoder with its adapter merged, to be used in `fast_arithmetic` alone.
+    """Load the cross-encoder with its adapter merged, to be used in `bfloat16_autocast` alone.
 
     Raises:
         ModelError: The adapter is missing or does not fit.
@@ -230,7 +232,7 @@ def load_cross_encoder(adapter: Path) -> "CrossEncoder":
     from sentence_transformers import CrossEncoder
     from transformers.utils import logging
 
-    told = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the packaged model has no classifier: the adapter brings it
     try:
         model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
@@ -240,5 +242,5 @@ def load_cross_encoder(adapter: Path) -> "CrossEncoder":
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{adapter}: the filter's adapter cannot be loaded ({first})") from error
     finally:
-        logging.set_verbosity(told)
-    return cast_once(model.eval())
+        logging.set_verbosity(verbosity)
+    return cast_to_bfloat16(model.eval())

@@ -1,4 +1,4 @@
-"""The passage index: documents in, passages out."""
+"""The passage index: adds documents, and retrieves their passages."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,32 +18,31 @@ from llama_index.core.schema import (
 from llama_index.core.vector_stores.types import VectorStoreQueryResult
 
 from foundation.errors import DocumentError, InputError
-from retrieval.embedding import embed_queries, embed_texts, learn_vectors
-from retrieval.fusion import fuse
+from retrieval.embedding import cache_vectors, embed_queries, embed_texts
 from retrieval.ingest.chunking import split
-from retrieval.ingest.documents import Skipped, changes, read
-from retrieval.stores.base import PassageStore, Stored
+from retrieval.ingest.documents import SkippedPath, plan_changes, read
+from retrieval.search import fuse
+from retrieval.stores.base import PassageStore, StoredDocument
 from retrieval.stores.faiss import AUTO
 from retrieval.stores.sqlite import LocalStore
 
 LOCAL_URL = "faiss"
 POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 TOP_K = 5
-# Of each of the two searches that are fused: a passage that only one of them finds, far down, earns
-# too little to come into the top 5.
+# Of each of the two fused rankings: lower ranks of one ranking do not reach the top 5.
 LEAST_CANDIDATES = 20
-# What one transaction takes in: about 300 passages, 2 s of embedding on two cores, which is the
-# most that an interruption loses.
+# Of one transaction: about 300 passages, 2 s of embedding on two cores, which is the most that an
+# interruption loses.
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 200_000
 
 
 @dataclass
 class IngestReport:
-    """What an ingestion did.
+    """The counts of an ingestion.
 
     Attributes:
-        documents: Documents stored, those that replaced an older content included.
+        documents: Documents stored, including those that replaced older content.
         passages: Passages that they were cut into.
         duplicates: Documents not stored because their content is in the index already.
         replaced: Documents whose id was in the index with other content, now removed.
@@ -54,17 +53,17 @@ class IngestReport:
     passages: int = 0
     duplicates: int = 0
     replaced: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedPath] = field(default_factory=list)
 
 
-Progress = Callable[[int], object]  # such as the update method of a tqdm bar
+OnProgress = Callable[[int], object]  # such as the update method of a tqdm bar
 OnRemoved = Callable[[Collection[str]], object]
 
 
 class PassageIndex(BaseRetriever):
-    """Passages, their vectors, and the model that makes them; a LlamaIndex retriever.
+    """A LlamaIndex retriever over a store of passages and the embedding model of their vectors.
 
-    Passages are found by nearness and by words, and the two rankings fused.
+    Passages come from vector search and BM25, by reciprocal rank fusion.
     """
 
     def __init__(
@@ -76,17 +75,17 @@ class PassageIndex(BaseRetriever):
         lexical: bool = True,
         on_removed: OnRemoved = lambda _: None,
     ) -> None:
-        """Join a store and the model that its vectors come from.
+        """Join a store and its embedding model.
 
         Args:
             store: The passages.
-            embed_model: The model of their vectors.
+            embed_model: The embedding model.
             top_k: Passages for each query.
-            lexical: Whether to search by words as well.
-            on_removed: Told the ids of documents that are deleted or replaced, so that their text
-                goes wherever else it is kept. It is told twice: before they leave the store, since
-                a crash right after that would leave no one to tell; and after, since an answer
-                under way may have brought the old text again in between.
+            lexical: Whether to use BM25 as well.
+            on_removed: Called with the ids of documents that are deleted or replaced, to remove
+                their text elsewhere. It is called twice: before they leave the store, in case of a
+                crash right after that; and after, since a concurrent answer may have stored the
+                old text again in between.
 
         Raises:
             InputError: ``top_k`` is below 1.
@@ -103,13 +102,13 @@ class PassageIndex(BaseRetriever):
     def ingest(
         self,
         paths: Iterable[Path | str],
-        progress: Progress = lambda _: None,
+        progress: OnProgress = lambda _: None,
         trust: float | None = None,
     ) -> IngestReport:
-        """Read, cut, embed and store files and directories, a batch of documents at a time.
+        """Read, split, embed and store files and directories, a batch of documents at a time.
 
-        Each batch is one transaction: interrupted at any moment, the index holds the batches
-        finished by then, and the same call again passes over them as duplicates and does the rest.
+        Each batch is one transaction: interrupted at any moment, the index holds the finished
+        batches, and the same call again skips them as duplicates and does the rest.
 
         Args:
             paths: Files or directories.
@@ -120,21 +119,21 @@ class PassageIndex(BaseRetriever):
             DocumentError: as ``ingest.documents.read``. Documents read before it are kept.
         """
         report = IngestReport()
-        for _ in self.take(read(paths, report.skipped.append, trust), report, progress):
+        for _ in self.ingest_documents(read(paths, report.skipped.append, trust), report, progress):
             pass
         return report
 
-    def take(
+    def ingest_documents(
         self,
         documents: Iterable[Document],
         report: IngestReport,
-        progress: Progress = lambda _: None,
+        progress: OnProgress = lambda _: None,
     ) -> Iterator[IngestReport]:
-        """As ``ingest``, for documents that were read already; yields after each batch.
+        """Ingest documents that were read already; yield after each batch.
 
         Args:
-            documents: As ``retrieval.ingest.documents.read`` gives them.
-            report: Counted up.
+            documents: As ``retrieval.ingest.documents.read`` yields them.
+            report: Its counts are increased.
             progress: As for ``ingest``.
         """
         batch: list[Document] = []
@@ -163,9 +162,9 @@ class PassageIndex(BaseRetriever):
         """Return the number of passages."""
         return self._store.count()
 
-    def documents(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
-        """Return the documents that are stored, in the order they came."""
-        return self._store.stored(offset, limit)
+    def documents(self, offset: int = 0, limit: int | None = None) -> list[StoredDocument]:
+        """Return the stored documents, in order of ingestion."""
+        return self._store.list_documents(offset, limit)
 
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
         """Return the passages of these ids that exist."""
@@ -176,7 +175,7 @@ class PassageIndex(BaseRetriever):
         return self._store.containing(groups)
 
     def replace(self, nodes: Sequence[BaseNode]) -> None:
-        """Put passages in place of those of the same ids, with vectors of what they say now."""
+        """Replace the passages of the same ids, with new vectors."""
         texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
         vectors = embed_texts(self._embed_model, texts, lambda _: None)
         for node, vector in zip(nodes, vectors, strict=True):
@@ -189,24 +188,24 @@ class PassageIndex(BaseRetriever):
         top_k: int | None = None,
         embeddings: Sequence[Sequence[float]] | None = None,
     ) -> list[list[NodeWithScore]]:
-        """Find the passages for several queries, embedded and searched in one batch.
+        """Retrieve passages for several queries, embedded and searched in one batch.
 
         Args:
             queries: As a user types them.
             top_k: Passages for each query; by default the index's own number.
-            embeddings: One for each query, of the index's model, where they are made already.
+            embeddings: One for each query, if they are computed already.
 
         Returns:
-            For each query its passages, best first; the score is the cosine, in [-1, 1], and not
-            what orders them where words found them too. Empty lists if the index is empty.
+            For each query its passages, best first; the score is the cosine, in [-1, 1], though
+            the order is that of the fusion. Empty lists if the index is empty.
         """
         if not queries or self._store.is_empty():  # an empty index needs no embedding model
             return [[] for _ in queries]
-        wanted = top_k or self._top_k
+        limit = top_k or self._top_k
         if embeddings is None:
             embeddings = embed_queries(self._embed_model, queries)
-        rankings = self._search(queries, embeddings, wanted)
-        return [self._fused(found, wanted) for found in rankings]
+        results = self._search(queries, embeddings, limit)
+        return [self._fuse(rankings, limit) for rankings in results]
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if self._store.is_empty():
@@ -216,26 +215,28 @@ class PassageIndex(BaseRetriever):
         else:
             texts = query_bundle.embedding_strs or [query_bundle.query_str]
             embeddings = embed_queries(self._embed_model, texts)
-        found = self._search(texts, embeddings, self._top_k)
-        return self._fused([ranking for rankings in found for ranking in rankings], self._top_k)
+        results = self._search(texts, embeddings, self._top_k)
+        return self._fuse([ranking for rankings in results for ranking in rankings], self._top_k)
 
     def _search(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[list[list[NodeWithScore]]]:
-        """Return the rankings of each query: by nearness and, if asked for, by words."""
+        """Return the rankings of each query: by cosine and, if ``lexical``, by BM25."""
         candidates = max(2 * top_k, LEAST_CANDIDATES) if self._lexical else top_k
-        ways = [self._store.query_batch(embeddings, candidates)]
+        methods = [self._store.search_vectors(embeddings, candidates)]
         if self._lexical:
-            ways.append(self._store.match_batch(queries, embeddings, candidates))
-        return [[_scored(result) for result in results] for results in zip(*ways, strict=True)]
+            methods.append(self._store.search_words(queries, embeddings, candidates))
+        return [
+            [_to_ranking(result) for result in results] for results in zip(*methods, strict=True)
+        ]
 
-    def _fused(self, rankings: list[list[NodeWithScore]], top_k: int) -> list[NodeWithScore]:
-        found = fuse(rankings, top_k)
-        learn_vectors(self._embed_model, [each.node for each in found])
-        return found
+    def _fuse(self, rankings: list[list[NodeWithScore]], top_k: int) -> list[NodeWithScore]:
+        ranking = fuse(rankings, top_k)
+        cache_vectors(self._embed_model, [each.node for each in ranking])
+        return ranking
 
     def _ingest_batch(
-        self, batch: Sequence[Document], report: IngestReport, progress: Progress
+        self, batch: Sequence[Document], report: IngestReport, progress: OnProgress
     ) -> None:
         if not batch:
             return
@@ -243,7 +244,7 @@ class PassageIndex(BaseRetriever):
             {document.id_ for document in batch},
             {document.metadata["content_hash"] for document in batch},
         )
-        fresh, replaced = changes(batch, stored)
+        fresh, replaced = plan_changes(batch, stored)
         nodes: list[TextNode] = [node for document in fresh for node in split(document)]
         texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
         vectors = embed_texts(self._embed_model, texts, progress)
@@ -283,10 +284,10 @@ def open_index(
             ``postgresql://user:password@host:port/database``.
         embed_model: The model whose ``model_name`` the index records.
         top_k: Passages for each query.
-        index_factory: FAISS's description of the local index; "Flat" searches exactly, and "auto"
-            does so until the passages are too many for it.
-        lexical: Whether to search by words beside vectors.
-        on_removed: Told the ids of documents that are deleted or replaced.
+        index_factory: FAISS's description of the local index; "Flat" searches exactly, "auto" too
+            up to `retrieval.stores.faiss.FLAT_LIMIT` passages.
+        lexical: Whether to use BM25 beside vector search.
+        on_removed: As for `PassageIndex`.
 
     Raises:
         InputError: the URL is not supported.
@@ -310,16 +311,16 @@ def open_store(
     if url is None or url == LOCAL_URL:
         return LocalStore(directory, embedding_name, index_factory)
     if url.startswith(POSTGRES_SCHEMES):
-        from retrieval.stores.postgres import open_postgres  # not before it is asked for
+        from retrieval.stores.postgres import PostgresStore  # an optional dependency
 
-        return open_postgres(url, embedding_name)
-    scheme, _, _ = url.partition(":")  # and no more of it: there may be a password in it
+        return PostgresStore(url, embedding_name)
+    scheme, _, _ = url.partition(":")  # not the rest, which may hold a password
     raise InputError(
         f"--index {scheme} is not supported; give {LOCAL_URL!r} or "
         "postgresql://user:password@host:port/database, or leave it out"
     )
 
 
-def _scored(result: VectorStoreQueryResult) -> list[NodeWithScore]:
+def _to_ranking(result: VectorStoreQueryResult) -> list[NodeWithScore]:
     pairs = zip(result.nodes or (), result.similarities or (), strict=True)
     return [NodeWithScore(node=node, score=cosine) for node, cosine in pairs]

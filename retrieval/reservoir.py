@@ -1,34 +1,29 @@
-"""The Memory Knowledge Reservoir of ERM4: passages that were of use, kept for later questions."""
+"""The Memory Knowledge Reservoir of ERM4: useful passages, stored for later questions."""
 
+import hashlib
+import json
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import JSON, Connection, LargeBinary, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 from foundation.errors import IndexStateError, InputError
-from foundation.sqlite import reading, writing
-from retrieval.embedding import Vectors, embed_queries, embed_texts, learn_vectors, unit_vectors
-from retrieval.fusion import fuse
-from retrieval.reservoir_tables import (
-    Entry,
-    Erasure,
-    ReservoirRow,
-    content_hash,
-    open_entries,
-    remove,
-    to_entry,
-    to_node,
-    to_row,
-)
+from foundation.sqlite import open_database, reading, writing
+from retrieval.embedding import Vectors, cache_vectors, embed_queries, embed_texts, unit_vectors
+from retrieval.ingest.chunking import passage
+from retrieval.ingest.documents import TITLE_KEY
+from retrieval.search import fuse
 
 DATABASE = "reservoir.db"
 TAU = 0.6  # the cosine that ERM4 found best
@@ -36,21 +31,101 @@ MAX_ENTRIES = 10_000  # 15 MB of vectors of 384 dimensions
 MOST_ENTRIES = 30_000  # SQLite may take no more than 32,766 values in one statement
 MAX_AGE_DAYS = 30.0
 DAY = 86_400.0
-# An answer that was under way when a document was erased may still bring its passages; none takes
-# this long between finding a passage and keeping it.
-UNDER_WAY_SECONDS = 300.0
+# For so long after a document is erased, its passages are not added: an answer that retrieved them
+# before may still be running.
+ERASURE_SECONDS = 300.0
+# Append only: a database records which of these it has had, and runs the rest when opened.
+MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "0001 entries, erasures",
+        (
+            # AUTOINCREMENT never reuses an id: count and highest id show whether the vectors in
+            # memory are still current.
+            """CREATE TABLE entries (
+                rowid INTEGER PRIMARY KEY AUTOINCREMENT,
+                content_hash VARCHAR NOT NULL UNIQUE,
+                node_id VARCHAR NOT NULL UNIQUE,
+                document_id VARCHAR NOT NULL,
+                title VARCHAR NOT NULL,
+                text VARCHAR NOT NULL,
+                details JSON NOT NULL,
+                embedding_name VARCHAR NOT NULL,
+                embedding BLOB NOT NULL,
+                query VARCHAR NOT NULL,
+                created FLOAT NOT NULL,
+                useful FLOAT NOT NULL,
+                uses INTEGER NOT NULL)""",
+            "CREATE INDEX entries_document_id ON entries (document_id)",
+            "CREATE INDEX entries_embedding_name ON entries (embedding_name)",
+            "CREATE INDEX entries_created ON entries (created)",
+            "CREATE INDEX entries_useful ON entries (useful)",
+            "CREATE TABLE erasures (document_id VARCHAR PRIMARY KEY, time FLOAT NOT NULL)",
+        ),
+    ),
+    # Questions are not stored; SQLite rewrites the rows without the column and erases the old ones.
+    ("0002 no questions", ("ALTER TABLE entries DROP COLUMN query",)),
+)
+
+
+class ReservoirTables(DeclarativeBase):
+    """The tables as the newest migration leaves them."""
+
+
+class ReservoirRow(ReservoirTables):
+    """One passage with its vector (float32, little-endian, of length 1); times in UTC seconds."""
+
+    __tablename__ = "entries"
+    rowid: Mapped[int] = mapped_column(primary_key=True)
+    content_hash: Mapped[str] = mapped_column(unique=True)
+    node_id: Mapped[str] = mapped_column(unique=True)
+    document_id: Mapped[str] = mapped_column(index=True)
+    title: Mapped[str]
+    text: Mapped[str]
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    embedding_name: Mapped[str] = mapped_column(index=True)
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)
+    created: Mapped[float] = mapped_column(index=True)
+    useful: Mapped[float] = mapped_column(index=True)
+    uses: Mapped[int]
+
+
+class Erasure(ReservoirTables):
+    """A recently erased document, and the time."""
+
+    __tablename__ = "erasures"
+    document_id: Mapped[str] = mapped_column(primary_key=True)
+    time: Mapped[float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A passage in the reservoir.
+
+    Attributes:
+        node: The passage; its metadata holds the title and where the document came from.
+        content_hash: SHA-256 of title and text, in hexadecimal.
+        vector: Of length 1, shape (dimension,).
+        created: When it was added, in UTC seconds.
+        useful: When the filter last kept it, in UTC seconds.
+        uses: For how many questions the filter kept it.
+    """
+
+    node: TextNode
+    content_hash: str
+    vector: Vectors
+    created: float
+    useful: float
+    uses: int
 
 
 class Reservoir(BaseRetriever):
-    """Passages that survived the filter, in ``reservoir.db``, found by their nearness to queries.
+    """Passages that the filter kept, in ``reservoir.db``, found by vector search.
 
-    It is a LlamaIndex retriever and not a ``BaseKVStore``, because what is asked of it is "what
-    do you hold near this query?", which a store of values by key cannot answer; any retriever
-    that joins others can take it in.
+    A LlamaIndex retriever, so that it can be combined with others.
 
-    Every change is one transaction, so a process killed at any moment leaves the state before or
-    after it; every recall sees all changes made before, in any process. Safe to use from several
-    threads. Entries of another embedding model lie idle until the same passages come again.
+    Each change is one transaction, so it is atomic even if the process is killed; each recall sees
+    all earlier changes of any process. Safe to use from several threads. Entries of another
+    embedding model are ignored until the same passages are added again.
     """
 
     def __init__(
@@ -66,9 +141,9 @@ class Reservoir(BaseRetriever):
 
         Args:
             home: The directory of all state.
-            embed_model: The model of the vectors; that of the queries given to ``recall``.
-            max_entries: Beyond it, the least recently useful entries go.
-            max_age_days: Days after which an entry goes, however useful: it is then found anew.
+            embed_model: The embedding model of entries and queries.
+            max_entries: Beyond it, the least recently useful entries are evicted.
+            max_age_days: Days after which an entry is evicted, however useful.
             now: The clock, in UTC seconds.
 
         Raises:
@@ -87,39 +162,42 @@ class Reservoir(BaseRetriever):
         self._max_entries = max_entries
         self._max_age = max_age_days * DAY
         self._now = now
-        self._engine = open_entries(self._path)
-        self._mine = ReservoirRow.embedding_name == embed_model.model_name
+        self._engine = open_database(self._path, MIGRATIONS)
+        self._of_this_model = ReservoirRow.embedding_name == embed_model.model_name
         self._lock = threading.Lock()
-        self._state: tuple[int, ...] = (0, 0)  # count and highest number of what is held here
-        self._numbers: NDArray[np.int64] = np.empty(0, np.int64)
+        self._synchronized_with: tuple[int, ...] = (
+            0,
+            0,
+        )  # count and highest id
+        self._ids: NDArray[np.int64] = np.empty(0, np.int64)
         self._created: NDArray[np.float64] = np.empty(0, np.float64)
         self._vectors: Vectors = np.empty((0, 0), np.float32)
 
     def remember(self, nodes: Sequence[NodeWithScore | BaseNode]) -> int:
-        """Keep passages that were of use to a question; those held already count one use more.
+        """Add passages that were useful for a question; stored ones count one use more.
 
-        What was asked is not kept. Entries that are too old go, and those least recently useful
-        where there are too many. Passages of a document erased a moment ago are not kept.
+        The question is not stored. Entries that are too old are evicted, and the least recently
+        useful ones if there are too many. Passages of a just erased document are not added.
 
         Returns:
-            How many were new.
+            The number of new entries.
         """
         bare = [node.node if isinstance(node, NodeWithScore) else node for node in nodes]
         given = {content_hash(node): node for node in bare}
         if not given:
             return 0
         with reading(self._engine, self._path) as connection:
-            known = select(ReservoirRow.rowid).where(self._mine)
+            known = select(ReservoirRow.rowid).where(self._of_this_model)
             held = {
                 key
                 for key in given
                 if connection.execute(known.where(ReservoirRow.content_hash == key)).first()
             }
-        # Embedded outside the transaction, which keeps other processes waiting.
+        # Embedded before the transaction, which blocks other writers.
         fresh = self._rows([node for key, node in given.items() if key not in held])
         with writing(self._engine, self._path) as connection:
             now = self._now()
-            connection.execute(delete(Erasure).where(Erasure.time < now - UNDER_WAY_SECONDS))
+            connection.execute(delete(Erasure).where(Erasure.time < now - ERASURE_SECONDS))
             erased = set(connection.execute(select(Erasure.document_id)).scalars())
             new = {"created": now, "useful": now, "uses": 1}
             rows = [row | new for row in fresh if row["document_id"] not in erased]
@@ -134,7 +212,7 @@ class Reservoir(BaseRetriever):
     def recall(
         self, embeddings: Sequence[Sequence[float]], tau: float = TAU, top_k: int | None = None
     ) -> list[list[NodeWithScore]]:
-        """Return what is held near each query: ``S = {entries with cosine >= tau}``.
+        """Return the entries near each query: ``S = {entries with cosine >= tau}``.
 
         Args:
             embeddings: Of the queries, by the reservoir's model.
@@ -151,8 +229,8 @@ class Reservoir(BaseRetriever):
             return []
         queries = unit_vectors(embeddings)
         with self._lock, reading(self._engine, self._path) as connection:
-            self._follow(connection)
-            if not len(self._numbers):
+            self._synchronize(connection)
+            if not len(self._ids):
                 return [[] for _ in embeddings]
             self._check_dimension(queries.shape[1])
             cosines = np.clip(queries @ self._vectors.T, -1.0, 1.0)
@@ -162,21 +240,21 @@ class Reservoir(BaseRetriever):
                 places = np.flatnonzero(row >= tau)
                 places = places[np.argsort(-row[places], kind="stable")][:top_k]
                 found.append(
-                    list(zip(self._numbers[places].tolist(), row[places].tolist(), strict=True))
+                    list(zip(self._ids[places].tolist(), row[places].tolist(), strict=True))
                 )
             wanted = {number for pairs in found for number, _ in pairs}
             rows = connection.execute(
                 select(*ReservoirRow.__table__.columns).where(ReservoirRow.rowid.in_(wanted))
             )
             nodes = {row.rowid: to_node(row, with_vector=True) for row in rows}
-        learn_vectors(self._embed_model, nodes.values())
+        cache_vectors(self._embed_model, nodes.values())
         return [
             [NodeWithScore(node=nodes[number], score=cosine) for number, cosine in pairs]
             for pairs in found
         ]
 
     def erase(self, document_ids: Collection[str]) -> int:
-        """Remove all passages of these documents, and return how many there were."""
+        """Remove all passages of these documents and return how many there were."""
         with writing(self._engine, self._path) as connection:
             now = {"time": self._now()}
             erased = upsert(Erasure).on_conflict_do_update(["document_id"], set_=now)
@@ -190,23 +268,23 @@ class Reservoir(BaseRetriever):
             return remove(connection, ReservoirRow.node_id, node_ids)
 
     def update(self, node: BaseNode) -> bool:
-        """Put a passage, its metadata and its vector in place of the one of the same id.
+        """Replace the entry of the same id by a passage, with a new vector.
 
         Returns:
-            Whether there was one.
+            Whether there was such an entry.
         """
         [row] = self._rows([node])
         history = select(ReservoirRow.created, ReservoirRow.useful, ReservoirRow.uses)
         with writing(self._engine, self._path) as connection:
             old = connection.execute(history.where(ReservoirRow.node_id == node.node_id)).first()
-            if old is not None:  # a new row, whose number tells others that the vector is new
+            if old is not None:  # a new row, whose id shows other processes the change
                 connection.execute(
                     insert(ReservoirRow).prefix_with("OR REPLACE"), row | old._asdict()
                 )
         return old is not None
 
     def entries(self) -> list[Entry]:
-        """Return all entries, in the order in which they came."""
+        """Return all entries, in order of insertion."""
         with reading(self._engine, self._path) as connection:
             rows = connection.execute(
                 select(*ReservoirRow.__table__.columns).order_by(ReservoirRow.rowid)
@@ -240,25 +318,27 @@ class Reservoir(BaseRetriever):
         connection.execute(
             delete(ReservoirRow).where(ReservoirRow.created < moment - self._max_age)
         )
-        kept_first = select(ReservoirRow.rowid).order_by(
+        eviction_order = select(ReservoirRow.rowid).order_by(
             ReservoirRow.useful.desc(), ReservoirRow.rowid.desc()
         )
-        beyond = kept_first.limit(-1).offset(self._max_entries)  # -1: no limit, to SQLite
+        beyond = eviction_order.limit(-1).offset(self._max_entries)  # -1: no limit, to SQLite
         connection.execute(delete(ReservoirRow).where(ReservoirRow.rowid.in_(beyond)))
 
-    def _follow(self, connection: Connection) -> None:
-        """Take in what has changed in the database since the last call, in any process."""
-        # Numbers are never given out twice, so any change shows in the count or the highest.
+    def _synchronize(self, connection: Connection) -> None:
+        """Read what any process has changed in the database since the last call."""
+        # Ids are never reused, so any change shows in the count or the highest id.
         count = select(func.count(), func.coalesce(func.max(ReservoirRow.rowid), 0)).where(
-            self._mine
+            self._of_this_model
         )
         state = tuple(connection.execute(count).one())
-        if state == self._state:
+        if state == self._synchronized_with:
             return
-        numbers = connection.execute(select(ReservoirRow.rowid).where(self._mine)).scalars()
-        kept = np.isin(self._numbers, np.fromiter(numbers, np.int64))
+        numbers = connection.execute(
+            select(ReservoirRow.rowid).where(self._of_this_model)
+        ).scalars()
+        kept = np.isin(self._ids, np.fromiter(numbers, np.int64))
         added = select(ReservoirRow.rowid, ReservoirRow.created, ReservoirRow.embedding).where(
-            self._mine, ReservoirRow.rowid > self._state[1]
+            self._of_this_model, ReservoirRow.rowid > self._synchronized_with[1]
         )
         rows = connection.execute(added.order_by(ReservoirRow.rowid)).all()
         try:
@@ -269,11 +349,11 @@ class Reservoir(BaseRetriever):
             raise IndexStateError(
                 f"a vector in {self._path} is damaged; remove the file, it fills again by itself"
             ) from error
-        new_numbers = np.array([row.rowid for row in rows], np.int64)
-        self._numbers = np.concatenate([self._numbers[kept], new_numbers])
+        new_ids = np.array([row.rowid for row in rows], np.int64)
+        self._ids = np.concatenate([self._ids[kept], new_ids])
         created = np.array([row.created for row in rows], np.float64)
         self._created = np.concatenate([self._created[kept], created])
-        self._state = state
+        self._synchronized_with = state
 
     def _check_dimension(self, dimension: int) -> None:
         held = self._vectors.shape[1]
@@ -282,3 +362,56 @@ class Reservoir(BaseRetriever):
                 f"{self._path} holds {held}-dimensional vectors of {self._embed_model.model_name}, "
                 f"which now gives {dimension}; remove the file, it fills again by itself"
             )
+
+
+def content_hash(node: BaseNode) -> str:
+    """Return the hash of title and text, which identifies a passage."""
+    stated = json.dumps([node.metadata.get(TITLE_KEY, ""), node.get_content()], ensure_ascii=False)
+    return hashlib.sha256(stated.encode()).hexdigest()
+
+
+def to_row(node: BaseNode, vector: Vectors) -> dict[str, Any]:
+    """Return the columns of a passage and its vector."""
+    return {
+        "content_hash": content_hash(node),
+        "node_id": node.node_id,
+        "document_id": node.ref_doc_id or node.node_id,
+        "title": node.metadata.get(TITLE_KEY, ""),
+        "text": node.get_content(),
+        "details": {key: value for key, value in node.metadata.items() if key != TITLE_KEY},
+        "embedding": vector.astype("<f4").tobytes(),
+    }
+
+
+def to_node(row: Any, with_vector: bool = False) -> TextNode:
+    """Return the passage of a row."""
+    metadata = {**row.details, TITLE_KEY: row.title}
+    node = passage(row.node_id, row.document_id, row.text, metadata)
+    if with_vector:
+        node.embedding = _vector(row).tolist()
+    return node
+
+
+def to_entry(row: Any) -> Entry:
+    """Return the entry of a row."""
+    return Entry(
+        node=to_node(row),
+        content_hash=row.content_hash,
+        vector=_vector(row),
+        created=row.created,
+        useful=row.useful,
+        uses=row.uses,
+    )
+
+
+def _vector(row: Any) -> Vectors:
+    return np.frombuffer(row.embedding, "<f4")
+
+
+def remove(
+    connection: Connection, column: InstrumentedAttribute[str], values: Iterable[str]
+) -> int:
+    """Remove the entries with one of these values, and return how many there were."""
+    return sum(
+        connection.execute(delete(ReservoirRow).where(column == value)).rowcount for value in values
+    )

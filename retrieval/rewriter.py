@@ -1,10 +1,22 @@
-"""Query Rewriter+ of ERM4: a question free of ambiguity, and several complementary searches."""
+"""Query Rewriter+ of ERM4: a question free of ambiguity, and several complementary searches.
+
+A rewrite has one form, written for training and read back with tolerance:
+
+    Question: same            <- or the question, free of what only the conversation explains
+    Search: Peru currency
+    Search: The currency of Peru is
+
+A search may name what an earlier one finds: in ``Search: capital of #1``, ``#1`` stands for the
+answer to the first search.
+"""
 
 import difflib
+import json
 import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
@@ -15,23 +27,51 @@ from llama_index.core.schema import QueryBundle
 from foundation import trace
 from foundation.text import words
 from foundation.trace import RequestTrace
-from retrieval.rewrites import MOST_QUERIES, Rewrite, Turn, instructed, read_back, request
 
 log = logging.getLogger(__name__)
 
-Asked = tuple[str, Sequence[Turn], RequestTrace]
-"""A question, the conversation before it, and its trail."""
+Turn = tuple[str, str]
+"""(question, answer)"""
 
-Served = Callable[[str], bool]
-"""Whether a question, as it was asked, is enough to find what answers it."""
+RewriteRequest = tuple[str, Sequence[Turn], RequestTrace]
+"""(question, the conversation before it, the question's trace)"""
 
+SearchCheck = Callable[[str], bool]
+"""Whether the question itself, not rewritten, finds a passage that answers it."""
+
+SAME = "same"
+MOST_QUERIES = 4
+MOST_TURNS = 3  # of the conversation; what lies further back is seldom meant
+LONGEST_TURN = 300  # characters of an earlier answer that the prompt repeats
+LONGEST_QUERY = 300
+END = "\n\n"
+
+INSTRUCTIONS = """\
+You prepare questions for a search engine. If the question only makes sense with the conversation, \
+write it so that it stands on its own; otherwise write "same". Then write 2 or 3 short, different \
+searches that together find the answer. If one thing has to be found first, write #1 for what the \
+first search finds. Answer in exactly this form:"""
+EXAMPLES: tuple[tuple[tuple[Turn, ...], str, str], ...] = (
+    (
+        (("Who wrote Emma?", "Jane Austen."),),
+        "And when was it published?",
+        "Question: When was Emma published?\nSearch: Emma year of publication\n"
+        "Search: Emma by Jane Austen was published in",
+    ),
+    (
+        (),
+        "How high is the highest mountain of the country where Sony was founded?",
+        "Question: same\nSearch: In which country was Sony founded?\n"
+        "Search: height of the highest mountain of #1",
+    ),
+)
 STEP = "rewrite"
 HISTORY = "history"
-NONSENSE = "the rewriter wrote nothing that can be used, so the question itself was searched"
-ALIKE = 0.7  # of difflib's ratio: "Azerbajan" is meant where "Azerbaijan" is written
+UNUSABLE = "the rewriter wrote nothing that can be used, so the question itself was searched"
+SPELLING_RATIO = 0.7  # of difflib's ratio: "Azerbajan" is meant where "Azerbaijan" is written
 NAME = re.compile(r"\b[A-Z][\w'’-]+")
 # What questions begin with: a capital letter there makes no name of it.
-OPENERS = {
+QUESTION_WORDS = {
     *("a", "an", "and", "are", "at", "by", "can", "could", "did", "do", "does", "for", "from"),
     *("has", "have", "how", "i", "in", "is", "it", "its", "my", "name", "now", "of", "ok", "on"),
     *("or", "so", "tell", "the", "their", "then", "these", "they", "this", "those", "to", "under"),
@@ -40,8 +80,22 @@ OPENERS = {
 }
 
 
+@dataclass(frozen=True)
+class Rewrite:
+    """A rewritten question and its search queries.
+
+    Attributes:
+        question: The question, free of ambiguity.
+        queries: Search queries, the most direct first; ``#1`` in one stands for what the first
+            finds.
+    """
+
+    question: str
+    queries: tuple[str, ...]
+
+
 @runtime_checkable
-class Batching(Protocol):
+class BatchLLM(Protocol):
     """A language model that continues several texts in one batch."""
 
     def complete_batch(self, prompts: Sequence[str]) -> list[str]:
@@ -49,10 +103,10 @@ class Batching(Protocol):
 
 
 class QueryRewriter(BaseQueryTransform):
-    """Writes the question so that it stands on its own, and the searches that find its answer.
+    """Rewrites a question so that it stands on its own, with the search queries for its answer.
 
-    The bundle that it returns has the clear question as ``query_str`` and the searches, the
-    question itself first, as ``custom_embedding_strs``. The conversation so far is handed over as
+    The bundle that it returns has the rewritten question as ``query_str`` and the queries, that
+    question first, as ``custom_embedding_strs``. Pass the conversation so far as
     ``run(question, {"history": [(question, answer), ...]})``.
     """
 
@@ -60,33 +114,35 @@ class QueryRewriter(BaseQueryTransform):
         """Write with a language model.
 
         Args:
-            llm: Any instruct model, or one that wears the rewriter's adapter.
-            trained: Whether it wears it; one that does not is told what to do and shown examples.
+            llm: Any instruct model, or one with the rewriter's adapter.
+            trained: Whether it has the adapter; others get instructions and examples.
         """
         self._llm = llm
-        self._request = request if trained else instructed
+        self._prompt = rewrite_prompt if trained else few_shot_prompt
 
-    def rewrite_batch(self, asked: Sequence[Asked]) -> list[QueryBundle]:
+    def rewrite_batch(self, requests: Sequence[RewriteRequest]) -> list[QueryBundle]:
         """Rewrite questions of several conversations in one batch."""
-        found = [as_asked(question) for question, *_ in asked]
-        places = [place for place, (question, *_) in enumerate(asked) if words(question)]
-        prompts = [self._request(*asked[place][:2]) for place in places]
+        bundles = [unchanged(question) for question, *_ in requests]
+        places = [place for place, (question, *_) in enumerate(requests) if words(question)]
+        prompts = [self._prompt(*requests[place][:2]) for place in places]
         started = time.perf_counter()
-        wrote = _completed(self._llm, prompts) if prompts else []
+        completions = _complete(self._llm, prompts) if prompts else []
         share = (time.perf_counter() - started) / max(len(prompts), 1)
-        for place, text in zip(places, wrote, strict=True):
-            question, history, followed = asked[place]
-            followed.seconds[STEP] += share
-            with trace.following(followed):
-                found[place] = _read(text, question, history)
-        return found
+        for place, text in zip(places, completions, strict=True):
+            question, history, request_trace = requests[place]
+            request_trace.seconds[STEP] += share
+            with trace.following(request_trace):
+                bundles[place] = _to_bundle(text, question, history)
+        return bundles
 
     def _run(self, query_bundle: QueryBundle, metadata: dict) -> QueryBundle:
         question = query_bundle.query_str
         history: Sequence[Turn] = metadata.get(HISTORY) or ()
         if not words(question):
-            return as_asked(question)
-        return _read(self._llm.complete(self._request(question, history)).text, question, history)
+            return unchanged(question)
+        return _to_bundle(
+            self._llm.complete(self._prompt(question, history)).text, question, history
+        )
 
     def _get_prompts(self) -> PromptDictType:
         return {}
@@ -96,38 +152,37 @@ class QueryRewriter(BaseQueryTransform):
 
 
 class ConditionalRewriter(BaseQueryTransform):
-    """Rewrites only what is not served as it was asked.
+    """Rewrites only the questions that do not find an answering passage as they are.
 
-    Rewriting takes longer than all other steps before the answer. A question without a
-    conversation, for which a passage with a clear answer is at hand, needs none.
+    Rewriting takes longer than all other steps before the answer.
     """
 
-    def __init__(self, rewriter: QueryRewriter, *served: Served) -> None:
-        """Spare a rewriter where one of ``served``, asked in turn, finds the question enough."""
+    def __init__(self, rewriter: QueryRewriter, *checks: SearchCheck) -> None:
+        """Skip a rewriter where there is no conversation and one of ``checks`` is true."""
         self._rewriter = rewriter
-        self._ways = served
+        self._checks = checks
 
-    def rewrite_batch(self, asked: Sequence[Asked]) -> list[QueryBundle]:
-        """Rewrite those of several questions that are not served, in one batch."""
-        spared = []
-        for question, history, followed in asked:
-            with trace.following(followed):
-                spared.append(not history and self._served(question))
-        left = [each for each, enough in zip(asked, spared, strict=True) if not enough]
-        rewritten = iter(self._rewriter.rewrite_batch(left))
+    def rewrite_batch(self, requests: Sequence[RewriteRequest]) -> list[QueryBundle]:
+        """Rewrite those of several questions that need it, in one batch."""
+        skipped = []
+        for question, history, request_trace in requests:
+            with trace.following(request_trace):
+                skipped.append(not history and self._is_searchable(question))
+        rest = [request for request, skip in zip(requests, skipped, strict=True) if not skip]
+        rewritten = iter(self._rewriter.rewrite_batch(rest))
         return [
-            as_asked(question) if enough else next(rewritten)
-            for (question, *_), enough in zip(asked, spared, strict=True)
+            unchanged(question) if skip else next(rewritten)
+            for (question, *_), skip in zip(requests, skipped, strict=True)
         ]
 
     def _run(self, query_bundle: QueryBundle, metadata: dict) -> QueryBundle:
         question = query_bundle.query_str
-        if not metadata.get(HISTORY) and self._served(question):
-            return as_asked(question)
+        if not metadata.get(HISTORY) and self._is_searchable(question):
+            return unchanged(question)
         return self._rewriter.run(query_bundle, metadata)
 
-    def _served(self, question: str) -> bool:
-        return any(served(question) for served in self._ways)
+    def _is_searchable(self, question: str) -> bool:
+        return any(check(question) for check in self._checks)
 
     def _get_prompts(self) -> PromptDictType:
         return {}
@@ -136,44 +191,120 @@ class ConditionalRewriter(BaseQueryTransform):
         pass
 
 
-def as_asked(question: str) -> QueryBundle:
-    """The question itself, and as the only search."""
+def unchanged(question: str) -> QueryBundle:
+    """Return the question itself, also as the only query."""
     return QueryBundle(question, custom_embedding_strs=[question])
 
 
-def _completed(llm: LLM, prompts: Sequence[str]) -> list[str]:
-    """In one batch, if the model can."""
-    if isinstance(llm, Batching):
+def _complete(llm: LLM, prompts: Sequence[str]) -> list[str]:
+    """Continue prompts, in one batch if the model can."""
+    if isinstance(llm, BatchLLM):
         return llm.complete_batch(prompts)
     return [llm.complete(prompt).text for prompt in prompts]
 
 
-def _read(wrote: str, question: str, history: Sequence[Turn]) -> QueryBundle:
-    rewrite = read_back(wrote, question)
-    if rewrite is None or not _faithful(rewrite, question, history):
-        log.info("unusable rewrite of %r: %r", question, wrote)
-        trace.notice(NONSENSE)
-        return as_asked(question)
+def _to_bundle(completion: str, question: str, history: Sequence[Turn]) -> QueryBundle:
+    rewrite = parse_rewrite(completion, question)
+    if rewrite is None or not _is_faithful(rewrite, question, history):
+        log.info("unusable rewrite of %r: %r", question, completion)
+        trace.notice(UNUSABLE)
+        return unchanged(question)
     queries = list(dict.fromkeys([rewrite.question, *rewrite.queries]))[:MOST_QUERIES]
     return QueryBundle(rewrite.question, custom_embedding_strs=queries)
 
 
-def _faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bool:
-    """Whether every name in the rewrite was said, and every name in the question was kept.
+def _is_faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bool:
+    """Whether the rewrite adds no name to question and conversation, and drops none.
 
-    A small model may put a name of its own in the place of an unusual one.
+    A small model may replace an unusual name by another one.
     """
-    said = words(" ".join([question, *(text for turn in history for text in turn)]))
-    kept = words(rewrite.question)
-    return all(_near(name, said) for name in _names(rewrite.question)) and all(
-        _near(name, kept) for name in _names(question)
+    given = words(" ".join([question, *(text for turn in history for text in turn)]))
+    rewritten = words(rewrite.question)
+    return all(_occurs(name, given) for name in _names(rewrite.question)) and all(
+        _occurs(name, rewritten) for name in _names(question)
     )
 
 
 def _names(text: str) -> set[str]:
     found = {word for name in NAME.findall(text) for word in words(name) if len(word) > 1}
-    return found - OPENERS
+    return found - QUESTION_WORDS
 
 
-def _near(name: str, said: set[str]) -> bool:
-    return name in said or bool(difflib.get_close_matches(name, said, n=1, cutoff=ALIKE))
+def _occurs(name: str, text_words: set[str]) -> bool:
+    """Whether the name is among the words, also in a slightly different spelling."""
+    return name in text_words or bool(
+        difflib.get_close_matches(name, text_words, n=1, cutoff=SPELLING_RATIO)
+    )
+
+
+def rewrite_prompt(question: str, history: Sequence[Turn]) -> str:
+    """Return the prompt of a trained rewriter."""
+    lines = []
+    if history:
+        lines.append("Conversation:")
+        for asked, answered in history[-MOST_TURNS:]:
+            lines += [f"Q: {_line(asked)}", f"A: {_line(answered)[:LONGEST_TURN]}"]
+    return "\n".join([*lines, f"Asked: {_line(question)}", ""])
+
+
+def few_shot_prompt(question: str, history: Sequence[Turn]) -> str:
+    """Return the prompt for other models: instructions and two examples before it."""
+    shown = [f"{rewrite_prompt(asked, past)}{rewrite}" for past, asked, rewrite in EXAMPLES]
+    return "\n\n".join([INSTRUCTIONS, *shown, rewrite_prompt(question, history)])
+
+
+def format_rewrite(question: str | None, queries: Sequence[str]) -> str:
+    """Return a rewrite as a model writes it; ``None`` for a question that stands on its own."""
+    return "\n".join([f"Question: {question or SAME}", *(f"Search: {query}" for query in queries)])
+
+
+def parse_rewrite(text: str, asked: str) -> Rewrite | None:
+    """Return the rewrite in what a model wrote, or ``None`` if there is none.
+
+    Tolerates other bullets, numbers and names of the fields, JSON, code fences and chatter.
+    """
+    question, queries = asked, list[str]()
+    begun = False
+    for line in _lines(text):
+        found = _FIELD.match(line) or (_ITEM.match(line) if begun else None)
+        if not found:
+            continue
+        begun = True
+        value = found["value"].strip().strip("\",'[]*").strip()
+        if not re.search(r"\w", value) or len(value) > LONGEST_QUERY:
+            continue
+        name = found.groupdict().get("name", "search").lower()
+        if not name.startswith(("search", "quer")):
+            if value.rstrip(".").lower() not in (SAME, "the same", "unchanged"):
+                question = value
+        elif value not in queries:
+            queries.append(value)
+    queries = [query for query in queries[:MOST_QUERIES] if not query.startswith("#")]
+    return Rewrite(question, tuple(queries)) if queries else None
+
+
+_FIELD = re.compile(
+    r"""^[\s{\["'*\-•\d.)]*                                   # bullets, numbers, JSON
+    (?P<name>question|rewritten\w*|search\w*|quer(?:y|ies)) (?:[ ](?:question|query)|\s*\d+)?
+    ["'*]*\s*[:=]\s*(?P<value>.*)$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+(?P<value>.+)$")  # of a list, below a field
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text; of one that holds a JSON object, a line for each value in it."""
+    try:
+        found = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    except ValueError:
+        return text.split("\n")
+    return [
+        f"{name}: {value}"
+        for name, values in found.items()
+        for value in (values if isinstance(values, list) else [values])
+        if isinstance(value, str)
+    ]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

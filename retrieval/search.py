@@ -1,4 +1,4 @@
-"""Several searches for one question: those that stand alone, then those that build on them."""
+"""Retrieval for the several queries of one question, also in two hops, and rank fusion."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,7 +7,6 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from foundation.text import words
-from retrieval.fusion import best_first
 
 Rankings = list[list[NodeWithScore]]
 Search = Callable[[str, Sequence[str]], Rankings]
@@ -16,21 +15,23 @@ Search = Callable[[str, Sequence[str]], Rankings]
 CANDIDATES = 10  # passages that the filter gets to choose from
 CHAINED = re.compile(r"#\d+")
 NAME = re.compile(r"\b[A-Z][\w'’-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’-]*)*")
-BRIDGES = 8  # names from the first passage that are tried in place of #1
+MOST_BRIDGES = 8  # names from the first passage that are tried in place of #1
 # Least cosine of a completed query with what it finds. On 360 questions of the calibration split a
 # search that the question needs reached 0.65 in 89 of 90 cases, one that it does not in 6 of 59.
-BRIDGED = 0.64
+BRIDGE_COSINE = 0.64
+# Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank
+# learning methods" (SIGIR 2009): the constant that they chose on TREC collections.
+RANK_CONSTANT = 60
 
 
-class Pipeline(BaseRetriever):
-    """Searches for each query of a question and fuses what is found.
+class MultiQueryRetriever(BaseRetriever):
+    """Retrieves for each query of a question and merges the rankings; two hops where needed.
 
-    A query may hold ``#1``, which stands for what the others find: the capital of "#1", where
-    "#1" is the country that another query asks for. Each name in the first passage found is
-    tried in its place, and the name whose passage comes nearest to the query so completed is
-    followed: the index itself tells which of the names has a capital. Where no passage comes near
-    enough, nothing is followed: the question did not need it. The completed queries take the place
-    of theirs in the bundle and are told in its question, for the filter and the reader.
+    A query may hold ``#1``, which stands for what the other queries find (a bridge entity): in
+    "capital of #1", the country that another query asks for. Each name in the first passage found
+    is tried in its place, and the completed query whose best passage is nearest is kept, if that
+    is near enough. Completed queries replace theirs in the bundle and are added to its question,
+    for the filter and the reader.
     """
 
     def __init__(self, search: Search, top_k: int) -> None:
@@ -46,43 +47,45 @@ class Pipeline(BaseRetriever):
         chained = [query for query in queries if CHAINED.search(query) and query != question]
         direct = [query for query in queries if query not in chained]
         rankings = self._search(question, direct)
-        first = rankings[-1][:1] if rankings else []  # what the search before the chained one found
-        followed: list[str] = []
+        first = rankings[-1][:1] if rankings else []  # of the query before the chained one
+        completed: list[str] = []
         for query in chained:
-            if led := self._follow(question, query, first):
-                followed.append(led[0])
-                rankings.append(led[1])
-        query_bundle.custom_embedding_strs = [*direct, *followed]
-        if followed:
-            query_bundle.query_str = _told(question, followed[0])
-        return best_first(rankings, self._top_k)
+            if second_hop := self._complete(question, query, first):
+                completed.append(second_hop[0])
+                rankings.append(second_hop[1])
+        query_bundle.custom_embedding_strs = [*direct, *completed]
+        if completed:
+            query_bundle.query_str = _extend_question(question, completed[0])
+        return interleave(rankings, self._top_k)
 
-    def _follow(
+    def _complete(
         self, question: str, query: str, first: Sequence[NodeWithScore]
     ) -> tuple[str, list[NodeWithScore]] | None:
-        """The query that completes a chained one, and what it finds."""
-        bridges = _names(first, unlike=question)[:BRIDGES]
+        """Return a chained query with its bridge filled in, and what it finds."""
+        bridges = _names(first, unlike=question)[:MOST_BRIDGES]
         if not bridges:
             return None
         candidates = [CHAINED.sub(name, query) for name in bridges]
-        found = self._search(question, candidates)
+        rankings = self._search(question, candidates)
         # A passage that does not name the bridge was found for the rest of the query.
-        nearest = [_nearest(name, ranking) for name, ranking in zip(bridges, found, strict=True)]
-        best = nearest.index(max(nearest))
-        if nearest[best] < BRIDGED:
+        cosines = [
+            _highest_cosine(name, ranking) for name, ranking in zip(bridges, rankings, strict=True)
+        ]
+        best = cosines.index(max(cosines))
+        if cosines[best] < BRIDGE_COSINE:
             return None
-        return candidates[best], found[best]
+        return candidates[best], rankings[best]
 
 
-def _told(question: str, completed: str) -> str:
-    """The question with what its first half led to, so that one passage can answer it."""
+def _extend_question(question: str, completed: str) -> str:
+    """Return the question with its completed query, so that one passage can answer it."""
     bare = question.rstrip(" ?.!")
     the = "" if completed.lower().startswith("the ") else "the "
     return f"{bare}, that is, {the}{completed}{question[len(bare) :]}"
 
 
 def _names(passages: Sequence[NodeWithScore], unlike: str) -> list[str]:
-    """Names in the passages that the question does not hold, in reading order."""
+    """Return the names in the passages that are not in the question, in reading order."""
     known = words(unlike)
     found: dict[str, None] = {}
     for passage in passages:
@@ -92,8 +95,8 @@ def _names(passages: Sequence[NodeWithScore], unlike: str) -> list[str]:
     return list(found)
 
 
-def _nearest(name: str, ranking: Sequence[NodeWithScore]) -> float:
-    """The highest cosine of a passage that holds the name."""
+def _highest_cosine(name: str, ranking: Sequence[NodeWithScore]) -> float:
+    """Return the highest cosine of a passage that holds the name."""
     return max(
         (
             found.score or 0.0
@@ -102,3 +105,46 @@ def _nearest(name: str, ranking: Sequence[NodeWithScore]) -> float:
         ),
         default=0.0,
     )
+
+
+def fuse(rankings: Sequence[Sequence[NodeWithScore]], top_k: int) -> list[NodeWithScore]:
+    """Merge rankings: a passage at rank r, counted from 1, earns 1 / (60 + r) in each.
+
+    Args:
+        rankings: Each best first.
+        top_k: Passages to return at most.
+
+    Returns:
+        Passages by their sum, highest first; of equal ones, the passage with the higher score, then
+        the one met first. Each keeps its own score, the highest of those it came with.
+    """
+    sums: dict[str, float] = {}
+    best: dict[str, NodeWithScore] = {}
+    for ranking in rankings:
+        for rank, found in enumerate(ranking, start=1):
+            name = found.node_id
+            sums[name] = sums.get(name, 0.0) + 1 / (RANK_CONSTANT + rank)
+            if name not in best or _score(found) > _score(best[name]):
+                best[name] = found
+    order = sorted(sums, key=lambda name: (-sums[name], -_score(best[name])))
+    return [best[name] for name in order[:top_k]]
+
+
+def interleave(rankings: Sequence[Sequence[NodeWithScore]], top_k: int) -> list[NodeWithScore]:
+    """Merge the rankings of *different* queries: the first passage of each, then the seconds.
+
+    Reciprocal rank fusion rewards agreement, which suits two methods of searching for one query.
+    Of several queries for different parts of an answer, each has its own best passage, which two
+    middling ranks elsewhere (2 / 62) must not outrank (1 / 61). Passages of equal best rank are
+    ordered by their reciprocal rank sum.
+    """
+    best_rank: dict[str, int] = {}
+    for ranking in rankings:
+        for rank, found in enumerate(ranking):
+            best_rank[found.node_id] = min(rank, best_rank.get(found.node_id, rank))
+    fused = fuse(rankings, len(best_rank))
+    return sorted(fused, key=lambda found: best_rank[found.node_id])[:top_k]
+
+
+def _score(found: NodeWithScore) -> float:
+    return float("-inf") if found.score is None else found.score

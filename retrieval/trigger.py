@@ -11,31 +11,29 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from foundation import trace
 from foundation.errors import IndexStateError, InputError
 from retrieval.embedding import embed_queries
-from retrieval.fusion import fuse
 from retrieval.index import TOP_K, PassageIndex
 from retrieval.reservoir import TAU, Reservoir
+from retrieval.search import Rankings, fuse
 
 THETA = 3  # ERM4's, where nearness alone says that a passage bears on a query
 JUDGED_THETA = 1  # a judge has read the passages: one that holds the answer is enough
-LOOKED_AT = 3  # of the passages that a question finds as it was asked
+CHECKED_PASSAGES = 3  # that `finds_answer` judges
 NOT_KEPT = "the passages of this answer were not kept for later ones: {reason}"
 
-Rankings = list[list[NodeWithScore]]
 
+def finds_answer(index: PassageIndex, judge: BaseNodePostprocessor, question: str) -> bool:
+    """Whether a question that was not rewritten finds a passage that ``judge`` keeps.
 
-def first_look(index: PassageIndex, judge: BaseNodePostprocessor, question: str) -> bool:
-    """Whether a question, as it was asked, finds a passage that ``judge`` keeps.
-
-    Then nothing has to be written to find it. Most questions that stand on their own are such;
-    those that need two passages find one for their first half, so the judge has to be sure.
+    Most questions that stand on their own do. Those that need two passages find one for their
+    first half, so the judge has to be a strict one.
     """
     with trace.step("trigger"):
-        [found] = index.retrieve_batch([question], LOOKED_AT)
+        [found] = index.retrieve_batch([question], CHECKED_PASSAGES)
         return bool(judge.postprocess_nodes(found, QueryBundle(question)))
 
 
 class Trigger(BaseRetriever):
-    """Serves each query from the reservoir where it can, and from the index otherwise.
+    """Answers each query from the reservoir where possible, and from the index otherwise.
 
     ERM4, for each query: with ``S = {entries with cosine >= tau}``, serve S if ``|S| >= theta``,
     else retrieve. Here an entry counts only if the judge keeps it for the question at hand, so a
@@ -49,7 +47,7 @@ class Trigger(BaseRetriever):
         embed_model: BaseEmbedding,
         *,
         judge: BaseNodePostprocessor | None = None,
-        surer: BaseNodePostprocessor | None = None,
+        strict_judge: BaseNodePostprocessor | None = None,
         tau: float = TAU,
         theta: int | None = None,
         top_k: int = TOP_K,
@@ -61,7 +59,8 @@ class Trigger(BaseRetriever):
             reservoir: Of passages that were of use before.
             embed_model: The model of the vectors in both.
             judge: Drops passages that do not bear on the question, as the Knowledge Filter does.
-            surer: The same for `serves`, which nothing is to be read after; ``judge`` if left out.
+            strict_judge: The same for `can_serve`, whose passages nothing judges afterwards;
+                ``judge`` if left out.
             tau: The least cosine of an entry to a query, in [0, 1].
             theta: How many entries a query needs to be served; if left out, 3 without a judge
                 and 1 with one.
@@ -84,13 +83,13 @@ class Trigger(BaseRetriever):
         self._reservoir = reservoir
         self._embed_model = embed_model
         self._judge = judge
-        self._surer = surer or judge
+        self._surer = strict_judge or judge
         self._tau = tau
         self._theta = theta
         self._top_k = top_k
 
-    def serves(self, question: str) -> bool:
-        """Whether the reservoir holds enough for a question as it was asked."""
+    def can_serve(self, question: str) -> bool:
+        """Whether the reservoir holds enough passages for a question that was not rewritten."""
         with trace.step("trigger"):
             [held], _ = self._recall(question, [question], self._surer)
         return len(held) >= self._theta
@@ -109,8 +108,8 @@ class Trigger(BaseRetriever):
         kept = [entries for entries, enough in zip(held, served, strict=True) if enough]
         trace.count("queries_served", len(kept))
         trace.count("queries_sent", len(sent))
-        trace.count("passages_reservoir", distinct(kept))
-        trace.count("passages_external", distinct(retrieved))
+        trace.count("passages_reservoir", count_distinct(kept))
+        trace.count("passages_external", count_distinct(retrieved))
         found = iter(retrieved)
         return [
             entries if enough else next(found) for entries, enough in zip(held, served, strict=True)
@@ -144,15 +143,15 @@ class Trigger(BaseRetriever):
         union = {entry.node_id: entry for entries in near for entry in entries}
         if judge is None or not union:
             return near, embeddings
-        asked = QueryBundle(question, custom_embedding_strs=list(queries))
-        judged = judge.postprocess_nodes(list(union.values()), asked)
-        borne_out = {entry.node_id for entry in judged}
-        kept = [[entry for entry in entries if entry.node_id in borne_out] for entries in near]
+        bundle = QueryBundle(question, custom_embedding_strs=list(queries))
+        judged = judge.postprocess_nodes(list(union.values()), bundle)
+        kept_ids = {entry.node_id for entry in judged}
+        kept = [[entry for entry in entries if entry.node_id in kept_ids] for entries in near]
         return kept, embeddings
 
 
-class Remember(BaseNodePostprocessor):
-    """Keeps the passages that reach it in the reservoir; put it after the Knowledge Filter."""
+class ReservoirWriter(BaseNodePostprocessor):
+    """Adds the passages that reach it to the reservoir; put it after the Knowledge Filter."""
 
     _reservoir: Reservoir = PrivateAttr()
 
@@ -170,6 +169,6 @@ class Remember(BaseNodePostprocessor):
         return nodes
 
 
-def distinct(rankings: Rankings) -> int:
-    """How many passages several searches found between them."""
+def count_distinct(rankings: Rankings) -> int:
+    """Return the number of different passages in several rankings."""
     return len({found.node_id for ranking in rankings for found in ranking})

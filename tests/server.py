@@ -5,7 +5,7 @@ import threading
 from app.page_tools import TOOLS
 from app.server.http import HEADER_SECONDS, server
 from app.server.site import Site
-from app.server.sockets import bound, url
+from app.server.sockets import bind_socket, url
 
 
 class Running:
@@ -19,7 +19,7 @@ class Running:
 
     def __init__(self, service, page=True, header_seconds=HEADER_SECONDS):
         self.service = service
-        self._socket = bound("127.0.0.1", 0)
+        self._socket = bind_socket("127.0.0.1", 0)
         self.url = url("127.0.0.1", self._socket)
         self.port = self._socket.getsockname()[1]
         self._server = server(Site(service, page, TOOLS), header_seconds)

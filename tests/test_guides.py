@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from control.decoding import rules
-from control.decoding.rule import log_probabilities
+from control.decoding.contrastive import log_probabilities
 from retrieval.ingest import readers
 
 ROOT = Path(__file__).parent.parent

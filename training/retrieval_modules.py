@@ -18,7 +18,7 @@ from training import rewrites, verdicts
 from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
 
 if TYPE_CHECKING:
-    from retrieval.filter import Judgement
+    from retrieval.filter import JudgeCalibration
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,12 @@ def train_rewriter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool =
 
 def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = False) -> Path:
     """Train the Knowledge Filter's language-model way; as `train_rewriter`."""
-    from retrieval.filter import LABELS, premise
+    from retrieval.filter import LABELS, judge_prompt
 
     learn, _ = verdicts.build_examples(seed)
     records = [
         {
-            "prompt": premise(example.question, f"{example.title}\n{example.text}"),
+            "prompt": judge_prompt(example.question, f"{example.title}\n{example.text}"),
             "completion": LABELS[example.answers],
         }
         for example in learn[: SMOKE if smoke else FILTER_EXAMPLES]
@@ -75,15 +75,15 @@ def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = F
     return adapter
 
 
-def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "Judgement":
+def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "JudgeCalibration":
     """The threshold of the language model's verdicts; as `judgement`, without a cosine."""
     from control.engines.adapters import read
     from control.module_models import label_probabilities
-    from retrieval.filter import LABELS, Judgement, premise
+    from retrieval.filter import LABELS, JudgeCalibration, judge_prompt
 
     _, develop = verdicts.build_examples(seed)
     prompts = [
-        premise(example.question, f"{example.title}\n{example.text}")
+        judge_prompt(example.question, f"{example.title}\n{example.text}")
         for example in develop[:DEVELOPMENT_EXAMPLES]
         if example.answers and example.kind in WHOLE
     ]
@@ -93,7 +93,7 @@ def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "Judgeme
         for start in range(0, len(prompts), BATCH)
         for one in label_probabilities(lm, prompts[start : start + BATCH], LABELS, use_adapter)
     ]
-    return Judgement(1.0, 0.0, 0.0, float(np.quantile(likely, 1 - LEAST_RECALL)))
+    return JudgeCalibration(1.0, 0.0, 0.0, float(np.quantile(likely, 1 - LEAST_RECALL)))
 
 
 @learned_tokens_scored()
@@ -225,7 +225,7 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
     return adapter
 
 
-def judgement(adapter: Path, seed: int = 0) -> "Judgement":
+def judgement(adapter: Path, seed: int = 0) -> "JudgeCalibration":
     """Fit what the cross-encoder's logit and the cosine say together, and the threshold.
 
     On relations that the cross-encoder was not trained on.
@@ -233,19 +233,19 @@ def judgement(adapter: Path, seed: int = 0) -> "Judgement":
     from sklearn.linear_model import LogisticRegression
 
     from retrieval.embedding import open_embedding
-    from retrieval.filter import Judgement, evidence, load_cross_encoder
+    from retrieval.filter import JudgeCalibration, judge_features, load_cross_encoder
 
     _, develop = verdicts.build_examples(seed)
     develop = develop[:DEVELOPMENT_EXAMPLES]
     pairs = [(example.question, f"{example.title}\n{example.text}") for example in develop]
-    features = evidence(load_cross_encoder(adapter), open_embedding(), pairs)
+    features = judge_features(load_cross_encoder(adapter), open_embedding(), pairs)
     answers = np.array([example.answers for example in develop])
     fitted = LogisticRegression().fit(features, answers)
     whole = np.array([example.kind in WHOLE for example in develop])
     likely = fitted.predict_proba(features[whole & answers])[:, 1]
     [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
     threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
-    return Judgement(float(logit), float(cosine), float(bias), threshold)
+    return JudgeCalibration(float(logit), float(cosine), float(bias), threshold)
 
 
 CARD = """\

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data import DIRECTORY as DATA
-from retrieval.rewrites import Turn, request, written
+from retrieval.rewriter import Turn, format_rewrite, rewrite_prompt
 
 VAGUE = "~"
 # Share of each kind. Follow-ups are the most, since there a wrong rewrite costs the most.
@@ -83,8 +83,8 @@ class RewritePair:
     def record(self) -> dict[str, str]:
         """Prompt and completion, as trl's trainers take them."""
         return {
-            "prompt": request(self.question, self.history),
-            "completion": written(self.clear, self.queries),
+            "prompt": rewrite_prompt(self.question, self.history),
+            "completion": format_rewrite(self.clear, self.queries),
         }
 
 

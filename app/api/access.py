@@ -1,4 +1,4 @@
-"""What a route of the API works with, and who may call it."""
+"""The caller of a route, and the roles that routes require."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-GONE = 499  # as nginx says that the client closed the connection; nobody reads it
-# Checked by the guard before a request comes here; it stands here to be described.
-DESCRIBED = HTTPBearer(auto_error=False, description="The reading or the administration key.")
+CLIENT_CLOSED = 499  # as nginx says that the client closed the connection; nobody reads it
+# The guard checks the key before; this only adds it to the OpenAPI description.
+BEARER = HTTPBearer(auto_error=False, description="The reading or the administration key.")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A request's way to the service.
+    """A request, and what its route needs.
 
     Attributes:
         request: The request.
         service: The assistant.
-        metrics: What is counted.
-        client: Who asks, to whom turns are given.
+        metrics: The server's metrics.
+        client: Name of the client in the fair queue.
     """
 
     request: Request
@@ -38,31 +38,31 @@ class Caller:
     metrics: "Metrics"
     client: str
 
-    async def while_here(self, work: Awaitable[Result]) -> Result:
-        """Wait for work as long as the client is connected; it is cancelled when it leaves."""
-        doing = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(self._left())
+    async def while_connected(self, work: Awaitable[Result]) -> Result:
+        """Await work, and cancel it if the client disconnects."""
+        task = asyncio.ensure_future(work)
+        disconnect = asyncio.ensure_future(self._wait_for_disconnect())
         try:
-            await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                raise HTTPException(GONE, "the client has left")
-            return await doing
+            await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise HTTPException(CLIENT_CLOSED, "the client has left")
+            return await task
         finally:
-            leaving.cancel()
-            if not doing.done():
-                doing.cancel()
-                await asyncio.wait({doing})
+            disconnect.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
 
-    async def _left(self) -> None:
+    async def _wait_for_disconnect(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
 
 
 def reader(
     request: Request,
-    _described: Annotated[HTTPAuthorizationCredentials | None, Depends(DESCRIBED)] = None,
+    _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)] = None,
 ) -> Caller:
-    """Whoever may ask."""
+    """Require a key for reading."""
     role = request.scope.get(ROLE)
     if role is None:
         raise HTTPException(401, "no key, or a wrong one; send it as: Authorization: Bearer KEY")
@@ -72,7 +72,7 @@ def reader(
 
 
 def administrator(caller: Annotated[Caller, Depends(reader)]) -> Caller:
-    """Whoever may add documents and forget."""
+    """Require the key for administration."""
     if caller.request.scope.get(ROLE) != "administrator":
         raise HTTPException(403, "this needs the administration key, and not the reading one")
     return caller

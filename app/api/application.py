@@ -1,4 +1,4 @@
-"""The API that any client of OpenAI's talks to; documents, forgetting and metrics beside it."""
+"""The OpenAI-compatible API, with documents, forgetting and metrics."""
 
 import base64
 import logging
@@ -13,7 +13,7 @@ from app.api import completions, errors
 from app.api import documents as api_documents
 from app.api import forgetting as api_forgetting
 from app.api.access import Reader
-from app.api.completions import known
+from app.api.completions import resolve_model
 from app.api.schema import EmbeddingRequest
 from app.server.metrics import CONTENT_TYPE, Metrics
 from app.server.security import (
@@ -38,17 +38,17 @@ log = logging.getLogger(__name__)
 NOT_ALLOWED, UNAVAILABLE = 405, 503
 
 general = APIRouter()
-embedding = CapacityLimiter(2)  # at once: each takes all cores
+embedding = CapacityLimiter(2)  # requests at once; each uses all cores
 
 
 def build(
     service: "Service", keys: Keys, host: str, limits: RequestLimits | None = None
 ) -> RequestGuard:
-    """The API over a service, which may still be loading.
+    """Build the API over a service, which may still be loading.
 
     Args:
         service: The assistant.
-        keys: What clients have to show.
+        keys: The access keys.
         host: What the server binds to.
         limits: Of each request.
     """
@@ -83,7 +83,7 @@ def health(request: Request) -> Response:
 @general.get("/metrics", tags=["server"], response_class=PlainTextResponse)
 def prometheus(caller: Reader) -> Response:
     """Counts and times in Prometheus's text format."""
-    return Response(caller.metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(caller.metrics.render(), media_type=CONTENT_TYPE)
 
 
 @general.get("/v1/models", tags=["models"], response_class=Response)
@@ -96,21 +96,21 @@ def list_models(caller: Reader) -> Response:
 @general.get("/v1/models/{name:path}", tags=["models"], response_class=Response)
 def show_model(name: str, caller: Reader) -> Response:
     """Show one of them."""
-    return JSONResponse(_model(known(name, [caller.service.model_name, PACKAGED_NAME])))
+    return JSONResponse(_model(resolve_model(name, [caller.service.model_name, PACKAGED_NAME])))
 
 
 @general.post("/v1/embeddings", tags=["models"], response_class=Response)
-async def embeddings(asked: EmbeddingRequest, caller: Reader) -> Response:
-    """Texts as vectors of length 1; they do not wait for answers."""
+async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
+    """Embed texts as vectors of length 1; this does not wait for answers."""
     service = caller.service
-    known(asked.model, [PACKAGED_NAME])
-    texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    resolve_model(request.model, [PACKAGED_NAME])
+    texts = [request.input] if isinstance(request.input, str) else request.input
     used = sum(map(service.tokens, texts))
     vectors = await to_thread.run_sync(service.embed, texts, limiter=embedding)
-    if asked.dimensions not in (None, vectors.shape[1]):
-        raise InputError(f"dimensions is {asked.dimensions}; the model has {vectors.shape[1]}")
+    if request.dimensions not in (None, vectors.shape[1]):
+        raise InputError(f"dimensions is {request.dimensions}; the model has {vectors.shape[1]}")
     data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(vector, asked)}
+        {"object": "embedding", "index": index, "embedding": _encoded(vector, request)}
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": used, "total_tokens": used}
@@ -122,16 +122,16 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "fulcrum"}
 
 
-def _encoded(vector: Any, asked: EmbeddingRequest) -> Any:
-    if asked.encoding_format == "base64":
+def _encoded(vector: Any, request: EmbeddingRequest) -> Any:
+    if request.encoding_format == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     return vector.tolist()
 
 
 def _counted(app: FastAPI, counts: Metrics) -> Application:
-    """The application, each of its requests counted by its route, never by what was sent."""
+    """Count each request of an application by its route, never by what was sent."""
 
-    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+    async def count_request(scope: Scope, receive: Receive, send: Send) -> None:
         started, status = time.perf_counter(), 0
 
         async def sent(message: Message) -> None:
@@ -141,7 +141,7 @@ def _counted(app: FastAPI, counts: Metrics) -> Application:
 
         try:
             await app(scope, receive, sent)
-        except Exception as error:  # answered already; the server would log its text
+        except Exception as error:  # was answered; the server would log its text
             log.debug("%s", type(error).__name__)
         finally:
             if scope["type"] == "http":
@@ -150,4 +150,4 @@ def _counted(app: FastAPI, counts: Metrics) -> Application:
                 counts.requests.labels(method, route, status).inc()
                 counts.seconds.labels(route).observe(time.perf_counter() - started)
 
-    return counting
+    return count_request

@@ -1,4 +1,4 @@
-"""/v1/documents: what is read."""
+"""/v1/documents: the documents of the index."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from app.api.errors import NotFoundError
 from app.server.uploads import safe_name
 from foundation.errors import BusyError, DocumentError
 from foundation.files import temporary_directory
-from retrieval.stores.base import Stored
+from retrieval.stores.base import StoredDocument
 
 MOST_FILES = 32  # of one request
 MOST_LISTED = 1_000
@@ -35,7 +35,7 @@ class Document(BaseModel):
     trust: float | None
 
 
-class Documents(BaseModel):
+class DocumentList(BaseModel):
     """A part of the list of documents."""
 
     object: str = "list"
@@ -50,8 +50,8 @@ class SkippedFile(BaseModel):
     reason: str
 
 
-class Ingested(BaseModel):
-    """What an upload added."""
+class IngestResult(BaseModel):
+    """The counts of an upload."""
 
     object: str = "ingestion"
     documents: int
@@ -61,8 +61,8 @@ class Ingested(BaseModel):
     skipped: list[SkippedFile]
 
 
-class Deleted(BaseModel):
-    """A document that is no more."""
+class DeletedDocument(BaseModel):
+    """A removed document."""
 
     object: str = "document"
     id: str
@@ -75,10 +75,12 @@ def list_documents(
     caller: Reader,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
-) -> Documents:
-    """List the documents, in the order they came."""
+) -> DocumentList:
+    """List the documents, in order of ingestion."""
     found = caller.service.documents(offset, limit + 1)
-    return Documents(data=[_shown(each) for each in found[:limit]], has_more=len(found) > limit)
+    return DocumentList(
+        data=[_to_document(each) for each in found[:limit]], has_more=len(found) > limit
+    )
 
 
 @router.post("")
@@ -86,11 +88,11 @@ async def add_documents(
     caller: Administrator,
     file: Annotated[list[UploadFile], File(min_length=1, max_length=MOST_FILES)],
     trust: Annotated[float | None, Form(ge=0, le=1)] = None,
-) -> Ingested:
+) -> IngestResult:
     """Add files: .txt, .md, .html, .pdf, .jsonl.
 
-    Each is read in a process of its own, with limits of time and memory. What cannot be read is
-    skipped; where that is all, the request fails.
+    Each is read in a process of its own, with limits of time and memory. Files that cannot be read
+    are skipped; if all are, the request fails.
     """
     if uploading.borrowed_tokens >= MOST_UPLOADS:
         raise BusyError(f"{MOST_UPLOADS} uploads are being read already; upload again later")
@@ -100,15 +102,15 @@ async def add_documents(
 @router.delete("/{document_id:path}")
 def remove_document(
     caller: Administrator, document_id: Annotated[str, InPath(min_length=1)]
-) -> Deleted:
+) -> DeletedDocument:
     """Remove a document, from the reservoir too."""
     passages = caller.service.remove_document(document_id)
     if not passages:
         raise NotFoundError("there is no document of this id; GET /v1/documents lists them")
-    return Deleted(id=document_id, passages=passages)
+    return DeletedDocument(id=document_id, passages=passages)
 
 
-def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingested:
+def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> IngestResult:
     with temporary_directory("upload") as folder:
         paths = []
         for number, file in enumerate(files):
@@ -121,7 +123,7 @@ def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingest
         *_, done = caller.service.ingest(paths, trust)
     if len(done.skipped) == len(files):
         raise DocumentError(done.skipped[0][1])
-    return Ingested(
+    return IngestResult(
         documents=done.documents,
         passages=done.passages,
         duplicates=done.duplicates,
@@ -130,7 +132,7 @@ def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingest
     )
 
 
-def _shown(stored: Stored) -> Document:
+def _to_document(stored: StoredDocument) -> Document:
     return Document(
         id=stored.id,
         title=stored.title,

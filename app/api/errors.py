@@ -1,4 +1,4 @@
-"""Errors in the form of OpenAI's API: one line each, and never what was sent."""
+"""Errors in the form of OpenAI's API: one line each, never repeating the request."""
 
 import logging
 import traceback
@@ -22,7 +22,7 @@ from foundation.errors import (
 
 log = logging.getLogger(__name__)
 
-WRAPPINGS = {"body", "query", "path", "constrained-str"}  # which no client has named
+WRAPPINGS = {"body", "query", "path", "constrained-str"}  # parts of a location that no client sent
 HALF = "holds half a character; send whole UTF-8"
 RETRY_SECONDS = 2  # about as long as an answer takes
 
@@ -49,19 +49,19 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class NotFoundError(InputError):
-    """What a path names is not there."""
+    """A path names something that does not exist."""
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let an application answer in this form, whatever is raised."""
+    """Let an application answer in this form to any exception."""
     app.add_exception_handler(FulcrumError, _fulcrum)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
 
 
-def told(error: BaseException) -> tuple[int, str]:
-    """The status and the line that an error is answered with."""
+def describe_error(error: BaseException) -> tuple[int, str]:
+    """Return the status and the message for an error."""
     if not isinstance(error, FulcrumError):
         log.error("%s at %s", type(error).__name__, _place(error))
         return 500, f"the server failed ({type(error).__name__}); its log says where"
@@ -82,7 +82,7 @@ STATUS = {
 
 
 def _fulcrum(_: Request, error: Exception) -> JSONResponse:
-    status, message = told(error)
+    status, message = describe_error(error)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else None
     return JSONResponse(error_body(status, message), status, headers)
 
@@ -107,11 +107,11 @@ def _http(_: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(_: Request, error: Exception) -> JSONResponse:
-    status, message = told(error)
+    status, message = describe_error(error)
     return JSONResponse(error_body(status, message), status)
 
 
 def _place(error: BaseException) -> str:
-    """Where something was raised; not its text, which may repeat what may not be logged."""
+    """Return where an error was raised, without its text, which may hold a forgotten fact."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"

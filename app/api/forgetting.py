@@ -1,4 +1,4 @@
-"""/v1/forget: facts that are never said again, and the proof of it. For administrators alone."""
+"""/v1/forget: forgotten facts and their audit. For administrators only."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -40,14 +40,14 @@ class ForgottenFact(BaseModel):
     new: bool | None = None
 
 
-class Facts(BaseModel):
+class FactList(BaseModel):
     """All forgotten facts."""
 
     object: str = "list"
     data: list[ForgottenFact]
 
 
-class Happened(BaseModel):
+class AuditEvent(BaseModel):
     """An event of the audit."""
 
     object: str = "event"
@@ -58,16 +58,16 @@ class Happened(BaseModel):
     details: dict[str, Any]
 
 
-class Audit(BaseModel):
+class AuditEventList(BaseModel):
     """A part of the audit."""
 
     object: str = "list"
-    data: list[Happened]
+    data: list[AuditEvent]
     has_more: bool
 
 
-class Verified(BaseModel):
-    """Whether the ledger is as it was recorded."""
+class Verification(BaseModel):
+    """Whether the ledger is unchanged."""
 
     object: str = "verification"
     whole: bool
@@ -76,13 +76,13 @@ class Verified(BaseModel):
 
 
 @router.post("", status_code=CREATED, responses={200: {"model": ForgottenFact}})
-def add(asked: ForgetRequest, caller: Administrator) -> Any:
+def add(request: ForgetRequest, caller: Administrator) -> Any:
     """Forget a fact from now on, told as a sentence or by its fields.
 
     200 instead of 201 where it is forgotten already, or where this is a dry run.
     """
-    record = requested(asked.sentence, asked.fields)
-    if asked.dry_run:
+    record = requested(request.sentence, request.fields)
+    if request.dry_run:
         return JSONResponse(_fact(record, new=False).model_dump())
     began = now()
     [kept] = caller.service.forget([record])
@@ -91,9 +91,9 @@ def add(asked: ForgetRequest, caller: Administrator) -> Any:
 
 
 @router.get("")
-def list_facts(caller: Administrator) -> Facts:
-    """List what is forgotten."""
-    return Facts(data=[_fact(record) for record in caller.service.ledger.records()])
+def list_facts(caller: Administrator) -> FactList:
+    """List the forgotten facts."""
+    return FactList(data=[_fact(record) for record in caller.service.ledger.records()])
 
 
 @router.get("/audit")
@@ -101,18 +101,20 @@ def audit(
     caller: Administrator,
     after: Annotated[int, Query(ge=0, le=2**31, description="Of this sequence number.")] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_EVENTS)] = 1_000,
-) -> Audit:
-    """List what was recorded: additions, removals, and what was held back."""
+) -> AuditEventList:
+    """List the events: additions, removals, and what was suppressed."""
     events = [event for event in caller.service.ledger.events() if event.sequence > after]
-    return Audit(data=[_happened(event) for event in events[:limit]], has_more=len(events) > limit)
+    return AuditEventList(
+        data=[_to_event(event) for event in events[:limit]], has_more=len(events) > limit
+    )
 
 
 @router.get("/verify")
-def verify(caller: Administrator) -> Verified:
+def verify(caller: Administrator) -> Verification:
     """Check that no event was changed, moved, put in, taken out or cut off."""
     ledger = caller.service.ledger
     fault = ledger.verify()
-    return Verified(whole=fault is None, events=ledger.version(), fault=fault)
+    return Verification(whole=fault is None, events=ledger.version(), fault=fault)
 
 
 @router.get("/{record_id}")
@@ -121,7 +123,7 @@ def show(record_id: str, caller: Administrator) -> ForgottenFact:
     try:
         return _fact(caller.service.ledger.record(record_id))
     except InputError:
-        raise _missing() from None
+        raise _not_found() from None
 
 
 @router.delete("/{record_id}")
@@ -131,14 +133,14 @@ def remove(
     reason: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
     who: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
 ) -> ForgottenFact:
-    """Let a fact be said again; that it was forgotten stays in the audit."""
+    """Stop forgetting a fact; the audit keeps that it was forgotten."""
     try:
         return _fact(caller.service.unforget(record_id, who, reason))
     except InputError:
-        raise _missing() from None
+        raise _not_found() from None
 
 
-def _missing() -> NotFoundError:
+def _not_found() -> NotFoundError:
     return NotFoundError("there is no record of this id; GET /v1/forget lists them")
 
 
@@ -146,5 +148,5 @@ def _fact(record: Record, new: bool | None = None) -> ForgottenFact:
     return ForgottenFact(**asdict(record), new=new)
 
 
-def _happened(event: Event) -> Happened:
-    return Happened(**asdict(event))
+def _to_event(event: Event) -> AuditEvent:
+    return AuditEvent(**asdict(event))

@@ -1,4 +1,4 @@
-"""Answers on their way to a client, and in the objects of OpenAI's API."""
+"""Answers as streams and as the objects of OpenAI's API."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.api.errors import told
+from app.api.errors import describe_error
 from app.server.security import error_body
 
 if TYPE_CHECKING:
@@ -20,39 +20,43 @@ if TYPE_CHECKING:
     from control.decoding.generate import Decoding
     from control.decoding.trace import TokenTrace
 
-Spoken = tuple[int, "TokenTrace"]
+PlacedToken = tuple[int, "TokenTrace"]
 DONE = "data: [DONE]\n\n"
 LEAST = 1e-45  # about the smallest float32 above 0, whose logarithm is a number
 
 
-async def answering(
-    service: "Service", queries: "Sequence[Query]", how: "Decoding", client: str, metrics: "Metrics"
-) -> "AsyncIterator[Spoken | list[Answer]]":
-    """The tokens of the answers, each with its question's place, and the answers last.
+async def stream_answers(
+    service: "Service",
+    queries: "Sequence[Query]",
+    decoding: "Decoding",
+    client: str,
+    metrics: "Metrics",
+) -> "AsyncIterator[PlacedToken | list[Answer]]":
+    """Yield the tokens of the answers with their question's place, and last the answers.
 
-    Whoever stops reading ends the decoding at its next token.
+    Closing the iterator stops decoding at the next token.
     """
     loop = asyncio.get_running_loop()
-    said: asyncio.Queue[Spoken | None] = asyncio.Queue()
+    tokens: asyncio.Queue[PlacedToken | None] = asyncio.Queue()
     cancelled, started, first = threading.Event(), time.perf_counter(), True
 
-    def hand_over(spoken: Spoken | None) -> None:
+    def hand_over(item: PlacedToken | None) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(said.put_nowait, spoken)
+            loop.call_soon_threadsafe(tokens.put_nowait, item)
 
     future = service.submit(
-        queries, how, lambda place, token: hand_over((place, token)), cancelled, client
+        queries, decoding, lambda place, token: hand_over((place, token)), cancelled, client
     )
     future.add_done_callback(lambda _: hand_over(None))
     try:
-        while (spoken := await said.get()) is not None:
+        while (item := await tokens.get()) is not None:
             if first:
                 metrics.first_token.observe(time.perf_counter() - started)
                 first = False
-            yield spoken
+            yield item
         answers = future.result()
         for answer in answers:
-            metrics.answered(answer)
+            metrics.count_answer(answer)
         yield answers
     finally:
         cancelled.set()
@@ -60,77 +64,77 @@ async def answering(
 
 
 @dataclass
-class Stop:
-    """Cuts an answer off before the first of some texts; holds back what may begin one.
+class StopFilter:
+    """Ends an answer before the first stop sequence; buffers what may be the start of one.
 
     Attributes:
-        texts: The texts.
-        held: What is not passed on yet.
-        reached: Whether one was met.
+        texts: The stop sequences.
+        pending: Buffered text.
+        reached: Whether one has occurred.
     """
 
     texts: Sequence[str]
-    held: str = ""
+    pending: str = ""
     reached: bool = False
 
-    def passed(self, new: str, last: bool = False) -> str:
-        """What may be passed on, once ``new`` has come and, with ``last``, nothing more will."""
+    def feed(self, new: str, last: bool = False) -> str:
+        """Add text and return what is certain to be before a stop sequence; all if ``last``."""
         if self.reached:
             return ""
-        self.held += new
-        places = [place for text in self.texts if (place := self.held.find(text)) >= 0]
+        self.pending += new
+        places = [place for text in self.texts if (place := self.pending.find(text)) >= 0]
         self.reached = bool(places)
-        end = min(places) if places else len(self.held) if last else self._sure()
-        out, self.held = self.held[:end], self.held[end:]
+        end = min(places) if places else len(self.pending) if last else self._safe_length()
+        out, self.pending = self.pending[:end], self.pending[end:]
         return out
 
-    def _sure(self) -> int:
-        """Up to where nothing can be the beginning of a stop text."""
-        for start in range(len(self.held)):
-            if any(text.startswith(self.held[start:]) for text in self.texts):
+    def _safe_length(self) -> int:
+        """Return the length before which no stop sequence can start."""
+        for start in range(len(self.pending)):
+            if any(text.startswith(self.pending[start:]) for text in self.texts):
                 return start
-        return len(self.held)
+        return len(self.pending)
 
 
 @dataclass
 class ChoiceText:
-    """One answer of a response, growing.
+    """The text of one answer, while it is streamed.
 
     Attributes:
-        stop: Cuts it off.
-        text: What has been passed on.
+        stop: Ends it.
+        text: What was sent so far.
     """
 
-    stop: Stop
+    stop: StopFilter
     text: str = ""
 
-    def say(self, token: "TokenTrace") -> str:
-        """What a token adds."""
-        new = self.stop.passed(token.text if self.text else token.text.lstrip())
+    def add(self, token: "TokenTrace") -> str:
+        """Add a token and return the new text to send."""
+        new = self.stop.feed(token.text if self.text else token.text.lstrip())
         self.text += new
         return new
 
-    def end(self, answer: "Answer") -> str:
-        """What is left to say once the answer is known, such as that it is refused."""
+    def finish(self, answer: "Answer") -> str:
+        """Return the rest of the text once the answer is complete, such as its refusal."""
         if answer.tokens:
-            new = self.stop.passed("", last=True)
+            new = self.stop.feed("", last=True)
         else:
             new = f"\n\n{answer.answer}" if self.text else answer.answer
         self.text += new
         return new
 
 
-def finish_reason(answer: "Answer", choice: ChoiceText, how: "Decoding") -> str:
-    """Why an answer ended, in OpenAI's words; one that is refused was filtered."""
+def finish_reason(answer: "Answer", choice: ChoiceText, decoding: "Decoding") -> str:
+    """Return OpenAI's name for why an answer ended; a refused one was filtered."""
     if not answer.tokens:
         return "content_filter"
-    if len(answer.tokens) >= how.max_new_tokens and not choice.stop.reached:
+    if len(answer.tokens) >= decoding.max_new_tokens and not choice.stop.reached:
         return "length"
     return "stop"
 
 
 def logprob(token: "TokenTrace", most: int) -> dict[str, Any]:
-    """A token's log-probability, in the branch that it came from, as in a chat's ``logprobs``."""
+    """Return a token's log-probability in its source's branch, as in a chat's ``logprobs``."""
     memory = token.source == "memory"
     choices = token.memory_choices if memory else token.context_choices
     return {
@@ -140,7 +144,7 @@ def logprob(token: "TokenTrace", most: int) -> dict[str, Any]:
 
 
 def plain_logprobs(tokens: "Sequence[TokenTrace]", most: int) -> dict[str, Any]:
-    """The same for several tokens, in the form of /v1/completions."""
+    """Return those of several tokens, in the form of /v1/completions."""
     entries = [logprob(token, most) for token in tokens]
     offsets, length = [], 0
     for entry in entries:
@@ -156,29 +160,33 @@ def plain_logprobs(tokens: "Sequence[TokenTrace]", most: int) -> dict[str, Any]:
     }
 
 
-def usage(asked: int, answers: "Sequence[Answer]") -> dict[str, int]:
-    """Tokens of what the client sent, and of the answers."""
-    said = sum(len(answer.tokens) for answer in answers)
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+def usage(prompt_tokens: int, answers: "Sequence[Answer]") -> dict[str, int]:
+    """Return the numbers of tokens in request and answers."""
+    completion_tokens = sum(len(answer.tokens) for answer in answers)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
 
 
 def details(answer: "Answer", notices: Sequence[str]) -> dict[str, Any]:
-    """All that is known of an answer, as ``fulcrum ask --json`` prints it."""
+    """Return the whole answer, as ``fulcrum ask --json`` prints it."""
     return {**asdict(answer), "notices": [*answer.notices, *notices]}
 
 
 def event(body: dict[str, Any]) -> str:
-    """One event of a stream."""
+    """Return an event of a stream."""
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
-async def told_to_the_end(events: AsyncIterator[str]) -> AsyncIterator[str]:
-    """A stream whose error is its last event: the status has been sent by then."""
+async def end_with_error(events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Make an exception the last event of a stream, whose status has been sent before."""
     try:
         async for each in events:
             yield each
     except Exception as error:
-        status, message = told(error)
+        status, message = describe_error(error)
         yield event(error_body(status, message))
     yield DONE
 

@@ -1,4 +1,4 @@
-"""What may be asked of the API: OpenAI's fields, where they have a meaning here, and the dial."""
+"""Requests to the API: OpenAI's fields, where they have a meaning here, and the dial."""
 
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ Nothing = Annotated[list[Any], Field(max_length=0)]
 
 
 class Request(BaseModel):
-    """A body; a field that it does not know is a mistake, and is named."""
+    """A request body; unknown fields are errors."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -51,7 +51,7 @@ class Message(Request):
 
 
 class GivenPassage(Request):
-    """A text to be read instead of the index."""
+    """A text to read instead of the index."""
 
     text: Words
     title: Text = ""
@@ -59,20 +59,20 @@ class GivenPassage(Request):
 
 
 class StreamOptions(Request):
-    """How a stream ends."""
+    """Options of a stream."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
 class ResponseFormat(Request):
-    """What an answer looks like; only text is written."""
+    """The format of an answer; only text."""
 
     type: Literal["text"]
 
 
 class DecodingRequest(Request):
-    """What chat and plain completions have in common."""
+    """The fields that chat and plain completions share."""
 
     model: Words = Field(description="A name that /v1/models lists.")
     alpha: Share | Literal["auto"] | None = Field(
@@ -112,7 +112,7 @@ class DecodingRequest(Request):
 
     @property
     def stops(self) -> list[str]:
-        """Texts before which an answer ends."""
+        """The stop sequences."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
 

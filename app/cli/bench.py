@@ -186,7 +186,7 @@ def bench_serving(
     random.Random(0).shuffle(questions)  # noqa: S311 - an order, no secret
     key = settings.read_key.get_secret_value() if settings.read_key else "none"
     with (
-        nullcontext(url) if url else site.apart(settings) as address,
+        nullcontext(url) if url else site.run_server(settings) as address,
         tqdm(desc="asking", unit=" answers", delay=2, disable=None) as bar,
     ):
         result = benchmark.run(address, questions, numbers, seconds, key, bar.update)
@@ -209,7 +209,7 @@ def bench_page(given: dict[str, Any], url: str | None, rounds: int, target: Path
     from evaluation.bench import page as benchmark
 
     with (
-        nullcontext(url) if url else site.apart(settings, page=True, tools=TOOLS) as address,
+        nullcontext(url) if url else site.run_server(settings, page=True, tools=TOOLS) as address,
         tqdm(desc="opening", total=rounds + 1, delay=2, disable=None) as bar,
     ):
         result = benchmark.run(address, rounds, bar.update)

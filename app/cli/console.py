@@ -1,11 +1,17 @@
-"""What all commands print to, how their help is written, and the options they share."""
+"""What all commands share: the consoles, options, and the wording of help and errors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from retrieval.ingest.documents import SkippedPath
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -45,3 +51,33 @@ def count(
 def batch_size(default: int) -> Callable[[Any], Any]:
     """The option that says how many questions are answered at a time."""
     return count("--batch-size", default=default, help="Questions at a time.")
+
+
+def warn_of_skipped(skipped: "Sequence[SkippedPath]") -> None:
+    """Print the files that could not be read, to standard error."""
+    if not skipped:
+        return
+    from retrieval.ingest.documents import summarize_skipped
+
+    for line in summarize_skipped(skipped):
+        err.print(f"skipped: {line}", style="yellow", markup=False, soft_wrap=True)
+
+
+def install_hint(extra: str) -> str:
+    """Return what to do where the packages of an extra are missing."""
+    return f"run in Fulcrum's checkout: pip install '.[{extra}]'"
+
+
+def require_packages(what: str, extra: str, *packages: str) -> None:
+    """Check that an extra's packages are installed, without importing them.
+
+    Args:
+        what: What needs them, with its verb, to begin the message.
+        extra: The extra that installs them.
+        packages: Their import names.
+
+    Raises:
+        InputError: Some are missing.
+    """
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise InputError(f"{what} {' and '.join(missing)}; {install_hint(extra)}")

@@ -1,4 +1,4 @@
-"""The commands about forgotten facts: `fulcrum forget`."""
+"""`fulcrum forget`: the facts that are kept back."""
 
 import json
 import time

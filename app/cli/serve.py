@@ -1,4 +1,4 @@
-"""The command that opens page and API: `fulcrum serve`."""
+"""`fulcrum serve`: the page and the API."""
 
 import os
 import socket
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import settings as settings_module
-from app.cli.console import example, out
+from app.cli.console import example, install_hint, out, require_packages
 from app.server.environment import wipe_environment
-from app.server.sockets import bound, url
+from app.server.sockets import bind_socket, url
 from foundation.errors import InputError
 from foundation.files import OTHERS, remove_abandoned
 from foundation.threads import BackgroundThread
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from app.server.service import Service
     from app.settings import Settings
 
-EXTRA = "pip install '.[serve]'"
-MORE = "pip install '.[replicas]'"
+PACKAGES = ("fastapi", "gradio", "prometheus_client", "uvicorn")  # of the extra "serve"
 
 
 @click.command(epilog=example("fulcrum serve", "fulcrum serve --port 8080"))
@@ -43,8 +42,13 @@ def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: i
     """
     settings = settings_module.load(**given, host=host, port=port, replicas=replicas)
     wipe_environment()
-    _installed(settings.replicas)
-    listening = bound(settings.host, settings.port)
+    require_packages("serve needs", "serve", *PACKAGES)
+    if settings.replicas > 1:
+        try:
+            import ray.serve  # noqa: F401
+        except ImportError as error:  # ray itself, or what its extra "serve" brings
+            raise InputError(f"replicas need {error.name}; {install_hint('replicas')}") from error
+    listening = bind_socket(settings.host, settings.port)
     try:
         run(settings, listening)
     finally:
@@ -83,20 +87,3 @@ def _service(settings: "Settings") -> "Service":
     from app.server.replicas import ReplicatedService
 
     return ReplicatedService(settings)
-
-
-def _installed(replicas: int) -> None:
-    try:
-        import fastapi  # noqa: F401
-        import gradio  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"serve needs {error.name}; run in Fulcrum's checkout: {EXTRA}") from error
-    if replicas > 1:
-        try:
-            import ray.serve  # noqa: F401
-        except ImportError as error:
-            raise InputError(
-                f"replicas need {error.name}; run in Fulcrum's checkout: {MORE}"
-            ) from error

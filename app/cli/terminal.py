@@ -1,4 +1,4 @@
-"""How answers look on a terminal."""
+"""Prints answers to a terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -20,8 +20,8 @@ def token(console: Console, trace: TokenTrace) -> None:
 
 
 def summary(console: Console, answer: Answer) -> None:
-    """Print all that follows the answer: legend, disagreement, sources, notices, time."""
-    if not answer.tokens:  # nothing was said token by token: it is refused
+    """Print what follows the answer: legend, verdict, sources, notices, time."""
+    if not answer.tokens:  # a refusal, of which no token was printed
         console.print(Text(answer.answer))
     console.print()
     if answer.rewritten != answer.question:

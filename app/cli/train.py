@@ -1,16 +1,16 @@
-"""The commands that train: `fulcrum train`."""
+"""`fulcrum train`: adapters for the language model and the retrieval modules."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
 from app import settings as settings_module
-from app.cli.console import PATHS, count, example, out
-from foundation.errors import ModelError
+from app.cli.console import PATHS, count, example, out, require_packages
+
+PACKAGES = ("datasets", "tensorboardX", "trl")  # of the extra "training"
 
 
 @click.group()
@@ -40,7 +40,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     """Query Rewriter+, an adapter for the language model."""
     settings = settings_module.load(**given)
-    _needs_trl()
+    require_packages("training needs", "training", *PACKAGES)
 
     from app import factory
     from training import retrieval_modules
@@ -66,7 +66,7 @@ def knowledge_filter(
 ) -> None:
     """The Knowledge Filter's judge."""
     settings = settings_module.load(**given)
-    _needs_trl()
+    require_packages("training needs", "training", *PACKAGES)
 
     from app import factory
     from training import retrieval_modules
@@ -120,7 +120,7 @@ def knowpo(
 ) -> None:
     """The preference between passages and memory: SFT, then DPO, on constructed conflicts."""
     settings = settings_module.load(**given)
-    _needs_trl()
+    require_packages("training needs", "training", *PACKAGES)
 
     from app import factory
     from training import corpus, knowpo
@@ -136,11 +136,3 @@ def knowpo(
         model, facts, factory.vectors, target, settings.cache / "replies", recipe
     )
     out.print(f"the adapter is in {written}; put it on by --adapter", soft_wrap=True)
-
-
-def _needs_trl() -> None:
-    if missing := [name for name in ("datasets", "tensorboardX", "trl") if find_spec(name) is None]:
-        raise ModelError(
-            f"training needs {' and '.join(missing)}; "
-            "run in Fulcrum's checkout: pip install '.[training]'"
-        )

@@ -1,20 +1,20 @@
-"""Who may change things on the page."""
+"""Checks who may change things on the page."""
 
 import gradio as gr
 
-from app.server.security import administers
+from app.server.security import is_administrator
 from foundation.errors import InputError
 
-__all__ = ["administers", "check"]
+__all__ = ["check", "is_administrator"]
 
 
 def check(request: gr.Request) -> None:
-    """Let administrators pass.
+    """Require the administration key.
 
     Raises:
-        InputError: Who asks has shown the key for reading alone.
+        InputError: The request has the reading key.
     """
-    if not administers(request):
+    if not is_administrator(request):
         raise InputError(
             "this needs the key for administration; open the page in a private window and sign in "
             "with that one"

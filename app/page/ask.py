@@ -1,4 +1,4 @@
-"""The page's first tab: the conversation, and the dial at hand."""
+"""The page's first tab: the conversation and the dial."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import gradio as gr
 
 from app.page import conversation, lists, views
 from app.page import dial as page_dial
-from app.page.conversation import Reading, Running, Turn
+from app.page.conversation import ConversationTurn, Reading, SessionTasks
 from data import DIRECTORY as DATA
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from app.server.service import Service
 
-AT_ONCE = 32  # questions that may be on their way to the service; it queues them itself
+AT_ONCE = 32  # events at once; the service has its own queue
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 READINGS = [("my documents", "documents"), ("a passage", "passage"), ("memory alone", "memory")]
 PASSAGE_LINES = 2
@@ -26,11 +26,11 @@ class ExampleQuestion:
     """A question for the first screen; none of them needs documents.
 
     Attributes:
-        question: What is asked.
-        note: Why it is worth asking.
-        reading: What is read for it.
-        passage: The text, where that is a passage.
-        dial: Where the dial stands.
+        question: The question.
+        note: What it shows.
+        reading: What the answer is read from.
+        passage: The given text, if it is read from that.
+        dial: Setting of the dial.
     """
 
     question: str
@@ -41,7 +41,7 @@ class ExampleQuestion:
 
 
 def examples() -> list[ExampleQuestion]:
-    """What a bare install can answer."""
+    """Return the examples, which need no documents."""
     wrong = (DATA / "demo.txt").read_text(encoding="utf-8").strip()
     library = (
         "The Harbour Library is run by volunteers. On Sundays it opens at noon and closes at six."
@@ -49,7 +49,7 @@ def examples() -> list[ExampleQuestion]:
     return [
         ExampleQuestion(
             "What is the capital of Norway?",
-            "The passage is wrong. Turn the dial and watch the answer follow.",
+            "The passage is wrong. ConversationTurn the dial and watch the answer follow.",
             "passage",
             wrong,
         ),
@@ -69,10 +69,10 @@ def examples() -> list[ExampleQuestion]:
 
 
 def _example(shown: list[ExampleQuestion], number: str) -> ExampleQuestion:
-    """The example of a button.
+    """Return the example of a button.
 
     Raises:
-        InputError: There is none of this number.
+        InputError: There is no such example.
     """
     if number not in map(str, range(len(shown))):
         raise InputError("there is no such example; press one of the list")
@@ -80,14 +80,14 @@ def _example(shown: list[ExampleQuestion], number: str) -> ExampleQuestion:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The tab's components that others need.
+class AskComponents:
+    """The tab's components that other tabs use.
 
     Attributes:
         turns: The conversation.
-        earlier: Its turns before the latest one, drawn.
-        latest: The latest one, drawn.
-        start: The first screen, in the place of a conversation.
+        earlier: Shows its turns before the latest one.
+        latest: Shows the latest one.
+        start: The first screen, before a conversation.
     """
 
     turns: gr.State
@@ -96,13 +96,13 @@ class Parts:
     start: gr.Column
 
 
-def build(service: "Service", running: Running) -> Parts:
-    """Lay the tab out and wire it."""
+def build(service: "Service", running: SessionTasks) -> AskComponents:
+    """Build the tab."""
     shown = examples()
     turns = gr.State([])
     with gr.Column(elem_id="conversation"):
         with gr.Column(elem_id="start") as start:
-            cards = lists.listing("start", examples=shown)
+            cards = lists.html_list("start", examples=shown)
         earlier = gr.HTML(elem_id="earlier", apply_default_css=False)
         latest = gr.HTML(elem_id="latest", apply_default_css=False)
     with gr.Column(elem_id="composer"):
@@ -136,30 +136,39 @@ def build(service: "Service", running: Running) -> Parts:
             )
             stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
             clear = gr.Button("New conversation", size="sm", elem_id="clear", visible=False)
-    parts = Parts(turns, earlier, latest, start)
+    parts = AskComponents(turns, earlier, latest, start)
     drawn = [earlier, latest, turns, start, stop, clear]
     chosen = [dial, reading, passage]
 
     def ask(
-        question: str, said: list[Turn], alpha: str, read: Reading, text: str, request: gr.Request
+        question: str,
+        said: list[ConversationTurn],
+        alpha: str,
+        read: Reading,
+        text: str,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        turn = Turn(len(said) + 1, question, alpha, read, text or "")  # `None` until touched
-        for first, picture in _answering(service, running, turn, said, request):
+        turn = ConversationTurn(
+            len(said) + 1, question, alpha, read, text or ""
+        )  # `None` until touched
+        for first, picture in _answer_turn(service, running, turn, said, request):
             yield ("" if first else gr.skip(), *picture)
 
-    def again(said: list[Turn], alpha: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def again(
+        said: list[ConversationTurn], alpha: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """The latest question once more, now that the dial has been turned."""
         if said:
             *before, last = said
-            turn = Turn(last.number, last.question, alpha, last.reading, last.passage)
-            for _, picture in _answering(service, running, turn, before, request):
+            turn = ConversationTurn(last.number, last.question, alpha, last.reading, last.passage)
+            for _, picture in _answer_turn(service, running, turn, before, request):
                 yield picture
 
     def example(chosen: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        one = _example(shown, lists.pressed(chosen).id)
-        turn = Turn(1, one.question, one.dial, one.reading, one.passage)
+        one = _example(shown, lists.pressed_button(chosen).id)
+        turn = ConversationTurn(1, one.question, one.dial, one.reading, one.passage)
         box_of_passage = gr.update(value=one.passage, visible=bool(one.passage))
-        for first, picture in _answering(service, running, turn, [], request):
+        for first, picture in _answer_turn(service, running, turn, [], request):
             at = (one.dial, one.reading, box_of_passage) if first else (gr.skip(),) * 3
             yield (*at, *picture)
 
@@ -189,24 +198,27 @@ def build(service: "Service", running: Running) -> Parts:
     return parts
 
 
-def _answering(
-    service: "Service", running: Running, turn: Turn, before: list[Turn], request: gr.Request
+def _answer_turn(
+    service: "Service",
+    running: SessionTasks,
+    turn: ConversationTurn,
+    before: list[ConversationTurn],
+    request: gr.Request,
 ) -> Iterator[tuple[bool, tuple[Any, ...]]]:
-    """Whether it is the first picture of a turn, and the picture, until nothing more is to come."""
+    """Answer a turn: yield whether this is its first update, and the components' values."""
     session = session_of(request)
     event = running.begin(session)
-    yield True, _drawn([*before, turn], first=True)
-    for state in conversation.answered(service, turn, before, event, session):
-        if not running.current(session, event):
+    yield True, _component_values([*before, turn], first=True)
+    for state in conversation.answer_turn(service, turn, before, event, session):
+        if not running.is_current(session, event):
             return  # something newer is being drawn
-        yield False, _drawn([*before, state])
+        yield False, _component_values([*before, state])
 
 
-def _drawn(turns: list[Turn], first: bool = False) -> tuple[Any, ...]:
-    """Values for the earlier turns, the latest, the state, the first screen and the buttons.
+def _component_values(turns: list[ConversationTurn], first: bool = False) -> tuple[Any, ...]:
+    """Return values for the earlier turns, the latest, the state, the first screen and the buttons.
 
-    The earlier turns change with the first picture alone; what is not drawn again keeps its place
-    and what was unfolded in it.
+    The earlier turns change with the first update only, so that they keep what is unfolded there.
     """
     live = turns[-1].live
     draw = views.render
@@ -221,5 +233,5 @@ def _drawn(turns: list[Turn], first: bool = False) -> tuple[Any, ...]:
 
 
 def session_of(request: gr.Request) -> str:
-    """The whole name of a visitor's session, as `app.page.guard` gives it."""
+    """Return the full name of a visitor's session, set by `app.page.guard`."""
     return request.session_hash or ""

@@ -1,4 +1,4 @@
-"""The page: a conversation that shows where each word comes from, and all that belongs to it."""
+"""The page: its tabs, theme and mounting."""
 
 import os
 import threading
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.api.errors import told
+from app.api.errors import describe_error
 from app.page import ask as page_ask
 from app.page import compare, views
 from app.page import documents as page_documents
 from app.page import forgetting as page_forgetting
-from app.page.conversation import Running
+from app.page.conversation import SessionTasks
 from app.page.guard import PageGuard
 from app.page.tools import PageTools
 from foundation.files import temporary_directory
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from app.server.service import Service
 
 HERE = Path(__file__).parent
-EVERY = 1.0  # seconds between two looks at whether the model is loaded
+EVERY = 1.0  # seconds between checks whether the model is loaded
 MEGABYTE = 1_000_000
-SWEPT, UNUSED = 300, 3_600  # seconds between two clearings of uploads, and until one is cleared
+SWEPT, UNUSED = 300, 3_600  # seconds between clean-ups of uploads, and until one is removed
 
 
 NO_TOOLS = PageTools()
 
 
-def build(service: "Service", running: Running, tools: PageTools = NO_TOOLS) -> gr.Blocks:
-    """The page over a service, which may still be loading or have failed to.
+def build(service: "Service", running: SessionTasks, tools: PageTools = NO_TOOLS) -> gr.Blocks:
+    """Build the page over a service, which may be loading or have failed.
 
     Args:
         service: Answers.
@@ -75,7 +75,7 @@ def build(service: "Service", running: Running, tools: PageTools = NO_TOOLS) -> 
 
 
 class Page(gr.Blocks):
-    """The page's blocks; what fails in them becomes one line, without a traceback."""
+    """The page's blocks; an exception in an event becomes one line, without a traceback."""
 
     async def process_api(self, *args: Any, **kwargs: Any) -> Any:
         """Run an event, as gradio does.
@@ -86,20 +86,23 @@ class Page(gr.Blocks):
         try:
             return await super().process_api(*args, **kwargs)
         except Exception as error:
-            message = str(error.message) if isinstance(error, gr.Error) else told(error)[1]
+            message = (
+                str(error.message) if isinstance(error, gr.Error) else describe_error(error)[1]
+            )
             raise gr.Error(message, print_exception=False) from None
 
 
 @contextmanager
-def mounted(app: "FastAPI", service: "Service", tools: PageTools = NO_TOOLS) -> Iterator[PageGuard]:
-    """The page at ``/`` of an application, guarded; to be put behind `app.server.security.Guard`.
+def mount_page(
+    app: "FastAPI", service: "Service", tools: PageTools = NO_TOOLS
+) -> Iterator[PageGuard]:
+    """Mount the page at ``/`` of an application; the result goes behind a `RequestGuard`.
 
-    Nothing but a random cookie is kept in the browser and nothing is fetched from elsewhere: what
-    is forgotten later must not stay behind, and the page works without a network. Uploaded files
-    lie in a directory that its owner alone may enter, until they are read or an hour has passed;
-    it goes with the page.
+    The browser stores a random cookie only, so that no forgotten fact stays there, and nothing is
+    fetched from other hosts. Uploaded files are in a private directory until they are read or an
+    hour has passed; it is removed with the page.
     """
-    settings, running = service.settings, Running()
+    settings, running = service.settings, SessionTasks()
     with temporary_directory("page") as folder, _sweeping(Path(folder)):
         os.environ["GRADIO_TEMP_DIR"] = folder  # the one way to tell gradio
         blocks = build(service, running, tools)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from app.page import ask, conversation, views
-from app.page.conversation import Running, Turn
+from app.page.conversation import ConversationTurn, SessionTasks
 
 if TYPE_CHECKING:
     from app.server.service import Service
@@ -15,8 +15,8 @@ TASK = "comparison"
 SETTINGS = (("0", "Documents"), ("0.5", "Plain RAG"), ("1", "Memory"))
 
 
-def build(service: "Service", running: Running) -> None:
-    """Lay the tab out and wire it."""
+def build(service: "Service", running: SessionTasks) -> None:
+    """Build the tab."""
     example = ask.examples()[0]
     with gr.Column(elem_classes="form-column"):
         question = gr.Textbox(
@@ -30,25 +30,25 @@ def build(service: "Service", running: Running) -> None:
             elem_id="compare-passage",
         )
         go = gr.Button("Compare", variant="primary", elem_id="compare")
-    columns = gr.HTML(drawn([]), apply_default_css=False, elem_id="columns")
+    columns = gr.HTML(render_columns([]), apply_default_css=False, elem_id="columns")
 
     def compare(asked: str, text: str, request: gr.Request) -> Iterator[str]:
         reading = "passage" if text.strip() else "documents"
         turns = [
-            Turn(number, asked, dial, reading, text)  # type: ignore[arg-type]
+            ConversationTurn(number, asked, dial, reading, text)  # type: ignore[arg-type]
             for number, (dial, _) in enumerate(SETTINGS, start=1)
         ]
         session = ask.session_of(request)
         event = running.begin(session, TASK)
-        yield drawn(turns)
+        yield render_columns(turns)
         for place, turn in enumerate(turns):
             # The event also ends with its answer, so that each needs one of its own.
             event = running.begin(session, TASK) if place else event
-            for state in conversation.answered(service, turn, (), event, session):
-                if not running.current(session, event, TASK):
+            for state in conversation.answer_turn(service, turn, (), event, session):
+                if not running.is_current(session, event, TASK):
                     return
                 turns[place] = state
-                yield drawn(turns)
+                yield render_columns(turns)
 
     for happens in (go.click, question.submit):
         happens(
@@ -61,8 +61,8 @@ def build(service: "Service", running: Running) -> None:
         )
 
 
-def drawn(turns: Sequence[Turn]) -> str:
-    """The three answers, and below them what was read."""
+def render_columns(turns: Sequence[ConversationTurn]) -> str:
+    """Render the three answers and the passages."""
     done = [turn for turn in turns if turn.answer]
     return views.render(
         "columns",

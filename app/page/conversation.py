@@ -1,4 +1,4 @@
-"""A conversation on the page: its turns, and how the next one comes about."""
+"""A conversation on the page: its turns, and how they are answered."""
 
 import threading
 import time
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from app.api.errors import told
+from app.api.errors import describe_error
 from app.page import views
-from app.page.views import ShownPassage, Word
+from app.page.views import ShownPassage, ShownToken
 from control.answer import Answer
 from control.assistant import Query, check_question
 from control.decoding.generate import Decoding
@@ -26,24 +26,24 @@ Reading = Literal["documents", "passage", "memory"]
 
 AUTO: Final = "auto"
 HISTORY = 8  # turns that a follow-up may refer to; what is older is seldom meant
-BETWEEN = 0.05  # seconds between two pictures of an answer that is being written
+BETWEEN = 0.05  # seconds between two updates of an answer
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A question and what has become of it so far.
+class ConversationTurn:
+    """A question and its answer so far.
 
     Attributes:
         number: Its place in the conversation, from 1.
-        question: As it was asked.
+        question: As typed.
         dial: Alpha as text, or ``auto``.
-        reading: What is read for it.
-        passage: The text to be read, where that is a passage.
-        tokens: The answer so far.
-        answer: The whole of it.
-        error: Why there is none.
+        reading: What the answer is read from.
+        passage: The given text, if it is read from that.
+        tokens: The tokens so far.
+        answer: The complete answer.
+        error: Why there is no answer.
         live: Whether it is being answered.
-        stopped: Whether the user ended it.
+        stopped: Whether the user stopped it.
     """
 
     number: int
@@ -59,26 +59,26 @@ class Turn:
 
     @property
     def setting(self) -> str:
-        """What it was asked with, in words."""
+        """The setting of the dial, in words."""
         return f"dial {self.dial}"
 
     @property
-    def words(self) -> list[Word]:
-        """The answer's words so far."""
-        return views.words(self.answer) if self.answer else views.spoken(self.tokens)
+    def words(self) -> list[ShownToken]:
+        """The answer's tokens so far, as shown."""
+        return views.answer_tokens(self.answer) if self.answer else views.to_tokens(self.tokens)
 
     @property
     def passages(self) -> list[ShownPassage]:
-        """What was read."""
+        """The passages that were read."""
         return views.passages(self.answer) if self.answer else []
 
     @property
     def unread(self) -> list[ShownPassage]:
-        """What was found besides."""
+        """The passages that were found and not read."""
         return views.unread(self.answer) if self.answer else []
 
     def holds(self, record: "Record") -> bool:
-        """Whether anything that is shown of it may give the record's fact away."""
+        """Whether anything shown of it holds the record's fact."""
         from control.forgetting import normalize
 
         shown = [self.question, self.passage]
@@ -89,34 +89,34 @@ class Turn:
 
 
 def alpha(dial: str) -> "Alpha":
-    """The dial's setting as a number, or ``auto``."""
+    """Return the dial's setting as a number or ``auto``."""
     try:
         return AUTO if dial == AUTO else float(dial)
     except (TypeError, ValueError):
         raise InputError(f"the dial is at {dial!r}; turn it from 0 to 1, or to auto") from None
 
 
-def query(turn: Turn, before: Sequence[Turn] = ()) -> Query:
-    """What the assistant is asked for a turn, with the turns before it."""
-    said = [(one.question, one.answer.answer) for one in before if one.answer]
-    return Query(turn.question, _given(turn), said[-HISTORY:])
+def query(turn: ConversationTurn, before: Sequence[ConversationTurn] = ()) -> Query:
+    """Return the query of a turn, with the turns before it as its history."""
+    history = [(one.question, one.answer.answer) for one in before if one.answer]
+    return Query(turn.question, _given_passages(turn), history[-HISTORY:])
 
 
-def answered(
+def answer_turn(
     service: "Service",
-    turn: Turn,
-    before: Sequence[Turn],
+    turn: ConversationTurn,
+    before: Sequence[ConversationTurn],
     cancelled: threading.Event,
     client: str = "",
-) -> Iterator[Turn]:
-    """The turn again and again while it is answered; the last one is no longer live.
+) -> Iterator[ConversationTurn]:
+    """Answer a turn: yield it again as its tokens come; the last one is no longer live.
 
     Args:
-        service: Answers.
-        turn: What is asked.
+        service: The assistant.
+        turn: The question.
         before: The turns before it.
-        cancelled: Once set, the answer ends with the next token.
-        client: Who asks.
+        cancelled: Set it to stop at the next token.
+        client: Who asks, for the fair queue.
     """
     drawn = 0.0
     try:
@@ -130,42 +130,37 @@ def answered(
                 drawn = time.monotonic()
                 yield turn
     except Exception as error:
-        turn = replace(turn, error=told(error)[1])
+        turn = replace(turn, error=describe_error(error)[1])
     stopped = cancelled.is_set() and not (turn.answer or turn.error)
     yield replace(turn, live=False, stopped=stopped)
 
 
-def _given(turn: Turn) -> "Sequence[NodeWithScore] | None":
+def _given_passages(turn: ConversationTurn) -> "Sequence[NodeWithScore] | None":
     if turn.reading == "documents":
         return None
-    return pasted(turn.passage) if turn.reading == "passage" else []
+    return split_pasted(turn.passage) if turn.reading == "passage" else []
 
 
-def pasted(text: str) -> "list[NodeWithScore]":
-    """A text that comes with the question, as passages."""
-    from llama_index.core.schema import Document, NodeWithScore
+def split_pasted(text: str) -> "list[NodeWithScore]":
+    """Cut a text that was given with the question into passages."""
+    from retrieval.ingest.chunking import split_text
 
-    from retrieval.ingest.chunking import split
-
-    text = text.strip()
-    metadata = {"title": "", "content_hash": ""}
-    document = Document(id_="pasted", text=text, metadata=metadata)
-    return [NodeWithScore(node=node) for node in split(document)] if text else []
+    return split_text(text.strip(), "pasted") if text.strip() else []
 
 
-class Running:
-    """Which session is being answered, so that a newer question or leaving ends the older one."""
+class SessionTasks:
+    """The running tasks of each session; a newer task of a kind cancels the older one."""
 
     def __init__(self) -> None:
         self._events: dict[tuple[str, str], threading.Event] = {}
         self._lock = threading.Lock()
 
     def begin(self, session: str, what: str = "answer") -> threading.Event:
-        """End what the session is being answered, and begin anew.
+        """Cancel the session's task of a kind, and start a new one.
 
         Args:
-            session: The whole name of a visitor's session.
-            what: Which of the page's tasks; a session may have one of each.
+            session: The full name of a visitor's session.
+            what: The kind of task; a session may have one of each.
         """
         with self._lock:
             if older := self._events.get((session, what)):
@@ -173,18 +168,18 @@ class Running:
             event = self._events[session, what] = threading.Event()
         return event
 
-    def current(self, session: str, event: threading.Event, what: str = "answer") -> bool:
-        """Whether nothing newer has begun."""
+    def is_current(self, session: str, event: threading.Event, what: str = "answer") -> bool:
+        """Whether no newer task has started."""
         return self._events.get((session, what)) is event
 
     def stop(self, session: str, what: str = "answer") -> None:
-        """End it, because the user says so."""
+        """Cancel a task."""
         with self._lock:
             if event := self._events.get((session, what)):
                 event.set()
 
     def leave(self, session: str) -> None:
-        """End all that the session is being answered, because the user has gone."""
+        """Cancel all tasks of a session, whose user has left."""
         with self._lock:
             for mine in [each for each in self._events if each[0] == session]:
                 self._events.pop(mine).set()

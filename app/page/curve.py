@@ -1,4 +1,4 @@
-"""The dial's effect as a drawing that follows the page's colours."""
+"""The curve of the dial as SVG in the page's colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 34
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveLine:
     """One measure along the dial.
 
     Attributes:
-        name: What it says.
-        style: Of its stroke, in ``page.css``.
-        points: In the drawing's units.
+        name: Of the measure.
+        style: Class of its stroke, in ``page.css``.
+        points: In SVG units.
         path: The same as an SVG path.
         band: The outline of its 95 % interval.
         plain: Height of plain RAG's value; ``None`` where there is none.
@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class CurveRow:
-    """What was measured at one setting, in percent; ``None`` where nothing could be."""
+    """The measures at one setting, in percent; ``None`` where there is none."""
 
     dial: str
     memory: float | None
@@ -41,16 +41,16 @@ class CurveRow:
 
 @dataclass(frozen=True)
 class Curve:
-    """All of it.
+    """The whole drawing.
 
     Attributes:
         lines: The measures.
         rows: The same as a table, plain RAG first.
-        ticks: Marks of the dial: their place and value.
-        heights: Marks in percent: their place and value.
+        ticks: Position and value on the axis of the dial.
+        heights: Position and value on the axis in percent.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[CurveLine, ...]
     rows: tuple[CurveRow, ...]
     ticks: tuple[tuple[float, float], ...]
     heights: tuple[tuple[float, int], ...]
@@ -60,7 +60,7 @@ class Curve:
 
 
 def curve(report: dict[str, Any]) -> Curve:
-    """The curve of a report of `evaluation.suites.dial`."""
+    """Draw a report of `evaluation.suites.dial`."""
     known = report["known"] if report["n_known"] else []
     unknown = [row for row in report["unknown"] if row["n"]]
     lines = [
@@ -77,7 +77,7 @@ def curve(report: dict[str, Any]) -> Curve:
     )
 
 
-def _line(name: str, style: str, rows: Sequence[dict[str, Any]], measure: str) -> Line | None:
+def _line(name: str, style: str, rows: Sequence[dict[str, Any]], measure: str) -> CurveLine | None:
     dialled = [row for row in rows if _dialled(row)]
     if not dialled:
         return None
@@ -86,7 +86,7 @@ def _line(name: str, style: str, rows: Sequence[dict[str, Any]], measure: str) -
         [(_across(row["alpha"]), _up(row["ci"][measure][end])) for row in dialled] for end in (0, 1)
     )
     plain = next((row[measure] for row in rows if row["alpha"] == "plain"), None)
-    return Line(
+    return CurveLine(
         name,
         style,
         tuple(points),

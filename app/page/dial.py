@@ -21,7 +21,7 @@ TEMPLATE = """
     : value + ': towards memory'}</output>
 </div>
 """
-# The template is drawn anew when the value changes, so the listeners sit on what holds it.
+# The template is rendered again when the value changes, so the listeners are on its parent.
 SCRIPT = """
 const set = value => { props.value = String(value); };
 element.addEventListener('input', event => set(event.target.value));
@@ -35,7 +35,7 @@ element.addEventListener('click', event => {
 
 
 def dial(value: str = START, elem_id: str = "dial") -> gr.HTML:
-    """The dial; its value is alpha as text or ``auto``, its event ``release`` when it is turned."""
+    """Build the dial; its value is alpha as text or ``auto``, its event ``release``."""
     return gr.HTML(
         value=value,
         html_template=TEMPLATE,

@@ -1,4 +1,4 @@
-"""The page's tab for documents: what is there, adding to it, and taking away."""
+"""The page's tab for documents: list, add and remove."""
 
 import shutil
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ AT_ONCE = 4  # uploads; the index takes one after the other
 
 
 def build(service: "Service") -> "Refresh":
-    """Lay the tab out and wire it; what draws its list anew."""
+    """Build the tab; return how its list is rendered again."""
     with gr.Column(elem_classes="form-column"):
         files = gr.File(
             label="Add documents: " + " ".join(READERS),
@@ -45,7 +45,7 @@ def build(service: "Service") -> "Refresh":
         )
     progress = gr.HTML(apply_default_css=False, elem_id="progress")
     shown = gr.State(SHOWN)
-    documents = lists.listing("documents", "documents", found=[], count=0, more=False, may=True)
+    documents = lists.html_list("documents", "documents", found=[], count=0, more=False, may=True)
 
     def listed(limit: int, request: gr.Request) -> str:
         found = service.documents(limit=limit + 1)
@@ -54,7 +54,7 @@ def build(service: "Service") -> "Refresh":
             found=found[:limit],
             count=service.count(),
             more=len(found) > limit,
-            may=access.administers(request),
+            may=access.is_administrator(request),
         )
 
     def added(
@@ -72,7 +72,7 @@ def build(service: "Service") -> "Refresh":
 
     def chosen(event: gr.EventData, limit: int, request: gr.Request) -> tuple[Any, ...]:
         try:
-            button = lists.pressed(event)
+            button = lists.pressed_button(event)
             if button.action == "remove":
                 access.check(request)
                 service.remove_document(button.id)
@@ -97,7 +97,7 @@ def build(service: "Service") -> "Refresh":
 
 @contextmanager
 def _taken(paths: list[str] | None) -> Iterator[list[Path]]:
-    """The uploaded files, taken from where others could name them; they are gone afterwards.
+    """Move the uploaded files where no request can name them; remove them afterwards.
 
     Raises:
         InputError: One is no longer there.

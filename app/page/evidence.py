@@ -1,4 +1,4 @@
-"""Where the passages say what an answer claims."""
+"""Finds where the passages support an answer."""
 
 import re
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from control.forgetting.parts import parts
 from foundation.text import normalise, words
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-NEAR_BEST = 1 / 3  # share of the best sentence's claims that another one has to hold to be marked
+NEAR_BEST = 1 / 3  # share of the best sentence's words that another one needs to be marked
 
 
 @dataclass(frozen=True)
 class TextSpan:
-    """A stretch of a passage.
+    """A span of a passage.
 
     Attributes:
-        text: As it stands there.
-        claimed: Whether it is a word that the answer claims.
+        text: Of the span.
+        claimed: Whether it is a word of the answer's claim.
     """
 
     text: str
@@ -31,24 +31,24 @@ class Sentence:
     """A sentence of a passage.
 
     Attributes:
-        pieces: The whole of it, in order.
-        marked: Whether it bears on the answer.
+        pieces: Its spans, in order.
+        marked: Whether it supports the answer.
     """
 
     pieces: tuple[TextSpan, ...]
     marked: bool
 
 
-def claimed(answer: Answer) -> set[str]:
-    """Normalised words that the answer, or the passages' side of a conflict, says of its own."""
+def claimed_words(answer: Answer) -> set[str]:
+    """Return the normalised words that the answer, or the passages' claim in a conflict, adds."""
     said = answer.answer if answer.tokens else ""
     if answer.verdict is not None:
         said += f" {answer.verdict.passages_say}"
     return words(said) - words(f"{answer.question} {answer.rewritten}") - FUNCTION_WORDS
 
 
-def evidence(text: str, wanted: set[str]) -> list[Sentence]:
-    """A passage, its sentences marked that hold what is wanted, and the words themselves.
+def mark_sentences(text: str, wanted: set[str]) -> list[Sentence]:
+    """Split a passage into sentences, and mark those that hold the wanted words.
 
     Args:
         text: The passage.
@@ -65,8 +65,8 @@ def evidence(text: str, wanted: set[str]) -> list[Sentence]:
     ]
 
 
-def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
-    """Which passages hold what each sentence of the answer claims.
+def find_citations(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
+    """Find the passages that support each sentence of the answer.
 
     Args:
         answer: The answer.
@@ -75,7 +75,7 @@ def cited(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
     Returns:
         Numbers of passages, from 1, by the number of the token that ends the sentence.
     """
-    wanted, held = claimed(answer), [words(text) for text in texts]
+    wanted, held = claimed_words(answer), [words(text) for text in texts]
     ends, position = [], 0
     for token in answer.tokens:
         position += len(token.text)

@@ -8,7 +8,7 @@ import gradio as gr
 from app.page import access, views
 from app.page import lists as page_list
 from app.page.ask import QUIET, session_of
-from app.page.conversation import Running
+from app.page.conversation import SessionTasks
 
 if TYPE_CHECKING:
     from app.page.lists import Refresh
@@ -22,17 +22,17 @@ AT_ONCE = 4  # users who try to get a fact
 
 
 def build(
-    service: "Service", running: Running, said: gr.HTML, attempt: "MakeAttempts | None"
+    service: "Service", running: SessionTasks, said: gr.HTML, attempt: "MakeAttempts | None"
 ) -> "Refresh":
-    """Lay the lists out and wire them; what draws the facts anew.
+    """Build the lists; return how the facts are rendered again.
 
     Args:
-        service: Holds the ledger.
-        running: Ends attempts when newer ones begin.
-        said: Where it is told what has been done.
+        service: With the ledger.
+        running: Cancels attempts when newer ones start.
+        said: Shows the result of an action.
         attempt: Makes attempts to get a fact; ``None``: the list has no button for it.
     """
-    facts = page_list.listing("facts", "facts", records=[], count=0, may=True, may_attempt=False)
+    facts = page_list.html_list("facts", "facts", records=[], count=0, may=True, may_attempt=False)
     attempts = gr.HTML(apply_default_css=False, elem_id="attempts")
     with gr.Accordion("Audit", open=False, elem_id="audit") as audit:
         events = gr.HTML(apply_default_css=False, elem_id="events")
@@ -40,10 +40,10 @@ def build(
     def chosen(event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         try:
             access.check(request)
-            button = page_list.pressed(event)
+            button = page_list.pressed_button(event)
             if button.action == "remove":
                 record = service.unforget(button.id, who=WHO)
-                text = f"{views.fact(record)}: may be said again."
+                text = f"{views.describe_fact(record)}: may be said again."
                 yield views.render("said", text=text), drawn(request), ""
                 return
             if attempt is None:
@@ -52,7 +52,7 @@ def build(
             stop = running.begin(session, TASK)
             record = service.ledger.record(button.id)
             for so_far in attempt(service, record, stop, session):
-                if not running.current(session, stop, TASK):
+                if not running.is_current(session, stop, TASK):
                     return
                 yield "", gr.skip(), views.render("attempts", **so_far)
         except Exception as error:
@@ -84,8 +84,8 @@ def build(
 
 
 def listed(service: "Service", request: gr.Request, may_attempt: bool) -> str:
-    """The newest facts as a list, with buttons to attempt to get them where that can be done."""
-    may = access.administers(request)
+    """Render the list of the newest facts, with buttons to attempt to get them where possible."""
+    may = access.is_administrator(request)
     records = service.ledger.records() if may else []
     newest = records[: -SHOWN - 1 : -1]
     return views.render(

@@ -1,4 +1,4 @@
-"""The page's tab for forgetting: a sentence or a form, and what is forgotten."""
+"""The page's tab for forgetting: a form, and the list of forgotten facts."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -8,14 +8,14 @@ import gradio as gr
 from app.page import access, views
 from app.page import facts as page_facts
 from app.page.ask import QUIET
-from app.page.conversation import Running, Turn
+from app.page.conversation import ConversationTurn, SessionTasks
 from control.forgetting.aliases import with_aliases
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record, Scope, checked
 from control.forgetting.requests import propose
 
 if TYPE_CHECKING:
-    from app.page.ask import Parts
+    from app.page.ask import AskComponents
     from app.page.lists import Refresh
     from app.page.tools import MakeAttempts
     from app.server.service import Service
@@ -48,9 +48,12 @@ class RecordForm:
 
 
 def build(
-    service: "Service", running: Running, talk: "Parts", attempt: "MakeAttempts | None" = None
+    service: "Service",
+    running: SessionTasks,
+    talk: "AskComponents",
+    attempt: "MakeAttempts | None" = None,
 ) -> "Refresh":
-    """Lay the tab out and wire it; what draws its list anew."""
+    """Build the tab; return how its list is rendered again."""
     with gr.Column(elem_classes="form-column"):
         sentence = gr.Textbox(
             label="What is to be forgotten",
@@ -83,9 +86,9 @@ def build(
             [kept] = service.forget([record(*fields)])
         except Exception as error:
             return (*_kept(form.fields), views.error(error), gr.skip(), *_kept(talked))
-        text = f"{views.fact(kept)}: forgotten from now on."
+        text = f"{views.describe_fact(kept)}: forgotten from now on."
         after = _kept(talked)
-        if any(turn.holds(kept) for turn in cast("list[Turn]", turns)):
+        if any(turn.holds(kept) for turn in cast("list[ConversationTurn]", turns)):
             text += " The conversation held it, so that is gone as well."
             after = ["", "", [], gr.update(visible=True)]
         blank = [*values(Record("")), "", ""]
@@ -113,7 +116,7 @@ def record(
     reason: str,
     who: str,
 ) -> Record:
-    """The record that the form describes.
+    """Return the record of the form.
 
     Raises:
         InputError: It cannot be enforced.
@@ -133,7 +136,7 @@ def record(
 
 
 def values(one: Record) -> list[str]:
-    """What the form shows of a record, but for reason and who."""
+    """Return the form's values for a record, without reason and who."""
     texts = (one.aliases, one.answer_aliases, one.questions)
     more = ["\n".join(each) for each in texts]
     return [one.subject, one.relation, "\n".join(one.answers), one.scope, *more]
@@ -166,7 +169,7 @@ def _form() -> RecordForm:
 
 
 def _kept(*components: list[Any]) -> list[Any]:
-    """As many values that leave a component as it is."""
+    """Return a "no change" for each component."""
     return [gr.skip() for each in components for _ in each]
 
 

@@ -1,8 +1,8 @@
-"""What a browser may send to the page: known routes, its own sessions, plain values.
+"""Validates what a browser sends to the page: known routes, its own sessions, plain values.
 
 gradio takes any JSON for the value of an input. A file object in it (`gradio.FileData`) makes it
-copy that file, and its sessions belong to whoever names them. So a request is read here first and
-written anew from what has been checked; what gradio receives holds nothing else.
+copy that file, and its sessions belong to whoever names them. So a request is parsed here first and
+rebuilt from its checked parts; gradio receives nothing else.
 """
 
 import hmac
@@ -69,9 +69,9 @@ log = logging.getLogger(__name__)
 
 
 class PageGuard:
-    """An ASGI application around the page that lets through what the page itself would send.
+    """ASGI middleware around the page that passes only what the page itself would send.
 
-    It stands within `app.server.security.Guard`, which says who is an administrator.
+    It stands within `app.server.security.RequestGuard`, which says who is an administrator.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PageGuard:
         most: int,
         left: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Read off the page which events there are.
+        """Collect the page's events.
 
         Args:
             app: The page.
@@ -166,7 +166,7 @@ class PageGuard:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _checked(self, scope: "Scope", receive: "Receive") -> "tuple[Scope, Receive]":
-        """The request as gradio is to see it.
+        """Return the request for gradio.
 
         Raises:
             HTTPException: It is refused.
@@ -181,7 +181,7 @@ class PageGuard:
         return _replaced(scope, receive, await self._sent(scope, path, receive))
 
     def _looked_up(self, scope: "Scope", path: str) -> "Scope":
-        """A request that changes nothing."""
+        """Check a request that changes nothing."""
         if OPEN_ROUTES.fullmatch(path):
             return {**scope, "query_string": b""}
         if path == f"{API}/queue/data":
@@ -194,7 +194,7 @@ class PageGuard:
         raise NOTHING_HERE
 
     async def _sent(self, scope: "Scope", path: str, receive: "Receive") -> dict[str, Any]:
-        """What a request sends, as far as the page would."""
+        """Return the checked body of a request."""
         if path in (QUEUED, AT_ONCE):
             event = self._event(scope, await self._json(receive))
             if path != (QUEUED if self._blocks.fns[event["fn_index"]].queue else AT_ONCE):
@@ -213,7 +213,7 @@ class PageGuard:
         raise NOTHING_HERE
 
     def _event(self, scope: "Scope", given: Mapping[str, Any]) -> dict[str, Any]:
-        """An event of the page, and nothing besides."""
+        """Return the checked fields of an event."""
         number = self._number(given.get("fn_index"))
         checks, values = self._inputs[number], given.get("data")
         if not isinstance(values, list) or len(values) != len(checks):
@@ -235,10 +235,10 @@ class PageGuard:
         }
 
     def _check(self, component: Any) -> Check:
-        """How the value of an input is checked.
+        """Return the check of an input's value.
 
         Raises:
-            TypeError: Nothing is known about such an input, so that it would let anything through.
+            TypeError: There is no check for such an input.
         """
         if isinstance(component, gr.File):
             return partial(self._files, component.file_count == "multiple")
@@ -246,7 +246,7 @@ class PageGuard:
         return lambda _, value: check(value)
 
     def _files(self, several: bool, scope: "Scope", value: Any) -> Any:
-        """What an administrator gives an input that takes one file or several."""
+        """Check an input of one file or several, which only administrators may give."""
         if value is None:
             return None
         if scope.get(ROLE) != "administrator":
@@ -258,7 +258,7 @@ class PageGuard:
         return [self._file(each) for each in value]
 
     def _file(self, given: Any) -> dict[str, Any]:
-        """A file that has been uploaded here; nothing else of the machine can be named."""
+        """Check that a file was uploaded here; no other file of the machine can be named."""
         path = given.get("path") if isinstance(given, dict) else None
         if not isinstance(path, str) or "\0" in path or not _storable(path):
             raise _wrong("data", "give a file that was uploaded")
@@ -274,7 +274,7 @@ class PageGuard:
         return given
 
     def _session(self, scope: "Scope", given: Any) -> str:
-        """The name of a visitor's session: nobody else can name it without the visitor's cookie."""
+        """Return the name of a visitor's session, which needs the visitor's cookie."""
         visitor = _visitor(scope)
         if not visitor:
             raise HTTPException(403, "open the page first, in a browser that takes its cookie")
@@ -283,7 +283,7 @@ class PageGuard:
         return hmac.digest(visitor.encode(), given.encode(), "sha256").hex()
 
     async def _json(self, receive: "Receive") -> dict[str, Any]:
-        """The body of a request.
+        """Read the body of a request.
 
         Raises:
             HTTPException: It is too large, or no object in JSON.
@@ -348,7 +348,7 @@ def _between(least: float, most: float) -> "Callable[[Any], Any]":
 
 
 def _scalar(value: Any) -> Any:
-    """A value that is no list and no object."""
+    """Check a value that is neither a list nor an object."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, dict | list) or (isinstance(value, float) and not math.isfinite(value)):
@@ -357,7 +357,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _passed(name: bytes, value: bytes) -> bool:
-    """Whether gradio is to see a header; one that names a host has to be a name."""
+    """Whether to pass a header to gradio; a forwarded host has to be a host name."""
     if name == b"x-forwarded-host":
         return FORWARDED_HOST.fullmatch(value) is not None
     return name in HEADERS
@@ -376,7 +376,7 @@ def _wrong(what: str, why: str) -> HTTPException:
 
 
 def _visitor(scope: "Scope") -> str:
-    """What the visitor's cookie says; empty without a valid one."""
+    """Return the value of the visitor's cookie; empty without a valid one."""
     sent = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
     try:
         kept = SimpleCookie(sent.decode("latin-1")).get(COOKIE)
@@ -401,7 +401,7 @@ def _with_cookie(send: "Send", secure: bool) -> "Send":
 
 
 def _replaced(scope: "Scope", receive: "Receive", body: dict[str, Any]) -> "tuple[Scope, Receive]":
-    """A request with another body, which is sent before ``receive`` is asked for more."""
+    """Return a request with another body."""
     encoded = json.dumps(body).encode()
     kept = [(name, value) for name, value in scope["headers"] if name not in BODY_HEADERS]
     length = str(len(encoded)).encode()

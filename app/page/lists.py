@@ -1,4 +1,4 @@
-"""Lists with buttons, drawn as one piece of HTML."""
+"""HTML lists with buttons."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from app.page import views
 from foundation.errors import InputError
 
 Refresh = tuple[Callable[[gr.Request], str], gr.HTML]
-"""What draws a list anew, and where it is shown."""
+"""(renders a list again, the component that shows it)"""
 
-# A button names what it does and to what; one that cannot be taken back asks for a second press.
+# A button has an action and an id; one that cannot be undone needs a second press.
 SCRIPT = """
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-action]');
@@ -28,8 +28,8 @@ element.addEventListener('click', event => {
 """
 
 
-def listing(name: str, elem_id: str | None = None, **values: Any) -> gr.HTML:
-    """The HTML of ``page_NAME.jinja``; its event ``select`` tells the button's action and id."""
+def html_list(name: str, elem_id: str | None = None, **values: Any) -> gr.HTML:
+    """Render ``templates/NAME.jinja``; its event ``select`` has the button's action and id."""
     drawn = views.render(name, **values)
     return gr.HTML(drawn, js_on_load=SCRIPT, apply_default_css=False, elem_id=elem_id)
 
@@ -40,18 +40,18 @@ class PressedButton:
 
     Attributes:
         action: What it does.
-        id: To what.
+        id: Of the item.
     """
 
     action: str
     id: str
 
 
-def pressed(event: gr.EventData) -> PressedButton:
-    """The button that an event ``select`` tells of.
+def pressed_button(event: gr.EventData) -> PressedButton:
+    """Return the button of an event ``select``.
 
     Raises:
-        InputError: It tells of none.
+        InputError: The event names none.
     """
     told = [getattr(event, name, None) for name in ("action", "id")]
     if not all(isinstance(text, str) for text in told):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.page.conversation import Running
+    from app.page.conversation import SessionTasks
     from app.server.service import Service
     from control.forgetting.record import Record
 
 MakeAttempts = Callable[["Service", "Record", threading.Event, str], Iterator[dict[str, Any]]]
 """Attempts to get a forgotten fact, until the event is set; yields what ``attempts.jinja`` shows"""
 
-BuildTab = Callable[["Service", "Running"], None]
+BuildTab = Callable[["Service", "SessionTasks"], None]
 """Lays a tab out and wires it"""
 
 

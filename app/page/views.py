@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: every text goes through Jinja's autoescape, none is ever markup."""
+"""The page's HTML, from Jinja templates that escape every text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from app.api.errors import told
+from app.api.errors import describe_error
 from app.page import evidence
 from control.answer import Answer, Source
 from control.decoding.trace import Choice, TokenTrace
@@ -21,29 +21,29 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
-LEAST_SHARE = 0.01  # told as such
+LEAST_SHARE = 0.01  # smaller ones are shown as "< 1 %"
 SOURCES = {"context": "from the passages", "memory": "from memory", "both": "both say it"}
 
 
 @dataclass(frozen=True)
-class Word:
+class ShownToken:
     """A token as it is shown.
 
     Attributes:
-        space: What stands before it.
+        space: The whitespace before it.
         text: The rest.
         source: ``context``, ``memory`` or ``both``.
-        told: Whose it is, in words.
+        label: The source in words.
         gain: Its confidence gain, in nats.
-        passages: What the passages would have said; empty where it is not known.
-        memory: The same of memory.
-        cites: Numbers of the passages that hold what the sentence ending here claims.
+        passages: Most probable tokens of the context branch; empty if unknown.
+        memory: Those of the memory branch.
+        cites: Numbers of the passages that support the sentence ending here.
     """
 
     space: str
     text: str
     source: str
-    told: str
+    label: str
     gain: str
     passages: str
     memory: str
@@ -57,9 +57,9 @@ class ShownPassage:
     Attributes:
         number: As in the prompt, from 1; 0 for one that was not read.
         source: The passage.
-        score: How near it is to the question.
-        verdict: What the filter says of it.
-        sentences: Its text, with what bears on the answer marked.
+        score: Its score for the question.
+        verdict: The result of the filter.
+        sentences: Its text, with the sentences marked that support the answer.
     """
 
     number: int
@@ -70,12 +70,14 @@ class ShownPassage:
 
 
 def render(name: str, /, **values: Any) -> str:
-    """The HTML of ``templates/NAME.jinja``."""
+    """Render ``templates/NAME.jinja``."""
     return TEMPLATES.get_template(f"{name}.jinja").render(values)
 
 
-def spoken(tokens: Sequence[TokenTrace], cites: dict[int, list[int]] | None = None) -> list[Word]:
-    """The tokens of an answer; those without text join the next one."""
+def to_tokens(
+    tokens: Sequence[TokenTrace], cites: dict[int, list[int]] | None = None
+) -> list[ShownToken]:
+    """Return the tokens of an answer as shown, without those that have no text."""
     numbers = cites or {}
     return [
         _word(token, tuple(numbers.get(place, ())))
@@ -84,30 +86,32 @@ def spoken(tokens: Sequence[TokenTrace], cites: dict[int, list[int]] | None = No
     ]
 
 
-def words(answer: Answer) -> list[Word]:
-    """The tokens of a whole answer, with the passages that bear it out."""
-    return spoken(answer.tokens, evidence.cited(answer, [each.text for each in read(answer)]))
+def answer_tokens(answer: Answer) -> list[ShownToken]:
+    """Return the tokens of a complete answer, with citations."""
+    return to_tokens(
+        answer.tokens, evidence.find_citations(answer, [each.text for each in read(answer)])
+    )
 
 
 def read(answer: Answer) -> list[Source]:
-    """The passages that the model read, in the order in which it read them."""
+    """Return the passages that the model read, in reading order."""
     return [each for each in answer.sources if each.kept]
 
 
 def passages(answer: Answer) -> list[ShownPassage]:
-    """Those that were read, numbered as in the prompt and in the answer."""
-    wanted = evidence.claimed(answer)
+    """Return the passages that were read, numbered as in the prompt."""
+    wanted = evidence.claimed_words(answer)
     return [_passage(number, each, wanted) for number, each in enumerate(read(answer), start=1)]
 
 
 def unread(answer: Answer) -> list[ShownPassage]:
-    """Those that were found and not read."""
+    """Return the passages that were found and not read."""
     return [_passage(0, each, set()) for each in answer.sources if not each.kept]
 
 
-def _word(token: TokenTrace, cites: tuple[int, ...]) -> Word:
+def _word(token: TokenTrace, cites: tuple[int, ...]) -> ShownToken:
     text = token.text.lstrip()
-    return Word(
+    return ShownToken(
         token.text.removesuffix(text),
         text,
         token.source,
@@ -135,32 +139,34 @@ def _passage(number: int, source: Source, wanted: set[str]) -> ShownPassage:
     if source.kept and source.answers is not None:
         verdict = f"the filter lets it through: {100 * source.answers:.0f} % sure that it answers"
     score = "given with the question" if source.score is None else f"score {source.score:.2f}"
-    return ShownPassage(number, source, score, verdict, evidence.evidence(source.text, wanted))
+    return ShownPassage(
+        number, source, score, verdict, evidence.mark_sentences(source.text, wanted)
+    )
 
 
 def error(raised: Exception) -> str:
-    """An error as its one line."""
-    return render("error", error=told(raised)[1])
+    """Render an error as one line."""
+    return render("error", error=describe_error(raised)[1])
 
 
-def fact(record: Record) -> str:
-    """A forgotten fact in one line."""
+def describe_fact(record: Record) -> str:
+    """Describe a forgotten fact in one line."""
     if record.scope == "subject":
         return f"everything about {record.subject}"
     about = f"{record.relation} of {record.subject}" if record.relation else record.subject
     return f"{about}: {', '.join(record.answers)}"
 
 
-def happened(event: Event) -> str:
-    """The details of an event of the audit in one line."""
+def describe_event(event: Event) -> str:
+    """Describe an event of the audit in one line."""
     details = event.details
     if event.kind == "added":
-        said = fact(Record(**{**details, "answers": tuple(details["answers"])}))
+        said = describe_fact(Record(**{**details, "answers": tuple(details["answers"])}))
         details = {name: details[name] for name in ("who", "reason")}
     else:
         said = ""
-    told = [f"{name}: {value}" for name, value in details.items() if value not in ("", None)]
-    return " · ".join([said, *told] if said else told)
+    parts = [f"{name}: {value}" for name, value in details.items() if value not in ("", None)]
+    return " · ".join([said, *parts] if said else parts)
 
 
-TEMPLATES.filters |= {"fact": fact, "happened": happened}
+TEMPLATES.filters |= {"fact": describe_fact, "happened": describe_event}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.page.conversation import pasted
+from app.page.conversation import split_pasted
 from control.assistant import Query
 from control.decoding.generate import Decoding
 from evaluation.datasets import probes
@@ -76,7 +76,7 @@ def attempts(
 
 
 def _query(probe: "LeakProbe") -> Query:
-    given = None if probe.context is None else pasted(probe.context)
+    given = None if probe.context is None else split_pasted(probe.context)
     return Query(probe.prompt, given, probe.history)
 
 

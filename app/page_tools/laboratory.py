@@ -12,7 +12,7 @@ import gradio as gr
 from app.page import access, views
 from app.page import curve as page_curve
 from app.page.ask import QUIET, session_of
-from app.page.conversation import Running
+from app.page.conversation import SessionTasks
 from evaluation.datasets import conflicts as datasets
 from evaluation.suites import dial as evaluation
 from foundation.threads import BackgroundThread
@@ -32,7 +32,7 @@ class Stopped(Exception):  # noqa: N818 - no error
     """The measurement is no longer wanted."""
 
 
-def build(service: "Service", running: Running) -> None:
+def build(service: "Service", running: SessionTasks) -> None:
     """Lay the tab out and wire it."""
     with gr.Column(elem_classes="form-column"):
         gr.HTML(views.render("laboratory"), apply_default_css=False)
@@ -57,7 +57,7 @@ def build(service: "Service", running: Running) -> None:
             access.check(request)
             items, name = _items(path, int(wanted))
             for done, result in _measured(service, items, event):
-                if not running.current(session, event, TASK):
+                if not running.is_current(session, event, TASK):
                     return
                 if result is None:
                     steps = ROUNDS * -(-len(items) // BATCH) + ROUNDS

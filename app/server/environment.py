@@ -1,4 +1,4 @@
-"""Keys and passwords in the environment: used once, then gone from the process."""
+"""Removes keys and passwords from the environment after they were read."""
 
 import ctypes
 import os
@@ -10,10 +10,10 @@ FIELDS = ("read_key", "admin_key", "ledger_key", "index", "ledger")
 
 
 def wipe_environment() -> None:
-    """Take what is secret out of this process's environment, as other programs see it too.
+    """Remove secrets from this process's environment, also from ``/proc/PID/environ``.
 
-    ``os.environ`` alone would leave the text where ``/proc/PID/environ`` shows it, to whoever can
-    make this process read a file. Children started later inherit nothing of it either.
+    Deleting from ``os.environ`` alone would leave the text there for whoever can make this process
+    read a file. Child processes do not inherit it either.
     """
     names = {f"{PREFIX}{field}".upper() for field in FIELDS if field in Settings.model_fields}
     getenv = ctypes.CDLL(None).getenv

@@ -1,4 +1,4 @@
-"""Fair turns: those who wait are served in rotation, not by arrival."""
+"""A queue that serves clients in rotation, not by arrival."""
 
 import threading
 from collections import OrderedDict, deque
@@ -15,12 +15,12 @@ from foundation.threads import BackgroundThread
 Result = TypeVar("Result")
 
 MOST_WAITING = 64
-SHARE = 0.5  # of the places to wait in that one client may fill
+CLIENT_SHARE = 0.5  # of the queue that one client may fill
 
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work that waits, whether it is no longer wanted, and its result."""
+    """A queued function, whether it is still wanted, and the future of its result."""
 
     work: Callable[[], Any]
     cancelled: Callable[[], bool]
@@ -28,28 +28,28 @@ class Job:
 
 
 class FairQueue:
-    """A thread that does what it is given, in an order that is fair.
+    """A thread that runs the jobs of several clients in fair order.
 
-    Each client's work is begun in the order given; among clients the turns go round, so that one
-    who asks a hundred things does not keep the others waiting for all of them. While one work waits
-    for the language model, others go on.
+    Each client's jobs start in order; among clients they start in rotation, so that a client with
+    a hundred jobs does not block the others. While one job waits for the language model, others
+    go on.
     """
 
     def __init__(self, most_waiting: int = MOST_WAITING, at_once: int = 1) -> None:
         """Start the thread.
 
         Args:
-            most_waiting: Pieces of work that may wait; one client fills half of the places at most.
-            at_once: Pieces that are under way at once.
+            most_waiting: Jobs that may wait, at most half of them of one client.
+            at_once: Jobs that run at once.
         """
-        self._most, self._most_each = most_waiting, max(1, int(most_waiting * SHARE))
+        self._max_waiting, self._max_each = most_waiting, max(1, int(most_waiting * CLIENT_SHARE))
         self._at_once = at_once
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
-        self._under_way = 0
+        self._running = 0
         self._closed = False
         self._stopping = False
-        BackgroundThread(self._work, "fulcrum-turns", self._stop)
+        BackgroundThread(self._run, "fulcrum-turns", self._stop)
 
     def submit(
         self,
@@ -57,7 +57,7 @@ class FairQueue:
         client: str = "",
         cancelled: Callable[[], bool] = lambda: False,
     ) -> "Future[Result]":
-        """Let work be done when it is its client's turn; cancelled before that, it is not done.
+        """Queue a job; cancelling its future before it starts removes it.
 
         Args:
             work: What to do.
@@ -65,41 +65,43 @@ class FairQueue:
             cancelled: Asked before every pass of the language model; see `Scheduler.begin`.
 
         Raises:
-            BusyError: too much is waiting already.
-            ClosingError: the turns are over.
+            BusyError: Too many jobs wait already.
+            ClosingError: The queue is closed.
         """
-        piece = Job(work, cancelled)
+        job = Job(work, cancelled)
         with self._changed:
             if self._closed:
                 raise ClosingError
-            if self._count() >= self._most:
-                raise BusyError(f"{self._most} questions are waiting already; ask again later")
-            if self._count(client) >= self._most_each:
+            if self._count() >= self._max_waiting:
                 raise BusyError(
-                    f"{self._most_each} of your questions are waiting already; "
+                    f"{self._max_waiting} questions are waiting already; ask again later"
+                )
+            if self._count(client) >= self._max_each:
+                raise BusyError(
+                    f"{self._max_each} of your questions are waiting already; "
                     "ask again when some are answered"
                 )
-            self._waiting.setdefault(client, deque()).append(piece)
+            self._waiting.setdefault(client, deque()).append(job)
             self._changed.notify()
-        return piece.future
+        return job.future
 
     @property
     def waiting(self) -> int:
-        """How many pieces of work wait for their turn."""
+        """The number of jobs that wait."""
         with self._changed:
             return self._count()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being done and nothing waits."""
+        """Whether no job runs and none waits."""
         with self._changed:
-            return not self._under_way and not self._count()
+            return not self._running and not self._count()
 
     def close(self) -> None:
-        """Take nothing more, and drop what waits; what is being done goes on to its end."""
+        """Take no more jobs and fail those that wait; running ones go on."""
         with self._changed:
             self._closed = True
-            left = [piece.future for each in self._waiting.values() for piece in each]
+            left = [job.future for each in self._waiting.values() for job in each]
             self._waiting.clear()
             self._changed.notify()
         for future in left:
@@ -107,51 +109,51 @@ class FairQueue:
                 future.set_exception(ClosingError())
 
     def _stop(self) -> None:
-        """Let the thread end before its next pass, whatever is under way."""
+        """End the thread before its next pass, whatever runs."""
         self._stopping = True
         self.close()
 
     def _count(self, client: str | None = None) -> int:
         queues = self._waiting.values() if client is None else [self._waiting.get(client, deque())]
-        return sum(not piece.future.cancelled() for queue in queues for piece in queue)
+        return sum(not job.future.cancelled() for queue in queues for job in queue)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         loop = Scheduler()
-        while self._anything():
-            if (piece := self._next()) is not None:
-                loop.begin(partial(self._do, piece), piece.cancelled)
+        while self._wait_for_work():
+            if (job := self._next()) is not None:
+                loop.begin(partial(self._run_job, job), job.cancelled)
             else:
                 loop.step()
-            del piece  # hold nothing of it while waiting for the next
+            del job  # keep no reference while waiting for the next
 
-    def _do(self, piece: Job) -> None:
+    def _run_job(self, job: Job) -> None:
         try:
-            if piece.future.set_running_or_notify_cancel():
+            if job.future.set_running_or_notify_cancel():
                 try:
-                    piece.future.set_result(piece.work())
-                except BaseException as error:  # raised where the result is read
-                    piece.future.set_exception(error)
+                    job.future.set_result(job.work())
+                except BaseException as error:  # raised by ``future.result()``
+                    job.future.set_exception(error)
         finally:
             with self._changed:
-                self._under_way -= 1
+                self._running -= 1
 
-    def _anything(self) -> bool:
-        """Wait until there is something to do; false once there will be nothing."""
+    def _wait_for_work(self) -> bool:
+        """Wait until there is a job; false once there will be none."""
         with self._changed:
-            while not self._stopping and not self._waiting and not self._under_way:
+            while not self._stopping and not self._waiting and not self._running:
                 if self._closed:
                     return False
                 self._changed.wait()
             return not self._stopping
 
     def _next(self) -> Job | None:
-        """The next piece to begin: of the client whose turn comes again after the others'."""
+        """Return the next job to start, and move its client to the end of the rotation."""
         with self._changed:
-            if not self._waiting or self._under_way == self._at_once:
+            if not self._waiting or self._running == self._at_once:
                 return None
             client, queue = self._waiting.popitem(last=False)
-            piece = queue.popleft()
+            job = queue.popleft()
             if queue:
                 self._waiting[client] = queue
-            self._under_way += 1
-            return piece
+            self._running += 1
+            return job

@@ -1,4 +1,4 @@
-"""A web server that cuts off who sends too slowly, and ends in order."""
+"""A web server with a deadline for request headers and a graceful shutdown."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from app.api.errors import told
+from app.api.errors import describe_error
 from app.server.security import error_body
 from foundation.errors import ClosingError
 
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
     from app.server.security import Application, Message, Receive, Scope, Send
 
 HEADER_SECONDS = 20.0  # for the head of a request to arrive
-GRACE_SECONDS = 20  # after which every connection is closed, once the server is told to stop
-ANSWER_SECONDS = 17.0  # of these for answers under way; what is left by then ends in an error
-QUIET_SECONDS = 0.5  # without an answer under way, after which open pages are left
-BEAT = 0.1
+GRACE_SECONDS = 20  # from the signal to stop until every connection is closed
+ANSWER_SECONDS = 17.0  # of these, until running answers are stopped with an error
+QUIET_SECONDS = 0.5  # without a running answer, after which open pages are disconnected
+POLL_SECONDS = 0.1
 MOST_CONNECTIONS = 500
 
 log = logging.getLogger(__name__)
 
 
-class Served(Protocol):
-    """An ASGI application whose answers take a while."""
+class StoppableApplication(Protocol):
+    """An ASGI application with long answers, which can be stopped."""
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being answered."""
+        """Whether no answer is running."""
 
     def close(self) -> None:
-        """Take no more questions and refuse those that wait."""
+        """Take no more questions and refuse the queued ones."""
 
     def abandon(self) -> None:
-        """End the answers under way in an error."""
+        """Stop the running answers with an error."""
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer a request."""
 
 
-def server(site: Served, header_seconds: float = HEADER_SECONDS) -> uvicorn.Server:
-    """Make a server.
+def server(site: StoppableApplication, header_seconds: float = HEADER_SECONDS) -> uvicorn.Server:
+    """Create a server.
 
     Args:
-        site: What it serves.
+        site: The application.
         header_seconds: For the head of a request to arrive.
     """
     config = uvicorn.Config(
-        guarded(site),
+        contain_errors(site),
         http=type("Prompt", (_HeaderDeadline,), {"header_seconds": header_seconds}),
         ws="none",
         log_config=None,  # by the handlers of the command line, which know what is forgotten
@@ -66,57 +66,57 @@ def server(site: Served, header_seconds: float = HEADER_SECONDS) -> uvicorn.Serv
     return _GracefulServer(config, site)
 
 
-def guarded(app: "Application") -> "Application":
-    """The application, whose failures become one line in the log and an error in JSON.
+def contain_errors(app: "Application") -> "Application":
+    """Wrap an application: its exceptions become one line in the log and an error in JSON.
 
-    A traceback may repeat what was asked, and names files.
+    A traceback may repeat a question, and names files.
     """
 
-    async def answered(scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
         begun = False
 
-        async def sent(message: "Message") -> None:
+        async def send_message(message: "Message") -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await app(scope, receive, sent)
+            await app(scope, receive, send_message)
         except ClientDisconnect:  # before all that it was sending had come
             return
         except (asyncio.CancelledError, Exception) as error:
             if scope["type"] != "http":
                 raise
             cancelled = isinstance(error, asyncio.CancelledError)  # the time to stop is up
-            status, message = told(ClosingError() if cancelled else error)
+            status, message = describe_error(ClosingError() if cancelled else error)
             if begun:
                 log.warning("an answer under way was cut off: %s", message)
             else:
                 response = JSONResponse(error_body(status, message), status)
                 await response(scope, receive, send)
 
-    return answered
+    return application
 
 
 class _HeaderDeadline(H11Protocol):
-    """Closes a connection on which the head of a request does not arrive in time."""
+    """Closes a connection whose request headers do not arrive in time."""
 
     header_seconds: float
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._watch()
+        self._update_deadline()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
+        self._update_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._watch(over=True)
+        self._update_deadline(over=True)
         super().connection_lost(exc)
 
-    def _watch(self, over: bool = False) -> None:
+    def _update_deadline(self, over: bool = False) -> None:
         if over or self.conn.their_state is not IDLE:
             if self._late is not None:
                 self._late.cancel()
@@ -126,24 +126,24 @@ class _HeaderDeadline(H11Protocol):
 
 
 class _GracefulServer(uvicorn.Server):
-    """Told to stop, waits for answers, but not for pages, which stay connected while open."""
+    """On shutdown, waits for answers, but not for pages, which stay connected while open."""
 
-    def __init__(self, config: uvicorn.Config, site: Served) -> None:
+    def __init__(self, config: uvicorn.Config, site: StoppableApplication) -> None:
         super().__init__(config)
         self._site = site
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._site.close()
-        leaving = asyncio.create_task(self._let_go())
+        leaving = asyncio.create_task(self._close_idle_connections())
         ending = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._site.abandon)
         await super().shutdown(sockets)
         ending.cancel()
         leaving.cancel()
 
-    async def _let_go(self) -> None:
+    async def _close_idle_connections(self) -> None:
         quiet = 0.0
         while quiet < QUIET_SECONDS:
-            await asyncio.sleep(BEAT)
-            quiet = quiet + BEAT if self._site.idle else 0.0
+            await asyncio.sleep(POLL_SECONDS)
+            quiet = quiet + POLL_SECONDS if self._site.idle else 0.0
         for connection in list(self.server_state.connections):
             connection.transport.close()

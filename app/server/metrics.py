@@ -1,4 +1,4 @@
-"""Counts and times for Prometheus; nothing of what was asked or said."""
+"""Metrics for Prometheus; they hold no questions and no answers."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,10 +24,10 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60)
 
 
 class Metrics:
-    """What one server counts."""
+    """The metrics of one server."""
 
     def __init__(self, service: "Service") -> None:
-        """Count for the server over this service."""
+        """Create the metrics of a service's server."""
         disable_created_metrics()
         self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -63,19 +63,19 @@ class Metrics:
         )
         self._registry.register(_State(service))
 
-    def answered(self, answer: "Answer") -> None:
+    def count_answer(self, answer: "Answer") -> None:
         """Count an answer."""
         self._answers.labels("answered" if answer.tokens else "refused").inc()
         self._tokens.inc(len(answer.tokens))
         self._conflicts.inc(int(answer.conflict))
 
-    def exposition(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 class _State(Collector):
-    """What is looked up when it is asked for."""
+    """Gauges that are read from the service at each scrape."""
 
     def __init__(self, service: "Service") -> None:
         self._service = service

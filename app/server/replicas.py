@@ -1,4 +1,4 @@
-"""Assistants in processes of their own, on one machine or many: replicas of Ray Serve."""
+"""Replicas of the assistant in processes of their own, by Ray Serve, on one or many machines."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from app.server.service import GLANCE, Service
+from app.server.service import POLL_SECONDS, Service
 from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ADDRESS = "RAY_ADDRESS"  # of the cluster, as everywhere with Ray
-REACH = 5.0  # seconds to reach it
+ADDRESS_VARIABLE = "RAY_ADDRESS"  # of the cluster, as everywhere with Ray
+CONNECT_SECONDS = 5.0  # seconds to reach it
 ATTEMPTS = 3  # at an answer whose replica is lost
-PAUSE = 1.0  # seconds between them
-LOST = "the replica that was answering was lost; ask again"
+RETRY_SECONDS = 1.0  # seconds between them
+REPLICA_LOST = "the replica that was answering was lost; ask again"
 
 
 @dataclass(frozen=True)
 class ReplicaDescription:
-    """What a replica says of its assistant: the model's name, calibration and tokenizer."""
+    """The model of a replica: its name, calibration and tokenizer."""
 
     name: str
     calibration: "Calibration"
@@ -50,7 +50,7 @@ class ReplicaDescription:
 
 
 class Replica:
-    """One assistant, which answers those that the server in front sends it, in fair turns."""
+    """One assistant, which answers what the server sends it, through a fair queue."""
 
     def __init__(self, settings: "Settings") -> None:
         """Load it.
@@ -63,27 +63,27 @@ class Replica:
         if self._service.state.name == "failed":
             raise ModelError(self._service.state.message)
 
-    def described(self) -> ReplicaDescription:
-        """What the server in front has to know."""
+    def description(self) -> ReplicaDescription:
+        """Return what the server needs to know of the model."""
         model, calibration = self._service.language_model, self._service.calibration
         return ReplicaDescription(model.name, calibration, model.tokenizer.backend_tokenizer)
 
     async def answers(
-        self, queries: "Sequence[Query]", how: "Decoding", client: str
+        self, queries: "Sequence[Query]", decoding: "Decoding", client: str
     ) -> "AsyncIterator[tuple[int, TokenTrace] | list[Answer] | FulcrumError | None]":
-        """Tokens with their questions' places, and at last the answers, or why there are none.
+        """Yield tokens with their questions' places, and last the answers or an error.
 
-        Between them, from time to time, nothing: whoever has left is noticed then.
+        ``None`` is yielded from time to time, so that cancellation is noticed.
         """
         loop, cancelled = asyncio.get_running_loop(), threading.Event()
-        said: asyncio.Queue[tuple[int, TokenTrace] | None] = asyncio.Queue()
+        tokens: asyncio.Queue[tuple[int, TokenTrace] | None] = asyncio.Queue()
 
-        def hand_over(spoken: "tuple[int, TokenTrace] | None") -> None:
-            loop.call_soon_threadsafe(said.put_nowait, spoken)
+        def hand_over(item: "tuple[int, TokenTrace] | None") -> None:
+            loop.call_soon_threadsafe(tokens.put_nowait, item)
 
         try:
             future = self._service.submit(
-                queries, how, lambda place, token: hand_over((place, token)), cancelled, client
+                queries, decoding, lambda place, token: hand_over((place, token)), cancelled, client
             )
         except FulcrumError as error:
             yield error
@@ -92,13 +92,13 @@ class Replica:
         try:
             while True:
                 try:
-                    spoken = await asyncio.wait_for(said.get(), GLANCE)
+                    item = await asyncio.wait_for(tokens.get(), POLL_SECONDS)
                 except TimeoutError:
                     yield None
                     continue
-                if spoken is None:
+                if item is None:
                     break
-                yield spoken
+                yield item
             failed = future.exception()
             if failed is not None and not isinstance(failed, FulcrumError):
                 raise failed
@@ -111,7 +111,7 @@ class Replica:
 class ReplicatedService(Service):
     """A service whose questions are answered by replicas.
 
-    Ledger, index and uploads are its own. A model is loaded here only if the laboratory wants one.
+    Ledger, index and uploads are its own. It loads a model only for the laboratory.
     """
 
     def __init__(self, settings: "Settings") -> None:
@@ -120,18 +120,18 @@ class ReplicatedService(Service):
         self._most = settings.waiting * settings.replicas
         self._threads = ThreadPoolExecutor(self._most, "fulcrum-replica")
         self._counting, self._under_way, self._closed = threading.Lock(), 0, False
-        self._crew: ReplicaPool | None = None
+        self._pool: ReplicaPool | None = None
 
     def submit(
         self,
         queries: "Sequence[Query]",
-        how: "Decoding",
+        decoding: "Decoding",
         on_token: "OnToken | None" = None,
         cancelled: threading.Event | None = None,
         client: str = "",
     ) -> "Future[list[Answer]]":
-        """Let a replica answer questions; as `Service.submit`."""
-        crew = self._working()
+        """Answer questions on a replica; as `Service.submit`."""
+        pool = self._ready_pool()
         with self._counting:
             if self._closed:
                 raise ClosingError
@@ -139,24 +139,24 @@ class ReplicatedService(Service):
                 raise BusyError(f"{self._most} questions are waiting already; ask again later")
             self._under_way += 1
         cancelled = cancelled or threading.Event()
-        asked = _Asked(queries, how, client, on_token, cancelled, self._abandoned)
-        future = self._threads.submit(crew.answers, asked)
+        request = ReplicaRequest(queries, decoding, client, on_token, cancelled, self._abandoned)
+        future = self._threads.submit(pool.answers, request)
         future.add_done_callback(self._done)
         return future
 
     @property
     def model_name(self) -> str:
         """The name of the language model."""
-        return self._working().described.name
+        return self._ready_pool().description.name
 
     @property
     def calibration(self) -> "Calibration":
         """How the model's dial is to be read."""
-        return self._working().described.calibration
+        return self._ready_pool().description.calibration
 
     @property
     def language_model(self) -> "LanguageModel":
-        """The model, loaded here too; to be used inside `run` alone."""
+        """The model, loaded in this process too; use it inside `run` only."""
         with self._counting:
             return self._local_model
 
@@ -176,24 +176,24 @@ class ReplicatedService(Service):
         super().close()
 
     def end(self) -> None:
-        """End the replicas."""
+        """Stop the replicas."""
         self.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._crew is not None:
-            self._crew.end()
+        if self._pool is not None:
+            self._pool.end()
 
     def _load(self) -> None:
         self.ledger.version()  # what is wrong with them shows before anything is started
         self._index.count()
-        self._crew = ReplicaPool(self.settings)
+        self._pool = ReplicaPool(self.settings)
 
     def _check_ready(self) -> None:
-        self._working()
+        self._ready_pool()
 
-    def _working(self) -> "ReplicaPool":
-        if self._crew is None:
+    def _ready_pool(self) -> "ReplicaPool":
+        if self._pool is None:
             raise ModelError(self.state.message)
-        return self._crew
+        return self._pool
 
     def _done(self, _: "Future[Any]") -> None:
         with self._counting:
@@ -214,35 +214,35 @@ class ReplicatedService(Service):
 
     @property
     def _tokenizer(self) -> Any:
-        return self._working().described.tokenizer
+        return self._ready_pool().description.tokenizer
 
 
 @dataclass
-class _Asked:
-    """Questions of one client, and what of their answers it was told already."""
+class ReplicaRequest:
+    """Questions of one client, and the tokens that it has received."""
 
     queries: "Sequence[Query]"
-    how: "Decoding"
+    decoding: "Decoding"
     client: str
     on_token: "OnToken | None"
     cancelled: threading.Event
     abandoned: threading.Event
-    told: defaultdict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    sent: defaultdict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def tell(self, place: int, token: "TokenTrace", at: int) -> None:
-        """Pass on the token at a position, unless a lost replica said it already."""
-        told = self.told[place]
-        if at < len(told):
-            if told[at] != token.text:  # sampled, or batched with others: it went another way
-                raise ModelError(LOST)
+    def pass_on(self, place: int, token: "TokenTrace", at: int) -> None:
+        """Pass on the token at a position, unless a lost replica sent it already."""
+        sent = self.sent[place]
+        if at < len(sent):
+            if sent[at] != token.text:  # sampled, or batched with others: another answer
+                raise ModelError(REPLICA_LOST)
             return
-        told.append(token.text)
+        sent.append(token.text)
         if self.on_token is not None:
             self.on_token(place, token)
 
 
 class ReplicaPool:
-    """The replicas, on the cluster at ``RAY_ADDRESS`` or on one that lives as long as they do."""
+    """The replicas, on the cluster at ``RAY_ADDRESS`` or on a local one that ends with them."""
 
     def __init__(self, settings: "Settings") -> None:
         """Start them and wait until all are loaded.
@@ -257,22 +257,24 @@ class ReplicaPool:
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         quiet = {"enable_access_log": False, "log_level": "ERROR"}
-        address = os.environ.get(ADDRESS, "local")
+        address = os.environ.get(ADDRESS_VARIABLE, "local")
         self._own, self._name = address == "local", f"fulcrum-{uuid.uuid4().hex[:8]}"
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        # Linux kills what a thread has started as soon as that thread ends (PR_SET_PDEATHSIG is how
-        # Ray ties a cluster to its starter), so one that lasts starts it.
-        self._lasting = ThreadPoolExecutor(1, "fulcrum-ray")
+        # Ray ties a cluster to the thread that starts it (PR_SET_PDEATHSIG), so that one
+        # must not end before.
+        self._starter = ThreadPoolExecutor(1, "fulcrum-ray")
         if not ray.is_initialized():
             cores = max(settings.replicas, os.cpu_count() or 1) if self._own else None
-            self._lasting.submit(_connect, address, cores).result()
+            self._starter.submit(_connect, address, cores).result()
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        shared = _shared(settings, len(nodes))
+        shared = _replica_settings(settings, len(nodes))
         deployment = serve.deployment(
             name="assistant",
             num_replicas=settings.replicas,
             max_ongoing_requests=settings.waiting,
-            ray_actor_options=_share(settings.replicas, [node["Resources"] for node in nodes]),
+            ray_actor_options=_replica_resources(
+                settings.replicas, [node["Resources"] for node in nodes]
+            ),
             logging_config=quiet,
         )(Replica)
         serve.start(proxy_location="Disabled", logging_config=quiet)
@@ -280,14 +282,14 @@ class ReplicaPool:
             self._handle = serve.run(
                 deployment.bind(shared), name=self._name, route_prefix=None, logging_config=quiet
             )
-            self.described: ReplicaDescription = self._handle.described.remote().result()
+            self.description: ReplicaDescription = self._handle.description.remote().result()
         except RuntimeError as error:
             self.end()
             found = re.search(r"(?:Model|Input|IndexState)Error: (.*)", str(error))
             raise ModelError(found[1] if found else "the replicas cannot be started") from error
 
-    def answers(self, asked: _Asked) -> "list[Answer]":
-        """The answers of one replica; of another one if it is lost.
+    def answers(self, request: ReplicaRequest) -> "list[Answer]":
+        """Return the answers of a replica; of another one if it is lost.
 
         Raises:
             FulcrumError: They cannot be answered, or their replica was lost.
@@ -299,22 +301,22 @@ class ReplicaPool:
         attempts = Retrying(
             retry=retry_if_exception_type(losses),
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_fixed(PAUSE),
+            wait=wait_fixed(RETRY_SECONDS),
         )
         try:
-            return attempts(self._answers, asked)
+            return attempts(self._answers, request)
         except RetryError:
-            raise ModelError(LOST) from None
+            raise ModelError(REPLICA_LOST) from None
 
-    def _answers(self, asked: _Asked) -> "list[Answer]":
-        heard = Counter[int]()
+    def _answers(self, request: ReplicaRequest) -> "list[Answer]":
+        received = Counter[int]()
         answers: Any = self._handle.options(stream=True).answers
-        response = answers.remote(asked.queries, asked.how, asked.client)
+        response = answers.remote(request.queries, request.decoding, request.client)
         for item in response:
-            if asked.cancelled.is_set():
+            if request.cancelled.is_set():
                 response.cancel()
                 raise Cancelled
-            if asked.abandoned.is_set():
+            if request.abandoned.is_set():
                 response.cancel()
                 raise ClosingError
             if isinstance(item, BaseException):
@@ -323,12 +325,12 @@ class ReplicaPool:
                 return item
             if item is not None:
                 place, token = item
-                asked.tell(place, token, heard[place])
-                heard[place] += 1
-        raise ModelError(LOST)
+                request.pass_on(place, token, received[place])
+                received[place] += 1
+        raise ModelError(REPLICA_LOST)
 
     def end(self) -> None:
-        """End the replicas, and the cluster if it is their own."""
+        """Stop the replicas, and the local cluster if there is one."""
         import ray
         from ray import serve
 
@@ -336,7 +338,7 @@ class ReplicaPool:
             ray.shutdown()
         else:
             serve.delete(self._name)
-        self._lasting.shutdown(wait=False)
+        self._starter.shutdown(wait=False)
 
 
 def _connect(address: str, cores: int | None) -> None:
@@ -350,18 +352,19 @@ def _connect(address: str, cores: int | None) -> None:
     try:
         if address not in ("local", "auto"):  # which Ray itself would try for minutes
             host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), REACH).close()
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address, num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{ADDRESS} {address!r}: no cluster answers there ({error}); start one by `ray start "
-            "--head` and give its HOST:PORT, or unset it to have the replicas on this machine"
+            f"{ADDRESS_VARIABLE} {address!r}: no cluster answers there ({error}); start one by "
+            "`ray start --head` and give its HOST:PORT, or unset it to have the replicas on this "
+            "machine"
         ) from error
 
 
-def _shared(settings: "Settings", nodes: int) -> "Settings":
-    """The replicas' settings: what lies on one machine is nothing to those on others."""
-    alone: dict[str, Any] = {"replicas": 1}
+def _replica_settings(settings: "Settings", nodes: int) -> "Settings":
+    """Return the replicas' settings; several machines cannot share local files."""
+    changed: dict[str, Any] = {"replicas": 1}
     if nodes > 1:
         missing = [
             name
@@ -377,13 +380,13 @@ def _shared(settings: "Settings", nodes: int) -> "Settings":
             raise InputError(
                 f"replicas on {nodes} machines need the key of the ledger: set FULCRUM_LEDGER_KEY"
             )
-        # What one machine's reservoir holds, another that removes a document could not erase.
-        alone["without"] = settings.without | {"reservoir"}
-    return settings.model_copy(update=alone)
+        # A machine that removes a document cannot erase it from the reservoirs of the others.
+        changed["without"] = settings.without | {"reservoir"}
+    return settings.model_copy(update=changed)
 
 
-def _share(replicas: int, nodes: Sequence[dict[str, float]]) -> dict[str, float]:
-    """What each replica takes of a cluster."""
+def _replica_resources(replicas: int, nodes: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the processors and accelerators of each replica."""
     cores = [node.get("CPU", 0.0) for node in nodes]
     if sum(map(int, cores)) < replicas:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Who may come in, and how much of the server one request may take."""
+"""Access keys, and limits of size and time for each request."""
 
 import asyncio
 import base64
@@ -30,13 +30,13 @@ SHORTEST_KEY = 16  # characters: at 64 signs, 96 bits
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATH = "/health"
 MEGABYTE = 1_000_000
-SLACK = MEGABYTE // 10  # of a form around the file in it
+FORM_BYTES = MEGABYTE // 10  # of a form around the file in it
 ROLE = "fulcrum_role"  # where a request's scope says who sent it
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What readers and administrators have to show; nobody has to where there are none.
+    """The keys of readers and administrators; without keys everybody is an administrator.
 
     Attributes:
         reading: For questions and for the list of documents.
@@ -47,16 +47,16 @@ class Keys:
     administration: str | None = None
 
     def role(self, shown: str | None) -> Role | None:
-        """Whose key this is, found in a time that tells nothing about the keys."""
+        """Return whose key this is; compares in constant time."""
         if self.reading is None or self.administration is None:
             return "administrator"
         reads = _equal(shown or "", self.reading)
-        administers = _equal(shown or "", self.administration)
-        return "administrator" if administers else "reader" if reads else None
+        is_administrator = _equal(shown or "", self.administration)
+        return "administrator" if is_administrator else "reader" if reads else None
 
 
-def keys(settings: "Settings", host: str) -> Keys:
-    """The keys of a server at ``host``.
+def load_keys(settings: "Settings", host: str) -> Keys:
+    """Read and check the keys of a server at ``host``.
 
     Raises:
         InputError: A key is missing, too short, or both are the same.
@@ -85,22 +85,22 @@ def keys(settings: "Settings", host: str) -> Keys:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server that binds to this can be reached from its own machine alone."""
+    """Whether only its own machine can reach a server that binds to this host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def administers(request: Any) -> bool:
-    """Whether who sent a request, a Starlette or a gradio one, may add documents and forget."""
+def is_administrator(request: Any) -> bool:
+    """Whether a request, a Starlette or a gradio one, has the administration key."""
     scope = getattr(getattr(request, "request", request), "scope", {})
     return scope.get(ROLE) == "administrator"
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What one request may take.
+    """The limits of one request.
 
     Attributes:
         body: Bytes of a request to the API.
@@ -119,11 +119,11 @@ class RequestLimits:
 
 @dataclass
 class RequestGuard:
-    """An ASGI application that lets through what is allowed, in size, time and origin.
+    """ASGI middleware that checks key, origin, size and time of each request.
 
     Attributes:
-        app: What is guarded.
-        keys: Asked for on all paths but ``/health``.
+        app: The application.
+        keys: Required on all paths but ``/health``.
         host: What the server binds to.
         limits: Of each request.
     """
@@ -139,24 +139,24 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
-        if refused := self._refused(scope, headers):
-            await _refuse(scope, receive, send, refused)
+        if refused := self._find_refusal(scope, headers):
+            await _send_error(scope, receive, send, refused)
             return
         uploading = is_upload(scope["path"])
-        most = self.limits.upload + SLACK if uploading else self.limits.body
+        most = self.limits.upload + FORM_BYTES if uploading else self.limits.body
         if _length(headers) > most:
-            await _refuse(scope, receive, send, _too_large(most))
+            await _send_error(scope, receive, send, _too_large(most))
             return
         seconds = self.limits.upload_seconds if uploading else self.limits.body_seconds
-        await self.app(scope, _Body(receive, most, seconds), self._timely(send))
+        await self.app(scope, _LimitedBody(receive, most, seconds), self._with_timeout(send))
 
-    def _refused(self, scope: Scope, headers: dict[str, bytes]) -> HTTPException | None:
+    def _find_refusal(self, scope: Scope, headers: dict[str, bytes]) -> HTTPException | None:
         host = headers.get("host", b"").decode("latin-1")
         named = _address(f"//{host}")
         if named and (named[1] != host or "@" in host):
             named = ()  # more than a host and a port
         if is_loopback(self.host) and (not named or named[0] not in {*LOOPBACK_NAMES, self.host}):
-            # Else a web page could reach this server by a name of its own that leads here.
+            # Protects from DNS rebinding: a web page whose own host name resolves to this server.
             return HTTPException(403, f"this server is not {host!r}; ask it as localhost")
         if not named:
             return HTTPException(400, "the host that the request names cannot be read")
@@ -164,7 +164,7 @@ class RequestGuard:
         foreign = origin is not None and _address(origin.decode("latin-1"))[1:] != (host,)
         if scope["method"] not in ("GET", "HEAD") and foreign:
             return HTTPException(403, "requests from pages of other servers are not answered")
-        scope[ROLE] = self.keys.role(_shown(headers.get("authorization", b"")))
+        scope[ROLE] = self.keys.role(_read_key(headers.get("authorization", b"")))
         if scope[ROLE] is None and scope["path"] != OPEN_PATH:
             return HTTPException(
                 401,
@@ -173,7 +173,7 @@ class RequestGuard:
             )
         return None
 
-    def _timely(self, send: Send) -> Send:
+    def _with_timeout(self, send: Send) -> Send:
         async def sent(message: Message) -> None:
             async with asyncio.timeout(self.limits.send_seconds):
                 await send(message)
@@ -181,8 +181,8 @@ class RequestGuard:
         return sent
 
 
-class _Body:
-    """Receives a request's body, as far as it is small and quick enough."""
+class _LimitedBody:
+    """Receives a request's body within a limit of size and time."""
 
     def __init__(self, receive: Receive, most: int, seconds: float) -> None:
         self._receive, self._most, self._left = receive, most, most
@@ -217,7 +217,7 @@ def is_upload(path: str) -> bool:
 
 
 def challenge(path: str) -> str:
-    """How a key has to be sent: a browser asks its user for it, a program is told."""
+    """Return the ``WWW-Authenticate`` header: basic for the page, bearer for the API."""
     return "Bearer" if is_api(path) else 'Basic realm="Fulcrum: the key is the password"'
 
 
@@ -235,7 +235,7 @@ def _length(headers: dict[str, bytes]) -> int:
 
 
 def _address(url: str) -> tuple[str, ...]:
-    """The host that a URL names, and that with its port as they stand there; empty without one."""
+    """Return a URL's host name, and its host with port as written; empty if it cannot be parsed."""
     try:
         parts = urlsplit(url)
         return (parts.hostname or "", parts.netloc) if parts.port != 0 else ()
@@ -243,7 +243,7 @@ def _address(url: str) -> tuple[str, ...]:
         return ()
 
 
-def _shown(header: bytes) -> str | None:
+def _read_key(header: bytes) -> str | None:
     """The key in an Authorization header: a bearer's, or the password of the basic scheme."""
     scheme, _, rest = header.decode("latin-1").partition(" ")
     if scheme.lower() == "bearer":
@@ -262,8 +262,8 @@ def _equal(one: str, other: str) -> bool:
     return hmac.compare_digest(*digests)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, why: HTTPException) -> None:
-    """Answer with an error, after what the client was sending is taken in, within reason."""
+async def _send_error(scope: Scope, receive: Receive, send: Send, why: HTTPException) -> None:
+    """Answer with an error, after reading what the client still sends, up to a limit."""
     await _drain(receive)
     body = json.dumps(error_body(why.status_code, str(why.detail))).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body))}
@@ -292,6 +292,6 @@ SERVER_ERROR = 500
 
 
 def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
-    """An error as OpenAI's API tells it."""
+    """Return an error in the form of OpenAI's API."""
     kind = "server_error" if status >= SERVER_ERROR else TYPES.get(status, "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": None}}

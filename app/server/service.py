@@ -1,4 +1,4 @@
-"""The assistant behind page and API: loaded once, asked by many."""
+"""The assistant behind page and API, shared by all clients."""
 
 import copy
 import logging
@@ -31,34 +31,34 @@ if TYPE_CHECKING:
     from control.forgetting.redaction import Redactor
     from retrieval.embedding import Vectors
     from retrieval.index import IngestReport, PassageIndex
-    from retrieval.stores.base import Stored
+    from retrieval.stores.base import StoredDocument
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 LOADING = "the model is being loaded; ask again in a moment"
-AT_ONCE = 16  # questions that are answered at once; on a CPU, more of them gain little
-GLANCE = 0.2  # seconds after which one who waits for a token looks whether it is still wanted
+AT_ONCE = 16  # questions answered concurrently; on a CPU, more of them gain little
+POLL_SECONDS = 0.2  # seconds between checks for cancellation while waiting for a token
 
 
 @dataclass(frozen=True)
-class State:
-    """Whether questions can be answered; ``message`` is one line for people."""
+class ServiceState:
+    """Whether questions can be answered; ``message`` is one line for users."""
 
     name: Literal["loading", "ready", "failed"]
     message: str
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far an ingestion is.
+class IngestProgress:
+    """The progress of an ingestion.
 
     Attributes:
-        file: Name of the file at hand; empty in the last item.
-        read: Files that are done.
-        files: Files that were given.
-        documents: Documents stored so far, those that replaced an older content included.
-        passages: Passages that they were cut into.
+        file: Name of the current file; empty in the last item.
+        read: Files that are finished.
+        files: All files.
+        documents: Documents stored so far, including those that replaced older content.
+        passages: Their passages.
         duplicates: Documents not stored because their content is in the index already.
         replaced: Documents whose id was in the index with other content.
         skipped: Files that could not be read, each with the reason.
@@ -79,20 +79,19 @@ class Progress:
 class Service:
     """The assistant behind page and API: loaded once, asked by many.
 
-    Questions begin in fair turns between clients, several of them at once: each goes its way alone
-    but for the decoding, which is one loop for all. Uploads, documents and the ledger wait for none
-    of this. Safe to use from several threads.
+    A fair queue starts questions of several clients concurrently; their decoding shares one loop.
+    Uploads, documents and the ledger do not wait for it. Safe to use from several threads.
 
     Attributes:
-        settings: What it was made from.
+        settings: The settings.
         state: Whether it answers yet.
     """
 
     def __init__(self, settings: "Settings") -> None:
         """Return at once; `load` loads."""
         self.settings = settings
-        self.state = State("loading", LOADING)
-        self._turns = FairQueue(settings.waiting, AT_ONCE)
+        self.state = ServiceState("loading", LOADING)
+        self._queue = FairQueue(settings.waiting, AT_ONCE)
         self._limits = ParserLimits(settings.upload_seconds, settings.upload_memory * 1_000_000)
         self._assistant: Assistant | None = None
         self._opening, self._ingesting = threading.Lock(), threading.Lock()
@@ -100,36 +99,36 @@ class Service:
         self._abandoned = threading.Event()
 
     def load(self) -> None:
-        """Load the models and open the state; a failure is kept in ``state``."""
+        """Load the models and open the stores; a failure is recorded in ``state``."""
         try:
-            self._turns.submit(self._load).result()
+            self._queue.submit(self._load).result()
         except FulcrumError as error:
-            self.state = State("failed", str(error))
+            self.state = ServiceState("failed", str(error))
         except Exception as error:
             log.error("loading failed: %s", type(error).__name__)
             message = f"the model cannot be loaded ({type(error).__name__}); see the log"
-            self.state = State("failed", message)
+            self.state = ServiceState("failed", message)
         else:
-            self.state = State("ready", "ready")
-            self._sweep_soon()  # a sweep that was killed is done to its end
+            self.state = ServiceState("ready", "ready")
+            self._schedule_sweep()  # a sweep that was killed is done to its end
 
     def stream(
         self,
         query: "Query",
-        how: "Decoding",
+        decoding: "Decoding",
         cancelled: threading.Event | None = None,
         client: str = "",
     ) -> "Iterator[TokenTrace | Answer]":
-        """Answer a question: its tokens once they are certain, the answer last.
+        """Answer a question: yield its tokens once they are final, and last the answer.
 
-        Closing the iterator or setting the event ends decoding at the next token; no answer comes
-        then. A refused question has no tokens.
+        Closing the iterator or setting the event stops decoding at the next token, without an
+        answer. A refused question has no tokens.
 
         Args:
             query: The question.
-            how: Rule, alpha, sampling and length.
-            cancelled: Set by whoever no longer wants the answer.
-            client: Who asks; turns go round among clients.
+            decoding: Rule, alpha, sampling and length.
+            cancelled: Set it to stop.
+            client: Who asks, for the fair queue.
 
         Raises:
             InputError: The question cannot be answered as it is.
@@ -137,13 +136,15 @@ class Service:
             BusyError: Too many wait already.
         """
         cancelled = cancelled or threading.Event()
-        said: queue.SimpleQueue[TokenTrace | None] = queue.SimpleQueue()
-        future = self.submit([query], how, lambda _, token: said.put(token), cancelled, client)
-        future.add_done_callback(lambda _: said.put(None))
+        tokens: queue.SimpleQueue[TokenTrace | None] = queue.SimpleQueue()
+        future = self.submit(
+            [query], decoding, lambda _, token: tokens.put(token), cancelled, client
+        )
+        future.add_done_callback(lambda _: tokens.put(None))
         try:
             while not cancelled.is_set():
                 try:
-                    token = said.get(timeout=GLANCE)
+                    token = tokens.get(timeout=POLL_SECONDS)
                 except queue.Empty:
                     continue
                 if token is None:
@@ -157,87 +158,89 @@ class Service:
             cancelled.set()
             future.cancel()
 
-    def ask(self, queries: "Sequence[Query]", how: "Decoding", client: str = "") -> "list[Answer]":
+    def ask(
+        self, queries: "Sequence[Query]", decoding: "Decoding", client: str = ""
+    ) -> "list[Answer]":
         """Answer questions in one batch; errors as for `stream`."""
-        return self.submit(queries, how, client=client).result()
+        return self.submit(queries, decoding, client=client).result()
 
     def submit(
         self,
         queries: "Sequence[Query]",
-        how: "Decoding",
+        decoding: "Decoding",
         on_token: "OnToken | None" = None,
         cancelled: threading.Event | None = None,
         client: str = "",
     ) -> "Future[list[Answer]]":
-        """Let questions be answered when it is their turn.
+        """Queue questions to be answered.
 
         Args:
             queries: The questions, answered in one batch.
-            how: Rule, alpha, sampling and length.
+            decoding: Rule, alpha, sampling and length.
             on_token: Called in the decoding thread with a question's place and its token.
-            cancelled: Set once the answers are no longer wanted: decoding ends at its next token.
-                Cancelling the future is enough while it waits.
-            client: Who asks.
+            cancelled: Set it to stop at the next token; cancelling the future is enough while it
+                waits.
+            client: Who asks, for the fair queue.
         """
         self._check_ready()
-        given_up = (cancelled or threading.Event()).is_set
+        is_cancelled = (cancelled or threading.Event()).is_set
 
-        def over() -> bool:
-            return given_up() or self._abandoned.is_set()
+        def is_over() -> bool:
+            return is_cancelled() or self._abandoned.is_set()
 
         def answers() -> "list[Answer]":
             try:
-                if over():
+                if is_over():
                     raise Cancelled
-                return self._ready().ask_batch(queries, how, on_token)
+                return self._ready().ask_batch(queries, decoding, on_token)
             except Cancelled:
-                if self._abandoned.is_set() and not given_up():
+                if self._abandoned.is_set() and not is_cancelled():
                     raise ClosingError from None
                 raise
 
-        return self._turns.submit(answers, client, over)
+        return self._queue.submit(answers, client, is_over)
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
-        """Do something with the language model when it is this client's turn.
+        """Run a function that uses the language model when it is this client's turn.
 
-        Others wait meanwhile, but for where it decodes: give long work in parts.
+        Others wait meanwhile, except where it decodes, so split long work.
         """
         self._check_ready()
-        return self._turns.submit(work, client).result()
+        return self._queue.submit(work, client).result()
 
-    def ingest(self, paths: Sequence[Path], trust: float | None = None) -> Iterator[Progress]:
+    def ingest(self, paths: Sequence[Path], trust: float | None = None) -> Iterator[IngestProgress]:
         """Add files to the index; each is parsed in a process of its own, within limits.
 
-        What cannot be read is skipped and told with its reason in the items that follow.
+        Files that cannot be read are skipped and reported with the reason.
 
         Args:
             paths: Files; their documents say that they come from a file of this name.
-            trust: In the documents, in [0, 1], where they do not say it themselves.
+            trust: Of the documents, in [0, 1], where they do not state it themselves.
 
         Yields:
-            An item for each file as it begins and for each batch of documents stored; the last
-            one, ``finished``, holds the counts.
+            The progress at each file and each stored batch of documents; the last item is
+            ``finished``.
         """
         from app.server import uploads
         from retrieval.index import IngestReport
 
-        report, now = IngestReport(), Progress("", 0, len(paths))
+        report, now = IngestReport(), IngestProgress("", 0, len(paths))
         with self._ingesting:
             for number, path in enumerate(paths):
                 now = replace(now, file=path.name, read=number)
                 yield now
                 try:
                     read = uploads.documents(path, self._limits, trust)
-                    for so_far in self._index.take(read, report):
-                        now = _counted(now, so_far)
+                    for so_far in self._index.ingest_documents(read, report):
+                        now = _with_counts(now, so_far)
                         yield now
                 except DocumentError as error:
                     skipped = (*now.skipped, (path.name, str(error)))
-                    now = replace(_counted(now, report), skipped=skipped)
+                    now = replace(_with_counts(now, report), skipped=skipped)
         yield replace(now, file="", read=len(paths), finished=True)
 
-    def documents(self, offset: int = 0, limit: int | None = None) -> "list[Stored]":
-        """The documents of the index, in the order they came, without what is forgotten."""
+    def documents(self, offset: int = 0, limit: int | None = None) -> "list[StoredDocument]":
+        """Return the index's documents in order of ingestion, with forgotten facts redacted."""
         found = self._index.documents(offset, limit)
         redactor = self._redactor
         if redactor is None:
@@ -250,21 +253,21 @@ class Service:
         ]
 
     def remove_document(self, document_id: str) -> int:
-        """Remove a document; how many passages it had, 0 if there is none of this id."""
+        """Remove a document and return how many passages it had; 0 if there is none of this id."""
         return self._index.delete(document_id)
 
     def count(self) -> int:
-        """How many passages the index holds."""
+        """Return the number of passages in the index."""
         return self._index.count()
 
     def embed(self, texts: Sequence[str]) -> "Vectors":
-        """Texts as unit vectors, shape (texts, dimension), as documents are embedded."""
+        """Embed texts as documents: unit vectors, shape (texts, dimension)."""
         from app import factory
 
         return factory.vectors(texts)
 
     def tokens(self, text: str) -> int:
-        """How many tokens of the language model a text takes."""
+        """Return the number of the language model's tokens in a text."""
         return len(self._counter.encode(text, add_special_tokens=False).ids)
 
     @property
@@ -274,27 +277,27 @@ class Service:
             return self._ledger
 
     def forget(self, records: "Sequence[Record]") -> "list[Record]":
-        """Forget facts from now on; what is stored is redacted soon after.
+        """Forget facts from now on; stored passages are redacted soon after.
 
         Returns:
             The records as the ledger holds them, with id and time.
         """
         kept = self.ledger.add(records)
-        self._sweep_soon()
+        self._schedule_sweep()
         return kept
 
     def unforget(self, record_id: str, who: str = "", reason: str = "") -> "Record":
-        """Let a fact be said again; what was redacted because of it comes back soon after.
+        """Stop forgetting a fact; what was redacted because of it is restored soon after.
 
         Raises:
             InputError: There is no such record.
         """
         record = self.ledger.remove(record_id, who, reason)
-        self._sweep_soon()
+        self._schedule_sweep()
         return record
 
     def sweep(self) -> None:
-        """Redact and restore what is stored, and wait until that is done."""
+        """Redact and restore stored passages, and wait until that is done."""
         self._sweeps.submit(self._sweep).result()
 
     @property
@@ -304,43 +307,43 @@ class Service:
 
     @property
     def language_model(self) -> "LanguageModel":
-        """The model; to be used inside `run` alone."""
+        """The model; use it inside `run` only."""
         return self._ready().model
 
     @property
     def calibration(self) -> "Calibration":
-        """How the model's dial is to be read."""
+        """The calibration of the model's dial."""
         return self._ready().calibration
 
     @property
     def waiting(self) -> int:
         """How many questions wait for their turn."""
-        return self._turns.waiting
+        return self._queue.waiting
 
     @property
     def idle(self) -> bool:
         """Whether no question is being answered and none waits."""
-        return self._turns.idle
+        return self._queue.idle
 
     def abandon(self) -> None:
-        """End the answers under way before their next token, with a `ClosingError`."""
+        """Stop the running answers before their next token, with a `ClosingError`."""
         self._abandoned.set()
 
     def end(self) -> None:
-        """Let go of what lives as long as the service."""
+        """Release what the service owns."""
         self.close()
 
     def close(self) -> None:
-        """Take no more questions and refuse those that wait; answers under way go on."""
-        self._turns.close()
-        self._sweeps.shutdown(wait=False, cancel_futures=True)  # what is left the next start does
+        """Take no more questions and refuse the queued ones; running answers go on."""
+        self._queue.close()
+        self._sweeps.shutdown(wait=False, cancel_futures=True)  # the next start does the rest
 
     def _load(self) -> None:
         from app import factory
         from control.assistant import Query
         from control.decoding.generate import Decoding
 
-        self.ledger.version()  # what is wrong with it shows before anything is loaded
+        self.ledger.version()  # raises before anything is loaded
         assistant = factory.assistant(self.settings, index=self._index)
         assistant.forgetting.wait()
         # The first answer of a process takes seconds more than the next ones.
@@ -365,7 +368,7 @@ class Service:
         """As the model's, of the tokenizers package."""
         return self._ready().model.tokenizer.backend_tokenizer
 
-    def _sweep_soon(self) -> None:
+    def _schedule_sweep(self) -> None:
         with suppress(RuntimeError):  # the server is closing: the next start does it
             self._sweeps.submit(self._sweep)
 
@@ -406,7 +409,7 @@ class Service:
         return counter
 
 
-def _counted(now: Progress, report: "IngestReport") -> Progress:
+def _with_counts(now: IngestProgress, report: "IngestReport") -> IngestProgress:
     return replace(
         now,
         documents=report.documents,

@@ -1,11 +1,11 @@
-"""Page and API in one application, and a server of them in a thread."""
+"""Page and API in one ASGI application, and a server of it in a thread."""
 
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from app.server.sockets import bound, url
+from app.server.sockets import bind_socket, url
 from foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def apart(
+def run_server(
     settings: "Settings", page: bool = False, tools: "PageTools | None" = None
 ) -> Iterator[str]:
-    """A server over these settings in a thread of its own, loaded; its address.
+    """Run a loaded server in a thread of its own; yield its address.
 
     Raises:
         ModelError: The model does not load.
@@ -33,7 +33,7 @@ def apart(
     service.load()
     if service.state.name == "failed":
         raise ModelError(service.state.message)
-    listening, site = bound("127.0.0.1", 0), Site(service, page, tools)
+    listening, site = bind_socket("127.0.0.1", 0), Site(service, page, tools)
     running = server(site)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -51,7 +51,7 @@ class Site:
     def __init__(
         self, service: "Service", page: bool = True, tools: "PageTools | None" = None
     ) -> None:
-        """Put them over a service.
+        """Build page and API over a service.
 
         Args:
             service: The assistant behind both.
@@ -59,7 +59,7 @@ class Site:
             tools: What the page measures with.
 
         Raises:
-            InputError: The keys are missing or useless.
+            InputError: The keys are missing or too weak.
         """
         from fastapi import FastAPI
 
@@ -67,19 +67,19 @@ class Site:
         from app.server import security
 
         settings = service.settings
-        keys = security.keys(settings, settings.host)
+        keys = security.load_keys(settings, settings.host)
         limits = security.RequestLimits(
             settings.body_limit * security.MEGABYTE, settings.upload_limit * security.MEGABYTE
         )
         self._service, self._is_api, self._active = service, security.is_api, 0
         self._api = application.build(service, keys, settings.host, limits)
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan)
-        self._held = ExitStack()  # what goes with the server
-        inner = self._held.enter_context(_page(outer, service, tools)) if page else outer
+        self._resources = ExitStack()  # closed with the server
+        inner = self._resources.enter_context(_page(outer, service, tools)) if page else outer
         self._page = security.RequestGuard(inner, keys, settings.host, limits)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer a request by the one that it is for."""
+        """Pass a request to the API or the page."""
         if scope["type"] != "http" or not self._is_api(scope["path"]):
             await self._page(scope, receive, send)
             return
@@ -91,22 +91,22 @@ class Site:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being answered."""
+        """Whether no answer is running."""
         return not self._active and self._service.idle
 
     def close(self) -> None:
-        """Take no more questions and refuse those that wait."""
+        """Take no more questions and refuse the queued ones."""
         self._service.close()
 
     def abandon(self) -> None:
-        """End the answers under way in an error."""
+        """Stop the running answers with an error."""
         self._service.abandon()
 
     @asynccontextmanager
     async def _lifespan(self, _: "FastAPI") -> AsyncIterator[None]:
         yield
         self._service.end()
-        self._held.close()
+        self._resources.close()
 
 
 def _page(
@@ -114,4 +114,4 @@ def _page(
 ) -> "AbstractContextManager[Application]":
     from app.page import blocks
 
-    return blocks.mounted(app, service, tools or blocks.NO_TOOLS)
+    return blocks.mount_page(app, service, tools or blocks.NO_TOOLS)

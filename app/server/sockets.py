@@ -8,8 +8,8 @@ from foundation.errors import InputError
 BACKLOG = 128
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket bound to host and port.
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Create a socket that listens at host and port.
 
     Raises:
         InputError: The port is taken, or there is no such address here.
@@ -37,7 +37,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def url(host: str, listening: socket.socket) -> str:
-    """The address of a server, for a browser on its own machine."""
+    """Return the address of a server, for a browser on its own machine."""
     port = listening.getsockname()[1]
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
     return f"http://{f'[{name}]' if ':' in name and '[' not in name else name}:{port}"

@@ -1,4 +1,4 @@
-"""Documents from strangers: safe names, and parsing in a process that may not take everything."""
+"""Uploaded files: safe names, and parsing in a process of limited time and memory."""
 
 import json
 import multiprocessing
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 LONGEST_NAME = 120  # characters; every file system takes 255 bytes
 UNSAFE = re.compile(r"[^\w .()+,=@-]+")
 NAMELESS = "document"
-PARSER = "app.server.uploads"  # what the server that forks the parsers has imported before
+PARSER = "app.server.uploads"  # imported once by the server that forks the parsers
 
 
 @dataclass(frozen=True)
 class ParserLimits:
-    """What the parsing of one file may take.
+    """The limits of parsing one file.
 
     Attributes:
         seconds: Of time, and of processor time.
@@ -35,7 +35,7 @@ class ParserLimits:
 
 
 def safe_name(given: str) -> str:
-    """The name of an uploaded file, without directories or signs that mean something elsewhere."""
+    """Return the name of an uploaded file without directories and special characters."""
     last = re.split(r"[/\\]", given)[-1]
     stem, dot, ending = UNSAFE.sub("_", last).strip(" .").rpartition(".")
     if not dot:
@@ -45,12 +45,12 @@ def safe_name(given: str) -> str:
 
 
 def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> Iterator["Document"]:
-    """The documents of a file, parsed in a process of its own before the first is given out.
+    """Yield the documents of a file, which is parsed as a whole in a process of its own.
 
     Args:
         path: The file; its documents say that they come from ``path.name``.
         limits: Of that process.
-        trust: In the documents, in [0, 1], where they do not say it themselves.
+        trust: Of the documents, in [0, 1], where they do not state it themselves.
 
     Raises:
         DocumentError: As `retrieval.ingest.documents.read`, or the file takes more than the limits.
@@ -59,7 +59,7 @@ def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> I
 
     with temporary_directory("parsed") as folder:
         parsed = Path(folder) / "documents.jsonl"
-        _parse_apart(path, parsed, limits, trust)
+        _parse_in_subprocess(path, parsed, limits, trust)
         with parsed.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith('{"error"'):
@@ -67,9 +67,11 @@ def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> I
                 yield Document.from_json(line)
 
 
-def _parse_apart(path: Path, parsed: Path, limits: ParserLimits, trust: float | None) -> None:
-    # Forked from a server with a single thread: this process has many, and a fork of it might
-    # inherit a lock that nobody gives back.
+def _parse_in_subprocess(
+    path: Path, parsed: Path, limits: ParserLimits, trust: float | None
+) -> None:
+    # A fork server has a single thread; a fork of this process, which has many, might inherit a
+    # lock that is never released.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PARSER, "retrieval.ingest.documents"])
     process = context.Process(target=_parse, args=(path, parsed, limits, trust), daemon=True)
@@ -95,10 +97,10 @@ def _parse_apart(path: Path, parsed: Path, limits: ParserLimits, trust: float | 
 
 
 def _parse(path: Path, parsed: Path, limits: ParserLimits, trust: float | None) -> None:
-    """Write the documents of a file, one a line; a line that says why there are no more."""
+    """Write the documents of a file, one a line, or an error as the last line."""
     from retrieval.ingest.documents import read
 
-    _limit(limits)
+    _limit_process(limits)
     with parsed.open("w", encoding="utf-8") as lines:
         try:
             for document in read([path], lambda _: None, trust):
@@ -106,19 +108,19 @@ def _parse(path: Path, parsed: Path, limits: ParserLimits, trust: float | None) 
                     document.metadata["source"] = path.name
                 lines.write(document.to_json() + "\n")
         except DocumentError as error:
-            said = str(error).replace(str(path), path.name)
+            message = str(error).replace(str(path), path.name)
         except MemoryError:
-            said = (
+            message = (
                 f"{path.name} takes more than {limits.memory / 1e9:.1f} GB of memory to read; give "
                 "its text as .txt, or several smaller files"
             )
         else:
             return
-        lines.write(json.dumps({"error": said}) + "\n")
+        lines.write(json.dumps({"error": message}) + "\n")
 
 
-def _limit(limits: ParserLimits) -> None:
-    """Bind this process to the limits."""
+def _limit_process(limits: ParserLimits) -> None:
+    """Apply the limits to this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if _has_proc() else 0
     memory = pages * resource.getpagesize() + limits.memory
     seconds = int(limits.seconds) + 1

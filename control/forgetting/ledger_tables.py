@@ -136,13 +136,7 @@ def _write_through(connection: Any, _record: object) -> None:
 
 
 def _open_server(url: URL) -> Database:
-    place = postgres.place(url)
-    try:
-        engine = postgres.connect(url)
-    except ImportError as error:
-        raise InputError(
-            f"the ledger {place} needs a package that is missing; run: pip install {PACKAGE}"
-        ) from error
+    place, engine = postgres.place(url), postgres.connect(url, "the ledger", PACKAGE)
     database = Database(
         place, partial(_transaction, engine, place), partial(_appending, engine, place)
     )

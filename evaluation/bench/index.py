@@ -191,7 +191,7 @@ def _measure_queries(store: PassageStore, questions: Vectors, exact: "_Exact") -
     seconds, busy, hits = [], [], 0
     for question, right in zip(questions, exact.ids, strict=True):
         started, started_busy = time.perf_counter(), time.thread_time()
-        [result] = store.query_batch([question.tolist()], TOP_K)
+        [result] = store.search_vectors([question.tolist()], TOP_K)
         seconds.append(time.perf_counter() - started)
         busy.append(time.thread_time() - started_busy)
         hits += len(set(result.ids or ()) & right)
@@ -211,7 +211,7 @@ def _measure_word_search(
     seconds = []
     for question, text in zip(questions, texts, strict=True):
         started = time.perf_counter()
-        store.match_batch([text], [question.tolist()], TOP_K)
+        store.search_words([text], [question.tolist()], TOP_K)
         seconds.append(time.perf_counter() - started)
     return percentiles("words_ms", seconds)
 
@@ -226,7 +226,7 @@ def _measure_removal(store: PassageStore, nodes: Sequence[TextNode]) -> dict[str
     for node in taken:
         started = time.perf_counter()
         store.remove_document(node.ref_doc_id or node.node_id)
-        [result] = store.query_batch([node.get_embedding()], TOP_K)
+        [result] = store.search_vectors([node.get_embedding()], TOP_K)
         seconds.append(time.perf_counter() - started)
         still_found += node.node_id in (result.ids or ())
     store.add(taken)

@@ -11,7 +11,7 @@ from foundation import records
 from foundation.errors import DataError
 from foundation.files import replacing
 from foundation.records import DataRecord
-from retrieval.rewrites import Turn
+from retrieval.rewriter import Turn
 
 PASSAGES = DATA / "passages.jsonl"
 PLAIN_KIND = "plain"

@@ -18,7 +18,7 @@ from evaluation import metrics
 from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.runner import Rows
 from foundation import trace
-from retrieval.rewrites import Turn
+from retrieval.rewriter import Turn
 
 MAX_NEW_TOKENS = 32
 RECALL_AT = 5

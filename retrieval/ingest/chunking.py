@@ -1,14 +1,20 @@
-"""Documents become passages: the nodes that are embedded, found and cited."""
+"""Cut documents into passages: the nodes that are embedded, retrieved and cited."""
 
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import Document, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import (
+    Document,
+    NodeRelationship,
+    NodeWithScore,
+    RelatedNodeInfo,
+    TextNode,
+)
 
 from retrieval.embedding import packaged_model
-from retrieval.ingest.documents import hidden_keys
+from retrieval.ingest.documents import TRUST_KEY, hidden_keys
 
 CHUNK_TOKENS = 200  # the embedding model reads 256 word pieces: the rest is for the title
 OVERLAP_TOKENS = 30  # one sentence of ordinary length; a longer one is not repeated
@@ -34,6 +40,17 @@ def split(document: Document) -> list[TextNode]:
         passage(node_id, document.id_, text, document.metadata)
         for node_id, text in zip(ids, texts, strict=True)
     ]
+
+
+def split_text(
+    text: str, document_id: str, title: str = "", trust: float | None = None
+) -> list[NodeWithScore]:
+    """Cut a text that is given with a question into passages; they have no score."""
+    metadata: dict[str, Any] = {"title": title, "content_hash": ""}
+    if trust is not None:
+        metadata[TRUST_KEY] = trust
+    document = Document(id_=document_id, text=text, metadata=metadata)
+    return [NodeWithScore(node=node) for node in split(document)]
 
 
 def passage(node_id: str, document_id: str, text: str, metadata: dict[str, Any]) -> TextNode:

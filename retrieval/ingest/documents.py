@@ -25,16 +25,16 @@ TRUST_KEY = "trust"
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A file met in a directory that could not be read."""
+class SkippedPath:
+    """A file of a directory that could not be read."""
 
     path: Path
     reason: str
 
 
-def summary(skipped: Sequence[Skipped]) -> list[str]:
-    """Say which files were skipped and why, one line for each reason, however many files."""
-    reasons: dict[str, list[Skipped]] = {}
+def summarize_skipped(skipped: Sequence[SkippedPath]) -> list[str]:
+    """Return which files were skipped and why, one line for each reason."""
+    reasons: dict[str, list[SkippedPath]] = {}
     for skip in skipped:
         reasons.setdefault(skip.reason.replace(str(skip.path), ""), []).append(skip)
     lines = [
@@ -49,7 +49,7 @@ def summary(skipped: Sequence[Skipped]) -> list[str]:
 
 def read(
     paths: Iterable[Path | str],
-    on_skipped: Callable[[Skipped], None],
+    on_skipped: Callable[[SkippedPath], None],
     trust: float | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of files and directories, in the order given, directories sorted.
@@ -59,11 +59,11 @@ def read(
     A document's id is the ``id`` of its JSON line, else the first digits of its content hash.
     Its metadata holds ``title``, ``source`` (the file's path as given, unless a JSON line states
     its own source), ``content_hash``, and a JSON line's other fields that are text, numbers or
-    truth values. The content hash covers what the file says and never what it is called, so a
-    renamed copy is recognised.
+    booleans. The content hash covers the content and not the file name, so a renamed copy is
+    recognised.
 
     Args:
-        paths: Files, or directories to walk; hidden files and directories in them are passed over.
+        paths: Files, or directories to walk; hidden files and directories in them are ignored.
         on_skipped: Called with each file of a directory that cannot be read.
         trust: How far the documents are trusted, in [0, 1], where a JSON line does not say it
             itself in its field ``trust``; kept in the metadata under that name.
@@ -73,7 +73,7 @@ def read(
             holds nothing readable.
     """
     given = [Path(path) for path in paths]
-    for path in given:  # before any work, so that a typing error in the last path costs none
+    for path in given:  # before any work, so that a wrong last path costs none
         if not path.exists():
             raise DocumentError(f"{path} does not exist; check the path")
         if not path.is_dir() and path.suffix.lower() not in READERS:
@@ -84,13 +84,13 @@ def read(
         )
 
 
-def changes(
+def plan_changes(
     batch: Sequence[Document], stored: Mapping[str, str]
 ) -> tuple[list[Document], set[str]]:
-    """Say what a batch of documents changes in an index.
+    """Compare a batch of documents with an index.
 
     Args:
-        batch: In the order in which they came; of the same id, the last one counts.
+        batch: In order; of the same id, the last one counts.
         stored: The index's documents that have an id or a content of the batch, id to content hash.
 
     Returns:
@@ -120,7 +120,7 @@ def changes(
 
 
 def _read_directory(
-    directory: Path, on_skipped: Callable[[Skipped], None], trust: float | None
+    directory: Path, on_skipped: Callable[[SkippedPath], None], trust: float | None
 ) -> Iterator[Document]:
     readable, unreadable = 0, 0
     for path in _walk(directory):
@@ -129,7 +129,7 @@ def _read_directory(
             readable += 1
         except DocumentError as error:
             unreadable += 1
-            on_skipped(Skipped(path, str(error)))
+            on_skipped(SkippedPath(path, str(error)))
     if not readable:
         seen = f"none of its {unreadable} files can be read" if unreadable else "it has no files"
         raise DocumentError(
@@ -192,7 +192,7 @@ def hidden_keys(metadata: Iterable[str]) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    """Return text that every store takes: no NUL, no lone surrogate, Unix line ends."""
+    """Return text that every store accepts: no NUL, no lone surrogate, Unix line ends."""
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return re.sub(r"\n[ \t\n]*\n", "\n\n", text).strip().lstrip("\ufeff")

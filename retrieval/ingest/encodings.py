@@ -1,4 +1,4 @@
-"""Bytes of text files become text, whatever encoding they are in; big files in parts."""
+"""Decode text files of any encoding; big files in parts."""
 
 import codecs
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ BLOCK_BYTES = 1 << 20
 CUTS = ("\n\n", "\n", ". ", " ")  # where to part a text, best first
 
 
-def marked(data: bytes) -> bool:
+def has_byte_order_mark(data: bytes) -> bool:
     """Say whether the bytes begin with a mark that names their encoding."""
     return any(data.startswith(mark) for mark, _ in BYTE_ORDER_MARKS)
 
 
-def texts(path: Path) -> Iterator[str]:
+def read_texts(path: Path) -> Iterator[str]:
     """Yield the text of a file; one beyond ``PART_BYTES`` in parts of about that size.
 
     A part ends with a paragraph if it can. The file is decoded once to its end before the first
-    part is given out, and never held as a whole.
+    part is yielded, and never held as a whole.
 
     Raises:
         DocumentError: it is binary, or in no known encoding.
@@ -57,7 +57,7 @@ def _decode(path: Path, data: bytes) -> str:
             try:
                 return data.decode(encoding)
             except UnicodeDecodeError as error:
-                raise undecodable(path) from error
+                raise unknown_encoding(path) from error
     if b"\0" in data:
         raise _binary(path)
     try:
@@ -89,7 +89,7 @@ def _encoding(path: Path) -> str:
         except UnicodeDecodeError:
             continue
         return encoding
-    raise undecodable(path)
+    raise unknown_encoding(path)
 
 
 def _guess(path: Path, data: bytes) -> str:
@@ -98,14 +98,14 @@ def _guess(path: Path, data: bytes) -> str:
     guesses = from_bytes(data, cp_exclusion=["utf_16_be", "utf_16_le", "utf_32"])
     best = guesses.best()
     if best is None:
-        raise undecodable(path) from None
+        raise unknown_encoding(path) from None
     # A short text fits many code pages alike; the commonest is then the likeliest.
     common = next((g for g in guesses if COMMON_ENCODING in g.could_be_from_charset), best)
     as_good = common.chaos <= best.chaos and common.coherence >= best.coherence
     return COMMON_ENCODING if as_good and common is not best else best.encoding
 
 
-def undecodable(path: Path) -> DocumentError:
+def unknown_encoding(path: Path) -> DocumentError:
     """The error for a file in no known encoding."""
     return DocumentError(f"{path} is in no known text encoding; save it as UTF-8 and try again")
 

@@ -1,4 +1,4 @@
-"""One reader for each file format: a path becomes the texts that the file holds."""
+"""One reader for each file format, from a path to the texts in the file."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ BLOCK_EDGE = "\x1e"  # ASCII record separator: no page holds it as text
 
 @dataclass(frozen=True)
 class Content:
-    """One text as a file states it; ``title`` and ``document_id`` are None where it states none."""
+    """One text of a file; ``title`` and ``document_id`` are ``None`` if the file has none."""
 
     text: str
     title: str | None = None
@@ -38,12 +38,12 @@ class Content:
 
 
 def read_content(path: Path) -> Iterator[Content]:
-    """Yield what the file holds: one text, or one for each line of a ``.jsonl`` file.
+    """Yield the text of a file, or one for each line of a ``.jsonl`` file.
 
     A ``.txt`` or ``.md`` file beyond ``encodings.PART_BYTES`` gives several, so that files of any
     size stream.
 
-    A file is checked whole before its first text is given out, so a wrong last line costs no work.
+    The whole file is checked before its first text is yielded, so a wrong last line costs no work.
 
     Raises:
         DocumentError: the ending is not supported, or the file is empty, binary, damaged,
@@ -74,13 +74,13 @@ def read_content(path: Path) -> Iterator[Content]:
 
 
 def _plain(path: Path) -> Iterator[Content]:
-    for text in encodings.texts(path):
+    for text in encodings.read_texts(path):
         yield Content(text)
 
 
 def _markdown(path: Path) -> Iterator[Content]:
     title = None
-    for text in encodings.texts(path):
+    for text in encodings.read_texts(path):
         heading = MARKDOWN_HEADING.search(text.replace("\r\n", "\n"))
         title = title or (heading and (heading[1] or heading[2]))
         yield Content(text, title=title)
@@ -95,11 +95,11 @@ def _html(path: Path) -> Iterator[Content]:
             f"{LONGEST_HTML / 1e6:.0f} MB; give its text as .txt, which may be of any size"
         )
     data = path.read_bytes()
-    if b"\0" in data and not encodings.marked(data):
+    if b"\0" in data and not encodings.has_byte_order_mark(data):
         raise DocumentError(f"{path} holds binary data, not HTML; give a text version of it")
     page = BeautifulSoup(data, "html.parser")  # bytes, so that <meta charset> is honoured
     if page.contains_replacement_characters:
-        raise encodings.undecodable(path)
+        raise encodings.unknown_encoding(path)
     title = page.title.get_text(" ", strip=True) if page.title else None
     for tag in page.find_all(HTML_UNREAD):
         tag.decompose()
@@ -116,7 +116,7 @@ def _html(path: Path) -> Iterator[Content]:
 def _pdf(path: Path) -> Iterator[Content]:
     from pypdf import PdfReader  # heavy, and few runs read PDF
 
-    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of every flaw that it mends
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of every flaw that it repairs
     try:
         reader = PdfReader(path)
         # Many files are encrypted with an empty password; they open for everybody.

@@ -1,1 +1,1 @@
-"""Where passages and their vectors are kept."""
+"""Stores of passages and their vectors."""

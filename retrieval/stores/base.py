@@ -1,23 +1,25 @@
-"""What the passage index asks of a store, wherever the passages lie."""
+"""The protocol of a store of passages."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import VectorStoreQueryResult
 
+from foundation.errors import IndexStateError
+
 
 @dataclass(frozen=True)
-class Stored:
+class StoredDocument:
     """A document of the index.
 
     Attributes:
         id: Its id.
         title: Its title.
         source: The file that it came from.
-        passages: How many it was cut into.
-        trust: How far it is trusted against memory, in [0, 1]; ``None`` where nobody said.
+        passages: Their number.
+        trust: Its trust against memory, in [0, 1]; ``None`` if not given.
     """
 
     id: str
@@ -28,21 +30,21 @@ class Stored:
 
 
 class PassageStore(Protocol):
-    """Passages with their vectors, found by nearness and by words.
+    """Passages with their vectors, found by vector search and by full-text search.
 
-    Every method that writes leaves whole documents, also if the process is killed in it. Every
-    query sees all that was written before, in any process. Safe to use from several threads.
+    Each write is atomic, also if the process is killed in it. Each read sees all earlier writes of
+    any process. Safe to use from several threads.
 
-    A store raises ``IndexStateError`` where it is damaged or was built with another embedding model
-    or dimension, and ``ModelError`` where a vector holds infinity or NaN.
+    A store raises ``IndexStateError`` if it is damaged or was built with another embedding model or
+    dimension, and ``ModelError`` if a vector holds infinity or NaN.
     """
 
     def add(self, nodes: Sequence[BaseNode], *, replaced: Collection[str] = ()) -> list[str]:
         """Store embedded passages of ``retrieval.ingest.chunking`` and return their ids.
 
         Args:
-            nodes: Each with its embedding, which is brought to length 1. One whose id is stored
-                already takes that one's place.
+            nodes: Each with its embedding, which is scaled to length 1; a node replaces a stored
+                one of the same id.
             replaced: Ids of documents whose stored passages are removed first.
         """
         ...
@@ -57,8 +59,8 @@ class PassageStore(Protocol):
         """Return the stored documents, id to content hash, that have one of these ids or hashes."""
         ...
 
-    def stored(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
-        """Return the documents in the order they came, ``limit`` of them from ``offset`` on."""
+    def list_documents(self, offset: int = 0, limit: int | None = None) -> list[StoredDocument]:
+        """Return ``limit`` documents from ``offset`` on, in order of ingestion."""
         ...
 
     def get_nodes(self, node_ids: list[str] | None = None) -> list[BaseNode]:
@@ -66,28 +68,28 @@ class PassageStore(Protocol):
         ...
 
     def is_empty(self) -> bool:
-        """Say whether there is no passage; unlike counting, this takes no time on a big store."""
+        """Whether there is no passage; unlike `count`, in constant time."""
         ...
 
     def count(self) -> int:
         """Return the number of passages."""
         ...
 
-    def query_batch(
+    def search_vectors(
         self, embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[VectorStoreQueryResult]:
         """Find the passages nearest to each embedding.
 
         Returns:
             For each embedding its passages, nearest first; the similarity is the cosine, in
-            [-1, 1]. A passage may bring its own embedding, of length 1.
+            [-1, 1]. A passage may have its embedding, of length 1.
         """
         ...
 
-    def match_batch(
+    def search_words(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[VectorStoreQueryResult]:
-        """Find the passages that share words with each query.
+        """Find the passages that share words with each query, by full-text search.
 
         Args:
             queries: As a user types them; no character in them is an operator.
@@ -95,16 +97,16 @@ class PassageStore(Protocol):
             top_k: Passages for each query.
 
         Returns:
-            For each query its passages, in the order of the words' weight; the similarity is the
-            cosine to the query's embedding. None for a query without a word that tells.
+            For each query its passages, best match first; the similarity is the cosine to the
+            query's embedding. None for a query of stop words alone.
         """
         ...
 
     def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
-        """Find all passages that hold certain words in title or text, however many there are.
+        """Find all passages that hold certain words in title or text, without a limit.
 
         Args:
-            groups: Of phrases, as they may be written; case, accents and endings do not matter.
+            groups: Of phrases; case, accents and word endings are ignored.
 
         Returns:
             The ids of the passages that hold, of each group, all words of one of its phrases.
@@ -113,5 +115,40 @@ class PassageStore(Protocol):
         ...
 
     def finish(self) -> None:
-        """Do what pays after many additions: write snapshots, build what is pending."""
+        """Complete an ingestion: write snapshots, build pending indexes."""
         ...
+
+
+def check_embedding(
+    built: Mapping[str, str], name: str, dimension: int | None, place: object, option: str
+) -> int | None:
+    """Check that an index was built with the embedding model in use.
+
+    Args:
+        built: The index's properties ``embedding`` and ``dimension``, if it has any.
+        name: Of the embedding model.
+        dimension: Of its vectors, if known.
+        place: What to call the index in messages.
+        option: What else to change, such as ``--home``.
+
+    Returns:
+        The index's dimension; ``None`` before its first passage.
+
+    Raises:
+        IndexStateError: Model or dimension differ.
+    """
+    model = built.get("embedding", name)
+    if model != name:
+        raise IndexStateError(
+            f"{place} was built with the embedding model {model} and cannot be used "
+            f"with {name}; use {model}, or another {option}"
+        )
+    if "dimension" not in built:
+        return None
+    expected = int(built["dimension"])
+    if dimension not in (None, expected):
+        raise IndexStateError(
+            f"{place} was built with {expected}-dimensional vectors of {model}, but "
+            f"{name} now gives {dimension}; use the former model, or another {option}"
+        )
+    return expected

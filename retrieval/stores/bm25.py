@@ -1,4 +1,4 @@
-"""Search by words: BM25 over titles and texts, by SQLite's FTS5 inside the passages' database."""
+"""BM25 over titles and texts, by SQLite's FTS5 in the database of passages."""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 TITLE_WEIGHT = 2.0  # a title says what the passage is about, and is short
-# Passages that a query may look through; the rarest words come first, and what no longer fits says
-# little anyway.
+# Passages that a query may score, together for all its words; the rarest words are used first.
 POSTINGS = 10_000
 MOST_WORDS = 64  # of a pasted text; the first ones
 WORD = re.compile(r"[^\W_]+")
@@ -38,11 +37,11 @@ _CONTAINING = text(
 def find(connection: Connection, query: str, top_k: int) -> list[int]:
     """Return the numbers of the passages that hold words of the query, best BM25 score first.
 
-    Stop words and, in a big index, common words count for nothing; a query that has no other
-    words finds nothing. The query is never read as FTS5's language.
+    Stop words and, in a big index, common words are ignored. The query is never parsed as FTS5
+    syntax.
     """
     # A quoted word is FTS5's way of saying "this text, whatever it is".
-    words = [f'"{word}"' for word in _telling(query)]
+    words = [f'"{word}"' for word in _content_words(query)]
     counts = {
         word: connection.execute(_COUNT, {"word": word, "most": POSTINGS + 1}).scalar_one()
         for word in words
@@ -73,6 +72,6 @@ def containing(connection: Connection, groups: Sequence[Sequence[str]]) -> list[
     return list(connection.execute(_CONTAINING, {"query": query}).scalars())
 
 
-def _telling(query: str) -> list[str]:
+def _content_words(query: str) -> list[str]:
     words = dict.fromkeys(word for word in WORD.findall(query.lower()) if word not in STOP_WORDS)
     return list(words)[:MOST_WORDS]

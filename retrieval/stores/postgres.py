@@ -1,8 +1,9 @@
-"""Passages in PostgreSQL: LlamaIndex's own pgvector store, held to what the index asks of one."""
+"""A ``PassageStore`` in PostgreSQL, over LlamaIndex's pgvector store."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import BaseNode
@@ -12,12 +13,11 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
-from sqlalchemy import Connection, Float, Select, func, or_, select
+from sqlalchemy import Connection, Engine, Float, Select, event, func, or_, select
 
-from foundation.errors import IndexStateError
+from foundation import postgres
 from retrieval.embedding import unit_vectors
-from retrieval.stores.base import Stored
-from retrieval.stores.postgres_connection import connect, explained
+from retrieval.stores.base import StoredDocument, check_embedding
 from retrieval.stores.postgres_tables import (
     CONTENT_HASH,
     DOCUMENT_ID,
@@ -28,6 +28,7 @@ from retrieval.stores.postgres_tables import (
     PASSAGES,
     SETTINGS,
     build_hnsw,
+    content_words,
     create_table,
     exists,
     open_table,
@@ -36,22 +37,27 @@ from retrieval.stores.postgres_tables import (
     read_settings,
     record,
     run,
-    telling_words,
 )
 
 if TYPE_CHECKING:
     from llama_index.vector_stores.postgres import PGVectorStore
 
+OPTION = "--index"
+PACKAGE = "llama-index-vector-stores-postgres"  # it brings the driver, psycopg2
+# Continue the scan of the graph until enough passages are found, also after deletions.
+ITERATIVE_SCAN = "SET hnsw.iterative_scan = strict_order"  # pgvector before 0.8 ignores it
 LOCK = 0x46554C43  # writers of this index wait for each other; the number spells FULC
+
+explained = partial(postgres.explained, option=OPTION)
 
 
 class PostgresStore:
     """A ``PassageStore`` in PostgreSQL with pgvector.
 
-    LlamaIndex's ``PGVectorStore`` makes the table, adds, removes, and searches by vectors and by
-    words. A write of several such steps is one transaction, so a process killed at any moment
-    leaves the state before or after it. Until ``finish`` has built the HNSW index, search by
-    vectors is exact and slow. Safe to use from several threads and processes.
+    LlamaIndex's ``PGVectorStore`` creates the table, adds, removes, and searches by vectors and by
+    words. Each write is one transaction, so it is atomic even if the process is killed. Until
+    ``finish`` has built the HNSW index, vector search is exact and slow. Safe to use from several
+    threads and processes.
     """
 
     def __init__(self, url: str, embedding_name: str) -> None:
@@ -62,7 +68,7 @@ class PostgresStore:
             IndexStateError: the server cannot be reached, refuses, or lacks pgvector, or the index
                 was built with another embedding model.
         """
-        self._engine, self._place = connect(url)
+        self._engine, self._place = _connect(url)
         self._embedding_name = embedding_name
         self._searching: PGVectorStore | None = None
         with self._reading() as connection:
@@ -129,8 +135,8 @@ class PostgresStore:
             metadata_dict_to_node(metadata, content) for content, metadata in self._rows(stored)
         ]
 
-    def stored(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
-        """Return the documents in the order they came, ``limit`` of them from ``offset`` on."""
+    def list_documents(self, offset: int = 0, limit: int | None = None) -> list[StoredDocument]:
+        """Return ``limit`` documents from ``offset`` on, in order of ingestion."""
         first = func.min(PASSAGES.c.id)
         grouped = (
             select(first.label("first"), func.count().label("passages"))
@@ -146,7 +152,7 @@ class PostgresStore:
             .order_by(grouped.c.first)
         )
         return [
-            Stored(
+            StoredDocument(
                 metadata["ref_doc_id"],
                 metadata.get("title", ""),
                 str(metadata.get("source", "")),
@@ -157,7 +163,7 @@ class PostgresStore:
         ]
 
     def is_empty(self) -> bool:
-        """Say whether there is no passage; unlike counting, this takes no time on a big store."""
+        """Whether there is no passage; unlike `count`, in constant time."""
         return not self._rows(select(PASSAGES.c.id).limit(1))
 
     def count(self) -> int:
@@ -165,7 +171,7 @@ class PostgresStore:
         rows = self._rows(select(func.count()).select_from(PASSAGES))
         return int(rows[0][0]) if rows else 0
 
-    def query_batch(
+    def search_vectors(
         self, embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[VectorStoreQueryResult]:
         """Find the passages nearest to each embedding; see ``PassageStore``."""
@@ -185,7 +191,7 @@ class PostgresStore:
             ]
         return [_result(result.nodes or [], result.similarities or []) for result in results]
 
-    def match_batch(
+    def search_words(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[VectorStoreQueryResult]:
         """Find the passages that share words with each query; see ``PassageStore``.
@@ -214,8 +220,7 @@ class PostgresStore:
     def finish(self) -> None:
         """Build the HNSW index if there is none, and renew the planner's statistics.
 
-        Once there, the index follows every write. Others read during the build, and write after
-        it.
+        Later writes update the index. During the build others can read, and their writes wait.
         """
         with self._writing() as connection:
             dimension = self._check_embedding(connection)
@@ -229,7 +234,7 @@ class PostgresStore:
         self, store: "PGVectorStore", query: str, vector: list[float], top_k: int
     ) -> VectorStoreQueryResult:
         with self._reading() as connection:
-            words = telling_words(connection, query)
+            words = content_words(connection, query)
         if not words:
             return _result([], [])
         mode = VectorStoreQueryMode.TEXT_SEARCH
@@ -254,24 +259,9 @@ class PostgresStore:
         return self._searching
 
     def _check_embedding(self, connection: Connection, dimension: int | None = None) -> int | None:
-        """Return the index's dimension, or None if nothing was ever stored."""
-        settings = read_settings(connection)
-        built = settings.get("embedding", self._embedding_name)
-        if built != self._embedding_name:
-            raise IndexStateError(
-                f"{self._place} was built with the embedding model {built} and cannot be used "
-                f"with {self._embedding_name}; use {built}, or another --index"
-            )
-        if "dimension" not in settings:
-            return None
-        expected = int(settings["dimension"])
-        if dimension is not None and dimension != expected:
-            raise IndexStateError(
-                f"{self._place} was built with {expected}-dimensional vectors of {built}, but "
-                f"{self._embedding_name} now gives {dimension}; use the former model, "
-                "or another --index"
-            )
-        return expected
+        """Return the index's dimension; ``None`` before its first passage."""
+        built = read_settings(connection)
+        return check_embedding(built, self._embedding_name, dimension, self._place, OPTION)
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
         """Return what a statement reads of the passages; nothing if nothing was ever stored."""
@@ -292,6 +282,24 @@ class PostgresStore:
             yield connection
 
 
+def _connect(url: str) -> tuple[Engine, str]:
+    """Return an engine, which has not connected yet, and what to call its database in messages."""
+    parsed = postgres.parse(url, OPTION)
+    try:
+        import llama_index.vector_stores.postgres  # noqa: F401
+    except ImportError as error:
+        raise postgres.missing_package(parsed, OPTION, PACKAGE) from error
+    engine = postgres.connect(parsed, OPTION, PACKAGE)
+    event.listen(engine, "connect", _set_options)
+    return engine, postgres.place(parsed)
+
+
+def _set_options(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(ITERATIVE_SCAN)
+    connection.commit()
+
+
 def _result(nodes: Sequence[BaseNode], cosines: Sequence[float]) -> VectorStoreQueryResult:
     return VectorStoreQueryResult(
         nodes=list(nodes),
@@ -299,8 +307,3 @@ def _result(nodes: Sequence[BaseNode], cosines: Sequence[float]) -> VectorStoreQ
         similarities=[0.0 if math.isnan(cosine) else cosine for cosine in cosines],
         ids=[node.node_id for node in nodes],
     )
-
-
-def open_postgres(url: str, embedding_name: str) -> PostgresStore:
-    """Open the index in a database, ``postgresql://user:password@host:port/database``."""
-    return PostgresStore(url, embedding_name)

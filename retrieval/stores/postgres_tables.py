@@ -1,4 +1,4 @@
-"""The tables of an index in PostgreSQL: LlamaIndex's, what it lacks, and facts about the whole."""
+"""The tables of an index in PostgreSQL: LlamaIndex's, extended, and the index's properties."""
 
 import logging
 import re
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME = "fulcrum_passages"  # LlamaIndex puts "data_" before it
-# PostgreSQL's English stemmer and stop words, under a name of our own: see `prepare`.
+# PostgreSQL's English stemmer and stop words under our own name: see `prepare`.
 LANGUAGE = "public.fulcrum_words"
-# PostgreSQL ranks every passage that holds one of the words. Words are taken from the rarest on,
-# while they are in no more passages than this, all together.
+# PostgreSQL ranks every passage that holds one of the words; the rarest words are used, up to this
+# many passages together.
 MOST_RANKED = 10_000
 MOST_WORDS = 64  # of a pasted text; the first ones
 
@@ -116,7 +116,7 @@ PASSAGES_OF_WORDS = text(
 
 
 def prepare(connection: Connection) -> None:
-    """Create what the index needs before its first passage, where it is not there."""
+    """Create what the index needs before its first passage, if it does not exist."""
     run(connection, PREPARE)
     if connection.execute(HAS_LANGUAGE, {"language": LANGUAGE}).scalar_one():
         return
@@ -137,8 +137,8 @@ def open_table(
 ) -> "PGVectorStore":
     """Return LlamaIndex's store, on an engine or inside the transaction of a connection.
 
-    SQLAlchemy's sessions neither commit nor end a transaction that their connection is in
-    already, so several steps of the store are kept or undone together.
+    SQLAlchemy's sessions neither commit nor end an open transaction of their connection, so
+    several steps of the store are one transaction.
 
     Args:
         bind: Where its sessions begin.
@@ -160,18 +160,18 @@ def open_table(
         hnsw_kwargs=hnsw if setup else {"hnsw_ef_search": EF_SEARCH},
         engine=cast(Engine, bind),
         async_engine=create_async_engine("postgresql+asyncpg://"),  # wanted, but never connects
-        customize_query_fn=_steady,
+        customize_query_fn=_order_ties,
     )
 
 
 def create_table(connection: Connection, dimension: int) -> None:
-    """Let LlamaIndex create its table, and add what it lacks."""
+    """Create LlamaIndex's table, and our columns and indexes."""
     open_table(connection, dimension, setup=True).add([])
     run(connection, COMPLETE)
 
 
 def build_hnsw(connection: Connection, dimension: int) -> None:
-    """Let LlamaIndex build its HNSW index, with the memory that it takes."""
+    """Build LlamaIndex's HNSW index with enough memory."""
     passages = connection.execute(select(func.count()).select_from(PASSAGES)).scalar_one()
     size = passages * (dimension * np.dtype(np.float32).itemsize + LINKS_BYTES)
     memory = min(LEAST_BUILD_MIB + size // 2**20, MOST_BUILD_MIB)
@@ -190,15 +190,15 @@ def _build(connection: Connection, dimension: int) -> None:
     open_table(connection, dimension, setup=True, hnsw=hnsw).add([])
 
 
-def _steady(
+def _order_ties(
     statement: Select[Any], table: Any, *_unused: object, **_options: object
 ) -> Select[Any]:
-    """Put passages that words rank alike into the order they were stored in."""
+    """Order passages of the same text rank by their id."""
     return statement.order_by(table.id) if "rank" in statement.selected_columns else statement
 
 
 def exists(connection: Connection, name: str) -> bool:
-    """Say whether there is a table or an index of this name."""
+    """Whether there is a table or an index of this name."""
     return connection.execute(select(func.to_regclass(name))).scalar_one() is not None
 
 
@@ -209,20 +209,20 @@ def run(connection: Connection, statements: Sequence[str]) -> None:
 
 
 def read_settings(connection: Connection) -> dict[str, str]:
-    """Return the facts about the whole index: embedding (its name) and dimension."""
+    """Return the properties of the index: embedding (its name) and dimension."""
     return {name: value for name, value in connection.execute(select(SETTINGS))}
 
 
 def record(connection: Connection, **settings: str | int) -> None:
-    """Set facts about the whole index, once."""
+    """Set properties of the index, once."""
     rows = [{"name": name, "value": str(value)} for name, value in settings.items()]
     connection.execute(insert(SETTINGS), rows)
 
 
-def telling_words(connection: Connection, query: str) -> list[str]:
-    """Return the words of a query that are no stop words, without the commonest on a big index.
+def content_words(connection: Connection, query: str) -> list[str]:
+    """Return the words of a query without stop words and, on a big index, the commonest words.
 
-    In how many passages a word is comes from PostgreSQL's statistics, as of the last ``ANALYZE``.
+    The frequency of a word comes from PostgreSQL's statistics, as of the last ``ANALYZE``.
     """
     words = re.findall(r"\w+", query.encode("utf-8", "ignore").decode())
     values = {
@@ -232,13 +232,13 @@ def telling_words(connection: Connection, query: str) -> list[str]:
         "language": LANGUAGE,
     }
     ranked = 0
-    telling: list[str] = []
+    chosen: list[str] = []
     for word, passages in connection.execute(PASSAGES_OF_WORDS, values):
         ranked += passages
-        if telling and ranked > MOST_RANKED:
+        if chosen and ranked > MOST_RANKED:
             break
-        telling.append(word)
-    return telling
+        chosen.append(word)
+    return chosen
 
 
 def passages_containing(connection: Connection, groups: Sequence[Sequence[str]]) -> list[str]:

@@ -1,16 +1,16 @@
-"""The file that holds an index of vectors, so that the next process need not build it."""
+"""The state of a FAISS index, and its file, so that the next process need not build it."""
 
 import json
 import logging
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import faiss
 
 from foundation.files import replacing
-from retrieval.stores.faiss_index import FaissIndex
 
 logger = logging.getLogger(__name__)
 
@@ -19,25 +19,53 @@ BUFFER_BYTES = 1 << 20
 FORMAT = "fulcrum vectors 2"
 
 
-def save(held: FaissIndex, path: Path) -> None:
-    """Write the snapshot. A failure is logged and harms nothing."""
+@dataclass
+class FaissIndex:
+    """A FAISS index, and the state of the database that it holds.
+
+    Attributes:
+        index: Passage numbers and their vectors.
+        factory: FAISS's ``index_factory`` string.
+        identity: Of the database's content.
+        since: Generation of the database at which building started.
+        generation: Generation of the database that it is synchronized with.
+        highest: The last passage number added.
+        deleted: Numbers still in the index that are no longer in the database.
+    """
+
+    index: Any  # faiss has no type information
+    factory: str
+    identity: str
+    since: int
+    generation: int
+    highest: int = 0
+    deleted: set[int] = field(default_factory=set)
+
+    @property
+    def size(self) -> int:
+        """The number of passages that can be found."""
+        return int(self.index.ntotal) - len(self.deleted)
+
+
+def save(state: FaissIndex, path: Path) -> None:
+    """Write the snapshot; a failure is only logged."""
     try:
         with replacing(path, private=True) as new, new.open("wb") as file:
             file.write(b" " * HEADER_BYTES)
             checksum = _Checksum(file.write)
             writer = faiss.PyCallbackIOWriter(checksum, BUFFER_BYTES)  # type: ignore[attr-defined]
-            faiss.write_index(held.index, writer)
+            faiss.write_index(state.index, writer)
             del writer  # flushes its buffer
             file.seek(0)
-            file.write(_header(held, checksum.value).ljust(HEADER_BYTES))
+            file.write(_header(state, checksum.value).ljust(HEADER_BYTES))
     except (OSError, RuntimeError) as error:
         logger.warning("the snapshot %s was not written: %s", path, error)
 
 
 def load(path: Path, identity: str, generation: int, dimension: int) -> FaissIndex | None:
-    """Read the snapshot; return None if there is none that fits this state of the database.
+    """Read the snapshot; return ``None`` if there is none for this state of the database.
 
-    What was removed since it was begun is for the caller to fill in.
+    The caller fills in ``deleted``.
     """
     try:
         with path.open("rb") as file:
@@ -63,15 +91,15 @@ def load(path: Path, identity: str, generation: int, dimension: int) -> FaissInd
         return None
 
 
-def _header(held: FaissIndex, checksum: int) -> bytes:
+def _header(state: FaissIndex, checksum: int) -> bytes:
     return json.dumps(
         {
             "format": FORMAT,
-            "factory": held.factory,
-            "identity": held.identity,
-            "since": held.since,
-            "generation": held.generation,
-            "highest": held.highest,
+            "factory": state.factory,
+            "identity": state.identity,
+            "since": state.since,
+            "generation": state.generation,
+            "highest": state.highest,
             "checksum": checksum,
         }
     ).encode()
@@ -85,7 +113,7 @@ def _checksum(file: IO[bytes]) -> int:
 
 
 class _Checksum:
-    """A write function that keeps the checksum of what passes through it."""
+    """A write function that computes the checksum of its data."""
 
     def __init__(self, write: Callable[[bytes], int]) -> None:
         self.value = 0

@@ -1,4 +1,4 @@
-"""Passages on this machine: a LlamaIndex vector store of SQLite for the truth, FAISS for speed."""
+"""A LlamaIndex vector store on this machine: passages in SQLite, vector search by FAISS."""
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,18 +18,17 @@ from llama_index.core.vector_stores.types import (
 )
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true
 
-from foundation.errors import IndexStateError, InputError
+from foundation.errors import InputError
 from foundation.sqlite import reading, writing
 from retrieval.embedding import Vectors, unit_vectors
 from retrieval.ingest.chunking import passage
 from retrieval.stores import bm25
-from retrieval.stores.base import Stored
-from retrieval.stores.faiss import AUTO, VectorIndex
-from retrieval.stores.faiss_index import highest_number
+from retrieval.stores.base import StoredDocument, check_embedding
+from retrieval.stores.faiss import AUTO, VectorIndex, highest_number
 from retrieval.stores.sqlite_tables import (
-    Passage,
-    Removal,
-    Setting,
+    PassageRow,
+    RemovalRow,
+    SettingRow,
     new_identity,
     next_generation,
     open_passages,
@@ -40,15 +39,14 @@ from retrieval.stores.sqlite_tables import (
 
 Value = TypeVar("Value")
 VALUES_AT_ONCE = 10_000  # SQLite takes at most 32,766 values in one statement
-OWN_COLUMNS = ("title", "content_hash")  # metadata that the table holds in columns of their own
+OWN_COLUMNS = ("title", "content_hash")  # metadata in columns of their own
 
 
 class LocalStore(BasePydanticVectorStore):
     """Passages with their vectors, in ``passages.db``; ``passages.faiss`` beside it is derived.
 
-    Every method that writes does so in one transaction, so a process killed at any moment leaves
-    the state before or after it. Every query first takes in what other processes have written.
-    Safe to use from several threads and processes.
+    Each write is one transaction, so it is atomic even if the process is killed. Each read sees
+    what other processes have written. Safe to use from several threads and processes.
     """
 
     stores_text: bool = True
@@ -94,7 +92,7 @@ class LocalStore(BasePydanticVectorStore):
 
         Args:
             nodes: Passages of ``retrieval.ingest.chunking``, each with its embedding, which is
-                brought to length 1. One whose id is stored already takes that one's place.
+                scaled to length 1. A node replaces a stored one of the same id.
             replaced: Ids of documents whose stored passages are removed first.
 
         Returns:
@@ -115,11 +113,11 @@ class LocalStore(BasePydanticVectorStore):
                 self._check_embedding(connection, dimension)
                 record(connection, embedding=self._embedding_name, dimension=dimension)
             for part in _parts(replaced):
-                remove(connection, Passage.document_id.in_(part), generation)
+                remove(connection, PassageRow.document_id.in_(part), generation)
             for part in _parts(ids):
-                remove(connection, Passage.node_id.in_(part), generation)
+                remove(connection, PassageRow.node_id.in_(part), generation)
             if rows:
-                connection.execute(insert(Passage), rows)
+                connection.execute(insert(PassageRow), rows)
         return ids
 
     def delete(self, ref_doc_id: str, **_kwargs: object) -> None:
@@ -130,14 +128,16 @@ class LocalStore(BasePydanticVectorStore):
         """Remove a document's passages and return how many there were."""
         with writing(self._engine, self._database) as connection:
             generation = next_generation(connection)
-            return remove(connection, Passage.document_id == document_id, generation)
+            return remove(connection, PassageRow.document_id == document_id, generation)
 
     def clear(self) -> None:
         """Remove everything; another embedding model may then be used."""
         with writing(self._engine, self._database) as connection:
-            connection.execute(delete(Passage))
-            connection.execute(delete(Removal))
-            connection.execute(delete(Setting).where(Setting.name.in_(("embedding", "dimension"))))
+            connection.execute(delete(PassageRow))
+            connection.execute(delete(RemovalRow))
+            connection.execute(
+                delete(SettingRow).where(SettingRow.name.in_(("embedding", "dimension")))
+            )
             record(connection, identity=new_identity(), generation=0)
 
     def query(self, query: VectorStoreQuery, **_kwargs: object) -> VectorStoreQueryResult:
@@ -152,9 +152,9 @@ class LocalStore(BasePydanticVectorStore):
             raise InputError(
                 f"the local index searches by embedding, not in mode {query.mode.value!r}"
             )
-        return self.query_batch([query.query_embedding], query.similarity_top_k)[0]
+        return self.search_vectors([query.query_embedding], query.similarity_top_k)[0]
 
-    def query_batch(
+    def search_vectors(
         self, embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[VectorStoreQueryResult]:
         """Search for several embeddings at once; one result for each, best passages first."""
@@ -163,18 +163,17 @@ class LocalStore(BasePydanticVectorStore):
         queries = unit_vectors(embeddings)
         with self._lock, reading(self._engine, self._database) as connection:
             self._check_embedding(connection, dimension=queries.shape[1])
-            self._vectors.follow(connection)
+            self._vectors.synchronize(connection)
             _, numbers = self._vectors.search(queries, top_k)
             return _results(connection, queries, numbers.tolist(), by_cosine=True)
 
-    def match_batch(
+    def search_words(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
     ) -> list[VectorStoreQueryResult]:
-        """Search by the words of several queries; the similarities are cosines all the same.
+        """Search by BM25 for several queries; the similarities are cosines all the same.
 
         Returns:
-            For each query its passages, best BM25 score first; none for a query without a word
-            that tells.
+            For each query its passages, best BM25 score first; none for a query of stop words.
         """
         if not queries:
             return []
@@ -197,12 +196,12 @@ class LocalStore(BasePydanticVectorStore):
             raise InputError("the local index cannot filter; ask without filters")
         conditions: list[ColumnElement[bool]] = [true()]
         if node_ids is not None:
-            conditions = [Passage.node_id.in_(part) for part in _parts(node_ids)]
+            conditions = [PassageRow.node_id.in_(part) for part in _parts(node_ids)]
         with reading(self._engine, self._database) as connection:
             rows = [
                 row
                 for condition in conditions
-                for row in connection.execute(_SHOWN.where(condition))
+                for row in connection.execute(_WITHOUT_VECTOR.where(condition))
             ]
         return [_node(row) for row in sorted(rows, key=lambda row: row.rowid)]
 
@@ -210,9 +209,9 @@ class LocalStore(BasePydanticVectorStore):
         self, document_ids: Collection[str], content_hashes: Collection[str]
     ) -> dict[str, str]:
         """Return the stored documents, id to content hash, that have one of these ids or hashes."""
-        conditions = [Passage.document_id.in_(part) for part in _parts(document_ids)]
-        conditions += [Passage.content_hash.in_(part) for part in _parts(content_hashes)]
-        columns = select(Passage.document_id, Passage.content_hash).distinct()
+        conditions = [PassageRow.document_id.in_(part) for part in _parts(document_ids)]
+        conditions += [PassageRow.content_hash.in_(part) for part in _parts(content_hashes)]
+        columns = select(PassageRow.document_id, PassageRow.content_hash).distinct()
         with reading(self._engine, self._database) as connection:
             return {
                 row.document_id: row.content_hash
@@ -220,73 +219,65 @@ class LocalStore(BasePydanticVectorStore):
                 for row in connection.execute(columns.where(condition))
             }
 
-    def stored(self, offset: int = 0, limit: int | None = None) -> list[Stored]:
-        """Return the documents in the order they came, ``limit`` of them from ``offset`` on."""
-        first = func.min(Passage.rowid)
+    def list_documents(self, offset: int = 0, limit: int | None = None) -> list[StoredDocument]:
+        """Return ``limit`` documents from ``offset`` on, in order of ingestion."""
+        first = func.min(PassageRow.rowid)
         # SQLite takes the other columns from the row that holds the minimum.
         listed = (
-            select(Passage.document_id, Passage.title, Passage.details, func.count(), first)
-            .group_by(Passage.document_id)
+            select(
+                PassageRow.document_id, PassageRow.title, PassageRow.details, func.count(), first
+            )
+            .group_by(PassageRow.document_id)
             .order_by(first)
             .offset(offset)
             .limit(-1 if limit is None else limit)
         )
         with reading(self._engine, self._database) as connection:
             return [
-                Stored(row[0], row[1], str(row[2].get("source", "")), row[3], row[2].get("trust"))
+                StoredDocument(
+                    row[0], row[1], str(row[2].get("source", "")), row[3], row[2].get("trust")
+                )
                 for row in connection.execute(listed)
             ]
 
     def is_empty(self) -> bool:
-        """Say whether there is no passage; unlike counting, this takes no time on a big index."""
+        """Whether there is no passage; unlike `count`, in constant time."""
         with reading(self._engine, self._database) as connection:
-            return connection.execute(select(Passage.rowid).limit(1)).first() is None
+            return connection.execute(select(PassageRow.rowid).limit(1)).first() is None
 
     def count(self) -> int:
         """Return the number of passages."""
         with reading(self._engine, self._database) as connection:
-            return connection.execute(select(func.count()).select_from(Passage)).scalar_one()
+            return connection.execute(select(func.count()).select_from(PassageRow)).scalar_one()
 
     def finish(self) -> None:
-        """Write the vectors beside the database, so that the next process need not rebuild them.
+        """Write the snapshot of the vectors, so that the next process need not rebuild them.
 
-        If the number of passages asks for another kind of index, it is built first. Where nothing
-        was added since the last time, this takes no time.
+        If the number of passages needs another kind of index, it is built first. Without new
+        passages this does nothing.
         """
         with self._lock, reading(self._engine, self._database) as connection:
             last = highest_number(connection)
             if last <= int(read_settings(connection).get("finished", 0)):
                 return
-            self._vectors.follow(connection)
+            self._vectors.synchronize(connection)
         self._vectors.wait()
         with self._lock, reading(self._engine, self._database) as connection:
-            self._vectors.follow(connection)
+            self._vectors.synchronize(connection)
             self._vectors.save()
         with writing(self._engine, self._database) as connection:
             record(connection, finished=last)
 
     def _check_embedding(self, connection: Connection, dimension: int | None) -> None:
-        settings = read_settings(connection)
-        built = settings.get("embedding", self._embedding_name)
-        if built != self._embedding_name:
-            raise IndexStateError(
-                f"{self._database} was built with the embedding model {built} and cannot be used "
-                f"with {self._embedding_name}; use {built}, or another --home"
-            )
-        expected = int(settings.get("dimension", dimension or 0))
-        if dimension is not None and dimension != expected:
-            raise IndexStateError(
-                f"{self._database} was built with {expected}-dimensional vectors of {built}, but "
-                f"{self._embedding_name} now gives {dimension}; use the former model, "
-                "or another --home"
-            )
+        built = read_settings(connection)
+        check_embedding(built, self._embedding_name, dimension, self._database, "--home")
 
 
-_SHOWN = select(
-    *(Passage.rowid, Passage.node_id, Passage.document_id, Passage.content_hash),
-    *(Passage.title, Passage.text, Passage.details),
+_WITHOUT_VECTOR = select(
+    *(PassageRow.rowid, PassageRow.node_id, PassageRow.document_id, PassageRow.content_hash),
+    *(PassageRow.title, PassageRow.text, PassageRow.details),
 )
-_FOUND = _SHOWN.add_columns(Passage.embedding)
+_WITH_VECTOR = _WITHOUT_VECTOR.add_columns(PassageRow.embedding)
 
 
 def _rows(nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
@@ -315,11 +306,11 @@ def _node(row: Any) -> TextNode:
 def _results(
     connection: Connection, queries: Vectors, numbers: Sequence[Sequence[int]], *, by_cosine: bool
 ) -> list[VectorStoreQueryResult]:
-    """Fetch passages; their cosines come from the database, exact whatever found them."""
+    """Read passages; cosines are computed from their exact vectors in the database."""
     nodes: dict[int, TextNode] = {}
     vectors: dict[int, Vectors] = {}
     for part in _parts({n for found in numbers for n in found if n >= 0}):
-        for row in connection.execute(_FOUND.where(Passage.rowid.in_(part))):
+        for row in connection.execute(_WITH_VECTOR.where(PassageRow.rowid.in_(part))):
             nodes[row.rowid] = _node(row)
             vectors[row.rowid] = np.frombuffer(row.embedding, "<f4")
             nodes[row.rowid].embedding = vectors[row.rowid].tolist()

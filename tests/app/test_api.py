@@ -323,9 +323,9 @@ def test_a_full_queue_is_told_to_come_again(client, service, monkeypatch):
 
     over = service(waiting=1)
     go, begun = threading.Event(), threading.Event()
-    busy = over._turns.submit(lambda: (begun.set(), go.wait()))
+    busy = over._queue.submit(lambda: (begun.set(), go.wait()))
     begun.wait()
-    waiting = over._turns.submit(lambda: None)
+    waiting = over._queue.submit(lambda: None)
     response = ask(client(over))
     assert response.status_code == 429
     assert response.headers["retry-after"]

@@ -8,7 +8,7 @@ from app import settings as settings_module
 from control.conflict import calibration as calibrations
 from foundation.errors import ModelError
 from retrieval.stores.sqlite import LocalStore
-from retrieval.trigger import Remember, Trigger
+from retrieval.trigger import ReservoirWriter, Trigger
 from tests.retrieval.conftest import BagOfWords
 
 
@@ -78,7 +78,7 @@ def answered(settings, index):
     """The texts that a question gets to read, which are then remembered."""
     reservoir = factory.reservoir(settings())
     found = Trigger(index, reservoir, BagOfWords(), theta=1).retrieve("Rhine Rhine length")
-    return [node.text for node in Remember(reservoir).postprocess_nodes(found)]
+    return [node.text for node in ReservoirWriter(reservoir).postprocess_nodes(found)]
 
 
 def held(settings):

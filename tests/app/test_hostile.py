@@ -170,7 +170,7 @@ def blocks(tmp_path_factory):
     settings = settings_module.load(home=tmp_path_factory.mktemp("page"))
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     service = Service(settings)
-    with page.mounted(outer, service, TOOLS) as guarded:
+    with page.mount_page(outer, service, TOOLS) as guarded:
         yield guarded._blocks, outer
     service.end()
 
@@ -235,8 +235,8 @@ def try_events(server, blocks, key):
 
 def routes(server, outer):
     """All methods and paths of the page's and the API's routes."""
-    [mounted] = [route.app for route in outer.routes if isinstance(route, Mount)]
-    found = set(mounted.openapi()["paths"])
+    [mount_page] = [route.app for route in outer.routes if isinstance(route, Mount)]
+    found = set(mount_page.openapi()["paths"])
     assert "/gradio_api/queue/join" in found
     with server.client(ADMINISTRATION, cookie=False) as client:
         described = client.get("/v1/openapi.json").json()["paths"]

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app import cli
-from app.server.sockets import bound
+from app.server.sockets import bind_socket
 
 PAUSE = 0.2  # seconds between looks at a server that loads; without, they would slow it down
 KILLS, WRITTEN = 1, 4
@@ -60,7 +60,7 @@ def refused(capsys, *arguments):
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(capsys):
-    taken = bound("127.0.0.1", 0)
+    taken = bind_socket("127.0.0.1", 0)
     port = str(taken.getsockname()[1])
     line = refused(capsys, "--port", port)
     assert port in line

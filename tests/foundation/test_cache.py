@@ -9,7 +9,7 @@ def asked_of(recent, *keys):
         wanted.extend(new)
         return [len(key) for key in new]
 
-    return recent.of(keys, find), wanted
+    return recent.get(keys, find), wanted
 
 
 def test_what_is_remembered_is_not_found_again_and_nothing_twice_at_once():
@@ -33,5 +33,5 @@ def test_more_keys_than_are_remembered_have_their_values_all_the_same():
 
 def test_what_was_learnt_need_not_be_found():
     recent = BatchCache(2)
-    recent.learn({"three": 5})
+    recent.update({"three": 5})
     assert asked_of(recent, "three", "one") == ([5, 3], ["one"])

@@ -88,7 +88,7 @@ def test_found_passages_are_not_embedded_again(tmp_path: Path, from_the_reservoi
     place = Reservoir(tmp_path, model) if from_the_reservoir else open_index(tmp_path, None, model)
     texts = [found.get_content(MetadataMode.EMBED) for found in place.retrieve(query)]
     assert texts
-    model._loaded().encode_document = None  # it would fail
+    model._load().encode_document = None  # it would fail
     again = np.array(embed_texts(model, texts, lambda _: None))
     fresh = np.array(embed_texts(open_embedding(), texts, lambda _: None))
     assert (again * fresh).sum(axis=1) == pytest.approx(1.0, abs=1e-3)
@@ -96,10 +96,10 @@ def test_found_passages_are_not_embedded_again(tmp_path: Path, from_the_reservoi
 
 def test_queries_and_documents_share_a_vector_where_the_model_makes_no_difference() -> None:
     plain, prompted = open_embedding(), open_embedding()
-    prompted._loaded().prompts = {"query": "query: ", "document": ""}
+    prompted._load().prompts = {"query": "query: ", "document": ""}
     for model in (plain, prompted):
         model.get_text_embedding("tallest peak")
-        model._loaded().encode_query = None  # it would fail
+        model._load().encode_query = None  # it would fail
     plain.get_query_embedding("tallest peak")
     with pytest.raises(TypeError):
         prompted.get_query_embedding("tallest peak")

@@ -10,11 +10,11 @@ from foundation import trace
 from foundation.errors import InputError, ModelError
 from retrieval import filter as filters
 from retrieval.embedding import open_embedding
-from retrieval.filter import CrossEncoderJudge, Judgement, KnowledgeFilter
+from retrieval.filter import CrossEncoderJudge, JudgeCalibration, KnowledgeFilter
 from tests.retrieval.conftest import BagOfWords
 
 QUESTION = "Who wrote Emma?"
-JUDGEMENT = Judgement(logit=0.5, cosine=3.0, bias=-1.0, threshold=0.4)
+JUDGEMENT = JudgeCalibration(logit=0.5, cosine=3.0, bias=-1.0, threshold=0.4)
 
 
 class Table:
@@ -71,21 +71,21 @@ def test_a_passage_that_answers_one_of_the_searches_stays():
 def test_the_same_passage_is_judged_once_for_the_same_question():
     judge = Table(one=0.9, two=0.1)
     knowledge = KnowledgeFilter(judge, 0.5)
-    assert knowledge.verdicts(QUESTION, ["one", "two", "one"]) == [0.9, 0.1, 0.9]
-    assert knowledge.verdicts(QUESTION, ["two", "one"]) == [0.1, 0.9]
+    assert knowledge.probabilities(QUESTION, ["one", "two", "one"]) == [0.9, 0.1, 0.9]
+    assert knowledge.probabilities(QUESTION, ["two", "one"]) == [0.1, 0.9]
     assert judge.asked == [(QUESTION, "one"), (QUESTION, "two")]
-    knowledge.verdicts("Another?", ["one"])
+    knowledge.probabilities("Another?", ["one"])
     assert judge.asked[2:] == [("Another?", "one")]
 
 
 def test_of_very_many_verdicts_the_last_are_remembered(monkeypatch):
-    monkeypatch.setattr(filters, "REMEMBERED", 2)
+    monkeypatch.setattr(filters, "CACHED_PASSAGES", 2)
     judge = Table(a=0.9, b=0.8, c=0.7)
     knowledge = KnowledgeFilter(judge, 0.5)
-    assert knowledge.verdicts(QUESTION, ["a", "b", "c"]) == [0.9, 0.8, 0.7]
-    assert knowledge.verdicts(QUESTION, ["c", "b"]) == [0.7, 0.8]
+    assert knowledge.probabilities(QUESTION, ["a", "b", "c"]) == [0.9, 0.8, 0.7]
+    assert knowledge.probabilities(QUESTION, ["c", "b"]) == [0.7, 0.8]
     assert len(judge.asked) == 3
-    knowledge.verdicts(QUESTION, ["a"])
+    knowledge.probabilities(QUESTION, ["a"])
     assert len(judge.asked) == 4
 
 
@@ -129,7 +129,7 @@ def test_a_filter_without_a_question_is_refused():
 
 
 def test_the_premise_ends_where_the_label_goes_on():
-    text = filters.premise(QUESTION, "Emma\nJane Austen wrote it.")
+    text = filters.judge_prompt(QUESTION, "Emma\nJane Austen wrote it.")
     assert text.index("Jane Austen") < text.index(QUESTION)
     assert text.endswith("?")
     assert all(label.startswith(" ") for label in filters.LABELS)
@@ -168,7 +168,7 @@ def test_logit_and_cosine_make_one_probability(tmp_path, monkeypatch):
             )
 
     monkeypatch.setattr(filters, "load_cross_encoder", lambda _: Encoder())
-    monkeypatch.setattr(filters, "fast_arithmetic", lambda _: nullcontext())
+    monkeypatch.setattr(filters, "bfloat16_autocast", lambda _: nullcontext())
     JUDGEMENT.save(tmp_path)
     judge = CrossEncoderJudge(tmp_path, Unit())
     assert judge.judgement == JUDGEMENT
@@ -186,8 +186,8 @@ def test_a_judge_whose_weights_are_cast_once_judges_as_before(monkeypatch):
 
     def judged():
         model = filters.load_cross_encoder(ADAPTERS / "cross-encoder")
-        return filters.evidence(model, open_embedding(), pairs)
+        return filters.judge_features(model, open_embedding(), pairs)
 
     once = judged()
-    monkeypatch.setattr(filters, "cast_once", lambda model: model)
+    monkeypatch.setattr(filters, "cast_to_bfloat16", lambda model: model)
     assert (judged() == once).all()

@@ -72,8 +72,8 @@ def assert_searches_agree(index: PassageIndex) -> None:
     assert isinstance(store, LocalStore)
     ids = {node.node_id for node in store.get_nodes()}
     vector = MODEL.get_query_embedding("chronicle")
-    [near] = store.query_batch([vector], top_k=1000)
-    [worded] = store.match_batch(["chronicle"], [vector], top_k=1000)
+    [near] = store.search_vectors([vector], top_k=1000)
+    [worded] = store.search_words(["chronicle"], [vector], top_k=1000)
     assert set(near.ids or ()) == set(worded.ids or ()) == ids
     assert store.count() == len(ids)
     with writing(store.client, Path("passages.db")) as connection:  # raises if they differ

@@ -17,8 +17,14 @@ from sqlalchemy import inspect
 
 from foundation.errors import IndexStateError, InputError, ModelError
 from retrieval.ingest.chunking import passage
-from retrieval.reservoir import DAY, MOST_ENTRIES, UNDER_WAY_SECONDS, Reservoir
-from retrieval.reservoir_tables import Base, content_hash
+from retrieval.reservoir import (
+    DAY,
+    ERASURE_SECONDS,
+    MOST_ENTRIES,
+    Reservoir,
+    ReservoirTables,
+    content_hash,
+)
 from tests.retrieval.conftest import BagOfWords
 
 
@@ -198,7 +204,7 @@ def test_answer_under_way_does_not_bring_an_erased_document_back(
     reservoir.erase(["d1"])
     assert reservoir.remember([river(1), river(2)]) == 1
     assert held(reservoir) == ["r2"]
-    clock.time += UNDER_WAY_SECONDS + 1
+    clock.time += ERASURE_SECONDS + 1
     assert reservoir.remember([river(1)]) == 1
 
 
@@ -293,7 +299,7 @@ def test_damaged_vector(home: Path, reservoir: Reservoir) -> None:
 
 def test_migrations_give_the_tables_of_the_models(reservoir: Reservoir) -> None:
     inspector = inspect(reservoir._engine)
-    for table in Base.metadata.sorted_tables:
+    for table in ReservoirTables.metadata.sorted_tables:
         columns = {c["name"]: str(c["type"]) for c in inspector.get_columns(table.name)}
         dialect = reservoir._engine.dialect
         assert columns == {c.name: c.type.compile(dialect) for c in table.columns}

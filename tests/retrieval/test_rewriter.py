@@ -6,10 +6,23 @@ from llama_index.core.llms.custom import CustomLLM
 
 from foundation import trace
 from foundation.trace import RequestTrace
-from retrieval.rewriter import NONSENSE, ConditionalRewriter, QueryRewriter
-from retrieval.rewrites import INSTRUCTIONS, request, written
+from retrieval import rewriter as module
+from retrieval.rewriter import (
+    INSTRUCTIONS,
+    UNUSABLE,
+    ConditionalRewriter,
+    QueryRewriter,
+    Rewrite,
+    format_rewrite,
+    parse_rewrite,
+    rewrite_prompt,
+)
 
 PERU = [("What does Peru live from?", "It lives from copper and gold.")]
+ASKED = "And its currency?"
+CLEAR = "What is the currency of Peru?"
+QUERIES = ("Peru currency", "The currency of Peru is")
+WANTED = Rewrite(CLEAR, QUERIES)
 
 
 class Writer(CustomLLM):
@@ -40,7 +53,9 @@ def rewritten(question, wrote, history=()):
 
 
 def test_a_follow_up_becomes_a_question_on_its_own_with_its_searches():
-    wrote = written("What is the currency of Peru?", ("Peru currency", "The currency of Peru is"))
+    wrote = format_rewrite(
+        "What is the currency of Peru?", ("Peru currency", "The currency of Peru is")
+    )
     bundle, notices = rewritten("And its currency?", wrote, PERU)
     assert bundle.query_str == "What is the currency of Peru?"
     assert bundle.embedding_strs == [
@@ -52,7 +67,7 @@ def test_a_follow_up_becomes_a_question_on_its_own_with_its_searches():
 
 
 def test_a_clear_question_is_searched_first_as_it_is():
-    wrote = written(None, ("Emma author", "The author of Emma is"))
+    wrote = format_rewrite(None, ("Emma author", "The author of Emma is"))
     bundle, notices = rewritten("Who wrote Emma?", wrote)
     assert bundle.query_str == "Who wrote Emma?"
     assert bundle.embedding_strs == ["Who wrote Emma?", "Emma author", "The author of Emma is"]
@@ -60,7 +75,7 @@ def test_a_clear_question_is_searched_first_as_it_is():
 
 
 def test_searches_are_four_at_most_and_none_twice():
-    wrote = written(None, ("Who wrote Emma?", "one", "two", "three", "four"))
+    wrote = format_rewrite(None, ("Who wrote Emma?", "one", "two", "three", "four"))
     bundle, _ = rewritten("Who wrote Emma?", wrote)
     assert bundle.embedding_strs == ["Who wrote Emma?", "one", "two", "three"]
 
@@ -72,14 +87,14 @@ def test_searches_are_four_at_most_and_none_twice():
         ("And its currency?", "", PERU),
         ("And its currency?", '{"question": "What is the curr', PERU),
         # a name that nobody said
-        ("And its currency?", written("What is the currency of Chile?", ("Chile",)), PERU),
+        ("And its currency?", format_rewrite("What is the currency of Chile?", ("Chile",)), PERU),
         # the question's own name is gone
         (
             "And what about Bolivia?",
-            written("What is the currency of Peru?", ("Peru currency",)),
+            format_rewrite("What is the currency of Peru?", ("Peru currency",)),
             [("What is the currency of Peru?", "The sol.")],
         ),
-        ("Who wrote Zadig?", written("Who wrote the book?", ("author of the book",)), ()),
+        ("Who wrote Zadig?", format_rewrite("Who wrote the book?", ("author of the book",)), ()),
     ],
     ids=["chatter", "empty", "broken", "invented", "exchanged", "lost"],
 )
@@ -87,18 +102,18 @@ def test_on_nonsense_the_question_itself_is_searched_and_the_user_is_told(questi
     bundle, notices = rewritten(question, wrote, history)
     assert bundle.query_str == question
     assert bundle.embedding_strs == [question]
-    assert notices == [NONSENSE]
+    assert notices == [UNUSABLE]
 
 
 def test_a_slip_in_a_name_may_be_mended():
-    wrote = written("What is the capital of Azerbaijan?", ("Azerbaijan capital",))
+    wrote = format_rewrite("What is the capital of Azerbaijan?", ("Azerbaijan capital",))
     bundle, notices = rewritten("what is the capital of Azerbajan", wrote)
     assert bundle.query_str == "What is the capital of Azerbaijan?"
     assert notices == []
 
 
 def test_a_name_said_earlier_in_the_conversation_is_no_invention():
-    wrote = written("When was Jane Austen born?", ("Jane Austen date of birth",))
+    wrote = format_rewrite("When was Jane Austen born?", ("Jane Austen date of birth",))
     bundle, notices = rewritten(
         "And when was she born?", wrote, [("Who wrote it?", "Jane Austen.")]
     )
@@ -108,7 +123,7 @@ def test_a_name_said_earlier_in_the_conversation_is_no_invention():
 
 @pytest.mark.parametrize("question", ["???", " ", "-- !"])
 def test_a_question_without_words_is_not_given_to_the_model(question):
-    writer = Writer(writes=written(None, ("x",)))
+    writer = Writer(writes=format_rewrite(None, ("x",)))
     bundle = QueryRewriter(writer, trained=True).run(question, {})
     assert bundle.embedding_strs == [question]
     assert writer.requests == []
@@ -119,12 +134,12 @@ def test_a_model_that_was_not_trained_is_told_what_to_do():
         writer = Writer(writes="")
         QueryRewriter(writer, trained).run("And its currency?", {"history": PERU})
         [asked] = writer.requests
-        assert asked.endswith(request("And its currency?", PERU))
+        assert asked.endswith(rewrite_prompt("And its currency?", PERU))
         assert asked.startswith(INSTRUCTIONS) is not trained
 
 
 def test_a_rewriter_without_a_conversation_needs_none():
-    writer = Writer(writes=written(None, ("Emma author",)))
+    writer = Writer(writes=format_rewrite(None, ("Emma author",)))
     bundle = QueryRewriter(writer, trained=True).run("Who wrote Emma?")
     assert bundle.embedding_strs == ["Who wrote Emma?", "Emma author"]
 
@@ -147,7 +162,7 @@ def taken(rewriter, *asked):
 
 
 def test_questions_of_several_conversations_are_rewritten_in_one_batch():
-    peru = written("What is the currency of Peru?", ("Peru currency",))
+    peru = format_rewrite("What is the currency of Peru?", ("Peru currency",))
     writer = Together(writes=f"{peru} | chatter")
     bundles, trails = taken(
         QueryRewriter(writer, trained=True),
@@ -160,12 +175,12 @@ def test_questions_of_several_conversations_are_rewritten_in_one_batch():
         ["???"],
         ["Who wrote Emma?"],
     ]
-    assert [way.notices for way in trails] == [[], [], [NONSENSE]]
+    assert [way.notices for way in trails] == [[], [], [UNUSABLE]]
     assert len(writer.requests) == 1
 
 
 def test_a_model_that_cannot_write_for_several_at_once_writes_for_each():
-    writer = Writer(writes=written(None, ("Emma author",)))
+    writer = Writer(writes=format_rewrite(None, ("Emma author",)))
     bundles, _ = taken(
         QueryRewriter(writer, trained=True), ("Who wrote Emma?", ()), ("Who made Emma?", ())
     )
@@ -174,7 +189,7 @@ def test_a_model_that_cannot_write_for_several_at_once_writes_for_each():
 
 
 def test_of_a_batch_only_what_is_not_served_is_rewritten():
-    writer = Together(writes=written(None, ("Emma author",)))
+    writer = Together(writes=format_rewrite(None, ("Emma author",)))
     sparing = ConditionalRewriter(
         QueryRewriter(writer, trained=True),
         lambda question: "Peru" in question,
@@ -190,3 +205,101 @@ def test_of_a_batch_only_what_is_not_served_is_rewritten():
     ]
     [asked] = writer.requests
     assert "Peru" not in asked
+
+
+def test_what_training_writes_is_read_back():
+    assert parse_rewrite(format_rewrite(CLEAR, QUERIES), ASKED) == WANTED
+
+
+def test_a_question_that_stands_on_its_own_is_kept_word_for_word():
+    text = format_rewrite(None, ("capital of #1", "In which country is Nokia?"))
+    assert text.startswith("Question: same\n")
+    assert parse_rewrite(text, ASKED) == Rewrite(
+        ASKED, ("capital of #1", "In which country is Nokia?")
+    )
+
+
+@pytest.mark.parametrize("same", ["Same.", "the same", "unchanged", '"same"'])
+def test_other_words_for_the_same_question_are_understood(same):
+    assert parse_rewrite(f"Question: {same}\nSearch: Peru currency", ASKED).question == ASKED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Sure! Here:\n\nQuestion: {CLEAR}\nSearch: {QUERIES[0]}\nSearch: {QUERIES[1]}\nOk?",
+        f"```\nQuestion: {CLEAR}\nSearch 1: {QUERIES[0]}\nSearch 2: {QUERIES[1]}\n```",
+        f"1. Question: {CLEAR}\n2. Search: {QUERIES[0]}\n3. Search: {QUERIES[1]}",
+        f"Question: {CLEAR}\n1. {QUERIES[0]}\n2. {QUERIES[1]}",
+        f"Rewritten question: {CLEAR}\nQueries:\n- {QUERIES[0]}\n* {QUERIES[1]}",
+        f"- **Question:** {CLEAR}\n- **Search:** {QUERIES[0]}\n- **Search:** {QUERIES[1]}",
+        f'QUESTION = "{CLEAR}"\nquery: "{QUERIES[0]}",\nSearch query: {QUERIES[1]}',
+        f'{{"question": "{CLEAR}", "queries": ["{QUERIES[0]}", "{QUERIES[1]}"]}}',
+        f'```json\n{{\n "question": "{CLEAR}",\n "searches": [\n  "{QUERIES[0]}",\n  '
+        f'"{QUERIES[1]}"\n ]\n}}\n```',
+        # the form of ERM4's own pairs
+        f'{{"original_question": "{ASKED}", "rewritten_question": ["{CLEAR}"], '
+        f'"query": ["{QUERIES[0]}", "{QUERIES[1]}"]}}',
+    ],
+    ids=[
+        "chatter",
+        "fence",
+        "numbers",
+        "list",
+        "bullets",
+        "bold",
+        "signs",
+        "json",
+        "jsons",
+        "erm4",
+    ],
+)
+def test_other_forms_are_read_too(text):
+    assert parse_rewrite(text, ASKED) == WANTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I am a helpful assistant.",
+        "Question: What is the currency of Peru?",  # no search
+        "Search: ???",
+        "Search: #1",  # nothing but what another would find
+        "Search: " + "word " * 100,
+        '{"question": "What is the currency',
+        '{"question": 7, "queries": null}',
+        "{}",
+        "1. Peru currency\n2. Peru money",  # no field: it may be a list of anything
+    ],
+)
+def test_in_nonsense_no_rewrite_is_found(text):
+    assert parse_rewrite(text, ASKED) is None
+
+
+def test_searches_are_few_and_different():
+    text = "\n".join(f"Search: {word}" for word in ("one", "one", "two", "three", "four", "five"))
+    assert parse_rewrite(text, ASKED).queries == ("one", "two", "three", "four")
+
+
+def test_the_request_holds_the_end_of_the_conversation_on_one_line_each():
+    history = [(f"Question {n}?", f"Answer {n}.\n\nIt is long.") for n in range(5)]
+    text = rewrite_prompt("And  its\ncapital?", [*history, ("Who?", "x" * 1000)])
+    assert "Question 2?" not in text
+    assert "Q: Question 3?\nA: Answer 3. It is long.\n" in text
+    assert "x" * module.LONGEST_TURN in text
+    assert "x" * (module.LONGEST_TURN + 1) not in text
+    assert text.endswith("\nAsked: And its capital?\n")
+
+
+def test_without_a_conversation_the_request_is_the_question_alone():
+    assert rewrite_prompt("Who wrote Emma?", []) == "Asked: Who wrote Emma?\n"
+
+
+def test_a_model_that_was_not_trained_is_shown_the_form_by_examples_that_can_be_read():
+    text = module.few_shot_prompt(ASKED, [("Where is Peru?", "In South America.")])
+    assert text.startswith(module.INSTRUCTIONS)
+    assert text.endswith(rewrite_prompt(ASKED, [("Where is Peru?", "In South America.")]))
+    for past, asked, example in module.EXAMPLES:
+        assert rewrite_prompt(asked, past) + example in text
+        assert parse_rewrite(example, asked) is not None

@@ -1,6 +1,7 @@
+import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from retrieval.search import BRIDGED, BRIDGES, Pipeline
+from retrieval.search import BRIDGE_COSINE, MOST_BRIDGES, MultiQueryRetriever, fuse
 
 NOKIA = "Nokia was founded by Fredrik Idestam in Tampere. Nokia is a company of Finland."
 SONY = "Sony comes from Tokyo."
@@ -35,7 +36,7 @@ class Shelf:
 def find(shelf, question, queries=None, top_k=10):
     """The texts found, and the searches that the bundle names afterwards."""
     bundle = QueryBundle(question, custom_embedding_strs=queries)
-    found = Pipeline(shelf, top_k).retrieve(bundle)
+    found = MultiQueryRetriever(shelf, top_k).retrieve(bundle)
     return [node.text for node in found], bundle.embedding_strs
 
 
@@ -79,7 +80,7 @@ def test_only_the_first_names_are_tried_and_the_nearest_is_followed():
     shelf = Shelf(who=[(", ".join(names), 0.9)])
     shelf.table |= {f"age of {name}": [(name, 0.1 * at)] for at, name in enumerate(names)}
     texts, queries = find(shelf, "How old is she?", ["who", "age of #1"])
-    assert shelf.batches[1] == [f"age of {name}" for name in names[:BRIDGES]]
+    assert shelf.batches[1] == [f"age of {name}" for name in names[:MOST_BRIDGES]]
     assert queries == ["who", "age of Hope"]
     assert len(texts) == 2
 
@@ -87,7 +88,7 @@ def test_only_the_first_names_are_tried_and_the_nearest_is_followed():
 def test_the_question_tells_what_its_first_half_led_to():
     shelf = Shelf(Nokia_country=[(NOKIA, 0.8)], capital_of_Finland=[(HELSINKI, 0.9)])
     bundle = QueryBundle(TWO_HOPS, custom_embedding_strs=["Nokia country", "capital of #1"])
-    Pipeline(shelf, 10).retrieve(bundle)
+    MultiQueryRetriever(shelf, 10).retrieve(bundle)
     assert bundle.query_str == (
         "What is the capital of the country where Nokia was founded, "
         "that is, the capital of Finland?"
@@ -102,13 +103,13 @@ def test_a_name_that_no_passage_found_for_it_holds_is_not_followed():
 
 
 def test_a_chained_query_that_comes_near_nothing_is_not_followed():
-    far = BRIDGED - 0.01
+    far = BRIDGE_COSINE - 0.01
     shelf = Shelf(
         Nokia_country=[(NOKIA, 0.8)],
         capital_of_Finland=[(HELSINKI, far)],
     )
     bundle = QueryBundle(TWO_HOPS, custom_embedding_strs=["Nokia country", "capital of #1"])
-    found = Pipeline(shelf, 10).retrieve(bundle)
+    found = MultiQueryRetriever(shelf, 10).retrieve(bundle)
     assert [node.text for node in found] == [NOKIA]
     assert bundle.embedding_strs == ["Nokia country"]
     assert bundle.query_str == TWO_HOPS  # the reader is told of no second half
@@ -136,3 +137,40 @@ def test_empty_queries_are_not_searched():
     shelf = Shelf(one=[("a", 0.9)])
     assert find(shelf, "one", ["one", " ", ""]) == (["a"], ["one"])
     assert shelf.asked == ["one"]
+
+
+def ranking(**scores: float) -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(id_=name), score=score) for name, score in scores.items()]
+
+
+def names(found: list[NodeWithScore]) -> list[str]:
+    return [result.node_id for result in found]
+
+
+def test_a_passage_of_both_rankings_beats_the_first_of_one() -> None:
+    found = fuse([ranking(a=0.9, b=0.8, c=0.1), ranking(d=0.2, b=0.8)], 10)
+    assert names(found) == ["b", "a", "d", "c"]
+
+
+def test_order_is_that_of_the_published_sums() -> None:
+    first, second = ranking(a=0.0, b=0.0, c=0.0), ranking(c=0.0, a=0.0, d=0.0)
+    sums = {"a": 1 / 61 + 1 / 62, "b": 1 / 62, "c": 1 / 63 + 1 / 61, "d": 1 / 63}
+    assert names(fuse([first, second], 4)) == sorted(sums, key=lambda name: -sums[name])
+
+
+def test_each_keeps_its_highest_score() -> None:
+    found = fuse([ranking(a=0.5, b=0.7), ranking(b=0.6, a=0.4)], 2)
+    assert {result.node_id: result.score for result in found} == {"a": 0.5, "b": 0.7}
+
+
+def test_ties_fall_by_score_and_then_by_place() -> None:
+    assert names(fuse([ranking(a=0.1), ranking(b=0.9), ranking(c=0.1)], 3)) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("rankings", [[], [[]], [[], []]])
+def test_nothing_gives_nothing(rankings: list[list[NodeWithScore]]) -> None:
+    assert fuse(rankings, 5) == []
+
+
+def test_one_ranking_is_kept_and_cut() -> None:
+    assert names(fuse([ranking(a=0.9, b=0.8, c=0.7)], 2)) == ["a", "b"]

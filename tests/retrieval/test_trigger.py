@@ -12,7 +12,7 @@ from foundation.errors import InputError
 from retrieval.filter import KnowledgeFilter
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
-from retrieval.trigger import Remember, Trigger, first_look
+from retrieval.trigger import ReservoirWriter, Trigger, finds_answer
 from tests.retrieval.conftest import BagOfWords
 
 RIVERS = ("Rhine", "Elbe", "Oder", "Weser")
@@ -216,7 +216,7 @@ def test_what_survives_is_remembered_and_counts_when_it_serves_again(
     filled: PassageIndex, reservoir: Reservoir, searches: Searches
 ) -> None:
     trigger = Trigger(filled, reservoir, BagOfWords(), judge=Judge())
-    keep = Remember(reservoir)
+    keep = ReservoirWriter(reservoir)
     for question in ("Rhine Rhine length", "Rhine Rhine length again"):
         found = trigger.retrieve(question)
         assert keep.postprocess_nodes(found[:1], query_str=question) == found[:1]
@@ -263,7 +263,7 @@ def test_reservoir_that_cannot_be_written_costs_no_answer(
     with sqlite3.connect(home / "reservoir.db") as connection:
         connection.execute("DROP TABLE entries")
     with trace.following() as followed:
-        assert Remember(reservoir).postprocess_nodes(found, query_str="Rhine") == found
+        assert ReservoirWriter(reservoir).postprocess_nodes(found, query_str="Rhine") == found
     [notice] = followed.notices
     assert "were not kept for later ones: " in notice
     assert "\n" not in notice
@@ -275,10 +275,12 @@ def test_half_an_answer_is_held_but_does_not_serve_a_whole_question(
     remember(reservoir, filled, "Rhine-length")
     likely = 0.4
     judge = KnowledgeFilter(lambda _, passages: [likely] * len(passages), 0.2)
-    trigger = Trigger(filled, reservoir, BagOfWords(), judge=judge, surer=judge.stricter(0.5))
-    assert not trigger.serves("Rhine Rhine length")
+    trigger = Trigger(
+        filled, reservoir, BagOfWords(), judge=judge, strict_judge=judge.stricter(0.5)
+    )
+    assert not trigger.can_serve("Rhine Rhine length")
     likely = 0.6  # what was judged is remembered, so ask otherwise
-    assert trigger.serves("Rhine Rhine length please")
+    assert trigger.can_serve("Rhine Rhine length please")
     assert "Rhine-length" in asked(trigger, "Rhine Rhine length")[0]
 
 
@@ -286,6 +288,6 @@ def test_a_first_look_finds_what_answers_a_question_as_it_was_asked(filled: Pass
     def judge(question: str, passages: Sequence[str]) -> list[float]:
         return [float(all(word in text for word in question.split())) for text in passages]
 
-    surer = KnowledgeFilter(judge, 0.5)
-    assert first_look(filled, surer, "Rhine length")
-    assert not first_look(filled, surer, "Rhine source")
+    strict_judge = KnowledgeFilter(judge, 0.5)
+    assert finds_answer(filled, strict_judge, "Rhine length")
+    assert not finds_answer(filled, strict_judge, "Rhine source")

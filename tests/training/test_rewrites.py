@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from data.build import HERE
-from retrieval.rewrites import Rewrite, read_back
+from retrieval.rewriter import Rewrite, parse_rewrite
 from training import rewrites
 
 COUNT = 2000
@@ -43,7 +43,7 @@ def test_no_pair_comes_twice_and_each_kind_has_its_share(pairs):
 def test_what_the_model_is_taught_to_write_is_what_is_read_back(pairs):
     for pair in pairs:
         wanted = Rewrite(pair.clear or pair.question, pair.queries)
-        assert read_back(pair.record()["completion"], pair.question) == wanted
+        assert parse_rewrite(pair.record()["completion"], pair.question) == wanted
 
 
 def test_a_follow_up_comes_with_its_conversation_and_is_made_clear(pairs):

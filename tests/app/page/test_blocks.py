@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from app.page import compare, conversation, evidence, forgetting, views
-from app.page.conversation import Running, Turn
+from app.page.conversation import ConversationTurn, SessionTasks
 from app.page.curve import curve
 from app.page_tools.attempts import attempts
 from control.answer import Answer, Source
@@ -55,7 +55,7 @@ def answer(text="The capital of Norway is Cairo.", sources=(), **changed):
 
 
 def drawn(said, **changed):
-    turn = Turn(1, said.question, answer=said, live=False, **changed)
+    turn = ConversationTurn(1, said.question, answer=said, live=False, **changed)
     return views.render("turns", turns=[turn], latest=True)
 
 
@@ -80,12 +80,12 @@ class Service:
 
 
 def ask(service, turn, before=(), cancelled=None):
-    return list(conversation.answered(service, turn, before, cancelled or threading.Event()))
+    return list(conversation.answer_turn(service, turn, before, cancelled or threading.Event()))
 
 
 class TestEvidence:
     def test_marks_the_sentence_and_the_word_that_the_answer_claims(self):
-        first, second = evidence.evidence(CAIRO, evidence.claimed(answer()))
+        first, second = evidence.mark_sentences(CAIRO, evidence.claimed_words(answer()))
         assert first.marked
         assert [piece.text for piece in first.pieces if piece.claimed] == ["Cairo"]
         assert not second.marked
@@ -94,20 +94,20 @@ class TestEvidence:
     def test_marks_what_the_passages_say_where_the_answer_follows_memory(self):
         verdict = Verdict("Cairo", "Oslo", 0.9, "memory")
         said = answer("The capital of Norway is Oslo.", verdict=verdict)
-        assert evidence.claimed(said) == {"cairo", "oslo"}
+        assert evidence.claimed_words(said) == {"cairo", "oslo"}
 
     def test_words_of_the_question_are_no_evidence(self):
         text = "Norway has a capital."
-        [only] = evidence.evidence(text, evidence.claimed(answer()))
+        [only] = evidence.mark_sentences(text, evidence.claimed_words(answer()))
         assert not only.marked
 
     def test_a_sentence_cites_the_passages_that_hold_what_it_claims(self):
         said = answer("The capital is Cairo. It has trolls.")
-        cited = evidence.cited(said, ["nothing", "Cairo it is", "trolls and Cairo"])
-        assert cited == {3: [2, 3], 6: [3]}
+        citations = evidence.find_citations(said, ["nothing", "Cairo it is", "trolls and Cairo"])
+        assert citations == {3: [2, 3], 6: [3]}
 
     def test_an_answer_that_the_passages_do_not_hold_cites_none(self):
-        assert evidence.cited(answer("It is Oslo."), [CAIRO]) == {}
+        assert evidence.find_citations(answer("It is Oslo."), [CAIRO]) == {}
 
 
 class TestWhatIsShown:
@@ -151,7 +151,7 @@ class TestWhatIsShown:
     )
     def test_markup_is_shown_as_text_wherever_it_comes_from(self, where):
         said = answer(sources=[passage()])
-        turn = Turn(1, said.question, answer=said, live=False)
+        turn = ConversationTurn(1, said.question, answer=said, live=False)
         if where == "question":
             turn = replace(turn, question=HOSTILE)
         elif where == "error":
@@ -172,13 +172,15 @@ class TestWhatIsShown:
     def test_events_of_the_audit_in_words(self):
         details = {"subject": "Peru", "relation": "capital", "answers": ["Lima"], "who": "X"}
         event = Event(1, "added", "id", "time", {**details, "reason": ""})
-        assert views.happened(event) == "capital of Peru: Lima · who: X"
+        assert views.describe_event(event) == "capital of Peru: Lima · who: X"
 
 
 class TestConversation:
     def test_tokens_come_first_and_the_answer_last(self, monkeypatch):
         monkeypatch.setattr(conversation, "BETWEEN", -1)
-        *live, last = ask(Service(token("Ca"), token("iro"), answer()), Turn(1, "What?"))
+        *live, last = ask(
+            Service(token("Ca"), token("iro"), answer()), ConversationTurn(1, "What?")
+        )
         assert ["".join(each.text for each in turn.tokens) for turn in live] == ["Ca", "Cairo"]
         assert all(turn.live for turn in live)
         assert last.answer is not None
@@ -187,19 +189,19 @@ class TestConversation:
     def test_the_dial_sets_alpha(self):
         for dial, alpha in (("0.75", 0.75), ("auto", "auto")):
             service = Service(answer())
-            ask(service, Turn(1, "What?", dial))
+            ask(service, ConversationTurn(1, "What?", dial))
             assert service.asked[0][1].alpha == alpha
 
     @pytest.mark.parametrize("dial", ["much", "2", "nan", ""])
     def test_a_dial_that_cannot_be_is_told(self, dial):
-        [turn] = ask(Service(answer()), Turn(1, "What?", dial))
+        [turn] = ask(Service(answer()), ConversationTurn(1, "What?", dial))
         assert turn.error
         assert turn.answer is None
 
     def test_documents_a_passage_or_memory_alone_are_read(self):
         service = Service(answer())
         for reading in ("documents", "passage", "memory"):
-            ask(service, Turn(1, "What?", reading=reading, passage="Cairo."))
+            ask(service, ConversationTurn(1, "What?", reading=reading, passage="Cairo."))
         documents, given, memory = (query.given for query, _ in service.asked)
         assert documents is None
         assert [node.text for node in given] == ["Cairo."]
@@ -207,20 +209,23 @@ class TestConversation:
 
     def test_a_follow_up_brings_what_was_said(self):
         service = Service(answer())
-        before = [Turn(1, "First?", answer=answer("One.")), Turn(2, "Second?", error="failed")]
-        ask(service, Turn(3, "And then?"), before)
+        before = [
+            ConversationTurn(1, "First?", answer=answer("One.")),
+            ConversationTurn(2, "Second?", error="failed"),
+        ]
+        ask(service, ConversationTurn(3, "And then?"), before)
         assert service.asked[0][0].history == [("First?", "One.")]
 
     @pytest.mark.parametrize("question", ["", "   "])
     def test_no_question_is_told_before_anything_is_asked(self, question):
         service = Service(answer())
-        [turn] = ask(service, Turn(1, question))
+        [turn] = ask(service, ConversationTurn(1, question))
         assert "the question is empty" in turn.error
         assert not service.asked
 
     def test_errors_of_users_are_told_and_others_are_not_spelled_out(self):
-        [busy] = ask(Service(BusyError("too many wait")), Turn(1, "What?"))
-        [broken] = ask(Service(RuntimeError("Lima is secret")), Turn(1, "What?"))
+        [busy] = ask(Service(BusyError("too many wait")), ConversationTurn(1, "What?"))
+        [broken] = ask(Service(RuntimeError("Lima is secret")), ConversationTurn(1, "What?"))
         assert busy.error == "too many wait"
         assert "RuntimeError" in broken.error
         assert "Lima" not in broken.error
@@ -233,7 +238,7 @@ class TestConversation:
                 yield token("Cai")
                 cancelled.set()
 
-        *_, last = ask(Stopping(), Turn(1, "What?"), cancelled=cancelled)
+        *_, last = ask(Stopping(), ConversationTurn(1, "What?"), cancelled=cancelled)
         assert last.stopped
         assert last.tokens[0].text == "Cai"
         html = views.render("turns", turns=[last], latest=True)
@@ -241,27 +246,29 @@ class TestConversation:
         assert "stopped" in html
 
     def test_a_turn_knows_whether_it_holds_a_fact(self):
-        lima = Turn(1, "Capital of Peru?", answer=answer("It is LIMA."))
-        read = Turn(1, "Where?", answer=answer("There.", [passage("Lima lies in Peru.")]))
+        lima = ConversationTurn(1, "Capital of Peru?", answer=answer("It is LIMA."))
+        read = ConversationTurn(
+            1, "Where?", answer=answer("There.", [passage("Lima lies in Peru.")])
+        )
         assert lima.holds(PERU)
         assert read.holds(PERU)
-        assert not Turn(1, "What?", answer=answer()).holds(PERU)
+        assert not ConversationTurn(1, "What?", answer=answer()).holds(PERU)
 
 
 class TestRunning:
     def test_a_newer_question_ends_the_older_one(self):
-        running = Running()
+        running = SessionTasks()
         older = running.begin("a")
         other = running.begin("b")
         newer = running.begin("a")
         assert older.is_set()
         assert not newer.is_set()
         assert not other.is_set()
-        assert running.current("a", newer)
-        assert not running.current("a", older)
+        assert running.is_current("a", newer)
+        assert not running.is_current("a", older)
 
     def test_who_leaves_ends_all_of_their_own(self):
-        running = Running()
+        running = SessionTasks()
         mine = [running.begin("ab"), running.begin("ab", "measurement")]
         others = [running.begin("a"), running.begin("abc"), running.begin("b")]
         running.leave("ab")
@@ -350,10 +357,10 @@ def test_a_curve_without_known_facts_is_empty_there():
 
 def test_side_by_side_shows_three_settings():
     turns = [
-        Turn(n, "What?", dial, answer=answer(sources=[passage()]), live=False)
+        ConversationTurn(n, "What?", dial, answer=answer(sources=[passage()]), live=False)
         for n, (dial, _) in enumerate(compare.SETTINGS, start=1)
     ]
-    html = compare.drawn(turns)
+    html = compare.render_columns(turns)
     assert all(name in html for name in ("Documents", "Plain RAG", "Memory"))
     assert html.count("Trolls live up north") == 1  # what all three read is shown once
 

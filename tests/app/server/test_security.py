@@ -14,18 +14,18 @@ def settings(**given):
 
 
 def test_on_the_loopback_no_key_is_needed():
-    assert security.keys(settings(), "127.0.0.1") == Keys()
+    assert security.load_keys(settings(), "127.0.0.1") == Keys()
     assert Keys().role(None) == "administrator"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])  # noqa: S104
 def test_elsewhere_both_keys_are_needed(host):
     with pytest.raises(InputError, match=r"FULCRUM_READ_KEY.*FULCRUM_ADMIN_KEY"):
-        security.keys(settings(), host)
+        security.load_keys(settings(), host)
     with pytest.raises(InputError, match="lets other machines in"):
-        security.keys(settings(read_key=READING), host)
+        security.load_keys(settings(read_key=READING), host)
     both = settings(read_key=READING, admin_key=ADMINISTRATION)
-    assert security.keys(both, host) == Keys(READING, ADMINISTRATION)
+    assert security.load_keys(both, host) == Keys(READING, ADMINISTRATION)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -35,9 +35,9 @@ def test_these_are_the_loopback(host):
 
 def test_keys_that_protect_nothing_are_refused():
     with pytest.raises(InputError, match="fewer than 16 characters"):
-        security.keys(settings(read_key="short", admin_key=ADMINISTRATION), "127.0.0.1")
+        security.load_keys(settings(read_key="short", admin_key=ADMINISTRATION), "127.0.0.1")
     with pytest.raises(InputError, match="are the same"):
-        security.keys(settings(read_key=READING, admin_key=READING), "127.0.0.1")
+        security.load_keys(settings(read_key=READING, admin_key=READING), "127.0.0.1")
 
 
 def test_keys_are_in_no_message_and_no_representation():

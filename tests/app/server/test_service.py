@@ -20,10 +20,10 @@ def tokens(items):
 
 
 def test_a_stream_tells_the_tokens_and_then_the_answer(service):
-    *said, answer = service().stream(Query("Who?", ()), HOW)
+    *streamed, answer = service().stream(Query("Who?", ()), HOW)
     assert isinstance(answer, Answer)
-    assert tokens(said).strip() == answer.answer
-    assert len(said) == len(answer.tokens) == 16
+    assert tokens(streamed).strip() == answer.answer
+    assert len(streamed) == len(answer.tokens) == 16
 
 
 def test_a_batch_is_answered_as_a_stream_is(service):
@@ -178,7 +178,7 @@ def test_tokens_are_counted_as_the_model_does(service, tiny):
 def at_once(service, queries, how=HOW):
     """Futures of questions that several clients ask while another answer is under way."""
     go = threading.Event()
-    busy = service._turns.submit(go.wait)
+    busy = service._queue.submit(go.wait)
     futures = [
         service.submit([query], how, client=str(number)) for number, query in enumerate(queries)
     ]
@@ -230,7 +230,7 @@ def test_who_leaves_ends_nobody_else_s_answer(service):
 def test_each_client_of_a_batch_hears_its_own_tokens(service):
     one, heard = service(), {"a": [], "b": []}
     go = threading.Event()
-    one._turns.submit(go.wait)
+    one._queue.submit(go.wait)
     futures = {
         name: one.submit(
             [Query(question, ())],
@@ -255,7 +255,7 @@ def test_a_question_that_cannot_be_answered_fails_alone(service):
 
 def test_a_client_that_leaves_before_its_turn_is_not_answered(service):
     one, go, left = service(), threading.Event(), threading.Event()
-    one._turns.submit(go.wait)
+    one._queue.submit(go.wait)
     leaving = one.submit([Query("Who?", ())], HOW, cancelled=left, client="a")
     staying = one.submit([Query("Where?", ())], HOW, client="b")
     left.set()

@@ -40,8 +40,8 @@ def test_each_size_is_measured_and_the_other_vectors_at_the_largest(result, tmp_
 
 def test_a_store_that_loses_passages_shows_in_recall():
     class Forgetful(LocalStore):
-        def query_batch(self, embeddings, top_k):
-            return super().query_batch(embeddings, top_k // 2)
+        def search_vectors(self, embeddings, top_k):
+            return super().search_vectors(embeddings, top_k // 2)
 
     draws = {"uniform": bench_index.uniform(32)}
     [row] = bench_index.run([200], draws, lambda f: Forgetful(f, "bench"), kind="x")["rows"]

@@ -6,14 +6,14 @@ import pytest
 from llama_index.core.schema import Document, MetadataMode
 
 from foundation.errors import DocumentError
-from retrieval.ingest.documents import Skipped, read
+from retrieval.ingest.documents import SkippedPath, read
 from tests.retrieval.conftest import pdf
 
 SENTENCE = "Le café de Zoë est fermé à Noël."
 
 
 def read_all(*paths: Path) -> list[Document]:
-    def refuse(skipped: Skipped) -> None:
+    def refuse(skipped: SkippedPath) -> None:
         raise AssertionError(skipped)
 
     return list(read(paths, refuse))
@@ -234,7 +234,7 @@ def test_directory_is_walked_sorted_and_bad_files_are_reported(tmp_path: Path) -
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.txt")
-    skipped: list[Skipped] = []
+    skipped: list[SkippedPath] = []
     texts = [document.text for document in read([tmp_path], skipped.append)]
     assert texts == ["text of A.txt", "text of b.txt", "text of a/z.md"]
     reasons = {skip.path.name: skip.reason for skip in skipped}
@@ -245,7 +245,7 @@ def test_directory_is_walked_sorted_and_bad_files_are_reported(tmp_path: Path) -
 def test_directory_with_nothing_readable(tmp_path: Path) -> None:
     assert "it has no files" in error_of(tmp_path)
     (tmp_path / "photo.jpg").touch()
-    skipped: list[Skipped] = []
+    skipped: list[SkippedPath] = []
     with pytest.raises(DocumentError, match="none of its 1 files"):
         list(read([tmp_path], skipped.append))
     assert len(skipped) == 1

@@ -9,7 +9,7 @@ import pytest
 from foundation.errors import DocumentError
 from retrieval.index import PassageIndex
 from retrieval.ingest import encodings, readers
-from retrieval.ingest.documents import Skipped, read, summary
+from retrieval.ingest.documents import SkippedPath, read, summarize_skipped
 
 PARAGRAPH = "Die Oder fließt durch Wrocław und mündet in die Ostsee. " * 3
 
@@ -110,13 +110,13 @@ def test_10_000_empty_files_are_one_line(index: PassageIndex, tmp_path: Path) ->
     (folder / "z.txt").write_text("The Rhine.")
     report = index.ingest([folder])
     assert (report.documents, len(report.skipped)) == (1, 10_000)
-    [line] = summary(report.skipped)
+    [line] = summarize_skipped(report.skipped)
     assert "e0.txt is empty" in line
     assert "9,999 more files" in line
 
 
 def test_many_reasons_are_cut_short() -> None:
-    skipped = [Skipped(Path(f"{n}.txt"), f"{n}.txt has fault {n}") for n in range(50)]
-    lines = summary(skipped)
+    skipped = [SkippedPath(Path(f"{n}.txt"), f"{n}.txt has fault {n}") for n in range(50)]
+    lines = summarize_skipped(skipped)
     assert lines[0] == "0.txt has fault 0"
     assert lines[20:] == ["and 30 more files for other reasons"]

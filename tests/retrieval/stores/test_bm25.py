@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def matched(store: LocalStore, query: str, top_k: int = 10) -> list[str]:
-    [result] = store.match_batch([query], [[1.0, 0.0, 0.0]], top_k)
+    [result] = store.search_words([query], [[1.0, 0.0, 0.0]], top_k)
     assert len(result.similarities or ()) == len(result.ids or ())
     return result.ids or []
 
@@ -74,7 +74,7 @@ def test_no_character_is_an_operator(store: LocalStore, query: str) -> None:
 
 
 def test_similarities_are_cosines(store: LocalStore) -> None:
-    [result] = store.match_batch(["seine"], [[0.0, 5.0, 0.0]], 3)
+    [result] = store.search_words(["seine"], [[0.0, 5.0, 0.0]], 3)
     assert result.similarities == [pytest.approx(5 / 26**0.5)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foundation.errors import InputError
-from retrieval.stores import faiss, faiss_index, snapshot
+from retrieval.stores import faiss, snapshot
 from retrieval.stores.sqlite import LocalStore
 from tests.retrieval.stores.test_sqlite import nearest, nodes
 
@@ -29,7 +29,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     opened = threading.Event()
     save = snapshot.save
 
-    def held_up(built: faiss_index.FaissIndex, path: Path) -> None:
+    def held_up(built: faiss.FaissIndex, path: Path) -> None:
         if threading.current_thread() is not threading.main_thread():
             opened.wait()
         save(built, path)
@@ -39,7 +39,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def kind(store: LocalStore) -> str:
-    index = store._vectors._held
+    index = store._vectors._current
     assert index is not None
     return index.factory
 
@@ -118,9 +118,9 @@ def test_an_index_worn_by_removals_is_built_anew(folder: Path) -> None:
         store.delete(f"d{n}")
     nearest(store, 0)
     assert swapped(store, 99)[0] == "n99"
-    index = store._vectors._held
+    index = store._vectors._current
     assert index is not None
-    assert (index.index.ntotal, index.gone) == (350, set())
+    assert (index.index.ntotal, index.deleted) == (350, set())
 
 
 def test_a_build_that_fails_leaves_the_index_as_it_is(
@@ -158,12 +158,12 @@ def test_recall_of_the_approximate_index() -> None:
     generator = np.random.default_rng(0)
     points = generator.normal(size=(5000, 96)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    index = faiss_index.empty(faiss_index.approximate(96), 96)
+    index = faiss.create_index(faiss.approximate_factory(96), 96)
     index.train(points)
     index.add_with_ids(points, np.arange(len(points)))
-    state = faiss_index.FaissIndex(index, faiss_index.approximate(96), "", 0, 0)
+    state = faiss.FaissIndex(index, faiss.approximate_factory(96), "", 0, 0)
     queries = generator.normal(size=(50, 96)).astype(np.float32)
-    faiss_index.widen(state, 10)
+    faiss.set_candidates(state, 10)
     found = index.search(queries, 10)[1]
     exact = np.argsort(-(queries @ points.T), axis=1)[:, :10]
     hits = [len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist(), strict=True)]
@@ -174,10 +174,10 @@ def test_recall_of_the_approximate_index() -> None:
 def test_approximate_index_of_other_dimensions(dimension: int) -> None:
     points = np.random.default_rng(0).normal(size=(1000, dimension)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    index = faiss_index.empty(faiss_index.approximate(dimension), dimension)
+    index = faiss.create_index(faiss.approximate_factory(dimension), dimension)
     index.train(points)
     index.add_with_ids(points, np.arange(1000))
-    faiss_index.widen(faiss_index.FaissIndex(index, "", "", 0, 0), 1)
+    faiss.set_candidates(faiss.FaissIndex(index, "", "", 0, 0), 1)
     assert index.search(points[:20], 1)[1].ravel().tolist() == list(range(20))
 
 

@@ -74,11 +74,11 @@ def nodes(start: int, stop: int, dimension: int = DIMENSION) -> list[TextNode]:
 
 
 def nearest(store: PassageStore, n: int, top_k: int = 3) -> list[str]:
-    return store.query_batch([vector(n)], top_k)[0].ids or []
+    return store.search_vectors([vector(n)], top_k)[0].ids or []
 
 
 def matching(store: PassageStore, query: str, top_k: int = 3) -> list[str]:
-    return store.match_batch([query], [vector(0)], top_k)[0].ids or []
+    return store.search_words([query], [vector(0)], top_k)[0].ids or []
 
 
 def river(n: int) -> dict[str, object]:
@@ -93,7 +93,7 @@ def found(index: PassageIndex, query: str) -> list[str]:
 def test_query_gives_exact_cosines(store: PassageStore, finished: bool) -> None:
     if finished:
         store.finish()
-    [result, other] = store.query_batch([vector(200), vector(7)], 100)
+    [result, other] = store.search_vectors([vector(200), vector(7)], 100)
     matrix = np.array([vector(n) for n in range(100)])
     query = np.array(vector(200))
     cosines = matrix @ query / np.linalg.norm(matrix, axis=1) / np.linalg.norm(query)
@@ -111,8 +111,8 @@ def test_nodes_come_back_as_they_went_in(store: PassageStore) -> None:
     assert node == given
     assert node.ref_doc_id == "d3"
     for [result] in (
-        store.query_batch([vector(7)], 1),
-        store.match_batch(["Person7"], [vector(7)], 1),
+        store.search_vectors([vector(7)], 1),
+        store.search_words(["Person7"], [vector(7)], 1),
     ):
         [found] = result.nodes
         if found.embedding is not None:  # which it need not bring
@@ -174,13 +174,13 @@ def test_replaced_documents_go_with_the_addition(store: PassageStore) -> None:
 
 
 def test_names_are_found_by_words(store: PassageStore) -> None:
-    [result] = store.match_batch(["who is  person42, singing?"], [vector(42)], 3)
+    [result] = store.search_words(["who is  person42, singing?"], [vector(42)], 3)
     assert (result.ids or [])[0] == "n42"
     assert (result.similarities or [])[0] == pytest.approx(1.0)
     assert matching(store, "title63")[0] == "n63"
     assert len(matching(store, "sing", top_k=7)) == 7
     cosine = np.dot(vector(1), vector(2)) / np.linalg.norm(vector(1)) / np.linalg.norm(vector(2))
-    [result] = store.match_batch(["Person1"], [vector(2)], 3)
+    [result] = store.search_words(["Person1"], [vector(2)], 3)
     assert result.similarities == pytest.approx([cosine], abs=1e-5)
 
 
@@ -278,12 +278,12 @@ def test_wrong_vectors_are_refused(store: PassageStore) -> None:
     with pytest.raises(ModelError, match="not finite"):
         store.add(broken)
     with pytest.raises(ModelError, match="not finite"):
-        store.query_batch([[float("inf")] * DIMENSION], 3)
+        store.search_vectors([[float("inf")] * DIMENSION], 3)
     assert store.count() == 100
 
 
 def test_query_of_zeros(store: PassageStore) -> None:
-    [result] = store.query_batch([[0.0] * DIMENSION], 3)
+    [result] = store.search_vectors([[0.0] * DIMENSION], 3)
     assert result.similarities == [0.0, 0.0, 0.0]
 
 
@@ -291,8 +291,8 @@ def test_other_dimension_is_refused(store: PassageStore) -> None:
     expected = f"{DIMENSION}-dimensional .* now gives 5"
     for use in (
         lambda: store.add(nodes(300, 301, dimension=5)),
-        lambda: store.query_batch([[1.0] * 5], 3),
-        lambda: store.match_batch(["Person1"], [[1.0] * 5], 3),
+        lambda: store.search_vectors([[1.0] * 5], 3),
+        lambda: store.search_words(["Person1"], [[1.0] * 5], 3),
     ):
         with pytest.raises(IndexStateError, match=expected) as caught:
             use()
@@ -403,7 +403,7 @@ def test_hnsw_index_is_built_once_and_followed(postgres_url: str) -> None:
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     queries = [vector(n, 32) for n in range(5000, 5050)]
     right = 0
-    for query, result in zip(queries, store.query_batch(queries, 10), strict=True):
+    for query, result in zip(queries, store.search_vectors(queries, 10), strict=True):
         best = np.argsort(-(matrix @ np.array(query)))[:10]
         right += len({f"n{n}" for n in best} & set(result.ids or []))
     assert right >= 0.95 * 10 * len(queries)
@@ -460,7 +460,7 @@ def test_vectors_too_long_for_hnsw_are_searched_exactly(postgres_url: str) -> No
     store = PostgresStore(postgres_url, "model")
     store.add(nodes(0, 4, dimension=2500))
     store.finish()
-    assert store.query_batch([vector(3, 2500)], 1)[0].ids == ["n3"]
+    assert store.search_vectors([vector(3, 2500)], 1)[0].ids == ["n3"]
 
 
 def refusal(url: str) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import inspect
 from foundation.errors import IndexStateError, InputError
 from retrieval.ingest.chunking import passage
 from retrieval.stores.sqlite import LocalStore
-from retrieval.stores.sqlite_tables import Base
+from retrieval.stores.sqlite_tables import IndexTables
 
 DIMENSION = 16
 
@@ -246,7 +246,7 @@ def test_database_of_a_newer_version(store: LocalStore, folder: Path) -> None:
 
 def test_migrations_give_the_tables_of_the_models(store: LocalStore) -> None:
     inspector = inspect(store.client)
-    for table in Base.metadata.sorted_tables:
+    for table in IndexTables.metadata.sorted_tables:
         columns = {c["name"]: str(c["type"]) for c in inspector.get_columns(table.name)}
         dialect = store.client.dialect
         assert columns == {c.name: c.type.compile(dialect) for c in table.columns}

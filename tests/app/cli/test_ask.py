@@ -1,6 +1,6 @@
 import pytest
 
-from app.cli import history as conversation
+from app.cli.ask import read_history
 from foundation.errors import InputError
 
 TURN = '{"question": "Who wrote Emma?", "answer": "Jane Austen."}\n'
@@ -20,11 +20,11 @@ def history(tmp_path):
 
 def test_a_conversation_is_read_oldest_turn_first(history):
     path = history(TURN + "\n" + '{"question": "And when?", "answer": 1815, "more": null}\n')
-    assert conversation.read(path) == [("Who wrote Emma?", "Jane Austen."), ("And when?", "1815")]
+    assert read_history(path) == [("Who wrote Emma?", "Jane Austen."), ("And when?", "1815")]
 
 
 def test_an_empty_conversation_has_no_turns(history):
-    assert conversation.read(history("\n")) == []
+    assert read_history(history("\n")) == []
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ def test_an_empty_conversation_has_no_turns(history):
 )
 def test_a_line_that_is_no_turn_is_named(history, line):
     with pytest.raises(InputError, match=r'history.jsonl, line 2: must be \{"question": "...",'):
-        conversation.read(history(TURN + line))
+        read_history(history(TURN + line))
 
 
 def test_a_file_that_cannot_be_read_is_named(history, tmp_path):
     for path in (tmp_path / "gone.jsonl", tmp_path, history(b"\xff\xfe")):
         with pytest.raises(InputError, match=r"--history .*: cannot be read .*; give JSON Lines"):
-            conversation.read(path)
+            read_history(path)
