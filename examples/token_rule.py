@@ -7,8 +7,8 @@ from torch import Tensor
 
 from app import factory, settings
 from control import prompts
-from control.decoding.generate import Decoding, generate
 from control.decoding.contrastive import RuleOutput
+from control.decoding.generate import Decoding, generate
 from control.decoding.rules import RULES
 
 
