@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from openai import OpenAI
 
 from app import settings
-from app.server.site import apart
+from app.server.site import run_server
 
 address, key = (*sys.argv[1:], *("", "none")[len(sys.argv) - 1 :])
 passage = {"title": "Norway", "text": "Cairo is the capital of Norway.", "trust": 0.5}
@@ -18,7 +18,7 @@ question = {"role": "user", "content": "What is the capital of Norway?"}
 
 with (
     TemporaryDirectory() as home,
-    nullcontext(address) if address else apart(settings.load(home=home)) as url,
+    nullcontext(address) if address else run_server(settings.load(home=home)) as url,
 ):
     client = OpenAI(base_url=f"{url}/v1", api_key=key)
     for alpha in (0.0, 1.0):

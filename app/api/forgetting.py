@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.access import Administrator
 from app.api.errors import NotFoundError
-from app.api.schema import ForgetRequest
+from app.api.schema import ForgetBody
 from control.forgetting.chain import now
 from control.forgetting.ledger import Event
 from control.forgetting.record import LONGEST_TEXT, Record
@@ -76,7 +76,7 @@ class Verification(BaseModel):
 
 
 @router.post("", status_code=CREATED, responses={200: {"model": ForgottenFact}})
-def add(request: ForgetRequest, caller: Administrator) -> Any:
+def add(request: ForgetBody, caller: Administrator) -> Any:
     """Forget a fact from now on, told as a sentence or by its fields.
 
     200 instead of 201 where it is forgotten already, or where this is a dry run.

@@ -21,20 +21,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Nothing = Annotated[list[Any], Field(max_length=0)]
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """A request body; unknown fields are errors."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-class Part(Request):
+class Part(RequestBody):
     """A part of a message; the model reads text alone."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(Request):
+class Message(RequestBody):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -50,7 +50,7 @@ class Message(Request):
         return self.content or ""
 
 
-class GivenPassage(Request):
+class GivenPassage(RequestBody):
     """A text to read instead of the index."""
 
     text: Words
@@ -58,20 +58,20 @@ class GivenPassage(Request):
     trust: Share | None = Field(None, description="How far it is trusted against memory.")
 
 
-class StreamOptions(Request):
+class StreamOptions(RequestBody):
     """Options of a stream."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class ResponseFormat(Request):
+class ResponseFormat(RequestBody):
     """The format of an answer; only text."""
 
     type: Literal["text"]
 
 
-class DecodingRequest(Request):
+class DecodingRequest(RequestBody):
     """The fields that chat and plain completions share."""
 
     model: Words = Field(description="A name that /v1/models lists.")
@@ -159,7 +159,7 @@ class CompletionRequest(DecodingRequest):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
-class EmbeddingRequest(Request):
+class EmbeddingRequest(RequestBody):
     """The body of /v1/embeddings."""
 
     model: Words
@@ -174,7 +174,7 @@ class EmbeddingRequest(Request):
 Texts = Annotated[list[Words], Field(max_length=200)]
 
 
-class ForgetRequest(Request):
+class ForgetBody(RequestBody):
     """A fact to be forgotten: a sentence, or at least a subject."""
 
     sentence: Words | None = Field(None, description="As in: Forget that Lima is ...")
@@ -190,7 +190,7 @@ class ForgetRequest(Request):
     dry_run: bool = Field(False, description="Show what would be recorded, and record nothing.")
 
     @model_validator(mode="after")
-    def _about_something(self) -> "ForgetRequest":
+    def _about_something(self) -> "ForgetBody":
         if self.sentence is None and self.subject is None:
             raise ValueError("give a sentence, or a subject with relation and answers")
         return self
