@@ -31,6 +31,8 @@ from app.page_tools import TOOLS
 from app.server.service import Service
 from tests.app.conftest import ADMINISTRATION, READING
 
+pytestmark = pytest.mark.kill  # it starts a server
+
 PATIENCE = 60.0
 QUESTION = "Who is the mayor of Quellin?"
 DEEP = "[" * 20_000

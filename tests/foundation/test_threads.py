@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 ENDS_WITHIN_TORCH = """
 import threading, torch
 from foundation.threads import BackgroundThread
@@ -19,6 +21,7 @@ begun.wait()
 """
 
 
+@pytest.mark.kill
 def test_a_program_waits_for_the_threads_behind_it():
     ended = subprocess.run(
         [sys.executable, "-c", ENDS_WITHIN_TORCH], capture_output=True, text=True, check=False
