@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from app.settings import PREFIX, Settings
+from app.settings import PREFIX
 
 # The keys, and the URLs that may hold a password.
 FIELDS = ("read_key", "admin_key", "ledger_key", "index", "ledger")
@@ -15,7 +15,7 @@ def wipe_environment() -> None:
     Deleting from ``os.environ`` alone would leave the text there for whoever can make this process
     read a file. Child processes do not inherit it either.
     """
-    names = {f"{PREFIX}{field}".upper() for field in FIELDS if field in Settings.model_fields}
+    names = {f"{PREFIX}{field}".upper() for field in FIELDS}
     getenv = ctypes.CDLL(None).getenv
     getenv.argtypes, getenv.restype = [ctypes.c_char_p], ctypes.c_void_p
     for name in [name for name in os.environ if name.upper() in names]:  # as the settings read them

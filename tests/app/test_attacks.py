@@ -4,6 +4,7 @@ import json
 import random
 import socket
 import threading
+import time
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from app.server.service import AT_ONCE
 from tests.app.conftest import ADMINISTRATION, READING, count_forwards
 
 PATIENCE = 60.0
+PAUSE = 0.01  # seconds between two looks
 CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 SECRET = "Santiago"
@@ -154,6 +156,14 @@ def test_clients_at_once_are_all_answered(running, clients):
     assert len(said) == 1
 
 
+def wait_until(happened):
+    """Wait for something, and fail where it does not come."""
+    until = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(PAUSE)
+
+
 def test_a_server_told_to_stop_answers_everybody_in_json(running, monkeypatch):
     monkeypatch.setattr(server_module, "ANSWER_SECONDS", 0.0)
     server = running()
@@ -179,8 +189,7 @@ def test_a_server_told_to_stop_answers_everybody_in_json(running, monkeypatch):
     for thread in asking:
         thread.start()
     assert begun.wait(PATIENCE)
-    while server.service.waiting < 4:
-        pass
+    wait_until(lambda: server.service.waiting >= 4)
     closed = server.service.abandon
     monkeypatch.setattr(server.service, "abandon", lambda: (closed(), stopping.set()))
     server.stop()
@@ -212,8 +221,7 @@ def test_one_client_does_not_keep_another_waiting(running):
     flooding = [threading.Thread(target=flood) for _ in range(500)]
     for thread in flooding:
         thread.start()
-    while server.service.waiting < AT_ONCE:
-        pass
+    wait_until(lambda: server.service.waiting >= AT_ONCE)
     other = httpx.HTTPTransport(local_address="127.0.0.2")  # by its address another client
     with httpx.Client(transport=other, timeout=PATIENCE) as client:
         answers = []
