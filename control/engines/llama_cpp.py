@@ -1,0 +1,99 @@
+"""llama.cpp in this process: a ``.gguf`` file as it is, quantised, with batching of its own.
+
+The package ``xllamacpp`` brings llama.cpp's server as a library. It listens on a free port of
+127.0.0.1, behind a key that only this process has, and is asked as any `LlamaServer`.
+"""
+
+import os
+import secrets
+import struct
+from functools import partial
+from pathlib import Path
+
+from control.engines.endpoint import ServedModel
+from control.engines.servers import connect
+from foundation.errors import ModelError
+
+WINDOW = 8192  # tokens; a longer one of the model's is cut to it, which saves memory
+PARALLEL = 16  # requests at once
+CACHE_MIB = 512  # prompts kept in memory once their place is taken
+MAGIC = b"GGUF"
+SPARE = 1.2  # memory needed for each byte of the file, caches included
+
+
+class EmbeddedModel(ServedModel):
+    """A ``.gguf`` file run by llama.cpp in this process."""
+
+    def __init__(self, gguf: Path, adapter: Path | None = None) -> None:
+        """Load it.
+
+        Args:
+            gguf: The file.
+            adapter: A LoRA adapter as ``.gguf``.
+
+        Raises:
+            ModelError: The file is missing, damaged, larger than memory, or of an architecture that
+                llama.cpp does not know.
+        """
+        _check(gguf)
+        self._library, key = _load(gguf, adapter)
+        super().__init__(partial(connect, f"{self._library.listening_address}/v1", key))
+
+
+def _load(gguf: Path, adapter: Path | None) -> "tuple[object, str]":
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise ModelError(
+            f"--model {gguf}: .gguf files need llama.cpp; run: pip install xllamacpp"
+        ) from error
+    parameters, key = xllamacpp.CommonParams(), secrets.token_urlsafe(32)
+    parameters.model.path = str(gguf)
+    parameters.n_ctx, parameters.n_parallel, parameters.kv_unified = WINDOW, PARALLEL, True
+    parameters.api_keys, parameters.ui, parameters.verbosity = [key], False, -1
+    parameters.cache_ram_mib = CACHE_MIB
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads or 1
+    if adapter is not None:
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    try:
+        return xllamacpp.Server(parameters), key
+    except Exception as error:  # the binding raises RuntimeError and whatever llama.cpp throws
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ModelError(
+            f"--model {gguf}: llama.cpp cannot load it ({reason}); give another .gguf file"
+        ) from error
+
+
+def _check(gguf: Path) -> None:
+    """Say what is wrong with a file before it is loaded.
+
+    Raises:
+        ModelError: It is missing, no GGUF, cut off, or larger than memory.
+    """
+    if not gguf.is_file():
+        raise ModelError(f"--model {gguf}: no such file; give a .gguf file that exists")
+    with gguf.open("rb") as stream:
+        head = stream.read(8)
+    if head[:4] != MAGIC or struct.unpack("<I", head[4:].ljust(4, b"\0"))[0] == 0:
+        raise ModelError(f"--model {gguf}: is no GGUF file; give another one")
+    size, free = gguf.stat().st_size, _free_memory()
+    if free is not None and size * SPARE > free:
+        raise ModelError(
+            f"--model {gguf}: needs about {size * SPARE / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} are free; give a smaller model or one with fewer bits"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be had, as the operating system tells; ``None`` if it does not."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+

@@ -1,0 +1,583 @@
+"""The kinds of servers that a model may be behind, and what each of them can do.
+
+`connect` asks the server which model it has and tries one request for each capability; nothing is
+guessed from a name. There are three kinds:
+
+- `LlamaServer`: ``llama-server``, which also runs embedded (`control.engines.llama_cpp`). Scores
+  are those of tokens forced by a grammar of token ids, one request for each continuation.
+- `CompletionServer`: vLLM, and SGLang where it offers the same. Scores come with the prompt
+  (``echo`` and ``logprobs``).
+- `ChatServer`: any other with ``/v1/chat/completions``, such as Ollama or a hosted endpoint.
+"""
+
+import asyncio
+import codecs
+import hashlib
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import httpx
+import openai
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from control.engines import base
+from control.engines.base import (
+    Candidate,
+    Capabilities,
+    EnginePrompt,
+    GenerationRequest,
+    Message,
+    ScoreRequest,
+    Token,
+)
+from control.engines.endpoint import Server
+from foundation.errors import InputError, ModelError
+
+KEY = "FULCRUM_MODEL_KEY"  # environment variable of the server's key
+WINDOW_UNKNOWN = 4096  # tokens
+CANDIDATES = 3  # of each token
+ATTEMPTS = 4  # of a request, before its first token
+LONGEST_WAIT = 8.0  # seconds between two of them
+CONNECT_SECONDS, READ_SECONDS = 5.0, 120.0  # the second from one token to the next
+PASSING = (408, 429, 502, 503, 504)  # statuses after which the same request may succeed
+NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
+SEED = 2**31  # servers take no larger ones
+MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens are written
+
+Result = TypeVar("Result")
+
+
+async def connect(url: str, key: str | None = None) -> Server:
+    """Open a model behind a server.
+
+    Args:
+        url: Of the API, up to ``/v1``; ``#name`` after it chooses one of several models.
+        key: The server's; by default the environment variable ``FULCRUM_MODEL_KEY``.
+
+    Raises:
+        ModelError: It cannot be reached, refuses the key, or has no such model.
+    """
+    address, _, wanted = url.partition("#")
+    client = openai.AsyncOpenAI(
+        base_url=address,
+        api_key=key or os.environ.get(KEY) or "none",
+        max_retries=0,
+        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+    )
+    http = Http(client, address)
+    try:
+        models = (await http.call(lambda: client.get("/models", cast_to=object)) or {})["data"]
+        model = _chosen(address, wanted, models)
+        properties = await http.optional("GET", "/props")
+        if properties and "default_generation_settings" in properties:
+            return LlamaServer(http, model, properties)
+        return await _completion_server(http, model) or await _chat_server(http, model)
+    except (KeyError, TypeError) as error:
+        await client.close()
+        raise ModelError(
+            f"--model {address}: answers, but not as an OpenAI-compatible server ({error!r}); give "
+            "the URL up to /v1, as in http://127.0.0.1:8000/v1"
+        ) from error
+    except BaseException:
+        await client.close()
+        raise
+
+
+def _chosen(address: str, wanted: str, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = [str(model["id"]) for model in models]
+    if not names:
+        raise ModelError(f"--model {address}: the server has no model; start it with one")
+    if wanted and wanted not in names:
+        raise ModelError(
+            f"--model {address}#{wanted}: there is no such model; the server has {', '.join(names)}"
+        )
+    if not wanted and len(names) > 1:
+        raise ModelError(
+            f"--model {address}: the server has several models ({', '.join(names)}); name one "
+            f"after a #, as in {address}#{names[0]}"
+        )
+    return models[names.index(wanted) if wanted else 0]
+
+
+class Http:
+    """Requests to one server: retried, with errors in one line."""
+
+    def __init__(self, client: openai.AsyncOpenAI, address: str) -> None:
+        """Take the shared client."""
+        self.client, self.address = client, address
+        self.root = address.removesuffix("/").removesuffix("/v1")
+
+    async def call(self, request: Callable[[], Awaitable[Result]]) -> Result:
+        """The result of a request, sent again while the server is busy or away.
+
+        Raises:
+            ModelError: The server cannot answer it.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_is_passing),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential_jitter(0.25, LONGEST_WAIT),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    result = await request()
+        except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:
+            raise self.error(error) from error
+        return result
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON that a path outside of ``/v1`` answers."""
+        url = self.root + path
+        return await self.call(lambda: self.client.post(url, cast_to=object, body=body))
+
+    async def optional(self, method: str, path: str, body: object = None) -> Any:
+        """The same, or ``None`` where the server has no such path or refuses the request."""
+        url = path if path.startswith("/v1") else self.root + path
+        try:
+            if method == "GET":
+                return await self.client.get(url, cast_to=object)
+            return await self.client.post(url, cast_to=object, body=body)
+        except (openai.APIStatusError, openai.APIResponseValidationError, ValueError):
+            return None
+        except openai.OpenAIError as error:
+            raise self.error(error) from error
+
+    def error(self, error: Exception) -> ModelError:
+        """What is wrong and what to do, in one line."""
+        where = f"--model {self.address}"
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return ModelError(f"{where}: the server refuses the key; set {KEY} to a valid one")
+        if isinstance(error, openai.APITimeoutError):
+            return ModelError(f"{where}: no answer in {READ_SECONDS:.0f} seconds; ask again later")
+        if isinstance(error, openai.APIConnectionError):
+            return ModelError(
+                f"{where}: the server cannot be reached; start it, or give the right address"
+            )
+        if isinstance(error, openai.RateLimitError):
+            return ModelError(f"{where}: the server is busy (429); ask again later")
+        if isinstance(error, openai.APIStatusError):
+            reason = _reason(error)
+            return ModelError(f"{where}: the server answers {error.status_code} ({reason})")
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        return ModelError(f"{where}: the server's answer cannot be read ({reason}); ask again")
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether the same request may succeed in a moment."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in PASSING
+    return isinstance(error, openai.APIConnectionError)
+
+
+def _reason(error: openai.APIStatusError) -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    return " ".join(str(message or error.message).split())[:160]
+
+
+def _identity(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def _sampling(request: GenerationRequest) -> dict[str, Any]:
+    """How tokens are drawn, in OpenAI's words."""
+    return {
+        "max_tokens": request.max_new_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed % SEED,
+    }
+
+
+class _Server:
+    """What the servers have in common."""
+
+    def __init__(
+        self, http: Http, model: str, identity: str, window: int, capabilities: Capabilities
+    ) -> None:
+        self.http, self.model = http, model
+        self.name, self.identity = os.path.basename(model).removesuffix(".gguf"), identity
+        self.window, self.capabilities = window, capabilities
+        self._markup: dict[str, bool] = {}  # whether a text is a control token
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self.http.client.close()
+
+    async def render(self, messages: Sequence[Message]) -> str:
+        """The messages in the chat template; empty where the server keeps it to itself."""
+        return ""
+
+    async def tokens(self, texts: Sequence[str]) -> list[tuple[Token, ...]]:
+        """The tokens of each text; empty where the server tells no ids."""
+        return [() for _ in texts]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+        """Log-probabilities of continuations."""
+        raise InputError(f"{self.name}: its server scores no given text")
+
+    async def without_markup(self, text: str) -> str:
+        """A text without control tokens, by which a document could pose as the user."""
+        found = {mark for mark in MARKUP.findall(text) if mark not in self._markup}
+        if found:
+            for mark, is_control in zip(
+                found, await asyncio.gather(*map(self._is_control, found)), strict=True
+            ):
+                self._markup[mark] = is_control
+        return MARKUP.sub(
+            lambda match: " " if self._markup[match.group()] else match.group(), text
+        )
+
+    async def _is_control(self, mark: str) -> bool:
+        """Whether the server may take it for a control token."""
+        return True
+
+    async def _stream(self, request: dict[str, Any], path: str) -> AsyncIterator[dict[str, Any]]:
+        """The first choice of every event of a streamed answer.
+
+        Raises:
+            ModelError: The server fails, or breaks off before the answer is whole.
+        """
+        body = {"model": self.model, "stream": True, **request}
+        stream = await self.http.call(
+            lambda: self.http.client.post(
+                path,
+                cast_to=object,
+                body=body,
+                stream=True,
+                stream_cls=openai.AsyncStream[Any],
+            )
+        )
+        finished = False
+        try:
+            async for event in stream:
+                if not isinstance(event, dict) or "choices" not in event:
+                    raise ModelError(
+                        f"--model {self.http.address}: the server's answer cannot be read; "
+                        "ask again"
+                    )
+                if event.get("model") not in (None, self.model):
+                    raise ModelError(
+                        f"--model {self.http.address}: the server answers with another model "
+                        f"({event['model']}) than {self.model}; start Fulcrum again"
+                    )
+                for choice in event["choices"][:1]:
+                    finished = finished or choice.get("finish_reason") is not None
+                    yield choice
+        except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:
+            raise self.http.error(error) from error
+        finally:
+            await stream.close()
+        if not finished:
+            raise ModelError(
+                f"--model {self.http.address}: the server broke off in the middle of an answer; "
+                "ask again"
+            )
+
+
+class LlamaServer(_Server):
+    """``llama-server`` of llama.cpp."""
+
+    def __init__(self, http: Http, model: dict[str, Any], properties: dict[str, Any]) -> None:
+        """Take what ``/v1/models`` and ``/props`` told."""
+        window = properties["default_generation_settings"].get("n_ctx") or WINDOW_UNKNOWN
+        metadata = model.get("meta") or {}
+        if not properties.get("chat_template"):
+            raise ModelError(
+                f"--model {http.address}: {model['id']} has no chat template; give a model tuned "
+                "for chats"
+            )
+        told = [metadata.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")]
+        name = os.path.basename(str(model["id"]))
+        super().__init__(http, str(model["id"]), _identity(name, *told), window, Capabilities())
+
+    async def render(self, messages: Sequence[Message]) -> str:
+        """The messages in the chat template."""
+        body = {"messages": list(messages), "add_generation_prompt": True}
+        return str((await self.http.post("/apply-template", body))["prompt"])
+
+    async def tokens(self, texts: Sequence[str]) -> list[tuple[Token, ...]]:
+        """The tokens of each text."""
+        told = await asyncio.gather(*(self._tokenize(text, True) for text in texts))
+        return [
+            tuple(Token(_piece(each["piece"]), each["id"]) for each in tokens) for tokens in told
+        ]
+
+    async def _tokenize(self, text: str, special: bool) -> list[dict[str, Any]]:
+        body = {"content": text, "with_pieces": True, "parse_special": special}
+        return cast("list[dict[str, Any]]", (await self.http.post("/tokenize", body))["tokens"])
+
+    async def _is_control(self, mark: str) -> bool:
+        as_control, as_text = await asyncio.gather(
+            self._tokenize(mark, True), self._tokenize(mark, False)
+        )
+        return as_control != as_text
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Token | None]:
+        """The tokens of a continuation."""
+        body = {
+            "prompt": _with_ids(request.prompt.text, request.prefix),
+            "n_probs": CANDIDATES,
+            "logit_bias": [[token, False] for token in request.banned],
+            "cache_prompt": True,
+            **_sampling(request),
+        }
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        async for choice in self._stream(body, "/completions"):
+            ended = choice.get("finish_reason") == "stop"
+            for told in _content(choice):
+                if told["bytes"]:  # the end of text has none
+                    yield _token(told, decoder.decode(bytes(told["bytes"])))
+            if ended:
+                yield None
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+        """Log-probabilities of tokens forced by a grammar.
+
+        Requests with the same prompt follow each other, since the prompt is cached in one place;
+        different prompts are scored at once.
+        """
+        chains: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            chains.setdefault(request.prompt.text, []).append(place)
+        found: dict[int, list[float]] = {}
+
+        async def follow(places: Sequence[int]) -> None:
+            for place in places:
+                found[place] = await self._forced(requests[place])
+
+        await asyncio.gather(*map(follow, chains.values()))
+        return [found[place] for place in range(len(requests))]
+
+    async def _forced(self, request: ScoreRequest) -> list[float]:
+        ids = [token.id for token in request.continuation]
+        body = {
+            "model": self.model,
+            "prompt": _with_ids(request.prompt.text, request.prefix),
+            "max_tokens": len(ids),
+            "n_probs": 1,
+            "temperature": 0.0,
+            "cache_prompt": True,
+            "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in ids),
+        }
+        client = self.http.client
+        answer: Any = await self.http.call(
+            lambda: client.post("/completions", cast_to=object, body=body)
+        )
+        told = _content(answer["choices"][0])
+        if [each["id"] for each in told] != ids:
+            raise ModelError(f"--model {self.http.address}: the server scored other tokens")
+        return [float(each["logprob"]) for each in told]
+
+
+def _with_ids(text: str, prefix: Sequence[Token]) -> list[str | int]:
+    """A prompt and the ids that follow it."""
+    return [text, *(cast("int", token.id) for token in prefix)]
+
+
+def _content(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tokens of a choice, each with its log-probability."""
+    return (choice.get("logprobs") or {}).get("content") or []
+
+
+def _piece(piece: str | list[int]) -> str:
+    return piece if isinstance(piece, str) else bytes(piece).decode("utf-8", "replace")
+
+
+def _token(told: dict[str, Any], text: str) -> Token:
+    candidates = tuple(
+        Candidate(each["token"], float(each["logprob"])) for each in told.get("top_logprobs") or ()
+    )
+    return Token(text, told.get("id"), float(told["logprob"]), candidates)
+
+
+class CompletionServer(_Server):
+    """vLLM and servers like it: token ids in, log-probabilities of the prompt out."""
+
+    async def render(self, messages: Sequence[Message]) -> str:
+        """The messages in the chat template."""
+        body = {"model": self.model, "messages": list(messages), "add_generation_prompt": True}
+        told = await self.http.post("/tokenize", body)
+        text = await self.http.post(
+            "/detokenize", {"model": self.model, "tokens": told["tokens"]}
+        )
+        return str(text["prompt"])
+
+    async def tokens(self, texts: Sequence[str]) -> list[tuple[Token, ...]]:
+        """The tokens of each text."""
+
+        async def one(text: str) -> tuple[Token, ...]:
+            body = {
+                "model": self.model,
+                "prompt": text,
+                "add_special_tokens": False,
+                "return_token_strs": False,
+            }
+            ids = (await self.http.post("/tokenize", body))["tokens"]
+            return tuple(Token("", int(token)) for token in ids)
+
+        return list(await asyncio.gather(*map(one, texts)))
+
+    async def _is_control(self, mark: str) -> bool:
+        [tokens] = await self.tokens([mark])
+        return len(tokens) == 1
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Token | None]:
+        """The tokens of a continuation."""
+        body = {
+            "prompt": await self._ids(request.prompt, request.prefix),
+            "logprobs": CANDIDATES,
+            "logit_bias": {str(token): NEVER for token in request.banned} or None,
+            "return_token_ids": True,
+            **_sampling(request),
+        }
+        async for choice in self._stream(body, "/completions"):
+            for token in _listed(choice):
+                yield token
+            if choice.get("finish_reason") == "stop":
+                yield None
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+        """Log-probabilities of the end of a prompt, all requests at once."""
+        return list(await asyncio.gather(*map(self._echoed, requests)))
+
+    async def _echoed(self, request: ScoreRequest) -> list[float]:
+        ids = await self._ids(request.prompt, (*request.prefix, *request.continuation))
+        body = {
+            "model": self.model,
+            "prompt": ids,
+            "max_tokens": 1,
+            "echo": True,
+            "logprobs": 1,
+            "temperature": 0.0,
+        }
+        client = self.http.client
+        answer: Any = await self.http.call(
+            lambda: client.post("/completions", cast_to=object, body=body)
+        )
+        scores = answer["choices"][0]["logprobs"]["token_logprobs"][: len(ids)]
+        return [float(score) for score in scores[-len(request.continuation) :]]
+
+    async def _ids(self, prompt: EnginePrompt, more: Sequence[Token]) -> list[int]:
+        [tokens] = await self.tokens([prompt.text])
+        return [cast("int", token.id) for token in (*tokens, *more)]
+
+
+def _listed(choice: dict[str, Any]) -> list[Token]:
+    """The tokens of one event of a streamed completion."""
+    logprobs = choice.get("logprobs") or {}
+    texts, scores = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
+    ids = choice.get("token_ids") or [None] * len(texts)
+    tops = logprobs.get("top_logprobs") or [{}] * len(texts)
+    found = []
+    for text, score, token, top in zip(texts, scores, ids, tops, strict=False):
+        best = sorted((top or {}).items(), key=lambda each: -each[1])
+        candidates = tuple(Candidate(name, float(value)) for name, value in best[:CANDIDATES])
+        found.append(Token(text, token, float(score), candidates))
+    if len(found) == 1:
+        found = [replace(found[0], text=choice.get("text") or "")]  # whole characters
+    return found
+
+
+async def _completion_server(http: Http, model: dict[str, Any]) -> Server | None:
+    """The server as a `CompletionServer`, if it offers all that one needs."""
+    name = str(model["id"])
+    hello = [{"role": "user", "content": "Hello"}]
+    ids = await http.optional("POST", "/tokenize", {"model": name, "messages": hello})
+    if not isinstance(ids, dict) or not ids.get("tokens"):
+        return None
+    body = {
+        "model": name,
+        "prompt": ids["tokens"],
+        "max_tokens": 1,
+        "echo": True,
+        "logprobs": 1,
+        "temperature": 0.0,
+    }
+    try:
+        answer: Any = await http.client.post("/completions", cast_to=object, body=body)
+        told = answer["choices"][0]["logprobs"]["token_logprobs"]
+    except (openai.APIStatusError, KeyError, TypeError):
+        return None
+    if len(told) < len(ids["tokens"]):
+        return None
+    window = int(model.get("max_model_len") or ids.get("max_model_len") or WINDOW_UNKNOWN)
+    identity = _identity(name, model.get("root"), window)
+    return CompletionServer(http, name, identity, window, Capabilities())
+
+
+class ChatServer(_Server):
+    """A server that offers chats and little else."""
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Token | None]:
+        """The tokens of a continuation.
+
+        Raises:
+            ModelError: The server fails, or has cut the prompt off.
+        """
+        messages = list(request.prompt.messages)
+        body: dict[str, Any] = {"messages": messages, **_sampling(request)}
+        if request.prefix:
+            messages.append({"role": "assistant", "content": base.text(request.prefix)})
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if self.capabilities.log_probabilities:
+            body |= {"logprobs": True, "top_logprobs": CANDIDATES}
+        async for choice in self._stream(body, "/chat/completions"):
+            told = _content(choice)
+            written = (choice.get("delta") or {}).get("content") or ""
+            if len(told) == 1:
+                yield _token(told[0], written)
+            elif told:
+                for each in told:
+                    yield _token(each, each["token"])
+            elif written:
+                yield Token(written)
+            if choice.get("finish_reason") == "stop":
+                yield None
+
+
+async def _chat_server(http: Http, model: dict[str, Any]) -> Server:
+    """The server as a `ChatServer`, with the capabilities that its answers show."""
+    name = str(model["id"])
+    metadata = model.get("meta") or {}
+    window = model.get("max_model_len") or model.get("context_length") or metadata.get("n_ctx")
+    server = ChatServer(
+        http,
+        name,
+        _identity(name),
+        int(window or WINDOW_UNKNOWN),
+        Capabilities(scores=False, bans=False, prefix=False, plain_text=False),
+    )
+    ask: tuple[Message, ...] = ({"role": "user", "content": "Say: one two three four five six"},)
+    prompt = EnginePrompt("", ask)
+
+    async def answer(prefix: str = "") -> list[Token]:
+        given = (Token(prefix),) if prefix else ()
+        asked = GenerationRequest(prompt, given, max_new_tokens=8)
+        return [token async for token in server.stream(asked) if token is not None]
+
+    try:
+        tokens = await answer()
+    except ModelError:  # it refuses to be asked for log-probabilities
+        server.capabilities = replace(server.capabilities, log_probabilities=False)
+        tokens = await answer()
+    has_log_p = bool(tokens) and all(token.log_p is not None for token in tokens)
+    server.capabilities = replace(server.capabilities, log_probabilities=has_log_p)
+    try:
+        continued = base.text(await answer("one two three four")).strip().lower()
+    except ModelError:  # it takes no answer that has begun
+        continued = ""
+    goes_on = continued.startswith("five")
+    server.capabilities = replace(server.capabilities, prefix=goes_on)
+    return server
