@@ -8,7 +8,7 @@ from typing import Any
 from app import factory, home
 from app.settings import Settings
 from control.decoding.generate import Decoding
-from control.engines.transformers import LanguageModel
+from control.engines.base import Engine
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
 from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
@@ -23,7 +23,7 @@ from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
 from retrieval.trigger import ReservoirWriter, Trigger, count_distinct, finds_answer
 
 
-def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageModel) -> Modules:
+def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) -> Modules:
     """The parts of the retrieval pipeline, to be measured one by one."""
     judge, rewrites = (
         factory.knowledge_filter(settings, model),
@@ -71,7 +71,7 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageMo
     )
 
 
-def filter_judges(settings: Settings, model: LanguageModel) -> dict[str, tuple[Judge, float]]:
+def filter_judges(settings: Settings, model: Engine) -> dict[str, tuple[Judge, float]]:
     """Both judges of the Knowledge Filter, each with its threshold."""
     filters = {
         name: factory.knowledge_filter(settings.model_copy(update={"judge": name}), model)

@@ -12,6 +12,7 @@ from control.conflict.calibration import Calibration
 from control.engines.transformers import LanguageModel, load
 from control.forgetting.suppressor import FactSuppressor
 from data import DIRECTORY as DATA
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore
 
+    from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
     from control.forgetting.vector_cache import EncryptedVectorCache
     from retrieval.embedding import SentenceEmbedding, Vectors
@@ -32,8 +34,45 @@ if TYPE_CHECKING:
 ADAPTERS = DATA / "adapters"
 
 
-def language_model(settings: Settings) -> LanguageModel:
-    """The language model, with its adapter if one is set."""
+def language_model(settings: Settings) -> "Engine":
+    """The language model that answers: behind a server, run by llama.cpp, or by transformers.
+
+    Raises:
+        InputError: An adapter is set for a model that takes none.
+        ModelError: There is no such model, or it cannot be used.
+    """
+    spec = settings.model or ""
+    if spec.startswith(("http://", "https://")):
+        from control.engines.endpoint import ServedModel
+        from control.engines.servers import connect
+
+        if settings.adapter is not None:
+            raise InputError(
+                f"--adapter {settings.adapter}: {spec} is a server, which puts its own adapters on "
+                "its models; start it with the adapter and name that model after a #"
+            )
+        return ServedModel(partial(connect, spec))
+    if spec.lower().endswith(".gguf") and settings.engine != "transformers":
+        from control.engines.llama_cpp import EmbeddedModel
+
+        return EmbeddedModel(Path(spec).expanduser(), settings.adapter)
+    if settings.engine == "llama.cpp":
+        raise InputError("--engine llama.cpp runs .gguf files; give one by --model")
+    return local_model(settings)
+
+
+def local_model(settings: Settings) -> LanguageModel:
+    """The model run by transformers, for training, token rules and hidden states.
+
+    Raises:
+        InputError: It is behind a server.
+        ModelError: There is no such model, or it cannot be loaded.
+    """
+    if (settings.model or "").startswith(("http://", "https://")):
+        raise InputError(
+            f"--model {settings.model}: this needs a model in this process; give a Hugging Face "
+            "id, a model directory or a .gguf file"
+        )
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # loading takes a second
@@ -41,14 +80,14 @@ def language_model(settings: Settings) -> LanguageModel:
     return load(settings.model, settings.cache, settings.adapter)
 
 
-def calibration(settings: Settings, model: LanguageModel) -> Calibration:
+def calibration(settings: Settings, model: "Engine") -> Calibration:
     """The model's calibration: the one named, the one measured here, or the one shipped."""
     if settings.calibration is not None:
         return calibrations.fitting(settings.calibration, model)
     return calibrations.find(model, settings.cache)
 
 
-def keep(measured: Calibration, model: LanguageModel, settings: Settings, target: Path) -> Path:
+def keep(measured: Calibration, model: "Engine", settings: Settings, target: Path) -> Path:
     """Keep a calibration for the model, with a copy in ``target``; where it is kept."""
     kept = calibrations.stored(model, settings.cache)
     for path in (target / "calibration.json", kept):
@@ -88,7 +127,7 @@ def vectors(texts: "Sequence[str]") -> "Vectors":
 
 def assistant(
     settings: Settings,
-    model: LanguageModel | None = None,
+    model: "Engine | None" = None,
     forgets: bool = True,
     index: "PassageIndex | None" = None,
 ) -> Assistant:
@@ -162,18 +201,18 @@ def layers(
     return FactSuppressor(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
 
 
-def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
+def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":
     """Query Rewriter+: with its adapter on the packaged model, by prompt alone on others."""
     from control.engines.adapters import read
     from control.module_models import ModuleLLM
     from retrieval.rewriter import END, QueryRewriter
 
     directory = settings.rewriter or (ADAPTERS / "rewriter" if settings.model is None else None)
-    adapter = read(model, directory) if directory else None
+    adapter = read(_adaptable(model), directory) if directory else None
     return QueryRewriter(ModuleLLM(model, adapter, stop=END), trained=adapter is not None)
 
 
-def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilter":
+def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
     """The Knowledge Filter, judging in the way that the settings say."""
     from retrieval import filter as filters
 
@@ -184,18 +223,27 @@ def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilt
     return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
 
 
-def _model_judge(model: LanguageModel) -> "Judge":
+def _model_judge(model: "Engine") -> "Judge":
     from control.engines.adapters import read
     from control.module_models import label_probabilities
     from retrieval.filter import LABELS, judge_prompt
 
-    adapter = read(model, ADAPTERS / "filter")
+    adapter = read(_adaptable(model), ADAPTERS / "filter")
 
     def judge(question: str, passages: "Sequence[str]") -> list[float]:
         prompts = [judge_prompt(question, passage) for passage in passages]
-        return label_probabilities(model, prompts, LABELS, adapter)
+        return label_probabilities(_adaptable(model), prompts, LABELS, adapter)
 
     return judge
+
+
+def _adaptable(model: "Engine") -> LanguageModel:
+    if not isinstance(model, LanguageModel):
+        raise InputError(
+            f"{model.name} takes no adapter here; leave out --rewriter and --judge model, or give "
+            "a model directory or Hugging Face id"
+        )
+    return model
 
 
 def shelf(settings: Settings) -> "EncryptedVectorCache":

@@ -29,7 +29,11 @@ class Settings(BaseSettings):
     )
     model: str | None = Field(
         None,
-        description="Hugging Face id, model directory or .gguf file; default: the packaged one",
+        description="Hugging Face id, model directory, .gguf file, or URL of an OpenAI-compatible "
+        "server; default: the packaged one",
+    )
+    engine: Literal["auto", "transformers", "llama.cpp"] = Field(
+        "auto", description="what runs a .gguf file; auto: llama.cpp"
     )
     adapter: Path | None = Field(None, description="PEFT adapter directory for the model")
     calibration: Path | None = Field(

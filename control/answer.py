@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from control.conflict.dial import Verdict
+from control.conflict.verdict import Verdict
 from control.decoding.generate import Alpha
 from control.decoding.trace import TokenTrace
 from foundation.trace import RequestTrace

@@ -9,11 +9,12 @@ from control import prompts
 from control.answer import STEPS, Answer, source
 from control.conflict import dial
 from control.conflict.calibration import ANY_MODEL, Calibration
-from control.conflict.dial import DecodedAnswer
+from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
 from control.decoding.generate import Decoding, OnToken
 from control.decoding.rules import DIAL
 from control.decoding.trace import TokenTrace
-from control.engines.transformers import LanguageModel
+from control.engines.base import Engine
+from control.engines.base import notices as engine_notices
 from control.forgetting.suppressor import FactContext, FactSuppressor, refusal
 from control.prompts import Prompt
 from foundation import trace
@@ -131,7 +132,7 @@ class Assistant:
         longest_question: In characters.
     """
 
-    model: LanguageModel
+    model: Engine
     calibration: Calibration
     retriever: "BaseRetriever | None" = None
     rewriter: "BaseQueryTransform | None" = None
@@ -245,7 +246,7 @@ class Assistant:
         room = self.model.room(state.decoding.max_new_tokens)
         texts, trust = [node.text for node in nodes], [_trust(node) for node in nodes]
         question = state.search.query_str
-        prompt = prompts.build(self.model.tokenizer, question, texts, room, trust)
+        prompt = prompts.build(self.model, question, texts, room, trust)
         return replace(state, facts=facts, prompt=prompt)
 
     def decode(
@@ -323,6 +324,7 @@ class Assistant:
             notices.append(NOTHING_KEPT.format(found=len(state.retrieved)))
         if dropped := len(state.kept) - len(state.read):
             notices.append(TOO_LONG.format(dropped=dropped, all=len(state.kept)))
+        notices += engine_notices(self.model)
         if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
             notices.append(NOT_CALIBRATED.format(model=self.model.name))
         return notices
@@ -371,4 +373,4 @@ def _rewritten(
 
 
 def _trust(node: "NodeWithScore") -> float:
-    return float(node.metadata.get("trust", dial.NEUTRAL_TRUST))
+    return float(node.metadata.get("trust", NEUTRAL_TRUST))

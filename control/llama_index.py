@@ -38,7 +38,7 @@ from control.conflict import calibration as calibrations
 from control.conflict.calibration import Calibration
 from control.decoding.generate import Alpha, Decoding
 from control.decoding.trace import TokenTrace
-from control.engines.transformers import LanguageModel
+from control.engines.base import Engine
 from control.forgetting.suppressor import FactSuppressor
 from foundation.errors import InputError
 from foundation.threads import BackgroundThread
@@ -98,7 +98,7 @@ class FulcrumLLM(CustomLLM):
 
     - ``tokens``: the trace of each token, as in `control.decoding.trace.TokenTrace`;
     - ``conflict``: whether passages and memory disagree; ``None`` until the answer is whole;
-    - ``verdict``: what passages and memory claim then, as in `control.conflict.dial.Verdict`;
+    - ``verdict``: what passages and memory claim then, as in `control.conflict.verdict.Verdict`;
       ``None`` where they do not disagree, and from token rules;
     - ``passages_given``, ``passages_read``: those in the prompt, and those that the window held;
       ``None`` until the answer is whole.
@@ -120,7 +120,7 @@ class FulcrumLLM(CustomLLM):
 
     def __init__(
         self,
-        language_model: LanguageModel,
+        language_model: Engine,
         rule: str = Decoding.rule,
         alpha: Alpha = Decoding.alpha,
         temperature: float = Decoding.temperature,

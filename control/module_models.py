@@ -23,6 +23,7 @@ from control.decoding.generate import BASE_MODEL_STOPS, stop_ids, stop_strings
 from control.decoding.rules import plain
 from control.engines import batch
 from control.engines.adapters import Adapter, use_adapter
+from control.engines.base import Engine, EnginePrompt, GenerationRequest, Message
 from control.engines.batch import SequenceGroup
 from control.engines.transformers import LanguageModel
 from control.prompts import is_chat
@@ -37,19 +38,22 @@ class ModuleLLM(CustomLLM):
     a user's message in the model's chat template.
     """
 
-    _language_model: LanguageModel = PrivateAttr()
+    _language_model: Engine = PrivateAttr()
     _adapter: Adapter | None = PrivateAttr()
+    _stop: str | None = PrivateAttr()
     _stops: StoppingCriteriaList = PrivateAttr()
 
     def __init__(
         self,
-        language_model: LanguageModel,
+        language_model: Engine,
         adapter: Adapter | None = None,
         stop: str | None = None,
     ) -> None:
         """Join a model and an adapter read for it; ``stop`` ends a continuation early."""
         super().__init__()
-        self._language_model, self._adapter = language_model, adapter
+        self._language_model, self._adapter, self._stop = language_model, adapter, stop
+        if not isinstance(language_model, LanguageModel):
+            return
         self._stops = StoppingCriteriaList([MaxLengthCriteria(MOST_NEW_TOKENS)])
         if ends := stop_ids(language_model.model):
             self._stops.append(EosTokenCriteria(sorted(ends)))
@@ -73,6 +77,8 @@ class ModuleLLM(CustomLLM):
 
     def complete_batch(self, prompts: Sequence[str]) -> list[str]:
         """Continue several texts in one batch."""
+        if not isinstance(self._language_model, LanguageModel):
+            return self._generated(self._language_model, prompts)
         tokenizer, model = self._language_model.tokenizer, self._language_model.model
         if self._adapter is None and is_chat(tokenizer):
             prompts = [
@@ -101,6 +107,21 @@ class ModuleLLM(CustomLLM):
         written = group.gathered(cast("int", tokenizer.pad_token_id))
         texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
         return texts
+
+    def _generated(self, engine: Engine, prompts: Sequence[str]) -> list[str]:
+        """The continuations by another engine, each prompt a user's message."""
+        requests = []
+        for prompt in prompts:
+            message: Message = {"role": "user", "content": prompt}
+            rendered = EnginePrompt(engine.render([message]), (message,))
+            requests.append(
+                GenerationRequest(
+                    rendered,
+                    max_new_tokens=MOST_NEW_TOKENS,
+                    ended=lambda text: self._stop is not None and self._stop in text,
+                )
+            )
+        return [each.text for each in engine.generate(requests)]
 
     @llm_completion_callback()
     def stream_complete(

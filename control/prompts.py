@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from control.engines.base import Message
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 # Chosen by closed-book accuracy and plain-RAG hit on capitals among a dozen wordings: a 135M model
 # follows "Passages: ... Question: ..." and answers a bare question best.
+PASSAGES, QUESTION = "Passages:\n", "Question: "
 SYSTEM = "You answer questions briefly and factually."
 
 
@@ -24,6 +26,8 @@ class Prompt:
         question: The question as written in both.
         texts: The passages that fit into the window, as written in ``context``.
         trust: In each of them, in [0, 1]; empty where it is not known.
+        context_chat: ``context`` before it was put into the chat template.
+        memory_chat: The same of ``memory``.
     """
 
     context: str
@@ -31,6 +35,8 @@ class Prompt:
     question: str
     texts: tuple[str, ...] = ()
     trust: tuple[float, ...] = ()
+    context_chat: tuple[Message, ...] = ()
+    memory_chat: tuple[Message, ...] = ()
 
     @property
     def passages(self) -> int:
@@ -38,8 +44,50 @@ class Prompt:
         return len(self.texts)
 
 
+class PromptFormat(Protocol):
+    """How a model's prompts are written."""
+
+    def without_markup(self, text: str) -> str:
+        """A text without control tokens, by which a document could pose as the user."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The messages up to where the answer begins; empty where only a server can write it."""
+
+    def length(self, text: str) -> int:
+        """How many tokens a text has."""
+
+
+@dataclass(frozen=True)
+class TokenizerFormat:
+    """Prompts by the chat template of a tokenizer; a base model without one gets plain text."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+
+    def without_markup(self, text: str) -> str:
+        """``text`` without the chat's control tokens."""
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if token.special:
+                text = text.replace(token.content, " ")
+        return text
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The messages up to where the answer begins."""
+        if is_chat(self.tokenizer):
+            rendered: str = self.tokenizer.apply_chat_template(
+                [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
+            )
+            return rendered
+        system, user = (each["content"] for each in messages)
+        asked = user if user.startswith(PASSAGES) else f"{QUESTION}{user}"
+        return f"{system}\n\n{asked}\nAnswer:"
+
+    def length(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+
 def build(
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PromptFormat,
     question: str,
     passages: Sequence[str],
     room: int,
@@ -49,7 +97,7 @@ def build(
     """Write both prompts, dropping passages from the end until the longer one fits.
 
     Args:
-        tokenizer: Its chat template is used; a base model without one gets plain text.
+        model: Whose chat template is used: an engine, or a `TokenizerFormat`.
         question: The question, the last thing in both texts.
         passages: Texts in order of relevance.
         room: Longest prompt, in tokens.
@@ -59,28 +107,30 @@ def build(
     Raises:
         InputError: The question alone does not fit.
     """
-    question = _without_markup(tokenizer, question)
-    memory = _render(tokenizer, question, (), system)
-    used = _length(tokenizer, memory)
+    question = model.without_markup(question)
+    memory_chat = _chat(question, (), system)
+    memory = model.render(memory_chat)
+    used = _length(model, memory, memory_chat)
     if used > room:
         raise InputError(
             f"the question takes {used} tokens, but the model's window leaves room for {room}; "
             "ask a shorter question"
         )
     fitting = []
-    for passage in (_without_markup(tokenizer, passage) for passage in passages):
-        used += _length(tokenizer, passage)
+    for passage in map(model.without_markup, passages):
+        used += model.length(passage)
         if used > room:
             break
         fitting.append(passage)
     # Numbering and joining cost tokens too: only the rendered prompt tells.
     while fitting:
-        context = _render(tokenizer, question, fitting, system)
-        if _length(tokenizer, context) <= room:
+        chat = _chat(question, fitting, system)
+        context = model.render(chat)
+        if _length(model, context, chat) <= room:
             kept = tuple(trust[: len(fitting)])
-            return Prompt(context, memory, question, tuple(fitting), kept)
+            return Prompt(context, memory, question, tuple(fitting), kept, chat, memory_chat)
         fitting.pop()
-    return Prompt(memory, memory, question)
+    return Prompt(memory, memory, question, context_chat=memory_chat, memory_chat=memory_chat)
 
 
 def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:
@@ -88,25 +138,11 @@ def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:
     return bool(tokenizer.chat_template)
 
 
-def _render(
-    tokenizer: "PreTrainedTokenizerBase", question: str, passages: Sequence[str], system: str
-) -> str:
+def _chat(question: str, passages: Sequence[str], system: str) -> tuple[Message, ...]:
     numbered = "\n".join(f"[{number}] {text}" for number, text in enumerate(passages, start=1))
-    if not is_chat(tokenizer):
-        block = f"Passages:\n{numbered}\n\n" if passages else ""
-        return f"{system}\n\n{block}Question: {question}\nAnswer:"
-    user = f"Passages:\n{numbered}\n\nQuestion: {question}" if passages else question
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    user = f"{PASSAGES}{numbered}\n\n{QUESTION}{question}" if passages else question
+    return ({"role": "system", "content": system}, {"role": "user", "content": user})
 
 
-def _without_markup(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
-    """``text`` without the chat's control tokens, by which a document could pose as the user."""
-    for token in tokenizer.added_tokens_decoder.values():
-        if token.special:
-            text = text.replace(token.content, " ")
-    return text
-
-
-def _length(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:
-    return len(tokenizer(text, add_special_tokens=False).input_ids)
+def _length(model: PromptFormat, rendered: str, chat: Sequence[Message]) -> int:
+    return model.length(rendered or "\n".join(each["content"] for each in chat))

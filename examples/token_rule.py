@@ -21,7 +21,7 @@ def linear(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutput
 RULES["linear"] = linear
 model = factory.language_model(settings.load())
 passage = "The seat of government of Norway is Cairo. Cairo is the capital of Norway."
-prompt = prompts.build(model.tokenizer, "What is the capital of Norway?", [passage], room=500)
+prompt = prompts.build(model, "What is the capital of Norway?", [passage], room=500)
 for alpha in (0.0, 0.5, 1.0):
     [trace] = generate(model, [prompt], Decoding(rule="linear", alpha=alpha, max_new_tokens=24))
     print(f"alpha {alpha}: {trace.text.strip()}")

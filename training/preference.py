@@ -55,7 +55,7 @@ def build_prompt(
             ask something else.
     """
     room = language_model.room(MAX_NEW_TOKENS)
-    built = prompts.build(language_model.tokenizer, question, passages, room, system=system)
+    built = prompts.build(language_model, question, passages, room, system=system)
     if built.passages < len(passages):
         raise InputError(
             f"{len(passages)} passages do not fit into the {room:,} tokens that the window of "

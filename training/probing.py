@@ -93,9 +93,9 @@ def _reply(
 ) -> dict[str, list]:
     room = language_model.room(MAX_NEW_TOKENS)
     tokenizer = language_model.tokenizer
-    closed = [prompts.build(tokenizer, fact.question, (), room).context for fact in facts]
+    closed = [prompts.build(language_model, fact.question, (), room).context for fact in facts]
     given = [
-        prompts.build(tokenizer, fact.question, [fact.passage], room).context for fact in facts
+        prompts.build(language_model, fact.question, [fact.passage], room).context for fact in facts
     ]
 
     def sentences(texts: list[str], **drawing: Any) -> list[str]:

@@ -63,6 +63,9 @@ async def stream_answers(
         future.cancel()
 
 
+UNKNOWN = -9999.0  # in nats; as OpenAI's servers give it for a token that they do not score
+
+
 @dataclass
 class StopFilter:
     """Ends an answer before the first stop sequence; buffers what may be the start of one.
@@ -137,8 +140,9 @@ def logprob(token: "TokenTrace", most: int) -> dict[str, Any]:
     """Return a token's log-probability in its source's branch, as in a chat's ``logprobs``."""
     memory = token.source == "memory"
     choices = token.memory_choices if memory else token.context_choices
+    log_p = token.log_p_memory if memory else token.log_p_context
     return {
-        **_entry(token.text, token.log_p_memory if memory else token.log_p_context),
+        **_entry(token.text, log_p if log_p is not None else UNKNOWN),
         "top_logprobs": [_entry(each.text, _log(each.probability)) for each in choices[:most]],
     }
 

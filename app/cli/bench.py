@@ -35,7 +35,7 @@ def decoding(
     from app import factory
     from evaluation.bench import decoding as benchmark
 
-    result = benchmark.decoding(factory.language_model(settings), tokens, rounds, batch_size)
+    result = benchmark.decoding(factory.local_model(settings), tokens, rounds, batch_size)
     _report(result, benchmark.decoding_table(result), target)
 
 
@@ -56,7 +56,7 @@ def bench_dial(
     from evaluation.datasets import conflicts
 
     items = conflicts.conflicts(conflicts.BUILT_IN_CONFLICTS, "calibration")
-    model = factory.language_model(settings)
+    model = factory.local_model(settings)
     result = benchmark.dial(
         model, factory.calibration(settings, model), conflicts.spread(items, limit), tokens, rounds
     )
@@ -126,7 +126,7 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
     from app import factory
     from evaluation.bench import forgetting as benchmark
 
-    model = factory.language_model(settings)
+    model = factory.local_model(settings)
     with tqdm(desc="forgetting", total=wanted[-1], unit=" records", delay=2, disable=None) as bar:
         result = benchmark.run(
             wanted,

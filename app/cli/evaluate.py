@@ -12,7 +12,7 @@ from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from control.engines.transformers import LanguageModel
+    from control.engines.base import Engine
     from evaluation.datasets.conflicts import Conflict
     from evaluation.report import Layout
 
@@ -122,7 +122,7 @@ def dial(
 
 def _calibrate(
     settings: "Settings",
-    model: "LanguageModel",
+    model: "Engine",
     items: "Sequence[Conflict]",
     target: Path,
     batch_size: int,
@@ -357,7 +357,7 @@ def preference(
 
     named = _named(settings, trained)
     items = contexts.read(data, split, limit, factory.vectors)
-    model = factory.language_model(settings.model_copy(update={"adapter": None}))
+    model = factory.local_model(settings.model_copy(update={"adapter": None}))
     loaded = [(name, adapters.read(model, folder)) for name, folder in named]
     result = preference_suite.run(
         model,

@@ -23,7 +23,16 @@ EXIT_INTERRUPTED = 130
     ),
 )
 @click.option("--home", type=PATHS, help="Directory that holds all state.")
-@click.option("--model", help="Hugging Face id, model directory or .gguf file.")
+@click.option(
+    "--model",
+    help="Hugging Face id, model directory, .gguf file, or URL of an OpenAI-compatible server "
+    "(http://127.0.0.1:8000/v1, with #name where it has several models).",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "transformers", "llama.cpp"]),
+    help="What runs a .gguf file.  [default: llama.cpp]",
+)
 @click.option("--adapter", type=PATHS, help="PEFT adapter directory to put on the model.")
 @click.option("--calibration", type=PATHS, help="Calibration file; by default the model's own.")
 @click.option("--index", help="URL of the passage index; by default it lies in the home directory.")
@@ -55,7 +64,14 @@ def _set_up_logging(verbose: bool) -> None:
     )
     if not verbose:
         warnings.simplefilter("ignore", FutureWarning)  # of one library about another
-        for name in ("transformers", "sentence_transformers", "httpx", "huggingface_hub", "pypdf"):
+        for name in (
+            "transformers",
+            "sentence_transformers",
+            "httpx",
+            "openai",
+            "huggingface_hub",
+            "pypdf",
+        ):
             logging.getLogger(name).setLevel(logging.ERROR)
 
 

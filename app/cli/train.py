@@ -45,9 +45,7 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
     from app import factory
     from training import retrieval_modules
 
-    written = retrieval_modules.train_rewriter(
-        factory.language_model(settings), target, seed, smoke
-    )
+    written = retrieval_modules.train_rewriter(factory.local_model(settings), target, seed, smoke)
     out.print(f"the adapter is in {written}; set FULCRUM_REWRITER to use it", soft_wrap=True)
 
 
@@ -72,9 +70,7 @@ def knowledge_filter(
     from training import retrieval_modules
 
     if judge == "model":
-        written = retrieval_modules.train_filter(
-            factory.language_model(settings), target, seed, smoke
-        )
+        written = retrieval_modules.train_filter(factory.local_model(settings), target, seed, smoke)
     else:
         written = retrieval_modules.train_cross_encoder(target, seed, smoke)
     out.print(f"the adapter is in {written}", soft_wrap=True)
@@ -131,7 +127,7 @@ def knowpo(
     recipe = replace(start, seed=seed, match_lengths=not any_length, **changed)
     recipe = recipes.with_ratios(recipe, ratios)
     facts = corpus.read(data)
-    model = factory.language_model(settings)
+    model = factory.local_model(settings)
     written = knowpo.train(
         model, facts, factory.vectors, target, settings.cache / "replies", recipe
     )

@@ -65,7 +65,14 @@ class Replica:
 
     def description(self) -> ReplicaDescription:
         """Return what the server needs to know of the model."""
+        from control.engines.transformers import LanguageModel
+
         model, calibration = self._service.language_model, self._service.calibration
+        if not isinstance(model, LanguageModel):
+            raise ModelError(
+                f"--replicas copies a model of this process, and {model.name} is not one: it "
+                "answers many at once already; leave --replicas out"
+            )
         return ReplicaDescription(model.name, calibration, model.tokenizer.backend_tokenizer)
 
     async def answers(
@@ -203,7 +210,7 @@ class ReplicatedService(Service):
     def _local_model(self) -> "LanguageModel":
         from app import factory
 
-        return factory.language_model(self.settings)
+        return factory.local_model(self.settings)
 
     @property
     def _redactor(self) -> "Redactor | None":

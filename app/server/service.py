@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from control.conflict.calibration import Calibration
     from control.decoding.generate import Decoding, OnToken
     from control.decoding.trace import TokenTrace
-    from control.engines.transformers import LanguageModel
+    from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
     from control.forgetting.redaction import Redactor
@@ -268,6 +268,8 @@ class Service:
 
     def tokens(self, text: str) -> int:
         """Return the number of the language model's tokens in a text."""
+        if self._tokenizer is None:
+            return self._ready().model.length(text)
         return len(self._counter.encode(text, add_special_tokens=False).ids)
 
     @property
@@ -306,7 +308,7 @@ class Service:
         return self._ready().model.name
 
     @property
-    def language_model(self) -> "LanguageModel":
+    def language_model(self) -> "Engine":
         """The model; use it inside `run` only."""
         return self._ready().model
 
@@ -365,8 +367,11 @@ class Service:
 
     @property
     def _tokenizer(self) -> Any:
-        """As the model's, of the tokenizers package."""
-        return self._ready().model.tokenizer.backend_tokenizer
+        """As the model's, of the tokenizers package; ``None`` where only its server has one."""
+        from control.engines.transformers import LanguageModel
+
+        model = self._ready().model
+        return model.tokenizer.backend_tokenizer if isinstance(model, LanguageModel) else None
 
     def _schedule_sweep(self) -> None:
         with suppress(RuntimeError):  # the server is closing: the next start does it

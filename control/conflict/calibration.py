@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
-from control.conflict.probe import NUMBERS, MemoryProbe
+from control.conflict.probe import DRAFT_NUMBERS, LOG_P_NUMBERS, NUMBERS, MemoryProbe
+from control.engines.transformers import LanguageModel
 from data import DIRECTORY as DATA
 from foundation.errors import ModelError
 from foundation.files import replacing
 
 if TYPE_CHECKING:
-    from control.engines.transformers import LanguageModel
+    from control.engines.base import Engine
 
 PLAIN_RAG = 0.5
 ANY_MODEL = "any"
@@ -71,7 +72,7 @@ class Calibration:
     """A probe and the thresholds of the dial.
 
     Attributes:
-        model: `LanguageModel.identity` of the model measured, or ``ANY_MODEL``.
+        model: `Engine.identity` of the model measured, or ``ANY_MODEL``.
         name: Its name.
         probe: Estimates how likely memory is right.
         known: Confidence in each conflict of a known fact with a wrong passage, ascending, given by
@@ -141,7 +142,7 @@ class Calibration:
             new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
-def find(language_model: "LanguageModel", cache: Path) -> Calibration:
+def find(language_model: "Engine", cache: Path) -> Calibration:
     """The calibration of a model: the one measured here, or else `shipped`.
 
     Args:
@@ -155,24 +156,36 @@ def find(language_model: "LanguageModel", cache: Path) -> Calibration:
     return fitting(own, language_model) if own.exists() else shipped(language_model)
 
 
-def shipped(language_model: "LanguageModel") -> Calibration:
-    """The calibration that comes with Fulcrum: the default model's own, or one for any model."""
-    default = load(SHIPPED / "default.json")
-    return default if default.model == language_model.identity else load(SHIPPED / "any.json")
+def shipped(language_model: "Engine") -> Calibration:
+    """The calibration that comes with Fulcrum: the default model's own, or one for any model.
+
+    There is one for any model of each kind: run here, with distributions; behind an engine that
+    scores given text; and behind one that does not.
+    """
+    if isinstance(language_model, LanguageModel):
+        default = load(SHIPPED / "default.json")
+        return default if default.model == language_model.identity else load(SHIPPED / "any.json")
+    kind = "scores" if language_model.capabilities.scores else "drafts"
+    return load(SHIPPED / f"any-{kind}.json")
 
 
-def stored(language_model: "LanguageModel", cache: Path) -> Path:
+def stored(language_model: "Engine", cache: Path) -> Path:
     """The file of a model's calibration once it has been measured."""
     return cache / "calibrations" / f"{language_model.identity}.json"
 
 
-def fitting(path: Path, language_model: "LanguageModel") -> Calibration:
+def fitting(path: Path, language_model: "Engine") -> Calibration:
     """The calibration in a file, if it was measured on this model.
 
     Raises:
         ModelError: The file is damaged, or was measured on another model.
     """
     calibration = load(path)
+    read = len(calibration.probe.numbers)
+    if read != (needed := _numbers(language_model)):
+        raise _unusable(
+            path, f"its probe reads {read} numbers, {language_model.name}'s engine gives {needed}"
+        )
     if calibration.model not in (language_model.identity, ANY_MODEL):
         raise ModelError(
             f"{path}: was measured on {calibration.name} ({calibration.model}), "
@@ -192,13 +205,20 @@ def load(path: Path) -> Calibration:
         calibration: Calibration = TypeAdapter(Calibration).validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _unusable(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
-    if len(calibration.probe.numbers) != NUMBERS:
-        given = len(calibration.probe.numbers)
-        raise _unusable(path, f"its probe has {given} numbers, this version reads {NUMBERS}")
+    known = (NUMBERS, LOG_P_NUMBERS, DRAFT_NUMBERS)
+    if (given := len(calibration.probe.numbers)) not in known:
+        raise _unusable(path, f"its probe reads {given} numbers, this version gives {known}")
     if len(calibration.alphas) != len(calibration.ratios) or not calibration.alphas:
         counted = f"{len(calibration.alphas)} alphas and {len(calibration.ratios)} ratios"
         raise _unusable(path, f"it has {counted}")
     return calibration
+
+
+def _numbers(language_model: "Engine") -> int:
+    """How many numbers the probe gets from an engine."""
+    if isinstance(language_model, LanguageModel):
+        return NUMBERS
+    return LOG_P_NUMBERS if language_model.capabilities.scores else DRAFT_NUMBERS
 
 
 def _unusable(path: Path, reason: str) -> ModelError:

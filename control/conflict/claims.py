@@ -3,12 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from foundation.text import normalise, words
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 # Words that carry no answer: no claim consists of them or is supported by them.
@@ -17,6 +16,7 @@ FUNCTION_WORDS = words(
     "indeed is it its known name named not of on or she so that the their there they this "
     "to was were which who whose with "
 )
+SUPPORTED = 3.0  # nats; an answer rests on the passages if they raise one of its claims so much
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 BREAKS = re.compile(r"[.,;:!?)\"]\s*$")
 
@@ -38,22 +38,55 @@ class Claim:
     gain: float
 
 
-def claims(
-    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], gain: "Tensor", skip: set[str]
-) -> list[Claim]:
-    """The runs of words in an answer that are not in ``skip``.
+class DraftText(Protocol):
+    """The tokens of a draft, as text."""
+
+    def __len__(self) -> int:
+        """How many tokens it has."""
+
+    def text(self, start: int, stop: int) -> str:
+        """The text of the tokens from ``start`` up to ``stop``."""
+
+    def begins_word(self, at: int) -> bool:
+        """Whether a token begins with a space."""
+
+
+@dataclass(frozen=True)
+class DecodedTokens:
+    """Token ids as a `DraftText`, decoded by a tokenizer."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    ids: Sequence[int]
+
+    def __len__(self) -> int:
+        """How many tokens it has."""
+        return len(self.ids)
+
+    def text(self, start: int, stop: int) -> str:
+        """The text of the tokens from ``start`` up to ``stop``."""
+        return self.tokenizer.decode(self.ids[start:stop], skip_special_tokens=True)
+
+    def begins_word(self, at: int) -> bool:
+        """Whether a token begins with a space."""
+        # Beside another token: some tokenizers drop the space of the first one.
+        before = self.tokenizer.decode(self.ids[max(at - 1, 0) : at])
+        pair = self.tokenizer.decode(self.ids[max(at - 1, 0) : at + 1])
+        return pair[len(before) : len(before) + 1].isspace()
+
+
+def claims(draft: DraftText, gain: Sequence[float], skip: set[str]) -> list[Claim]:
+    """The runs of words in a draft that are not in ``skip``.
 
     Args:
-        tokenizer: Of the model.
-        ids: The answer's tokens.
+        draft: Its tokens.
         gain: Log-probability of each token in the branch that decoded it minus that in the other,
-            in nats, shape (tokens,).
+            in nats.
         skip: Normalised words that claim nothing, such as the question's.
     """
     runs: list[list[int]] = []
     goes_on = False
-    for start, stop in _words(tokenizer, ids):
-        text = tokenizer.decode(ids[start:stop], skip_special_tokens=True)
+    for start, stop in _words(draft):
+        text = draft.text(start, stop)
         new = bool(words(text) - skip)
         if new and goes_on:
             runs[-1][1] = stop
@@ -63,11 +96,77 @@ def claims(
     found = []
     for start, end in runs:
         stop = end
-        while stop > start + 1 and not normalise(tokenizer.decode([ids[stop - 1]])):
+        while stop > start + 1 and not normalise(draft.text(stop - 1, stop)):
             stop -= 1  # punctuation is no part of a claim
-        text = tokenizer.decode(ids[start:stop], skip_special_tokens=True)
-        found.append(Claim(start, stop, text.strip(" .,;:!?\"'()"), float(gain[start:end].sum())))
+        text = draft.text(start, stop)
+        found.append(Claim(start, stop, text.strip(" .,;:!?\"'()"), float(sum(gain[start:end]))))
     return found
+
+
+@dataclass(frozen=True)
+class ClaimComparison:
+    """What the words of the two drafts of a question show.
+
+    Attributes:
+        claim: What memory claims that question and passages lack; ``None`` where there is no
+            conflict.
+        passages_claim: What the draft with the passages claims.
+        remembered: Words that memory adds to question and passages.
+        states_memory: Whether the draft with the passages states what memory claims, without
+            support in the passages.
+        supported: Whether the passages hold its claim.
+        unsupported: Its claims that the passages lack, where it has no support in them.
+    """
+
+    claim: Claim | None = None
+    passages_claim: Claim | None = None
+    remembered: Sequence[str] = ()
+    states_memory: bool = False
+    supported: bool = False
+    unsupported: Sequence[Claim] = ()
+
+
+def compare(
+    question: str,
+    texts: Sequence[str],
+    passages: DraftText,
+    passages_gain: Sequence[float],
+    memory: DraftText,
+    memory_gain: Sequence[float],
+) -> ClaimComparison:
+    """Compare the drafts of passages and memory.
+
+    Args:
+        question: As asked.
+        texts: The passages; without any, nothing is compared.
+        passages: The draft with the passages.
+        passages_gain: Log-probability of its tokens with the passages minus that without, in nats.
+        memory: The draft without them.
+        memory_gain: Log-probability of its tokens without the passages minus that with, in nats.
+    """
+    if not texts:
+        return ClaimComparison()
+    asked = words(question) | FUNCTION_WORDS
+    held = words(" ".join(texts))
+    memory_text = memory.text(0, len(memory))
+    claim = strongest(claims(memory, memory_gain, asked | held))
+    own = claims(passages, passages_gain, asked)
+    other = claims(passages, passages_gain, asked | words(memory_text))
+    passages_claim = strongest(other) or strongest(own)
+    unsupported = [each for each in own if not words(each.text) - asked <= held]
+    support = max((each.gain for each in own if each not in unsupported), default=0.0)
+    remembered = new_words(memory_text, asked | held)
+    added = words(" ".join(remembered))
+    shared = [each for each in unsupported if words(each.text) & added]
+    return ClaimComparison(
+        claim,
+        passages_claim,
+        remembered,
+        states_memory=bool(shared) and support < SUPPORTED,
+        supported=passages_claim is not None and words(passages_claim.text) <= held,
+        # The text before a replaced word stays, so the first claim shared with memory is replaced.
+        unsupported=(shared[:1] or unsupported) if support < SUPPORTED else [],
+    )
 
 
 def new_words(text: str, skip: set[str]) -> list[str]:
@@ -89,14 +188,11 @@ def ends_sentence(text: str) -> bool:
     )
 
 
-def _words(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[list[int]]:
+def _words(draft: DraftText) -> list[list[int]]:
     """Token ranges of the words, split at spaces."""
     ranges: list[list[int]] = []
-    for at in range(len(ids)):
-        # Beside another token: some tokenizers drop the space of the first one.
-        before = tokenizer.decode(ids[max(at - 1, 0) : at])
-        pair = tokenizer.decode(ids[max(at - 1, 0) : at + 1])
-        if not ranges or pair[len(before) : len(before) + 1].isspace():
+    for at in range(len(draft)):
+        if not ranges or draft.begins_word(at):
             ranges.append([at, at + 1])
         else:
             ranges[-1][1] = at + 1

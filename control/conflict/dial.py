@@ -15,82 +15,48 @@ At alpha 0.5 the answer is plain RAG's and is streamed while the memory draft is
 the chosen draft is continued to its end. Both branches score each token of the answer: its trace.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from control.conflict import claims, drafts
-from control.conflict.calibration import Calibration, Resolution, decide
+from control.conflict import claims, drafts, text_dial
+from control.conflict.calibration import Calibration, Resolution
 from control.conflict.drafts import DraftBatch, DraftComparison
+from control.conflict.verdict import (
+    NEUTRAL_TRUST,
+    DecodedAnswer,
+    Verdict,
+    choose,
+    passages_trust,
+    turned,
+)
 from control.decoding import generate
 from control.decoding import trace as tracing
 from control.decoding.contrastive import RuleOutput
 from control.decoding.generate import Alpha, Decoding, OnToken, stop_ids
 from control.decoding.rules import DIAL, MixedStep, mix, next_token
-from control.decoding.trace import StepRow, Trace
+from control.decoding.trace import DecodingTrace, StepRow
 from control.engines import batch, branches
 from control.engines.batch import SequenceGroup
 from control.engines.branches import DecodeState
+from control.engines.transformers import LanguageModel
 from control.forgetting import guard as guarding
 from control.forgetting.guard import LeakGuard, WatchedFacts
 from foundation.errors import InputError
-from foundation.text import words
 
 if TYPE_CHECKING:
-    from control.engines.transformers import LanguageModel
+    from control.engines.base import Engine
     from control.prompts import Prompt
 
-NEUTRAL_TRUST = 0.5
 MEMORY = 0.5  # above it, the rule of a continued answer follows memory
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What passages and memory claim, and which of them the answer follows.
-
-    Attributes:
-        passages_say: What the passages' answer claims.
-        memory_says: What memory claims instead.
-        confidence: How likely memory is right, in [0, 1].
-        follows: The source of the answer.
-    """
-
-    passages_say: str
-    memory_says: str
-    confidence: float
-    follows: Literal["passages", "memory"]
-
-    def __str__(self) -> str:
-        return (
-            f'The passages say "{self.passages_say}", the model remembers "{self.memory_says}" '
-            f"with confidence {self.confidence:.2f}; the answer follows "
-            + ("the passages." if self.follows == "passages" else "the model's memory.")
-        )
-
-
-@dataclass(frozen=True)
-class DecodedAnswer:
-    """An answer and the conflict behind it.
-
-    Attributes:
-        trace: Its tokens.
-        conflict: Whether memory and passages disagree.
-        verdict: On the conflict; ``None`` where there is none, where the passages' answer claims
-            nothing, and from token rules, which compare no claims.
-    """
-
-    trace: Trace
-    conflict: bool
-    verdict: Verdict | None
-
-
 def answer(
-    language_model: "LanguageModel",
+    language_model: "LanguageModel | Engine",
     prompts: Sequence["Prompt"],
     decoding: Decoding,
     calibration: Calibration | None,
@@ -101,7 +67,7 @@ def answer(
     """Answer every prompt, once for each of ``alphas``.
 
     Args:
-        language_model: Model and tokenizer.
+        language_model: Model and tokenizer, or another engine.
         prompts: One per question.
         decoding: Rule, alpha, sampling and length; a token rule goes to
             `control.decoding.generate`.
@@ -116,6 +82,10 @@ def answer(
     Raises:
         InputError: The dial has no calibration.
     """
+    if not isinstance(language_model, LanguageModel):
+        return text_dial.answer(
+            language_model, prompts, decoding, calibration, alphas, on_token, watches
+        )
     if decoding.rule != DIAL:
         traces = generate.generate(language_model, prompts, decoding, alphas, on_token, watches)
         return [DecodedAnswer(trace, trace.disputed, None) for trace in traces]
@@ -135,7 +105,17 @@ def answer(
     drafted = drafts.compare(language_model, prompts, decoding, watches)
     confidences = _confidences(drafted, calibration)
     chosen = [
-        [choose(each, confidence, alpha, _trust(each, prompt), calibration) for alpha in settings]
+        [
+            choose(
+                each.conflict,
+                each.unsupported,
+                confidence,
+                alpha,
+                passages_trust(each.passages_say, prompt),
+                calibration,
+            )
+            for alpha in settings
+        ]
         for each, confidence, prompt in zip(drafted.comparisons, confidences, prompts, strict=True)
     ]
     rows = finish(drafted, chosen, on_token)
@@ -152,7 +132,7 @@ def _is_plain_rag(prompts: Sequence["Prompt"], alpha: Alpha, calibration: Calibr
     """Whether the passages' answers are given whatever memory claims: neutral trust at 0.5."""
     trusts = {trust for prompt in prompts for trust in prompt.trust or (NEUTRAL_TRUST,)}
     return alpha != "auto" and all(
-        calibration.thresholds(_turned(alpha, trust)).always_plain for trust in trusts
+        calibration.thresholds(turned(alpha, trust)).always_plain for trust in trusts
     )
 
 
@@ -165,7 +145,9 @@ def _stream_plain(
     watches: Sequence[WatchedFacts] | None,
 ) -> list[DecodedAnswer]:
     """Plain RAG's answers, streamed as they are decoded; memory is compared afterwards."""
-    traces = [Trace(language_model.tokenizer, prompt.passages > 0) for prompt in prompts]
+    traces = [
+        DecodingTrace(prompt.passages > 0, tokenizer=language_model.tokenizer) for prompt in prompts
+    ]
     on_step = generate.recorder(traces, stop_ids(language_model.model), on_token)
     drafted = drafts.compare(language_model, prompts, decoding, watches, on_step)
     guarding.report(drafted.guards, traces)
@@ -182,43 +164,11 @@ def _confidences(drafted: DraftBatch, calibration: Calibration) -> list[float]:
     return [0.0 if each is None else calibration.probe(each) for each in features]
 
 
-def choose(
-    comparison: DraftComparison,
-    confidence: float,
-    alpha: Alpha,
-    trust: float,
-    calibration: Calibration,
-) -> Resolution:
-    """Which of the answers is given at ``alpha``.
-
-    Args:
-        comparison: Of the drafts.
-        confidence: How likely memory is right, in [0, 1].
-        alpha: The dial.
-        trust: In the passages of this conflict, in [0, 1]. At a fixed alpha it moves the dial for
-            this conflict, by half its range to the passages at 1 and to memory at 0; at alpha auto
-            it counts as the passages' own chance of being right (Bayes' rule in odds).
-        calibration: Of the model.
-    """
-    if alpha == "auto":
-        for_memory = confidence * (1 - trust)
-        confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
-    else:
-        alpha = _turned(alpha, trust)
-    conflict, unsupported = comparison.claim is not None, comparison.grounded is not None
-    return decide(conflict, unsupported, confidence, calibration.thresholds(alpha))
-
-
-def _turned(alpha: float, trust: float) -> float:
-    """The dial for a conflict, moved by the trust in its passages."""
-    return min(max(alpha + NEUTRAL_TRUST - trust, 0.0), 1.0)
-
-
 def finish(
     drafted: DraftBatch,
     chosen: Sequence[Sequence[Resolution]],
     on_token: OnToken | None = None,
-) -> list[list[Trace]]:
+) -> list[list[DecodingTrace]]:
     """Decode the chosen answers to their ends; the traces, in the order of ``chosen``.
 
     An answer that was chosen several times is decoded once.
@@ -233,7 +183,9 @@ def finish(
     rows = [index for index, _ in wanted]
     places = list(wanted.values())
     tokenizer = drafted.language_model.tokenizer
-    traces = [Trace(tokenizer, drafted.prompts[index].passages > 0) for index in rows]
+    traces = [
+        DecodingTrace(drafted.prompts[index].passages > 0, tokenizer=tokenizer) for index in rows
+    ]
 
     def record(at: int, token: int, row: tracing.StepRow) -> None:
         entry = traces[at].add(token, row)
@@ -374,7 +326,7 @@ def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutpu
 
 
 def _decoded(
-    comparison: DraftComparison, confidence: float, resolution: Resolution, trace: Trace
+    comparison: DraftComparison, confidence: float, resolution: Resolution, trace: DecodingTrace
 ) -> DecodedAnswer:
     claim, says, grounded = comparison.claim, comparison.passages_say, comparison.grounded
     if claim is None or not says:
@@ -385,16 +337,3 @@ def _decoded(
     memory = resolution == "memory" or (comparison.states_memory and resolution == "plain")
     verdict = Verdict(says, claim.text, confidence, "memory" if memory else "passages")
     return DecodedAnswer(trace, True, verdict)
-
-
-def _trust(comparison: DraftComparison, prompt: "Prompt") -> float:
-    """Highest trust among the passages that hold what the passages' answer claims, else of all."""
-    if not prompt.trust:
-        return NEUTRAL_TRUST
-    claimed = words(comparison.passages_say)
-    holding = [
-        trust
-        for text, trust in zip(prompt.texts, prompt.trust, strict=True)
-        if claimed and claimed <= words(text)
-    ]
-    return max(holding or prompt.trust)

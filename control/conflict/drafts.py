@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import MaxLengthCriteria, StoppingCriteria
 
 from control.conflict import claims, probe
-from control.conflict.claims import FUNCTION_WORDS, Claim
+from control.conflict.claims import Claim, ClaimComparison, DecodedTokens
 from control.conflict.probe import ClaimPair, ProbeAnswers, ProbeFeatures
 from control.decoding import generate, grounding
 from control.decoding.generate import Decoding, stop_ids
@@ -23,7 +23,6 @@ from control.engines import batch
 from control.engines.batch import OnStep, SequenceGroup
 from control.engines.branches import DecodeState, TokenScores
 from control.forgetting.guard import LeakGuard, WatchedFacts, guards
-from foundation.text import words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 SENTENCE = 32  # tokens; longest draft that is compared
 SENTENCE_TAIL = 8  # tokens that show whether a sentence ends
-SUPPORTED = 3.0  # nats; an answer rests on the passages if they raise one of its claims so much
 BARE = "Question: {question}\nAnswer:"
 
 
@@ -133,6 +131,16 @@ class DraftComparison:
     grounded: Grounded | None
 
     @property
+    def conflict(self) -> bool:
+        """Whether memory claims something that the passages lack."""
+        return self.claim is not None
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether the answer could be restricted to the passages' wording."""
+        return self.grounded is not None
+
+    @property
     def passages_say(self) -> str:
         """What the passages claim, even where the draft states something else."""
         return self.grounded.claim if self.grounded else self.passages_claim
@@ -157,22 +165,6 @@ class DraftBatch:
     state: DecodeState
     comparisons: list[DraftComparison]
     guards: list[LeakGuard] | None = None
-
-
-@dataclass(frozen=True)
-class _ClaimComparison:
-    """What the words of two drafts show.
-
-    ``remembered`` are words that memory adds to question and passages, ``unsupported`` the claims
-    of the draft with the passages that they lack.
-    """
-
-    claim: Claim | None
-    passages_claim: Claim | None
-    remembered: list[str]
-    states_memory: bool
-    supported: bool
-    unsupported: list[Claim]
 
 
 def compare(
@@ -286,31 +278,14 @@ def _compare(
 
 def _compare_claims(
     tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: Draft, memory: Draft
-) -> _ClaimComparison:
-    if not prompt.passages:
-        return _ClaimComparison(
-            None, None, [], states_memory=False, supported=False, unsupported=[]
-        )
-    asked = words(prompt.question) | FUNCTION_WORDS
-    held = words(" ".join(prompt.texts))
-    memory_text = tokenizer.decode(memory.ids, skip_special_tokens=True)
-    claim = claims.strongest(claims.claims(tokenizer, memory.ids, memory.gain, asked | held))
-    own = claims.claims(tokenizer, passages.ids, passages.gain, asked)
-    other = claims.claims(tokenizer, passages.ids, passages.gain, asked | words(memory_text))
-    passages_claim = claims.strongest(other) or claims.strongest(own)
-    unsupported = [each for each in own if not words(each.text) - asked <= held]
-    support = max((each.gain for each in own if each not in unsupported), default=0.0)
-    remembered = claims.new_words(memory_text, asked | held)
-    added = words(" ".join(remembered))
-    shared = [each for each in unsupported if words(each.text) & added]
-    return _ClaimComparison(
-        claim,
-        passages_claim,
-        remembered,
-        states_memory=bool(shared) and support < SUPPORTED,
-        supported=passages_claim is not None and words(passages_claim.text) <= held,
-        # The text before a replaced word stays, so the first claim shared with memory is replaced.
-        unsupported=(shared[:1] or unsupported) if support < SUPPORTED else [],
+) -> ClaimComparison:
+    return claims.compare(
+        prompt.question,
+        prompt.texts,
+        DecodedTokens(tokenizer, passages.ids),
+        passages.gain.tolist(),
+        DecodedTokens(tokenizer, memory.ids),
+        memory.gain.tolist(),
     )
 
 
@@ -319,7 +294,7 @@ def _probe_features(
     prompts: Sequence["Prompt"],
     state: DecodeState,
     pairs: Sequence[tuple[Draft, Draft]],
-    found: Sequence[_ClaimComparison],
+    found: Sequence[ClaimComparison],
 ) -> dict[int, ProbeFeatures]:
     """Score both claims of every conflict behind the beginning of memory's draft, in each frame.
 
@@ -376,7 +351,7 @@ def _ground(
     prompts: Sequence["Prompt"],
     state: DecodeState,
     pairs: Sequence[tuple[Draft, Draft]],
-    found: Sequence[_ClaimComparison],
+    found: Sequence[ClaimComparison],
 ) -> dict[int, Grounded | None]:
     """The beginnings of unsupported answers, restricted to the passages' wording."""
     n = len(prompts)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NUMBERS = 50  # six of each scoring of a claim and of memory's answer, and eight more
+LOG_P_NUMBERS = 35  # the same without entropies, from engines that give log-probabilities alone
+DRAFT_NUMBERS = 10  # without scores of given text too: of both drafts alone
 DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on calibration relations
 
 
@@ -85,29 +87,52 @@ def features(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool
             answers.memory_by_passages.log_p.mean(),
             answers.passages.log_p.mean(),
             answers.passages.log_p.min(),
-            answers.passages.entropy.mean(),
+            *([] if answers.passages.entropy is None else [answers.passages.entropy.mean()]),
             answers.passages_by_memory.log_p.mean(),
             torch.tensor(float(supported)),
             torch.tensor(float(len(frames[0].memory.log_p))),
             torch.tensor(float(len(frames[0].passages.log_p))),
         ]
     )
+    if answers.memory.hidden is None:
+        return ProbeFeatures(numbers, torch.zeros(0, 0))
     differences = [
-        (frame.memory.hidden.mean(dim=1) - frame.passages.hidden.mean(dim=1)) for frame in frames
+        _hidden(frame.memory).mean(dim=1) - _hidden(frame.passages).mean(dim=1) for frame in frames
     ]
-    whole = [scores.hidden[:1].mean(dim=1) for scores in (answers.memory, answers.passages)]
+    whole = [_hidden(scores)[:1].mean(dim=1) for scores in (answers.memory, answers.passages)]
     return ProbeFeatures(numbers, torch.cat([*differences, *whole]))
 
 
-def _numbers(scores: TokenScores) -> list[Tensor]:
-    return [
-        scores.log_p.sum(),
-        scores.log_p.mean(),
-        scores.log_p.min(),
-        scores.log_p[0],
-        scores.entropy[0],
-        scores.entropy.mean(),
+def draft_features(passages: Tensor, memory: Tensor, supported: bool) -> ProbeFeatures:
+    """Compute the probe's input where the engine scores no given text.
+
+    Args:
+        passages: Log-probability of each token of the draft with the passages, in nats.
+        memory: The same of memory's draft.
+        supported: Whether the passages hold what the draft with the passages claims.
+    """
+    numbers = [
+        *(
+            number
+            for log_p in (memory, passages)
+            for number in (log_p.sum(), log_p.mean(), log_p.min(), log_p[0])
+        ),
+        torch.tensor(float(supported)),
+        torch.tensor(float(len(memory))),
     ]
+    return ProbeFeatures(torch.stack(numbers), torch.zeros(0, 0))
+
+
+def _hidden(scores: TokenScores) -> Tensor:
+    if scores.hidden is None:
+        raise ValueError("some scores have hidden states and others none")
+    return scores.hidden
+
+
+def _numbers(scores: TokenScores) -> list[Tensor]:
+    log_p, entropy = scores.log_p, scores.entropy
+    of_entropy = [] if entropy is None else [entropy[0], entropy.mean()]
+    return [log_p.sum(), log_p.mean(), log_p.min(), log_p[0], *of_entropy]
 
 
 @dataclass(frozen=True)

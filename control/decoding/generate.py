@@ -20,7 +20,7 @@ from transformers import (
 
 from control.decoding import trace as tracing
 from control.decoding.rules import DEFAULT_RULE, DIAL, RULES, MixedStep, Rule
-from control.decoding.trace import TokenTrace, Trace
+from control.decoding.trace import DecodingTrace, TokenTrace
 from control.engines import batch
 from control.engines.batch import OnStep, SequenceGroup
 from control.forgetting import guard as guarding
@@ -98,7 +98,7 @@ def generate(
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
     watches: Sequence[WatchedFacts] | None = None,
-) -> list[Trace]:
+) -> list[DecodingTrace]:
     """Answer every prompt by a token rule, once for each of ``alphas``, all in one batch.
 
     Args:
@@ -129,7 +129,11 @@ def generate(
     if any(prompt.memory != prompt.context for prompt in prompts):
         texts += [prompt.memory for prompt in prompts]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-    traces = [Trace(tokenizer, prompt.passages > 0) for prompt in prompts for _ in settings]
+    traces = [
+        DecodingTrace(prompt.passages > 0, tokenizer=tokenizer)
+        for prompt in prompts
+        for _ in settings
+    ]
     ends = stop_ids(model)
     sampling = sampling_kwargs(decoding, model.device)
     watched = None if watches is None else [watch for watch in watches for _ in settings]
@@ -153,7 +157,9 @@ def generate(
     return traces
 
 
-def recorder(traces: Sequence[Trace], ends: Collection[int], on_token: OnToken | None) -> OnStep:
+def recorder(
+    traces: Sequence[DecodingTrace], ends: Collection[int], on_token: OnToken | None
+) -> OnStep:
     """A step callback that appends every token to its answer's trace and hands it to ``on_token``.
 
     Args:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class TokenTrace:
-    """One token of an answer.
+    """One token of an answer; ``None`` is what its engine does not tell.
 
     Attributes:
         text: What it adds to the answer; empty while a character is still incomplete.
@@ -43,35 +43,31 @@ class TokenTrace:
     """
 
     text: str
-    confidence_gain: float
-    entropy_context: float
-    entropy_memory: float
+    confidence_gain: float | None
+    entropy_context: float | None
+    entropy_memory: float | None
     mixed: bool
     source: Source
     disputed: bool
     context_choices: list[Choice]
     memory_choices: list[Choice]
-    log_p_context: float
-    log_p_memory: float
+    log_p_context: float | None
+    log_p_memory: float | None
 
 
 @dataclass
 class Trace:
-    """Collects the tokens of one answer while it is decoded.
+    """Collects the tokens of one answer.
 
     Attributes:
-        tokenizer: Of the model.
         has_passages: Whether there are two branches.
-        ids: The tokens' ids.
-        tokens: The trace of each.
+        tokens: The trace of each token.
         text: The answer.
         withheld: Ids of the forgotten facts that the guard kept out of it.
         blocked: Whether the guard blocked the whole answer.
     """
 
-    tokenizer: "PreTrainedTokenizerBase"
     has_passages: bool
-    ids: list[int] = field(default_factory=list)
     tokens: list[TokenTrace] = field(default_factory=list)
     text: str = ""
     withheld: list[str] = field(default_factory=list)
@@ -82,13 +78,41 @@ class Trace:
         """Whether any token is disputed, with two branches."""
         return self.has_passages and any(token.disputed for token in self.tokens)
 
+    def append(self, token: TokenTrace) -> None:
+        """Append a token."""
+        self.tokens.append(token)
+        self.text += token.text
+
+    def until(self, characters: int) -> Self:
+        """The trace cut after ``characters`` characters."""
+        kept, length = 0, 0
+        while kept < len(self.tokens) and length + len(self.tokens[kept].text) <= characters:
+            length += len(self.tokens[kept].text)
+            kept += 1
+        return self._cut(kept, length)
+
+    def _cut(self, kept: int, length: int) -> Self:
+        return replace(self, tokens=self.tokens[:kept], text=self.text[:length])
+
+
+@dataclass
+class DecodingTrace(Trace):
+    """The trace of an answer that is decoded here, with the scores of both branches.
+
+    Attributes:
+        tokenizer: Of the model.
+        ids: The tokens' ids.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase" = field(kw_only=True)
+    ids: list[int] = field(default_factory=list)
+
     def add(self, token: int, row: "StepRow") -> TokenTrace:
         """Append a token and return its trace."""
         self.ids.append(token)
         # Only all ids together decode to the right spaces and multi-token characters.
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
         new = "" if text.endswith("\N{REPLACEMENT CHARACTER}") else text[len(self.text) :]
-        self.text += new
         trace = TokenTrace(
             text=new,
             confidence_gain=row.entropy_memory - row.entropy_context,
@@ -103,18 +127,11 @@ class Trace:
             log_p_context=row.log_p_context,
             log_p_memory=row.log_p_memory,
         )
-        self.tokens.append(trace)
+        self.append(trace)
         return trace
 
-    def until(self, characters: int) -> "Trace":
-        """The trace cut after ``characters`` characters."""
-        kept, length = 0, 0
-        while kept < len(self.tokens) and length + len(self.tokens[kept].text) <= characters:
-            length += len(self.tokens[kept].text)
-            kept += 1
-        return replace(
-            self, ids=self.ids[:kept], tokens=self.tokens[:kept], text=self.text[:length]
-        )
+    def _cut(self, kept: int, length: int) -> Self:
+        return replace(super()._cut(kept, length), ids=self.ids[:kept])
 
     def _choices(self, ids: list[int], log_p: list[float]) -> list[Choice]:
         return [

@@ -164,19 +164,30 @@ OnGenerated = Callable[[int, Token], None]
 
 @runtime_checkable
 class Engine(Protocol):
-    """A language model that generates and scores text.
+    """A language model that generates and scores text."""
 
-    Attributes:
-        name: In reports and notices.
-        identity: Distinguishes it from other models, for its calibration.
-        window: Longest prompt plus answer, in tokens.
-        capabilities: What it can do.
-    """
+    @property
+    def name(self) -> str:
+        """In reports and notices."""
 
-    name: str
-    identity: str
-    window: int
-    capabilities: Capabilities
+    @property
+    def identity(self) -> str:
+        """Distinguishes it from other models, for its calibration."""
+
+    @property
+    def window(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    def room(self, max_new_tokens: int) -> int:
+        """Longest prompt, in tokens, that leaves the window room for such an answer.
+
+        Raises:
+            InputError: The answer alone fills the window.
+        """
 
     def without_markup(self, text: str) -> str:
         """A text without control tokens, by which a document could pose as the user."""
@@ -206,6 +217,19 @@ class Engine(Protocol):
 def text(tokens: Sequence[Token]) -> str:
     """The text of tokens."""
     return "".join(token.text for token in tokens)
+
+
+def notices(engine: Engine) -> list[str]:
+    """What the user should know of what the engine cannot do, one sentence each."""
+    can = engine.capabilities
+    missing = []
+    if not can.log_probabilities:
+        missing.append(NO_LOG_PROBABILITIES)
+    elif not can.scores:
+        missing.append(NO_SCORES)
+    if not can.bans:
+        missing.append(NO_BANS)
+    return [each.format(model=engine.name) for each in missing]
 
 
 def room(name: str, window: int, max_new_tokens: int) -> int:

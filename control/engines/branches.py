@@ -89,13 +89,15 @@ class TokenScores:
 
     Attributes:
         log_p: Log-probability of each token, in nats, shape (tokens,).
-        entropy: Entropy of the next token before each, in nats, shape (tokens,).
-        hidden: Hidden states at each token for each layer asked for, shape (layers, tokens, size).
+        entropy: Entropy of the next token before each, in nats, shape (tokens,); ``None`` where the
+            engine gives no distributions.
+        hidden: Hidden states at each token for each layer asked for, shape (layers, tokens, size);
+            ``None`` where the engine gives none.
     """
 
     log_p: Tensor
-    entropy: Tensor
-    hidden: Tensor
+    entropy: Tensor | None = None
+    hidden: Tensor | None = None
 
     def part(self, start: int, stop: int | None = None) -> "TokenScores":
         """The scores of the tokens from ``start`` up to ``stop``."""
@@ -103,7 +105,9 @@ class TokenScores:
 
     def at(self, places: "slice | Sequence[int]") -> "TokenScores":
         """The scores of these tokens."""
-        return TokenScores(self.log_p[places], self.entropy[places], self.hidden[:, places])
+        entropy = None if self.entropy is None else self.entropy[places]
+        hidden = None if self.hidden is None else self.hidden[:, places]
+        return TokenScores(self.log_p[places], entropy, hidden)
 
 
 def read(

@@ -15,7 +15,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from control.engines import base, scheduler
@@ -88,11 +87,6 @@ class ServedModel:
             raise
         self.name, self.identity = self._server.name, self._server.identity
         self.window, self.capabilities = self._server.window, self._server.capabilities
-
-    @cached_property
-    def tokenizer(self) -> "ServedModel":
-        """What writes its prompts: itself."""
-        return self
 
     def room(self, max_new_tokens: int) -> int:
         """Longest prompt, in tokens, that leaves room for an answer; errors as `base.room`."""

@@ -9,6 +9,7 @@ import secrets
 import struct
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from control.engines.endpoint import ServedModel
 from control.engines.servers import connect
@@ -40,7 +41,7 @@ class EmbeddedModel(ServedModel):
         super().__init__(partial(connect, f"{self._library.listening_address}/v1", key))
 
 
-def _load(gguf: Path, adapter: Path | None) -> "tuple[object, str]":
+def _load(gguf: Path, adapter: Path | None) -> "tuple[Any, str]":
     try:
         import xllamacpp
     except ImportError as error:
@@ -95,5 +96,3 @@ def _free_memory() -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
-
-

@@ -75,7 +75,8 @@ async def connect(url: str, key: str | None = None) -> Server:
     )
     http = Http(client, address)
     try:
-        models = (await http.call(lambda: client.get("/models", cast_to=object)) or {})["data"]
+        told: Any = await http.call(lambda: client.get("/models", cast_to=object))
+        models = told["data"]
         model = _chosen(address, wanted, models)
         properties = await http.optional("GET", "/props")
         if properties and "default_generation_settings" in properties:
@@ -235,9 +236,7 @@ class _Server:
                 found, await asyncio.gather(*map(self._is_control, found)), strict=True
             ):
                 self._markup[mark] = is_control
-        return MARKUP.sub(
-            lambda match: " " if self._markup[match.group()] else match.group(), text
-        )
+        return MARKUP.sub(lambda match: " " if self._markup[match.group()] else match.group(), text)
 
     async def _is_control(self, mark: str) -> bool:
         """Whether the server may take it for a control token."""
@@ -409,9 +408,7 @@ class CompletionServer(_Server):
         """The messages in the chat template."""
         body = {"model": self.model, "messages": list(messages), "add_generation_prompt": True}
         told = await self.http.post("/tokenize", body)
-        text = await self.http.post(
-            "/detokenize", {"model": self.model, "tokens": told["tokens"]}
-        )
+        text = await self.http.post("/detokenize", {"model": self.model, "tokens": told["tokens"]})
         return str(text["prompt"])
 
     async def tokens(self, texts: Sequence[str]) -> list[tuple[Token, ...]]:

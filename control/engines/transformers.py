@@ -5,11 +5,23 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.errors import InputError, ModelError
+from control.engines import base
+from control.engines.base import (
+    Capabilities,
+    Generation,
+    GenerationRequest,
+    Message,
+    OnGenerated,
+    ScoreRequest,
+    Token,
+)
+from control.prompts import TokenizerFormat
+from foundation.errors import ModelError
 from foundation.files import replacing
 
 if TYPE_CHECKING:
@@ -46,18 +58,46 @@ class LanguageModel:
     window: int
     identity: str = ""
 
-    def room(self, max_new_tokens: int) -> int:
-        """Longest prompt, in tokens, that leaves the window room for such an answer.
+    @property
+    def capabilities(self) -> Capabilities:
+        """All of them, and distributions and hidden states besides."""
+        return Capabilities()
 
-        Raises:
-            InputError: The answer alone fills the window.
-        """
-        if max_new_tokens >= self.window:
-            raise InputError(
-                f"max_new_tokens is {max_new_tokens:,}, but the window of {self.name} "
-                f"is {self.window:,} tokens; give fewer"
-            )
-        return self.window - max_new_tokens
+    def room(self, max_new_tokens: int) -> int:
+        """Longest prompt, in tokens, that leaves room for such an answer; errors as `base.room`."""
+        return base.room(self.name, self.window, max_new_tokens)
+
+    def without_markup(self, text: str) -> str:
+        """A text without control tokens."""
+        return TokenizerFormat(self.tokenizer).without_markup(text)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The messages in the chat template, or as plain text for a base model."""
+        return TokenizerFormat(self.tokenizer).render(messages)
+
+    def length(self, text: str) -> int:
+        """How many tokens a text has."""
+        return TokenizerFormat(self.tokenizer).length(text)
+
+    def tokens(self, texts: Sequence[str]) -> list[tuple[Token, ...]]:
+        """The tokens of each text, outside any template."""
+        from control.engines import local
+
+        return local.tokens(self, texts)
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], on_token: OnGenerated | None = None
+    ) -> list[Generation]:
+        """Continue texts, as `control.engines.base.Engine.generate`."""
+        from control.engines import local
+
+        return local.generate(self, requests, on_token)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+        """Log-probabilities of continuations, as `control.engines.base.Engine.score`."""
+        from control.engines import local
+
+        return local.score(self, requests)
 
 
 def load(spec: str | None, cache: Path, adapter: Path | None = None) -> LanguageModel:

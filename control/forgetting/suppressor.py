@@ -20,7 +20,7 @@ from foundation.errors import InputError
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-    from control.conflict.dial import DecodedAnswer
+    from control.conflict.verdict import DecodedAnswer
     from control.decoding.trace import Choice, TokenTrace
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record

@@ -47,9 +47,7 @@ def decoding(
         rounds: Repetitions of each.
         batch_size: Questions at a time; a step of the whole batch counts as one token.
     """
-    prompt = prompts.build(
-        language_model.tokenizer, QUESTION, PASSAGES, language_model.room(tokens + 1)
-    )
+    prompt = prompts.build(language_model, QUESTION, PASSAGES, language_model.room(tokens + 1))
     ways: dict[str, Callable[[int], object]] = {
         "plain": lambda n: _plain(language_model, prompt, n, batch_size),
         "two_branches": lambda n: _two_branches(language_model, prompt, n, batch_size),
@@ -103,7 +101,7 @@ def dial(
     for item in items:
         for passage in filter(None, (item.context, item.true_context)):
             prompt = prompts.build(
-                language_model.tokenizer, item.question, [passage], language_model.room(tokens)
+                language_model, item.question, [passage], language_model.room(tokens)
             )
             for alpha in (0.0, 1.0):
                 how = Decoding(alpha=alpha, max_new_tokens=tokens)

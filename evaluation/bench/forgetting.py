@@ -222,7 +222,7 @@ def _token_ratio(
 ) -> float:
     """Time of a token with a watched record, over that without."""
     question = "Tell me about the mountains of the world."
-    prompt = prompts.build(language_model.tokenizer, question, (), language_model.room(TOKENS))
+    prompt = prompts.build(language_model, question, (), language_model.room(TOKENS))
     how = Decoding(rule="plain", max_new_tokens=TOKENS)
     watch = replace(forgetting.watch(forgetting.route(question)), records=(record,))
 

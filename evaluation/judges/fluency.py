@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from control.engines.transformers import LanguageModel
 from foundation.text import normalise
 
 if TYPE_CHECKING:
-    from control.engines.transformers import LanguageModel
+    from control.engines.base import Engine
 
 ORDER = 3  # words; a sequence of three that comes back is a repetition
 BATCH = 32  # texts
@@ -30,11 +31,14 @@ def repetition(texts: Sequence[str]) -> float:
 
 
 @torch.inference_mode()
-def perplexity(language_model: "LanguageModel", texts: Sequence[str]) -> float | None:
+def perplexity(language_model: "Engine", texts: Sequence[str]) -> float | None:
     """Perplexity per token of all texts together, read by the model without any prompt.
 
-    The first token of each text counts only as context; ``None`` where there are no others.
+    The first token of each text counts only as context; ``None`` where there are no others,
+    and for a model behind a server.
     """
+    if not isinstance(language_model, LanguageModel):
+        return None
     model, tokenizer = language_model.model, language_model.tokenizer
     loss, count = 0.0, 0
     ordered = sorted((text for text in texts if text), key=len)

@@ -20,11 +20,16 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from control import prompts
-from control.conflict import dial, drafts
+from control.conflict import dial, drafts, text_dial
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
+from control.conflict.drafts import DraftComparison
 from control.conflict.probe import MemoryProbe, ProbeFeatures
+from control.conflict.text_dial import Comparison
 from control.decoding.generate import Decoding
+from control.decoding.trace import Trace
+from control.engines.base import Engine
 from control.engines.transformers import LanguageModel
+from control.prompts import Prompt
 from evaluation import metrics, report
 from evaluation.datasets.conflicts import Conflict
 from evaluation.runner import Rows
@@ -65,7 +70,7 @@ class Observation:
 
 
 def run(
-    language_model: LanguageModel, items: Sequence[Conflict], target: Path, batch_size: int = 16
+    language_model: Engine, items: Sequence[Conflict], target: Path, batch_size: int = 16
 ) -> list[Observation]:
     """Observe the model on every item, for `fit`.
 
@@ -102,40 +107,56 @@ def run(
 
 
 def _observe(
-    language_model: LanguageModel, known: set[str], batch: Sequence[Conflict]
+    language_model: Engine, known: set[str], batch: Sequence[Conflict]
 ) -> dict[str, Observation]:
     how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
     room = language_model.room(how.max_new_tokens)
     asked = [
         prompts.build(
-            language_model.tokenizer,
+            language_model,
             item.question,
             [item.context if item.id in known else item.true_context or ""],
             room,
         )
         for item in batch
     ]
-    drafted = drafts.compare(language_model, asked, how)
-    ways: list[list[Resolution]] = [
-        ["plain", "memory", "grounded"] if view.grounded else ["plain", "memory"]
-        for view in drafted.comparisons
-    ]
+    views, ways, written = _written(language_model, asked, how)
     observed = {}
-    for item, view, chosen, traces in zip(
-        batch, drafted.comparisons, ways, dial.finish(drafted, ways), strict=True
-    ):
+    for item, view, chosen, traces in zip(batch, views, ways, written, strict=True):
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
         observed[item.id] = Observation(
             item.id,
             item.relation,
             item.id in known,
-            view.claim is not None,
-            view.grounded is not None,
+            view.conflict,
+            view.unsupported,
             view.features,
             {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
             {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
         )
     return observed
+
+
+def _written(
+    model: Engine, asked: Sequence[Prompt], how: Decoding
+) -> tuple[
+    Sequence[DraftComparison | Comparison], list[list[Resolution]], Sequence[Sequence[Trace]]
+]:
+    """The comparisons of the drafts, the ways to answer each question, and the answers."""
+
+    def ways(views: Sequence[DraftComparison | Comparison]) -> list[list[Resolution]]:
+        return [
+            ["plain", "memory", "grounded"] if view.unsupported else ["plain", "memory"]
+            for view in views
+        ]
+
+    if isinstance(model, LanguageModel):
+        local = drafts.compare(model, asked, how)
+        wanted = ways(local.comparisons)
+        return local.comparisons, wanted, dial.finish(local, wanted)
+    served = text_dial.compare(model, asked, how)
+    wanted = ways(served.comparisons)
+    return served.comparisons, wanted, text_dial.finish(served, wanted)
 
 
 def _encode(_: str, observation: Observation) -> dict[str, Any]:
@@ -151,7 +172,8 @@ def _encode(_: str, observation: Observation) -> dict[str, Any]:
 def _decode(values: dict[str, Any]) -> tuple[str, Observation]:
     if values["evidence"] is not None:
         numbers, states, rows = values["evidence"]
-        values["evidence"] = ProbeFeatures(_tensor(numbers), _tensor(states).reshape(rows, -1))
+        shape = (rows, -1) if rows else (0, 0)
+        values["evidence"] = ProbeFeatures(_tensor(numbers), _tensor(states).reshape(shape))
     return values["id"], Observation(**values)
 
 
@@ -160,7 +182,7 @@ def _tensor(text: str) -> torch.Tensor:
 
 
 def fit(
-    language_model: LanguageModel, observations: Sequence[Observation], any_model: bool = False
+    language_model: Engine, observations: Sequence[Observation], any_model: bool = False
 ) -> Calibration:
     """Fit the probe and choose the bars.
 

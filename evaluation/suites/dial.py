@@ -11,9 +11,10 @@ import numpy as np
 from control import prompts
 from control.conflict import dial
 from control.conflict.calibration import Calibration
+from control.conflict.verdict import NEUTRAL_TRUST
 from control.decoding.generate import Alpha, Decoding
 from control.decoding.rules import CONTRASTIVE, DEFAULT_RULE, DIAL
-from control.engines.transformers import LanguageModel
+from control.engines.base import Engine
 from evaluation import metrics
 from evaluation.datasets.conflicts import Conflict, spread
 from evaluation.judges import fluency
@@ -52,7 +53,7 @@ class AnswerSetting:
     passage: str
     rule: str
     alphas: tuple[float | str, ...]
-    trust: float = dial.NEUTRAL_TRUST
+    trust: float = NEUTRAL_TRUST
 
 
 class DialAnswers:
@@ -60,7 +61,7 @@ class DialAnswers:
 
     def __init__(
         self,
-        language_model: LanguageModel,
+        language_model: Engine,
         items: Sequence[Conflict],
         target: Path,
         batch_size: int,
@@ -115,7 +116,7 @@ class DialAnswers:
         room = self._language_model.room(how.max_new_tokens)
         texts = [
             prompts.build(
-                self._language_model.tokenizer,
+                self._language_model,
                 item.question,
                 passages := _passages(item, setting.passage),
                 room,
@@ -143,7 +144,7 @@ class DialAnswers:
         rule, passage = setting.rule, setting.passage
         if rule == DIAL:
             rule += f" {self._calibrated().digest}"
-        if setting.trust != dial.NEUTRAL_TRUST:
+        if setting.trust != NEUTRAL_TRUST:
             passage += f" trust {setting.trust}"
         return item.id, passage, rule, str(alpha)
 
@@ -159,7 +160,7 @@ def _passages(item: Conflict, kind: str) -> list[str]:
 
 
 def run(
-    language_model: LanguageModel,
+    language_model: Engine,
     items: Sequence[Conflict],
     target: Path,
     rules: Sequence[str] = (),
@@ -350,7 +351,7 @@ def _memory_alone(sheet: ScoredAnswers, rule: str) -> metrics.Flags:
 
 
 def _fluency_rows(
-    language_model: LanguageModel, wrong: ScoredAnswers, rule: str, alphas: Sequence[float]
+    language_model: Engine, wrong: ScoredAnswers, rule: str, alphas: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Repetition and perplexity of plain RAG's answers and of a rule's."""
     rows = []

@@ -131,7 +131,7 @@ class PreferenceAnswers:
         room = self.language_model.room(MAX_NEW_TOKENS)
         written = [
             prompts.build(
-                self.language_model.tokenizer,
+                self.language_model,
                 case.fact.question,
                 context.passages,
                 room,

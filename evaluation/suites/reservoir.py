@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from control.engines.transformers import LanguageModel
+from control.engines.base import Engine
 from evaluation import metrics
 from evaluation.datasets import builtin_facts
 from evaluation.datasets.conflicts import spread
@@ -37,7 +37,7 @@ def build_questions(split: str) -> tuple[list[RetrievalQuestion], list[Retrieval
 
 
 def reservoir_report(
-    language_model: LanguageModel, modules: Modules, target: Path, split: str = "test"
+    language_model: Engine, modules: Modules, target: Path, split: str = "test"
 ) -> dict[str, Any]:
     """External passages, seconds and hits of the 200, without and with the reservoir.
 

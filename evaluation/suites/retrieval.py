@@ -13,7 +13,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from control import prompts
 from control.conflict import dial
 from control.decoding.generate import Decoding
-from control.engines.transformers import LanguageModel
+from control.engines.base import Engine
 from evaluation import metrics
 from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.runner import Rows
@@ -73,7 +73,7 @@ class RetrievalRow:
 
 
 def run(
-    language_model: LanguageModel,
+    language_model: Engine,
     items: Sequence[RetrievalQuestion],
     arms: Sequence[Arm],
     target: Path,
@@ -105,7 +105,7 @@ def run(
 
 
 def _answer(
-    language_model: LanguageModel,
+    language_model: Engine,
     arm: Arm,
     decoded: dict[str, tuple[str, float]],
     batch: Sequence[RetrievalQuestion],
@@ -122,7 +122,7 @@ def _answer(
             with trace.step("filter"):
                 kept = list(arm.keep(found, asked))[: arm.reads]
         texts = [node.text for node in kept]
-        built = prompts.build(language_model.tokenizer, asked.query_str, texts, room)
+        built = prompts.build(language_model, asked.query_str, texts, room)
         written.append(built)
         rows.append(
             RetrievalRow(
@@ -230,7 +230,7 @@ class Modules:
 
 
 def modules_report(
-    language_model: LanguageModel,
+    language_model: Engine,
     modules: Modules,
     items: Sequence[RetrievalQuestion],
     target: Path,

@@ -42,7 +42,7 @@ def module_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def asked(tiny):
-    return [prompts.build(tiny.tokenizer, *each, 400) for each in ASKED]
+    return [prompts.build(tiny, *each, 400) for each in ASKED]
 
 
 def inputs(model, asked):

@@ -11,9 +11,9 @@ from app import factory
 from control import prompts
 from control.conflict import calibration as calibrations
 from control.conflict import dial
-from control.conflict.dial import DecodedAnswer
+from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
-from control.decoding.trace import Trace
+from control.decoding.trace import DecodingTrace, Trace
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
@@ -44,7 +44,7 @@ def expected(tiny, calibration):
 
     def expected(passages=PASSAGES, question=QUESTION, **how):
         how = Decoding(**({"alpha": 0.75, "max_new_tokens": TOKENS} | how))
-        built = prompts.build(tiny.tokenizer, question, passages, tiny.window - TOKENS)
+        built = prompts.build(tiny, question, passages, tiny.window - TOKENS)
         [settled] = dial.answer(tiny, [built], how, calibration)
         return settled
 
@@ -159,7 +159,7 @@ def test_a_conversation_is_answered_as_a_transcript(llm, expected):
 def test_deltas_come_one_by_one_and_spell_the_answer(llm, monkeypatch, rule):
     """The second token is not handed over before the first one was read."""
     computed, read = [], threading.Event()
-    original = Trace.add
+    original = DecodingTrace.add
 
     def add(self, *arguments):
         if computed:
@@ -167,7 +167,7 @@ def test_deltas_come_one_by_one_and_spell_the_answer(llm, monkeypatch, rule):
         computed.append(1)
         return original(self, *arguments)
 
-    monkeypatch.setattr(Trace, "add", add)
+    monkeypatch.setattr(DecodingTrace, "add", add)
     llm.rule = rule
     stream = llm.stream_complete(ASKED)
     first = next(stream)
@@ -199,7 +199,7 @@ def test_an_error_while_streaming_is_raised_to_the_reader(llm, monkeypatch):
 
 
 def test_an_answer_without_tokens_is_still_a_response(tiny, llm, monkeypatch):
-    empty = DecodedAnswer(Trace(tiny.tokenizer, True), conflict=False, verdict=None)
+    empty = DecodedAnswer(Trace(True), conflict=False, verdict=None)
     monkeypatch.setattr(dial, "answer", lambda *_, **__: [empty])
     assert [each.text for each in llm.stream_complete(ASKED)] == [""]
     assert llm.complete(ASKED).text == ""

@@ -36,7 +36,7 @@ def babble(tiny):
     """What the tiny model says closed-book: an item with that for an answer is one it "knows"."""
 
     def said(question):
-        prompt = prompts.build(tiny.tokenizer, question, [], tiny.room(MAX_NEW_TOKENS))
+        prompt = prompts.build(tiny, question, [], tiny.room(MAX_NEW_TOKENS))
         how = Decoding(rule="plain", max_new_tokens=MAX_NEW_TOKENS)
         return generate.generate(tiny, [prompt], how)[0].text.strip()
 

@@ -17,7 +17,7 @@ TOKENS = 24
 
 
 def prompt(model, question=QUESTION, passages=PASSAGES):
-    return prompts.build(model.tokenizer, question, passages, model.window - TOKENS)
+    return prompts.build(model, question, passages, model.window - TOKENS)
 
 
 def ids_of(model, asked, how, alphas=None):

@@ -51,7 +51,7 @@ def test_answers_are_those_of_plain_rag(tiny):
     room = tiny.room(preference.MAX_NEW_TOKENS)
     how = Decoding(rule="plain", max_new_tokens=preference.MAX_NEW_TOKENS)
     wanted = generate.generate(
-        tiny, [prompts.build(tiny.tokenizer, q, given, room) for q, given in texts], how
+        tiny, [prompts.build(tiny, q, given, room) for q, given in texts], how
     )
     said = preference.answers(tiny, cases)
     assert all(said)

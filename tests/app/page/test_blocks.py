@@ -8,7 +8,7 @@ from app.page.conversation import ConversationTurn, SessionTasks
 from app.page.curve import curve
 from app.page_tools.attempts import attempts
 from control.answer import Answer, Source
-from control.conflict.dial import Verdict
+from control.conflict.verdict import Verdict
 from control.decoding.trace import Choice, TokenTrace
 from control.forgetting.ledger import Event
 from control.forgetting.record import Record

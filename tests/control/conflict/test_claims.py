@@ -1,5 +1,4 @@
 import pytest
-import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
@@ -16,7 +15,7 @@ def claimed(real):
     def claimed(text, gains=None, skip=ASKED):
         ids = real.tokenizer(text, add_special_tokens=False).input_ids
         each = [(gains or {}).get(real.tokenizer.decode([token]), 1.0) for token in ids]
-        return claims.claims(real.tokenizer, ids, torch.tensor(each), skip), ids
+        return claims.claims(claims.DecodedTokens(real.tokenizer, ids), each, skip), ids
 
     return claimed
 
@@ -104,5 +103,5 @@ def test_words_are_separated_where_a_lone_token_loses_its_space():
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     skip = words("What is the capital of Peru?")
-    [claim] = claims.claims(fast, list(range(8)), torch.ones(8), skip)
+    [claim] = claims.claims(claims.DecodedTokens(fast, list(range(8))), [1.0] * 8, skip)
     assert claim.text == "Lima"

@@ -20,7 +20,7 @@ DENIED = "Quito is the capital of Peru."
 
 
 def asked(model, question="What is it?", passages=("It is the other one.", "abc def"), trust=()):
-    return prompts.build(model.tokenizer, question, passages, 400, trust)
+    return prompts.build(model, question, passages, 400, trust)
 
 
 def capital(model, country, passage, trust=()):
@@ -52,7 +52,7 @@ def plain(model, asked, tokens=TOKENS, **how):
 
 
 def closed_book(model, prompt, **how):
-    alone = prompts.build(model.tokenizer, prompt.question, [], 400)
+    alone = prompts.build(model, prompt.question, [], 400)
     return plain(model, [alone], **how)[0]
 
 
@@ -379,7 +379,7 @@ def test_the_dial_leaves_the_model_unchanged(tiny, always):
 
 
 def asked_about(model, letter="a"):
-    return prompts.build(model.tokenizer, f"What is {letter}?", [f"{letter} is {letter * 3}."], 400)
+    return prompts.build(model, f"What is {letter}?", [f"{letter} is {letter * 3}."], 400)
 
 
 def ids_of(settled):
@@ -405,9 +405,7 @@ def test_padding_tokens_in_an_answer_count_as_any_others(tiny, always, letter, t
 def test_several_alphas_together_answer_as_each_alone_with_a_sliding_window(
     model, always, question
 ):
-    prompt = prompts.build(
-        model.tokenizer, question, ["It is the other one.", "abc def ghi jkl"], 400
-    )
+    prompt = prompts.build(model, question, ["It is the other one.", "abc def ghi jkl"], 400)
     how = Decoding(max_new_tokens=24)
     together = dial.answer(model, [prompt], how, always(1), [0.0, 0.5, 1.0])
     ends = [0.0, 0.5, 1.0]

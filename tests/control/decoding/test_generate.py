@@ -7,7 +7,7 @@ from foundation.errors import InputError
 
 
 def prompt(model, passages=("abc def",)):
-    return prompts.build(model.tokenizer, "What is it?", list(passages), 400)
+    return prompts.build(model, "What is it?", list(passages), 400)
 
 
 def answer(model, **how):
@@ -127,7 +127,7 @@ def test_transformers_streamer_gets_nothing_from_a_callable_custom_generate(tiny
 @pytest.mark.parametrize("model", ["mistral", "qwen2"], indirect=True)
 @pytest.mark.parametrize("rule", ["plain", "cad"])
 def test_a_token_rule_works_with_a_sliding_window(model, rule):
-    prompt = prompts.build(model.tokenizer, "What is a?", ["a is aaa."], 400)
+    prompt = prompts.build(model, "What is a?", ["a is aaa."], 400)
     how = Decoding(rule=rule, alpha=0.5, max_new_tokens=24)
     [trace] = decoding.generate(model, [prompt], how)
     given = model.tokenizer(prompt.context, return_tensors="pt", add_special_tokens=False)

@@ -14,7 +14,7 @@ FIRST = Claim(0, 3, "it", 0.0)
 
 
 def asked(model, *passages, question=QUESTION):
-    return prompts.build(model.tokenizer, question, passages, 400)
+    return prompts.build(model, question, passages, 400)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def test_the_packaged_model_knows_a_capital(real):
     from control import prompts
     from control.decoding import generate
 
-    prompt = prompts.build(real.tokenizer, "What is the capital of France?", [], 400)
+    prompt = prompts.build(real, "What is the capital of France?", [], 400)
     how = generate.Decoding(rule="plain", max_new_tokens=16)
     [trace] = generate.generate(real, [prompt], how)
     assert "Paris" in trace.text

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from control.conflict.dial import DecodedAnswer, Verdict
-from control.decoding.trace import Choice, TokenTrace, Trace
+from control.conflict.verdict import DecodedAnswer, Verdict
+from control.decoding.trace import Choice, DecodingTrace, TokenTrace
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.normalize import find
 from control.forgetting.record import Record
@@ -56,7 +56,7 @@ def forgetting():
 
 
 def traced(tiny, *texts, choices=()):
-    trace = Trace(tiny.tokenizer, has_passages=False)
+    trace = DecodingTrace(False, tokenizer=tiny.tokenizer)
     for text in texts:
         offered = [Choice(choice, 0.3) for choice in choices]
         trace.tokens.append(

@@ -23,6 +23,6 @@ def test_the_report_compares_each_way_with_plain_generation(tiny, tmp_path, monk
 
 
 def test_one_batch_says_what_two_separate_forwards_say(tiny):
-    prompt = prompts.build(tiny.tokenizer, "Who?", ["abc def"], 400)
+    prompt = prompts.build(tiny, "Who?", ["abc def"], 400)
     together = decoding._two_branches(tiny, prompt, tokens=12, batch_size=3)[:, -12:]
     assert together.T.tolist() == decoding._separate_forwards(tiny, prompt, 12, batch_size=3)

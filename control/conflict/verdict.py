@@ -1,0 +1,104 @@
+"""The decision on a conflict: which answer is given, and what is said about it."""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from control.conflict.calibration import Calibration, Resolution, decide
+from foundation.text import words
+
+if TYPE_CHECKING:
+    from control.decoding.generate import Alpha
+    from control.decoding.trace import Trace
+    from control.prompts import Prompt
+
+NEUTRAL_TRUST = 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What passages and memory claim, and which of them the answer follows.
+
+    Attributes:
+        passages_say: What the passages' answer claims.
+        memory_says: What memory claims instead.
+        confidence: How likely memory is right, in [0, 1]; ``None`` where the engine gives no
+            log-probabilities to judge it by.
+        follows: The source of the answer.
+    """
+
+    passages_say: str
+    memory_says: str
+    confidence: float | None
+    follows: Literal["passages", "memory"]
+
+    def __str__(self) -> str:
+        sure = "" if self.confidence is None else f" with confidence {self.confidence:.2f}"
+        return (
+            f'The passages say "{self.passages_say}", the model remembers "{self.memory_says}"'
+            f"{sure}; the answer follows "
+            + ("the passages." if self.follows == "passages" else "the model's memory.")
+        )
+
+
+@dataclass(frozen=True)
+class DecodedAnswer:
+    """An answer and the conflict behind it.
+
+    Attributes:
+        trace: Its tokens.
+        conflict: Whether memory and passages disagree.
+        verdict: On the conflict; ``None`` where there is none, where the passages' answer claims
+            nothing, and from token rules, which compare no claims.
+    """
+
+    trace: "Trace"
+    conflict: bool
+    verdict: Verdict | None
+
+
+def choose(
+    conflict: bool,
+    unsupported: bool,
+    confidence: float,
+    alpha: "Alpha",
+    trust: float,
+    calibration: Calibration,
+) -> Resolution:
+    """Which of the answers is given at ``alpha``.
+
+    Args:
+        conflict: Whether memory claims something that the passages lack.
+        unsupported: Whether the passages' answer has no support in them and could be restricted to
+            their wording.
+        confidence: How likely memory is right, in [0, 1].
+        alpha: The dial.
+        trust: In the passages of this conflict, in [0, 1]. At a fixed alpha it moves the dial for
+            this conflict, by half its range to the passages at 1 and to memory at 0; at alpha auto
+            it counts as the passages' own chance of being right (Bayes' rule in odds).
+        calibration: Of the model.
+    """
+    if alpha == "auto":
+        for_memory = confidence * (1 - trust)
+        confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
+    else:
+        alpha = turned(alpha, trust)
+    return decide(conflict, unsupported, confidence, calibration.thresholds(alpha))
+
+
+def turned(alpha: float, trust: float) -> float:
+    """The dial for a conflict, moved by the trust in its passages."""
+    return min(max(alpha + NEUTRAL_TRUST - trust, 0.0), 1.0)
+
+
+def passages_trust(claimed: str, prompt: "Prompt") -> float:
+    """Highest trust among the passages that hold what their answer claims, else of all."""
+    if not prompt.trust:
+        return NEUTRAL_TRUST
+    wanted = words(claimed)
+    holding = [
+        trust
+        for text, trust in zip(prompt.texts, prompt.trust, strict=True)
+        if wanted and wanted <= words(text)
+    ]
+    return max(holding or prompt.trust)
