@@ -130,7 +130,7 @@ def assistant(
 
     def redacted(question: str, queries: "Sequence[str]") -> "Rankings":
         """Nothing forgotten leaves the search, for a chained one to build on."""
-        return [keeping.redacted(ranking) for ranking in search(question, queries)]
+        return [keeping.redact_passages(ranking) for ranking in search(question, queries)]
 
     return Assistant(
         model,

@@ -200,7 +200,7 @@ class Router:
             keys = itertools.islice(self._held_in.subjects.find(text, typos=False), MOST_RECORDS)
             return tuple(self._held_in.records[key] for key in keys)
 
-    def watching(self, question: str) -> Callable[[str], list[Record]]:
+    def activation(self, question: str) -> Callable[[str], list[Record]]:
         """Says which records a text brings into play that ``question`` does not name.
 
         Those whose subject the text names, if the question may ask for their fact of a subject that

@@ -193,12 +193,12 @@ def _time_question(
     """
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in passages]
     started = time.perf_counter()
-    scope = forgetting.route(question, history)
+    facts = forgetting.route(question, history)
     routed = time.perf_counter() - started
-    nodes = forgetting.redacted(nodes)
+    nodes = forgetting.redact_passages(nodes)
     redacted = time.perf_counter() - started - routed
     started = time.perf_counter()
-    forgetting.reading(forgetting.route(question, before=scope), nodes)
+    forgetting.activate_from_passages(forgetting.route(question, before=facts), nodes)
     return routed + time.perf_counter() - started, redacted
 
 

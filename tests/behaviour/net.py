@@ -252,11 +252,11 @@ def redact(assistant: Any, text: str, title: str = "") -> tuple[str, Sequence[st
 def stream(assistant: Any, question: str, text: str) -> str | None:
     """What comes out of a text that is streamed in answer to a question; ``None`` if refused."""
     forgetting = assistant.forgetting
-    scope = forgetting.route(question)
-    if scope.refused is not None:
+    facts = forgetting.route(question)
+    if facts.refused is not None:
         return None
     told: list[str] = []
-    watch = forgetting.watch(scope)
+    watch = forgetting.watch(facts)
     with forgetting.buffer_stream(lambda _, token: told.append(token.text), [watch]) as (take, _):
         for word in text.split(" "):
             take(0, SimpleNamespace(text=f"{word} "))

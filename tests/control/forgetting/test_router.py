@@ -304,9 +304,9 @@ def test_a_claim_is_watched_for_and_its_question_answered(embedding):
 )
 def test_a_passage_can_bring_the_subject_of_a_question_into_play(router, question, brought):
     assert router.route(question).refused is None  # the question always comes first
-    read = router.watching(question)("My note: Peru is a country of mountains.")
+    read = router.activation(question)("My note: Peru is a country of mountains.")
     assert read == ([LIMA] if brought else [])
-    assert router.watching(question)("My note: mountains.") == []
+    assert router.activation(question)("My note: mountains.") == []
 
 
 def test_arms_a_record_whose_subject_is_only_described(router):

@@ -27,7 +27,7 @@ class Strict:
     def route(self, question, history=()):
         return Route(RECORD if "Peru" in question else None)
 
-    def watching(self, question):
+    def activation(self, question):
         return lambda text: [RECORD] if "Peru" in text else []
 
 
