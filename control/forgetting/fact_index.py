@@ -55,7 +55,7 @@ class FactIndex:
         embed: Embed,
         vectors: VectorStore,
         usual: Collection[str],
-        shelf: EncryptedVectorCache | None = None,
+        vector_cache: EncryptedVectorCache | None = None,
     ) -> None:
         """Start without records.
 
@@ -63,7 +63,7 @@ class FactIndex:
             embed: Embeds texts in one call.
             vectors: Where the vectors of shapes are kept.
             usual: Normalised words that are never a name with a typo.
-            shelf: Where the vectors of records are kept from one process to the next.
+            vector_cache: Stores the vectors of records between processes.
         """
         self.lock = threading.RLock()
         self.records: dict[str, Record] = {}
@@ -72,7 +72,7 @@ class FactIndex:
         self.nearest = QuestionIndex()
         self._embed = embed
         self._vectors = vectors
-        self._shelf = shelf
+        self._vector_cache = vector_cache
         self._groups: dict[tuple[FactForms, tuple[str, ...]], Group] = {}
         self._by_key: dict[str, Group] = {}
         self._of: dict[str, Group] = {}
@@ -111,8 +111,8 @@ class FactIndex:
             self._remove(record_id)
         for record in changes.added:
             self._add(record)
-        self._off_the_shelf(gone)
-        if self._shelf is not None and changes.added:
+        self._drop_vectors(gone)
+        if self._vector_cache is not None and changes.added:
             self._start()
 
     @property
@@ -189,35 +189,37 @@ class FactIndex:
                 embedded = self._embedded(parts)
                 with self.lock:
                     self._vectors.put(list(embedded), list(embedded.values()))
-            elif self._shelf is not None:
-                self._embedded(self._shelf.missing(parts))
+            elif self._vector_cache is not None:
+                self._embedded(self._vector_cache.missing(parts))
             with self.lock:
-                self._off_the_shelf([one for one in batch if one.id not in self.records])
+                self._drop_vectors([one for one in batch if one.id not in self.records])
 
     def _newest_unprepared(self) -> list[Record]:
         """Some of the records to prepare, the newest first: they are the likeliest asked for."""
         with self.lock:
-            if self._shelf is None and self._prepared >= PREPARED:
+            if self._vector_cache is None and self._prepared >= PREPARED:
                 self._unprepared.clear()
             newest = list(itertools.islice(reversed(self._unprepared), AT_ONCE))
             self._prepared += len(newest)
             return [self._unprepared.pop(key) for key in newest]
 
-    def _off_the_shelf(self, removed: Sequence[Record]) -> None:
-        """Keep nothing of records that are no more."""
-        if self._shelf is not None and removed:
-            self._shelf.drop({text for one in removed for text in (*_forms(one), *_parts(one))})
+    def _drop_vectors(self, removed: Sequence[Record]) -> None:
+        """Drop the stored vectors of removed records."""
+        if self._vector_cache is not None and removed:
+            self._vector_cache.drop(
+                {text for one in removed for text in (*_forms(one), *_parts(one))}
+            )
 
     def _embedded(self, texts: Sequence[str]) -> dict[str, Vectors]:
-        """The vectors of texts, from the shelf where they are on it; else they are put there."""
-        found = {} if self._shelf is None else self._shelf.get(texts)
+        """The vectors of texts, from the vector cache or else computed and stored there."""
+        found = {} if self._vector_cache is None else self._vector_cache.get(texts)
         # Texts of like length make fuller batches.
         missing = sorted((text for text in texts if text not in found), key=len)
         if missing:
             vectors = unit(self._embed(missing))
             found |= zip(missing, vectors, strict=True)
-            if self._shelf is not None:
-                self._shelf.put(missing, vectors)
+            if self._vector_cache is not None:
+                self._vector_cache.put(missing, vectors)
         return found
 
     def _index(self, records: Sequence[Record], vectors: dict[str, Vectors]) -> None:

@@ -47,18 +47,18 @@ class Redactor:
         self,
         ledger: "Ledger",
         embed_model: BaseEmbedding,
-        shelf: EncryptedVectorCache | None = None,
+        vector_cache: EncryptedVectorCache | None = None,
     ) -> None:
         """Redact by the records of a ledger.
 
         Args:
             ledger: The records.
             embed_model: Compares sentences that state a fact in other words.
-            shelf: Where the records' vectors are kept from one process to the next.
+            vector_cache: Stores the records' vectors between processes.
         """
         self._ledger = ledger
         self._embed_model = embed_model
-        self._shelf = shelf
+        self._vector_cache = vector_cache
         self._version = 0
         self._records: dict[str, Record] = {}
         self._names = NameMatcher()
@@ -181,19 +181,21 @@ class Redactor:
                     draft.taken[place].add(said.record.id)
 
     def _embedded(self, sentences: Sequence[str], forms: Sequence[str]) -> dict[str, Vectors]:
-        """The vectors of sentences and of records' forms; those of forms are kept on the shelf."""
+        """The vectors of sentences and records' forms; only those of forms are cached on disk."""
         texts = dict.fromkeys([*sentences, *forms])
         found = {text: self._vectors[text] for text in texts if text in self._vectors}
         new = [form for form in forms if form not in found]
-        if self._shelf is not None and new:
-            found |= self._shelf.get(new)
+        if self._vector_cache is not None and new:
+            found |= self._vector_cache.get(new)
         missing = sorted((text for text in texts if text not in found), key=len)
         if missing:
             found |= zip(
                 missing, unit(self._embed_model.get_text_embedding_batch(missing)), strict=True
             )
-            if self._shelf is not None and (made := [form for form in new if form in missing]):
-                self._shelf.put(made, [found[form] for form in made])
+            if self._vector_cache is not None and (
+                made := [form for form in new if form in missing]
+            ):
+                self._vector_cache.put(made, [found[form] for form in made])
         for text, vector in found.items():
             _keep(self._vectors, text, vector, MOST_VECTORS)
         return found

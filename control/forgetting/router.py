@@ -104,7 +104,7 @@ class Router:
         embed_model: "BaseEmbedding",
         gate: Gate | None = None,
         cache: Path | None = None,
-        shelf: EncryptedVectorCache | None = None,
+        vector_cache: EncryptedVectorCache | None = None,
     ) -> None:
         """Nothing is read or embedded before the first question.
 
@@ -113,18 +113,20 @@ class Router:
             embed_model: Its vectors are compared by cosine.
             gate: The fitted weights; by default those that come with Fulcrum.
             cache: Directory for vectors that any process needs; may be deleted at any time.
-            shelf: Where the records' vectors are kept from one process to the next.
+            vector_cache: Stores the records' vectors between processes.
         """
         self._ledger = ledger
         self._version = 0
         self._gate = gate or Gate.load()
         embed = embed_model.get_text_embedding_batch
-        self._vectors = VectorStore(embed if shelf is None else shelf.before(embed))
+        self._vectors = VectorStore(
+            embed if vector_cache is None else vector_cache.read_through(embed)
+        )
         kept = cache and cache / f"questions-{self._gate.fingerprint(embed_model.model_name)}.npy"
         self._measure = SimilarityMeasure(self._gate.bank, self._vectors, kept)
         usual = {word for texts in self._gate.bank.values() for t in texts for word in t.split()}
         common = {normalize.plain(word) for word in usual}
-        self._held_in = FactIndex(embed, self._vectors, common, shelf)
+        self._held_in = FactIndex(embed, self._vectors, common, vector_cache)
 
     def route(self, question: str, history: Turns = ()) -> Route:
         """Say whether a question asks for a record, and which records are in play.

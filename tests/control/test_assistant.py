@@ -415,7 +415,7 @@ def test_tokens_are_streamed_with_the_place_of_their_question(tiny, always):
 
 
 def test_the_real_model_suppresses_a_fact_until_its_record_is_removed(real, tmp_path):
-    suppressor = factory.layers(open_ledger(tmp_path))
+    suppressor = factory.fact_suppressor(open_ledger(tmp_path))
     given = [NodeWithScore(node=TextNode(text="Lima is the capital of Peru. Peru is high."))]
     assistant = Assistant(real, calibrations.shipped(real), FixedRetriever(), forgetting=suppressor)
     how = Decoding(max_new_tokens=16)

@@ -249,7 +249,7 @@ def test_a_setting_that_does_not_exist_is_refused(llm):
 
 
 def test_a_forgotten_fact_is_refused_and_reported_at_the_end(real, tmp_path):
-    suppressor = factory.layers(open_ledger(tmp_path))
+    suppressor = factory.fact_suppressor(open_ledger(tmp_path))
     [kept] = suppressor.ledger.add(
         [with_questions(Record("Peru", relation="capital", answers=("Lima",)))]
     )

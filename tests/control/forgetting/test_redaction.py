@@ -238,10 +238,10 @@ def test_only_sentences_that_can_state_the_fact_are_embedded_in_one_call(redacto
 
 def test_what_is_embedded_of_a_record_is_there_for_the_next_process(ledger, model, peru, tmp_path):
     text = "Peru is ruled from its capital."
-    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
-    Redactor(ledger, model, shelf).redact(text)
+    vectors = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    Redactor(ledger, model, vectors).redact(text)
     again = Counted()
-    Redactor(ledger, again, shelf).redact(text)
+    Redactor(ledger, again, vectors).redact(text)
     assert again.seen == (text,)
 
 

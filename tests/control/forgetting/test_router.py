@@ -392,15 +392,15 @@ def test_a_damaged_gate_is_named(tmp_path):
 
 def test_what_is_embedded_of_records_is_there_for_the_next_process(tmp_path):
     described = "What is the capital of the country where Machu Picchu lies?"
-    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    vectors = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
     model = Counting(embed_batch_size=2048)
-    first = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, shelf=shelf)
+    first = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, vector_cache=vectors)
     first.route(described)
     first.route("What is the capital of Peru?")  # the bank of questions is embedded by now
     first.wait()
     before = model.calls
 
-    again = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, shelf=shelf)
+    again = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, vector_cache=vectors)
     again.wait()
     assert model.calls == before
     again.route(described)
@@ -409,12 +409,12 @@ def test_what_is_embedded_of_records_is_there_for_the_next_process(tmp_path):
 
 
 def test_a_removed_record_leaves_no_vectors(tmp_path):
-    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    vectors = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
     ledger = MadeUpLedger(LIMA)
-    router = Router(ledger, Counting(), cache=tmp_path, shelf=shelf)
+    router = Router(ledger, Counting(), cache=tmp_path, vector_cache=vectors)
     router.route("What is the capital of Peru?")
     router.wait()
-    assert shelf.missing([LIMA.questions[0], "Lima"]) == []
+    assert vectors.missing([LIMA.questions[0], "Lima"]) == []
     ledger.remove("lima")
     router.route("What is the capital of Peru?")
-    assert shelf.missing([LIMA.questions[0], "Lima"]) == [LIMA.questions[0], "Lima"]
+    assert vectors.missing([LIMA.questions[0], "Lima"]) == [LIMA.questions[0], "Lima"]
