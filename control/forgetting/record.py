@@ -64,8 +64,8 @@ class Record:
         return (*self.answers, *self.answer_aliases)
 
 
-def backwards(record: Record) -> Record:
-    """The fact read the other way: of whom it is true must not be said where its answer is."""
+def reversed_fact(record: Record) -> Record:
+    """The fact with subject and answer exchanged, so that the subject is suppressed."""
     answer, *others = record.spans
     return replace(
         record,

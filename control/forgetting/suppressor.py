@@ -13,7 +13,7 @@ from zlib import crc32
 
 from control.forgetting import normalize
 from control.forgetting.guard import WatchedFacts
-from control.forgetting.segments import NAMELIKE, Turns, following
+from control.forgetting.segments import NAMELIKE, Turns, follow_up
 from foundation import trace as request_trace
 from foundation.errors import InputError
 
@@ -107,7 +107,7 @@ class FactSuppressor:
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
         activate = self.router.activation(question)
         # With a name in the question, its "it" may stand for that name.
-        subject_missing = not names and bool(following(question, ()))
+        subject_missing = not names and bool(follow_up(question, ()))
         decide_on_output = earlier.decide_on_output | routed.decide_on_output
         return FactContext(
             routed.refused,

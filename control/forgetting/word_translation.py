@@ -22,7 +22,7 @@ ENGLISH = words(
 Lexicon = dict[str, str]
 
 
-def glossed(text: str) -> str | None:
+def translated(text: str) -> str | None:
     """The text in English, word by word; ``None`` if it is English or of an unknown language."""
     pieces = PIECE.findall(text)
     said = [normalise(piece) for piece in pieces if piece[0].isalpha()]
