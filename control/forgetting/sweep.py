@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from llama_index.core.schema import BaseNode
 
 from control.forgetting.record import Record
-from control.forgetting.redaction import Redactor, renewed, title_of
+from control.forgetting.redaction import Redactor, title_of, with_redacted_text
 from control.forgetting.statements import LONG
 from control.forgetting.text_redaction import Redacted
 from foundation.text import normalise
@@ -208,7 +208,7 @@ def _redact(state: _Sweep, node_ids: Sequence[str]) -> Iterator[str]:
                 continue
             _seal(state, node.node_id, base, rest)
             if (rest.title, rest.text) != (title_of(node), node.get_content()):
-                changed.append(renewed(node, rest))
+                changed.append(with_redacted_text(node, rest))
                 yield from rest.record_ids
         if changed:
             state.index.replace(changed)
@@ -254,7 +254,7 @@ def _restore(state: _Sweep, record_id: str) -> None:
                 _seal(state, node.node_id, base, rest)
         if nodes:
             state.index.replace(
-                [renewed(node, rest) for node, rest in zip(nodes, rests, strict=True)]
+                [with_redacted_text(node, rest) for node, rest in zip(nodes, rests, strict=True)]
             )
             if state.reservoir is not None:  # it finds them anew
                 state.reservoir.erase_entries([node.node_id for node in nodes])
@@ -280,5 +280,5 @@ def _sweep_entries(state: _Sweep, records: Sequence[Record]) -> None:
         if not rest.text.strip():
             state.reservoir.erase_entries([entry.node.node_id])
         else:
-            state.reservoir.update(renewed(entry.node, rest))
+            state.reservoir.update(with_redacted_text(entry.node, rest))
         state.done.entries += 1
