@@ -42,7 +42,7 @@ FALSE_ALARMS = 0.005  # share of questions in no scope that may be refused, with
 STRENGTH = 0.3  # of the regression: inverse of its L2 penalty
 WITH_RELATION = 0.8  # share of records that say their relation
 UNBANKED = 0.4  # share of relations that the bank lacks
-ROUNDS = 3  # of choosing the window that asks, and fitting
+ROUNDS = 3  # of choosing the segment that asks, and fitting
 FOLDS = 6
 VAGUE_WEIGHT = 0.3  # "How old is it?" asks for a year or not
 

@@ -93,7 +93,7 @@ def checked(record: Record) -> Record:
         _check_text(name, getattr(record, name))
     if record.scope != "subject" and not record.answers:
         raise InputError(
-            f"the fact about {shown(record.subject)} has no answer, so nothing could be kept back; "
+            f"the fact about {shown(record.subject)} has no answer, so nothing to suppress; "
             "give --answer, or --scope subject to forget everything about it"
         )
     if record.scope != "subject" and not (record.relation.strip() or record.questions):
@@ -113,11 +113,13 @@ def _each(what: str, texts: Sequence[str], common: bool = False) -> None:
         _check_text(what, text)
         # A cheap test first; text is normalised only if it has no letter or digit.
         if not any(map(str.isalnum, text)) and not normalise(text):
-            raise InputError(f"{what} is {shown(text)}: nothing but space or signs; give words")
+            raise InputError(
+                f"{what} is {shown(text)}: no word, only spaces or punctuation; give words"
+            )
         if common and normalise(text) in TOO_COMMON:
             raise InputError(
-                f"{what} is {shown(text)}, a word of every second sentence: keeping it back would "
-                "stop all answers; give the name or phrase that must not be said"
+                f"{what} is {shown(text)}, a very common word: suppressing it would "
+                "suppress all answers; give the name or phrase that must not be stated"
             )
 
 

@@ -84,11 +84,11 @@ class Statement:
     asked_words: frozenset[str]
 
     def spelled(self, text: str) -> list[tuple[int, int]]:
-        """Where a short answer stands in the text."""
+        """The spans of short answers in the text."""
         return [(start, end) for start, end, _ in find(text, self.spans)] if self.spans else []
 
     def hidden(self, part: str) -> bool:
-        """Whether a short answer is hidden in the sentence: encoded, backwards."""
+        """Whether a short answer is encoded in the sentence, for example reversed."""
         return hides(part, self.spans)
 
     def has_key_words(self, part: str) -> bool:

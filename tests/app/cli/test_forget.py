@@ -217,13 +217,13 @@ def test_verify_finds_a_changed_event(done, refused, home, facts):
 
 @pytest.mark.parametrize("answer", ["", "  ", "\n"])
 def test_an_empty_answer_is_refused(refused, listed, answer):
-    assert "nothing but space" in refused(*ADD[:-1], answer)
+    assert "only spaces" in refused(*ADD[:-1], answer)
     assert listed() == []
 
 
 @pytest.mark.parametrize("answer", ["the", "a", "A "])
 def test_an_answer_of_every_sentence_is_refused_with_the_reason(refused, listed, answer):
-    assert "would stop all answers" in refused(*ADD[:-1], answer)
+    assert "would suppress all answers" in refused(*ADD[:-1], answer)
     assert listed() == []
 
 

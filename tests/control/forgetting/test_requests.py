@@ -51,9 +51,9 @@ def test_the_facts_of_evaluation_data_are_read(written):
         ('{"subject": "Peru", "relation": "capital", "answers": "Lima"}', "answers: .*tuple"),
         ('{"subject": "Peru", "relation": "capital", "answers": [5]}', "answers.0: .*string"),
         ('{"subject": "Peru", "alias": ["x"]}', "unknown field 'alias'.*aliases"),
-        ('{"subject": "Peru", "relation": "capital", "answers": ["the"]}', "stop all answers"),
+        ('{"subject": "Peru", "relation": "capital", "answers": ["the"]}', "suppress all answers"),
         ('{"subject": "Peru", "scope": "all"}', "scope: .*'fact', 'claim' or 'subject'"),
-        ('{"fact": {"subject": ""}}', "nothing but space"),
+        ('{"fact": {"subject": ""}}', "only spaces"),
     ],
 )
 def test_an_invalid_line_is_named_in_the_error(written, line, message):
