@@ -43,10 +43,7 @@ def is_robust(answer: str, case: ContextCase) -> bool:
 
 
 def build_prompt(
-    language_model: LanguageModel,
-    question: str,
-    passages: Sequence[str] = (),
-    system: str = SYSTEM,
+    language_model: LanguageModel, question: str, passages: Sequence[str] = (), system: str = SYSTEM
 ) -> str:
     """A prompt as the assistant writes it.
 
