@@ -62,13 +62,11 @@ def build_prompt(
 
 
 def answers(
-    language_model: LanguageModel,
-    cases: Sequence[tuple[ContextCase, Context]],
-    system: str = SYSTEM,
+    language_model: LanguageModel, cases: Sequence[tuple[ContextCase, Context]]
 ) -> list[str]:
     """Greedy answers of plain RAG to questions with these contexts, in batches of like length."""
     texts = [
-        build_prompt(language_model, case.fact.question, context.passages, system)
+        build_prompt(language_model, case.fact.question, context.passages)
         for case, context in cases
     ]
     said = dict[int, str]()
