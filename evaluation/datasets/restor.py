@@ -72,7 +72,7 @@ def facts(content: str, where: Path) -> People:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{where}: not RESTOR's facts; give {{'dset': {{person: {{relation: "
-            "{'question', 'answers'}}}}}"
+            "{'question', 'answers'}}}}"
         ) from error
     return people
 
