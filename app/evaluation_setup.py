@@ -25,10 +25,7 @@ from retrieval.trigger import ReservoirWriter, Trigger, count_distinct, finds_an
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageModel) -> Modules:
     """The modules of the retrieval pipeline, to be measured one by one."""
-    judge, rewrites = (
-        factory.knowledge_filter(settings, model),
-        factory.rewriter(settings, model),
-    )
+    judge, rewrites = (factory.knowledge_filter(settings, model), factory.rewriter(settings, model))
     stricter = judge.stricter()
 
     def search(_: str, queries: Sequence[str]) -> Rankings:

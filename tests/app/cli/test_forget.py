@@ -233,28 +233,6 @@ def test_ten_megabytes_are_refused(refused, listed):
     assert listed() == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "nothing to forget"),
-        (("blah blah",), "no fact is recognised"),
-        (("",), "the sentence is empty"),
-        (("--relation", "capital"), "nothing to forget"),
-        (("--subject", "Peru"), "no answer"),
-        (("--subject", "Peru", "--answer", "Lima"), "neither relation nor question"),
-        (("--subject", "", "--answer", "Lima"), "subject is ''"),
-        (("--subject", "Peru", "--scope", "all"), "--scope"),
-        (("--subject", "Peru", "--scope", "subject", "--answer", "Lima"), "leave out the answer"),
-        (("--file", "missing.jsonl"), "missing.jsonl cannot be read"),
-        (("--file", "missing.jsonl", "--subject", "Peru"), "--file holds whole facts"),
-        (("Lima is the capital of Peru", "--file", "missing.jsonl"), "--file holds whole facts"),
-    ],
-)
-def test_a_mistake_is_one_line(refused, listed, arguments, said):
-    assert said in refused("forget", "add", *arguments)
-    assert listed() == []
-
-
 def test_a_lost_key_is_one_line_and_no_new_one(done, refused, home):
     done(*ADD)
     key = home / "ledger.key"
