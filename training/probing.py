@@ -92,7 +92,6 @@ def _reply(
     language_model: LanguageModel, facts: Sequence[CorpusFact], samples: int, seed: int
 ) -> dict[str, list]:
     room = language_model.room(MAX_NEW_TOKENS)
-    tokenizer = language_model.tokenizer
     closed = [prompts.build(language_model, fact.question, (), room).context for fact in facts]
     given = [
         prompts.build(language_model, fact.question, [fact.passage], room).context for fact in facts

@@ -11,13 +11,13 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from app.server.service import POLL_SECONDS, Service
+from app.server.service import POLL_SECONDS, QueuedQuestions, Service
 from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from control.answer import Answer
     from control.assistant import Query
     from control.conflict.calibration import Calibration
-    from control.decoding.generate import Decoding, OnToken
+    from control.decoding.generate import Decoding
     from control.decoding.trace import TokenTrace
     from control.engines.transformers import LanguageModel
     from control.forgetting.redaction import Redactor
@@ -129,28 +129,6 @@ class ReplicatedService(Service):
         self._counting, self._under_way, self._closed = threading.Lock(), 0, False
         self._pool: ReplicaPool | None = None
 
-    def submit(
-        self,
-        queries: "Sequence[Query]",
-        decoding: "Decoding",
-        on_token: "OnToken | None" = None,
-        cancelled: threading.Event | None = None,
-        client: str = "",
-    ) -> "Future[list[Answer]]":
-        """Answer questions on a replica; as `Service.submit`."""
-        pool = self._ready_pool()
-        with self._counting:
-            if self._closed:
-                raise ClosingError
-            if self._under_way >= self._most:
-                raise BusyError(f"{self._most} questions are waiting already; ask again later")
-            self._under_way += 1
-        cancelled = cancelled or threading.Event()
-        request = ReplicaRequest(queries, decoding, client, on_token, cancelled, self._abandoned)
-        future = self._threads.submit(pool.answers, request)
-        future.add_done_callback(self._done)
-        return future
-
     @property
     def model_name(self) -> str:
         """The name of the language model."""
@@ -194,6 +172,17 @@ class ReplicatedService(Service):
         self._index.count()
         self._pool = ReplicaPool(self.settings)
 
+    def _submit(self, asked: QueuedQuestions) -> "Future[list[Answer]]":
+        with self._counting:
+            if self._closed:
+                raise ClosingError
+            if self._under_way >= self._most:
+                raise BusyError(f"{self._most} questions are waiting already; ask again later")
+            self._under_way += 1
+        future = self._threads.submit(self._ready_pool().answers, asked)
+        future.add_done_callback(self._done)
+        return future
+
     def _check_ready(self) -> None:
         self._ready_pool()
 
@@ -222,30 +211,6 @@ class ReplicatedService(Service):
     @property
     def _tokenizer(self) -> Any:
         return self._ready_pool().description.tokenizer
-
-
-@dataclass
-class ReplicaRequest:
-    """Questions of one client, and the tokens that it has received."""
-
-    queries: "Sequence[Query]"
-    decoding: "Decoding"
-    client: str
-    on_token: "OnToken | None"
-    cancelled: threading.Event
-    abandoned: threading.Event
-    sent: defaultdict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def pass_on(self, place: int, token: "TokenTrace", at: int) -> None:
-        """Pass on the token at a position, unless a lost replica sent it already."""
-        sent = self.sent[place]
-        if at < len(sent):
-            if sent[at] != token.text:  # sampled, or batched with others: another answer
-                raise ModelError(REPLICA_LOST)
-            return
-        sent.append(token.text)
-        if self.on_token is not None:
-            self.on_token(place, token)
 
 
 class ReplicaPool:
@@ -295,7 +260,7 @@ class ReplicaPool:
             found = re.search(r"(?:Model|Input|IndexState)Error: (.*)", str(error))
             raise ModelError(found[1] if found else "the replicas cannot be started") from error
 
-    def answers(self, request: ReplicaRequest) -> "list[Answer]":
+    def answers(self, asked: QueuedQuestions) -> "list[Answer]":
         """Return the answers of a replica; of another one if it is lost.
 
         Raises:
@@ -311,19 +276,20 @@ class ReplicaPool:
             wait=wait_fixed(RETRY_SECONDS),
         )
         try:
-            return attempts(self._answers, request)
+            return attempts(self._answers, asked, defaultdict(list))
         except RetryError:
             raise ModelError(REPLICA_LOST) from None
 
-    def _answers(self, request: ReplicaRequest) -> "list[Answer]":
+    def _answers(self, asked: QueuedQuestions, sent: defaultdict[int, list[str]]) -> "list[Answer]":
+        """Ask a replica; ``sent`` are the texts of the tokens that the client has received."""
         received = Counter[int]()
         answers: Any = self._handle.options(stream=True).answers
-        response = answers.remote(request.queries, request.decoding, request.client)
+        response = answers.remote(asked.queries, asked.decoding, asked.client)
         for item in response:
-            if request.cancelled.is_set():
+            if asked.cancelled.is_set():
                 response.cancel()
                 raise Cancelled
-            if request.abandoned.is_set():
+            if asked.abandoned.is_set():
                 response.cancel()
                 raise ClosingError
             if isinstance(item, BaseException):
@@ -332,8 +298,13 @@ class ReplicaPool:
                 return item
             if item is not None:
                 place, token = item
-                request.pass_on(place, token, received[place])
                 received[place] += 1
+                if received[place] > len(sent[place]):
+                    sent[place].append(token.text)
+                    if asked.on_token is not None:
+                        asked.on_token(place, token)
+                elif sent[place][received[place] - 1] != token.text:
+                    raise ModelError(REPLICA_LOST)  # sampled, or batched with others: another one
         raise ModelError(REPLICA_LOST)
 
     def end(self) -> None:

@@ -76,6 +76,22 @@ class IngestProgress:
     finished: bool = False
 
 
+@dataclass(frozen=True)
+class QueuedQuestions:
+    """Questions of one client, and whether their answers are still wanted."""
+
+    queries: "Sequence[Query]"
+    decoding: "Decoding"
+    client: str
+    on_token: "OnToken | None"
+    cancelled: threading.Event
+    abandoned: threading.Event
+
+    def is_over(self) -> bool:
+        """Whether nobody wants the answers, or the server stops."""
+        return self.cancelled.is_set() or self.abandoned.is_set()
+
+
 class Service:
     """The assistant behind page and API: loaded once, asked by many.
 
@@ -183,22 +199,10 @@ class Service:
             client: Who asks, for the fair queue.
         """
         self._check_ready()
-        is_cancelled = (cancelled or threading.Event()).is_set
-
-        def is_over() -> bool:
-            return is_cancelled() or self._abandoned.is_set()
-
-        def answers() -> "list[Answer]":
-            try:
-                if is_over():
-                    raise Cancelled
-                return self._ready().ask_batch(queries, decoding, on_token)
-            except Cancelled:
-                if self._abandoned.is_set() and not is_cancelled():
-                    raise ClosingError from None
-                raise
-
-        return self._queue.submit(answers, client, is_over)
+        cancelled = cancelled or threading.Event()
+        return self._submit(
+            QueuedQuestions(queries, decoding, client, on_token, cancelled, self._abandoned)
+        )
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
         """Run a function that uses the language model when it is this client's turn.
@@ -352,6 +356,19 @@ class Service:
         self.embed(["Hello"])
         assistant.ask_batch([Query("Hello", ())], Decoding(max_new_tokens=1))
         self._assistant = assistant
+
+    def _submit(self, asked: QueuedQuestions) -> "Future[list[Answer]]":
+        def answers() -> "list[Answer]":
+            try:
+                if asked.is_over():
+                    raise Cancelled
+                return self._ready().ask_batch(asked.queries, asked.decoding, asked.on_token)
+            except Cancelled:
+                if asked.abandoned.is_set() and not asked.cancelled.is_set():
+                    raise ClosingError from None
+                raise
+
+        return self._queue.submit(answers, asked.client, asked.is_over)
 
     def _check_ready(self) -> None:
         self._ready()
