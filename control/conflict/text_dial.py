@@ -173,23 +173,13 @@ def answer(
         InputError: An alpha needs what the engine does not give.
         ModelError: The engine failed; no answer counts.
     """
-    if decoding.rule not in (DIAL, PLAIN_RAG_RULE):
-        raise InputError(
-            f"rule {decoding.rule} mixes the distributions of both branches, which {engine.name}'s "
-            f"engine does not give; take rule {DIAL}, or a model directory or Hugging Face id"
-        )
     settings: Sequence[Alpha] = [decoding.alpha] if alphas is None else list(alphas)
+    _check(engine, decoding.rule, settings)
     if decoding.rule == PLAIN_RAG_RULE:
         return _plain_rag(engine, prompts, decoding, len(settings), on_token, watches)
     measured = calibration or UNMEASURED
     if not engine.capabilities.log_probabilities:
         measured = UNMEASURED
-        for alpha in settings:
-            if alpha not in THREE_SETTINGS:
-                raise InputError(
-                    f"alpha is {alpha}, but {engine.name}'s server gives no log-probabilities to "
-                    "judge memory by; give 0, 0.5 or 1"
-                )
     plain = [_is_plain(prompt, settings, measured) for prompt in prompts]
 
     def stream(place: int, token: Token) -> None:
@@ -197,12 +187,7 @@ def answer(
             on_token(place, _token(token, "context" if prompts[place].passages else "memory"))
 
     drafted = compare(engine, prompts, decoding, watches, plain, stream)
-    confidences = [
-        0.0 if each.features is None else measured.probe(each.features)
-        for each in drafted.comparisons
-    ]
-    if measured is UNMEASURED:
-        confidences = [float(each.conflict) for each in drafted.comparisons]
+    confidences = [_confidence(each, measured) for each in drafted.comparisons]
     chosen = [
         [
             choose(
@@ -228,6 +213,28 @@ def answer(
         for place, (confidence, row) in enumerate(zip(confidences, written, strict=True))
         for resolution, trace in zip(chosen[place], row, strict=True)
     ]
+
+
+def _check(engine: Engine, rule: str, settings: "Sequence[Alpha]") -> None:
+    """Refuse what the engine has nothing to decide by."""
+    if rule not in (DIAL, PLAIN_RAG_RULE):
+        raise InputError(
+            f"rule {rule} mixes the distributions of both branches, which {engine.name}'s engine "
+            f"does not give; take rule {DIAL}, or a model directory or Hugging Face id"
+        )
+    fine = [] if engine.capabilities.log_probabilities else [*settings]
+    if wrong := [alpha for alpha in fine if alpha not in THREE_SETTINGS]:
+        raise InputError(
+            f"alpha is {wrong[0]}, but {engine.name}'s server gives no log-probabilities to judge "
+            "memory by; give 0, 0.5 or 1"
+        )
+
+
+def _confidence(comparison: Comparison, calibration: Calibration) -> float:
+    """How likely memory is right, in [0, 1]; 0 where there is no conflict to judge."""
+    if calibration is UNMEASURED:
+        return float(comparison.conflict)
+    return 0.0 if comparison.features is None else calibration.probe(comparison.features)
 
 
 def _plain_rag(

@@ -4,12 +4,13 @@ The package ``xllamacpp`` brings llama.cpp's server as a library. It listens on 
 127.0.0.1, behind a key that only this process has, and is asked as any `LlamaServer`.
 """
 
-import os
 import secrets
 import struct
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from control.engines.endpoint import ServedModel
 from control.engines.servers import connect
@@ -53,8 +54,8 @@ def _load(gguf: Path, adapter: Path | None) -> "tuple[Any, str]":
     parameters.n_ctx, parameters.n_parallel, parameters.kv_unified = WINDOW, PARALLEL, True
     parameters.api_keys, parameters.ui, parameters.verbosity = [key], False, -1
     parameters.cache_ram_mib = CACHE_MIB
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads or 1
+    threads = torch.get_num_threads()  # as OMP_NUM_THREADS says, else one for each core
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
     if adapter is not None:
         parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     try:
