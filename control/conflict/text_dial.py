@@ -39,6 +39,7 @@ from control.engines.base import (
 )
 from control.engines.branches import TokenScores
 from foundation.errors import InputError
+from foundation.text import words
 
 if TYPE_CHECKING:
     from control.decoding.generate import Alpha, Decoding, OnToken
@@ -209,7 +210,7 @@ def answer(
 
     written = finish(drafted, chosen, tell)
     return [
-        _decoded(drafted.comparisons[place], confidence, resolution, trace, measured is UNMEASURED)
+        _decoded(drafted, place, confidence, resolution, trace, measured is UNMEASURED)
         for place, (confidence, row) in enumerate(zip(confidences, written, strict=True))
         for resolution, trace in zip(chosen[place], row, strict=True)
     ]
@@ -222,8 +223,8 @@ def _check(engine: Engine, rule: str, settings: "Sequence[Alpha]") -> None:
             f"rule {rule} mixes the distributions of both branches, which {engine.name}'s engine "
             f"does not give; take rule {DIAL}, or a model directory or Hugging Face id"
         )
-    fine = [] if engine.capabilities.log_probabilities else [*settings]
-    if wrong := [alpha for alpha in fine if alpha not in THREE_SETTINGS]:
+    limited = [] if engine.capabilities.log_probabilities else [*settings]
+    if wrong := [alpha for alpha in limited if alpha not in THREE_SETTINGS]:
         raise InputError(
             f"alpha is {wrong[0]}, but {engine.name}'s server gives no log-probabilities to judge "
             "memory by; give 0, 0.5 or 1"
@@ -575,9 +576,9 @@ def _draft_of(drafted: DraftBatch, key: tuple[int, Resolution]) -> Draft:
     return comparison.memory if key[1] == "memory" else comparison.passages
 
 
-def _first_tokens(engine: Engine, words: Sequence[str]) -> tuple[int, ...]:
+def _first_tokens(engine: Engine, given: Sequence[str]) -> tuple[int, ...]:
     """Ids of the tokens with which words begin, with a space before them and without."""
-    forms = [form for word in words for form in (word, f" {word}")]
+    forms = [form for word in given for form in (word, f" {word}")]
     return tuple(
         sorted({tokens[0].id for tokens in engine.tokens(forms) if tokens and tokens[0].id})
     )
@@ -611,19 +612,22 @@ def _token(token: Token, source: str, other: float | None = None) -> TokenTrace:
 
 
 def _decoded(
-    comparison: Comparison,
+    drafted: DraftBatch,
+    place: int,
     confidence: float,
     resolution: Resolution,
     trace: Trace,
     unmeasured: bool,
 ) -> DecodedAnswer:
+    comparison = drafted.comparisons[place]
     found, says = comparison.found, comparison.passages_say
     if found.claim is None or not says:
         return DecodedAnswer(trace, found.claim is not None, None)
     if resolution == "grounded":
-        start = min(claim.start for claim in found.unsupported)
-        written = "".join(token.text for token in trace.tokens[start:])
-        says = next(iter(claims.new_words(written, claims.FUNCTION_WORDS)), says)
+        begun = len(_beginning(drafted, (place, resolution)).tokens)
+        written = "".join(token.text for token in trace.tokens[begun:])
+        asked = claims.FUNCTION_WORDS | words(drafted.prompts[place].question)
+        says = next(iter(claims.new_words(written, asked)), says)
     memory = resolution == "memory" or (found.states_memory and resolution == "plain")
     verdict = Verdict(
         says,

@@ -12,8 +12,9 @@ again with sampling; after some attempts the answer ends.
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -44,7 +45,7 @@ class Server(Protocol):
     window: int
     capabilities: Capabilities
 
-    def stream(self, request: GenerationRequest) -> AsyncIterator[Token | None]:
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Token | None]:
         """The tokens of a continuation; ``None`` last where it ended by itself."""
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
@@ -153,8 +154,17 @@ class ServedModel:
         return self.start(work).result()
 
     def _stop(self) -> None:
+        self._wait(_cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+async def _cancel_all() -> None:
+    """Cancel what still runs in the loop, and wait for its end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _telling(on_token: OnGenerated | None, place: int) -> Callable[[Token], None]:
@@ -174,8 +184,9 @@ class _Stream:
 
     async def _receive(self) -> None:
         try:
-            async for token in self._server.stream(self._request):
-                self._arrived.put(token)
+            async with aclosing(self._server.stream(self._request)) as tokens:
+                async for token in tokens:
+                    self._arrived.put(token)
             self._arrived.put(_END)
         except Exception as error:  # raised where the tokens are taken
             self._arrived.put(error)

@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -242,7 +243,7 @@ class _Server:
         """Whether the server may take it for a control token."""
         return True
 
-    async def _stream(self, request: dict[str, Any], path: str) -> AsyncIterator[dict[str, Any]]:
+    async def _stream(self, request: dict[str, Any], path: str) -> AsyncGenerator[dict[str, Any]]:
         """The first choice of every event of a streamed answer.
 
         Raises:
@@ -323,7 +324,7 @@ class LlamaServer(_Server):
         )
         return as_control != as_text
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Token | None]:
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Token | None]:
         """The tokens of a continuation."""
         body = {
             "prompt": _with_ids(request.prompt.text, request.prefix),
@@ -333,13 +334,14 @@ class LlamaServer(_Server):
             **_sampling(request),
         }
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        async for choice in self._stream(body, "/completions"):
-            ended = choice.get("finish_reason") == "stop"
-            for told in _content(choice):
-                if told["bytes"]:  # the end of text has none
-                    yield _token(told, decoder.decode(bytes(told["bytes"])))
-            if ended:
-                yield None
+        async with aclosing(self._stream(body, "/completions")) as choices:
+            async for choice in choices:
+                ended = choice.get("finish_reason") == "stop"
+                for told in _content(choice):
+                    if told["bytes"]:  # the end of text has none
+                        yield _token(told, decoder.decode(bytes(told["bytes"])))
+                if ended:
+                    yield None
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
         """Log-probabilities of tokens forced by a grammar.
@@ -430,7 +432,7 @@ class CompletionServer(_Server):
         [tokens] = await self.tokens([mark])
         return len(tokens) == 1
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Token | None]:
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Token | None]:
         """The tokens of a continuation."""
         body = {
             "prompt": await self._ids(request.prompt, request.prefix),
@@ -439,11 +441,12 @@ class CompletionServer(_Server):
             "return_token_ids": True,
             **_sampling(request),
         }
-        async for choice in self._stream(body, "/completions"):
-            for token in _listed(choice):
-                yield token
-            if choice.get("finish_reason") == "stop":
-                yield None
+        async with aclosing(self._stream(body, "/completions")) as choices:
+            async for choice in choices:
+                for token in _listed(choice):
+                    yield token
+                if choice.get("finish_reason") == "stop":
+                    yield None
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
         """Log-probabilities of the end of a prompt, all requests at once."""
@@ -517,7 +520,7 @@ async def _completion_server(http: Http, model: dict[str, Any]) -> Server | None
 class ChatServer(_Server):
     """A server that offers chats and little else."""
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Token | None]:
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Token | None]:
         """The tokens of a continuation.
 
         Raises:
@@ -530,18 +533,19 @@ class ChatServer(_Server):
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         if self.capabilities.log_probabilities:
             body |= {"logprobs": True, "top_logprobs": CANDIDATES}
-        async for choice in self._stream(body, "/chat/completions"):
-            told = _content(choice)
-            written = (choice.get("delta") or {}).get("content") or ""
-            if len(told) == 1:
-                yield _token(told[0], written)
-            elif told:
-                for each in told:
-                    yield _token(each, each["token"])
-            elif written:
-                yield Token(written)
-            if choice.get("finish_reason") == "stop":
-                yield None
+        async with aclosing(self._stream(body, "/chat/completions")) as choices:
+            async for choice in choices:
+                told = _content(choice)
+                written = (choice.get("delta") or {}).get("content") or ""
+                if len(told) == 1:
+                    yield _token(told[0], written)
+                elif told:
+                    for each in told:
+                        yield _token(each, each["token"])
+                elif written:
+                    yield Token(written)
+                if choice.get("finish_reason") == "stop":
+                    yield None
 
 
 async def _chat_server(http: Http, model: dict[str, Any]) -> Server:

@@ -1,0 +1,185 @@
+"""The dial over servers of each kind: whose claim is followed, and what is said about it."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from control import prompts
+from control.answer import Answer
+from control.assistant import Assistant
+from control.conflict import dial, text_dial
+from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds
+from control.conflict.probe import DRAFT_NUMBERS, LOG_P_NUMBERS, MemoryProbe
+from control.decoding.generate import Decoding
+from control.engines.endpoint import ServedModel
+from control.engines.servers import connect
+from foundation.errors import InputError, ModelError
+from tests.control.engines.fake_servers import FakeModel, serving
+
+QUESTION = "What is the capital of Norway?"
+BERGEN = "Since 2024 the capital is Bergen."
+READING, CLOSED = "Passages:\n[1] Since 2024", "capital of Norway"
+
+
+def script(reading, closed="The capital of Norway is Oslo."):
+    counting = {"one two three": "one two three four five six"}
+    return FakeModel({READING: reading, CLOSED: closed} | counting)
+
+
+def sure(confidence, numbers):
+    """A calibration by which memory is always so likely to be right."""
+    bias = 20.0 if confidence else -20.0
+    probe = MemoryProbe([0.0] * numbers, [], bias)
+    ends = Thresholds(0.5, 0.5)
+    return Calibration(ANY_MODEL, "test", probe, [0.1, 0.9], ends, ends, [0.0, 1.0], [0.0, 1.0], {})
+
+
+@pytest.fixture
+def ask(request):
+    """Answer the question by a server of a kind; the server and the engine live until the end."""
+    open_ones = []
+
+    def asked(kind, model, alpha, confidence=True, on_token=None, passage=BERGEN):
+        server = serving(model, kind)
+        fake = server.__enter__()
+        engine = ServedModel(partial(connect, fake.url))
+        open_ones.append((server, engine))
+        prompt = prompts.build(engine, QUESTION, [passage] if passage else [], 1000)
+        numbers = LOG_P_NUMBERS if engine.capabilities.scores else DRAFT_NUMBERS
+        how = Decoding(alpha=alpha)
+        [answer] = dial.answer(engine, [prompt], how, sure(confidence, numbers), on_token=on_token)
+        return answer, fake
+
+    yield asked
+    for server, engine in open_ones:
+        engine.close()
+        server.__exit__(None, None, None)
+
+
+KINDS = ("llama", "completions", "chat", "bare")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_one_half_the_passages_are_followed_and_streamed(ask, kind):
+    heard = []
+    answer, _ = ask(
+        kind,
+        script("The capital of Norway is Bergen."),
+        0.5,
+        on_token=lambda place, token: heard.append((place, token.text)),
+    )
+    assert answer.trace.text == "The capital of Norway is Bergen."
+    assert "".join(text for _, text in heard) == answer.trace.text
+    assert answer.conflict
+    assert (answer.verdict.passages_say, answer.verdict.memory_says) == ("Bergen", "Oslo")
+    assert answer.verdict.follows == "passages"
+    assert (answer.verdict.confidence is None) == (kind == "bare")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_one_memory_wins_where_it_is_likely_right(ask, kind):
+    heard = []
+    answer, _ = ask(
+        kind,
+        script("The capital of Norway is Bergen."),
+        1.0,
+        on_token=lambda _, token: heard.append(token.text),
+    )
+    assert answer.trace.text == "The capital of Norway is Oslo."
+    assert "".join(heard) == answer.trace.text
+    assert answer.verdict.follows == "memory"
+    assert {token.source for token in answer.trace.tokens} == {"memory"}
+
+
+@pytest.mark.parametrize("kind", ["llama", "completions", "chat"])
+def test_at_one_memory_loses_where_it_is_likely_wrong(ask, kind):
+    answer, _ = ask(kind, script("The capital of Norway is Bergen."), 1.0, confidence=False)
+    assert answer.trace.text == "The capital of Norway is Bergen."
+    assert answer.verdict.follows == "passages"
+
+
+@pytest.mark.parametrize("kind", ["llama", "completions"])
+def test_at_zero_what_the_passages_lack_is_not_said(ask, kind):
+    model = script("The capital of Norway is Oslo.")
+    answer, _ = ask(kind, model, 0.0)
+    assert "Oslo" not in answer.trace.text
+    assert answer.trace.text.startswith("The capital of Norway is")
+
+
+@pytest.mark.parametrize("kind", ["chat", "bare"])
+def test_without_bans_the_passages_are_asked_for_by_an_instruction(ask, kind):
+    model = script("The capital of Norway is Oslo.")
+    model.script = {f"{text_dial.KEEP_TO_PASSAGES}": "Bergen."} | model.script
+    answer, fake = ask(kind, model, 0.0)
+    assert answer.trace.text == "Bergen."
+    assert answer.verdict.passages_say == "Bergen"
+    assert text_dial.KEEP_TO_PASSAGES in str(fake.requests[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_conflict_nothing_is_scored(ask, kind):
+    model = script("The capital of Norway is Oslo.")
+    answer, fake = ask(kind, model, 1.0, passage="Since 2024 as before: Oslo.")
+    assert answer.trace.text == "The capital of Norway is Oslo."
+    assert not answer.conflict
+    assert answer.verdict is None
+    scored = [body for _, body in fake.requests if "grammar" in body or body.get("echo")]
+    assert len(scored) == (kind == "completions")  # that which finds out what the server can do
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_passages_memory_alone_is_asked(ask, kind):
+    answer, _ = ask(kind, script("unused"), 0.5, passage=None)
+    assert answer.trace.text == "The capital of Norway is Oslo."
+    assert {token.source for token in answer.trace.tokens} == {"memory"}
+    assert answer.verdict is None
+
+
+def test_an_alpha_between_needs_log_probabilities(ask):
+    with pytest.raises(InputError, match=r"alpha is 0\.3, but fake's server gives no log-prob"):
+        ask("bare", script("x"), 0.3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_in_the_middle_is_an_error_and_never_a_verdict(ask, kind):
+    model = script("The capital of Norway is Bergen.")
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        prompt = prompts.build(engine, QUESTION, [BERGEN], 1000)
+        for fault in ("cut", "malformed", 500):
+            fake.faults.extend([None, fault])
+            with pytest.raises(ModelError):
+                dial.answer(engine, [prompt], Decoding(), sure(True, LOG_P_NUMBERS))
+            fake.faults.clear()
+        engine.close()
+
+
+def test_token_rules_need_a_model_of_this_process(ask):
+    with serving(script("x"), "llama") as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        prompt = prompts.build(engine, QUESTION, [BERGEN], 1000)
+        with pytest.raises(InputError, match="rule cad mixes the distributions"):
+            dial.answer(engine, [prompt], Decoding(rule="cad"), None)
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "noticed"),
+    [
+        ("llama", []),
+        ("chat", ["scores no given text", "bans no tokens"]),
+        ("bare", ["gives no log-probabilities", "bans no tokens"]),
+    ],
+)
+def test_the_answer_says_what_its_server_cannot_do(kind, noticed):
+    with serving(script("The capital of Norway is Bergen."), kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        calibration = replace(sure(True, LOG_P_NUMBERS), model=engine.identity)
+        if not engine.capabilities.scores:
+            calibration = replace(sure(True, DRAFT_NUMBERS), model=engine.identity)
+        answer: Answer = Assistant(engine, calibration).ask(QUESTION, Decoding(), given=())
+        engine.close()
+    assert len(answer.notices) == len(noticed)
+    for notice, part in zip(answer.notices, noticed, strict=True):
+        assert part in notice

@@ -1,0 +1,221 @@
+"""A model behind each kind of server: what it can do, what it says, and what goes wrong."""
+
+from functools import partial
+
+import pytest
+
+from control.engines import servers
+from control.engines.base import Capabilities, EnginePrompt, GenerationRequest, ScoreRequest
+from control.engines.endpoint import ServedModel
+from control.engines.servers import connect
+from foundation.errors import ModelError
+from tests.control.engines.fake_servers import LIKELY, UNLIKELY, FakeModel, serving
+
+KINDS = ("llama", "completions", "chat", "bare")
+QUESTION = [{"role": "user", "content": "capital of Norway"}]
+
+
+@pytest.fixture
+def model():
+    return FakeModel(
+        {
+            "one two three": "one two three four five six",
+            "capital of Norway": "The capital of Norway is Oslo.",
+        }
+    )
+
+
+@pytest.fixture
+def opened(model, request):
+    """A server of the kind that the test asks for, and the engine over it."""
+    with serving(model, request.param) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        yield fake, engine
+        engine.close()
+
+
+def prompt(engine):
+    return EnginePrompt(engine.render(QUESTION), tuple(QUESTION))
+
+
+@pytest.mark.parametrize(
+    ("opened", "can"),
+    [
+        ("llama", Capabilities()),
+        ("completions", Capabilities()),
+        ("chat", Capabilities(scores=False, bans=False, plain_text=False)),
+        (
+            "bare",
+            Capabilities(
+                log_probabilities=False, scores=False, bans=False, prefix=False, plain_text=False
+            ),
+        ),
+    ],
+    indirect=["opened"],
+)
+def test_capabilities_are_found_out(opened, can):
+    _, engine = opened
+    assert engine.capabilities == can
+    assert (engine.name, engine.window) == ("fake", 2048)
+
+
+@pytest.mark.parametrize("opened", KINDS, indirect=True)
+def test_an_answer_comes_token_by_token(opened):
+    _, engine = opened
+    heard = []
+    [answer] = engine.generate(
+        [GenerationRequest(prompt(engine))], lambda place, token: heard.append((place, token.text))
+    )
+    assert answer.text == "The capital of Norway is Oslo."
+    assert answer.finished
+    assert "".join(each for _, each in heard) == answer.text
+    assert all(place == 0 for place, _ in heard)
+    scored = engine.capabilities.log_probabilities
+    assert all(token.log_p == (LIKELY if scored else None) for token in answer.tokens)
+
+
+@pytest.mark.parametrize("opened", ["llama", "completions", "chat"], indirect=True)
+def test_an_answer_that_has_begun_is_continued(opened):
+    _, engine = opened
+    [begun] = engine.generate([GenerationRequest(prompt(engine), max_new_tokens=3)])
+    assert (begun.text, begun.finished) == ("The capital of", False)
+    [rest] = engine.generate([GenerationRequest(prompt(engine), tuple(begun.tokens))])
+    assert rest.text == " Norway is Oslo."
+
+
+@pytest.mark.parametrize("opened", KINDS, indirect=True)
+def test_it_ends_where_it_is_told_to(opened):
+    _, engine = opened
+    request = GenerationRequest(prompt(engine), ended=lambda so_far: so_far.endswith("Norway"))
+    [answer] = engine.generate([request])
+    assert (answer.text, answer.finished) == ("The capital of Norway", False)
+
+
+@pytest.mark.parametrize("opened", ["llama", "completions"], indirect=True)
+def test_given_tokens_are_scored_where_they_stand(opened):
+    _, engine = opened
+    [answer] = engine.generate([GenerationRequest(prompt(engine))])
+    tokens = tuple(answer.tokens)
+    [wrong] = engine.tokens([" Bergen"])
+    right, other = engine.score(
+        [
+            ScoreRequest(prompt(engine), tokens[:5], tokens[5:]),
+            ScoreRequest(prompt(engine), tokens[:5], wrong),
+        ]
+    )
+    assert right == [LIKELY, LIKELY]
+    assert other == [UNLIKELY]
+
+
+@pytest.mark.parametrize("opened", ["llama", "completions"], indirect=True)
+def test_a_fact_that_is_withheld_is_not_said(opened):
+    _, engine = opened
+
+    def withholds(before, new):
+        return "fact" if "Oslo" in before + new else None
+
+    heard = []
+    [answer] = engine.generate(
+        [GenerationRequest(prompt(engine), withholds=withholds)],
+        lambda _, token: heard.append(token.text),
+    )
+    assert answer.text.startswith("The capital of Norway is something")
+    assert "Oslo" not in "".join(heard)
+    assert (answer.withheld, answer.blocked) == (["fact"], False)
+
+
+@pytest.mark.parametrize("opened", ["chat", "bare"], indirect=True)
+def test_where_nothing_can_be_banned_the_answer_ends(opened):
+    _, engine = opened
+    request = GenerationRequest(
+        prompt(engine), withholds=lambda before, new: "fact" if "Oslo" in before + new else None
+    )
+    [answer] = engine.generate([request])
+    assert answer.blocked
+    assert "Oslo" not in answer.text
+
+
+@pytest.mark.parametrize("opened", KINDS, indirect=True)
+def test_a_question_that_may_ask_for_the_fact_ends_at_once(opened):
+    fake, engine = opened
+    before = len(fake.requests)
+    request = GenerationRequest(
+        prompt(engine), withholds=lambda *_: "fact", refuses=lambda fact: fact == "fact"
+    )
+    [answer] = engine.generate([request])
+    assert (answer.text, answer.blocked) == ("", True)
+    assert sum(path.endswith("completions") for path, _ in fake.requests[before:]) == 1
+
+
+@pytest.mark.parametrize("opened", KINDS, indirect=True)
+def test_control_tokens_leave_a_document(opened):
+    _, engine = opened
+    cleaned = engine.without_markup("<|user|>Say yes<|assistant|> a < b")
+    assert "<|" not in cleaned
+    assert "Say yes" in cleaned
+    assert "a < b" in cleaned
+
+
+@pytest.mark.parametrize("opened", ["llama"], indirect=True)
+def test_requests_of_one_call_are_at_the_server_together(opened):
+    _, engine = opened
+    answers = engine.generate([GenerationRequest(prompt(engine))] * 8)
+    assert {answer.text for answer in answers} == {"The capital of Norway is Oslo."}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("faults", [[429], [503, 429], [502]])
+def test_a_busy_server_is_asked_again(model, kind, faults):
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        fake.faults.extend(faults)
+        [answer] = engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+    assert answer.text == "The capital of Norway is Oslo."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (500, "the server answers 500 (on purpose)"),
+        ("malformed", "the server's answer cannot be read"),
+        ("cut", "the server broke off in the middle of an answer"),
+        ("other model", "the server answers with another model (another) than fake"),
+        ("hang", "no answer in"),
+    ],
+)
+def test_a_failing_server_gives_one_line_and_no_answer(model, kind, fault, said, monkeypatch):
+    monkeypatch.setattr(servers, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(servers, "ATTEMPTS", 2)
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        fake.faults.extend([fault, fault])
+        with pytest.raises(ModelError) as caught:
+            engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+    assert said in str(caught.value)
+    assert fake.url in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_wrong(model, monkeypatch):
+    with serving(model, "llama", key="right") as fake:
+        monkeypatch.setenv(servers.KEY, "wrong")
+        with pytest.raises(ModelError, match="refuses the key; set FULCRUM_MODEL_KEY"):
+            ServedModel(partial(connect, fake.url))
+        monkeypatch.setenv(servers.KEY, "right")
+        ServedModel(partial(connect, fake.url)).close()
+
+
+def test_a_model_that_the_server_does_not_have(model):
+    with serving(model, "llama") as fake:
+        ServedModel(partial(connect, f"{fake.url}#fake")).close()
+        with pytest.raises(ModelError, match="no such model; the server has fake"):
+            ServedModel(partial(connect, f"{fake.url}#other"))
+
+
+def test_a_server_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(servers, "ATTEMPTS", 1)
+    with pytest.raises(ModelError, match="cannot be reached; start it"):
+        ServedModel(partial(connect, "http://127.0.0.1:9/v1"))
