@@ -7,6 +7,7 @@ The package ``xllamacpp`` brings llama.cpp's server as a library. It listens on 
 import secrets
 import struct
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ WINDOW = 8192  # tokens; a longer one of the model's is cut to it, which saves m
 PARALLEL = 16  # requests at once
 CACHE_MIB = 512  # prompts kept in memory once their place is taken
 MAGIC = b"GGUF"
+METADATA = 64 * 2**20  # bytes that a file's metadata take at most
 SPARE = 1.2  # memory needed for each byte of the file, caches included
 
 
@@ -61,10 +63,21 @@ def _load(gguf: Path, adapter: Path | None) -> "tuple[Any, str]":
     try:
         return xllamacpp.Server(parameters), key
     except Exception as error:  # the binding raises RuntimeError and whatever llama.cpp throws
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ModelError(
-            f"--model {gguf}: llama.cpp cannot load it ({reason}); give another .gguf file"
+            f"--model {gguf}: llama.cpp cannot load it: {_fault(gguf)}; give another .gguf file"
         ) from error
+
+
+def _fault(gguf: Path) -> str:
+    """What is wrong with a file that cannot be loaded; llama.cpp itself tells only its log."""
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(gguf)
+        architecture = reader.fields["general.architecture"].contents()
+    except Exception:  # the reader raises whatever the damage leads to
+        return "the file is cut off or damaged"
+    return f"it may not know the architecture {architecture}, or not in this version"
 
 
 def _check(gguf: Path) -> None:
@@ -79,12 +92,23 @@ def _check(gguf: Path) -> None:
         head = stream.read(8)
     if head[:4] != MAGIC or struct.unpack("<I", head[4:].ljust(4, b"\0"))[0] == 0:
         raise ModelError(f"--model {gguf}: is no GGUF file; give another one")
+    if not _has_template(gguf):
+        raise ModelError(
+            f"--model {gguf}: has no chat template; give a model tuned for chats, or run this one "
+            "by --engine transformers"
+        )
     size, free = gguf.stat().st_size, _free_memory()
     if free is not None and size * SPARE > free:
         raise ModelError(
             f"--model {gguf}: needs about {size * SPARE / 2**30:.1f} GiB of memory, and "
             f"{free / 2**30:.1f} are free; give a smaller model or one with fewer bits"
         )
+
+
+def _has_template(gguf: Path) -> bool:
+    """Whether the metadata, at the beginning of the file, hold a chat template."""
+    with gguf.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(b"tokenizer.chat_template", 0, METADATA) >= 0
 
 
 def _free_memory() -> int | None:

@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -51,6 +51,7 @@ LONGEST_WAIT = 8.0  # seconds between two of them
 CONNECT_SECONDS, READ_SECONDS = 5.0, 120.0  # the second from one token to the next
 PASSING = (408, 429, 502, 503, 504)  # statuses after which the same request may succeed
 NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
+FORCED = 1e4  # bias of a token that is to be chosen, whatever the others
 SEED = 2**31  # servers take no larger ones
 MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens are written
 
@@ -362,22 +363,39 @@ class LlamaServer(_Server):
         return [found[place] for place in range(len(requests))]
 
     async def _forced(self, request: ScoreRequest) -> list[float]:
-        ids = [token.id for token in request.continuation]
+        """All tokens in one request; each in its own where the grammar cannot force them.
+
+        llama.cpp's grammars lose their place at tokens that hold parts of a character.
+        """
+        tokens = request.continuation
+        grammar = "root ::= " + " ".join(f"<[{token.id}]>" for token in tokens)
+        with suppress(ModelError):
+            return await self._scored(request, 0, len(tokens), {"grammar": grammar})
+        scores = []
+        for place, token in enumerate(tokens):
+            scores += await self._scored(request, place, 1, {"logit_bias": [[token.id, FORCED]]})
+        return scores
+
+    async def _scored(
+        self, request: ScoreRequest, start: int, count: int, forced: dict[str, Any]
+    ) -> list[float]:
+        before = (*request.prefix, *request.continuation[:start])
         body = {
             "model": self.model,
-            "prompt": _with_ids(request.prompt.text, request.prefix),
-            "max_tokens": len(ids),
+            "prompt": _with_ids(request.prompt.text, before),
+            "max_tokens": count,
             "n_probs": 1,
             "temperature": 0.0,
             "cache_prompt": True,
-            "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in ids),
+            **forced,
         }
         client = self.http.client
         answer: Any = await self.http.call(
             lambda: client.post("/completions", cast_to=object, body=body)
         )
         told = _content(answer["choices"][0])
-        if [each["id"] for each in told] != ids:
+        wanted = [token.id for token in request.continuation[start : start + count]]
+        if [each["id"] for each in told] != wanted:
             raise ModelError(f"--model {self.http.address}: the server scored other tokens")
         return [float(each["logprob"]) for each in told]
 
