@@ -55,7 +55,7 @@ def language_model(settings: Settings) -> "Engine":
     if spec.lower().endswith(".gguf") and settings.engine != "transformers":
         from control.engines.llama_cpp import EmbeddedModel
 
-        return EmbeddedModel(Path(spec).expanduser(), settings.adapter)
+        return EmbeddedModel(Path(spec).expanduser(), settings.cache, settings.adapter)
     if settings.engine == "llama.cpp":
         raise InputError("--engine llama.cpp runs .gguf files; give one by --model")
     return local_model(settings)

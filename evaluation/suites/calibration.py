@@ -237,7 +237,7 @@ def fit(
     Raises:
         DataError: Too few conflicts on one side.
     """
-    whose = groups or [o.relation for o in observations]
+    whose: Sequence[str | None] = groups or [o.relation for o in observations]
     judged_by = [at for at, o in enumerate(observations) if o.evidence is not None]
     with_evidence = [observations[at] for at in judged_by]
     right = np.array([o.known for o in with_evidence], dtype=bool)
