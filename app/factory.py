@@ -9,6 +9,7 @@ from app.settings import Settings
 from control.assistant import Assistant
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import Calibration
+from control.engines.hub import fetched, is_gguf_spec
 from control.engines.transformers import LanguageModel, load
 from control.forgetting.suppressor import FactSuppressor
 from data import DIRECTORY as DATA
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from retrieval.rewriter import QueryRewriter, SearchCheck
     from retrieval.search import Rankings, Search
 
+TRANSFORMERS = "transformers"  # a value of the setting ``engine``
 ADAPTERS = DATA / "adapters"
 
 
@@ -52,10 +54,11 @@ def language_model(settings: Settings) -> "Engine":
                 "its models; start it with the adapter and name that model after a #"
             )
         return ServedModel(partial(connect, spec))
-    if spec.lower().endswith(".gguf") and settings.engine != "transformers":
+    if is_gguf_spec(spec) or (spec.lower().endswith(".gguf") and settings.engine != TRANSFORMERS):
         from control.engines.llama_cpp import EmbeddedModel
 
-        return EmbeddedModel(Path(spec).expanduser(), settings.cache, settings.adapter)
+        gguf = fetched(spec) if is_gguf_spec(spec) else Path(spec).expanduser()
+        return EmbeddedModel(gguf, settings.cache, settings.adapter)
     if settings.engine == "llama.cpp":
         raise InputError("--engine llama.cpp runs .gguf files; give one by --model")
     return local_model(settings)
