@@ -1,4 +1,4 @@
-"""A ``.gguf`` file from the Hugging Face hub, named as in llama.cpp: ``owner/repository:Q4_K_M``."""
+"""A ``.gguf`` file of the Hugging Face hub, named as in llama.cpp: ``owner/repository:Q4_K_M``."""
 
 import re
 from pathlib import Path
