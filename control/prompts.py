@@ -59,7 +59,7 @@ def build(
     Raises:
         InputError: The question alone does not fit.
     """
-    question = _without_markup(tokenizer, question)
+    question, system = (_without_markup(tokenizer, text) for text in (question, system))
     memory = _render(tokenizer, question, (), system)
     used = _length(tokenizer, memory)
     if used > room:

@@ -89,9 +89,29 @@ def test_what_was_in_play_before_the_rewriting_stays_in_play(forgetting):
     assert again.watched == (LIMA,)
 
 
+def test_an_instruction_is_part_of_what_is_asked(forgetting):
+    capital, country = "Name the capital of the country.", "You speak of Peru."
+    assert forgetting.route("Peru", system=capital).refused == LIMA
+    assert forgetting.route("And its capital?", system=country).refused == LIMA
+    assert forgetting.route("Where is Chile?", system=capital).refused is None
+    scope = forgetting.route("Tell me a story", system=country)
+    assert (scope.refused, scope.watched) == (None, (LIMA,))
+
+
+def test_what_an_answer_names_is_watched_for_the_question_and_for_the_instruction():
+    class Either(Asked):
+        def watching(self, question):
+            return lambda text: [LIMA] if "capital" in question and "Peru" in text else []
+
+    forgetting = FactSuppressor(Ledger(), Either(), Words())
+    for question, system in (("A country?", "Add its capital."), ("Its capital?", "Be kind.")):
+        watch = forgetting.watch(forgetting.route(question, system=system))
+        assert watch.in_play("It is Peru.") == [LIMA]
+
+
 def test_nothing_is_watched_where_nothing_is_forgotten(tiny):
     empty = FactSuppressor()
-    scope = empty.route("What is the capital of Peru?")
+    scope = empty.route("What is the capital of Peru?", system="Say it.")
     assert scope.refused is None
     assert not empty.watch(scope)
     settled = DecodedAnswer(traced(tiny, "Lima"), False, None)
