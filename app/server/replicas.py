@@ -9,15 +9,16 @@ import socket
 import threading
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from app.server.service import POLL_SECONDS, Service
+from app.server.service import POLL_SECONDS, Result, Service
 from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from control.decoding.trace import TokenTrace
     from control.engines.transformers import LanguageModel
     from control.forgetting.redaction import Redactor
+    from control.scoring import ScoredText
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,19 @@ class Replica:
             cancelled.set()
             future.cancel()
 
+    async def score(
+        self, prompts: "Sequence[str | Sequence[int]]", most: int, predict: bool, client: str
+    ) -> "list[ScoredText] | FulcrumError":
+        """Return scored texts, as `Service.score`, or the error."""
+        cancelled = threading.Event()
+        try:
+            future = self._service.score(prompts, most, predict, cancelled, client)
+            return await asyncio.wrap_future(future)
+        except FulcrumError as error:
+            return error
+        finally:
+            cancelled.set()
+
 
 class ReplicatedService(Service):
     """A service whose questions are answered by replicas.
@@ -131,16 +146,32 @@ class ReplicatedService(Service):
         client: str = "",
     ) -> "Future[list[Answer]]":
         """Answer questions on a replica; as `Service.submit`."""
-        pool = self._ready_pool()
+        pool, cancelled = self._ready_pool(), cancelled or threading.Event()
+        request = ReplicaRequest(queries, decoding, client, on_token, cancelled, self._abandoned)
+        return self._start(lambda: pool.answers(request))
+
+    def score(
+        self,
+        prompts: "Sequence[str | Sequence[int]]",
+        most: int = 0,
+        predict: bool = False,
+        cancelled: threading.Event | None = None,
+        client: str = "",
+    ) -> "Future[list[ScoredText]]":
+        """Score texts on a replica; as `Service.score`."""
+        pool, event = self._ready_pool(), cancelled or threading.Event()
+        given = (prompts, most, predict, client)
+        return self._start(lambda: pool.scores(given, event, self._abandoned))
+
+    def _start(self, work: Callable[[], Result]) -> "Future[Result]":
+        """Run work that waits for a replica in a thread."""
         with self._counting:
             if self._closed:
                 raise ClosingError
             if self._under_way >= self._most:
                 raise BusyError(f"{self._most} questions are waiting already; ask again later")
             self._under_way += 1
-        cancelled = cancelled or threading.Event()
-        request = ReplicaRequest(queries, decoding, client, on_token, cancelled, self._abandoned)
-        future = self._threads.submit(pool.answers, request)
+        future = self._threads.submit(work)
         future.add_done_callback(self._done)
         return future
 
@@ -294,19 +325,35 @@ class ReplicaPool:
         Raises:
             FulcrumError: They cannot be answered, or their replica was lost.
         """
-        from ray.exceptions import RayActorError
-        from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+        return _retried(self._answers, request)
 
-        losses = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
-        attempts = Retrying(
-            retry=retry_if_exception_type(losses),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_fixed(RETRY_SECONDS),
-        )
-        try:
-            return attempts(self._answers, request)
-        except RetryError:
-            raise ModelError(REPLICA_LOST) from None
+    def scores(
+        self, given: tuple[Any, ...], cancelled: threading.Event, abandoned: threading.Event
+    ) -> "list[ScoredText]":
+        """Return texts as a replica, or another one if it is lost, scores them.
+
+        Args:
+            given: The arguments of `Replica.score`.
+            cancelled: Set it to stop.
+            abandoned: Set once the server shuts down.
+
+        Raises:
+            FulcrumError: They cannot be scored, or the replica was lost.
+        """
+        return _retried(self._scores, given, cancelled, abandoned)
+
+    def _scores(
+        self, given: tuple[Any, ...], cancelled: threading.Event, abandoned: threading.Event
+    ) -> "list[ScoredText]":
+        response = self._handle.score.remote(*given)
+        while not (cancelled.is_set() or abandoned.is_set()):
+            with suppress(TimeoutError):
+                scored = response.result(timeout_s=POLL_SECONDS)
+                if isinstance(scored, BaseException):
+                    raise scored
+                return scored
+        response.cancel()
+        raise Cancelled if cancelled.is_set() else ClosingError
 
     def _answers(self, request: ReplicaRequest) -> "list[Answer]":
         received = Counter[int]()
@@ -339,6 +386,23 @@ class ReplicaPool:
         else:
             serve.delete(self._name)
         self._starter.shutdown(wait=False)
+
+
+def _retried(work: Callable[..., Result], *given: Any) -> Result:
+    """Do what a replica is to do, and again on another one where it is lost."""
+    from ray.exceptions import RayActorError
+    from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+
+    losses = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+    attempts = Retrying(
+        retry=retry_if_exception_type(losses),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_fixed(RETRY_SECONDS),
+    )
+    try:
+        return attempts(work, *given)
+    except RetryError:
+        raise ModelError(REPLICA_LOST) from None
 
 
 def _connect(address: str, cores: int | None) -> None:

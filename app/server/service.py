@@ -16,7 +16,7 @@ from app import home
 from app.server.fair_queue import FairQueue
 from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
-from foundation.errors import ClosingError, DocumentError, FulcrumError, ModelError
+from foundation.errors import ClosingError, DocumentError, FulcrumError, InputError, ModelError
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
     from control.forgetting.redaction import Redactor
+    from control.scoring import ScoredText
     from retrieval.embedding import Vectors
     from retrieval.index import IngestReport, PassageIndex
     from retrieval.stores.base import StoredDocument
@@ -182,23 +183,61 @@ class Service:
                 waits.
             client: Who asks, for the fair queue.
         """
+        return self._submit(
+            lambda assistant: assistant.ask_batch(queries, decoding, on_token), cancelled, client
+        )
+
+    def score(
+        self,
+        prompts: "Sequence[str | Sequence[int]]",
+        most: int = 0,
+        predict: bool = False,
+        cancelled: threading.Event | None = None,
+        client: str = "",
+    ) -> "Future[list[ScoredText]]":
+        """Queue texts whose tokens the model alone is to score, as `control.scoring.score`.
+
+        Args:
+            prompts: Texts, or the ids of their tokens.
+            most: Alternatives to each token.
+            predict: Whether to name the most probable next token too.
+            cancelled: Set it to stop.
+            client: Who asks, for the fair queue.
+        """
+        from control import scoring
+
+        return self._submit(
+            lambda assistant: scoring.score(
+                assistant.model, assistant.forgetting, prompts, most, predict
+            ),
+            cancelled,
+            client,
+        )
+
+    def _submit(
+        self,
+        work: "Callable[[Assistant], Result]",
+        cancelled: threading.Event | None,
+        client: str,
+    ) -> "Future[Result]":
+        """Queue work of a client that can be cancelled."""
         self._check_ready()
         is_cancelled = (cancelled or threading.Event()).is_set
 
         def is_over() -> bool:
             return is_cancelled() or self._abandoned.is_set()
 
-        def answers() -> "list[Answer]":
+        def result() -> Result:
             try:
                 if is_over():
                     raise Cancelled
-                return self._ready().ask_batch(queries, decoding, on_token)
+                return work(self._ready())
             except Cancelled:
                 if self._abandoned.is_set() and not is_cancelled():
                     raise ClosingError from None
                 raise
 
-        return self._queue.submit(answers, client, is_over)
+        return self._queue.submit(result, client, is_over)
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
         """Run a function that uses the language model when it is this client's turn.
@@ -269,6 +308,17 @@ class Service:
     def tokens(self, text: str) -> int:
         """Return the number of the language model's tokens in a text."""
         return len(self._counter.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of the language model's tokens, without its control tokens.
+
+        Raises:
+            InputError: The model has no such token.
+        """
+        for token in ids:
+            if self._counter.id_to_token(token) is None:
+                raise InputError(f"token {token} is none of {self.model_name}'s")
+        return self._counter.decode(list(ids), skip_special_tokens=True)
 
     @property
     def ledger(self) -> "Ledger":
