@@ -104,7 +104,7 @@ async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
     """Embed texts as vectors of length 1; this does not wait for answers."""
     service = caller.service
     resolve_model(request.model, [PACKAGED_NAME])
-    texts = [request.input] if isinstance(request.input, str) else request.input
+    texts = request.texts
     used = sum(map(service.tokens, texts))
     vectors = await to_thread.run_sync(service.embed, texts, limiter=embedding)
     if request.dimensions not in (None, vectors.shape[1]):

@@ -52,6 +52,10 @@ NO_TOOLS = "no tools are called here, so only none and auto are supported"
 Choosing = Annotated[Text | dict[str, Any], _only(lambda how: how in ("none", "auto"), NO_TOOLS)]
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or all(isinstance(part, str) for part in value)
+
+
 class StrictBody(BaseModel):
     """A request body whose unknown fields are errors."""
 
@@ -265,11 +269,22 @@ class EmbeddingRequest(RequestBody):
     """The body of /v1/embeddings."""
 
     model: Words
-    input: Words | Annotated[list[Words], Field(min_length=1, max_length=MOST_TEXTS)]
+    input: Annotated[
+        Words
+        | Annotated[list[Words], Field(min_length=1, max_length=MOST_TEXTS)]
+        | list[int]
+        | list[list[int]],
+        _only(_is_text, "only texts are embedded; ids of tokens mean others to each model"),
+    ]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Only the number that the model has."
     )
+
+    @property
+    def texts(self) -> list[str]:
+        """What to embed."""
+        return [self.input] if isinstance(self.input, str) else list(map(str, self.input))
 
 
 Texts = Annotated[list[Words], Field(max_length=200)]

@@ -422,6 +422,10 @@ def test_embeddings_are_unit_vectors_in_both_encodings(client):
     raw = np.frombuffer(base64.b64decode(coded["data"][0]["embedding"]), "<f4")
     assert np.allclose(raw, vectors[0], atol=1e-3)
     assert one.post("/v1/embeddings", json={**body, "dimensions": 7}).status_code == 400
+    for ids in ([1, 2], [[1], [2, 3]]):
+        refused = one.post("/v1/embeddings", json={**body, "input": ids})
+        assert refused.status_code == 400
+        assert "only texts are embedded" in refused.json()["error"]["message"]
 
 
 def test_documents_are_uploaded_listed_and_removed(client):
