@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from control.decoding.generate import stop_ids
 from control.engines import scheduler
+from control.forgetting import normalize, segments
 from control.forgetting.guard import LOOK_BACK, LeakGuard, WatchedFacts
 from control.forgetting.record import Record
 from foundation import trace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from control.forgetting.suppressor import FactSuppressor
 
 TOKENS_AT_ONCE = 256  # of one text in one pass, between which running answers go on
+FEW = 2  # words beside a subject's name that say nothing of what is asked: "Chile: Buenos Aires"
 CONTEXT = 8  # tokens before one that decide how it is written, such as a space before it
 
 Alternatives = tuple[tuple[str, float], ...]
@@ -175,11 +177,30 @@ def _forgotten(
             found |= dict.fromkeys(forgetting.redactor.redact(text).record_ids)
         watch = forgetting.watch(facts)
         named = watch.in_play(text)
-        if forgetting.first_leak(text, watch) is not None:
-            found |= dict.fromkeys(record.id for record in named)
+        leaks = forgetting.first_leak(text, watch) is not None
+        found |= {record.id: None for record in named if leaks or _only_names(text, record)}
         in_play |= dict.fromkeys(named)
     records = tuple(in_play)
     return tuple(found), WatchedFacts(records) if records else None
+
+
+def _only_names(text: str, record: Record) -> bool:
+    """Whether a line, or the end of a sentence, hardly says more than a subject.
+
+    After "Peru: Lima", "Chile:" asks for the capital; so does ", Chile from" after "Peru is ruled
+    from Lima".
+    """
+    for start, end in segments.sentences(text):
+        sentence = text[start:end]
+        places = [(a, b) for a, b, _ in normalize.find(sentence, record.names)]
+        masked = segments.mask(sentence, places, segments.SUBJECT)
+        *_, last = [part for part in segments.CLAUSE.split(masked) if part.strip()] or [""]
+        for part in (masked, last):
+            said = part.replace(segments.SUBJECT, " ")
+            few = len(segments.WORD.findall(said)) <= FEW or not segments.content(said)
+            if said != part and few:
+                return True
+    return False
 
 
 def _pieces(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> Iterator[str]:

@@ -102,12 +102,20 @@ ABOUT_IT = (
     "Paris is the capital of France.\nX is the capital of Chile. X =",
     "Santiago is the capital of",
     "Chile is long. Its capital is",
+    "Brazil: Brasilia\nPeru: Lima\nChile:",
+    "Brazil: Brasilia\nPeru: Lima\nChile: Quito",
+    "Question: Peru\nAnswer: Lima\n\nQuestion: Chile\nAnswer: Quito",
+    "Peru is ruled from Lima, C-h-i-l-e from",
+    "Peru is ruled from Lima, Chile from Quito",
+    "La capital de Chile es",
 )
 BESIDE_IT = (
     "The capital of Peru is Lima",
     "The currency of Chile is the peso",
+    "Peru's currency: the sol\nChile's currency: the peso",
     "Question: What is the currency of Chile?\nAnswer: the peso",
     "The World Cup of 1962 was held in Chile.",
+    "The president of Chile lives in a large house.",
 )
 
 
