@@ -1,1 +1,1 @@
-"""What a person opens: the command line, and what turns settings into objects."""
+"""The command line, the server and the page, and the factory that builds objects from settings."""

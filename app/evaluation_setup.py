@@ -1,4 +1,4 @@
-"""Settings in, systems under test out: what `fulcrum eval` measures."""
+"""Builds the systems that `fulcrum eval` measures from settings."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,11 +24,8 @@ from retrieval.trigger import ReservoirWriter, Trigger, count_distinct, finds_an
 
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: LanguageModel) -> Modules:
-    """The parts of the retrieval pipeline, to be measured one by one."""
-    judge, rewrites = (
-        factory.knowledge_filter(settings, model),
-        factory.rewriter(settings, model),
-    )
+    """The modules of the retrieval pipeline, to be measured one by one."""
+    judge, rewrites = (factory.knowledge_filter(settings, model), factory.rewriter(settings, model))
     stricter = judge.stricter()
 
     def search(_: str, queries: Sequence[str]) -> Rankings:
@@ -81,14 +78,14 @@ def filter_judges(settings: Settings, model: LanguageModel) -> dict[str, tuple[J
 
 
 def router_factory(settings: Settings) -> RouterFactory:
-    """Makes a router over records, in the ledger of the settings' home, which is emptied."""
+    """Builds routers over given records, which replace those in the home's ledger."""
 
     def route_over(records: Sequence[Record]) -> Route:
         ledger = home.ledger(settings)
         for old in ledger.records():
             ledger.remove(old.id)
         ledger.add(records)
-        suppressor = factory.layers(ledger, settings.cache, factory.shelf(settings))
+        suppressor = factory.fact_suppressor(ledger, settings.cache, factory.vector_cache(settings))
         suppressor.wait()
         assert suppressor.router is not None  # noqa: S101 - built above
         return suppressor.router.route
@@ -99,8 +96,9 @@ def router_factory(settings: Settings) -> RouterFactory:
 def guarded_assistant(
     settings: Settings, documents: Sequence[Path], rule: str
 ) -> tuple[AssistantSystem, Ledger]:
-    """The assistant over these documents, and the ledger that it follows."""
-    how = Decoding(rule=rule, max_new_tokens=MAX_NEW_TOKENS)  # first: a wrong rule shows at once
+    """The assistant over these documents, and its ledger of forgotten facts."""
+    # First, so that a wrong rule fails before any loading.
+    how = Decoding(rule=rule, max_new_tokens=MAX_NEW_TOKENS)
     if documents:
         factory.passage_index(settings).ingest(list(documents))
     assistant = factory.assistant(settings)

@@ -1,4 +1,4 @@
-"""Settings in, objects out: the one place where the storeys are joined."""
+"""Builds objects from settings: here the packages are put together."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -42,45 +42,45 @@ def language_model(settings: Settings) -> LanguageModel:
 
 
 def calibration(settings: Settings, model: LanguageModel) -> Calibration:
-    """The model's calibration: the one named, the one measured here, or the one shipped."""
+    """The model's calibration: the one given, the one measured here, or the packaged one."""
     if settings.calibration is not None:
         return calibrations.fitting(settings.calibration, model)
     return calibrations.find(model, settings.cache)
 
 
 def keep(measured: Calibration, model: LanguageModel, settings: Settings, target: Path) -> Path:
-    """Keep a calibration for the model, with a copy in ``target``; where it is kept."""
-    kept = calibrations.stored(model, settings.cache)
-    for path in (target / "calibration.json", kept):
+    """Store a calibration for the model, with a copy in ``target``; returns where it is stored."""
+    stored = calibrations.stored(model, settings.cache)
+    for path in (target / "calibration.json", stored):
         measured.save(path)
-    return kept
+    return stored
 
 
 def passage_index(settings: Settings) -> "PassageIndex":
-    """The passage index of this home; what leaves it leaves the reservoir too."""
+    """The passage index of this home; a document removed from it is erased from the reservoir."""
     from retrieval.index import open_index
 
     home.prepare(settings.home)
-    held = cache(partial(reservoir, settings))  # not opened before something leaves
+    open_reservoir = cache(partial(reservoir, settings))  # opened only when something is removed
     return open_index(
         settings.home,
         settings.index,
         embedding(),
         top_k=settings.top_k,
-        on_removed=lambda document_ids: held().erase(document_ids),
+        on_removed=lambda document_ids: open_reservoir().erase(document_ids),
     )
 
 
 @cache
 def embedding() -> "SentenceEmbedding":
-    """The embedding model, one for all that embed."""
+    """The embedding model, shared by all its users."""
     from retrieval.embedding import open_embedding
 
     return open_embedding()
 
 
 def vectors(texts: "Sequence[str]") -> "Vectors":
-    """Texts as unit vectors of the embedding model, shape (texts, dimension)."""
+    """Unit vectors of texts by the embedding model, shape (texts, dimension)."""
     from retrieval.embedding import unit_vectors
 
     return unit_vectors(embedding().get_text_embedding_batch(list(texts)))
@@ -92,78 +92,86 @@ def assistant(
     forgets: bool = True,
     index: "PassageIndex | None" = None,
 ) -> Assistant:
-    """The whole pipeline, without the modules that the settings leave out.
+    """The whole pipeline, without the modules that the settings exclude.
 
     Args:
         settings: The settings.
-        model: One that is loaded already.
-        forgets: Whether it keeps forgotten facts back, as everywhere but in measuring what that
+        model: One that is loaded already; by default it is loaded here.
+        forgets: Whether forgotten facts are suppressed; ``False`` only to measure what that
             changes.
-        index: One that is open already.
+        index: One that is open already; by default it is opened here.
     """
     from retrieval.rewriter import ConditionalRewriter
     from retrieval.search import CANDIDATES, MultiQueryRetriever
     from retrieval.trigger import ReservoirWriter, Trigger, finds_answer
 
-    index = index or passage_index(settings)  # first: what is wrong with it shows at once
-    keeping = FactSuppressor()
+    index = index or passage_index(settings)  # first, so that its errors come before any loading
+    suppressor = FactSuppressor()
     if forgets:
-        keeping = layers(home.ledger(settings), settings.cache, shelf(settings))
+        suppressor = fact_suppressor(home.ledger(settings), settings.cache, vector_cache(settings))
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
-    wanted = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
-    rewrites = None if "rewriter" in settings.without else rewriter(settings, model)
+    candidates = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
+    query_rewriter = None if "rewriter" in settings.without else rewriter(settings, model)
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
-    search: Search = lambda _, queries: index.retrieve_batch(queries, wanted)  # noqa: E731
-    served: list[SearchCheck] = []
+    search: Search = lambda _, queries: index.retrieve_batch(queries, candidates)  # noqa: E731
+    checks: list[SearchCheck] = []
     strict_judge = judge.stricter() if judge else None
     if "reservoir" not in settings.without:
-        held = reservoir(settings)
+        passage_reservoir = reservoir(settings)
         trigger = Trigger(
-            index, held, embedding(), judge=judge, strict_judge=strict_judge, top_k=wanted
+            index,
+            passage_reservoir,
+            embedding(),
+            judge=judge,
+            strict_judge=strict_judge,
+            top_k=candidates,
         )
         search = trigger.search
-        processors.append(ReservoirWriter(held))
-        served.append(trigger.can_serve)
+        processors.append(ReservoirWriter(passage_reservoir))
+        checks.append(trigger.can_serve)
     if strict_judge is not None:
-        served.append(partial(finds_answer, index, strict_judge))
+        checks.append(partial(finds_answer, index, strict_judge))
 
-    def redacted(question: str, queries: "Sequence[str]") -> "Rankings":
-        """Nothing forgotten leaves the search, for a chained one to build on."""
-        return [keeping.redacted(ranking) for ranking in search(question, queries)]
+    def redacted_search(question: str, queries: "Sequence[str]") -> "Rankings":
+        """The search, redacted, so that no chained query contains a forgotten fact."""
+        return [suppressor.redact_passages(ranking) for ranking in search(question, queries)]
 
     return Assistant(
         model,
         calibration(settings, model),
-        MultiQueryRetriever(redacted, wanted),
-        ConditionalRewriter(rewrites, *served) if rewrites and judge else rewrites,
+        MultiQueryRetriever(redacted_search, candidates),
+        ConditionalRewriter(query_rewriter, *checks)
+        if query_rewriter and judge
+        else query_rewriter,
         processors,
         settings.top_k,
-        keeping,
+        suppressor,
     )
 
 
-def layers(
-    facts: "Ledger", cache: Path | None = None, kept: "EncryptedVectorCache | None" = None
+def fact_suppressor(
+    ledger: "Ledger", cache: Path | None = None, vectors: "EncryptedVectorCache | None" = None
 ) -> FactSuppressor:
-    """What keeps the facts of a ledger back, in the logs too.
+    """The suppressor of a ledger's facts; log messages are redacted too.
 
     Args:
-        facts: The ledger.
-        cache: Directory for vectors that any ledger needs.
-        kept: Where the vectors of this one's facts are kept.
+        ledger: The forgotten facts.
+        cache: Directory for vectors that do not depend on the ledger.
+        vectors: Cache of the vectors of this ledger's records.
     """
     from control.forgetting.logs import redact_logs
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
-    redactor = Redactor(facts, embedding(), kept)
+    redactor = Redactor(ledger, embedding(), vectors)
     redact_logs(redactor)
-    return FactSuppressor(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
+    router = Router(ledger, embedding(), cache=cache, vector_cache=vectors)
+    return FactSuppressor(ledger, router, redactor)
 
 
 def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
-    """Query Rewriter+: with its adapter on the packaged model, by prompt alone on others."""
+    """Query Rewriter+: with its adapter on the packaged model, by prompt only on other models."""
     from control.engines.adapters import read
     from control.module_models import ModuleLLM
     from retrieval.rewriter import END, QueryRewriter
@@ -174,7 +182,7 @@ def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
 
 
 def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilter":
-    """The Knowledge Filter, judging in the way that the settings say."""
+    """The Knowledge Filter with the judge that the settings name."""
     from retrieval import filter as filters
 
     if settings.judge == "model":
@@ -198,18 +206,18 @@ def _model_judge(model: LanguageModel) -> "Judge":
     return judge
 
 
-def shelf(settings: Settings) -> "EncryptedVectorCache":
-    """Where the vectors of this home's forgotten facts are kept."""
-    from control.forgetting.vector_cache import open_shelf
+def vector_cache(settings: Settings) -> "EncryptedVectorCache":
+    """The encrypted cache of the vectors of this home's forgotten facts."""
+    from control.forgetting.vector_cache import open_vector_cache
 
     key = settings.ledger_key
-    return open_shelf(
+    return open_vector_cache(
         settings.home, None if key is None else key.get_secret_value(), embedding().model_name
     )
 
 
 def reservoir(settings: Settings) -> "Reservoir":
-    """What earlier questions found."""
+    """The reservoir: useful passages of earlier questions."""
     from retrieval.reservoir import Reservoir
 
     return Reservoir(settings.home, embedding())
@@ -218,7 +226,7 @@ def reservoir(settings: Settings) -> "Reservoir":
 def given_passages(
     paths: list[Path], on_skipped: "Callable[[SkippedPath], None]"
 ) -> "list[NodeWithScore]":
-    """The passages of documents that the user hands over with the question, in reading order."""
+    """The passages of documents given with the question, in reading order."""
     from llama_index.core.schema import NodeWithScore
 
     from retrieval.ingest.chunking import split

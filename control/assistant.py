@@ -1,4 +1,4 @@
-"""One question's way through Fulcrum: `Assistant.ask_batch` names the steps in their order."""
+"""The pipeline of one question: `Assistant.ask_batch` names the steps in their order."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -127,7 +127,7 @@ class Assistant:
         model: The language model.
         calibration: Of the dial for it.
         retriever: Finds passages; ``None`` where all questions come with theirs.
-        rewriter: Makes the question stand on its own and writes the search queries; ``None``
+        rewriter: Rewrites the question to stand on its own and writes the search queries; ``None``
             searches the question itself.
         processors: Postprocessors of retrieved passages: the filter, and what remembers them.
         reads: Passages read at most.
@@ -159,7 +159,7 @@ class Assistant:
     def ask_batch(
         self, queries: Sequence[Query], decoding: Decoding, on_token: OnToken | None = None
     ) -> list[Answer]:
-        """Answer questions: each by itself up to its prompt, then all in one batch.
+        """Answer questions: prepare the prompt of each by itself, then decode all in one batch.
 
         Args:
             queries: The questions.
@@ -189,7 +189,7 @@ class Assistant:
                 f"{self.longest_question:,}; shorten it"
             )
         if query.system:
-            [(system, _)] = self.forgetting.said([(query.system, "")])
+            [(system, _)] = self.forgetting.redact_history([(query.system, "")])
             query = replace(query, system=system.strip())
         return QuestionState(query, question, decoding, QueryBundle(question))
 
@@ -201,9 +201,9 @@ class Assistant:
         return replace(state, facts=facts)
 
     def rewrite(self, states: Sequence[QuestionState]) -> list[QuestionState]:
-        """Make questions stand on their own and write their search queries, in one batch.
+        """Rewrite questions to stand on their own and write their search queries, in one batch.
 
-        Where nothing is searched, only a follow-up needs it.
+        Without retrieval, only a follow-up question needs it.
         """
         places = [
             place
@@ -214,7 +214,9 @@ class Assistant:
         if self.rewriter is None or not places:
             return changed
         started = time.perf_counter()
-        histories = [self.forgetting.said(states[place].query.history) for place in places]
+        histories = [
+            self.forgetting.redact_history(states[place].query.history) for place in places
+        ]
         searches = _rewritten(self.rewriter, [states[place] for place in places], histories)
         share = (time.perf_counter() - started) / len(places)
         for place, search in zip(places, searches, strict=True):
@@ -231,9 +233,9 @@ class Assistant:
             return replace(state, retrieved=found)
 
     def redact(self, state: QuestionState) -> QuestionState:
-        """Take forgotten facts out of the passages."""
+        """Redact forgotten facts in the passages."""
         with trace.step("redact"):
-            return replace(state, retrieved=self.forgetting.redacted(state.retrieved))
+            return replace(state, retrieved=self.forgetting.redact_passages(state.retrieved))
 
     def filter(self, state: QuestionState) -> QuestionState:
         """Keep the passages to read, best first, and remember them; given ones are all kept."""
@@ -255,7 +257,9 @@ class Assistant:
     def write_prompt(self, state: QuestionState) -> QuestionState:
         """Write the prompt with the passages and without, within the model's window."""
         pasted, nodes = state.query.given is not None, state.kept
-        facts = self.forgetting.reading(state.facts, nodes, state.trace.withheld, pasted)
+        facts = self.forgetting.activate_from_passages(
+            state.facts, nodes, state.trace.withheld, pasted
+        )
         room = self.model.room(state.decoding.max_new_tokens)
         texts, trust = [node.text for node in nodes], [_trust(node) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
@@ -265,9 +269,9 @@ class Assistant:
     def decode(
         self, states: Sequence[QuestionState], on_token: OnToken | None = None
     ) -> list[QuestionState]:
-        """Compare the claims of passages and memory, settle conflicts, write the answers.
+        """Compare the claims of passages and memory, resolve conflicts, write the answers.
 
-        All of it in one batch, guarded against forgotten facts; refused questions are left out.
+        All of it in one batch, with forgotten facts suppressed; refused questions are left out.
         """
         started = time.perf_counter()
         places = [place for place, state in enumerate(states) if state.prompt is not None]
@@ -286,11 +290,11 @@ class Assistant:
             return []
         watches = [self.forgetting.watch(state.facts) for state in states]
 
-        def tell(at: int, token: TokenTrace) -> None:
+        def emit(index: int, token: TokenTrace) -> None:
             if on_token is not None:
-                on_token(places[at], token)
+                on_token(places[index], token)
 
-        with self.forgetting.buffer_stream(tell, watches) as (buffer, unsaid):
+        with self.forgetting.buffer_stream(emit, watches) as (buffer, stopped):
             answers = dial.answer(
                 self.model,
                 [state.prompt for state in states if state.prompt is not None],
@@ -299,17 +303,17 @@ class Assistant:
                 on_token=buffer,
                 watches=watches if any(watches) else None,
             )
-            unsaid.update(at for at, each in enumerate(answers) if each.trace.blocked)
+            stopped.update(index for index, each in enumerate(answers) if each.trace.blocked)
         return list(map(self.forgetting.strip_leaks, answers, watches))
 
     def answer(self, state: QuestionState) -> Answer:
-        """The answer with its sources, notices and times; a refusal where nothing may be said."""
+        """The answer with its sources, notices and times; a refusal if the answer is withheld."""
         decoded, search, steps = state.decoded, state.search, state.trace
         output = decoded.trace.withheld if decoded else []
         decoded = None if decoded is None or decoded.trace.blocked else decoded
-        shown = self.forgetting.sayable([search.query_str, *search.embedding_strs], state.facts)
+        shown = self.forgetting.leak_free([search.query_str, *search.embedding_strs], state.facts)
         withheld = [*steps.withheld, *((each, "output") for each in output)]
-        self.forgetting.note(withheld)
+        self.forgetting.record_withheld(withheld)
         rewritten = decoded and shown[:1] == [search.query_str]
         read = state.read
         return Answer(

@@ -219,11 +219,7 @@ def _conversation(messages: Sequence[ChatMessage]) -> str:
 
 
 def _response(
-    text: str,
-    delta: str | None,
-    tokens: Sequence[TokenTrace],
-    query: Query,
-    answer: Answer | None,
+    text: str, delta: str | None, tokens: Sequence[TokenTrace], query: Query, answer: Answer | None
 ) -> CompletionResponse:
     given = len(query.given or ())
     read = None if answer is None else sum(source.kept for source in answer.sources)

@@ -4,19 +4,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from llama_index.core.base.llms.types import (
-    CompletionResponse,
-    CompletionResponseGen,
-    LLMMetadata,
-)
+from llama_index.core.base.llms.types import CompletionResponse, CompletionResponseGen, LLMMetadata
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
-from transformers import (
-    EosTokenCriteria,
-    MaxLengthCriteria,
-    StoppingCriteriaList,
-)
+from transformers import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 
 from control.conflict.claims import ends_sentence
 from control.decoding.generate import BASE_MODEL_STOPS, stop_ids, stop_strings
@@ -42,10 +34,7 @@ class ModuleLLM(CustomLLM):
     _stops: StoppingCriteriaList = PrivateAttr()
 
     def __init__(
-        self,
-        language_model: LanguageModel,
-        adapter: Adapter | None = None,
-        stop: str | None = None,
+        self, language_model: LanguageModel, adapter: Adapter | None = None, stop: str | None = None
     ) -> None:
         """Join a model and an adapter read for it; ``stop`` ends a continuation early."""
         super().__init__()

@@ -111,7 +111,7 @@ def _scored(
     text = prompt if isinstance(prompt, str) else plain
     forgotten, watch = _forgotten(forgetting, dict.fromkeys((text, plain)))
     if forgotten:
-        forgetting.note([(record, "prompt") for record in forgotten])
+        forgetting.record_withheld([(record, "prompt") for record in forgotten])
         return ScoredText(text, forgotten=forgotten)
     # As the model's input has them: control tokens and all.
     pieces = list(_pieces(tokenizer, ids))
@@ -164,7 +164,7 @@ def _forgotten(
     """The forgotten facts that texts state or may ask for, and those that must not be completed."""
     if forgetting.router is None:
         return (), None
-    found, in_play = dict[str, None](), dict[Record, None]()
+    found, active = dict[str, None](), dict[Record, None]()
     for text in texts:
         with trace.following():  # of no question
             facts = forgetting.route(text)
@@ -176,11 +176,11 @@ def _forgotten(
         if forgetting.redactor is not None:
             found |= dict.fromkeys(forgetting.redactor.redact(text).record_ids)
         watch = forgetting.watch(facts)
-        named = watch.in_play(text)
+        named = watch.active_records(text)
         leaks = forgetting.first_leak(text, watch) is not None
         found |= {record.id: None for record in named if leaks or _only_names(text, record)}
-        in_play |= dict.fromkeys(named)
-    records = tuple(in_play)
+        active |= dict.fromkeys(named)
+    records = tuple(active)
     return tuple(found), WatchedFacts(records) if records else None
 
 

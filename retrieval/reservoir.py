@@ -14,16 +14,16 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from numpy.typing import NDArray
-from sqlalchemy import JSON, Connection, LargeBinary, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 from foundation.errors import IndexStateError, InputError
 from foundation.sqlite import open_database, reading, writing
 from retrieval.embedding import Vectors, cache_vectors, embed_queries, embed_texts, unit_vectors
-from retrieval.ingest.chunking import passage
 from retrieval.ingest.documents import TITLE_KEY
 from retrieval.search import fuse
+from retrieval.stores.sqlite_tables import PassageColumns, to_node, to_row, to_vector
 
 DATABASE = "reservoir.db"
 TAU = 0.6  # the cosine that ERM4 found best
@@ -71,19 +71,12 @@ class ReservoirTables(DeclarativeBase):
     """The tables as the newest migration leaves them."""
 
 
-class ReservoirRow(ReservoirTables):
-    """One passage with its vector (float32, little-endian, of length 1); times in UTC seconds."""
+class ReservoirRow(PassageColumns, ReservoirTables):
+    """One passage with the use that it was of; times in UTC seconds."""
 
     __tablename__ = "entries"
-    rowid: Mapped[int] = mapped_column(primary_key=True)
     content_hash: Mapped[str] = mapped_column(unique=True)
-    node_id: Mapped[str] = mapped_column(unique=True)
-    document_id: Mapped[str] = mapped_column(index=True)
-    title: Mapped[str]
-    text: Mapped[str]
-    details: Mapped[dict[str, Any]] = mapped_column(JSON)
     embedding_name: Mapped[str] = mapped_column(index=True)
-    embedding: Mapped[bytes] = mapped_column(LargeBinary)
     created: Mapped[float] = mapped_column(index=True)
     useful: Mapped[float] = mapped_column(index=True)
     uses: Mapped[int]
@@ -165,10 +158,7 @@ class Reservoir(BaseRetriever):
         self._engine = open_database(self._path, MIGRATIONS)
         self._of_this_model = ReservoirRow.embedding_name == embed_model.model_name
         self._lock = threading.Lock()
-        self._synchronized_with: tuple[int, ...] = (
-            0,
-            0,
-        )  # count and highest id
+        self._synchronized_with: tuple[int, ...] = (0, 0)  # count and highest id
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
         self._created: NDArray[np.float64] = np.empty(0, np.float64)
         self._vectors: Vectors = np.empty((0, 0), np.float32)
@@ -246,7 +236,10 @@ class Reservoir(BaseRetriever):
             rows = connection.execute(
                 select(*ReservoirRow.__table__.columns).where(ReservoirRow.rowid.in_(wanted))
             )
-            nodes = {row.rowid: to_node(row, with_vector=True) for row in rows}
+            nodes: dict[int, TextNode] = {}
+            for row in rows:
+                nodes[row.rowid] = to_node(row)
+                nodes[row.rowid].embedding = to_vector(row).tolist()
         cache_vectors(self._embed_model, nodes.values())
         return [
             [NodeWithScore(node=nodes[number], score=cosine) for number, cosine in pairs]
@@ -289,7 +282,17 @@ class Reservoir(BaseRetriever):
             rows = connection.execute(
                 select(*ReservoirRow.__table__.columns).order_by(ReservoirRow.rowid)
             )
-            return [to_entry(row) for row in rows]
+            return [
+                Entry(
+                    to_node(row),
+                    row.content_hash,
+                    to_vector(row),
+                    row.created,
+                    row.useful,
+                    row.uses,
+                )
+                for row in rows
+            ]
 
     def count(self) -> int:
         """Return the number of entries."""
@@ -312,7 +315,10 @@ class Reservoir(BaseRetriever):
         texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
         vectors = unit_vectors(embed_texts(self._embed_model, texts, lambda _: None))
         name = {"embedding_name": self._embed_model.model_name}
-        return [to_row(node, vector) | name for node, vector in zip(nodes, vectors, strict=True)]
+        return [
+            to_row(node, vector, content_hash(node), (TITLE_KEY,)) | name
+            for node, vector in zip(nodes, vectors, strict=True)
+        ]
 
     def _evict(self, connection: Connection, moment: float) -> None:
         connection.execute(
@@ -342,7 +348,7 @@ class Reservoir(BaseRetriever):
         )
         rows = connection.execute(added.order_by(ReservoirRow.rowid)).all()
         try:
-            vectors = [np.frombuffer(row.embedding, "<f4") for row in rows]
+            vectors = [to_vector(row) for row in rows]
             held = [self._vectors[kept]] if kept.any() else []
             self._vectors = np.vstack([*held, *vectors] or [np.empty((0, 0), np.float32)])
         except ValueError as error:
@@ -368,44 +374,6 @@ def content_hash(node: BaseNode) -> str:
     """Return the hash of title and text, which identifies a passage."""
     stated = json.dumps([node.metadata.get(TITLE_KEY, ""), node.get_content()], ensure_ascii=False)
     return hashlib.sha256(stated.encode()).hexdigest()
-
-
-def to_row(node: BaseNode, vector: Vectors) -> dict[str, Any]:
-    """Return the columns of a passage and its vector."""
-    return {
-        "content_hash": content_hash(node),
-        "node_id": node.node_id,
-        "document_id": node.ref_doc_id or node.node_id,
-        "title": node.metadata.get(TITLE_KEY, ""),
-        "text": node.get_content(),
-        "details": {key: value for key, value in node.metadata.items() if key != TITLE_KEY},
-        "embedding": vector.astype("<f4").tobytes(),
-    }
-
-
-def to_node(row: Any, with_vector: bool = False) -> TextNode:
-    """Return the passage of a row."""
-    metadata = {**row.details, TITLE_KEY: row.title}
-    node = passage(row.node_id, row.document_id, row.text, metadata)
-    if with_vector:
-        node.embedding = _vector(row).tolist()
-    return node
-
-
-def to_entry(row: Any) -> Entry:
-    """Return the entry of a row."""
-    return Entry(
-        node=to_node(row),
-        content_hash=row.content_hash,
-        vector=_vector(row),
-        created=row.created,
-        useful=row.useful,
-        uses=row.uses,
-    )
-
-
-def _vector(row: Any) -> Vectors:
-    return np.frombuffer(row.embedding, "<f4")
 
 
 def remove(

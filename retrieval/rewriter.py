@@ -102,7 +102,17 @@ class BatchLLM(Protocol):
         """Continue each of the texts."""
 
 
-class QueryRewriter(BaseQueryTransform):
+class _PromptlessTransform(BaseQueryTransform):
+    """A transform that has no prompts to be changed from outside."""
+
+    def _get_prompts(self) -> PromptDictType:
+        return {}
+
+    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
+        pass
+
+
+class QueryRewriter(_PromptlessTransform):
     """Rewrites a question so that it stands on its own, with the search queries for its answer.
 
     The bundle that it returns has the rewritten question as ``query_str`` and the queries, that
@@ -144,14 +154,8 @@ class QueryRewriter(BaseQueryTransform):
             self._llm.complete(self._prompt(question, history)).text, question, history
         )
 
-    def _get_prompts(self) -> PromptDictType:
-        return {}
 
-    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
-        pass
-
-
-class ConditionalRewriter(BaseQueryTransform):
+class ConditionalRewriter(_PromptlessTransform):
     """Rewrites only the questions that do not find an answering passage as they are.
 
     Rewriting takes longer than all other steps before the answer.
@@ -183,12 +187,6 @@ class ConditionalRewriter(BaseQueryTransform):
 
     def _is_searchable(self, question: str) -> bool:
         return any(check(question) for check in self._checks)
-
-    def _get_prompts(self) -> PromptDictType:
-        return {}
-
-    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
-        pass
 
 
 def unchanged(question: str) -> QueryBundle:

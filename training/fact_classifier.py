@@ -35,14 +35,14 @@ HERE = Path(__file__).parent
 CASES = 2  # of each relation
 MOST_FORMS = 4  # of one record
 NEIGHBOURS = 12  # other relations' questions about one subject
-WAYS = ("named", "held", "described")
-# One record is fitted at a time, but an answer may be shared by many: a higher bar than the fit's.
-LEAST_BAR = {"held": 0.92}
+MATCH_KINDS = ("named", "held", "described")
+# One record is fitted at a time, but many may share an answer: a higher threshold than the fit's.
+LEAST_THRESHOLD = {"held": 0.92}
 FALSE_ALARMS = 0.005  # share of questions in no scope that may be refused, with half the bank
 STRENGTH = 0.3  # of the regression: inverse of its L2 penalty
 WITH_RELATION = 0.8  # share of records that say their relation
 UNBANKED = 0.4  # share of relations that the bank lacks
-ROUNDS = 3  # of choosing the window that asks, and fitting
+ROUNDS = 3  # of choosing the segment that asks, and fitting
 FOLDS = 6
 VAGUE_WEIGHT = 0.3  # "How old is it?" asks for a year or not
 
@@ -340,11 +340,11 @@ def _build_described_cases(draw: random.Random) -> Iterator[RecordQuestions]:
 
 @dataclass(frozen=True)
 class QuestionFeatures:
-    """A question with all that was measured of it: features by way, shape (windows, features)."""
+    """A question with its features by kind of match, shape (segments, features)."""
 
     group: str
     asked: ScopeQuestion
-    ways: dict[str, Features]
+    features: dict[str, Features]
 
 
 def measure_questions(
@@ -355,7 +355,7 @@ def measure_questions(
     for case in made:  # embedding all texts in large batches takes a tenth of the time
         router = Router(SingleRecordLedger(case.record), seen, Gate({}, case.bank))  # type: ignore[arg-type]
         for asked in case.questions:
-            router.evidence(asked.text, asked.history)
+            router.matches(asked.text, asked.history)
     known = CachingEmbedding(embed_model)
     known.get_text_embedding_batch(sorted(seen.texts, key=len))
     embed_model = known
@@ -363,41 +363,43 @@ def measure_questions(
     for case in made:
         router = Router(SingleRecordLedger(case.record), embed_model, Gate({}, case.bank))  # type: ignore[arg-type]
         for asked in case.questions:
-            ways: dict[str, list[Features]] = defaultdict(list)
-            for piece in router.evidence(asked.text, asked.history):
-                ways[piece.way].append(piece.features)
-            stacked = {way: np.stack(rows) for way, rows in ways.items()}
+            features: dict[str, list[Features]] = defaultdict(list)
+            for match in router.matches(asked.text, asked.history):
+                features[match.kind].append(match.features)
+            stacked = {kind: np.stack(rows) for kind, rows in features.items()}
             found.append(QuestionFeatures(case.group, asked, stacked))
     return found
 
 
-def fit(rows: Sequence[QuestionFeatures], way: str) -> Weights:
-    """Fit one way; the bar is set on kinds of subjects that the fit has not seen."""
-    rows = [row for row in rows if way in row.ways]
+def fit(rows: Sequence[QuestionFeatures], match_kind: str) -> Weights:
+    """Fit one kind of match; its threshold is set on kinds of subjects held out of the fit."""
+    rows = [row for row in rows if match_kind in row.features]
     groups = sorted({row.group for row in rows})
     scores = np.zeros(len(rows))
     for fold in range(FOLDS):
         held_out = set(groups[fold::FOLDS])
-        weights = _fit_weights([row for row in rows if row.group not in held_out], way)
+        weights = _fit_weights([row for row in rows if row.group not in held_out], match_kind)
         for place, row in enumerate(rows):
             if row.group in held_out:
-                scores[place] = max(map(weights.likelihood, row.ways[way]))
+                scores[place] = max(map(weights.likelihood, row.features[match_kind]))
     wrong = scores[[not row.asked.asks for row in rows]]
-    bar = max(float(np.quantile(wrong, 1 - FALSE_ALARMS)), LEAST_BAR.get(way, 0.0))
-    _log_refusals(rows, scores, bar, way)
-    return replace(_fit_weights(rows, way), refuse=round(bar, 4))
+    threshold = max(
+        float(np.quantile(wrong, 1 - FALSE_ALARMS)), LEAST_THRESHOLD.get(match_kind, 0.0)
+    )
+    _log_refusals(rows, scores, threshold, match_kind)
+    return replace(_fit_weights(rows, match_kind), refuse=round(threshold, 4))
 
 
-def _fit_weights(rows: Sequence[QuestionFeatures], way: str) -> Weights:
-    """A regression over windows: of a question in scope, over the one that asks."""
+def _fit_weights(rows: Sequence[QuestionFeatures], match_kind: str) -> Weights:
+    """A regression over segments: of a question in scope, over the one that asks."""
     from sklearn.linear_model import LogisticRegression
 
-    chosen = [int(row.ways[way][:, FEATURES.index("cosine")].argmax()) for row in rows]
+    chosen = [int(row.features[match_kind][:, FEATURES.index("cosine")].argmax()) for row in rows]
     for _ in range(ROUNDS):
         features, asks, counts = list[Features](), list[bool](), list[float]()
         for row, best in zip(rows, chosen, strict=True):
-            windows = row.ways[way]
-            used = windows[best : best + 1] if row.asked.asks else windows
+            segments = row.features[match_kind]
+            used = segments[best : best + 1] if row.asked.asks else segments
             features += list(used)
             asks += [row.asked.asks] * len(used)
             counts += [row.asked.weight / len(used)] * len(used)
@@ -413,7 +415,8 @@ def _fit_weights(rows: Sequence[QuestionFeatures], way: str) -> Weights:
             refuse=1.0,
         )
         chosen = [
-            int(np.argmax([weights.likelihood(one) for one in row.ways[way]])) for row in rows
+            int(np.argmax([weights.likelihood(one) for one in row.features[match_kind]]))
+            for row in rows
         ]
     return weights
 
@@ -423,28 +426,28 @@ def _round_all(values: NDArray[np.float64]) -> tuple[float, ...]:
 
 
 def _log_refusals(
-    rows: Sequence[QuestionFeatures], scores: NDArray[np.float64], bar: float, way: str
+    rows: Sequence[QuestionFeatures], scores: NDArray[np.float64], threshold: float, match_kind: str
 ) -> None:
     """Log the share refused of each kind."""
     kinds = defaultdict(list)
     for row, score in zip(rows, scores, strict=True):
-        kinds[row.asked.asks, row.asked.kind].append(score >= bar)
-    logger.info("%s: bar %.3f", way, bar)
+        kinds[row.asked.asks, row.asked.kind].append(score >= threshold)
+    logger.info("%s: threshold %.3f", match_kind, threshold)
     for (asks, kind), flags in sorted(kinds.items()):
         logger.info(
             "  %s %-20s %5d %.3f", "in " if asks else "out", kind, len(flags), np.mean(flags)
         )
 
 
-def write(ways: dict[str, Weights], path: Path = WEIGHTS) -> None:
+def write(weights: dict[str, Weights], path: Path = WEIGHTS) -> None:
     """Write the gate."""
-    held = {
+    content = {
         "features": FEATURES,
-        "ways": {way: vars(weights) for way, weights in ways.items()},
+        "ways": {kind: vars(fitted) for kind, fitted in weights.items()},
         "bank": bank(),
     }
     with replacing(path) as new:
-        new.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main(seed: int = 0) -> None:
@@ -452,7 +455,7 @@ def main(seed: int = 0) -> None:
     from retrieval.embedding import open_embedding
 
     rows = measure_questions(build_cases(seed), open_embedding())
-    write({way: fit(rows, way) for way in WAYS})
+    write({kind: fit(rows, kind) for kind in MATCH_KINDS})
 
 
 class CachingEmbedding(BaseEmbedding):

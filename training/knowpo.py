@@ -22,13 +22,21 @@ from foundation.errors import DataError
 from foundation.files import replacing
 from foundation.jsonl import JsonlStore
 from training import conflicts, data_card, pairs, preference, probing
-from training.budget import GIB, ROWS, check_memory, peak_bytes
 from training.conflicts import ContextCase, Embed
 from training.corpus import CorpusFact
 from training.pairs import PreferenceExample
 from training.probing import Memory
 from training.recipe import Recipe
-from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
+from training.runs import (
+    GIB,
+    ROWS,
+    arguments,
+    check_memory,
+    keep,
+    last_checkpoint,
+    learned_tokens_scored,
+    peak_bytes,
+)
 
 STAGES = ("sft", "dpo")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")  # where to look; what is known stays untouched
@@ -160,10 +168,7 @@ def _build_examples(
             "measure on; give more questions"
         )
     examples = TrainingExamples(
-        sft.examples,
-        dpo.examples,
-        known[: recipe.development],
-        unknown[: recipe.development // 2],
+        sft.examples, dpo.examples, known[: recipe.development], unknown[: recipe.development // 2]
     )
     knows = {part: _count_known(shares[part], memories[part]) for part in shares}
     data_card.write(target / "data", sft, dpo, knows, length)

@@ -43,10 +43,7 @@ def is_robust(answer: str, case: ContextCase) -> bool:
 
 
 def build_prompt(
-    language_model: LanguageModel,
-    question: str,
-    passages: Sequence[str] = (),
-    system: str = SYSTEM,
+    language_model: LanguageModel, question: str, passages: Sequence[str] = (), system: str = SYSTEM
 ) -> str:
     """A prompt as the assistant writes it.
 
@@ -65,13 +62,11 @@ def build_prompt(
 
 
 def answers(
-    language_model: LanguageModel,
-    cases: Sequence[tuple[ContextCase, Context]],
-    system: str = SYSTEM,
+    language_model: LanguageModel, cases: Sequence[tuple[ContextCase, Context]]
 ) -> list[str]:
     """Greedy answers of plain RAG to questions with these contexts, in batches of like length."""
     texts = [
-        build_prompt(language_model, case.fact.question, context.passages, system)
+        build_prompt(language_model, case.fact.question, context.passages)
         for case, context in cases
     ]
     said = dict[int, str]()

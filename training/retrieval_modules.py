@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -130,20 +130,18 @@ def _tune(
         ),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
-    adapter = target / "adapter"
-    settings = {
+    card: dict[str, Any] = {
         "rank": RANK,
         "batch": BATCH,
         "rate": LEARNING_RATE,
         "epochs": epochs,
         "seed": seed,
-        "minutes": (time.monotonic() - started) / 60,
     }
-    card = CARD.format(name=name, base=lm.name, count=len(records), **settings)
-    keep(trainer.model, adapter, lm.name, card)
+    card |= {"name": name, "base": lm.name, "count": len(records)}
+    keep(trainer.model, target / "adapter", lm.name, _card(started, card))
     trainer.model.unload()  # the model is as it was
     shutil.rmtree(runs, ignore_errors=True)
-    return adapter
+    return target / "adapter"
 
 
 def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Path:
@@ -210,16 +208,14 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
     adapter = target / "adapter"
-    settings = {
+    card: dict[str, Any] = {
         "rank": CROSS_ENCODER_RANK,
         "batch": CROSS_ENCODER_BATCH,
         "rate": CROSS_ENCODER_RATE,
-        "epochs": epochs,
-        "seed": seed,
-        "minutes": (time.monotonic() - started) / 60,
     }
-    card = CARD.format(name="filter", base=PACKAGED_NAME, count=len(learn), **settings)
-    keep(model[0].model, adapter, PACKAGED_NAME, card)
+    card |= {"epochs": epochs, "seed": seed}
+    card |= {"name": "filter", "base": PACKAGED_NAME, "count": len(learn)}
+    keep(model[0].model, adapter, PACKAGED_NAME, _card(started, card))
     judgement(adapter, seed).save(adapter)
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
@@ -246,6 +242,10 @@ def judgement(adapter: Path, seed: int = 0) -> "JudgeCalibration":
     [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
     threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
     return JudgeCalibration(float(logit), float(cosine), float(bias), threshold)
+
+
+def _card(started: float, settings: dict[str, Any]) -> str:
+    return CARD.format(minutes=(time.monotonic() - started) / 60, **settings)
 
 
 CARD = """\

@@ -130,7 +130,7 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
     with tqdm(desc="forgetting", total=wanted[-1], unit=" records", delay=2, disable=None) as bar:
         result = benchmark.run(
             wanted,
-            factory.layers,
+            factory.fact_suppressor,
             factory.embedding(),
             model,
             lambda size: bar.update(size - bar.n),

@@ -182,12 +182,7 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
 
     box.submit(ask, [box, turns, *chosen], [box, *drawn], concurrency_limit=AT_ONCE, **QUIET)
     dial.release(
-        again,
-        [turns, dial],
-        drawn,
-        concurrency_limit=AT_ONCE,
-        trigger_mode="multiple",
-        **QUIET,
+        again, [turns, dial], drawn, concurrency_limit=AT_ONCE, trigger_mode="multiple", **QUIET
     )
     cards.select(example, None, [*chosen, *drawn], concurrency_limit=AT_ONCE, **QUIET)
     reading.change(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.page import access, views
-from app.page import curve as page_curve
 from app.page.ask import QUIET, session_of
 from app.page.conversation import SessionTasks
+from app.page_tools import curve as curves
 from evaluation.datasets import conflicts as datasets
 from evaluation.suites import dial as evaluation
 from foundation.threads import BackgroundThread
@@ -63,7 +63,7 @@ def build(service: "Service", running: SessionTasks) -> None:
                     steps = ROUNDS * -(-len(items) // BATCH) + ROUNDS
                     yield views.render("measuring", done=min(done, steps - 1), steps=steps)
                 else:
-                    curve = page_curve.curve(result)
+                    curve = curves.curve(result)
                     yield views.render("report", report=result, curve=curve, name=name)
         except Stopped:
             yield views.render("said", text="Stopped; nothing was kept.")

@@ -9,16 +9,22 @@ import socket
 import threading
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from app.server.service import POLL_SECONDS, Result, Service
+from app.server.service import (
+    POLL_SECONDS,
+    QueuedPrompts,
+    QueuedQuestions,
+    QueuedWork,
+    Service,
+)
 from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from control.answer import Answer
     from control.assistant import Query
     from control.conflict.calibration import Calibration
-    from control.decoding.generate import Decoding, OnToken
+    from control.decoding.generate import Decoding
     from control.decoding.trace import TokenTrace
     from control.engines.transformers import LanguageModel
     from control.forgetting.redaction import Redactor
@@ -137,44 +143,6 @@ class ReplicatedService(Service):
         self._counting, self._under_way, self._closed = threading.Lock(), 0, False
         self._pool: ReplicaPool | None = None
 
-    def submit(
-        self,
-        queries: "Sequence[Query]",
-        decoding: "Decoding",
-        on_token: "OnToken | None" = None,
-        cancelled: threading.Event | None = None,
-        client: str = "",
-    ) -> "Future[list[Answer]]":
-        """Answer questions on a replica; as `Service.submit`."""
-        pool, cancelled = self._ready_pool(), cancelled or threading.Event()
-        request = ReplicaRequest(queries, decoding, client, on_token, cancelled, self._abandoned)
-        return self._start(lambda: pool.answers(request))
-
-    def score(
-        self,
-        prompts: "Sequence[str | Sequence[int]]",
-        most: int = 0,
-        predict: bool = False,
-        cancelled: threading.Event | None = None,
-        client: str = "",
-    ) -> "Future[list[ScoredText]]":
-        """Score texts on a replica; as `Service.score`."""
-        pool, event = self._ready_pool(), cancelled or threading.Event()
-        given = (prompts, most, predict, client)
-        return self._start(lambda: pool.scores(given, event, self._abandoned))
-
-    def _start(self, work: Callable[[], Result]) -> "Future[Result]":
-        """Run work that waits for a replica in a thread."""
-        with self._counting:
-            if self._closed:
-                raise ClosingError
-            if self._under_way >= self._most:
-                raise BusyError(f"{self._most} questions are waiting already; ask again later")
-            self._under_way += 1
-        future = self._threads.submit(work)
-        future.add_done_callback(self._done)
-        return future
-
     @property
     def model_name(self) -> str:
         """The name of the language model."""
@@ -218,6 +186,17 @@ class ReplicatedService(Service):
         self._index.count()
         self._pool = ReplicaPool(self.settings)
 
+    def _submit(self, asked: QueuedWork) -> "Future[Any]":
+        with self._counting:
+            if self._closed:
+                raise ClosingError
+            if self._under_way >= self._most:
+                raise BusyError(f"{self._most} questions are waiting already; ask again later")
+            self._under_way += 1
+        future = self._threads.submit(self._ready_pool().result, asked)
+        future.add_done_callback(self._done)
+        return future
+
     def _check_ready(self) -> None:
         self._ready_pool()
 
@@ -246,30 +225,6 @@ class ReplicatedService(Service):
     @property
     def _tokenizer(self) -> Any:
         return self._ready_pool().description.tokenizer
-
-
-@dataclass
-class ReplicaRequest:
-    """Questions of one client, and the tokens that it has received."""
-
-    queries: "Sequence[Query]"
-    decoding: "Decoding"
-    client: str
-    on_token: "OnToken | None"
-    cancelled: threading.Event
-    abandoned: threading.Event
-    sent: defaultdict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def pass_on(self, place: int, token: "TokenTrace", at: int) -> None:
-        """Pass on the token at a position, unless a lost replica sent it already."""
-        sent = self.sent[place]
-        if at < len(sent):
-            if sent[at] != token.text:  # sampled, or batched with others: another answer
-                raise ModelError(REPLICA_LOST)
-            return
-        sent.append(token.text)
-        if self.on_token is not None:
-            self.on_token(place, token)
 
 
 class ReplicaPool:
@@ -319,51 +274,49 @@ class ReplicaPool:
             found = re.search(r"(?:Model|Input|IndexState)Error: (.*)", str(error))
             raise ModelError(found[1] if found else "the replicas cannot be started") from error
 
-    def answers(self, request: ReplicaRequest) -> "list[Answer]":
-        """Return the answers of a replica; of another one if it is lost.
+    def result(self, asked: QueuedWork) -> Any:
+        """Return the result of a replica; of another one if it is lost.
 
         Raises:
-            FulcrumError: They cannot be answered, or their replica was lost.
+            FulcrumError: There is none, or the replica was lost.
         """
-        return _retried(self._answers, request)
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
-    def scores(
-        self, given: tuple[Any, ...], cancelled: threading.Event, abandoned: threading.Event
-    ) -> "list[ScoredText]":
-        """Return texts as a replica, or another one if it is lost, scores them.
+        losses = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+        attempts = Retrying(
+            retry=retry_if_exception_type(losses),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_fixed(RETRY_SECONDS),
+        )
+        try:
+            if isinstance(asked, QueuedQuestions):
+                return attempts(self._answers, asked, defaultdict(list))
+            return attempts(self._scores, asked)
+        except RetryError:
+            raise ModelError(REPLICA_LOST) from None
 
-        Args:
-            given: The arguments of `Replica.score`.
-            cancelled: Set it to stop.
-            abandoned: Set once the server shuts down.
-
-        Raises:
-            FulcrumError: They cannot be scored, or the replica was lost.
-        """
-        return _retried(self._scores, given, cancelled, abandoned)
-
-    def _scores(
-        self, given: tuple[Any, ...], cancelled: threading.Event, abandoned: threading.Event
-    ) -> "list[ScoredText]":
-        response = self._handle.score.remote(*given)
-        while not (cancelled.is_set() or abandoned.is_set()):
+    def _scores(self, asked: QueuedPrompts) -> "list[ScoredText]":
+        response = self._handle.score.remote(asked.prompts, asked.most, asked.predict, asked.client)
+        while not asked.is_over():
             with suppress(TimeoutError):
                 scored = response.result(timeout_s=POLL_SECONDS)
                 if isinstance(scored, BaseException):
                     raise scored
                 return scored
         response.cancel()
-        raise Cancelled if cancelled.is_set() else ClosingError
+        raise Cancelled if asked.cancelled.is_set() else ClosingError
 
-    def _answers(self, request: ReplicaRequest) -> "list[Answer]":
+    def _answers(self, asked: QueuedQuestions, sent: defaultdict[int, list[str]]) -> "list[Answer]":
+        """Ask a replica; ``sent`` are the texts of the tokens that the client has received."""
         received = Counter[int]()
         answers: Any = self._handle.options(stream=True).answers
-        response = answers.remote(request.queries, request.decoding, request.client)
+        response = answers.remote(asked.queries, asked.decoding, asked.client)
         for item in response:
-            if request.cancelled.is_set():
+            if asked.cancelled.is_set():
                 response.cancel()
                 raise Cancelled
-            if request.abandoned.is_set():
+            if asked.abandoned.is_set():
                 response.cancel()
                 raise ClosingError
             if isinstance(item, BaseException):
@@ -372,8 +325,13 @@ class ReplicaPool:
                 return item
             if item is not None:
                 place, token = item
-                request.pass_on(place, token, received[place])
                 received[place] += 1
+                if received[place] > len(sent[place]):
+                    sent[place].append(token.text)
+                    if asked.on_token is not None:
+                        asked.on_token(place, token)
+                elif sent[place][received[place] - 1] != token.text:
+                    raise ModelError(REPLICA_LOST)  # sampled, or batched with others: another one
         raise ModelError(REPLICA_LOST)
 
     def end(self) -> None:
@@ -386,23 +344,6 @@ class ReplicaPool:
         else:
             serve.delete(self._name)
         self._starter.shutdown(wait=False)
-
-
-def _retried(work: Callable[..., Result], *given: Any) -> Result:
-    """Do what a replica is to do, and again on another one where it is lost."""
-    from ray.exceptions import RayActorError
-    from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
-
-    losses = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
-    attempts = Retrying(
-        retry=retry_if_exception_type(losses),
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_fixed(RETRY_SECONDS),
-    )
-    try:
-        return attempts(work, *given)
-    except RetryError:
-        raise ModelError(REPLICA_LOST) from None
 
 
 def _connect(address: str, cores: int | None) -> None:

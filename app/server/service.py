@@ -77,6 +77,53 @@ class IngestProgress:
     finished: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueuedWork:
+    """Work for the assistant: who wants it, and whether its result is still wanted."""
+
+    client: str
+    cancelled: threading.Event
+    abandoned: threading.Event
+
+    def is_over(self) -> bool:
+        """Whether nobody wants the result, or the server stops."""
+        return self.cancelled.is_set() or self.abandoned.is_set()
+
+    def result(self, assistant: "Assistant") -> Any:
+        """What the assistant makes of it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedQuestions(QueuedWork):
+    """Questions to be answered."""
+
+    queries: "Sequence[Query]"
+    decoding: "Decoding"
+    on_token: "OnToken | None"
+
+    def result(self, assistant: "Assistant") -> "list[Answer]":
+        """The answers."""
+        return assistant.ask_batch(self.queries, self.decoding, self.on_token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedPrompts(QueuedWork):
+    """Prompts whose tokens the model alone is to score."""
+
+    prompts: "Sequence[str | Sequence[int]]"
+    most: int
+    predict: bool
+
+    def result(self, assistant: "Assistant") -> "list[ScoredText]":
+        """The scores."""
+        from control import scoring
+
+        return scoring.score(
+            assistant.model, assistant.forgetting, self.prompts, self.most, self.predict
+        )
+
+
 class Service:
     """The assistant behind page and API: loaded once, asked by many.
 
@@ -183,8 +230,16 @@ class Service:
                 waits.
             client: Who asks, for the fair queue.
         """
+        self._check_ready()
         return self._submit(
-            lambda assistant: assistant.ask_batch(queries, decoding, on_token), cancelled, client
+            QueuedQuestions(
+                queries=queries,
+                decoding=decoding,
+                on_token=on_token,
+                client=client,
+                cancelled=cancelled or threading.Event(),
+                abandoned=self._abandoned,
+            )
         )
 
     def score(
@@ -204,40 +259,17 @@ class Service:
             cancelled: Set it to stop.
             client: Who asks, for the fair queue.
         """
-        from control import scoring
-
-        return self._submit(
-            lambda assistant: scoring.score(
-                assistant.model, assistant.forgetting, prompts, most, predict
-            ),
-            cancelled,
-            client,
-        )
-
-    def _submit(
-        self,
-        work: "Callable[[Assistant], Result]",
-        cancelled: threading.Event | None,
-        client: str,
-    ) -> "Future[Result]":
-        """Queue work of a client that can be cancelled."""
         self._check_ready()
-        is_cancelled = (cancelled or threading.Event()).is_set
-
-        def is_over() -> bool:
-            return is_cancelled() or self._abandoned.is_set()
-
-        def result() -> Result:
-            try:
-                if is_over():
-                    raise Cancelled
-                return work(self._ready())
-            except Cancelled:
-                if self._abandoned.is_set() and not is_cancelled():
-                    raise ClosingError from None
-                raise
-
-        return self._queue.submit(result, client, is_over)
+        return self._submit(
+            QueuedPrompts(
+                prompts=prompts,
+                most=most,
+                predict=predict,
+                client=client,
+                cancelled=cancelled or threading.Event(),
+                abandoned=self._abandoned,
+            )
+        )
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
         """Run a function that uses the language model when it is this client's turn.
@@ -400,6 +432,19 @@ class Service:
         self.embed(["Hello"])
         assistant.ask_batch([Query("Hello", ())], Decoding(max_new_tokens=1))
         self._assistant = assistant
+
+    def _submit(self, asked: QueuedWork) -> "Future[Any]":
+        def result() -> Any:
+            try:
+                if asked.is_over():
+                    raise Cancelled
+                return asked.result(self._ready())
+            except Cancelled:
+                if asked.abandoned.is_set() and not asked.cancelled.is_set():
+                    raise ClosingError from None
+                raise
+
+        return self._queue.submit(result, asked.client, asked.is_over)
 
     def _check_ready(self) -> None:
         self._ready()

@@ -1,4 +1,4 @@
-"""Aliases: names of the same thing in other languages and other forms."""
+"""Aliases: names of the same entity in other languages and other forms."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,11 +10,11 @@ from control.forgetting.record import MOST_TEXTS, Record
 from foundation.text import normalise
 
 LANGUAGES = ("en", "fr", "de", "es", "it", "pt", "nl")
-LEAST_LETTERS = 3  # of another name: shorter ones are words of some language
+LEAST_LETTERS = 3  # of an alias; shorter ones are words of some language
 # The prefixes of time zones that are named after a city.
 CONTINENTS = ("Africa", "America", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific")
-# Names in use that Unicode's CLDR does not give for the country.
-USUAL = {
+# Common names that Unicode's CLDR lacks for the country.
+COMMON_NAMES = {
     "AE": ("UAE",),
     "BA": ("Bosnia",),
     "CD": ("Democratic Republic of the Congo", "DR Congo", "DRC", "Congo-Kinshasa", "Zaire"),
@@ -37,7 +37,7 @@ USUAL = {
     "US": ("USA", "U.S.A.", "United States of America"),
     "VA": ("Vatican",),
 }
-WRITTEN_OUT = (
+ABBREVIATIONS = (
     (re.compile(r"\bSt\.? (?=[A-Z])"), "Saint "),
     (re.compile(r"\bSaint (?=[A-Z])"), "St "),
     (re.compile(r"\bMt\.? (?=[A-Z])"), "Mount "),
@@ -67,17 +67,17 @@ TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "nin
 
 
 def other_names(name: str) -> tuple[str, ...]:
-    """Names of the same thing in other languages and forms, without the name itself.
+    """Names of the same entity in other languages and forms, without the name itself.
 
     Countries, continents, languages, currencies and cities that a time zone is named after come
-    from Unicode's CLDR; dates and the numbers up to 99 are written in their usual ways. Names that
-    differ in case, diacritics or signs alone are left out, as they are compared without.
+    from Unicode's CLDR; dates and the numbers up to 99 in their common forms. Names that differ
+    only in case, diacritics or punctuation are omitted, since matching ignores these.
     """
-    found = [*_written_out(name), *_dates(name), *_numbers(name)]
+    found = [*_expanded(name), *_dates(name), *_numbers(name)]
     key = normalise(name)
-    for thing in _things().get(key, ()):
-        found += _names()[thing]
-        if thing.startswith("currency") and " " in name:  # the Peruvian sol is called the sol
+    for entity in _entities().get(key, ()):
+        found += _names()[entity]
+        if entity.startswith("currency") and " " in name:  # the Peruvian sol is called the sol
             found.append(name.rsplit(maxsplit=1)[-1])
     seen = {key}
     other: list[str] = []
@@ -90,7 +90,7 @@ def other_names(name: str) -> tuple[str, ...]:
 
 
 def with_aliases(record: Record) -> Record:
-    """The record with the other names of its subject and answers added to those it gives."""
+    """The record with further names of its subject and answers added to those it has."""
     return replace(
         record,
         aliases=_added(record.aliases, record.names),
@@ -109,8 +109,8 @@ def _added(given: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
     return (*given, *list(added.values())[: max(0, MOST_TEXTS - 1 - len(given))])
 
 
-def _written_out(name: str) -> Iterator[str]:
-    for pattern, other in WRITTEN_OUT:
+def _expanded(name: str) -> Iterator[str]:
+    for pattern, other in ABBREVIATIONS:
         if pattern.search(name):
             yield pattern.sub(other, name)
 
@@ -141,20 +141,20 @@ def _dates(name: str) -> Iterator[str]:
 
 
 def _read_dates(text: str) -> Iterator[date]:
-    """The date that a text is; two where day and month could be the other way round."""
-    ways: list[tuple[int, int, int]] = []
+    """The date that a text gives; two if day and month are ambiguous."""
+    parsed: list[tuple[int, int, int]] = []
     if found := DAY_FIRST.fullmatch(text):
-        ways.append((int(found[3]), _month(found[2]), int(found[1])))
+        parsed.append((int(found[3]), _month(found[2]), int(found[1])))
     elif found := MONTH_FIRST.fullmatch(text):
-        ways.append((int(found[3]), _month(found[1]), int(found[2])))
+        parsed.append((int(found[3]), _month(found[1]), int(found[2])))
     elif found := YEAR_FIRST.fullmatch(text):
-        ways.append((int(found[1]), int(found[2]), int(found[3])))
+        parsed.append((int(found[1]), int(found[2]), int(found[3])))
     elif found := NUMERIC.fullmatch(text):
         one, two, year = int(found[1]), int(found[2]), int(found[3])
-        ways += dict.fromkeys([(year, two, one), (year, one, two)])
-    for way in ways:
+        parsed += dict.fromkeys([(year, two, one), (year, one, two)])
+    for numbers in parsed:
         try:
-            yield date(*way)
+            yield date(*numbers)
         except ValueError:
             continue
 
@@ -186,20 +186,20 @@ def _date_forms(day: date) -> Iterator[str]:
 
 @cache
 def _names() -> dict[str, tuple[str, ...]]:
-    """All names of each thing, the English first."""
+    """All names of each entity, the English ones first."""
     named: dict[str, dict[str, None]] = {}
     for language in LANGUAGES:
-        for thing, name in _named(language):
+        for entity, name in _named(language):
             for part in re.split(r"\s*[()\[\]]\s*", name):  # Myanmar (Burma)
                 if part and not part[0].isdigit():
-                    named.setdefault(thing, {})[part] = None
-    for code, names in USUAL.items():
+                    named.setdefault(entity, {})[part] = None
+    for code, names in COMMON_NAMES.items():
         named[f"territory {code}"].update(dict.fromkeys(names))
-    return {thing: tuple(names) for thing, names in named.items()}
+    return {entity: tuple(names) for entity, names in named.items()}
 
 
 def _named(language: str) -> Iterator[tuple[str, str]]:
-    """What Unicode's CLDR names in a language: a thing and one of its names."""
+    """The entities that Unicode's CLDR names in a language, each with one of its names."""
     from babel import Locale
     from babel.core import get_global
 
@@ -220,30 +220,30 @@ def _named(language: str) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def _things() -> dict[str, list[str]]:
-    """What a normalised name is a name of."""
-    things: dict[str, list[str]] = {}
-    for thing, names in _names().items():
+def _entities() -> dict[str, list[str]]:
+    """The entities of each normalised name."""
+    entities: dict[str, list[str]] = {}
+    for entity, names in _names().items():
         for name in names:
-            held = things.setdefault(normalise(name), [])
-            if thing not in held:
-                held.append(thing)
-    return things
+            known = entities.setdefault(normalise(name), [])
+            if entity not in known:
+                known.append(entity)
+    return entities
 
 
 def is_name(word: str) -> bool:
     """Whether a normalised word is the name of a country, a language, a currency or a city."""
-    return word in _things()
+    return word in _entities()
 
 
 @cache
 def name_words() -> frozenset[str]:
     """The normalised words of such names."""
-    return frozenset(word for name in _things() for word in name.split())
+    return frozenset(word for name in _entities() for word in name.split())
 
 
 @cache
 def long_names() -> tuple[str, ...]:
-    """Such names, normalised, of several words; also with their words from last to first."""
-    several = [name.split() for name in _things() if " " in name]
+    """Such names of several words, normalised; also with their words in reverse order."""
+    several = [name.split() for name in _entities() if " " in name]
     return tuple(" ".join(words) for name in several for words in (name, name[::-1]))

@@ -1,4 +1,4 @@
-"""The hash chain of the ledger's events: its head, appending, and verification."""
+"""The hash chain of the ledger's events: head, appending, and verification."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Head:
 
 
 class LedgerCheckpoint:
-    """The newest head, in a file outside the database. It may lag behind, never run ahead."""
+    """The head last seen, in a file outside the database; it is never newer than the database."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,8 +43,8 @@ class LedgerCheckpoint:
             IndexStateError: the file cannot be read or holds something else.
         """
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            return Head(int(kept["sequence"]), bytes.fromhex(kept["hash"]))
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            return Head(int(stored["sequence"]), bytes.fromhex(stored["hash"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -54,14 +54,14 @@ class LedgerCheckpoint:
             ) from error
 
     def advance(self, head: Head) -> None:
-        """Write a head whose event is stored for good, unless a later one is there."""
-        # The event is recorded all the same, and the file may lag behind.
+        """Write a head whose event is committed, unless a later one is stored."""
+        # An error is ignored: the event is recorded, and the file may be older.
         with suppress(OSError, IndexStateError), self._lock:
             known = self.read()
             if known is None or known.sequence < head.sequence:
                 with replacing(self.path, private=True) as new:
-                    kept = {"sequence": head.sequence, "hash": head.hash.hex()}
-                    new.write_text(json.dumps(kept), encoding="utf-8")
+                    content = {"sequence": head.sequence, "hash": head.hash.hex()}
+                    new.write_text(json.dumps(content), encoding="utf-8")
 
 
 START = Head(0, FIRST_LINK)  # of an empty chain
@@ -71,35 +71,35 @@ class Chain:
     """The end of the ledger within one transaction; events are written in batches."""
 
     def __init__(
-        self, connection: Connection, vault: Callable[[], LedgerCipher], head: Head
+        self, connection: Connection, cipher: Callable[[], LedgerCipher], head: Head
     ) -> None:
-        """Take up the chain.
+        """Continue the chain.
 
         Args:
-            connection: One that no other writer interrupts.
-            vault: Not asked for before it is needed: the first event makes the key.
-            head: The last event that is stored.
+            connection: In a transaction that excludes other writers.
+            cipher: Called when the cipher is first needed, since the first event creates the key.
+            head: The last stored event.
         """
         self.connection = connection
-        self.vault = vault
+        self.cipher = cipher
         self.head = head
         self.time = now()
-        self._waiting: list[dict[str, Any]] = []
+        self._pending: list[dict[str, Any]] = []
 
     def append(self, kind: str, record_id: str, details: dict[str, Any], fact: str = "") -> None:
         """Add an event; ``write`` stores it."""
         place = (self.head.sequence + 1, kind, record_id, self.time, fact)
-        payload = self.vault().seal(json.dumps(details, ensure_ascii=False), place)
-        link = self.vault().link(self.head.hash, (*place, payload))
+        payload = self.cipher().seal(json.dumps(details, ensure_ascii=False), place)
+        link = self.cipher().link(self.head.hash, (*place, payload))
         row = dict(zip(PLACE, place, strict=True)) | {"payload": payload, "hash": link}
-        self._waiting.append(row)
+        self._pending.append(row)
         self.head = Head(place[0], link)
 
     def write(self) -> None:
-        """Store what was appended."""
-        if self._waiting:
-            self.connection.execute(insert(Row), self._waiting)
-            self._waiting = []
+        """Insert the appended events into the database."""
+        if self._pending:
+            self.connection.execute(insert(Row), self._pending)
+            self._pending = []
 
 
 def now() -> str:
@@ -107,9 +107,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def opened(row: Any, vault: LedgerCipher) -> str | None:
-    """An event's details as JSON, or ``None`` if key or row is another one than when sealed."""
-    return vault.open(row.payload, _place(row))
+def decrypt(row: Any, cipher: LedgerCipher) -> str | None:
+    """An event's details as JSON, or ``None`` if the key is wrong or the row was changed."""
+    return cipher.open(row.payload, _place(row))
 
 
 def version(connection: Connection) -> int:
@@ -118,7 +118,7 @@ def version(connection: Connection) -> int:
 
 
 def ends(connection: Connection) -> list[Any]:
-    """The first and the last event, which may be one and the same; none of an empty chain."""
+    """The first and the last event, which may be the same one; none for an empty chain."""
     numbers = select(func.min(Row.sequence)).union(select(func.max(Row.sequence)))
     return list(connection.execute(COLUMNS.where(Row.sequence.in_(numbers))))
 
@@ -130,8 +130,8 @@ def last(connection: Connection) -> Head:
     return START if row is None else Head(*row)
 
 
-def cut(connection: Connection, seen: Head | None) -> str | None:
-    """Say what is wrong if an event that was seen before is not there."""
+def find_truncation(connection: Connection, seen: Head | None) -> str | None:
+    """What is wrong if an event that was seen before is missing; else ``None``."""
     if seen is None:
         return None
     stored = connection.execute(select(Row.hash).where(Row.sequence == seen.sequence)).scalar()
@@ -142,21 +142,21 @@ def cut(connection: Connection, seen: Head | None) -> str | None:
     return None
 
 
-def broken(connection: Connection, vault: Callable[[], LedgerCipher]) -> str | None:
-    """Go along the chain and say what is wrong with the first event that does not fit."""
+def find_fault(connection: Connection, cipher: Callable[[], LedgerCipher]) -> str | None:
+    """What is wrong with the first event that breaks the chain; ``None`` if it is intact."""
     number, previous = 0, FIRST_LINK
     streamed = connection.execution_options(stream_results=True)
     try:
         for number, row in enumerate(streamed.execute(COLUMNS.order_by(Row.sequence)), start=1):
             if row.sequence != number:
                 return f"event {number} is missing: it was taken out"
-            if vault().link(previous, (*_place(row), row.payload)) != row.hash:
+            if cipher().link(previous, (*_place(row), row.payload)) != row.hash:
                 return (
                     f"event {number} ({row.kind}, {row.time}) is not what was recorded there: "
                     "it was changed, moved or put in"
                 )
             previous = row.hash
-    except (DBAPIError, TypeError, ValueError) as error:  # values that are not of their column
+    except (DBAPIError, TypeError, ValueError) as error:  # a value of another type than its column
         reason = error.orig if isinstance(error, DBAPIError) else error
         return f"event {number + 1} cannot be read ({reason})"
     return None

@@ -1,4 +1,4 @@
-"""The key of the ledger: encryption, hash chain and keyed hashes."""
+"""The key of the ledger, and what it is used for: encryption, hash chain and keyed hashes."""
 
 import hashlib
 import hmac
@@ -19,14 +19,14 @@ from foundation.files import PRIVATE_FILE, private_directory
 
 KEY_BYTES = 32  # AES-256 and HMAC-SHA256 take keys of this length
 NONCE_BYTES = 12  # as NIST SP 800-38D (GCM) recommends; drawn at random for each message
-FIRST_LINK = bytes(hashlib.sha256().digest_size)  # what the first event of a chain follows
-CODEC = ("utf-8", "surrogatepass")  # what a user types may hold half characters
+FIRST_LINK = bytes(hashlib.sha256().digest_size)  # the hash before the first event of a chain
+CODEC = ("utf-8", "surrogatepass")  # user input may hold unpaired surrogates
 VARIABLE = "FULCRUM_LEDGER_KEY"
 KEY = "ledger.key"  # in the home
 
 
 class LedgerCipher:
-    """Seals texts, links events and recognises facts; each with a key of its own, by HKDF."""
+    """Encrypts texts, chains events and hashes facts, each with a key of its own, by HKDF."""
 
     def __init__(self, key: bytes) -> None:
         """Derive the keys.
@@ -38,32 +38,32 @@ class LedgerCipher:
             raise InputError(f"the ledger's key has {len(key)} bytes; give {KEY_BYTES}")
         self._cipher = AESGCM(derived(key, b"payload"))
         self._chain = derived(key, b"chain")
-        self._marks = derived(key, b"mark")
+        self._hash_key = derived(key, b"mark")
 
     def seal(self, text: str, place: Iterable[str | int]) -> bytes:
-        """Encrypt a text so that it opens in its own place only, such as one row of a table."""
+        """Encrypt a text, bound to a place such as one row of a table."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, text.encode(*CODEC), _joined(place))
 
     def open(self, sealed: bytes, place: Iterable[str | int]) -> str | None:
-        """Decrypt a text; ``None`` if key or place is another one, or it was changed."""
+        """Decrypt a text; ``None`` with another key or place, or if it was changed."""
         nonce, message = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         try:
             return self._cipher.decrypt(nonce, message, _joined(place)).decode(*CODEC)
-        except (InvalidTag, ValueError):  # ValueError: cut off so far that the nonce is too short
+        except (InvalidTag, ValueError):  # ValueError: truncated within the nonce
             return None
 
     def link(self, previous: bytes, columns: Iterable[str | int | bytes]) -> bytes:
         """Return an event's hash: HMAC-SHA256 of the hash before it and of all its columns."""
         return hmac.digest(self._chain, previous + _joined(columns), "sha256")
 
-    def mark(self, texts: Iterable[str]) -> str:
-        """Return what identifies some texts to whoever has the key, and tells others nothing."""
-        return hmac.digest(self._marks, _joined(texts), "sha256").hex()
+    def keyed_hash(self, texts: Iterable[str]) -> str:
+        """Return a hash by which texts are recognised only with the key."""
+        return hmac.digest(self._hash_key, _joined(texts), "sha256").hex()
 
 
 class KeyFile:
-    """A key in a file that its owner alone may read, made when the first fact is recorded."""
+    """A key file readable by its owner only, created when the first fact is recorded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,7 +93,7 @@ class KeyFile:
         return key
 
     def create(self) -> bytes:
-        """Return a new key, or the one that another process has made in the meantime.
+        """Create and return a key, or return the one that another process has just created.
 
         Raises:
             IndexStateError: the file cannot be written.
@@ -106,7 +106,7 @@ class KeyFile:
                 file.write(f"{secrets.token_hex(KEY_BYTES)}\n")
                 file.flush()
                 os.fsync(file.fileno())
-            with suppress(FileExistsError):  # a link never takes the place of a key that is there
+            with suppress(FileExistsError):  # a link never replaces an existing key
                 os.link(scratch, self.path)
         except OSError as error:
             raise IndexStateError(
@@ -123,7 +123,7 @@ class KeyFile:
 
 
 def parse_key(text: str) -> bytes:
-    """Read a key as a person gives it; no message repeats it.
+    """Parse a key; no message repeats it.
 
     Raises:
         InputError: it is not ``KEY_BYTES`` bytes in hexadecimal digits.
@@ -149,8 +149,8 @@ def derived(key: bytes, purpose: bytes) -> bytes:
 
 
 def _joined(parts: Iterable[str | int | bytes]) -> bytes:
-    """Put parts together so that no two different lists of them give the same bytes."""
-    # The kind of each part counts too: SQLite would take bytes for a text, and never find them.
+    """Join parts so that different lists give different bytes."""
+    # The type of each part counts too: SQLite stores bytes in a text column but never finds them.
     encoded = [
         (b"b", part)
         if isinstance(part, bytes)

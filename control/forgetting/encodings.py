@@ -1,4 +1,4 @@
-"""Decoders of text hidden in a text: base64, hexadecimal, escapes, rot13, backwards."""
+"""Decoders of encoded text: base64, hexadecimal, escapes, rot13, reversed."""
 
 import base64
 import binascii
@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
-DEEPEST = 3  # wrappers in wrappers that are opened; each may at most double the text
-LETTERS_SHARE = 0.75  # of a decoded text, letters and spaces; random bytes stay far below
+DEEPEST = 3  # nested encodings that are decoded; each may at most double the text
+LETTERS_SHARE = 0.75  # of a decoded text that is letters and spaces; random bytes have far fewer
 SHORTEST = 3  # characters of a decoded text
 BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{6,}={0,2}|[A-Za-z0-9+/_-]{4,}={1,2}")
 FOLDED_BASE64 = re.compile(r"(?<=[A-Za-z0-9+/]{60})\r?\n(?=[A-Za-z0-9+/])")  # lines of an e-mail
@@ -21,7 +21,7 @@ ESCAPES = re.compile(r"\\u\{?([0-9a-fA-F]{4,5})\}?|U\+([0-9a-fA-F]{4,5})\s?")
 TAGS = re.compile("[\U000e0020-\U000e007e]+")  # invisible doubles of the ASCII characters
 TAG_OFFSET = 0xE0000
 NUMBERED = re.compile(r"(?:\b\d{1,2}[.):]\s*[^\W\d_](?![^\W_])[^\w]*){3,}")  # letters in a list
-# Cheap signs that there may be something encoded: digits, and letters as no word has them.
+# Cheap tests for encoded text: digits, and letters in sequences that words do not have.
 DIGITS = re.compile(r"\d\D*\d\D*\d")
 ODD = re.compile(r"[a-z][A-Z]|[A-Za-z]\d|\d[A-Za-z]|[A-Z2-7]{8}|\w=")
 SMALL_SHARE = 0.1  # of a text's words; the built-in passages have 0.17 and more
@@ -32,26 +32,26 @@ SMALL_WORDS = {
 
 
 def readable(text: str) -> list[str]:
-    """The text, and the text with its hidden parts decoded, as far as they are recognised.
+    """The text, and the text with its encoded parts decoded, as far as they are recognised.
 
     Returns:
-        The text itself first; then with its encoded parts decoded, layer by layer; then, where
-        that makes more of a sentence of it, by rot13 or backwards.
+        The text itself first; then with its encoded parts decoded, level by level; then, if the
+        result is more like a sentence, in rot13 or reversed.
     """
     found = [text]
     words = text.split()
     for _ in range(DEEPEST):
-        opened = _opened(found[-1])
-        if opened == found[-1] or len(opened) > 2 * len(text) + 100:
+        decoded = _decoded_once(found[-1])
+        if decoded == found[-1] or len(decoded) > 2 * len(text) + 100:
             break
-        found.append(opened)
+        found.append(decoded)
     small = _small_words(words)
-    if small < SMALL_SHARE * len(words):  # else it is a sentence as it is
-        found += [other for other in turned(text) if _small_words(other.split()) > small]
+    if small < SMALL_SHARE * len(words):  # otherwise it is a plain sentence
+        found += [other for other in transformed(text) if _small_words(other.split()) > small]
     return list(dict.fromkeys(found))
 
 
-def _opened(text: str) -> str:
+def _decoded_once(text: str) -> str:
     """The text with its encoded parts decoded once."""
     text = _escapes(text)
     if DIGITS.search(text):
@@ -63,8 +63,8 @@ def _opened(text: str) -> str:
     return text
 
 
-def turned(text: str) -> list[str]:
-    """The text by rot13, backwards, each word backwards, and the words in reverse order."""
+def transformed(text: str) -> list[str]:
+    """The text in rot13, reversed, with each word reversed, and with the words in reverse order."""
     words = text.split()
     return [
         codecs.encode(text, "rot13"),
@@ -79,7 +79,7 @@ def _small_words(words: Sequence[str]) -> int:
 
 
 def _text(data: bytes) -> str | None:
-    """The bytes as text, if they are words."""
+    """The bytes as text, if they decode to words."""
     try:
         decoded = data.decode()
     except UnicodeDecodeError:

@@ -10,14 +10,22 @@ import faiss
 import numpy as np
 
 from control.forgetting import segments
-from control.forgetting.gate import Embed, FactForms, Vectors, VectorStore, backward, shape, unit
+from control.forgetting.gate import (
+    Embed,
+    FactForms,
+    Vectors,
+    VectorStore,
+    fact_forms,
+    reversed_forms,
+    unit,
+)
 from control.forgetting.ledger import Changes
 from control.forgetting.names import NameMatcher
 from control.forgetting.record import Record
 from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation.threads import BackgroundThread
 
-AT_ONCE = 256  # new records that a question waits for; more are embedded beside it
+BATCH = 256  # new records that a question waits for; more are embedded in a thread
 PREPARED = 1_000  # records, the newest, of which all that is compared is kept in memory: 18 MB
 FORMS_INDEXED = 3  # of one record
 ASKED_FORMS = 2  # of a record that tell what it asks, besides the plain one with its relation
@@ -33,8 +41,8 @@ class Group:
     """Records that differ in the subject alone."""
 
     key: str
-    shape: FactForms
-    asks: FactForms
+    forms: FactForms
+    relation_forms: FactForms
     spans: tuple[str, ...]
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -54,47 +62,47 @@ class FactIndex:
         self,
         embed: Embed,
         vectors: VectorStore,
-        usual: Collection[str],
-        shelf: EncryptedVectorCache | None = None,
+        common_words: Collection[str],
+        vector_cache: EncryptedVectorCache | None = None,
     ) -> None:
         """Start without records.
 
         Args:
             embed: Embeds texts in one call.
-            vectors: Where the vectors of shapes are kept.
-            usual: Normalised words that are never a name with a typo.
-            shelf: Where the vectors of records are kept from one process to the next.
+            vectors: Cache of the vectors of question forms.
+            common_words: Normalised words that are never a name with a typo.
+            vector_cache: Stores the vectors of records between processes.
         """
         self.lock = threading.RLock()
         self.records: dict[str, Record] = {}
-        self.subjects = NameMatcher(frozenset(usual))
+        self.subjects = NameMatcher(frozenset(common_words))
         self.answers = NameMatcher()
         self.nearest = QuestionIndex()
         self._embed = embed
         self._vectors = vectors
-        self._shelf = shelf
+        self._vector_cache = vector_cache
         self._groups: dict[tuple[FactForms, tuple[str, ...]], Group] = {}
         self._by_key: dict[str, Group] = {}
-        self._of: dict[str, Group] = {}
+        self._group_of: dict[str, Group] = {}
         self._numbers = itertools.count()
         self._waiting: dict[str, Record] = {}
         self._unprepared: dict[str, Record] = {}
         self._prepared = 0
         self._unnamed: set[str] = set()
-        self._learner: BackgroundThread | None = None
+        self._thread: BackgroundThread | None = None
         self._stopping = threading.Event()
 
-    def shape(self, record_id: str) -> FactForms:
-        """The shape of a record."""
-        return self._of[record_id].shape
+    def fact_forms(self, record_id: str) -> FactForms:
+        """The question forms of a record."""
+        return self._group_of[record_id].forms
 
-    def asks(self, record_id: str) -> FactForms:
-        """What a record asks, whoever it is about and whatever the answer: few differ in it."""
-        return self._of[record_id].asks
+    def relation_forms(self, record_id: str) -> FactForms:
+        """What a record asks, regardless of its subject and answer; many records share it."""
+        return self._group_of[record_id].relation_forms
 
-    def backward(self, record_id: str) -> FactForms:
-        """What asks for a record backwards: for its subject, where the answer is said."""
-        return backward(self._of[record_id].shape)
+    def reversed_forms(self, record_id: str) -> FactForms:
+        """The reversed question forms of a record, which ask for its subject, given the answer."""
+        return reversed_forms(self._group_of[record_id].forms)
 
     def of_group(self, key: str) -> Record:
         """One record of a group: the oldest."""
@@ -102,17 +110,17 @@ class FactIndex:
 
     def group(self, record_id: str) -> list[Record]:
         """The records that ask and answer the same as this one, of whatever subject."""
-        return list(self._of[record_id].records.values())
+        return list(self._group_of[record_id].records.values())
 
-    def take(self, changes: Changes) -> None:
-        """Take in changes of the ledger, without embedding anything meanwhile."""
+    def apply(self, changes: Changes) -> None:
+        """Apply changes of the ledger; nothing is embedded in this call."""
         gone = [self.records[key] for key in changes.removed if key in self.records]
         for record_id in changes.removed:
             self._remove(record_id)
         for record in changes.added:
             self._add(record)
-        self._off_the_shelf(gone)
-        if self._shelf is not None and changes.added:
+        self._drop_vectors(gone)
+        if self._vector_cache is not None and changes.added:
             self._start()
 
     @property
@@ -122,41 +130,41 @@ class FactIndex:
 
     def embed(self) -> None:
         """Embed the question forms of new records: now if they are few, else in a thread."""
-        if 0 < len(self._waiting) <= AT_ONCE:
+        if 0 < len(self._waiting) <= BATCH:
             waiting = list(self._waiting.values())
             self._index(waiting, self._embedded(_forms_of(waiting)))
         if self._waiting or self._unprepared:
             self._start()
 
     def wait(self) -> None:
-        """Wait until all that will be embedded beforehand is."""
+        """Wait until all that is embedded in advance is done."""
         with self.lock:
             self.embed()
-        if self._learner is not None:
-            self._learner.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _start(self) -> None:
-        if self._learner is None or not self._learner.is_alive():
-            self._learner = BackgroundThread(self._catch_up, "router", self._stopping.set)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = BackgroundThread(self._embed_waiting, "router", self._stopping.set)
 
     def _add(self, record: Record) -> None:
         self._remove(record.id)
-        made = (shape(record), record.spans)
-        group = self._groups.get(made)
+        key = (fact_forms(record), record.spans)
+        group = self._groups.get(key)
         if group is None:
             number = next(self._numbers)
-            group = Group(f"g{number}", made[0], _asking(made[0]), made[1])
-            self._groups[made] = self._by_key[group.key] = group
+            group = Group(f"g{number}", key[0], _relation_forms(key[0]), key[1])
+            self._groups[key] = self._by_key[group.key] = group
             if record.spans:
                 self.answers.add(group.key, record.spans)
         group.records[record.id] = record
         self.records[record.id] = record
-        self._of[record.id] = group
+        self._group_of[record.id] = group
         self.subjects.add(record.id, record.names)
         if record.scope == "subject":
             return
         self._waiting[record.id] = self._unprepared[record.id] = record
-        if any(segments.SUBJECT not in form for form in made[0].forms[:FORMS_INDEXED]):
+        if any(segments.SUBJECT not in form for form in key[0].forms[:FORMS_INDEXED]):
             self._unnamed.add(record.id)
 
     def _remove(self, record_id: str) -> None:
@@ -167,17 +175,17 @@ class FactIndex:
         self._waiting.pop(record_id, None)
         self._unprepared.pop(record_id, None)
         self._unnamed.discard(record_id)
-        group = self._of.pop(record_id)
+        group = self._group_of.pop(record_id)
         del group.records[record_id]
         if not group.records:
             self.answers.remove(group.key)
-            del self._by_key[group.key], self._groups[group.shape, group.spans]
+            del self._by_key[group.key], self._groups[group.forms, group.spans]
 
-    def _catch_up(self) -> None:
-        """Embed the waiting records; meanwhile they are found by their names and answers."""
+    def _embed_waiting(self) -> None:
+        """Embed the waiting records; meanwhile they are matched by names and answers only."""
         while not self._stopping.is_set():
             with self.lock:
-                batch = list(itertools.islice(self._waiting.values(), AT_ONCE))
+                batch = list(itertools.islice(self._waiting.values(), BATCH))
             if not batch:
                 break
             vectors = self._embedded(_forms_of(batch))
@@ -189,39 +197,41 @@ class FactIndex:
                 embedded = self._embedded(parts)
                 with self.lock:
                     self._vectors.put(list(embedded), list(embedded.values()))
-            elif self._shelf is not None:
-                self._embedded(self._shelf.missing(parts))
+            elif self._vector_cache is not None:
+                self._embedded(self._vector_cache.missing(parts))
             with self.lock:
-                self._off_the_shelf([one for one in batch if one.id not in self.records])
+                self._drop_vectors([one for one in batch if one.id not in self.records])
 
     def _newest_unprepared(self) -> list[Record]:
-        """Some of the records to prepare, the newest first: they are the likeliest asked for."""
+        """A batch of the records to prepare, newest first: they are most likely to be asked for."""
         with self.lock:
-            if self._shelf is None and self._prepared >= PREPARED:
+            if self._vector_cache is None and self._prepared >= PREPARED:
                 self._unprepared.clear()
-            newest = list(itertools.islice(reversed(self._unprepared), AT_ONCE))
+            newest = list(itertools.islice(reversed(self._unprepared), BATCH))
             self._prepared += len(newest)
             return [self._unprepared.pop(key) for key in newest]
 
-    def _off_the_shelf(self, removed: Sequence[Record]) -> None:
-        """Keep nothing of records that are no more."""
-        if self._shelf is not None and removed:
-            self._shelf.drop({text for one in removed for text in (*_forms(one), *_parts(one))})
+    def _drop_vectors(self, removed: Sequence[Record]) -> None:
+        """Drop the stored vectors of removed records."""
+        if self._vector_cache is not None and removed:
+            self._vector_cache.drop(
+                {text for one in removed for text in (*_forms(one), *_parts(one))}
+            )
 
     def _embedded(self, texts: Sequence[str]) -> dict[str, Vectors]:
-        """The vectors of texts, from the shelf where they are on it; else they are put there."""
-        found = {} if self._shelf is None else self._shelf.get(texts)
+        """The vectors of texts, from the vector cache or else computed and stored there."""
+        found = {} if self._vector_cache is None else self._vector_cache.get(texts)
         # Texts of like length make fuller batches.
         missing = sorted((text for text in texts if text not in found), key=len)
         if missing:
             vectors = unit(self._embed(missing))
             found |= zip(missing, vectors, strict=True)
-            if self._shelf is not None:
-                self._shelf.put(missing, vectors)
+            if self._vector_cache is not None:
+                self._vector_cache.put(missing, vectors)
         return found
 
     def _index(self, records: Sequence[Record], vectors: dict[str, Vectors]) -> None:
-        """Take in the vectors of records' forms."""
+        """Index the vectors of records' forms."""
         left = [record for record in records if self._waiting.pop(record.id, None) is not None]
         if left:
             forms = [_forms(record) for record in left]
@@ -229,15 +239,15 @@ class FactIndex:
             self.nearest.add([record.id for record in left], list(map(len, forms)), rows)
 
 
-def _asking(whole: FactForms) -> FactForms:
-    """The shape less its answer, by a few of its forms."""
+def _relation_forms(whole: FactForms) -> FactForms:
+    """A few of a fact's forms, without its answer."""
     forms = dict.fromkeys([*whole.forms[:ASKED_FORMS], *whole.forms[-1:]])
     return FactForms(tuple(forms), whole.relation, answer="")
 
 
 def _forms(record: Record) -> list[str]:
     """A record's first question forms, as they are asked."""
-    forms = shape(record).forms[:FORMS_INDEXED]
+    forms = fact_forms(record).forms[:FORMS_INDEXED]
     return [form.replace(segments.SUBJECT, record.subject) for form in forms]
 
 
@@ -246,9 +256,9 @@ def _forms_of(records: Sequence[Record]) -> list[str]:
 
 
 def _parts(record: Record) -> list[str]:
-    """All that parts of a question are compared with for a record."""
-    whole = shape(record)
-    return [*whole.texts(), *_asking(whole).texts(), *backward(whole).texts()]
+    """All texts of a record that segments of a question are compared with."""
+    whole = fact_forms(record)
+    return [*whole.texts(), *_relation_forms(whole).texts(), *reversed_forms(whole).texts()]
 
 
 class QuestionIndex:
@@ -257,7 +267,7 @@ class QuestionIndex:
     def __init__(self) -> None:
         """Start without vectors."""
         self._index: Any = None  # of FAISS, whose annotations lack what its classes share
-        self._is_parted = False
+        self._is_partitioned = False
         self._numbers: dict[str, range] = {}
         self._keys: dict[int, str] = {}
         self._next = 0
@@ -281,8 +291,8 @@ class QuestionIndex:
             self._keys.update(dict.fromkeys(self._numbers[key], key))
             self._next += size
         self._index.add_with_ids(vectors, numbers)
-        if not self._is_parted and len(self) > FLAT_LIMIT:
-            self._index, self._is_parted = _parted(self._index), True
+        if not self._is_partitioned and len(self) > FLAT_LIMIT:
+            self._index, self._is_partitioned = _partitioned(self._index), True
 
     def remove(self, key: str) -> None:
         """Remove a record's vectors; one that is not there is no error."""
@@ -307,12 +317,12 @@ class QuestionIndex:
         ]
 
 
-def _parted(flat: Any) -> Any:
-    """The vectors of a flat index divided into lists, whose centres then stay."""
+def _partitioned(flat: Any) -> Any:
+    """The vectors of a flat index as an inverted-file index, whose centroids then stay fixed."""
     vectors = faiss.downcast_index(flat.index).reconstruct_n(0, flat.ntotal)
     numbers = faiss.vector_to_array(flat.id_map)
-    parted: Any = faiss.index_factory(vectors.shape[1], CENTRES, faiss.METRIC_INNER_PRODUCT)
-    parted.train(vectors)
-    parted.add_with_ids(vectors, numbers)
-    parted.nprobe = PROBED
-    return parted
+    partitioned: Any = faiss.index_factory(vectors.shape[1], CENTRES, faiss.METRIC_INNER_PRODUCT)
+    partitioned.train(vectors)
+    partitioned.add_with_ids(vectors, numbers)
+    partitioned.nprobe = PROBED
+    return partitioned

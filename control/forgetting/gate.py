@@ -1,8 +1,8 @@
-"""The gate: a classifier of how likely a part of a question asks for a record's fact.
+"""The gate: a classifier of how likely a segment of a question asks for a record's fact.
 
-What a question asks is told by comparing it, its subject masked, with the record's own question
-forms and with a bank of common questions: one that is nearer to "What is the population of [X]?"
-than to any form of the record is not about the record, however near it is to both.
+A question is compared, its subject masked, with the record's own question forms and with a bank of
+common questions: one that is more similar to "What is the population of [X]?" than to any form of
+the record does not ask for the record, however similar it is to both.
 """
 
 import json
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from control.forgetting.record import Record
-from control.forgetting.segments import SUBJECT, QuestionSegment, content, masked_form, wanted
+from control.forgetting.segments import SUBJECT, QuestionSegment, answer_type, content, masked_form
 from foundation.errors import ModelError
 from foundation.files import replacing
 
@@ -36,15 +36,15 @@ FEATURES = (
     *("names", "length", "relation_said", "asks", "uncovered", "cosine_length"),
 )
 SAME = 0.92  # cosine from which a question of the bank asks what a form of the record asks
-# The same for a record of which the bank knows nothing, so that its nearest may ask just that.
+# The same for a record whose relation is not in the bank; its nearest question may ask just that.
 LIKE = 0.8
 TIE = 0.03  # short of the nearest relation: "Who is [X]'s father?" is the same as no "mother"
-CLOSE = 0.02  # cosine short of 1 that is as good as 1
+CLOSE = 0.02  # distance from a cosine of 1 that counts as none
 PROFILES = (8.0, 20.0)  # sharpness of the distributions over the bank's relations
 MOST_FORMS = 8  # of one record that are compared
-BACKWARD_FORMS = 3  # of these that are also asked backwards
+REVERSED_FORMS = 3  # of these from which reversed questions are made
 LONGEST_ANSWER = 160  # characters of an answer that are embedded
-KEPT_VECTORS = 20_000  # of texts seen before: 30 MB
+CACHED_VECTORS = 20_000  # of texts seen before: 30 MB
 ASKING = re.compile(
     r"\?|\b(?:what|which|who|whom|whose|when|where|how|name|tell|give|list)\b", re.I
 )
@@ -52,24 +52,24 @@ ASKING = re.compile(
 
 @dataclass(frozen=True)
 class FactForms:
-    """What a record asks and answers, without its subject: shared by all records that are alike.
+    """The question forms and the answer of a fact, without its subject; similar records share it.
 
     Attributes:
         forms: Question forms with the subject masked.
         relation: Its words.
         answer: The first answer.
-        backwards: Whether it is asked for the subject, so that what is masked is the answer.
+        is_reversed: Whether the subject is asked for, so that what is masked is the answer.
     """
 
     forms: tuple[str, ...]
     relation: str
     answer: str
-    backwards: bool = False
+    is_reversed: bool = False
 
     @property
     def statement(self) -> str:
         """The fact as a sentence."""
-        if self.backwards:
+        if self.is_reversed:
             return f"{SUBJECT} is the {self.relation or 'answer'}."
         return f"The {self.relation or 'answer'} of {SUBJECT} is {self.answer}."
 
@@ -79,8 +79,8 @@ class FactForms:
         return [*self.forms, *asked, self.statement, self.answer or self.relation]
 
 
-def shape(record: Record) -> FactForms:
-    """The shape of a record."""
+def fact_forms(record: Record) -> FactForms:
+    """The question forms of a record's fact, without its subject."""
     relation = " ".join(record.relation.replace("_", " ").split())
     forms = [masked_form(question, record.names) for question in record.questions]
     if relation:
@@ -89,15 +89,15 @@ def shape(record: Record) -> FactForms:
     return FactForms(tuple(dict.fromkeys(forms))[:MOST_FORMS], relation, answer)
 
 
-def backward(asked: FactForms) -> FactForms:
-    """The shape of the fact asked backwards: of what is that true which is masked now, the answer.
+def reversed_forms(fact: FactForms) -> FactForms:
+    """The forms of the reversed question, which gives the answer (masked) and asks for the subject.
 
-    So what else is asked of the answer ("What is the capital of [X]?") is told from it by the bank.
+    Other questions about the answer ("What is the capital of [X]?") are told from it by the bank.
     """
-    said = (f"{SUBJECT} is the {{}} of what?", f"What has {SUBJECT} as its {{}}?")
-    forms = [one.format(asked.relation) for one in said if asked.relation]
-    forms += [f"{form.replace(SUBJECT, 'what')} {SUBJECT}" for form in asked.forms[:BACKWARD_FORMS]]
-    return FactForms(tuple(forms), asked.relation, "", backwards=True)
+    templates = (f"{SUBJECT} is the {{}} of what?", f"What has {SUBJECT} as its {{}}?")
+    forms = [one.format(fact.relation) for one in templates if fact.relation]
+    forms += [f"{form.replace(SUBJECT, 'what')} {SUBJECT}" for form in fact.forms[:REVERSED_FORMS]]
+    return FactForms(tuple(forms), fact.relation, "", is_reversed=True)
 
 
 @dataclass(frozen=True)
@@ -134,28 +134,29 @@ class Weights:
 
 @dataclass(frozen=True)
 class Gate:
-    """Fitted weights for each way in which a question can touch a record, and the bank.
+    """Fitted weights for each kind of match between a question and a record, and the bank.
 
     Attributes:
-        ways: By way: "named" (the subject is in the question or the conversation), "held" (an
-            answer is), "described" (neither, but the question is nearly one of the record's).
+        weights: By kind of match: "named" (the subject is in the question or the conversation),
+            "held" (an answer is), "described" (neither, but the question is nearly one of the
+            record's).
         bank: Common questions by what they ask, with the subject masked.
     """
 
-    ways: dict[str, Weights]
+    weights: dict[str, Weights]
     bank: dict[str, tuple[str, ...]]
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> "Gate":
-        """Read it.
+        """Read the gate from a JSON file.
 
         Raises:
             ModelError: The file is missing or damaged.
         """
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            ways = {way: Weights(**weights) for way, weights in held["ways"].items()}
-            return cls(ways, {name: tuple(texts) for name, texts in held["bank"].items()})
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            weights = {kind: Weights(**values) for kind, values in stored["ways"].items()}
+            return cls(weights, {name: tuple(texts) for name, texts in stored["bank"].items()})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(
                 f"{path}: the gate cannot be read ({error}); "
@@ -163,37 +164,37 @@ class Gate:
             ) from error
 
     def fingerprint(self, embedding: str) -> str:
-        """Tells the bank's vectors by this embedding model from any others."""
+        """Identifies the bank's vectors by this embedding model."""
         return sha256(json.dumps([embedding, self.bank]).encode()).hexdigest()[:16]
 
 
 class VectorStore:
-    """Vectors of texts, each embedded once and kept as long as it is among the last used."""
+    """A least-recently-used cache of the vectors of texts."""
 
     def __init__(self, embed: Embed) -> None:
         """Embed texts by ``embed``, several in one call."""
         self._embed = embed
-        self._kept: OrderedDict[str, Vectors] = OrderedDict()
+        self._cached: OrderedDict[str, Vectors] = OrderedDict()
 
-    def learn(self, texts: Iterable[str]) -> None:
-        """Embed those of the texts that are not known, in one call."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+    def embed(self, texts: Iterable[str]) -> None:
+        """Embed those of the texts that are not cached, in one call."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._cached]
         if new:
             for text, vector in zip(new, unit(self._embed(new)), strict=True):
-                self._kept[text] = vector
+                self._cached[text] = vector
 
     def put(self, texts: Sequence[str], vectors: Sequence[Vectors]) -> None:
-        """Take in texts that were embedded elsewhere, with vectors of length 1."""
-        self._kept.update(zip(texts, vectors, strict=True))
+        """Add texts that were embedded elsewhere, with vectors of length 1."""
+        self._cached.update(zip(texts, vectors, strict=True))
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Vectors of length 1, shape (texts, dimension)."""
-        self.learn(texts)
+        self.embed(texts)
         for text in texts:
-            self._kept.move_to_end(text)
-        found = np.stack([self._kept[text] for text in texts])
-        while len(self._kept) > KEPT_VECTORS:
-            self._kept.popitem(last=False)
+            self._cached.move_to_end(text)
+        found = np.stack([self._cached[text] for text in texts])
+        while len(self._cached) > CACHED_VECTORS:
+            self._cached.popitem(last=False)
         return found
 
 
@@ -205,8 +206,8 @@ def unit(vectors: Sequence[Sequence[float]]) -> Vectors:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A shape, embedded and compared with the bank."""
+class PreparedForms:
+    """The forms of a fact, embedded and compared with the bank."""
 
     forms: Vectors
     asked: Vectors
@@ -222,22 +223,22 @@ class Prepared:
 
 
 class SimilarityMeasure:
-    """Measures the features of windows against shapes."""
+    """Measures the features of question segments compared with facts."""
 
     def __init__(
-        self, bank: dict[str, tuple[str, ...]], vectors: VectorStore, kept: Path | None = None
+        self, bank: dict[str, tuple[str, ...]], vectors: VectorStore, path: Path | None = None
     ) -> None:
         """Compare with ``bank``, which is embedded at the first measurement.
 
         Args:
             bank: Common questions by what they ask.
             vectors: Embeds them.
-            kept: File in which the bank's vectors are kept from one process to the next.
+            path: File that stores the bank's vectors between processes.
         """
         self._bank = bank
-        self._kept = kept
+        self._path = path
         self._vectors = vectors
-        self._prepared: OrderedDict[FactForms, Prepared] = OrderedDict()
+        self._prepared: OrderedDict[FactForms, PreparedForms] = OrderedDict()
         texts = [text for several in bank.values() for text in several]
         counts = Counter(word for text in texts for word in content(text))
         self._rarity = {word: math.log(len(texts) / (1 + n)) for word, n in counts.items()}
@@ -250,38 +251,38 @@ class SimilarityMeasure:
         vectors = self._read(len(texts))
         if vectors is None:
             vectors = self._vectors(texts)
-            if self._kept is not None:
-                with replacing(self._kept) as new:
+            if self._path is not None:
+                with replacing(self._path) as new:
                     np.save(new, vectors)
         sizes = [len(several) for several in self._bank.values()]
         return vectors, np.cumsum([0, *sizes[:-1]])
 
     def _read(self, count: int) -> Vectors | None:
         """The bank's vectors from the file, if it holds so many."""
-        if self._kept is None:
+        if self._path is None:
             return None
         try:
-            vectors: Vectors = np.load(self._kept)
+            vectors: Vectors = np.load(self._path)
         except (OSError, ValueError, EOFError):  # none yet, or damaged: it is written anew
             return None
         return vectors if vectors.shape[:1] == (count,) else None
 
-    def features(self, window: QuestionSegment, shape: FactForms) -> Features:
-        """The features of a window against a shape, in the order of ``FEATURES``."""
-        own = self._own(shape)
+    def features(self, segment: QuestionSegment, fact: FactForms) -> Features:
+        """The features of a segment compared with a fact, in the order of ``FEATURES``."""
+        own = self._prepare(fact)
         bank, starts = self._bank_vectors
-        [asked] = self._vectors([window.text])
-        near = own.forms @ asked
-        sims = bank @ asked
-        best = np.sort(near)[::-1]
+        [asked] = self._vectors([segment.text])
+        cosines = own.forms @ asked
+        similarity = bank @ asked
+        best = np.sort(cosines)[::-1]
         cosine = float(best[0])
-        other = float(sims[own.others].max(initial=0.0))
+        other = float(similarity[own.others].max(initial=0.0))
         margin = cosine - other
-        profile = np.maximum.reduceat(sims, starts)
-        stems = content(window.text)
-        kind = wanted(window.text)
-        foreign = float(window.foreign)
-        said = len(stems & own.relation) / len(own.relation) if own.relation else 0.0
+        profile = np.maximum.reduceat(similarity, starts)
+        stems = content(segment.text)
+        kind = answer_type(segment.text)
+        foreign = float(segment.foreign)
+        shared = len(stems & own.relation) / len(own.relation) if own.relation else 0.0
         return np.array(
             [
                 cosine,
@@ -300,49 +301,49 @@ class SimilarityMeasure:
                 float(kind != "any" and "any" not in own.kinds and kind not in own.kinds),
                 float(own.digits and kind in ("person", "place")),
                 float(not own.digits and kind in ("time", "number")),
-                float(window.answer),
-                float(window.answer) * margin,
-                float(window.carried),
+                float(segment.answer),
+                float(segment.answer) * margin,
+                float(segment.from_history),
                 foreign,
                 foreign * margin,
-                float(min(3, len(window.names))),
+                float(min(3, len(segment.names))),
                 math.log1p(len(stems)),
-                said,
-                float(ASKING.search(window.text) is not None),
+                shared,
+                float(ASKING.search(segment.text) is not None),
                 min(self._weight(stems - form) for form in own.stems) / self._rarest,
                 cosine * math.log1p(len(stems)),
             ]
         )
 
-    def _own(self, shape: FactForms) -> Prepared:
-        if (held := self._prepared.get(shape)) is not None:
-            return held
+    def _prepare(self, fact: FactForms) -> PreparedForms:
+        if (known := self._prepared.get(fact)) is not None:
+            return known
         bank, starts = self._bank_vectors
-        vectors = self._vectors(shape.texts())
-        count = len(shape.forms)
+        vectors = self._vectors(fact.texts())
+        count = len(fact.forms)
         forms, asked = vectors[:count], vectors[count : 2 * count]
-        sims = (bank @ forms.T).max(axis=1)
+        similarity = (bank @ forms.T).max(axis=1)
         # Where the bank knows what the record asks, its other wordings count as the record's own.
-        profile = np.maximum.reduceat(sims, starts)
+        profile = np.maximum.reduceat(similarity, starts)
         same = profile >= max(SAME, float(profile.max()) - TIE)
         own = np.repeat(same, np.diff([*starts, len(bank)]))
-        made = Prepared(
+        prepared = PreparedForms(
             np.concatenate([forms, bank[own]]),
             asked,
             vectors[2 * count],
             vectors[2 * count + 1],
             forms.mean(axis=0) / max(1e-9, float(np.linalg.norm(forms.mean(axis=0)))),
             profile,
-            ~own if own.any() else sims < LIKE,
-            [content(form) for form in shape.forms],
-            content(shape.relation),
-            {wanted(form) for form in shape.forms[:-1] or shape.forms},
-            any(char.isdigit() for char in shape.answer),
+            ~own if own.any() else similarity < LIKE,
+            [content(form) for form in fact.forms],
+            content(fact.relation),
+            {answer_type(form) for form in fact.forms[:-1] or fact.forms},
+            any(char.isdigit() for char in fact.answer),
         )
-        self._prepared[shape] = made
-        if len(self._prepared) > KEPT_VECTORS // MOST_FORMS:
+        self._prepared[fact] = prepared
+        if len(self._prepared) > CACHED_VECTORS // MOST_FORMS:
             self._prepared.popitem(last=False)
-        return made
+        return prepared
 
     def _weight(self, stems: set[str]) -> float:
         return sum(self._rarity.get(word, self._rarest) for word in stems) or 1e-6

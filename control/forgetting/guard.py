@@ -1,8 +1,8 @@
-"""The guard of the decoding: tokens that would complete a forgotten answer are not chosen.
+"""The guard in decoding: tokens that would complete a forgotten answer are not chosen.
 
-A span is banned only for active records, those whose subject is named, and only at the token that
-would complete it: an answer that a retained fact shares stays allowed elsewhere. The decoded and
-normalised text is compared, so every tokenisation, spelling and disguise of a span is one case.
+An answer is banned only for active records, those whose subject is named, and only at the token
+that would complete it: the same answer to another question stays allowed. The decoded and
+normalised text is compared, so that every tokenisation, spelling and obfuscation counts.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from control.decoding.trace import Trace
 
-LOOK_BACK = 64  # tokens; a span spelled out letter by letter takes one for each letter
-MOST_BANS = 12  # tokens banned at one place before the answer is ended
+LOOK_BACK = 64  # tokens; an answer spelled letter by letter takes one for each letter
+MOST_BANS = 12  # tokens banned at one position before the answer is ended
 
 
 @dataclass(frozen=True)
@@ -32,29 +32,29 @@ class WatchedFacts:
         check_paraphrase: Ids of those whose paraphrases are suppressed too.
         decide_on_output: Ids of those that the question may ask for: an answer that is about to
             state one is ended.
-        arm: Further records that a text activates by naming their subject, since an answer can
-            name one that the question did not.
+        activate: Gives further records that a text activates by naming their subject, since an
+            answer can name one that the question did not.
     """
 
     records: tuple[Record, ...] = ()
     check_paraphrase: frozenset[str] = frozenset()
     decide_on_output: frozenset[str] = frozenset()
-    arm: Callable[[str], Sequence[Record]] | None = None
+    activate: Callable[[str], Sequence[Record]] | None = None
 
     def __bool__(self) -> bool:
         """Whether anything is watched."""
-        return bool(self.records) or self.arm is not None
+        return bool(self.records) or self.activate is not None
 
-    def in_play(self, text: str) -> list[Record]:
-        """The active records, with those whose subject ``text`` names."""
-        brought = self.arm(text) if self.arm else ()
-        return list(dict.fromkeys((*self.records, *brought)))
+    def active_records(self, text: str) -> list[Record]:
+        """The active records, with those that ``text`` activates by naming their subject."""
+        activated = self.activate(text) if self.activate else ()
+        return list(dict.fromkeys((*self.records, *activated)))
 
     def completed(self, text: str, new: str) -> Record | None:
-        """The record of which ``new`` completes a span that ``text`` does not hold yet."""
+        """The record of which ``new`` completes an answer that ``text`` does not contain yet."""
         whole = text + new
         border = len(text.rstrip())
-        for record in self.in_play(whole):
+        for record in self.active_records(whole):
             if any(end > border for _, end, _ in normalize.find(whole, record.spans)):
                 return record
         return None
@@ -89,8 +89,8 @@ class LeakGuard:
             draw: Draws a token from such scores.
 
         Returns:
-            A token that completes no span; one that ends the answer where none was found, or where
-            the question may have asked for the span.
+            A token that completes no banned answer; one that ends the text where none was found, or
+            where the question may have asked for the banned answer.
         """
         text = self._text(())
         remaining = None

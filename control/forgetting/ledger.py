@@ -25,20 +25,20 @@ from foundation.text import normalise
 
 DATABASE = "ledger.db"
 ADDED, REMOVED = "added", "removed"
-ID_BYTES = 8  # drawn at random: among 100,000 records two are alike once in 4 billion ledgers
+ID_BYTES = 8  # drawn at random: two of 100,000 records collide in one of 4 billion ledgers
 BATCH = 1_000  # events written by one statement
 
 
 @dataclass(frozen=True)
 class Event:
-    """One entry of the audit.
+    """One event of the audit.
 
     Attributes:
-        sequence: Its number; the first is 1, none is left out.
+        sequence: Its number; consecutive from 1.
         kind: "added", "removed", "refused", "redacted", "guarded", "swept", ...
-        record_id: The record that it is about, or "".
+        record_id: The record that it concerns, or "".
         time: ISO 8601 in UTC.
-        details: What was recorded with it; for "added" the fields of the record.
+        details: Further data; for "added" the fields of the record.
     """
 
     sequence: int
@@ -50,12 +50,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Changes:
-    """What has happened since a version.
+    """The changes since a version.
 
     Attributes:
-        version: The number of the newest event; ask for the changes since it the next time.
-        added: Records that came and are still active.
-        removed: Ids of records that went.
+        version: The number of the newest event, from which the next changes are requested.
+        added: Records added since then and still active.
+        removed: Ids of records removed since then.
     """
 
     version: int
@@ -64,13 +64,12 @@ class Changes:
 
 
 class Ledger:
-    """Records and what was done because of them, in SQLite or PostgreSQL.
+    """The records and the audit of forgetting, in SQLite or PostgreSQL.
 
     Every change is one transaction, so a process killed at any moment leaves the state before or
-    after it, and every call sees all changes made before, in any process. What is personal is
-    encrypted, with a key that lies outside the database. A ledger that its key does not open, or
-    that lacks events seen before, raises instead of forgetting what was to be forgotten. Safe to
-    use from several threads.
+    after it, and every call sees all earlier changes of any process. Personal data is encrypted
+    with a key that is stored outside the database. A ledger that the key does not decrypt, or that
+    lacks events seen before, raises, so that no forgotten fact is stated by mistake. Thread-safe.
     """
 
     def __init__(self, place: str | Path, key: bytes | KeyFile, home: Path | None = None) -> None:
@@ -78,36 +77,37 @@ class Ledger:
 
         Args:
             place: A file for SQLite, or the URL of a SQLite or PostgreSQL database.
-            key: 32 bytes, or the file that holds them or will when the first fact is recorded.
-            home: Where the last event seen is kept; by default beside a file, for a URL nowhere.
+            key: 32 bytes, or the key file, which is created when the first fact is recorded.
+            home: Directory of the checkpoint of the last event seen; by default that of a database
+                file, none for a URL.
 
         Raises:
             InputError: the URL or the key cannot be used.
             IndexStateError: the database or the key file is damaged, lost or another one.
         """
         self._key_file = key if isinstance(key, KeyFile) else None
-        self._known = LedgerCipher(key) if isinstance(key, bytes) else None
-        self._fits = False
+        self._loaded_cipher = LedgerCipher(key) if isinstance(key, bytes) else None
+        self._key_fits = False
         self._database = open_tables(place)
-        self._head = _head_file(place, self._database.place, home)
+        self._head = _checkpoint(place, self._database.place, home)
         seen = self._seen()
         with self._database.reading() as connection:
             self._check(connection, seen)
 
     def add(self, records: Iterable[Record]) -> list[Record]:
-        """Record facts, all of them or, if one cannot be recorded, none.
+        """Record facts: all of them, or none if one cannot be recorded.
 
         Args:
-            records: Taken one by one before anything is written.
+            records: The facts; consumed before anything is written.
 
         Returns:
-            The records with id and time. In place of a fact that is forgotten already (the same
-            subject, relation, answers and scope) comes the record that exists.
+            The records with id and time; for a fact that is forgotten already (the same subject,
+            relation, answers and scope) the existing record.
 
         Raises:
             InputError: a record cannot be enforced; see ``control.forgetting.record.checked``.
         """
-        # All that takes time comes before the transaction, which other writers wait for.
+        # Slow work comes before the transaction, which blocks other writers.
         ready = [(checked(record), _identity(record)) for record in records]
         added: list[Record] = []
         if ready:
@@ -117,7 +117,7 @@ class Ledger:
         return added
 
     def remove(self, record_id: str, who: str = "", reason: str = "") -> Record:
-        """Let a fact be said again; that it was forgotten, and why no longer, stays in the audit.
+        """Remove a record, so that its fact may be stated again; the audit keeps both events.
 
         Raises:
             InputError: there is no such record, or it was removed before.
@@ -128,14 +128,14 @@ class Ledger:
         return record
 
     def note(self, kind: str, record_id: str = "", **details: Any) -> None:
-        """Add an event to the audit, with counts or words, which are encrypted."""
+        """Add an event to the audit, with encrypted details."""
         if kind in (ADDED, REMOVED):
             raise InputError(f"an event cannot be noted as {kind!r}; add or remove the record")
         with self._appending() as chain:
             chain.append(kind, record_id, details)
 
     def records(self) -> list[Record]:
-        """Return the active records, in the order in which they came."""
+        """Return the active records, in the order in which they were added."""
         return self.changes(since=0).added
 
     def record(self, record_id: str) -> Record:
@@ -148,7 +148,7 @@ class Ledger:
             return self._active(connection, record_id)
 
     def changes(self, since: int) -> Changes:
-        """Return what happened after the event of this number; 0 stands for the beginning.
+        """Return the changes after the event of this number; 0 for all changes.
 
         Raises:
             IndexStateError: the ledger has fewer events than that, or one that cannot be read.
@@ -159,7 +159,7 @@ class Ledger:
                 return Changes(version)
             if version < since:
                 fault = f"it ends with event {version}, but event {since} was there before"
-                raise IndexStateError(self._cut_short(fault))
+                raise IndexStateError(self._truncation_message(fault))
             new = (Row.sequence > since) & (Row.sequence <= version)
             gone = connection.execute(
                 select(Row.record_id).where(Row.kind == REMOVED, new).order_by(Row.sequence)
@@ -183,87 +183,87 @@ class Ledger:
             return chains.version(connection)
 
     def verify(self) -> str | None:
-        """Check every event, the database, and that nothing was cut off.
+        """Check every event, the database, and that the end was not truncated.
 
         Returns:
-            ``None`` if all is as it was recorded, else a sentence on the first thing that is not.
+            ``None`` if everything is as recorded, else a sentence on the first fault.
         """
         try:
             seen = self._seen()
             with self._database.reading() as connection:
                 return (
-                    chains.broken(connection, self._vault)
-                    or chains.cut(connection, seen)
+                    chains.find_fault(connection, self._cipher)
+                    or chains.find_truncation(connection, seen)
                     or self._damage(connection)
                 )
         except IndexStateError as error:
             return str(error)
 
     def seal(self, record_id: str, name: str, text: str) -> None:
-        """Keep a text as it is before a record's fact is taken out of it.
+        """Store a text encrypted before a record's fact is redacted in it.
 
         Args:
             record_id: The record.
-            name: Which text; one sealed before under the same name makes way for it.
+            name: Identifies the text; replaces one stored under the same name.
             text: The text.
         """
-        vault = self._vault()
+        cipher = self._cipher()
         with self._database.writing() as connection:
-            originals.keep(connection, vault, EncryptedOriginal(record_id, name, text))
+            originals.store(connection, cipher, EncryptedOriginal(record_id, name, text))
 
     def sealed(self, record_id: str | None = None) -> list[EncryptedOriginal]:
-        """Return the texts kept for a record, or for all, in the order in which they came."""
+        """Return the originals stored for a record, or for all, in the order of storing."""
         with self._database.reading() as connection:
-            if not chains.version(connection):  # and so perhaps no key yet
+            if not chains.version(connection):  # there may be no key yet
                 return []
-            return originals.kept(connection, self._vault(), record_id)
+            return originals.load(connection, self._cipher(), record_id)
 
     def unseal(self, record_id: str, name: str | None = None) -> list[EncryptedOriginal]:
-        """Return the texts kept for a record, or the one of that name, and keep them no longer."""
-        vault = self._vault()
+        """Return and delete the originals of a record, or the one of that name."""
+        cipher = self._cipher()
         with self._database.writing() as connection:
-            found = originals.kept(connection, vault, record_id, name)
-            originals.forget(connection, vault, record_id, name)
+            found = originals.load(connection, cipher, record_id, name)
+            originals.remove(connection, cipher, record_id, name)
         return found
 
     def _add_part(self, chain: Chain, part: list[tuple[Record, list[str]]]) -> list[Record]:
-        wanted = [(chain.vault().mark(identity), record) for record, identity in part]
-        known = Row.fact.in_({mark for mark, _ in wanted})
+        hashed = [(chain.cipher().keyed_hash(identity), record) for record, identity in part]
+        known = Row.fact.in_({fact for fact, _ in hashed})
         rows = chain.connection.execute(_active_rows().where(known))
-        held = {row.fact: self._record(row) for row in rows}
-        for mark, record in wanted:
-            if mark not in held:
+        stored = {row.fact: self._record(row) for row in rows}
+        for fact, record in hashed:
+            if fact not in stored:
                 new = replace(record, id=secrets.token_hex(ID_BYTES), time=chain.time)
-                chain.append(ADDED, new.id, _fields(new), mark)
-                held[mark] = new
+                chain.append(ADDED, new.id, _fields(new), fact)
+                stored[fact] = new
         chain.write()
-        return [held[mark] for mark, _ in wanted]
+        return [stored[fact] for fact, _ in hashed]
 
     @contextmanager
     def _appending(self) -> Iterator[Chain]:
-        """Open a transaction that appends; when it is stored, the head moves on."""
+        """Open a transaction that appends; once it is committed, the checkpoint is advanced."""
         with self._database.writing() as connection:
-            # Again: an empty ledger may have been filled with another key, or its end cut off.
+            # Checked again: an empty ledger may have been filled with another key, or truncated.
             self._check(connection, self._seen())
             start = chains.last(connection)
-            chain = Chain(connection, partial(self._vault, create=start == START), start)
+            chain = Chain(connection, partial(self._cipher, create=start == START), start)
             yield chain
             chain.write()
         if self._head and chain.head != start:
             self._head.advance(chain.head)
 
     def _seen(self) -> Head | None:
-        # Read before the database: what another process adds in between is then no surprise.
+        # Read before the database, so that an event added in between is not taken for a fault.
         return self._head.read() if self._head else None
 
-    def _cut_short(self, fault: str) -> str:
+    def _truncation_message(self, fault: str) -> str:
         accept = f", or remove {self._head.path} to go on without it" if self._head else ""
         return f"{self._database.place} is not whole: {fault}; put a copy of it back{accept}"
 
-    def _vault(self, create: bool = False) -> LedgerCipher:
-        if self._known is None:
-            self._known = LedgerCipher(self._read_key(create))
-        return self._known
+    def _cipher(self, create: bool = False) -> LedgerCipher:
+        if self._loaded_cipher is None:
+            self._loaded_cipher = LedgerCipher(self._read_key(create))
+        return self._loaded_cipher
 
     def _read_key(self, create: bool) -> bytes:
         file = self._key_file
@@ -278,14 +278,14 @@ class Ledger:
         return key
 
     def _check(self, connection: Connection, seen: Head | None) -> None:
-        """See that nothing seen is missing, and that the key opens the first event or the last."""
-        if fault := chains.cut(connection, seen):
-            raise IndexStateError(self._cut_short(fault))
-        ends = [] if self._fits else chains.ends(connection)
+        """Check that no seen event is missing and that the key decrypts the first or last event."""
+        if fault := chains.find_truncation(connection, seen):
+            raise IndexStateError(self._truncation_message(fault))
+        ends = [] if self._key_fits else chains.ends(connection)
         if not ends:
             return
-        self._fits = any(chains.opened(row, self._vault()) is not None for row in ends)
-        if not self._fits:
+        self._key_fits = any(chains.decrypt(row, self._cipher()) is not None for row in ends)
+        if not self._key_fits:
             key = self._key_file.path if self._key_file else f"the key in {VARIABLE}"
             raise IndexStateError(
                 f"{self._database.place} does not open with {key}: the key is another one, or the "
@@ -303,7 +303,7 @@ class Ledger:
         raise InputError(f"there is no record {record_id!r}; fulcrum forget list shows their ids")
 
     def _details(self, row: Any) -> dict[str, Any]:
-        text = chains.opened(row, self._vault())
+        text = chains.decrypt(row, self._cipher())
         if text is None:
             raise IndexStateError(
                 f"event {row.sequence} of {self._database.place} cannot be decrypted: it was "
@@ -320,11 +320,11 @@ class Ledger:
 
     def _damage(self, connection: Connection) -> str | None:
         if chains.version(connection):
-            originals.kept(connection, self._vault())  # raises if one was changed
-        if connection.dialect.name == "sqlite":  # an index may hide a row that the chain holds
-            said = connection.exec_driver_sql("PRAGMA integrity_check").scalar()
-            if said != "ok":
-                return f"all events are there, but the database is damaged ({said})"
+            originals.load(connection, self._cipher())  # raises if one was changed
+        if connection.dialect.name == "sqlite":  # an index may lack a row of the chain
+            result = connection.exec_driver_sql("PRAGMA integrity_check").scalar()
+            if result != "ok":
+                return f"all events are there, but the database is damaged ({result})"
         return None
 
 
@@ -343,26 +343,26 @@ def open_ledger(home: Path, url: str | None = None, key: str | None = None) -> L
     return Ledger(url or home / DATABASE, chosen, home)
 
 
-def _head_file(place: str | Path, name: str, home: Path | None) -> LedgerCheckpoint | None:
+def _checkpoint(place: str | Path, name: str, home: Path | None) -> LedgerCheckpoint | None:
     if home is not None:
-        # A home may have known several ledgers, by several URLs.
-        mark = (
+        # A home may have been used with several ledgers, at several URLs.
+        suffix = (
             f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}" if isinstance(place, str) else ""
         )
-        return LedgerCheckpoint(home / f"ledger{mark}.head")
+        return LedgerCheckpoint(home / f"ledger{suffix}.head")
     if isinstance(place, str) and "://" in place:
         return None
     return LedgerCheckpoint(Path(place).with_suffix(".head"))
 
 
 def _identity(record: Record) -> list[str]:
-    """What makes two records the same fact."""
+    """The values that are equal for two records of the same fact."""
     spans = sorted({normalise(span) for span in record.spans})
     return [record.scope, normalise(record.subject), normalise(record.relation), *spans]
 
 
 def _fields(record: Record) -> dict[str, Any]:
-    """The fields that are encrypted; id and time stand in columns."""
+    """The fields that are encrypted; id and time have columns of their own."""
     return {name: value for name, value in vars(record).items() if name not in ("id", "time")}
 
 

@@ -26,9 +26,9 @@ from foundation.sqlite import open_database, reading, writing
 VARIABLE = "FULCRUM_LEDGER"
 PACKAGE = "psycopg2-binary"  # the driver
 DAMAGED = "put a backup of it back; the facts in it are kept nowhere else"
-LOCK = 0x46554C4C  # appends to one ledger wait for each other; the number spells FULL
+LOCK = 0x46554C4C  # of PostgreSQL, held while appending; spells "FULL"
 
-# Append only: a database records which of these it has had, and runs the rest when opened.
+# Append only: a database records which migrations were applied, and applies the rest when opened.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "0001 events, originals",
@@ -55,13 +55,13 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 class Base(DeclarativeBase):
-    """The tables as the newest migration leaves them."""
+    """The tables after the newest migration."""
 
 
 class Row(Base):
     """One event; no row is ever changed or removed.
 
-    ``fact`` recognises an added fact and is empty for other events. ``payload`` is encrypted.
+    ``fact`` is the keyed hash of an added fact, empty for other events. ``payload`` is encrypted.
     ``hash`` covers the row and, through the hash before it, all rows before.
     """
 
@@ -80,7 +80,7 @@ class Row(Base):
 
 
 class Original(Base):
-    """A redacted text as it was, encrypted; ``name`` recognises it. No part of the audit."""
+    """The encrypted original of a redacted text; ``name`` is a keyed hash. Not in the audit."""
 
     __tablename__ = "ledger_originals"
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -95,9 +95,9 @@ class Database:
     """An open database.
 
     Attributes:
-        place: What to call it in messages; no password is in it.
+        place: Its name in messages, without a password.
         reading: Opens a transaction that reads.
-        writing: Opens one that is kept whole or undone, and that other writers wait for.
+        writing: Opens one that is committed or rolled back as a whole and excludes other writers.
     """
 
     place: str
@@ -125,9 +125,9 @@ def open_tables(place: str | Path) -> Database:
 
 def _open_file(path: Path) -> Database:
     engine = open_database(path, MIGRATIONS, DAMAGED)
-    # What was promised to be forgotten has to outlive a power cut too.
+    # A recorded fact must survive a power failure.
     event.listen(engine, "connect", _write_through)
-    engine.dispose()  # the connection of before has not been told
+    engine.dispose()  # the connection opened before lacks the listener
     return Database(str(path), partial(reading, engine, path), partial(writing, engine, path))
 
 
@@ -140,7 +140,7 @@ def _open_server(url: URL) -> Database:
     database = Database(
         place, partial(_transaction, engine, place), partial(_appending, engine, place)
     )
-    with database.writing() as connection:  # locked: two that create a table at once both fail
+    with database.writing() as connection:  # locked: concurrent creation of a table fails
         Base.metadata.create_all(connection)
     return database
 

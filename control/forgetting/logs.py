@@ -10,37 +10,37 @@ UNREADABLE = "(withheld: the ledger cannot be read, so what is forgotten is not 
 
 
 def redact_logs(redactor: Redactor) -> None:
-    """Redact what the root logger's handlers write, from now on by this redactor alone.
+    """Redact what the root logger's handlers write, by this redactor only.
 
-    However often it is called, each handler has one such filter.
+    Replaces the filter of an earlier call.
     """
     for handler in logging.getLogger().handlers:
         earlier = [each for each in handler.filters if isinstance(each, RedactedLogs)]
-        handler.addFilter(RedactedLogs(redactor))  # first: no message is written between the two
+        handler.addFilter(RedactedLogs(redactor))  # first: no message is unfiltered
         for each in earlier:
             handler.removeFilter(each)
 
 
 class RedactedLogs(logging.Filter):
-    """Takes the sentences that state a forgotten fact out of log messages; for a handler.
+    """A filter for log handlers that removes the sentences that state a forgotten fact.
 
     Attributes:
-        redactor: Of the facts.
+        redactor: Of the forgotten facts.
     """
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
         self.redactor = redactor
-        self._within = threading.local()
+        self._filtering = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact a message; messages of the redaction itself pass.
+        """Redact a message; messages logged by the redaction itself pass unchanged.
 
         Where the ledger cannot be read, the whole message is withheld.
         """
-        if getattr(self._within, "it", False):
+        if getattr(self._filtering, "active", False):
             return True
-        self._within.it = True
+        self._filtering.active = True
         try:
             message = record.getMessage()
             redacted = self.redactor.redact(message).text
@@ -49,5 +49,5 @@ class RedactedLogs(logging.Filter):
         except FulcrumError:
             record.msg, record.args, record.exc_info, record.exc_text = UNREADABLE, (), None, None
         finally:
-            self._within.it = False
+            self._filtering.active = False
         return True

@@ -1,4 +1,4 @@
-"""Name matching in a time that does not depend on the number of names."""
+"""Name matching whose time does not depend on the number of names."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -12,37 +12,37 @@ from control.forgetting.variants import Spans, TextVariant, views
 Some = str | tuple[str, ...]
 Key = TypeVar("Key", int, str)
 
-LEAST_TYPO = 6  # letters of a name that is also found with one letter wrong
-LEAST_TYPO_WORD = 5  # letters of the word that holds the wrong one, in a name of several
-LONGEST_TYPO = 40  # letters of such a word; each takes as many places in the index
+LEAST_TYPO = 6  # letters of a name that also matches with one typo
+LEAST_TYPO_WORD = 5  # letters of the word with the typo, in a name of several words
+LONGEST_TYPO = 40  # letters of such a word; the index has an entry for each of them
 NEARBY = 6  # words of a name on either side of the misspelled one
-MOST_GUESSED = 50_000  # words whose guesses are kept, about 2 MB
-MOST_GUESSES = 3  # names that one misspelled word may stand for
+MOST_CORRECTED = 50_000  # words whose corrections are cached, about 2 MB
+MOST_CORRECTIONS = 3  # of one misspelled word
 
 
 class NameMatcher:
     """Phrases by key, found in any spelling that `normalize.find` matches, or with one typo.
 
-    A typo is one letter too many, too few, another, or two exchanged, but not the first. For it the
-    index keeps every word of the names with one letter left out, as SymSpell does. Nothing is
-    rebuilt when a name comes or goes.
+    A typo is one inserted, deleted or substituted letter or two transposed ones, but not the first.
+    The index holds every word of the names with one letter deleted, as SymSpell does. Adding or
+    removing a name rebuilds nothing.
     """
 
     def __init__(self, correct: Collection[str] = ()) -> None:
-        """Start without names.
+        """Create an index without names.
 
         Args:
-            correct: Normalised words that are never another word with a typo, besides those of
-                countries, languages, currencies and cities: Ireland is not Iceland.
+            correct: Normalised words that are never treated as typos, besides those of countries,
+                languages, currencies and cities: Ireland is not Iceland.
         """
         self._correct = correct
-        # One is held by itself and only several in a tuple: it saves a third of the memory.
+        # A tuple only where there are several values, which saves a third of the memory.
         self._forms: dict[str, Some] = {}  # by key
         self._keys: dict[str, Some] = {}  # by form
-        self._starts: dict[str, dict[int, int]] = {}  # by first word: number of words, how many
-        self._uses: Counter[str] = Counter()  # of words that may hold a typo
-        self._guessed: dict[str, tuple[str, ...]] = {}  # by word of a text
-        self._shortened: dict[int, Some] = {}  # by hash of the word less one letter
+        self._starts: dict[str, dict[int, int]] = {}  # by first word: number of words, count
+        self._uses: Counter[str] = Counter()  # of words that may be misspelled
+        self._corrected: dict[str, tuple[str, ...]] = {}  # by word of a text
+        self._shortened: dict[int, Some] = {}  # by hash of the word without one letter
 
     def __len__(self) -> int:
         return len(self._forms)
@@ -58,41 +58,41 @@ class NameMatcher:
     def add(self, key: str, phrases: Collection[str]) -> None:
         """Add names under a key, in place of those it had."""
         self.remove(key)
-        self._guessed.clear()
+        self._corrected.clear()
         own = sorted(set().union(*map(forms, phrases)))
         for form in own:
             _put(self._forms, key, form)
             if form not in self._keys:
-                self._learn(form)
+                self._index_form(form)
             _put(self._keys, form, key)
 
     def remove(self, key: str) -> None:
         """Remove the names of a key; one that is not there is no error."""
-        self._guessed.clear()
+        self._corrected.clear()
         for form in _each(self._forms.pop(key, ())):
             _drop(self._keys, form, key)
             if form not in self._keys:
-                self._unlearn(form)
+                self._remove_form(form)
 
     def find(self, text: str, typos: bool = True) -> dict[str, list[tuple[int, int]]]:
-        """Where names stand in a text.
+        """Where names occur in a text.
 
         Args:
             text: Any text.
-            typos: Whether names with one typo count as well.
+            typos: Whether names with one typo match too.
 
         Returns:
-            By key the places, (start, end) in characters of ``text``, in order.
+            By key the spans, (start, end) in characters of ``text``, in order.
         """
         if not self._forms:
             return {}
-        ways = views(text)
+        variants = views(text)
         found: dict[str, set[tuple[int, int]]] = {}
-        for start, end, keys in scan(ways, self._starts, self._keys):
+        for start, end, keys in scan(variants, self._starts, self._keys):
             for key in _each(keys):
                 found.setdefault(key, set()).add((start, end))
         if typos:
-            for start, end, keys in self._misspelled(ways[0]):
+            for start, end, keys in self._misspelled(variants[0]):
                 for key in _each(keys):
                     if key not in found:
                         found[key] = {(start, end)}
@@ -100,15 +100,17 @@ class NameMatcher:
 
     def _misspelled(self, view: TextVariant) -> Iterator[tuple[int, int, Some]]:
         for place, word in enumerate(view.words):
-            guesses = self._guessed.get(word)
-            for guess in self._guesses(word) if guesses is None else guesses:
+            corrections = self._corrected.get(word)
+            for correction in self._corrections(word) if corrections is None else corrections:
                 first, last = max(0, place - NEARBY), place + NEARBY
-                words = [*view.words[first:place], guess, *view.words[place + 1 : last]]
-                mended = TextVariant(words, partial(_some, view.spans(), first, last))
+                words = [*view.words[first:place], correction, *view.words[place + 1 : last]]
+                corrected = TextVariant(words, partial(_slice, view.spans(), first, last))
                 start, end = view.spans()[place]
-                for found in scan([mended], self._starts, self._keys):
+                for found in scan([corrected], self._starts, self._keys):
                     alone = found[:2] == (start, end)
-                    if found[0] <= start < found[1] and (not alone or len(guess) >= LEAST_TYPO):
+                    if found[0] <= start < found[1] and (
+                        not alone or len(correction) >= LEAST_TYPO
+                    ):
                         yield found
 
     def _known(self, word: str) -> bool:
@@ -120,24 +122,24 @@ class NameMatcher:
             or word in name_words()
         )
 
-    def _guesses(self, word: str) -> tuple[str, ...]:
-        if len(self._guessed) >= MOST_GUESSED:
-            self._guessed.clear()
-        guesses = self._guessed[word] = self._guess(word)
-        return guesses
+    def _corrections(self, word: str) -> tuple[str, ...]:
+        if len(self._corrected) >= MOST_CORRECTED:
+            self._corrected.clear()
+        corrections = self._corrected[word] = self._correct_word(word)
+        return corrections
 
-    def _guess(self, word: str) -> tuple[str, ...]:
+    def _correct_word(self, word: str) -> tuple[str, ...]:
         if not LEAST_TYPO_WORD - 1 <= len(word) <= LONGEST_TYPO or self._known(word):
             return ()
         near = {
-            guess: None
+            correction: None
             for part in (word, *_shorter(word))
-            for guess in _each(self._shortened.get(hash(part), ()))
-            if _one_apart(word, guess)
+            for correction in _each(self._shortened.get(hash(part), ()))
+            if _one_apart(word, correction)
         }
-        return tuple(near)[:MOST_GUESSES]
+        return tuple(near)[:MOST_CORRECTIONS]
 
-    def _learn(self, form: str) -> None:
+    def _index_form(self, form: str) -> None:
         first, *rest = form.split(" ")
         lengths = self._starts.setdefault(first, {})
         lengths[1 + len(rest)] = lengths.get(1 + len(rest), 0) + 1
@@ -147,7 +149,7 @@ class NameMatcher:
                 for part in {word, *_shorter(word)}:
                     _put(self._shortened, hash(part), word)
 
-    def _unlearn(self, form: str) -> None:
+    def _remove_form(self, form: str) -> None:
         first, *rest = form.split(" ")
         lengths = self._starts[first]
         lengths[1 + len(rest)] -= 1
@@ -167,19 +169,19 @@ def _each(some: Some) -> tuple[str, ...]:
     return (some,) if isinstance(some, str) else some
 
 
-def _put(held: dict[Key, Some], key: Key, text: str) -> None:
-    held[key] = (*_each(held[key]), text) if key in held else text
+def _put(table: dict[Key, Some], key: Key, text: str) -> None:
+    table[key] = (*_each(table[key]), text) if key in table else text
 
 
-def _drop(held: dict[Key, Some], key: Key, text: str) -> None:
-    rest = tuple(other for other in _each(held[key]) if other != text)
+def _drop(table: dict[Key, Some], key: Key, text: str) -> None:
+    rest = tuple(other for other in _each(table[key]) if other != text)
     if rest:
-        held[key] = rest[0] if len(rest) == 1 else rest
+        table[key] = rest[0] if len(rest) == 1 else rest
     else:
-        del held[key]
+        del table[key]
 
 
-def _some(spans: Spans, first: int, last: int) -> Spans:
+def _slice(spans: Spans, first: int, last: int) -> Spans:
     return spans[first:last]
 
 
@@ -190,12 +192,12 @@ def _words_with_typos(form: str) -> list[str]:
 
 
 def _shorter(word: str) -> list[str]:
-    """The word with each letter but the first left out."""
+    """The words with one letter other than the first deleted."""
     return [word[:place] + word[place + 1 :] for place in range(1, len(word))]
 
 
 def _one_apart(one: str, other: str) -> bool:
-    """Whether one letter too many, too few, another, or two exchanged make two words the same."""
+    """Whether one edit (insertion, deletion, substitution, transposition) makes the words equal."""
     if abs(len(one) - len(other)) > 1:
         return False
     start = 0

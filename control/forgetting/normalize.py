@@ -1,11 +1,11 @@
-"""Phrases in a text however they are written: lookalikes, leetspeak, spelled out, encoded."""
+"""Phrases in a text in any spelling: lookalikes, leetspeak, letter by letter, encoded."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from control.forgetting.encodings import readable, turned
+from control.forgetting.encodings import readable, transformed
 from control.forgetting.variants import (
     LEET,
     SHORT,
@@ -21,9 +21,9 @@ Value = TypeVar("Value")
 Place = tuple[int, int]
 
 INITIALS = 3  # letters
-MERGED = 5  # letters of "NewYork" and the like, from which on words may run together
+MERGED = 5  # letters from which words may be merged, as in "NewYork"
 INNER_DIGIT = re.compile(r"[a-z][0134578]+[a-z]")
-# Signs of a disguise: Greek or Cyrillic letters, invisible ones, digits in words, words in letters.
+# Signs of obfuscation: Greek or Cyrillic letters, invisible ones, digits in words, spelled letters.
 ODD = re.compile(
     r"[\u0370-\u052f\u200b-\u200f\u2060\ufeff\uff21-\uff5a\U0001d400-\U0001d7ff]"
     r"|[a-z][013457@$]+[a-z]|(?:\b\w[\s.*_-]){4,}",
@@ -32,30 +32,30 @@ ODD = re.compile(
 
 
 def plain(text: str) -> str:
-    """Words without case, diacritics, lookalikes, invisible signs and leetspeak, spaced by one.
+    """The words of a text without case, diacritics, lookalikes, invisible signs and leetspeak.
 
-    Digits turn into letters only inside a word ("L1ma"), so years and numbers survive.
+    Digits are replaced by letters only inside a word ("L1ma"), so years and numbers are kept.
     """
     words = plain_view(*folded_text(text)).words
     return " ".join(word.translate(LEET) if INNER_DIGIT.search(word) else word for word in words)
 
 
 def readings(text: str) -> list[str]:
-    """The text and all that may be hidden in it.
+    """The text and its possible decodings.
 
-    Besides ``readable`` these are the text turned by rot13 and backwards, which mean something
-    only where a phrase is found in them.
+    Besides ``readable`` these are the text in rot13 and reversed, which count only if a phrase is
+    found in them.
 
     Returns:
-        The text itself first; no two the same.
+        The text itself first; without duplicates.
     """
-    return list(dict.fromkeys([*readable(text), *turned(text)]))
+    return list(dict.fromkeys([*readable(text), *transformed(text)]))
 
 
 def find(text: str, phrases: Collection[str]) -> list[tuple[int, int, str]]:
-    """Where phrases stand in a text, spelled in any way but encoded.
+    """Where phrases occur in a text, in any spelling but not encoded.
 
-    Words are compared as ``plain`` writes them, whole, the last also with an s behind it.
+    Whole words are compared as normalised by ``plain``, the last one also with a plural s.
 
     Args:
         text: Any text.
@@ -74,7 +74,7 @@ def find(text: str, phrases: Collection[str]) -> list[tuple[int, int, str]]:
 
 
 def holds(text: str, phrases: Collection[str]) -> bool:
-    """Whether one of the phrases is in the text or hidden in it."""
+    """Whether one of the phrases is in the text or encoded in it."""
     if not phrases:
         return False
     starts, keys = _compiled(tuple(phrases))
@@ -82,14 +82,14 @@ def holds(text: str, phrases: Collection[str]) -> bool:
 
 
 def hides(text: str, phrases: Collection[str]) -> bool:
-    """Whether one of the phrases is in what a text hides, such as its words backwards."""
+    """Whether one of the phrases is encoded in the text, for example reversed."""
     if not phrases:
         return False
     starts, keys = _compiled(tuple(phrases))
     opened, others, swapped = _hidden(text)
     if any(True for view in opened for _ in scan(view, starts, keys)):
         return True
-    # Backwards and by rot13 a short word is often another one.
+    # Reversed or in rot13 a short word is often another word.
     return any(
         len(phrase.replace(" ", "")) >= SHORT
         for _, _, several in scan(others, starts, keys)
@@ -99,17 +99,17 @@ def hides(text: str, phrases: Collection[str]) -> bool:
 
 @lru_cache(maxsize=256)
 def _hidden(text: str) -> tuple[list[list[TextVariant]], list[TextVariant], list[TextVariant]]:
-    """Views of what is sure to be hidden; words of the text turned round; words in reverse order.
+    """Variants of the decoded text; of rot13 and reversed text; with the words in reverse order.
 
-    The last tells something of phrases of several words alone.
+    The last is used for phrases of several words only.
     """
     opened = [views(reading) for reading in readable(text)[1:]]
-    *others, swapped = (plain_view(*folded_text(reading)) for reading in turned(text))
+    *others, swapped = (plain_view(*folded_text(reading)) for reading in transformed(text))
     return opened, others, [swapped]
 
 
 def forms(phrase: str) -> set[str]:
-    """All normalised spellings under which a phrase is looked up, words spaced by one."""
+    """All normalised spellings under which a phrase is looked up."""
     folded, places = folded_text(phrase)
     words = " ".join(WORD.findall(folded))
     found = {words}
@@ -119,7 +119,7 @@ def forms(phrase: str) -> set[str]:
     merged = words.replace(" ", "")
     if " " in words and len(merged) >= MERGED:
         found.add(merged)
-    # "birds" forbids "bird"; a name such as Williams forbids no William, "francés" no France.
+    # "birds" matches "bird"; a name such as Williams does not match William, nor "francés" France.
     if phrase.islower() and phrase.isascii() and words.endswith("s") and len(words) > SHORT:
         found.add(words[:-1])
     return {form for form in found if form}
@@ -130,15 +130,15 @@ def scan(
     starts: Mapping[str, Collection[int]],
     phrases: Mapping[str, Value],
 ) -> Iterator[tuple[int, int, Value]]:
-    """Look up every run of words that could be a phrase.
+    """Look up every sequence of words that could be a phrase.
 
     Args:
-        views: Ways to read the text.
-        starts: By a phrase's first word, the numbers of words of such phrases.
-        phrases: What to give for a phrase, by its form.
+        views: Variants of the text.
+        starts: By a phrase's first word, the lengths in words of such phrases.
+        phrases: The value of a phrase, by its form.
 
     Yields:
-        (start, end, value), also twice where two views agree.
+        (start, end, value), repeated if two variants agree.
     """
     for view in views:
         words = view.words
@@ -178,19 +178,19 @@ def _compiled(phrases: tuple[str, ...]) -> tuple[dict[str, set[int]], dict[str, 
 
 
 def legible(text: str, places: Sequence[Place]) -> tuple[str, list[Place]]:
-    """The text for the embedding model: as it stands, or put plainly where its spelling is odd."""
+    """The text for the embedding model: unchanged, or normalised if its spelling is obfuscated."""
     if not ODD.search(text):
         return text, list(places)
-    put, spots, done = "", list[Place](), 0
+    normalised, spots, done = "", list[Place](), 0
     for start, end in sorted(places):
         if start >= done:
-            put += f"{_plainly(text[done:start])} "
-            spots.append((len(put), len(put) + end - start))
-            put += f"{text[start:end]} "
+            normalised += f"{_normalised(text[done:start])} "
+            spots.append((len(normalised), len(normalised) + end - start))
+            normalised += f"{text[start:end]} "
             done = end
-    return put + _plainly(text[done:]), spots
+    return normalised + _normalised(text[done:]), spots
 
 
-def _plainly(text: str) -> str:
+def _normalised(text: str) -> str:
     end = "?" if text.rstrip().endswith("?") else ""
     return " ".join(views(text)[-1].words) + end

@@ -12,41 +12,41 @@ from foundation.errors import IndexStateError
 
 @dataclass(frozen=True)
 class EncryptedOriginal:
-    """A stored text as it was before a record's fact was taken out of it; name says which."""
+    """A stored text before a record's fact was redacted in it; ``name`` identifies it."""
 
     record_id: str
     name: str
     text: str
 
 
-def keep(connection: Connection, vault: LedgerCipher, original: EncryptedOriginal) -> None:
-    """Keep a text in place of the one of the same record and name."""
-    mark = _mark(vault, original.name)
+def store(connection: Connection, cipher: LedgerCipher, original: EncryptedOriginal) -> None:
+    """Store a text in place of the one of the same record and name."""
+    hashed = _hashed_name(cipher, original.name)
     text = json.dumps({"name": original.name, "text": original.text}, ensure_ascii=False)
     row = {
         "record_id": original.record_id,
-        "name": mark,
-        "payload": vault.seal(text, _place(original.record_id, mark)),
+        "name": hashed,
+        "payload": cipher.seal(text, _place(original.record_id, hashed)),
     }
-    forget(connection, vault, original.record_id, original.name)
+    remove(connection, cipher, original.record_id, original.name)
     connection.execute(insert(Original), row)
 
 
-def kept(
+def load(
     connection: Connection,
-    vault: LedgerCipher,
+    cipher: LedgerCipher,
     record_id: str | None = None,
     name: str | None = None,
 ) -> list[EncryptedOriginal]:
-    """Return the texts kept for a record, under a name; all of them where left out.
+    """Return the texts stored for a record, under a name; without these, all of them.
 
     Raises:
         IndexStateError: one of them was changed.
     """
-    wanted = select(*Original.__table__.columns).where(_chosen(vault, record_id, name))
+    wanted = select(*Original.__table__.columns).where(_condition(cipher, record_id, name))
     found = []
     for row in connection.execute(wanted.order_by(Original.number)):
-        text = vault.open(row.payload, _place(row.record_id, row.name))
+        text = cipher.open(row.payload, _place(row.record_id, row.name))
         if text is None:
             raise IndexStateError(
                 f"an original kept for record {row.record_id} of the ledger cannot be decrypted: "
@@ -56,25 +56,27 @@ def kept(
     return found
 
 
-def forget(
-    connection: Connection, vault: LedgerCipher, record_id: str, name: str | None = None
+def remove(
+    connection: Connection, cipher: LedgerCipher, record_id: str, name: str | None = None
 ) -> None:
-    """Keep the texts of a record, or the one of that name, no longer."""
-    connection.execute(delete(Original).where(_chosen(vault, record_id, name)))
+    """Delete the texts of a record, or the one of that name."""
+    connection.execute(delete(Original).where(_condition(cipher, record_id, name)))
 
 
-def _chosen(vault: LedgerCipher, record_id: str | None, name: str | None) -> ColumnElement[bool]:
+def _condition(
+    cipher: LedgerCipher, record_id: str | None, name: str | None
+) -> ColumnElement[bool]:
     condition: ColumnElement[bool] = true()
     if record_id is not None:
         condition &= Original.record_id == record_id
     if name is not None:
-        condition &= Original.name == _mark(vault, name)
+        condition &= Original.name == _hashed_name(cipher, name)
     return condition
 
 
-def _mark(vault: LedgerCipher, name: str) -> str:
-    return vault.mark(["original", name])
+def _hashed_name(cipher: LedgerCipher, name: str) -> str:
+    return cipher.keyed_hash(["original", name])
 
 
-def _place(record_id: str, mark: str) -> tuple[str, str, str]:
-    return ("original", record_id, mark)
+def _place(record_id: str, hashed: str) -> tuple[str, str, str]:
+    return ("original", record_id, hashed)

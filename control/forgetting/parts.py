@@ -11,12 +11,12 @@ ABBREVIATIONS = {
     *("e.g", "i.e", "etc", "vs", "cf", "al", "ca", "approx", "no", "vol", "fig", "p", "pp", "ed"),
     *("u.s", "u.k", "inc", "ltd", "co", "corp", "jan", "feb", "aug", "sept", "oct", "nov", "dec"),
 }
-# A line that ends like this, or is followed by a small letter, goes on in the next one.
-GOES_ON = re.compile(
+# A line that ends like this, or is followed by a lower-case letter, continues in the next one.
+CONTINUES = re.compile(
     r"(?:,|-|\b(?:a|an|and|are|as|at|by|called|for|from|in|is|of|on|or|that|the|to|was|were|with))"
     r"[ \t]*$"
 )
-PROSE = 45  # characters of a line from which on it is a wrapped one, if it ends in no sign
+PROSE = 45  # characters from which a line counts as wrapped, unless it ends in punctuation
 SIGN = re.compile(r"[.!?:;|…]['\")\]”’]*\s*$")
 ITEM = re.compile(r"^[ \t]*(?:[-*•|>#]|\d{1,3}[.)]|[A-Za-z][.)]|[QA]:)")
 END = re.compile(r"(?<![.!?…])[.!?…]++[\"')\]”’]*+\s++(?=[^\sa-z])|[。\uff01\uff1f]+")
@@ -33,7 +33,7 @@ REFERENCE = re.compile(
     r"|latter|same)\b",
     re.IGNORECASE,
 )
-# What may stand before the name that a sentence begins with.
+# What may precede the name that a sentence begins with.
 OPENING = re.compile(r"^[\W_]*(?:(?:The|An?|In|On|At|By|For|From|But|And|Yet|While|When)\s+)?")
 NAME = re.compile(
     r"[A-ZÀ-ÞŁŚŠŽ][\w’'.-]*(?:\s{1,3}(?:(?:of|the|de|la|van|von|der|and|&)\s{1,3})?[A-ZÀ-ÞŁŚŠŽ][\w’'.-]*)*"
@@ -41,7 +41,7 @@ NAME = re.compile(
 
 
 def parts(text: str) -> list[tuple[int, int]]:
-    """Where the parts of a text stand: (start, end) of each, together the whole text."""
+    """The parts of a text: (start, end) of each; together they are the whole text."""
     found: list[tuple[int, int]] = []
     for start, end in _blocks(text):
         for first, last in _sentences(text[start:end]):
@@ -49,17 +49,17 @@ def parts(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def refers_back(part: str) -> bool:
-    """Whether a sentence has a word that stands for something named before."""
+def has_reference(part: str) -> bool:
+    """Whether a sentence has a pronoun or another reference to something named before."""
     return REFERENCE.search(part) is not None
 
 
 def other_subject(part: str, own: Collection[str], known: Collection[str] = ()) -> bool:
-    """Whether a sentence is clearly about something else, since it begins with another name.
+    """Whether a sentence is clearly about something else because it begins with another name.
 
     Args:
         part: The sentence.
-        own: Normalised words of the names that are not another one's.
+        own: Normalised words of the subject's own names.
         known: Normalised words that are names; one word at the beginning of a sentence has a
             capital letter whatever it is.
     """
@@ -73,7 +73,7 @@ def other_subject(part: str, own: Collection[str], known: Collection[str] = ()) 
 
 
 def joined(text: str, kept: Collection[tuple[int, int]]) -> str:
-    """The parts that are kept, with the space between them as it was, and none left over."""
+    """The text of the parts that are kept, with its original inner spacing, trimmed."""
     whole = "".join(text[start:end] for start, end in kept)
     whole = "\n".join(line.rstrip(" \t") for line in whole.split("\n"))
     whole = re.sub(r"\n{3,}", "\n\n", whole).strip()
@@ -81,7 +81,7 @@ def joined(text: str, kept: Collection[tuple[int, int]]) -> str:
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
-    """Lines, those of wrapped prose taken together."""
+    """Lines, with those of wrapped prose joined."""
     start = 0
     lines = list(re.finditer(r"[^\n]*\n?", text))[:-1]
     for line, following in pairwise(lines):
@@ -96,20 +96,22 @@ def _wrapped(line: str, following: str) -> bool:
     bare = line.rstrip()
     if not bare or not following.strip() or ITEM.match(following) or SIGN.search(bare):
         return False
-    if GOES_ON.search(bare) or following.lstrip()[0].islower():
+    if CONTINUES.search(bare) or following.lstrip()[0].islower():
         return True
-    goes_on = bare[-1].isalnum() or bare[-1] in ",-"
-    return goes_on and len(bare) >= PROSE and not (ITEM.match(line) or "|" in bare or "\t" in bare)
+    continues = bare[-1].isalnum() or bare[-1] in ",-"
+    return (
+        continues and len(bare) >= PROSE and not (ITEM.match(line) or "|" in bare or "\t" in bare)
+    )
 
 
 def _sentences(block: str) -> Iterator[tuple[int, int]]:
-    # NLTK's Punkt does it as well, but its import takes a second of the first question.
+    # NLTK's Punkt does the same, but its import adds a second to the first question.
     cuts = [end.end() for end in END.finditer(block) if not _abbreviated(block, end)]
     yield from pairwise([0, *(cut for cut in cuts if cut < len(block)), len(block)])
 
 
 def _abbreviated(block: str, end: re.Match[str]) -> bool:
-    """Whether a full stop ends an abbreviation or an initial, and no sentence."""
+    """Whether a full stop belongs to an abbreviation or an initial."""
     if not end.group().startswith("."):
         return False
     before = LAST_WORD.search(block, max(0, end.start() - LONGEST_ABBREVIATION), end.start())

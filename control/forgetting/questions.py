@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from control.forgetting.record import Record
 
-# How else the question for a relation is put; "{}" stands for the subject.
+# Further question forms for a relation; "{}" stands for the subject.
 FORMS: dict[str, tuple[str, ...]] = {
     "place of birth": ("Where was {} born?", "In which place was {} born?"),
     "date of birth": ("When was {} born?", "What is the birthday of {}?"),
@@ -35,7 +35,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "description": ("Who is {}?", "What is {}?", "How would you describe {}?"),
     "capital": ("Which city is the capital of {}?",),
 }
-BARE = ("description",)  # their general forms say nothing
+WITHOUT_GENERAL_FORMS = ("description",)  # relations whose general forms are meaningless
 PEOPLE = re.compile(
     r"(?:author|spouse|wife|husband|mother|father|brother|sister|son|daughter|child|president"
     r"|minister|king|queen|head|chief|ceo|[a-z]+(?:er|or|ist))(?: of [a-z]+)?",
@@ -44,12 +44,12 @@ PEOPLE = re.compile(
 
 
 def question_forms(subject: str, relation: str) -> tuple[str, ...]:
-    """Ways to ask for a relation of a subject; for no relation, ways to ask about the subject."""
+    """Question forms for a relation of a subject; without a relation, about the subject itself."""
     if not relation:
         forms: Sequence[str] = ("Who or what is {}?", "What do you know about {}?", "Describe {}.")
         return tuple(form.format(subject) for form in forms)
     special = [form.format(subject) for form in FORMS.get(relation.lower(), ())]
-    if relation.lower() in BARE:
+    if relation.lower() in WITHOUT_GENERAL_FORMS:
         return tuple(special)
     asking = "Who" if PEOPLE.fullmatch(relation) else "What"
     general = [

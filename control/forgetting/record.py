@@ -11,8 +11,8 @@ from foundation.text import normalise
 LONGEST_TEXT = 2_000  # characters of any one name, question or answer
 MOST_TEXTS = 200  # names, questions or answers of one record
 MOST_SHOWN = 60  # characters of a text in a message
-HALF_CHARACTERS = re.compile("[\ud800-\udfff]")  # of UTF-16: no text can be written with them
-# A ban on one of these would stop every sentence.
+SURROGATES = re.compile("[\ud800-\udfff]")  # unpaired; cannot be encoded
+# Suppressing one of these words would suppress every sentence.
 TOO_COMMON = {
     *("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "he", "her", "his"),
     *("i", "in", "is", "it", "its", "of", "on", "or", "she", "that", "the", "their", "they"),
@@ -27,14 +27,15 @@ class Record:
     """One entry of the ledger.
 
     Attributes:
-        subject: Whom or what it is about.
+        subject: The person or thing it is about.
         aliases: Other names of the subject.
-        relation: What about it, such as "capital"; empty for the scope ``subject``.
-        questions: Forms in which it may be asked.
-        answers: What must not be said; empty for the scope ``subject``.
+        relation: Of the subject, such as "capital"; empty for the scope ``subject``.
+        questions: Question forms.
+        answers: What must not be stated; empty for the scope ``subject``.
         answer_aliases: Other names of the answers.
-        scope: ``fact`` refuses its question; ``claim`` keeps back these answers alone, so a lie
-            goes and the truth may come; ``subject`` keeps back everything about the subject.
+        scope: ``fact`` refuses its question; ``claim`` suppresses these answers only, so that a
+            false one is not repeated and the true one may be given; ``subject`` suppresses
+            everything about the subject.
         reason: Why it is forgotten.
         who: Who asked for it.
         time: When, ISO 8601 in UTC; set by the ledger.
@@ -60,12 +61,12 @@ class Record:
 
     @property
     def spans(self) -> tuple[str, ...]:
-        """All that must not be said."""
+        """All answers and aliases, which must not be stated."""
         return (*self.answers, *self.answer_aliases)
 
 
-def backwards(record: Record) -> Record:
-    """The fact read the other way: of whom it is true must not be said where its answer is."""
+def reversed_fact(record: Record) -> Record:
+    """The fact with subject and answer exchanged, so that the subject is suppressed."""
     answer, *others = record.spans
     return replace(
         record,
@@ -80,8 +81,8 @@ def checked(record: Record) -> Record:
     """The record, if it can be enforced.
 
     Raises:
-        InputError: A text is empty, too long, or so common that banning it would stop all speech;
-            or the scope and the answers contradict each other.
+        InputError: A text is empty, too long, or so common that suppressing it would suppress every
+            answer; or the scope and the answers contradict each other.
     """
     if record.scope not in get_args(Scope):
         raise InputError(f"scope is {record.scope!r}; give {', '.join(get_args(Scope))}")
@@ -92,7 +93,7 @@ def checked(record: Record) -> Record:
         _check_text(name, getattr(record, name))
     if record.scope != "subject" and not record.answers:
         raise InputError(
-            f"the fact about {shown(record.subject)} has no answer, so nothing could be kept back; "
+            f"the fact about {shown(record.subject)} has no answer, so nothing to suppress; "
             "give --answer, or --scope subject to forget everything about it"
         )
     if record.scope != "subject" and not (record.relation.strip() or record.questions):
@@ -110,13 +111,15 @@ def _each(what: str, texts: Sequence[str], common: bool = False) -> None:
         raise InputError(f"{len(texts)} {what}s in one record; the limit is {MOST_TEXTS}")
     for text in texts:
         _check_text(what, text)
-        # A letter is soon found; only where there is none does it take a closer look.
+        # A cheap test first; text is normalised only if it has no letter or digit.
         if not any(map(str.isalnum, text)) and not normalise(text):
-            raise InputError(f"{what} is {shown(text)}: nothing but space or signs; give words")
+            raise InputError(
+                f"{what} is {shown(text)}: no word, only spaces or punctuation; give words"
+            )
         if common and normalise(text) in TOO_COMMON:
             raise InputError(
-                f"{what} is {shown(text)}, a word of every second sentence: keeping it back would "
-                "stop all answers; give the name or phrase that must not be said"
+                f"{what} is {shown(text)}, a very common word: suppressing it would "
+                "suppress all answers; give the name or phrase that must not be stated"
             )
 
 
@@ -126,11 +129,11 @@ def _check_text(what: str, text: str) -> None:
             f"{what} has {len(text):,} characters, the limit is {LONGEST_TEXT:,}; "
             "give the name or phrase alone"
         )
-    if HALF_CHARACTERS.search(text):
+    if SURROGATES.search(text):
         raise InputError(f"{what} holds bytes that are no text; give it in UTF-8")
 
 
 def shown(text: str) -> str:
-    """A text as a message repeats it: quoted, in one line, and not too long."""
+    """A text as quoted in a message: in one line and shortened."""
     line = re.sub(r"\s+", " ", text)
     return repr(line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}…")

@@ -16,9 +16,9 @@ from control.forgetting.record import Record
 from control.forgetting.statements import (
     KeywordPrefilter,
     Statement,
-    clues,
     compared,
-    statement,
+    keyword_prefilter,
+    prepare_statement,
 )
 from control.forgetting.text_redaction import Redacted, TextRedaction
 from control.forgetting.vector_cache import EncryptedVectorCache
@@ -32,14 +32,14 @@ Value = TypeVar("Value")
 
 TITLE_KEY = "title"  # of a passage's metadata
 LAYER = "retrieval"
-MOST_VECTORS = 4_096  # kept for sentences that come again, 6 MB
-MOST_TEXTS = 1_024  # kept results
+MOST_VECTORS = 4_096  # cached, of sentences and forms, 6 MB
+MOST_TEXTS = 1_024  # cached results
 
 
 class Redactor:
     """Removes the sentences that state a forgotten fact from texts.
 
-    It follows the ledger: every call sees what any process has recorded before. A text that names
+    Every call applies what any process has recorded in the ledger before. A text that names
     no forgotten subject is returned unchanged, without any embedding. Thread-safe.
     """
 
@@ -47,50 +47,50 @@ class Redactor:
         self,
         ledger: "Ledger",
         embed_model: BaseEmbedding,
-        shelf: EncryptedVectorCache | None = None,
+        vector_cache: EncryptedVectorCache | None = None,
     ) -> None:
         """Redact by the records of a ledger.
 
         Args:
             ledger: The records.
             embed_model: Compares sentences that state a fact in other words.
-            shelf: Where the records' vectors are kept from one process to the next.
+            vector_cache: Stores the records' vectors between processes.
         """
         self._ledger = ledger
         self._embed_model = embed_model
-        self._shelf = shelf
+        self._vector_cache = vector_cache
         self._version = 0
         self._records: dict[str, Record] = {}
         self._names = NameMatcher()
         self._statements: dict[str, Statement] = {}
-        self._clues: dict[str, KeywordPrefilter] = {}
+        self._prefilters: dict[str, KeywordPrefilter] = {}
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
-        self._done: OrderedDict[tuple[str, str], Redacted] = OrderedDict()
+        self._results: OrderedDict[tuple[str, str], Redacted] = OrderedDict()
         self._lock = threading.RLock()
 
     def refresh(self) -> int:
-        """Take in what the ledger has recorded, and return how many records there are."""
+        """Apply the ledger's changes, and return the number of records."""
         with self._lock:
             changes = self._ledger.changes(self._version)
             if changes.version == self._version:
                 return len(self._records)
             if changes.added or changes.removed:
-                self._done.clear()
+                self._results.clear()
             for record_id in changes.removed:
                 self._records.pop(record_id, None)
                 self._statements.pop(record_id, None)
-                self._clues.pop(record_id, None)
+                self._prefilters.pop(record_id, None)
                 self._names.remove(record_id)
             for record in changes.added:
                 self._records[record.id] = record
                 self._statements.pop(record.id, None)
-                self._clues.pop(record.id, None)
+                self._prefilters.pop(record.id, None)
                 self._names.add(record.id, record.names)
             self._version = changes.version
             return len(self._records)
 
     def redact(self, text: str, title: str = "") -> Redacted:
-        """Take the sentences that state a forgotten fact out of a text.
+        """Remove the sentences that state a forgotten fact from a text.
 
         Args:
             text: Any text.
@@ -105,18 +105,18 @@ class Redactor:
         with self._lock:
             found: list[Redacted | TextRedaction] = []
             for key in texts:
-                done = self._done.get(key)
-                found.append(done if done is not None else self._looked_at(*key))
-            self._settle([part for part in found if isinstance(part, TextRedaction)])
+                done = self._results.get(key)
+                found.append(done if done is not None else self._match_words(*key))
+            self._compare_embeddings([part for part in found if isinstance(part, TextRedaction)])
             results: list[Redacted] = []
             for key, part in zip(texts, found, strict=True):
-                result = part.rest() if isinstance(part, TextRedaction) else part
-                _keep(self._done, key, result, MOST_TEXTS)
+                result = part.result() if isinstance(part, TextRedaction) else part
+                _cache(self._results, key, result, MOST_TEXTS)
                 results.append(result)
             return results
 
     def nodes(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
-        """Redact passages; one of which nothing is left is dropped.
+        """Redact passages; a passage that becomes empty is dropped.
 
         What is withheld is recorded in the trace of the current question.
         """
@@ -125,90 +125,92 @@ class Redactor:
         for node, result in zip(nodes, self.redact_all(texts), strict=True):
             for record_id in result.record_ids:
                 trace.withheld(record_id, LAYER)
-            fresh = renewed(node.node, result) if result.record_ids else node.node
+            fresh = with_redacted_text(node.node, result) if result.record_ids else node.node
             if result.text.strip():
                 kept.append(NodeWithScore(node=fresh, score=node.score))
         return kept
 
     def states(self, text: str, record: Record) -> bool:
-        """Whether a text states a record's fact, spelled, hidden, or in other words.
+        """Whether a text states a record's fact: literally, encoded, or paraphrased.
 
         Args:
             text: Any text; its subject need not be named in it.
             record: An active record.
         """
         with self._lock:
-            draft = TextRedaction(text, about=frozenset([record.id]))
+            redaction = TextRedaction(text, about=frozenset([record.id]))
             names = [(start, end) for start, end, _ in find(text, record.names)]
-            draft.search(self._statement(record), names)
-            self._settle([draft])
-        return any(draft.taken)
+            redaction.search(self._statement(record), names)
+            self._compare_embeddings([redaction])
+        return any(redaction.stated)
 
-    def _looked_at(self, text: str, title: str) -> TextRedaction | Redacted:
-        """The text with what is found in it by words; as a result where no subject is in play."""
+    def _match_words(self, text: str, title: str) -> TextRedaction | Redacted:
+        """The matches of records' words in a text; the text unchanged if it names no subject."""
         about = self._names.find(title) if title else {}
         names = self._names.find(text)
         hidden = [self._names.find(other) for other in readable(text)[1:]]
         ids = {*about, *names}.union(*hidden)
         if not ids:
             return Redacted(text, (), title)
-        draft = TextRedaction(text, title, frozenset(about), bool(hidden))
+        redaction = TextRedaction(text, title, frozenset(about), bool(hidden))
         for record_id in sorted(ids):
             record = self._records[record_id]
-            if record_id not in self._clues:
-                self._clues[record_id] = clues(record)
+            if record_id not in self._prefilters:
+                self._prefilters[record_id] = keyword_prefilter(record)
             at = names.get(record_id, [])
-            draft.search(self._statement(record), at, self._clues[record_id])
-        return draft
+            redaction.search(self._statement(record), at, self._prefilters[record_id])
+        return redaction
 
-    def _settle(self, drafts: Sequence[TextRedaction]) -> None:
-        """Decide on the sentences in doubt, with one call of the embedding model for all."""
+    def _compare_embeddings(self, redactions: Sequence[TextRedaction]) -> None:
+        """Decide on possible paraphrases of a fact, with one call of the embedding model."""
         wanted, forms = dict[str, None](), dict[str, None]()
-        for draft in drafts:
-            for place, said in draft.doubts:
-                if not draft.taken[place]:
-                    wanted[compared(draft.sentences[place], said.record)] = None
-                    forms |= dict.fromkeys(said.forms())
+        for redaction in redactions:
+            for place, statement in redaction.undecided:
+                if not redaction.stated[place]:
+                    wanted[compared(redaction.sentences[place], statement.record)] = None
+                    forms |= dict.fromkeys(statement.forms())
         if not wanted:
             return
         vectors = self._embedded(list(wanted), list(forms))
-        for draft in drafts:
-            for place, said in draft.doubts:
-                if draft.taken[place]:
+        for redaction in redactions:
+            for place, statement in redaction.undecided:
+                if redaction.stated[place]:
                     continue
-                vector = vectors[compared(draft.sentences[place], said.record)]
-                if said.near(draft.sentences[place], vector, vectors):
-                    draft.taken[place].add(said.record.id)
+                vector = vectors[compared(redaction.sentences[place], statement.record)]
+                if statement.paraphrased_by(redaction.sentences[place], vector, vectors):
+                    redaction.stated[place].add(statement.record.id)
 
     def _embedded(self, sentences: Sequence[str], forms: Sequence[str]) -> dict[str, Vectors]:
-        """The vectors of sentences and of records' forms; those of forms are kept on the shelf."""
+        """The vectors of sentences and records' forms; only those of forms are cached on disk."""
         texts = dict.fromkeys([*sentences, *forms])
         found = {text: self._vectors[text] for text in texts if text in self._vectors}
         new = [form for form in forms if form not in found]
-        if self._shelf is not None and new:
-            found |= self._shelf.get(new)
+        if self._vector_cache is not None and new:
+            found |= self._vector_cache.get(new)
         missing = sorted((text for text in texts if text not in found), key=len)
         if missing:
             found |= zip(
                 missing, unit(self._embed_model.get_text_embedding_batch(missing)), strict=True
             )
-            if self._shelf is not None and (made := [form for form in new if form in missing]):
-                self._shelf.put(made, [found[form] for form in made])
+            if self._vector_cache is not None and (
+                computed := [form for form in new if form in missing]
+            ):
+                self._vector_cache.put(computed, [found[form] for form in computed])
         for text, vector in found.items():
-            _keep(self._vectors, text, vector, MOST_VECTORS)
+            _cache(self._vectors, text, vector, MOST_VECTORS)
         return found
 
     def _statement(self, record: Record) -> Statement:
-        said = self._statements.get(record.id)
-        if said is None or said.record is not record:
-            said = self._statements[record.id] = statement(record)
-        return said
+        known = self._statements.get(record.id)
+        if known is None or known.record is not record:
+            known = self._statements[record.id] = prepare_statement(record)
+        return known
 
 
-def renewed(node: BaseNode, rest: Redacted) -> BaseNode:
+def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
     """The passage with its redacted text."""
-    fresh = node.model_copy(update={"metadata": {**node.metadata, TITLE_KEY: rest.title}})
-    fresh.set_content(rest.text)
+    fresh = node.model_copy(update={"metadata": {**node.metadata, TITLE_KEY: redacted.title}})
+    fresh.set_content(redacted.text)
     fresh.embedding = None
     return fresh
 
@@ -218,8 +220,8 @@ def title_of(node: BaseNode) -> str:
     return str(node.metadata.get(TITLE_KEY, ""))
 
 
-def _keep(held: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
-    held[key] = value
-    held.move_to_end(key)
-    if len(held) > most:
-        held.popitem(last=False)
+def _cache(cache: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
+    cache[key] = value
+    cache.move_to_end(key)
+    if len(cache) > most:
+        cache.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Requests to forget: a sentence, fields, or a file in JSON Lines with one record a line."""
+"""Requests to forget: a sentence, fields, or a file in JSON Lines with one record per line."""
 
 import json
 import re
@@ -19,7 +19,7 @@ FORM = '{"subject": "Peru", "relation": "capital", "answers": ["Lima"]}'
 FIELDS = frozenset(field.name for field in fields_of(Record))
 _records = TypeAdapter(Record)
 
-NAME_WORDS = 6  # "forget Jane Roe" is about her; more words than this are no name
+NAME_WORDS = 6  # words of a name at most, as in "forget Jane Roe"
 
 BEING = r"(?:is|was|are|were)"
 POLITE = r"(?:please[, ]+)?(?:(?:can|could|will|would) you (?:please )?)?(?:i want you to )?"
@@ -49,18 +49,18 @@ LONG_RELATION = (
 
 @dataclass(frozen=True)
 class SentencePattern:
-    """A form of sentence; the groups are subject, answer and perhaps relation.
+    """A sentence form; its named groups are subject, answer and perhaps relation.
 
     Attributes:
-        pattern: Of the whole sentence.
-        relation: Its name, where the sentence does not say it.
+        regex: Of the whole sentence.
+        relation: Name of the relation, where the sentence does not contain it.
     """
 
-    pattern: str
+    regex: str
     relation: str = ""
 
 
-def _made(active: str, passive: str, relation: str) -> tuple[SentencePattern, SentencePattern]:
+def _creation(active: str, passive: str, relation: str) -> tuple[SentencePattern, SentencePattern]:
     return (
         SentencePattern(rf"(?P<subject>.+?) {BEING} (?:{passive}) by (?P<answer>.+)", relation),
         SentencePattern(rf"(?P<answer>.+?) (?:{active}) (?P<subject>.+)", relation),
@@ -71,21 +71,21 @@ def _of_subject(verb: str, relation: str) -> SentencePattern:
     return SentencePattern(rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation)
 
 
-# The first that fits counts.
-SHAPES: tuple[SentencePattern, ...] = (
+# The first that matches is used.
+PATTERNS: tuple[SentencePattern, ...] = (
     _of_subject(rf"{BEING} born (?:on|in|at)", "place of birth"),
     _of_subject(r"(?:died|passed away|dies) (?:on|in|at)", "place of death"),
-    *_made("wrote|writes", "written", "author"),
-    *_made("painted", "painted", "painter"),
-    *_made("directed", "directed", "director"),
-    *_made("composed", "composed", "composer"),
-    *_made("invented", "invented", "inventor"),
-    *_made("discovered", "discovered", "discoverer"),
-    *_made("founded|set up", "founded|set up", "founder"),
-    *_made("designed", "designed", "designer"),
-    *_made("created", "created", "creator"),
-    *_made("developed", "developed", "developer"),
-    *_made("built", "built", "builder"),
+    *_creation("wrote|writes", "written", "author"),
+    *_creation("painted", "painted", "painter"),
+    *_creation("directed", "directed", "director"),
+    *_creation("composed", "composed", "composer"),
+    *_creation("invented", "invented", "inventor"),
+    *_creation("discovered", "discovered", "discoverer"),
+    *_creation("founded|set up", "founded|set up", "founder"),
+    *_creation("designed", "designed", "designer"),
+    *_creation("created", "created", "creator"),
+    *_creation("developed", "developed", "developer"),
+    *_creation("built", "built", "builder"),
     _of_subject(r"(?:lives|lived|resides) (?:in|at)", "place of residence"),
     _of_subject(r"(?:works|worked) (?:for|at)|(?:is|was) employed (?:by|at)", "employer"),
     _of_subject(r"(?:works|worked) as(?: an?)?", "occupation"),
@@ -134,7 +134,7 @@ def requested(sentence: str | None, fields: dict[str, Any]) -> Record:
     if sentence is not None:
         record = replace(propose(sentence), **fields)
         if fields.keys() & {"subject", "relation"} and "questions" not in fields:
-            record = replace(record, questions=())  # those proposed name another one
+            record = replace(record, questions=())  # the proposed ones are about other fields
     elif "subject" in fields:
         record = Record(**fields)
     else:
@@ -148,11 +148,11 @@ def requested(sentence: str | None, fields: dict[str, Any]) -> Record:
 def read(path: Path) -> Iterator[Record]:
     """Read records one by one.
 
-    A line has the fields of ``Record``, or them under "fact" as in the data of
-    ``fulcrum eval forgetting``, whose other fields are passed over.
+    A line has the fields of ``Record``, at top level or under "fact" as in the data of
+    ``fulcrum eval forgetting``, whose other fields are ignored.
 
     Raises:
-        DataError: the file cannot be read, holds nothing, or a line is no record.
+        DataError: the file cannot be read or is empty, or a line is not a record.
     """
     number, found = 0, False
     try:
@@ -204,7 +204,7 @@ def _brief(what: object) -> str:
 
 
 def propose(sentence: str) -> Record:
-    """The record that a sentence asks for, as far as its form tells.
+    """The record that a sentence asks for, as recognised by its form.
 
     Args:
         sentence: Such as "Forget that the capital of Peru is Lima", "Lima is the capital of
@@ -218,11 +218,11 @@ def propose(sentence: str) -> Record:
             f"the sentence has {len(sentence):,} characters, the limit is {LONGEST_TEXT:,}; "
             "give one short sentence, or --file for many facts"
         )
-    said = " ".join(sentence.split()).strip('"“”.! ')
-    if not said:
+    text = " ".join(sentence.split()).strip('"“”.! ')
+    if not text:
         raise InputError('the sentence is empty; give one such as "Lima is the capital of Peru"')
-    asked = ASKING.match(said)
-    rest = said[asked.end() :] if asked else said
+    asked = ASKING.match(text)
+    rest = text[asked.end() :] if asked else text
     if whole := EVERYTHING.fullmatch(rest):
         return _about(whole["subject"])
     statement = THAT.sub("", rest, count=1) if asked else rest
@@ -231,7 +231,7 @@ def propose(sentence: str) -> Record:
         return _about(statement)
     if record is None:
         raise InputError(
-            f"no fact is recognised in {shown(said)}; say it as in "
+            f"no fact is recognised in {shown(text)}; say it as in "
             '"Lima is the capital of Peru", or give --subject, --relation and --answer'
         )
     return record
@@ -243,13 +243,13 @@ def _about(subject: str) -> Record:
 
 
 def _fact(statement: str) -> Record | None:
-    for shape in SHAPES:
-        if found := re.fullmatch(shape.pattern, statement, re.IGNORECASE):
+    for pattern in PATTERNS:
+        if found := re.fullmatch(pattern.regex, statement, re.IGNORECASE):
             subject, answer = _name(found["subject"]), _name(found["answer"])
-            relation = shape.relation or _name(found["relation"])
+            relation = pattern.relation or _name(found["relation"])
             if relation in PLACES_AND_DATES and DATE.search(answer):
                 return _dated(subject, relation, answer)
-            if shape is SHAPES[-1]:
+            if pattern is PATTERNS[-1]:
                 forms = (
                     f"What is it that {subject} {relation}?",
                     f"Tell me what {subject} {relation}.",
@@ -261,21 +261,21 @@ def _fact(statement: str) -> Record | None:
     return None
 
 
-def _dated(subject: str, place: str, said: str) -> Record:
-    """A birth or a death on a date, and perhaps at a place."""
-    answers = re.split(r",? (?:in|at) ", said, maxsplit=1)
+def _dated(subject: str, place: str, answer: str) -> Record:
+    """The record of a birth or a death on a date, and perhaps at a place."""
+    answers = re.split(r",? (?:in|at) ", answer, maxsplit=1)
     answers.sort(key=lambda part: DATE.search(part) is None)
     date = PLACES_AND_DATES[place]
     if len(answers) == 1:
         return Record(
-            subject, relation=date, questions=question_forms(subject, date), answers=(said,)
+            subject, relation=date, questions=question_forms(subject, date), answers=(answer,)
         )
     forms = (*question_forms(subject, date), *question_forms(subject, place))
     return Record(subject, relation=f"date and {place}", questions=forms, answers=tuple(answers))
 
 
 def _name(text: str) -> str:
-    """A name without the article before it, unless the article belongs to it ("The Hague")."""
+    """A name without a leading article, unless it is part of the name ("The Hague")."""
     bare = text.strip("\"“”'’,;:. ")
     return re.sub(r"^(?:the|an?) ", "", bare)
 

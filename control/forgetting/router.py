@@ -1,9 +1,9 @@
 """The router: whether a question, with its conversation, asks for a forgotten fact.
 
-Three ways lead from a question to a record: its subject is named (in any spelling, or earlier in
-the conversation), an answer stands in the question (reverse, yes or no, multiple choice), or the
-question is nearly one of the record's own although it names nobody. What is asked is then judged by
-the gate.
+A question can match a record in three ways: its subject is named (in any spelling, or earlier in
+the conversation), the question contains an answer (reversed, yes or no, multiple choice), or it is
+similar to one of the record's own questions although it names no subject. The gate then scores
+whether the match asks for the fact.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from control.forgetting import normalize, segments
 from control.forgetting.aliases import long_names
 from control.forgetting.fact_index import FactIndex
 from control.forgetting.gate import FactForms, Features, Gate, SimilarityMeasure, VectorStore
-from control.forgetting.record import Record, backwards
+from control.forgetting.record import Record, reversed_fact
 from control.forgetting.segments import QuestionSegment, Turns
 from control.forgetting.vector_cache import EncryptedVectorCache
 
@@ -27,32 +27,32 @@ if TYPE_CHECKING:
 
     from control.forgetting.ledger import Ledger
 
-MOST_RECORDS = 64  # judged, and watched, for one question
-MOST_TURNS = 8  # of the conversation that are looked at, the newest
-NEAREST = 32  # question forms looked at where nobody is named
-LEAST_HIDDEN = 4  # letters of a name that is looked for in what a text hides
-# A question nearly one of the bank's, and this unlikely in scope, asks for something else:
+MOST_RECORDS = 64  # scored, and watched, for one question
+MOST_TURNS = 8  # of the conversation that are searched, the newest
+NEAREST = 32  # question forms compared where no subject is named
+LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
+# A question this similar to one of the bank's, and this unlikely, asks for something else:
 # "What is the capital of Peru?" may be answered by the name of its largest city, though that is
-# forgotten. "Tell me about Peru" is near to nothing in the bank.
-ELSEWHERE, UNLIKELY = 0.92, 0.02
-# A record whose subject a passage or the answer itself names is watched from here on.
-ARM_BROUGHT = 0.05
-# A plain question that names the subject is refused outright from here on; from its way's bar on it
-# is refused once the model is about to state the fact. Of 19,061 questions beside the facts of the
-# fit, of kinds of subjects that it had not seen, 95 reach the bar and none this; "Which other award
-# did X win?" beside an award comes near.
-SURE = 0.998
-# From here on an answer is also compared with the fact in other words. 170 probes of development
-# facts lie between 0.05 and this, and none told its fact without the comparison; with it "euro" was
+# forgotten. "Tell me about Peru" is similar to nothing in the bank.
+OTHER_QUESTION, UNLIKELY = 0.92, 0.02
+# Likelihood from which a record whose subject a passage or the answer names is watched.
+ACTIVATION_THRESHOLD = 0.05
+# A plain question that names the subject is refused at once from this likelihood; from the lower
+# threshold of its kind of match it is refused once the model is about to state the fact. Of 19,061
+# neighbouring questions, of kinds of subjects that the fit had not seen, 95 reach that threshold
+# and none this; "Which other award did X win?" beside an award comes close.
+CERTAIN = 0.998
+# From this likelihood an answer is also checked for paraphrases of the fact. 170 probes of
+# development facts lie between 0.05 and this, and none leaked without the check; with it "euro" was
 # taken for the continent of Malta, whose currency was asked.
-CONCERNED = 0.2
-ARM_HELD = 0.1  # 99 % of reverse questions reach it, 16 % of others that hold an answer
-# Of the records whose forms are near to a question, so many, this near to what it asks of somebody
-# described, are measured.
-ALIKE, MOST_IMPLIED = 0.4, 8
-MOST_DESCRIBED = 8  # the same where a form of the record names nobody either
-VERBATIM = 0.995  # cosine; the question is one of the record's own, word for word
-ARM_DESCRIBED = 0.2  # likelihood from which an unnamed subject is watched; too many do no harm
+PARAPHRASE_THRESHOLD = 0.2
+REVERSED_THRESHOLD = 0.1  # 99 % of reversed questions reach it, 16 % of others that hold an answer
+# Of the records with a form similar to a question that describes its subject, at most so many, and
+# only from this similarity to what it asks, are scored.
+LEAST_SIMILARITY, MOST_SIMILAR = 0.4, 8
+MOST_DESCRIBED = 8  # the same where the form does not name the record's subject either
+VERBATIM = 0.995  # cosine from which the question is literally one of the record's own
+DESCRIBED_THRESHOLD = 0.2  # from which a described subject is watched; too many are harmless
 
 Part = tuple[Record, str, QuestionSegment]
 
@@ -63,10 +63,10 @@ class Route:
 
     Attributes:
         refused: The record that it asks for, or ``None``.
-        watched: Records whose subject is in play: their answers must be watched for.
+        watched: Active records: their answers must not be stated.
         likelihood: That the question asks for a record, in [0, 1]; the highest over all of them.
-        check_paraphrase: Ids of the watched records that the question may well be about.
-        decide_on_output: Ids of those that it may well ask for: the model's own answer will tell.
+        check_paraphrase: Ids of the watched records whose paraphrases are suppressed too.
+        decide_on_output: Ids of those that it may ask for: refused if the output states one.
     """
 
     refused: Record | None = None
@@ -78,25 +78,25 @@ class Route:
 
 @dataclass(frozen=True)
 class FactMatch:
-    """One part of a question measured against one record.
+    """The comparison of one segment of a question with one record.
 
     Attributes:
-        record: The record, or one of those that differ from it in the subject alone.
-        way: "named", "held" or "described"; "subject" where naming it is enough, or the fact is
-            stated to be confirmed; "implied" where the relation is asked of a subject that is
-            described, which only arms.
-        window: The part of the question.
-        features: As ``gate.FEATURES``; empty for the way "subject".
+        record: The record, or one that differs from it in the subject only.
+        kind: "named", "held" or "described"; "subject" where naming it is enough, or the
+            question states the fact to have it confirmed; "implied" where the relation is asked
+            of a subject that is described, which only activates the record.
+        segment: The segment.
+        features: As ``gate.FEATURES``; empty for the kind "subject".
     """
 
     record: Record
-    way: str
-    window: QuestionSegment
+    kind: str
+    segment: QuestionSegment
     features: Features
 
 
 class Router:
-    """Follows a ledger, whatever process writes to it. Safe to use from several threads."""
+    """Routes questions by the current records of a ledger. Thread-safe."""
 
     def __init__(
         self,
@@ -104,30 +104,34 @@ class Router:
         embed_model: "BaseEmbedding",
         gate: Gate | None = None,
         cache: Path | None = None,
-        shelf: EncryptedVectorCache | None = None,
+        vector_cache: EncryptedVectorCache | None = None,
     ) -> None:
         """Nothing is read or embedded before the first question.
 
         Args:
             ledger: The records.
             embed_model: Its vectors are compared by cosine.
-            gate: The fitted weights; by default those that come with Fulcrum.
-            cache: Directory for vectors that any process needs; may be deleted at any time.
-            shelf: Where the records' vectors are kept from one process to the next.
+            gate: The fitted weights; by default the packaged ones.
+            cache: Directory for vectors that do not depend on the ledger; may be deleted.
+            vector_cache: Stores the records' vectors between processes.
         """
         self._ledger = ledger
         self._version = 0
         self._gate = gate or Gate.load()
         embed = embed_model.get_text_embedding_batch
-        self._vectors = VectorStore(embed if shelf is None else shelf.before(embed))
+        self._vectors = VectorStore(
+            embed if vector_cache is None else vector_cache.read_through(embed)
+        )
         kept = cache and cache / f"questions-{self._gate.fingerprint(embed_model.model_name)}.npy"
         self._measure = SimilarityMeasure(self._gate.bank, self._vectors, kept)
-        usual = {word for texts in self._gate.bank.values() for t in texts for word in t.split()}
-        common = {normalize.plain(word) for word in usual}
-        self._held_in = FactIndex(embed, self._vectors, common, shelf)
+        bank_words = {
+            word for texts in self._gate.bank.values() for t in texts for word in t.split()
+        }
+        common = {normalize.plain(word) for word in bank_words}
+        self._index = FactIndex(embed, self._vectors, common, vector_cache)
 
     def route(self, question: str, history: Turns = ()) -> Route:
-        """Say whether a question asks for a record, and which records are in play.
+        """Whether a question asks for a record, and which records are active.
 
         Args:
             question: What the user asks now.
@@ -135,236 +139,244 @@ class Router:
         """
         highest = 0.0
         watched, likeliest = dict[str, Record](), dict[str, tuple[float, FactMatch]]()
-        with self._held_in.lock:
-            pieces = self.evidence(question, history)
-            mentioned = self._mentioned(history)
-        weighed = [(self._likelihood(piece), piece) for piece in pieces]
-        for likely, piece in weighed:
-            if piece.way == "implied":
-                if likely >= ARM_DESCRIBED:
-                    watched[piece.record.id] = piece.record
+        with self._index.lock:
+            matches = self.matches(question, history)
+            mentioned = self._in_conversation(history)
+        scored = [(self._likelihood(match), match) for match in matches]
+        for likelihood, match in scored:
+            if match.kind == "implied":
+                if likelihood >= DESCRIBED_THRESHOLD:
+                    watched[match.record.id] = match.record
                 continue
-            if piece.way in ("named", "subject"):
-                known = likeliest.get(piece.record.id, (-1.0, piece))
-                likeliest[piece.record.id] = max(known, (likely, piece), key=lambda one: one[0])
+            if match.kind in ("named", "subject"):
+                known = likeliest.get(match.record.id, (-1.0, match))
+                likeliest[match.record.id] = max(known, (likelihood, match), key=lambda one: one[0])
             blank = segments.BLANK.search(question) is not None
-            if piece.way == "held" and (blank or likely >= ARM_HELD):
-                # Who asks "____ studied in Karachi" may be told anything but the subjects' names.
-                turned = map(backwards, self._held_in.group(piece.record.id)[:MOST_RECORDS])
-                watched |= {f"{record.id} backwards": record for record in turned}
-            highest = max(highest, likely)
-        for likely, piece in likeliest.values():
-            if not _elsewhere(piece, likely):
-                watched[piece.record.id] = piece.record
+            if match.kind == "held" and (blank or likelihood >= REVERSED_THRESHOLD):
+                # The answer to "____ studied in Karachi" may be anything but the subjects' names.
+                reversed_facts = map(
+                    reversed_fact, self._index.group(match.record.id)[:MOST_RECORDS]
+                )
+                watched |= {f"{record.id} backwards": record for record in reversed_facts}
+            highest = max(highest, likelihood)
+        for likelihood, match in likeliest.values():
+            if not _asks_otherwise(match, likelihood):
+                watched[match.record.id] = match.record
         check_paraphrase = frozenset(
-            key for key, (likely, _) in likeliest.items() if likely >= CONCERNED
+            key for key, (likelihood, _) in likeliest.items() if likelihood >= PARAPHRASE_THRESHOLD
         )
         check_paraphrase |= {record.id for record in mentioned} | watched.keys() - likeliest.keys()
-        refused, decide_on_output = self._asked_for(question, weighed)
+        refused, decide_on_output = self._asked_for(question, scored)
         watched = decide_on_output | watched | {record.id: record for record in mentioned}
-        in_play = tuple(watched.values())[:MOST_RECORDS]
+        active = tuple(watched.values())[:MOST_RECORDS]
         return Route(
             refused,
-            in_play,
+            active,
             highest,
             check_paraphrase | decide_on_output.keys(),
             frozenset(decide_on_output),
         )
 
     def _asked_for(
-        self, question: str, weighed: Sequence[tuple[float, FactMatch]]
+        self, question: str, scored: Sequence[tuple[float, FactMatch]]
     ) -> tuple[Record | None, dict[str, Record]]:
-        """The record that a question surely asks for, if any, and those that it may well ask for.
+        """The record that a question certainly asks for, if any, and those that it may ask for.
 
-        Which of both is left to the model's answer only for one sentence in plain English that
-        names the subject: nothing is hidden in it, and nothing introduces it,
-        such as how the answer is to look.
+        The decision is left to the model's output only for a single sentence in plain English that
+        names the subject, with nothing encoded and without an introduction, such as an instruction
+        on the form of the answer.
         """
         introduced = len(segments.sentences(question)) > 1 or ":" in question
         simple = not introduced and not normalize.ODD.search(question)
         refused, highest, decide_on_output = None, 0.0, dict[str, Record]()
-        for likely, piece in weighed:
-            watched = piece.way == "implied" or piece.record.scope == "claim"
-            if watched or likely < self._bar(piece.way):
+        for likelihood, match in scored:
+            watched = match.kind == "implied" or match.record.scope == "claim"
+            if watched or likelihood < self._threshold(match.kind):
                 continue
-            english = simple and piece.way == "named" and not piece.window.foreign
-            if english and likely < SURE and normalize.find(question, piece.record.names):
-                decide_on_output[piece.record.id] = piece.record
-            elif likely > highest:
-                refused, highest = piece.record, likely
+            english = simple and match.kind == "named" and not match.segment.foreign
+            if english and likelihood < CERTAIN and normalize.find(question, match.record.names):
+                decide_on_output[match.record.id] = match.record
+            elif likelihood > highest:
+                refused, highest = match.record, likelihood
         return refused, decide_on_output
 
     def named(self, text: str) -> tuple[Record, ...]:
         """The records whose subject a text names."""
-        with self._held_in.lock:
-            keys = itertools.islice(self._held_in.subjects.find(text, typos=False), MOST_RECORDS)
-            return tuple(self._held_in.records[key] for key in keys)
+        with self._index.lock:
+            keys = itertools.islice(self._index.subjects.find(text, typos=False), MOST_RECORDS)
+            return tuple(self._index.records[key] for key in keys)
 
-    def watching(self, question: str) -> Callable[[str], list[Record]]:
-        """Says which records a text brings into play that ``question`` does not name.
+    def activation(self, question: str) -> Callable[[str], list[Record]]:
+        """A function that gives the records that a text activates for a question.
 
-        Those whose subject the text names, if the question may ask for their fact of a subject that
-        it leaves unnamed: what is asked of Chile concerns no passage on Peru.
+        Those whose subject the text names, if the question may ask for their fact about a subject
+        that it does not name: a question about Chile activates nothing in a passage on Peru.
         """
-        asked = segments.describing(question)
+        asked = segments.describing_subject(question)
         if not asked and not segments.NAMELIKE.search(question):
-            asked = segments.following(question, ()) or segments.whole(question)
+            asked = segments.follow_up(question, ()) or segments.unmasked(question)
         known: dict[str, bool] = {}
 
-        def brought(text: str) -> list[Record]:
-            with self._held_in.lock:
+        def activate(text: str) -> list[Record]:
+            with self._index.lock:
                 named = self.named(text)
                 new = [one for one in named if one.id not in known and one.scope != "subject"]
-                parts = [(record, "implied", window) for record in new for window in asked]
-                self._learn(parts)
-                likely = dict.fromkeys((record.id for record in new), 0.0)
+                parts = [(record, "implied", segment) for record in new for segment in asked]
+                self._embed(parts)
+                likelihoods = dict.fromkeys((record.id for record in new), 0.0)
                 for part in parts:
-                    piece = FactMatch(*part, self._features(part))
-                    likely[part[0].id] = max(likely[part[0].id], self._likelihood(piece))
-            known.update({key: most >= ARM_BROUGHT for key, most in likely.items()})
+                    match = FactMatch(*part, self._features(part))
+                    likelihoods[part[0].id] = max(likelihoods[part[0].id], self._likelihood(match))
+            known.update({key: most >= ACTIVATION_THRESHOLD for key, most in likelihoods.items()})
             return [record for record in named if known.get(record.id, True)]
 
-        return brought
+        return activate
 
     def wait(self) -> None:
         """Wait until all records are embedded."""
-        self._held_in.wait()
+        self._index.wait()
 
-    def evidence(self, question: str, history: Turns = ()) -> list[FactMatch]:
-        """All that speaks for a question asking for a record, measured and not yet weighed."""
-        with self._held_in.lock:
+    def matches(self, question: str, history: Turns = ()) -> list[FactMatch]:
+        """The matches of a question with records, with their features, not yet scored."""
+        with self._index.lock:
             changes = self._ledger.changes(self._version)
-            self._held_in.take(changes)
+            self._index.apply(changes)
             self._version = changes.version
-            if not self._held_in.records:
+            if not self._index.records:
                 return []
             readings = normalize.readings(question)
-            parts = self._named(readings, history)
+            parts = self._naming_subject(readings, history)
             unnamed = not parts
-            parts += self._held(readings, {record.id for record, _, _ in parts})
-            implied = segments.describing(question) if unnamed else []
-            loose: list[QuestionSegment] = []
-            if unnamed and (implied or self._held_in.describes):
-                self._held_in.embed()
-                loose = segments.whole(question)
-            # In one call of the embedding model; what it finds is mostly embedded already.
-            self._learn(parts, [window.text for window in (*loose, *implied)])
-            described = self._described(loose, implied)
-            self._learn(described)
+            parts += self._holding_answer(readings, {record.id for record, _, _ in parts})
+            implied = segments.describing_subject(question) if unnamed else []
+            unmasked: list[QuestionSegment] = []
+            if unnamed and (implied or self._index.describes):
+                self._index.embed()
+                unmasked = segments.unmasked(question)
+            # One call of the embedding model; most of what is compared next is embedded already.
+            self._embed(parts, [segment.text for segment in (*unmasked, *implied)])
+            described = self._similar_forms(unmasked, implied)
+            self._embed(described)
             return [FactMatch(*part, self._features(part)) for part in (*parts, *described)]
 
-    def _learn(self, parts: Iterable[Part], texts: Iterable[str] = ()) -> None:
-        """Embed all that parts of a question, and other texts, are compared by."""
+    def _embed(self, parts: Iterable[Part], texts: Iterable[str] = ()) -> None:
+        """Embed segments, the forms that they are compared with, and other texts, in one call."""
         compared = [part for part in parts if part[1] != "subject"]
         more = [text for part in compared for text in (part[2].text, *self._compared(part).texts())]
-        self._vectors.learn([*texts, *more])
+        self._vectors.embed([*texts, *more])
 
     def _compared(self, part: Part) -> FactForms:
-        record, way, _ = part
-        if way == "held":
-            return self._held_in.backward(record.id)
-        return self._held_in.asks(record.id) if way == "implied" else self._held_in.shape(record.id)
+        record, kind, _ = part
+        if kind == "held":
+            return self._index.reversed_forms(record.id)
+        return (
+            self._index.relation_forms(record.id)
+            if kind == "implied"
+            else self._index.fact_forms(record.id)
+        )
 
     def _features(self, part: Part) -> Features:
         if part[1] == "subject":
             return np.empty(0)
         return self._measure.features(part[2], self._compared(part))
 
-    def _likelihood(self, piece: FactMatch) -> float:
-        if piece.way == "subject" or (piece.way == "named" and piece.features[0] >= VERBATIM):
+    def _likelihood(self, match: FactMatch) -> float:
+        if match.kind == "subject" or (match.kind == "named" and match.features[0] >= VERBATIM):
             return 1.0
-        way = "named" if piece.way == "implied" else piece.way
-        return self._gate.ways[way].likelihood(piece.features)
+        kind = "named" if match.kind == "implied" else match.kind
+        return self._gate.weights[kind].likelihood(match.features)
 
-    def _bar(self, way: str) -> float:
-        return 1.0 if way == "subject" else self._gate.ways[way].refuse
+    def _threshold(self, kind: str) -> float:
+        return 1.0 if kind == "subject" else self._gate.weights[kind].refuse
 
-    def _named(self, readings: Sequence[str], history: Turns) -> list[Part]:
-        """Windows for the records whose subject is named, in the question or before it."""
+    def _naming_subject(self, readings: Sequence[str], history: Turns) -> list[Part]:
+        """Segments for the records whose subject is named, in the question or before it."""
         parts: list[Part] = []
         for number, reading in enumerate(readings):
-            found = _whole_names(reading, self._held_in.subjects.find(reading, typos=number == 0))
+            found = _whole_names(reading, self._index.subjects.find(reading, typos=number == 0))
             for key, places in itertools.islice(found.items(), MOST_RECORDS):
-                record = self._held_in.records[key]
+                record = self._index.records[key]
                 if number and max(end - start for start, end in places) < LEAST_HIDDEN:
                     continue
-                if record.scope == "subject" or _stated(record, reading):
+                if record.scope == "subject" or _states_answer(record, reading):
                     parts.append((record, "subject", QuestionSegment(reading)))
                     continue
-                text, spots = normalize.legible(reading, places)
-                shown = segments.naming(text, spots, record.spans, history)
-                parts += [(record, "named", window) for window in shown]
+                text, places_in_text = normalize.legible(reading, places)
+                found_segments = segments.naming_subject(
+                    text, places_in_text, record.spans, history
+                )
+                parts += [(record, "named", segment) for segment in found_segments]
         if parts:
             return parts
-        for record in self._mentioned(history, newest=True):
-            way = "subject" if record.scope == "subject" else "named"
-            parts += [(record, way, w) for w in segments.following(readings[0], record.spans)]
+        for record in self._in_conversation(history, newest=True):
+            kind = "subject" if record.scope == "subject" else "named"
+            parts += [(record, kind, one) for one in segments.follow_up(readings[0], record.spans)]
         return parts
 
-    def _mentioned(self, history: Turns, newest: bool = False) -> list[Record]:
+    def _in_conversation(self, history: Turns, newest: bool = False) -> list[Record]:
         """Records whose subject the conversation names, or the ``newest`` turn with any name."""
         found: dict[str, Record] = {}
         for asked, answered in reversed(history[-MOST_TURNS:]):
-            for key in self._held_in.subjects.find(f"{asked}\n{answered}", typos=False):
-                found[key] = self._held_in.records[key]
+            for key in self._index.subjects.find(f"{asked}\n{answered}", typos=False):
+                found[key] = self._index.records[key]
             if newest and (found or segments.NAMELIKE.search(asked)):
                 break
         return list(found.values())[:MOST_RECORDS]
 
-    def _held(self, readings: Sequence[str], named: set[str]) -> list[Part]:
-        """Windows for the records whose answer the question says, but not their subject."""
+    def _holding_answer(self, readings: Sequence[str], named: set[str]) -> list[Part]:
+        """Segments for the records whose answer the question contains, but not their subject."""
         parts: list[Part] = []
         for number, reading in enumerate(readings):
-            found = _whole_names(reading, self._held_in.answers.find(reading, typos=False))
+            found = _whole_names(reading, self._index.answers.find(reading, typos=False))
             for key, places in itertools.islice(found.items(), MOST_RECORDS):
-                record = self._held_in.of_group(key)
+                record = self._index.of_group(key)
                 hidden = number and max(end - start for start, end in places) < LEAST_HIDDEN
                 if record.id not in named and not hidden:
-                    shown = segments.holding(*normalize.legible(reading, places))
-                    parts += [(record, "held", window) for window in shown]
+                    found_segments = segments.holding_answer(*normalize.legible(reading, places))
+                    parts += [(record, "held", segment) for segment in found_segments]
         return parts
 
-    def _described(
-        self, loose: Sequence[QuestionSegment], implied: Sequence[QuestionSegment]
+    def _similar_forms(
+        self, unmasked: Sequence[QuestionSegment], implied: Sequence[QuestionSegment]
     ) -> list[Part]:
-        """Windows for the records one of whose question forms is near, though nobody is named."""
-        if not loose or not len(self._held_in.nearest):
+        """Segments for the records with a similar question form, though no subject is named."""
+        if not unmasked or not len(self._index.nearest):
             return []
-        asked = self._vectors([window.text for window in loose])
-        hits = self._held_in.nearest.search(asked, NEAREST)
+        asked = self._vectors([segment.text for segment in unmasked])
+        hits = self._index.nearest.search(asked, NEAREST)
         found: list[Part] = []
-        for window, row in zip(loose, hits, strict=True):
+        for segment, row in zip(unmasked, hits, strict=True):
             forms: dict[str, str] = {}  # by record, the nearest of those that do not name a subject
             for key, number in row:
-                form = self._held_in.shape(key).forms[number]
+                form = self._index.fact_forms(key).forms[number]
                 if segments.SUBJECT not in form and len(forms) < MOST_DESCRIBED:
                     forms.setdefault(key, form)
             for key, form in forms.items():
                 known = set(normalize.plain(form).split())
-                strange = tuple(name for name in window.names if not known >= _words(name))
-                seen = replace(window, names=strange)
-                found.append((self._held_in.records[key], "described", seen))
+                other_names = tuple(name for name in segment.names if not known >= _words(name))
+                masked = replace(segment, names=other_names)
+                found.append((self._index.records[key], "described", masked))
         near = dict.fromkeys(key for row in hits for key, _ in row)
         for other in implied:
-            alike = self._alike(near, other)
-            found += [(self._held_in.records[key], "implied", other) for key in alike]
+            similar = self._most_similar(near, other)
+            found += [(self._index.records[key], "implied", other) for key in similar]
         return found
 
-    def _alike(self, keys: Iterable[str], window: QuestionSegment) -> list[str]:
-        """Those of the records that ask most nearly what a window does."""
-        asks = {key: self._held_in.asks(key) for key in keys}
-        unlike = set(asks.values())
-        self._vectors.learn([window.text, *(form for each in unlike for form in each.forms)])
-        [asked] = self._vectors([window.text])
-        cosines = {each: float((self._vectors(each.forms) @ asked).max()) for each in unlike}
-        alike = [key for key, each in asks.items() if cosines[each] >= ALIKE]
-        return sorted(alike, key=lambda key: -cosines[asks[key]])[:MOST_IMPLIED]
+    def _most_similar(self, keys: Iterable[str], segment: QuestionSegment) -> list[str]:
+        """The records whose relation is most similar to what a segment asks."""
+        asks = {key: self._index.relation_forms(key) for key in keys}
+        distinct = set(asks.values())
+        self._vectors.embed([segment.text, *(form for each in distinct for form in each.forms)])
+        [asked] = self._vectors([segment.text])
+        cosines = {each: float((self._vectors(each.forms) @ asked).max()) for each in distinct}
+        similar = [key for key, each in asks.items() if cosines[each] >= LEAST_SIMILARITY]
+        return sorted(similar, key=lambda key: -cosines[asks[key]])[:MOST_SIMILAR]
 
 
 def _whole_names(
     text: str, found: dict[str, list[normalize.Place]]
 ) -> dict[str, list[normalize.Place]]:
-    """Names found in a text, but for parts of a longer one: Mexico City is not Mexico."""
+    """Names found in a text, except parts of longer ones: Mexico City is not Mexico."""
     longer = [place[:2] for place in normalize.find(text, long_names())] if found else []
 
     def within(start: int, end: int) -> bool:
@@ -374,17 +386,17 @@ def _whole_names(
     return {key: places for key, places in kept.items() if places}
 
 
-def _stated(record: Record, text: str) -> bool:
-    """Whether a text that names the subject says the answer too, and asks whether that is so."""
+def _states_answer(record: Record, text: str) -> bool:
+    """Whether a text that names the subject also states the answer and asks to confirm it."""
     return bool(segments.CONFIRMS.search(text)) and normalize.holds(text, record.spans)
 
 
-def _elsewhere(piece: FactMatch, likely: float) -> bool:
-    """Whether a part of a question clearly asks for something else about the subject."""
-    if piece.way == "subject":
+def _asks_otherwise(match: FactMatch, likelihood: float) -> bool:
+    """Whether a match clearly asks for something else about the subject."""
+    if match.kind == "subject":
         return False
-    cosine, margin = piece.features[:2]  # to the record's forms, and its lead over the bank's
-    return likely < UNLIKELY and bool(cosine - margin >= ELSEWHERE)
+    cosine, margin = match.features[:2]  # to the record's forms, and its lead over the bank's
+    return likelihood < UNLIKELY and bool(cosine - margin >= OTHER_QUESTION)
 
 
 def _words(text: str) -> set[str]:

@@ -1,7 +1,7 @@
-"""The parts of a question that may ask for a fact, with its subject and its answer masked.
+"""The segments of a question that may ask for a fact, with its subject and its answer masked.
 
-A question can hide in a long text (a role, a prefix, a suffix), which would dilute any measure of
-the whole; so each sentence and clause that could ask for the fact is judged by itself.
+A question can be part of a long text (a role, a prefix, a suffix), which would dilute any
+similarity of the whole; so each sentence and clause that could ask for the fact is scored alone.
 """
 
 import re
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 from control.forgetting import normalize
 from control.forgetting.normalize import Place
-from control.forgetting.word_translation import glossed
+from control.forgetting.word_translation import translated
 from foundation.text import words
 
 Turns = Sequence[tuple[str, str]]
 
 SUBJECT, ANSWER = "[X]", "[Y]"
-MOST_WINDOWS = 4  # judged for one subject; the ones at the end count most, as models heed them most
-LONG_SENTENCE = 9  # words; a shorter one is judged whole
-SHORT_TEXT = 30  # words; more than one sentence of it is still judged as a whole
+MOST_SEGMENTS = 4  # scored for one subject: the last ones, to which models attend most
+LONG_SENTENCE = 9  # words; a shorter one is scored as a whole
+SHORT_TEXT = 30  # words; several sentences are still scored as a whole too
 ELLIPSIS = 1  # content words at most of a question that only names a subject ("What about Peru?")
 OPEN_ENDED = 4  # content words at most of a follow-up that says neither name nor pronoun
-LONGEST_WINDOW = 400  # characters that are embedded; the rest would be cut by the model anyway
+LONGEST_SEGMENT = 400  # characters that are embedded; the model would truncate the rest
 
 ENDINGS = ("ation", "ings", "ing", "ers", "ors", "ed", "es", "er", "or", "ion", "s", "e", "y")
 LEAST_STEM = 4  # letters that an ending leaves
@@ -39,7 +39,7 @@ PRONOUN = re.compile(
     r"company|firm|project|element|god|goddess|film|song|guy|one))?)\b",
     re.IGNORECASE,
 )
-# To what is so asked, "yes" is the fact that the question states.
+# A question of this form states the fact and asks to confirm it.
 CONFIRMS = re.compile(
     r"\b(?:true or false|yes or no|right or wrong|correct or not)\b|"
     r"\b(?:is|was|isn['’]t|wasn['’]t) (?:it|that|this) (?:true|right|correct|so|a fact)\b|"
@@ -47,7 +47,7 @@ CONFIRMS = re.compile(
     r",\s*(?:right|correct|true|isn['’]t it|wasn['’]t it|is it not)\s*\?",
     re.IGNORECASE,
 )
-CARRIES_ON = re.compile(r"^\W*(?:and|or|so|then|but|also|und|et|y|e)\b", re.IGNORECASE)
+CONTINUES = re.compile(r"^\W*(?:and|or|so|then|but|also|und|et|y|e)\b", re.IGNORECASE)
 # "the country where Machu Picchu lies", "the author of Emma": a subject that is not named.
 DESCRIPTION = re.compile(
     r"\b(?:the|that|this|a|an|whichever|whatever)\s+(?:[\w-]+\s+){0,3}?(?:(?:that|who|whose|whom|"
@@ -86,24 +86,24 @@ class QuestionSegment:
     """A part of a question.
 
     Attributes:
-        text: It, in English as far as a word list can tell, with the masks.
-        answer: Whether the record's answer stands in it.
-        carried: Whether the subject comes from the conversation, not from the question.
-        foreign: Whether it was put into English word by word.
+        text: The masked text, in English as far as the word list translates it.
+        answer: Whether it contains the record's answer.
+        from_history: Whether the subject comes from the conversation, not from the question.
+        foreign: Whether it was translated word by word.
         names: Names and numbers in it other than the subject and the answer.
     """
 
     text: str
     answer: bool = False
-    carried: bool = False
+    from_history: bool = False
     foreign: bool = False
     names: tuple[str, ...] = ()
 
 
-def naming(
+def naming_subject(
     text: str, subject: Sequence[Place], answers: Sequence[str], turns: Turns
 ) -> list[QuestionSegment]:
-    """Windows of a question that names the subject.
+    """Segments of a question that names the subject.
 
     Args:
         text: The question, or a reading of it.
@@ -119,53 +119,55 @@ def naming(
         if inside:
             masked = mask(sentence, inside, SUBJECT)
             if len(content(masked)) <= ELLIPSIS:
-                found += [_window(other, answers, carried=True) for other in _asked_before(turns)]
-            found.append(_window(masked, answers))
+                found += [
+                    _segment(other, answers, from_history=True) for other in _asked_before(turns)
+                ]
+            found.append(_segment(masked, answers))
             if len(WORD.findall(masked)) > LONG_SENTENCE:
-                found += [_window(part, answers) for part in _clauses(masked)]
+                found += [_segment(part, answers) for part in _clauses(masked)]
             after = True
         elif after and (referring := refer(sentence)) is not None:
-            found.append(_window(referring, answers))
+            found.append(_segment(referring, answers))
     if len(found) > 1 and len(WORD.findall(text)) <= SHORT_TEXT:
-        found.append(_window(mask(text, subject, SUBJECT), answers))
+        found.append(_segment(mask(text, subject, SUBJECT), answers))
     return _last(found)
 
 
-def following(text: str, answers: Sequence[str]) -> list[QuestionSegment]:
-    """Windows of a question that leaves its subject to the conversation; none if it has its own."""
+def follow_up(text: str, answers: Sequence[str]) -> list[QuestionSegment]:
+    """Segments of a question whose subject is in the conversation; none if it has its own."""
     parts = [text[start:end] for start, end in sentences(text)]
     referring = [part for part in (refer(part, alone=len(parts) == 1) for part in parts) if part]
-    return _last([_window(part, answers, carried=True) for part in referring])
+    return _last([_segment(part, answers, from_history=True) for part in referring])
 
 
-def holding(text: str, answer: Sequence[Place]) -> list[QuestionSegment]:
-    """Windows of a question that holds an answer, masked as the subject, which is not in it."""
+def holding_answer(text: str, answer: Sequence[Place]) -> list[QuestionSegment]:
+    """Segments of a question that holds an answer, masked as the subject, which is not in it."""
     found = []
     for start, end in sentences(text):
         inside = [(a - start, b - start) for a, b in answer if start <= a < end]
         if inside:
             masked = mask(text[start:end], inside, SUBJECT)
-            found.append(_window(masked, (), answer=True))
+            found.append(_segment(masked, (), answer=True))
             if len(WORD.findall(masked)) > LONG_SENTENCE:
                 clauses = [part for part in CLAUSE.split(masked) if SUBJECT in part]
-                found += [_window(part, (), answer=True) for part in clauses if content(part)]
+                found += [_segment(part, (), answer=True) for part in clauses if content(part)]
     return _last(found)
 
 
-def describing(text: str) -> list[QuestionSegment]:
-    """Windows of a question that describes its subject instead of naming it."""
+def describing_subject(text: str) -> list[QuestionSegment]:
+    """Segments of a question that describes its subject instead of naming it."""
     found = []
     for start, end in sentences(text):
         sentence = text[start:end]
         spots = [(m.start(), m.end()) for m in DESCRIPTION.finditer(sentence) if m.start() > 0]
         if spots:
-            found.append(_window(mask(sentence, spots[-1:], SUBJECT), ()))
+            found.append(_segment(mask(sentence, spots[-1:], SUBJECT), ()))
     return _last(found)
 
 
-def whole(text: str) -> list[QuestionSegment]:
+def unmasked(text: str) -> list[QuestionSegment]:
     """The sentences of a question, unmasked."""
-    return _last([_window(text[start:end], ()) for start, end in sentences(text)])
+    return _last([_segment(text[start:end], ()) for start, end in sentences(text)])
 
 
 def sentences(text: str) -> list[Place]:
@@ -177,46 +179,48 @@ def sentences(text: str) -> list[Place]:
 
 
 def mask(text: str, places: Sequence[Place], by: str) -> str:
-    """The text with the places, in characters, written as ``by``."""
-    for start, end in sorted(_apart(places), reverse=True):
+    """The text with the places, in characters, replaced by ``by``."""
+    for start, end in sorted(_without_overlaps(places), reverse=True):
         text = f"{text[:start]}{by}{text[end:]}"
     return text
 
 
 def masked_form(question: str, names: Sequence[str]) -> str:
     """A question form with the subject masked."""
-    if (place := _plain_place(question, names)) is not None:
+    if (place := _literal_place(question, names)) is not None:
         return mask(question, [place], SUBJECT)
     return mask(
         question, [(start, end) for start, end, _ in normalize.find(question, names)], SUBJECT
     )
 
 
-def _plain_place(question: str, names: Sequence[str]) -> Place | None:
-    """Where a form names its subject, if it does so once and as it is written in the record.
+def _literal_place(question: str, names: Sequence[str]) -> Place | None:
+    """Where a form names its subject, if it does so once and exactly as the record does.
 
-    What ``normalize.find`` would say as well, in a tenth of the time: ten thousand records have as
-    many forms as a book has sentences.
+    The same result as ``normalize.find`` in a tenth of the time, which matters for the forms of ten
+    thousand records.
     """
     subject, *others = names
     before, found, after = question.partition(subject)
     rest = f"{before} {after}"
     if not found or not PLAIN_END.match(after) or not PLAIN_START.search(before):
         return None
-    squeezed, whole = _squeezed(rest), _squeezed(question)
+    others_text, whole = _letters_only(rest), _letters_only(question)
     if not rest.replace("’", "'").isascii() or LEET_SIGN.search(rest):
         return None
-    if _squeezed(subject) in squeezed or any(_squeezed(other) in whole for other in others):
+    if _letters_only(subject) in others_text or any(
+        _letters_only(other) in whole for other in others
+    ):
         return None
     return len(before), len(before) + len(subject)
 
 
-def _squeezed(text: str) -> str:
+def _letters_only(text: str) -> str:
     return "".join(filter(str.isalnum, text)).lower()
 
 
 def refer(sentence: str, alone: bool = False) -> str | None:
-    """The sentence with the subject put where it refers to it, or ``None`` if it does not.
+    """The sentence with its reference to the subject replaced by the mask; ``None`` without one.
 
     Args:
         sentence: One that does not name the subject.
@@ -227,17 +231,17 @@ def refer(sentence: str, alone: bool = False) -> str | None:
         return POSSESSIVE.sub(f"{SUBJECT}'s", bare)
     if PRONOUN.search(bare):
         return PRONOUN.sub(SUBJECT, bare)
-    named = NAMELIKE.search(CARRIES_ON.sub("", bare).strip())
-    said = content(bare)
+    named = NAMELIKE.search(CONTINUES.sub("", bare).strip())
+    stems = content(bare)
     open_ended = not re.search(r"\b(?:of|in|for|about|de|von|du)\s+\w", bare)
-    short = 0 < len(said) <= OPEN_ENDED and (alone or bare.endswith("?"))
-    if named is None and short and (open_ended or CARRIES_ON.match(bare)):
+    short = 0 < len(stems) <= OPEN_ENDED and (alone or bare.endswith("?"))
+    if named is None and short and (open_ended or CONTINUES.match(bare)):
         return f"{bare.rstrip(' ?.!')} of {SUBJECT}?"
     return None
 
 
 def content(text: str) -> set[str]:
-    """The stems of the words that say something."""
+    """The stems of the content words."""
     return {stem(word) for word in WORD.findall(text.lower()) if word not in FUNCTION_WORDS}
 
 
@@ -249,14 +253,14 @@ def stem(word: str) -> str:
     return word
 
 
-def wanted(text: str) -> str:
-    """What kind of answer a question wants: person, time, number, place, how, why or any."""
+def answer_type(text: str) -> str:
+    """The type of answer that a question asks for: person, time, number, place, how, why or any."""
     lowered = text.lower()
     return next((kind for kind, pattern in WH if pattern.search(lowered)), "any")
 
 
-def _window(
-    masked: str, answers: Sequence[str], carried: bool = False, answer: bool = False
+def _segment(
+    masked: str, answers: Sequence[str], from_history: bool = False, answer: bool = False
 ) -> QuestionSegment:
     text = BLANK.sub("what", masked).strip()
     if answers:
@@ -264,10 +268,10 @@ def _window(
         answer = bool(places)
         text = mask(text, places, ANSWER)
     bare = text.replace(SUBJECT, " ").replace(ANSWER, " ")
-    english = glossed(text)
+    english = translated(text)
     names = tuple(NAMELIKE.findall(bare))
     return QuestionSegment(
-        (english or text)[-LONGEST_WINDOW:], answer, carried, english is not None, names
+        (english or text)[-LONGEST_SEGMENT:], answer, from_history, english is not None, names
     )
 
 
@@ -287,8 +291,8 @@ def _asked_before(turns: Turns) -> list[str]:
     return [mask(first, spots[-1:], SUBJECT)] if spots else []
 
 
-def _apart(places: Sequence[Place]) -> list[Place]:
-    """The places without those that lie within or across another one."""
+def _without_overlaps(places: Sequence[Place]) -> list[Place]:
+    """The places without those that overlap another one."""
     kept: list[Place] = []
     for start, end in sorted(set(places), key=lambda place: (place[0], -place[1])):
         if not kept or start >= kept[-1][1]:
@@ -297,5 +301,5 @@ def _apart(places: Sequence[Place]) -> list[Place]:
 
 
 def _last(found: Sequence[QuestionSegment]) -> list[QuestionSegment]:
-    unlike = {window.text: window for window in found}
-    return list(unlike.values())[-MOST_WINDOWS:]
+    unique = {segment.text: segment for segment in found}
+    return list(unique.values())[-MOST_SEGMENTS:]

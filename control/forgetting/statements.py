@@ -11,24 +11,24 @@ from control.forgetting.questions import question_forms
 from control.forgetting.record import TOO_COMMON, Record
 from control.forgetting.segments import NAMELIKE, WORD, content
 
-# A sentence says a fact in other words if it is near to it and nearer with its answer than without.
+# A sentence paraphrases a fact if it is similar to it, and more so with its answer than without.
 # Chosen on 300 facts of the calibration relations: of the sentences of their passages that hold the
-# answer 92 % pass both bars, of those that do not 1 %.
+# answer 92 % pass both thresholds, of those that do not 1 %.
 NEAR = 0.6  # least cosine between the sentence and the question with its answer
-GAIN = 0.02  # how much it lies nearer to that than to the bare question
-# A sentence that names somebody or something else may say the same of another subject, or another
-# answer of this one; then it has to lie so much nearer.
+GAIN = 0.02  # by how much that cosine exceeds the one with the question alone
+# A sentence that names anything else may state the same of another subject, or another answer for
+# this one; then the gain has to be larger.
 GAIN_OTHER = 0.05
 STEM = 4  # first letters that a word shares with the answer it is made from, as in Peruvian
-# With a part of the answer in it, such as the surname, less is enough.
+# If it contains a part of the answer, such as the surname, less is enough.
 NEAR_IN_PART, GAIN_IN_PART = 0.5, 0.0
-# Chosen on TOFU's forgotten answers, all of them, so nothing was left to judge it by: 95 % of their
-# paraphrases lie this near, and 5 % of the paraphrased other answers about the same author.
+# Chosen on TOFU's forgotten answers, all of them, so none were held out: 95 % of their
+# paraphrases are this similar, and 5 % of the paraphrased other answers about the same author.
 NEAR_LONG = 0.82
-TELLING = 0.5  # share of a long answer's telling words
-FEWEST_TELLING = 2
-LONG = 7  # words; an answer from this length on is a sentence, never found word for word
-MOST_FORMS = 2  # question forms that a sentence is compared with: each takes an embedding
+KEY_WORD_SHARE = 0.5  # of a long answer's key words that a sentence contains
+FEWEST_KEY_WORDS = 2
+LONG = 7  # words; an answer of this length is a sentence, never searched for literally
+MOST_FORMS = 2  # question forms that a sentence is compared with; each is embedded
 LONGEST = 2_000  # characters of a sentence that are compared
 LEAST_PART = 4  # letters of a part of a name
 SMALL = TOO_COMMON | {
@@ -37,11 +37,11 @@ SMALL = TOO_COMMON | {
     *("some", "such", "than", "their", "them", "then", "there", "these", "those", "through"),
     *("when", "where", "which", "while", "whose", "would", "yes", "no", "so", "but", "if"),
 }
-# Letters that a stem has in common with its kin: "governor" and "government", "capital" and
+# Letters that related words have in common: "governor" and "government", "capital" and
 # "capitale".
-KEYWORD_STEM = 4
+STEM_LENGTH = 4
 ONSET = 2  # letters that names have in common with their adjectives: "France" and "French"
-# Where they have not.
+# Adjectives that share no onset with the name.
 ADJECTIVES = {
     "american": "united states",
     "british": "united kingdom",
@@ -59,15 +59,15 @@ KEPT_SENTENCES = 4_096  # whose stems are cached, 4 MB
 
 @dataclass(frozen=True)
 class Statement:
-    """A record's fact, ready to be compared.
+    """A record's fact, prepared for comparison with sentences.
 
     Attributes:
         record: The record.
-        spans: Answers short enough to be found word for word.
-        pieces: Parts of them that may stand for them, such as a surname.
-        telling: For each long answer the words that the question does not hold.
-        said: Sentences that state the fact, to be embedded.
-        asked: What they say less the answer.
+        spans: Answers short enough to be searched for literally.
+        partial_names: Parts of them that may stand for them, such as a surname.
+        key_words: For each long answer its words that the question does not contain.
+        sentences: Sentences that state the fact, to be embedded.
+        questions: The same without the answer.
         long: Answers that are sentences themselves, as a whole and one by one.
         own: Normalised words of the subject and the short answers.
         asked_words: Normalised words of its names and question forms.
@@ -75,42 +75,42 @@ class Statement:
 
     record: Record
     spans: tuple[str, ...]
-    pieces: tuple[str, ...]
-    telling: tuple[frozenset[str], ...]
-    said: tuple[str, ...]
-    asked: tuple[str, ...]
+    partial_names: tuple[str, ...]
+    key_words: tuple[frozenset[str], ...]
+    sentences: tuple[str, ...]
+    questions: tuple[str, ...]
     long: tuple[str, ...]
     own: frozenset[str]
     asked_words: frozenset[str]
 
     def spelled(self, text: str) -> list[tuple[int, int]]:
-        """Where a short answer stands in the text."""
+        """The spans of short answers in the text."""
         return [(start, end) for start, end, _ in find(text, self.spans)] if self.spans else []
 
     def hidden(self, part: str) -> bool:
-        """Whether a short answer is hidden in the sentence: encoded, backwards."""
+        """Whether a short answer is encoded in the sentence, for example reversed."""
         return hides(part, self.spans)
 
-    def told(self, part: str) -> bool:
-        """Whether the sentence has what tells a long answer from others."""
+    def has_key_words(self, part: str) -> bool:
+        """Whether the sentence has enough of the key words of a long answer."""
         words = set(plain(part).split())
         return any(
-            len(telling & words) >= max(FEWEST_TELLING, TELLING * len(telling))
-            for telling in self.telling
+            len(key_words & words) >= max(FEWEST_KEY_WORDS, KEY_WORD_SHARE * len(key_words))
+            for key_words in self.key_words
         )
 
     def forms(self) -> tuple[str, ...]:
-        """All that a sentence is compared with."""
-        return (*self.said, *self.asked, *self.long)
+        """All texts that a sentence is compared with."""
+        return (*self.sentences, *self.questions, *self.long)
 
-    def other(self, part: str) -> bool:
+    def names_other(self, part: str) -> bool:
         """Whether the sentence names anything that neither the fact nor its question names."""
         named = {word for name in NAMELIKE.findall(part) for word in plain(name).split()}
         stems = {word[:STEM] for word in self.own}
         return any(word[:STEM] not in stems for word in named - self.asked_words - SMALL)
 
-    def near(self, part: str, vector: Vectors, vectors: Mapping[str, Vectors]) -> bool:
-        """Whether the sentence says the fact in other words.
+    def paraphrased_by(self, part: str, vector: Vectors, vectors: Mapping[str, Vectors]) -> bool:
+        """Whether the sentence paraphrases the fact.
 
         Args:
             part: The sentence.
@@ -119,37 +119,37 @@ class Statement:
         """
         if any(float(vectors[form] @ vector) >= NEAR_LONG for form in self.long):
             return True
-        if not self.said:
+        if not self.sentences:
             return False
-        near = max(float(vectors[form] @ vector) for form in self.said)
-        gain = near - max(float(vectors[form] @ vector) for form in self.asked)
-        if near >= NEAR and gain >= (GAIN_OTHER if self.other(part) else GAIN):
+        cosine = max(float(vectors[form] @ vector) for form in self.sentences)
+        gain = cosine - max(float(vectors[form] @ vector) for form in self.questions)
+        if cosine >= NEAR and gain >= (GAIN_OTHER if self.names_other(part) else GAIN):
             return True
-        piece = bool(self.pieces) and near >= NEAR_IN_PART and gain >= GAIN_IN_PART
-        return piece and bool(find(part, self.pieces))
+        enough = bool(self.partial_names) and cosine >= NEAR_IN_PART and gain >= GAIN_IN_PART
+        return enough and bool(find(part, self.partial_names))
 
 
-def statement(record: Record) -> Statement:
-    """Prepare a record."""
+def prepare_statement(record: Record) -> Statement:
+    """The statement of a record's fact."""
     long = [span for span in record.spans if len(span.split()) >= LONG]
     short = tuple(span for span in record.spans if span not in long)
     asked = {word for text in (*record.questions, *record.names) for word in plain(text).split()}
-    telling = [frozenset(set(plain(span).split()) - asked - SMALL) for span in long]
+    key_words = [frozenset(set(plain(span).split()) - asked - SMALL) for span in long]
     own = {word for name in (*record.names, *short) for word in plain(name).split()}
     return Statement(
         record=record,
         spans=short,
-        pieces=tuple(dict.fromkeys(piece for span in short for piece in _pieces(span))),
-        telling=tuple(words for words in telling if words),
-        said=_said(record, short),
-        asked=_asked(record) if _said(record, short) else (),
-        long=tuple(dict.fromkeys(form for span in long for form in _sentences(span, record))),
+        partial_names=tuple(dict.fromkeys(name for span in short for name in _partial_names(span))),
+        key_words=tuple(words for words in key_words if words),
+        sentences=_stating(record, short),
+        questions=_asking(record) if _stating(record, short) else (),
+        long=tuple(dict.fromkeys(form for span in long for form in _long_forms(span, record))),
         own=frozenset(own - SMALL),
         asked_words=frozenset(asked),
     )
 
 
-def _pieces(span: str) -> list[str]:
+def _partial_names(span: str) -> list[str]:
     """The last word of a name of several, if it is a name itself."""
     words = span.split()
     last = words[-1]
@@ -157,38 +157,38 @@ def _pieces(span: str) -> list[str]:
     return [last] if len(words) > 1 and named and len(last) >= LEAST_PART else []
 
 
-def _sentences(span: str, record: Record) -> list[str]:
+def _long_forms(span: str, record: Record) -> list[str]:
     sentences = [span[start:end].strip() for start, end in parts(span)]
     long = [sentence for sentence in sentences if len(sentence.split()) >= LONG]
     return [span, *(compared(sentence, record) for sentence in long)]
 
 
 def compared(sentence: str, record: Record) -> str:
-    """The sentence as it is compared: one that says "it" gets the name that it stands for."""
+    """The sentence as it is embedded: one that does not name the subject is prefixed with it."""
     sentence = sentence[:LONGEST]
     words = plain(sentence)
     known = any(plain(name) in words for name in record.names)
     return sentence if known else f"{record.subject}: {sentence}"
 
 
-def _said(record: Record, short: Sequence[str]) -> tuple[str, ...]:
+def _stating(record: Record, short: Sequence[str]) -> tuple[str, ...]:
     answer = " or ".join(answer for answer in record.answers if answer in short)
-    return tuple(f"{asked} {answer}." for asked in _asked(record)) if answer else ()
+    return tuple(f"{question} {answer}." for question in _asking(record)) if answer else ()
 
 
-def _asked(record: Record) -> tuple[str, ...]:
-    asked = list(record.questions[:MOST_FORMS])
+def _asking(record: Record) -> tuple[str, ...]:
+    questions = list(record.questions[:MOST_FORMS])
     if record.relation:
-        asked.append(f"The {record.relation} of {record.subject} is")
-    return tuple(asked)
+        questions.append(f"The {record.relation} of {record.subject} is")
+    return tuple(questions)
 
 
 @dataclass(frozen=True)
 class KeywordPrefilter:
-    """Words of which a sentence has one if it states a fact.
+    """Words of which a sentence has at least one if it states a fact.
 
     Of 809 sentences of the built-in passages that name a subject and may state its fact, 12 % have
-    one. Of the 13 that lie near enough to the fact to be taken for it, those without one did not
+    one. Of the 13 that are similar enough to the fact to be removed, those without one did not
     state it.
 
     Attributes:
@@ -205,12 +205,12 @@ class KeywordPrefilter:
         return not (self.stems.isdisjoint(stems) and self.onsets.isdisjoint(onsets))
 
 
-def clues(record: Record) -> KeywordPrefilter:
-    """What a sentence that states this record must have something of."""
+def keyword_prefilter(record: Record) -> KeywordPrefilter:
+    """The words of which a sentence that states this record must have one."""
     own = {stem for name in record.names for stem in _stems(name)}
     usual = question_forms(record.subject, record.relation) if record.relation else ()
-    said = [*record.questions, *usual, record.relation, *record.spans]
-    stems = {stem for text in said for stem in _stems(text)} - own
+    texts = [*record.questions, *usual, record.relation, *record.spans]
+    stems = {stem for text in texts for stem in _stems(text)} - own
     onsets = {onset for span in record.spans for onset in _onsets(span)}
     return KeywordPrefilter(frozenset(stems), frozenset(onsets))
 
@@ -223,7 +223,7 @@ def _stems_and_onsets(sentence: str) -> tuple[frozenset[str], frozenset[str]]:
 def _stems(text: str) -> frozenset[str]:
     words = plain(text)
     more = [ADJECTIVES[word] for word in words.split() if word in ADJECTIVES]
-    return frozenset(stem[:KEYWORD_STEM] for stem in content(" ".join([words, *more])))
+    return frozenset(stem[:STEM_LENGTH] for stem in content(" ".join([words, *more])))
 
 
 def _onsets(text: str) -> frozenset[str]:

@@ -13,8 +13,8 @@ from zlib import crc32
 
 from control.forgetting import normalize
 from control.forgetting.guard import WatchedFacts
-from control.forgetting.segments import NAMELIKE, Turns, following
-from foundation import trace as trail
+from control.forgetting.segments import NAMELIKE, Turns, follow_up
+from foundation import trace as request_trace
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 OnToken = Callable[[int, "TokenTrace"], None]
 
-# "What is the country of birth of Astrid Lindgren?" asks that of her, and describes nobody else.
+# "What is the country of birth of Astrid Lindgren?" names its subject and describes nobody else.
 DIRECT = re.compile(
     r"\W*(?i:what|who)(?:['’]s| is| was| are| were) the (?:(?!of )[a-z]+ ){1,3}"
     r"(?:of (?:birth|death|origin|citizenship|foundation|residence|work) )?of (?:the )?"
-    r"(?P<whom>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
+    r"(?P<subject>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
 )
-MISSPELLED = 0.75  # least share of its letters that a name with a typo keeps
-READ = "retrieval"  # the layer that takes sentences out of passages
+MISSPELLED = 0.75  # minimum similarity of a name and its misspelling, in [0, 1]
+RETRIEVAL = "retrieval"  # the layer that redacts passages
 POSSESSIVE = re.compile(r"['’]s?$")
 SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
 
-# As of any fact that is not known: nothing tells that there is a record.
+# Worded as for any unknown fact, so that none of them reveals that there is a record.
 REFUSALS = (
     "I'm sorry, I don't have an answer to that.",
     "I'm afraid I can't answer that one.",
@@ -58,19 +58,19 @@ class FactContext:
         watched: Active records: their subject is named.
         check_paraphrase: Ids of those whose paraphrases are suppressed too.
         decide_on_output: Ids of those that it may ask for: refused once the answer states one.
-        brings: Further records that a text activates by naming their subject; ``None`` where
+        activate: Further records that a text activates by naming their subject; ``None`` where
             nothing is forgotten.
         names: Names in the question.
-        open: Whether its subject comes from elsewhere, such as a passage.
+        subject_missing: Whether it leaves its subject to the passages or the conversation.
     """
 
     refused: "Record | None" = None
     watched: "tuple[Record, ...]" = ()
     check_paraphrase: frozenset[str] = frozenset()
     decide_on_output: frozenset[str] = frozenset()
-    brings: "Callable[[str], Sequence[Record]] | None" = None
+    activate: "Callable[[str], Sequence[Record]] | None" = None
     names: tuple[str, ...] = ()
-    open: bool = False
+    subject_missing: bool = False
 
     def about(self, text: str) -> bool:
         """Whether a text has one of the question's names, or the question has none."""
@@ -107,58 +107,67 @@ class FactSuppressor:
         if system:
             alone = self.route(question, history, before)
             both = self.route(f"{system}\n{question}", history, alone)
-            brings = _either(alone.brings, self.router.watching(system)) if self.router else None
-            return replace(both, brings=brings, names=alone.names, open=alone.open)
+            of_system = self.router.activation(system) if self.router else None
+            return replace(
+                both,
+                activate=_either(alone.activate, of_system) if self.router else None,
+                names=alone.names,
+                subject_missing=alone.subject_missing,
+            )
         earlier = before or FactContext()
         if self.router is None or earlier.refused is not None:
             return earlier
-        found = self.router.route(question, history)
-        watched = dict.fromkeys((*earlier.watched, *_asked_of(question, history, found.watched)))
-        if found.refused is not None:
-            trail.withheld(found.refused.id, "prompt")
-        check_paraphrase = earlier.check_paraphrase | found.check_paraphrase
+        routed = self.router.route(question, history)
+        new = _without_unnamed(question, history, routed.watched)
+        watched = dict.fromkeys((*earlier.watched, *new))
+        if routed.refused is not None:
+            request_trace.withheld(routed.refused.id, "prompt")
+        check_paraphrase = earlier.check_paraphrase | routed.check_paraphrase
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
-        watching = self.router.watching(question)
-        is_open = not names and bool(following(question, ()))  # else its "it" may be who is named
-        decide_on_output = earlier.decide_on_output | found.decide_on_output
+        activate = self.router.activation(question)
+        # With a name in the question, its "it" may stand for that name.
+        subject_missing = not names and bool(follow_up(question, ()))
+        decide_on_output = earlier.decide_on_output | routed.decide_on_output
         return FactContext(
-            found.refused,
+            routed.refused,
             tuple(watched),
             check_paraphrase,
             decide_on_output,
-            watching,
+            activate,
             names,
-            is_open,
+            subject_missing,
         )
 
-    def reading(
+    def activate_from_passages(
         self,
-        scope: FactContext,
+        facts: FactContext,
         nodes: "Sequence[NodeWithScore]",
         withheld: Iterable[tuple[str, str]] = (),
         pasted: bool = False,
     ) -> FactContext:
-        """The facts that a question concerns once these passages are in its prompt.
+        """Watch also the facts that the passages in the prompt activate.
 
         A passage activates the records of its subject where it also has a name of the question: the
         author of "Hamlet" is named by the passage on "Hamlet", and not by the next passage.
 
         Args:
-            scope: Of the question.
+            facts: Those of the question.
             nodes: The passages, redacted.
             withheld: Withheld so far, (record's id, layer). Facts redacted from the passages are
                 active if only they can tell the question's subject.
             pasted: Whether the user gave the passages.
         """
-        if scope.brings is None:
-            return scope
+        if facts.activate is None:
+            return facts
         texts = [f"{node.metadata.get('title', '')}\n{node.node.get_content()}" for node in nodes]
-        brought = [record for text in texts if scope.about(text) for record in scope.brings(text)]
-        if pasted or scope.open:
-            brought += self._records(id for id, layer in withheld if layer == READ)
-        check_paraphrase = scope.check_paraphrase | {record.id for record in brought}
-        watched = tuple(dict.fromkeys((*scope.watched, *brought)))
-        return replace(scope, watched=watched, check_paraphrase=check_paraphrase)
+        activated = [
+            record for text in texts if facts.about(text) for record in facts.activate(text)
+        ]
+        if pasted or facts.subject_missing:
+            activated += self._records(id for id, layer in withheld if layer == RETRIEVAL)
+        check_paraphrase = facts.check_paraphrase | {record.id for record in activated}
+        watched = tuple(dict.fromkeys((*facts.watched, *activated)))
+        return replace(facts, watched=watched, check_paraphrase=check_paraphrase)
 
     def _records(self, ids: Iterable[str]) -> "Iterator[Record]":
         for record_id in dict.fromkeys(ids):
@@ -171,51 +180,51 @@ class FactSuppressor:
         if self.router is not None:
             self.router.wait()
 
-    def redacted(self, nodes: "Sequence[NodeWithScore]") -> "list[NodeWithScore]":
+    def redact_passages(self, nodes: "Sequence[NodeWithScore]") -> "list[NodeWithScore]":
         """The passages without the sentences that state a forgotten fact."""
         if self.redactor is None:
             return list(nodes)
-        with trail.step("redact"):
+        with request_trace.step("redact"):
             return self.redactor.nodes(nodes)
 
-    def said(self, history: Turns) -> list[tuple[str, str]]:
+    def redact_history(self, history: Turns) -> list[tuple[str, str]]:
         """The conversation without such sentences: it may be older than the record."""
-        return [(self._text(asked), self._text(answered)) for asked, answered in history]
+        return [(self._redact(question), self._redact(answer)) for question, answer in history]
 
-    def _text(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         return text if self.redactor is None else self.redactor.redact(text).text
 
-    def watch(self, scope: FactContext) -> WatchedFacts:
+    def watch(self, facts: FactContext) -> WatchedFacts:
         """The facts that an answer must not state."""
         return WatchedFacts(
-            scope.watched, scope.check_paraphrase, scope.decide_on_output, scope.brings
+            facts.watched, facts.check_paraphrase, facts.decide_on_output, facts.activate
         )
 
-    def strip_leaks(self, settled: "DecodedAnswer", watch: WatchedFacts) -> "DecodedAnswer":
+    def strip_leaks(self, decoded: "DecodedAnswer", watch: WatchedFacts) -> "DecodedAnswer":
         """An answer cut before the first sentence that states a forgotten fact, in any words.
 
         Where nothing is left, its trace is empty and blocked; so is that of an answer to a question
         that may have asked for the fact.
         """
         if not watch:
-            return settled
-        trace = settled.trace
+            return decoded
+        trace = decoded.trace
         cut = 0 if trace.blocked else self.first_leak(trace.text, watch)
         if cut is not None:
-            told = [record.id for record in watch.in_play(trace.text)]
-            cut = cut if watch.decide_on_output.isdisjoint(told) else 0
+            active = [record.id for record in watch.active_records(trace.text)]
+            cut = cut if watch.decide_on_output.isdisjoint(active) else 0
             trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
-            trace.withheld = list(dict.fromkeys([*trace.withheld, *told]))
-            return replace(settled, trace=trace, verdict=None)
-        trace.tokens = _without_choices(trace.tokens, watch)
-        verdict = settled.verdict
+            trace.withheld = list(dict.fromkeys([*trace.withheld, *active]))
+            return replace(decoded, trace=trace, verdict=None)
+        trace.tokens = _without_leaking_choices(trace.tokens, watch)
+        verdict = decoded.verdict
         if verdict and self.first_leak(str(verdict), watch) is not None:
             verdict = None
-        return replace(settled, verdict=verdict)
+        return replace(decoded, verdict=verdict)
 
-    def sayable(self, texts: Sequence[str], scope: FactContext) -> list[str]:
-        """The texts that contain no watched span."""
-        watch = self.watch(scope)
+    def leak_free(self, texts: Sequence[str], facts: FactContext) -> list[str]:
+        """The texts that contain no watched answer."""
+        watch = self.watch(facts)
         return [text for text in texts if not watch or watch.completed("", text) is None]
 
     def first_leak(self, text: str, watch: WatchedFacts) -> int | None:
@@ -225,24 +234,24 @@ class FactSuppressor:
             text: An answer, or its complete sentences so far.
             watch: The facts that it must not state.
         """
-        if not watch.in_play(text):
+        if not watch.active_records(text):
             return None
         start = 0
         for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
-            # With all that came before, since a later sentence may say only "it".
-            if self._stated(text[:end], watch):
+            # Checked with all that precedes it, since a later sentence may say only "it".
+            if self._states(text[:end], watch):
                 return start
             start = end
         return None
 
-    def _stated(self, text: str, watch: WatchedFacts) -> bool:
+    def _states(self, text: str, watch: WatchedFacts) -> bool:
         """Whether a text contains an active answer or paraphrases a fact."""
-        in_play = watch.in_play(text)
-        if any(normalize.holds(text, record.spans) for record in in_play):
+        active = watch.active_records(text)
+        if any(normalize.holds(text, record.spans) for record in active):
             return True
-        worded = [record for record in in_play if record.id in watch.check_paraphrase]
+        compared = [record for record in active if record.id in watch.check_paraphrase]
         redactor = self.redactor
-        return redactor is not None and any(redactor.states(text, record) for record in worded)
+        return redactor is not None and any(redactor.states(text, record) for record in compared)
 
     @contextmanager
     def buffer_stream(
@@ -254,87 +263,94 @@ class FactSuppressor:
         of it may be withheld.
 
         Yields:
-            A callback for the tokens, and the places of answers that are streamed no further.
+            A callback for the tokens, and the indices of answers that are streamed no further.
         """
-        held: dict[int, list[TokenTrace]] = {}
+        buffered: dict[int, list[TokenTrace]] = {}
         texts: dict[int, str] = {}
-        lost = set[int]()
+        stopped = set[int]()
 
-        def release(at: int) -> None:
-            if at in lost or self.first_leak(texts.get(at, ""), watches[at]) is not None:
-                lost.add(at)
+        def flush(index: int) -> None:
+            if (
+                index in stopped
+                or self.first_leak(texts.get(index, ""), watches[index]) is not None
+            ):
+                stopped.add(index)
                 return
-            for token in held.pop(at, []):
-                on_token(at, token)
+            for token in buffered.pop(index, []):
+                on_token(index, token)
 
-        def hold(at: int, token: "TokenTrace") -> None:
-            if not watches[at]:
-                on_token(at, token)
+        def buffer(index: int, token: "TokenTrace") -> None:
+            if not watches[index]:
+                on_token(index, token)
                 return
-            held.setdefault(at, []).append(token)
-            texts[at] = texts.get(at, "") + token.text
-            if SENTENCE_END.search(token.text + " ") and not watches[at].decide_on_output:
-                release(at)
+            buffered.setdefault(index, []).append(token)
+            texts[index] = texts.get(index, "") + token.text
+            if SENTENCE_END.search(token.text + " ") and not watches[index].decide_on_output:
+                flush(index)
 
-        yield hold, lost
-        for at in list(held):
-            release(at)
+        yield buffer, stopped
+        for index in list(buffered):
+            flush(index)
 
-    def note(self, withheld: Sequence[tuple[str, str]]) -> None:
-        """Write into the audit what was withheld: (record's id, layer)."""
+    def record_withheld(self, withheld: Sequence[tuple[str, str]]) -> None:
+        """Record in the audit what was withheld: (record's id, layer)."""
         if self.ledger is not None:
             for record_id, layer in dict.fromkeys(withheld):
                 self.ledger.note("withheld", record_id, layer=layer)
 
 
 def refusal(question: str) -> str:
-    """A short sentence; the same question always gets the same."""
+    """A short sentence that refuses; the same question always gets the same one."""
     return REFUSALS[crc32(question.encode()) % len(REFUSALS)]
 
 
 def _either(
     *parts: "Callable[[str], Sequence[Record]] | None",
 ) -> "Callable[[str], Sequence[Record]]":
-    """Says which records any of the parts says that a text activates."""
+    """Gives the records that a text activates by any of the parts."""
 
-    def brought(text: str) -> "Sequence[Record]":
+    def activated(text: str) -> "Sequence[Record]":
         return list(dict.fromkeys(record for part in parts if part for record in part(text)))
 
-    return brought
+    return activated
 
 
-def _asked_of(question: str, history: Turns, watched: "Sequence[Record]") -> "Sequence[Record]":
+def _without_unnamed(
+    question: str, history: Turns, watched: "Sequence[Record]"
+) -> "Sequence[Record]":
     """The watched records; where the question names its subject, only those named."""
     direct = DIRECT.match(question)
     if direct is None:
         return watched
-    whom = normalize.plain(direct["whom"])
-    said = "\n".join([question, *(text for turn in history for text in turn)])
+    subject = normalize.plain(direct["subject"])
+    conversation = "\n".join([question, *(text for turn in history for text in turn)])
     return [
         record
         for record in watched
-        if normalize.holds(said, record.names)
+        if normalize.holds(conversation, record.names)
         or any(
-            SequenceMatcher(None, whom, normalize.plain(name)).ratio() >= MISSPELLED
+            SequenceMatcher(None, subject, normalize.plain(name)).ratio() >= MISSPELLED
             for name in record.names
         )
     ]
 
 
-def _without_choices(tokens: "Sequence[TokenTrace]", watch: WatchedFacts) -> "list[TokenTrace]":
-    """The tokens without those choices of the branches that would complete a span."""
-    cleared, text = [], ""
+def _without_leaking_choices(
+    tokens: "Sequence[TokenTrace]", watch: WatchedFacts
+) -> "list[TokenTrace]":
+    """The tokens without those alternatives of the branches that would complete an answer."""
+    cleaned, text = [], ""
 
-    def sayable(choices: "Sequence[Choice]") -> "list[Choice]":
+    def leak_free(choices: "Sequence[Choice]") -> "list[Choice]":
         return [choice for choice in choices if watch.completed(text, choice.text) is None]
 
     for token in tokens:
-        cleared.append(
+        cleaned.append(
             replace(
                 token,
-                context_choices=sayable(token.context_choices),
-                memory_choices=sayable(token.memory_choices),
+                context_choices=leak_free(token.context_choices),
+                memory_choices=leak_free(token.memory_choices),
             )
         )
         text += token.text
-    return cleared
+    return cleaned

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from llama_index.core.schema import BaseNode
 
 from control.forgetting.record import Record
-from control.forgetting.redaction import Redactor, renewed, title_of
+from control.forgetting.redaction import Redactor, title_of, with_redacted_text
 from control.forgetting.statements import LONG
 from control.forgetting.text_redaction import Redacted
 from foundation.text import normalise
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from control.forgetting.ledger import Ledger
 
 SWEPT = "swept"  # the kind of the audit's event
-AT_ONCE = 64  # passages that are redacted, embedded and stored together
+BATCH = 64  # passages that are redacted, embedded and stored together
 
 Progress = Callable[[int], object]  # such as the update method of a tqdm bar
 
 
 class Passages(Protocol):
-    """The index, as far as a sweep needs it."""
+    """The passage index, as far as a sweep needs it."""
 
     def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
-        """Return the ids of all passages that hold the words of a phrase of each group."""
+        """Return the ids of all passages that contain a phrase of each group."""
         ...
 
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
@@ -34,7 +34,7 @@ class Passages(Protocol):
         ...
 
     def replace(self, nodes: Sequence[BaseNode]) -> None:
-        """Put passages in place of those of the same ids, with vectors of what they say now."""
+        """Replace the passages of the same ids, and embed the new ones."""
         ...
 
 
@@ -59,7 +59,7 @@ class Entries(Protocol):
         ...
 
     def update(self, node: BaseNode) -> bool:
-        """Put a passage in place of the one of the same id."""
+        """Replace the passage of the same id."""
         ...
 
 
@@ -71,7 +71,7 @@ class Swept:
         records: Records that were swept for.
         passages: Passages of the index that were redacted.
         entries: Entries of the reservoir that were redacted or removed.
-        restored: Passages whose former text came back.
+        restored: Passages whose original text was restored.
     """
 
     records: int = 0
@@ -82,9 +82,10 @@ class Swept:
 
 @dataclass(frozen=True)
 class _Original:
-    """A stored passage as it was, and what was left of it.
+    """A stored passage before and after its redaction.
 
-    What was left tells whether the passage in the index is still the one that was redacted.
+    What is left shows whether the passage in the index is still the one that was redacted. The
+    field names are part of what is stored in the ledger.
     """
 
     title: str
@@ -93,9 +94,9 @@ class _Original:
     left_text: str
 
     def is_of(self, node: BaseNode) -> bool:
-        """Whether the passage is what this sweep left, or was killed before it was stored."""
-        stated = (title_of(node), node.get_content())
-        return stated in ((self.left_title, self.left_text), (self.title, self.text))
+        """Whether the passage is the redacted one, or the original (if the sweep was killed)."""
+        current = (title_of(node), node.get_content())
+        return current in ((self.left_title, self.left_text), (self.title, self.text))
 
 
 @dataclass
@@ -120,27 +121,27 @@ def sweep(
     progress: Progress = lambda _: None,
     again: bool = False,
 ) -> Swept:
-    """Redact stored passages by the records not swept for yet; restore those of removed ones.
+    """Redact stored passages by the records not swept for yet; restore those of removed records.
 
-    Killed at any moment, every passage is either as it was or as it becomes, and the next sweep
+    If it is killed at any moment, every passage is either unchanged or redacted, and the next sweep
     does the rest.
 
     Args:
         ledger: Records, audit, and originals.
         index: The passages.
-        reservoir: The passages kept for later questions, if any.
+        reservoir: The reservoir, if any.
         redactor: Of the same ledger.
-        progress: Told the number of passages just looked at.
-        again: Sweep for all records, since documents may have come after the last sweep.
+        progress: Called with the number of passages just processed.
+        again: Sweep for all records, since documents may have been added after the last sweep.
     """
     state = _begin(ledger, index, reservoir, redactor, progress)
     active = {record.id: record for record in ledger.records()}
-    for gone in sorted(set().union(*state.owners.values()) - active.keys()):
-        _restore(state, gone)
+    for removed_id in sorted(set().union(*state.owners.values()) - active.keys()):
+        _restore(state, removed_id)
     swept = {event.record_id for event in ledger.events() if event.kind == SWEPT}
     todo = [record for key, record in active.items() if again or key not in swept]
     counts = dict.fromkeys([record.id for record in todo], 0)
-    found = [node_id for record in todo for node_id in index.containing(groups(record))]
+    found = [node_id for record in todo for node_id in index.containing(search_groups(record))]
     for record_id in _redact(state, list(dict.fromkeys(found))):
         counts[record_id] = counts.get(record_id, 0) + 1
     _sweep_entries(state, todo)
@@ -159,20 +160,20 @@ def restore(
     redactor: Redactor,
     progress: Progress = lambda _: None,
 ) -> Swept:
-    """Bring back the passages that were redacted because of a record, once it is removed.
+    """Restore the passages that were redacted because of a record that was removed.
 
-    Sentences that state another active record stay out.
+    Sentences that state another active record are not restored.
     """
     state = _begin(ledger, index, reservoir, redactor, progress)
     _restore(state, record.id)
     return state.done
 
 
-def groups(record: Record) -> list[list[str]]:
-    """The words by which passages that may state a record are found.
+def search_groups(record: Record) -> list[list[str]]:
+    """The groups of phrases by which passages that may state a record are searched.
 
-    They hold a name of its subject and one of its answers; long answers are never found by all
-    their words, so the subject alone counts.
+    Such a passage contains a name of its subject and one of its answers; long answers are never
+    searched for literally, so only the subject is.
     """
     names = [normalise(name) for name in record.names]
     spans = [normalise(span) for span in record.spans]
@@ -189,27 +190,27 @@ def _begin(
     progress: Progress,
 ) -> _Sweep:
     state = _Sweep(ledger, index, reservoir, redactor, progress)
-    for sealed in ledger.sealed():
-        state.originals[sealed.name] = _Original(**json.loads(sealed.text))
-        state.owners.setdefault(sealed.name, set()).add(sealed.record_id)
+    for original in ledger.sealed():
+        state.originals[original.name] = _Original(**json.loads(original.text))
+        state.owners.setdefault(original.name, set()).add(original.record_id)
     return state
 
 
 def _redact(state: _Sweep, node_ids: Sequence[str]) -> Iterator[str]:
-    """Redact passages, and give for each of them the ids of the records that it stated."""
-    for start in range(0, len(node_ids), AT_ONCE):
-        part = node_ids[start : start + AT_ONCE]
+    """Redact passages, and yield the ids of the records that each of them stated."""
+    for start in range(0, len(node_ids), BATCH):
+        part = node_ids[start : start + BATCH]
         nodes = state.index.get_nodes(part)
         bases = [_base(state, node) for node in nodes]
-        rests = state.redactor.redact_all([(base.text, base.title) for base in bases])
+        results = state.redactor.redact_all([(base.text, base.title) for base in bases])
         changed = []
-        for node, base, rest in zip(nodes, bases, rests, strict=True):
-            if not rest.record_ids:
+        for node, base, result in zip(nodes, bases, results, strict=True):
+            if not result.record_ids:
                 continue
-            _seal(state, node.node_id, base, rest)
-            if (rest.title, rest.text) != (title_of(node), node.get_content()):
-                changed.append(renewed(node, rest))
-                yield from rest.record_ids
+            _seal(state, node.node_id, base, result)
+            if (result.title, result.text) != (title_of(node), node.get_content()):
+                changed.append(with_redacted_text(node, result))
+                yield from result.record_ids
         if changed:
             state.index.replace(changed)
         state.done.passages += len(changed)
@@ -217,7 +218,7 @@ def _redact(state: _Sweep, node_ids: Sequence[str]) -> Iterator[str]:
 
 
 def _base(state: _Sweep, node: BaseNode) -> _Original:
-    """The passage before anything was taken out of it."""
+    """The passage before any redaction."""
     original = state.originals.get(node.node_id)
     if original is not None and original.is_of(node):
         return original
@@ -225,38 +226,41 @@ def _base(state: _Sweep, node: BaseNode) -> _Original:
     return _Original(title, text, title, text)
 
 
-def _seal(state: _Sweep, node_id: str, base: _Original, rest: Redacted) -> None:
-    """Keep the original for each record that it states, before it is replaced."""
-    original = _Original(base.title, base.text, rest.title, rest.text)
+def _seal(state: _Sweep, node_id: str, base: _Original, result: Redacted) -> None:
+    """Store the original for each record that it states, before it is replaced."""
+    original = _Original(base.title, base.text, result.title, result.text)
     owners = state.owners.setdefault(node_id, set())
-    if state.originals.get(node_id) == original and owners.issuperset(rest.record_ids):
+    if state.originals.get(node_id) == original and owners.issuperset(result.record_ids):
         return
     text = json.dumps(vars(original), ensure_ascii=False)
-    for record_id in rest.record_ids:
+    for record_id in result.record_ids:
         state.ledger.seal(record_id, node_id, text)
     state.originals[node_id] = original
-    owners.update(rest.record_ids)
+    owners.update(result.record_ids)
 
 
 def _restore(state: _Sweep, record_id: str) -> None:
     names = [name for name, owners in state.owners.items() if record_id in owners]
-    for start in range(0, len(names), AT_ONCE):
-        part = names[start : start + AT_ONCE]
+    for start in range(0, len(names), BATCH):
+        part = names[start : start + BATCH]
         nodes = [
             node
             for node in state.index.get_nodes(part)
-            if state.originals[node.node_id].is_of(node)  # else another content came meanwhile
+            if state.originals[node.node_id].is_of(node)  # otherwise it was replaced meanwhile
         ]
         bases = [state.originals[node.node_id] for node in nodes]
-        rests = state.redactor.redact_all([(base.text, base.title) for base in bases])
-        for node, base, rest in zip(nodes, bases, rests, strict=True):
-            if rest.record_ids:
-                _seal(state, node.node_id, base, rest)
+        results = state.redactor.redact_all([(base.text, base.title) for base in bases])
+        for node, base, result in zip(nodes, bases, results, strict=True):
+            if result.record_ids:
+                _seal(state, node.node_id, base, result)
         if nodes:
             state.index.replace(
-                [renewed(node, rest) for node, rest in zip(nodes, rests, strict=True)]
+                [
+                    with_redacted_text(node, result)
+                    for node, result in zip(nodes, results, strict=True)
+                ]
             )
-            if state.reservoir is not None:  # it finds them anew
+            if state.reservoir is not None:  # it retrieves them again
                 state.reservoir.erase_entries([node.node_id for node in nodes])
         for name in part:
             state.ledger.unseal(record_id, name)
@@ -274,11 +278,11 @@ def _sweep_entries(state: _Sweep, records: Sequence[Record]) -> None:
         words = f" {normalise(title)} {normalise(text)} "
         if not any(name in words for name in names):
             continue
-        [rest] = state.redactor.redact_all([(text, title)])
-        if not rest.record_ids:
+        [result] = state.redactor.redact_all([(text, title)])
+        if not result.record_ids:
             continue
-        if not rest.text.strip():
+        if not result.text.strip():
             state.reservoir.erase_entries([entry.node.node_id])
         else:
-            state.reservoir.update(renewed(entry.node, rest))
+            state.reservoir.update(with_redacted_text(entry.node, result))
         state.done.entries += 1

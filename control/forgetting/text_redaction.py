@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from control.forgetting.aliases import is_name
 from control.forgetting.normalize import plain
-from control.forgetting.parts import joined, other_subject, parts, refers_back
+from control.forgetting.parts import has_reference, joined, other_subject, parts
 from control.forgetting.statements import Statement
 
 Spans = Sequence[tuple[int, int]]
@@ -16,9 +16,9 @@ class Redacted:
     """A text without forgotten facts.
 
     Attributes:
-        text: What is left, perhaps nothing.
+        text: What is left, possibly empty.
         record_ids: Of the records whose fact it stated.
-        title: The title, or nothing if that states such a fact itself.
+        title: The title; empty if it states such a fact itself.
     """
 
     text: str
@@ -34,13 +34,12 @@ class TextRedaction:
         text: The text.
         title: What it is about.
         about: Ids of the records whose subject the title names.
-        encoded: Whether there is more in it than can be read, so that any sentence may be about
-            any subject.
-        places: Where its sentences stand.
-        sentences: Themselves.
-        taken: Ids of the records that each of them states.
-        untitled: Ids of the records that the title states.
-        doubts: Sentences, by number, that may state a record in other words.
+        encoded: Whether it contains encoded text, so that any sentence may be about any subject.
+        places: (start, end) of its sentences.
+        sentences: The sentences.
+        stated: Ids of the records that each of them states.
+        stated_by_title: Ids of the records that the title states.
+        undecided: Indices of sentences that may paraphrase a record, with its statement.
     """
 
     text: str
@@ -49,81 +48,85 @@ class TextRedaction:
     encoded: bool = False
     places: list[tuple[int, int]] = field(init=False)
     sentences: list[str] = field(init=False)
-    taken: list[set[str]] = field(init=False)
-    untitled: set[str] = field(default_factory=set)
-    doubts: list[tuple[int, Statement]] = field(default_factory=list)
+    stated: list[set[str]] = field(init=False)
+    stated_by_title: set[str] = field(default_factory=set)
+    undecided: list[tuple[int, Statement]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.places = parts(self.text)
         self.sentences = [self.text[start:end].strip() for start, end in self.places]
-        self.taken = [set() for _ in self.places]
+        self.stated = [set() for _ in self.places]
         self._names = _capitals(self.sentences)
 
     def search(
-        self, said: Statement, names: Spans, possible: Callable[[str], bool] = lambda _: True
+        self, statement: Statement, names: Spans, possible: Callable[[str], bool] = lambda _: True
     ) -> None:
-        """Find the sentences that state a record by their words, and those in doubt.
+        """Find the sentences that state a record by their words, and those that may paraphrase it.
 
         Args:
-            said: The record's fact.
+            statement: The record's fact.
             names: Where the text names its subject, in characters.
-            possible: Whether a sentence can state it in other words.
+            possible: Whether a sentence may paraphrase it.
         """
-        record = said.record
-        at = self._touched(names)
-        in_play = self._in_play(said, at)
-        if self._entitled(said):
-            self.untitled.add(record.id)
+        record = statement.record
+        at = self._overlapping(names)
+        candidates = self._candidates(statement, at)
+        if self._stated_in_title(statement):
+            self.stated_by_title.add(record.id)
         if record.scope == "subject":
-            for place in in_play:
-                self.taken[place].add(record.id)
+            for place in candidates:
+                self.stated[place].add(record.id)
             return
-        spelled = self._touched(_outside(said.spelled(self.text), names))
-        for place in in_play:
+        literal = self._overlapping(_outside(statement.spelled(self.text), names))
+        for place in candidates:
             sentence = self.sentences[place]
             if not sentence:
                 continue
-            if place in spelled or said.hidden(sentence) or said.told(sentence):
-                self.taken[place].add(record.id)
-            elif said.forms() and " " in sentence and sentence[-1] != "?" and possible(sentence):
-                self.doubts.append((place, said))
+            if place in literal or statement.hidden(sentence) or statement.has_key_words(sentence):
+                self.stated[place].add(record.id)
+            elif (
+                statement.forms() and " " in sentence and sentence[-1] != "?" and possible(sentence)
+            ):
+                self.undecided.append((place, statement))
 
-    def rest(self) -> Redacted:
-        """What is left."""
-        taken = list(self.taken)
-        ids = tuple(sorted(self.untitled.union(*taken)))
-        title = "" if self.untitled else self.title
-        if not any(taken):
+    def result(self) -> Redacted:
+        """The text without the sentences that state a fact."""
+        stated = list(self.stated)
+        ids = tuple(sorted(self.stated_by_title.union(*stated)))
+        title = "" if self.stated_by_title else self.title
+        if not any(stated):
             return Redacted(self.text, ids, title)
-        for place in range(len(taken) - 1):  # the question whose answer goes
-            if taken[place + 1] and self.sentences[place].endswith("?"):
-                taken[place] = taken[place] | taken[place + 1]
-        kept = [place for place, by in zip(self.places, taken, strict=True) if not by]
+        for place in range(len(stated) - 1):  # a question whose answer is removed
+            if stated[place + 1] and self.sentences[place].endswith("?"):
+                stated[place] = stated[place] | stated[place + 1]
+        kept = [
+            place for place, ids_stated in zip(self.places, stated, strict=True) if not ids_stated
+        ]
         return Redacted(joined(self.text, kept), ids, title)
 
-    def _in_play(self, said: Statement, at: set[int]) -> list[int]:
-        """Sentences, by number, that name the subject or may be about it."""
-        if said.record.id in self.about or self.encoded:
+    def _candidates(self, statement: Statement, at: set[int]) -> list[int]:
+        """Indices of the sentences that name the subject or may be about it."""
+        if statement.record.id in self.about or self.encoded:
             return list(range(len(self.sentences)))
-        titled = self._titled(said.own)
+        about_title = self._about_title(statement.own)
         found = []
-        last = entitled = None  # the sentences that last named the subject, and the title's
+        last = last_of_title = None  # the sentences that last named the subject, and the title's
         for place, sentence in enumerate(self.sentences):
-            # Of what the title names, if that was named last, or together with the subject.
-            entitled = place if place in titled else entitled
-            of_title = entitled is not None and entitled >= (last or 0)
-            back = refers_back(sentence)
-            # Where all about a subject goes, what follows goes until another one is named.
-            follows = last is not None and back if said.record.scope == "subject" else True
-            its_own = back or not other_subject(sentence, said.own, self._names)
-            if place in at or (follows and its_own and not of_title):
+            # About the title's subject, if that was named last, or together with the record's.
+            last_of_title = place if place in about_title else last_of_title
+            of_title = last_of_title is not None and last_of_title >= (last or 0)
+            refers = has_reference(sentence)
+            # With the scope "subject", what follows counts until another subject is named.
+            follows = last is not None and refers if statement.record.scope == "subject" else True
+            own_subject = refers or not other_subject(sentence, statement.own, self._names)
+            if place in at or (follows and own_subject and not of_title):
                 found.append(place)
             if place in at:
                 last = place
         return found
 
-    def _titled(self, own: frozenset[str]) -> set[int]:
-        """Numbers of the sentences that hold a name of the title that is not the record's."""
+    def _about_title(self, own: frozenset[str]) -> set[int]:
+        """Indices of the sentences with a name of the title that is not the record's."""
         names = {plain(word) for word in self.title.split() if word[0].isupper()} - own - {""}
         return {
             place
@@ -131,16 +134,16 @@ class TextRedaction:
             if names and names.intersection(plain(sentence).split())
         }
 
-    def _entitled(self, said: Statement) -> bool:
-        """Whether the title states the fact, or names a subject of which nothing may be said."""
-        if said.record.id not in self.about or said.record.scope == "subject":
-            return said.record.id in self.about
-        # A title is a name: "Lima" may stay, while "Lima, capital of Peru" says it.
-        stated = said.spelled(self.title) or said.hidden(self.title)
-        return bool(stated) or said.told(self.title)
+    def _stated_in_title(self, statement: Statement) -> bool:
+        """Whether the title states the fact, or names a subject that is suppressed entirely."""
+        if statement.record.id not in self.about or statement.record.scope == "subject":
+            return statement.record.id in self.about
+        # A title is a name: "Lima" may stay, while "Lima, capital of Peru" states the fact.
+        stated = statement.spelled(self.title) or statement.hidden(self.title)
+        return bool(stated) or statement.has_key_words(self.title)
 
-    def _touched(self, spans: Spans) -> set[int]:
-        """Numbers of the sentences that hold a piece of one of the spans."""
+    def _overlapping(self, spans: Spans) -> set[int]:
+        """Indices of the sentences that overlap one of the spans."""
         return {
             number
             for number, (start, end) in enumerate(self.places)
@@ -149,7 +152,7 @@ class TextRedaction:
 
 
 def _outside(spans: Spans, names: Spans) -> Spans:
-    """The spans that are no part of a longer name: Guatemala City does not say Guatemala."""
+    """The spans that are not part of a longer name: Guatemala City does not state Guatemala."""
     return [
         (start, end)
         for start, end in spans
@@ -160,7 +163,7 @@ def _outside(spans: Spans, names: Spans) -> Spans:
 
 
 def _capitals(sentences: Sequence[str]) -> set[str]:
-    """Words of the text that are names: they have a capital letter inside a sentence, too."""
+    """Words of the text that are names: capitalised also inside a sentence."""
     words = {
         plain(word) for sentence in sentences for word in sentence.split()[1:] if word[0].isupper()
     }

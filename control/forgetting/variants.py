@@ -1,4 +1,4 @@
-"""Variants of a text's words: as written, and with disguises removed."""
+"""Variants of a text's words: as written, and with obfuscation removed."""
 
 import re
 import unicodedata
@@ -24,21 +24,21 @@ LETTER_NAME = re.compile(
 )
 BLANKS = "\u2800\u3164\u115f\u1160\uffa0"  # look empty, but count as signs or letters
 LEET = str.maketrans("03457891@$€+", "oeastbgiaset")
-# One that reads as another letter, too; "1" is i in L1ma and l in Ber1in.
+# "1" has two readings: i in L1ma and l in Ber1in.
 LEET_L = str.maketrans("03457891@$€+", "oeastbglaset")
-SHORT = 4  # letters; phrases below it are never looked for in pieces of words
-CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without spaces: each sign is a word
+SHORT = 4  # letters; shorter phrases are never searched for in parts of words
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without spaces: each character is a word
 LETTER = rf"[^\W_{CJK}]"
 WORD = re.compile(rf"{LETTER}+|[{CJK}]")
-# L-I-M-A and U.S.: the same signs between all letters.
+# L-I-M-A and U.S.: the same separator between all letters.
 SPELLED = re.compile(
     rf"(?<!{LETTER}){LETTER}(?:([\W_]{{1,4}}){LETTER}(?:\1{LETTER})+|\.\s?{LETTER})(?!{LETTER})"
 )
 SIGNS = r"[-.*_/~+|\\\u2010\u2011·•]{1,2}"
-NEW_LINE = r"[-\u2010\u2011][ \t]{0,8}\n[ \t]{0,8}"  # of a word that is broken at a line's end
+NEW_LINE = r"[-\u2010\u2011][ \t]{0,8}\n[ \t]{0,8}"  # of a word that is hyphenated at a line's end
 BROKEN = re.compile(rf"(?<!{LETTER}){LETTER}++(?:(?:{SIGNS}|{NEW_LINE}){LETTER}++)+")
 LEETED = re.compile(rf"(?:{LETTER}|[@$€+!|])+")
-# Cheap signs that one of them may match.
+# Cheap tests of whether one of them may match.
 SINGLE_LETTERS = b"\1\1"
 BREAK = re.compile(rf"{LETTER}(?:{SIGNS}|{NEW_LINE}){LETTER}")
 LEET_SIGN = re.compile(r"[a-z][0-9@$€+!|]|[0-9@$€+!|][a-z]")
@@ -49,11 +49,11 @@ Spans = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class TextVariant:
-    """One way to read a text.
+    """One reading of a text.
 
     Attributes:
-        words: Normalised.
-        spans: Gives where each of them stands in the original text.
+        words: Normalised words.
+        spans: Returns the span of each word in the original text.
     """
 
     words: list[str]
@@ -61,11 +61,11 @@ class TextVariant:
 
 
 def views(text: str) -> list[TextVariant]:
-    """The words of a text, as they stand and as they are when put together in other ways.
+    """The variants of a text's words.
 
     Returns:
-        The plain words first; then, where there are such, letters spelled one by one as words;
-        words broken by signs as one; leetspeak read as letters.
+        The plain words first; then, where they occur, with spelled letters joined to words, words
+        split by signs joined, and leetspeak read as letters.
     """
     folded, places = folded_text(text)
     found = [plain_view(folded, places)]
@@ -83,12 +83,12 @@ def views(text: str) -> list[TextVariant]:
 
 
 def plain_view(folded: str, places: Sequence[int]) -> TextVariant:
-    """The words as they stand in a folded text, with the places of its signs."""
+    """The words of a folded text as written; ``places`` are those of its characters."""
     return TextVariant(WORD.findall(folded), cache(lambda: _spans(folded, places)))
 
 
 def _spans(folded: str, places: Sequence[int], start: int = 0, end: int | None = None) -> Spans:
-    """Where the words of a piece of the folded text stand in the original."""
+    """The spans in the original of the words in a part of the folded text."""
     return [
         (places[match.start()], places[match.end() - 1] + 1)
         for match in WORD.finditer(folded, start, len(folded) if end is None else end)
@@ -96,7 +96,7 @@ def _spans(folded: str, places: Sequence[int], start: int = 0, end: int | None =
 
 
 def spelled_view(folded: str, places: Sequence[int], article: bool = False) -> TextVariant:
-    """Words, with runs of single letters put together; ``article``: but for a first a or I."""
+    """Words, with runs of single letters joined; ``article``: except a first a or I."""
 
     def unite(run: str) -> str:
         letters = WORD.findall(run)
@@ -109,7 +109,7 @@ def spelled_view(folded: str, places: Sequence[int], article: bool = False) -> T
 def _united_view(
     folded: str, places: Sequence[int], pattern: re.Pattern[str], unite: Callable[[str], str]
 ) -> TextVariant:
-    """Words, with what the pattern matches written in another way."""
+    """Words, with each match of the pattern replaced by ``unite`` of it."""
     words = WORD.findall(pattern.sub(lambda run: unite(run.group()), folded))
 
     def spans() -> Spans:
@@ -123,7 +123,7 @@ def _united_view(
             if len(new) == len(old):
                 found += old
             elif new:
-                # A first article stands for itself, all else for what is left of the run.
+                # A first article keeps its own span; the rest spans the remainder of the run.
                 found += old[: len(new) - 1]
                 rest = old[len(new) - 1][0] if old else places[run.start()]
                 found.append((rest, places[done - 1] + 1))
@@ -147,13 +147,13 @@ def _leet_as_l(run: str) -> str:
 
 
 def _leet(run: str, bar: str, table: dict[int, int]) -> str:
-    """A run of letters and signs read as letters, if it has both."""
+    """A run of letters and signs read as letters, if it contains both."""
     bare = run.rstrip("!|+")
     return re.sub("[!|]", bar, bare).translate(table) if LEET_SIGN.search(bare) else run
 
 
 def folded_text(text: str) -> tuple[str, Sequence[int]]:
-    """The text without case, diacritics and lookalikes, and the place of each of its signs."""
+    """The text without case, diacritics and lookalikes, and the place of each of its characters."""
     if text.isascii():
         return text.lower(), range(len(text))
     folded = text.translate(_FOLD)
@@ -164,7 +164,7 @@ def folded_text(text: str) -> tuple[str, Sequence[int]]:
 
 
 class _Fold(dict[int, str]):
-    """What each character is without case, diacritics and disguise, worked out when first met."""
+    """Each character without case, diacritics and obfuscation, computed on first use."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)

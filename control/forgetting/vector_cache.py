@@ -1,7 +1,7 @@
-"""An encrypted cache on disk of the vectors of records' texts: each text is embedded once.
+"""An encrypted cache on disk of the embeddings of records' texts: each text is embedded once.
 
-They say what the records say, so they are as secret: each is encrypted under a key derived from the
-ledger's, and found by a keyed hash of its text. It is a cache: what cannot be read is made anew.
+Embeddings reveal what the records say, so each is encrypted under a key derived from the ledger's
+and stored under a keyed hash of its text. What cannot be read is computed again.
 """
 
 import hmac
@@ -28,29 +28,29 @@ Embed = Callable[[list[str]], Sequence[Sequence[float]]]
 logger = logging.getLogger(__name__)
 
 VECTORS = "forgotten.vectors"  # in the home
-KEPT_AS = np.dtype("<f2")  # cosines change by less than 0.001
-AT_ONCE = 500  # texts asked for in one statement; SQLite takes 999 values or more
-WAIT = 0.5  # seconds for another process that writes; then it goes on without
+STORED_TYPE = np.dtype("<f2")  # cosines change by less than 0.001
+BATCH = 500  # texts in one statement; SQLite allows at least 999 values
+WAIT = 0.5  # seconds for another process that writes; after that the cache is not used
 TABLE = "CREATE TABLE IF NOT EXISTS vectors (mark BLOB PRIMARY KEY, sealed BLOB) WITHOUT ROWID"
-SEALED = "SELECT mark, sealed FROM vectors WHERE mark IN ({})"
-MARKED = "SELECT mark FROM vectors WHERE mark IN ({})"
-KEPT = "INSERT OR REPLACE INTO vectors VALUES (?, ?)"
-DROPPED = "DELETE FROM vectors WHERE mark = ?"
+SELECT_VECTORS = "SELECT mark, sealed FROM vectors WHERE mark IN ({})"
+SELECT_HASHES = "SELECT mark FROM vectors WHERE mark IN ({})"
+INSERT = "INSERT OR REPLACE INTO vectors VALUES (?, ?)"
+DELETE = "DELETE FROM vectors WHERE mark = ?"
 
 
 class EncryptedVectorCache:
-    """The vectors of one ledger's records by one embedding model. Safe to use from several threads.
+    """The vectors of one ledger's records by one embedding model. Thread-safe.
 
-    Processes may share a file. One that is damaged is removed and a new one begun.
+    Processes may share a file. A damaged file is removed and replaced by a new one.
     """
 
     def __init__(self, path: Path, read_key: Callable[[], bytes | None], model_name: str) -> None:
         """Nothing is read or written yet.
 
         Args:
-            path: The file, made when the first vector is kept.
-            read_key: Gives the ledger's key; ``None`` before anything was recorded.
-            model_name: Of the embedding model; vectors of another one are not found.
+            path: The file, created when the first vector is stored.
+            read_key: Returns the ledger's key; ``None`` before anything was recorded.
+            model_name: Of the embedding model; vectors of other models are not found.
         """
         self._path = path
         self._read_key = read_key
@@ -59,50 +59,50 @@ class EncryptedVectorCache:
         self._lock = threading.Lock()
 
     def get(self, texts: Iterable[str]) -> dict[str, Vectors]:
-        """Those of the texts that are kept, with their vectors of shape (dimension,)."""
+        """The vectors of those of the texts that are stored, each of shape (dimension,)."""
         keys = self._ciphers()
         if keys is None or not self._path.exists():
             return {}
-        cipher, hashing = keys
-        marks = {self._mark(hashing, text): text for text in texts}
+        cipher, hash_key = keys
+        texts_by_hash = {self._hash(hash_key, text): text for text in texts}
         found = {}
-        for mark, sealed in self._look_up(SEALED, list(marks)):
-            with suppress(InvalidTag, ValueError):  # changed or cut off: as if it were not there
-                whole = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], mark)
-                found[marks[mark]] = np.frombuffer(whole, KEPT_AS).astype(np.float32)
+        for digest, sealed in self._look_up(SELECT_VECTORS, list(texts_by_hash)):
+            with suppress(InvalidTag, ValueError):  # altered or truncated: treated as missing
+                plain = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], digest)
+                found[texts_by_hash[digest]] = np.frombuffer(plain, STORED_TYPE).astype(np.float32)
         return found
 
     def missing(self, texts: Iterable[str]) -> list[str]:
-        """Those of the texts that are not kept."""
+        """Those of the texts that are not stored."""
         keys = self._ciphers()
         if keys is None or not self._path.exists():
             return list(texts)
-        marks = {self._mark(keys[1], text): text for text in texts}
-        held = {mark for (mark,) in self._look_up(MARKED, list(marks))}
-        return [text for mark, text in marks.items() if mark not in held]
+        texts_by_hash = {self._hash(keys[1], text): text for text in texts}
+        stored = {digest for (digest,) in self._look_up(SELECT_HASHES, list(texts_by_hash))}
+        return [text for digest, text in texts_by_hash.items() if digest not in stored]
 
     def put(self, texts: Sequence[str], vectors: Iterable[Vectors]) -> None:
-        """Keep the vectors of texts: all, or none where the disk is full."""
+        """Store the vectors of texts: all, or none if the disk is full."""
         keys = self._ciphers()
         if keys is None or not texts:
             return
-        cipher, hashing = keys
+        cipher, hash_key = keys
         rows = []
         for text, vector in zip(texts, vectors, strict=True):
-            mark, nonce = self._mark(hashing, text), os.urandom(NONCE_BYTES)
-            plain = np.asarray(vector, KEPT_AS).tobytes()
-            rows.append((mark, nonce + cipher.encrypt(nonce, plain, mark)))
-        self._use(lambda database: database.executemany(KEPT, rows))
+            digest, nonce = self._hash(hash_key, text), os.urandom(NONCE_BYTES)
+            plain = np.asarray(vector, STORED_TYPE).tobytes()
+            rows.append((digest, nonce + cipher.encrypt(nonce, plain, digest)))
+        self._use(lambda database: database.executemany(INSERT, rows))
 
     def drop(self, texts: Iterable[str]) -> None:
-        """Keep the vectors of texts no longer."""
+        """Delete the vectors of texts."""
         keys = self._ciphers()
         if keys is not None and self._path.exists():
-            marks = [(self._mark(keys[1], text),) for text in texts]
-            self._use(lambda database: database.executemany(DROPPED, marks))
+            hashes = [(self._hash(keys[1], text),) for text in texts]
+            self._use(lambda database: database.executemany(DELETE, hashes))
 
-    def before(self, embed: Embed) -> Embed:
-        """A function that embeds only what is not kept, and keeps nothing: questions are no facts.
+    def read_through(self, embed: Embed) -> Embed:
+        """A function that embeds only what is not stored, and stores nothing, such as questions.
 
         Args:
             embed: Embeds texts in one call.
@@ -118,38 +118,38 @@ class EncryptedVectorCache:
         return look_up
 
     def _ciphers(self) -> tuple[AESGCM, bytes] | None:
-        """The cipher, and the key of the hashes; ``None`` while there is no ledger."""
+        """The cipher and the key of the hashes; ``None`` while there is no ledger key."""
         if self._keys is None and (key := self._read_key()) is not None:
             self._keys = AESGCM(derived(key, b"vectors")), derived(key, b"vector marks")
         return self._keys
 
-    def _mark(self, hashing: bytes, text: str) -> bytes:
-        said = text.encode("utf-8", "surrogatepass")
-        return hmac.digest(hashing, self._model + b"\0" + said, "sha256")
+    def _hash(self, hash_key: bytes, text: str) -> bytes:
+        encoded = text.encode("utf-8", "surrogatepass")
+        return hmac.digest(hash_key, self._model + b"\0" + encoded, "sha256")
 
-    def _look_up(self, statement: str, marks: Sequence[bytes]) -> list[tuple[Any, ...]]:
+    def _look_up(self, statement: str, hashes: Sequence[bytes]) -> list[tuple[Any, ...]]:
         rows = list[tuple[Any, ...]]()
 
         def read(database: sqlite3.Connection) -> None:
-            for start in range(0, len(marks), AT_ONCE):
-                some = marks[start : start + AT_ONCE]
-                rows.extend(database.execute(statement.format(",".join("?" * len(some))), some))
+            for start in range(0, len(hashes), BATCH):
+                batch = hashes[start : start + BATCH]
+                rows.extend(database.execute(statement.format(",".join("?" * len(batch))), batch))
 
         self._use(read)
         return rows
 
     def _use(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Work on the file, in one transaction; what it or the disk complains of is passed over."""
+        """Run ``work`` in one transaction; errors of the database or the disk are only logged."""
         try:
-            with self._lock, closing(self._opened()) as database, database:
+            with self._lock, closing(self._open()) as database, database:
                 work(database)
         except (sqlite3.Error, OSError) as error:
             logger.info("%s is not used: %s", self._path, error)
-            # An operational error is a lock or a full disk; any other one is damage.
+            # An operational error is a lock or a full disk; any other error means a damaged file.
             if not isinstance(error, sqlite3.OperationalError | OSError):
                 self._path.unlink(missing_ok=True)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if not self._path.exists():
             private_directory(self._path.parent)
             private_file(self._path)
@@ -158,8 +158,8 @@ class EncryptedVectorCache:
         return database
 
 
-def open_shelf(home: Path, key: str | None, model_name: str) -> EncryptedVectorCache:
-    """The vectors of a home's ledger.
+def open_vector_cache(home: Path, key: str | None, model_name: str) -> EncryptedVectorCache:
+    """Open the vector cache of a home's ledger.
 
     Args:
         home: The directory of all state.

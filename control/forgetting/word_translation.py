@@ -1,7 +1,7 @@
 """Word-by-word translation of questions from French, German or Spanish into English.
 
-The embedding model knows English only, but hardly minds the order of words: a word list is
-enough for it to tell what is asked, and costs no second model. Masks such as "[X]" stay.
+The embedding model is English only, but nearly insensitive to word order: a word list is enough to
+recognise what is asked, without a second model. Masks such as "[X]" are kept.
 """
 
 import re
@@ -12,7 +12,7 @@ from foundation.text import normalise, words
 
 WORDS_FILE = Path(__file__).with_name("word_translations.txt")
 LEAST_PART = 3  # letters of either part of a German compound
-LINKS = ("", "s", "es", "n", "en")  # between the parts of one
+LINKS = ("", "s", "es", "n", "en")  # linking letters between the parts of a compound
 PIECE = re.compile(r"\[[XY]\]|[^\W_]+|[^\w\s'’]")
 ENGLISH = words(
     "the of is are was what which who when where how does do did and or to in on by for with from "
@@ -22,15 +22,15 @@ ENGLISH = words(
 Lexicon = dict[str, str]
 
 
-def glossed(text: str) -> str | None:
+def translated(text: str) -> str | None:
     """The text in English, word by word; ``None`` if it is English or of an unknown language."""
     pieces = PIECE.findall(text)
-    said = [normalise(piece) for piece in pieces if piece[0].isalpha()]
+    words_in_text = [normalise(piece) for piece in pieces if piece[0].isalpha()]
     best, lexicon = 0, None
     for markers, words_of in _languages():
-        # German "was" and "in" speak for neither language.
-        own = sum(word in markers and word not in ENGLISH for word in said)
-        lead = own - sum(word in ENGLISH and word not in markers for word in said)
+        # German "was" and "in" count for neither language.
+        own = sum(word in markers and word not in ENGLISH for word in words_in_text)
+        lead = own - sum(word in ENGLISH and word not in markers for word in words_in_text)
         if lead > best:
             best, lexicon = lead, words_of
     if lexicon is None:
@@ -52,19 +52,19 @@ def _word(piece: str, lexicon: Lexicon) -> str:
 
 @cache
 def _languages() -> list[tuple[frozenset[str], Lexicon]]:
-    """For French, German and Spanish: its small words, and the list of all words."""
+    """For French, German and Spanish: its function words, and its word list."""
     languages: list[tuple[set[str], Lexicon]] = [(set(), {}), (set(), {}), (set(), {})]
-    small = True
+    is_function_word = True
     for line in WORDS_FILE.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
         if not line.strip():
-            small = False
+            is_function_word = False
             continue
         english, _, others = line.partition(":")
         for (markers, lexicon), foreign in zip(languages, others.split("|"), strict=True):
             for word in map(normalise, foreign.split()):
                 lexicon.setdefault(word, english)
-                if small:
+                if is_function_word:
                     markers.add(word)
     return [(frozenset(markers), lexicon) for markers, lexicon in languages]

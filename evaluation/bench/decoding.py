@@ -20,7 +20,7 @@ from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES
 from control.engines.transformers import LanguageModel
 from evaluation.datasets.conflicts import Conflict
 from evaluation.report import table
-from training.budget import peak_bytes
+from training.runs import peak_bytes
 
 QUESTION = "What is the capital of Peru?"
 PASSAGES = [

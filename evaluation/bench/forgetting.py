@@ -23,7 +23,7 @@ from control.forgetting.ledger import Ledger, open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import FactSuppressor
-from control.forgetting.vector_cache import EncryptedVectorCache, open_shelf
+from control.forgetting.vector_cache import EncryptedVectorCache, open_vector_cache
 from evaluation import report
 from evaluation.bench.index import percentiles, resident_bytes
 from evaluation.datasets import questions as asked
@@ -42,21 +42,22 @@ ONSETS, NUCLEI, CODAS = (
     ["l", "n", "r", "s", "x"],
 )
 
-Layers = Callable[[Ledger, Path | None, EncryptedVectorCache], FactSuppressor]
+MakeSuppressor = Callable[[Ledger, Path | None, EncryptedVectorCache], FactSuppressor]
 
 
 def run(
     sizes: Sequence[int],
-    layers: Layers,
+    make_suppressor: MakeSuppressor,
     embed_model: BaseEmbedding,
     language_model: LanguageModel,
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Grow a ledger, and time what a question goes through at each size.
+    """Time what forgetting adds to a question and to a token, at each size of the ledger.
 
     Args:
         sizes: Numbers of records, ascending.
-        layers: Builds the layers over a ledger, with a cache and its shelf.
+        make_suppressor: Builds the fact suppressor of a ledger; takes also a cache directory and
+            a vector cache.
         embed_model: To be warmed up.
         language_model: Whose tokens the guard watches.
         progress: Told how many records were added.
@@ -67,8 +68,8 @@ def run(
         ledger = open_ledger(Path(folder))
         invented, before = _records(), resident_bytes()
         held = list[Record]()
-        kept = open_shelf(Path(folder), None, embed_model.model_name)
-        forgetting = layers(ledger, None, kept)
+        vectors = open_vector_cache(Path(folder), None, embed_model.model_name)
+        forgetting = make_suppressor(ledger, None, vectors)
         for size in sizes:
             started = time.perf_counter()
             held += ledger.add(list(itertools.islice(invented, size - len(held))))
@@ -193,12 +194,12 @@ def _time_question(
     """
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in passages]
     started = time.perf_counter()
-    scope = forgetting.route(question, history)
+    facts = forgetting.route(question, history)
     routed = time.perf_counter() - started
-    nodes = forgetting.redacted(nodes)
+    nodes = forgetting.redact_passages(nodes)
     redacted = time.perf_counter() - started - routed
     started = time.perf_counter()
-    forgetting.reading(forgetting.route(question, before=scope), nodes)
+    forgetting.activate_from_passages(forgetting.route(question, before=facts), nodes)
     return routed + time.perf_counter() - started, redacted
 
 

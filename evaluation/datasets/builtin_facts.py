@@ -15,10 +15,6 @@ from evaluation.datasets.conflicts import spread
 from evaluation.datasets.probes import (
     OF_EACH_KIND,
     ORDINARY,
-    SAME_ANSWER,
-    SAME_RELATION,
-    SAME_SUBJECT,
-    UNRELATED,
     ForgetRequest,
     Neighbour,
     ProbedFact,
@@ -107,7 +103,7 @@ def _request(fact: "Fact", known: Corpus, beside: "_NeighbourFinder") -> ForgetR
         wrong=tuple(dict.fromkeys(row.answers[0] for row in rows))[:WRONG],
         example=(rows[-1].question, rows[-1].answers[0]) if rows else None,
     )
-    return ForgetRequest(SOURCE, record, tuple(probes(told)), tuple(beside.neighbours(fact)))
+    return ForgetRequest(SOURCE, record, tuple(probes(told)), beside.neighbours(fact))
 
 
 def _neighbour(kind: str, fact: "Fact") -> Neighbour:
@@ -140,7 +136,7 @@ class _NeighbourFinder:
         random.Random(fact.id).shuffle(rows)  # noqa: S311 - nothing secret
         return sorted(rows, key=lambda row: row.row.get("group") != fact.row.get("group"))
 
-    def neighbours(self, fact: "Fact") -> list[Neighbour]:
+    def neighbours(self, fact: "Fact") -> tuple[Neighbour, ...]:
         """Questions of all four kinds."""
         draw = random.Random(fact.id)  # noqa: S311 - nothing secret
         subject = normalise(fact.row["subject"])
@@ -164,13 +160,8 @@ class _NeighbourFinder:
                 and not metrics.holds(other.question, [fact.row["subject"]])
             ):
                 unrelated.append(other)
-        kinds = {
-            SAME_SUBJECT: same_subject,
-            SAME_RELATION: self.same_relation(fact)[:OF_EACH_KIND],
-            SAME_ANSWER: same_answer,
-            UNRELATED: unrelated,
-        }
-        return list(draw_neighbours(kinds, draw, _neighbour))
+        like = self.same_relation(fact)[:OF_EACH_KIND]
+        return draw_neighbours(draw, _neighbour, same_subject, like, same_answer, unrelated)
 
     def _share(self, fact: "Fact", other: "Fact") -> bool:
         """Whether an answer to one could be an answer to the other."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evaluation.datasets import conflicts as datasets
 from evaluation.datasets.formats import Conflict
+from evaluation.datasets.questions import ramdocs_documents
 from foundation import records
 from foundation.errors import DataError
 from foundation.records import DataRecord
@@ -79,9 +80,9 @@ def _ramdocs(path: Path, limit: int | None) -> list[ContextCase]:
     draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
     cases = []
     for record in datasets.spread(records.load(path), limit):
-        documents = [(str(each.get("type")), each) for each in record.values["documents"]]
+        documents = ramdocs_documents(record)
         by_type = {
-            kind: [str(each.get("text", "")).strip() for which, each in documents if which == kind]
+            kind: [text for which, text in documents if which == kind]
             for kind in ("correct", "misinfo", "noise")
         }
         right = records.texts(record, "gold_answers")

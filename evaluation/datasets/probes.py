@@ -10,7 +10,7 @@ import random
 import re
 import string
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -77,14 +77,21 @@ class Neighbour:
 
 
 def draw_neighbours(
-    by_kind: Mapping[str, Sequence[T]],
     draw: random.Random,
     build: Callable[[str, T], Neighbour],
-) -> Iterator[Neighbour]:
+    same_subject: Sequence[T],
+    same_relation: Sequence[T],
+    same_answer: Sequence[T],
+    unrelated: Sequence[T],
+) -> tuple[Neighbour, ...]:
     """At most `OF_EACH_KIND` neighbours of each kind, in random order."""
-    for kind, found in by_kind.items():
-        for one in draw.sample(found, min(OF_EACH_KIND, len(found))):
-            yield build(kind, one)
+    kinds = (SAME_SUBJECT, SAME_RELATION, SAME_ANSWER, UNRELATED)
+    found = zip(kinds, (same_subject, same_relation, same_answer, unrelated), strict=True)
+    return tuple(
+        build(kind, one)
+        for kind, beside in found
+        for one in draw.sample(beside, min(OF_EACH_KIND, len(beside)))
+    )
 
 
 @dataclass(frozen=True)

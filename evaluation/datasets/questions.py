@@ -79,7 +79,7 @@ def ramdocs(path: Path, limit: int | None = None) -> list[RetrievalQuestion]:
     """
     items = []
     for record in spread(records.load(path), limit):
-        types = [kind for kind, _ in _documents(record)]
+        types = [kind for kind, _ in ramdocs_documents(record)]
         right = [_name(record, n) for n, kind in enumerate(types) if kind == "correct"]
         items.append(
             RetrievalQuestion(
@@ -101,9 +101,9 @@ def corpus(path: Path, target: Path) -> Path:
     return write_documents(
         target / "passages.jsonl",
         (
-            (_name(record, number), text)
+            (_name(record, number), text or "-")
             for record in records.load(path)
-            for number, (_, text) in enumerate(_documents(record))
+            for number, (_, text) in enumerate(ramdocs_documents(record))
         ),
     )
 
@@ -119,14 +119,18 @@ def write_documents(
     return target
 
 
-def _documents(record: DataRecord) -> list[tuple[str, str]]:
-    """Type and text of each document."""
+def ramdocs_documents(record: DataRecord) -> list[tuple[str, str]]:
+    """Type and text of each document of a record of RAMDocs.
+
+    Raises:
+        DataError: It has no list of documents.
+    """
     listed = record.values.get("documents")
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise DataError(
             f"{record.where}: field 'documents' must be a list of objects with text and type"
         )
-    return [(str(one.get("type")), str(one.get("text", "")).strip() or "-") for one in listed]
+    return [(str(one.get("type")), str(one.get("text", "")).strip()) for one in listed]
 
 
 def _name(record: DataRecord, number: int) -> str:

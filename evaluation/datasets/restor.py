@@ -15,10 +15,6 @@ from typing import Any
 from control.forgetting.record import Record
 from evaluation import metrics
 from evaluation.datasets.probes import (
-    SAME_ANSWER,
-    SAME_RELATION,
-    SAME_SUBJECT,
-    UNRELATED,
     ForgetRequest,
     Neighbour,
     ProbedFact,
@@ -76,7 +72,7 @@ def facts(content: str, where: Path) -> People:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{where}: not RESTOR's facts; give {{'dset': {{person: {{relation: "
-            "{'question', 'answers'}}}}}"
+            "{'question', 'answers'}}}}"
         ) from error
     return people
 
@@ -127,47 +123,46 @@ def _request(
         example=example,
     )
     neighbours = _neighbours(people, name, relation, claim, draw)
-    return ForgetRequest(
-        SOURCE, record, tuple(probes(told)), tuple(neighbours), tuple(true["answers"])
-    )
+    return ForgetRequest(SOURCE, record, tuple(probes(told)), neighbours, tuple(true["answers"]))
 
 
 def _neighbours(
     people: People, name: str, relation: str, claim: str, draw: random.Random
-) -> Iterator[Neighbour]:
+) -> tuple[Neighbour, ...]:
     """Questions of all kinds, each with the true fact as a passage, so that it can be answered."""
-    by_kind: dict[str, list[tuple[str, dict[str, Any]]]] = {
-        SAME_SUBJECT: [
+
+    def neighbour(kind: str, one: tuple[str, dict[str, Any]]) -> Neighbour:
+        question, answers = one[1]["question"], tuple(one[1]["answers"])
+        return Neighbour(kind, question, answers, f"{question} {', '.join(answers)}.")
+
+    return draw_neighbours(
+        draw,
+        neighbour,
+        same_subject=[
             (name, fact)
             for other, fact in people[name].items()
             if other not in (relation, *EVERYBODY) and not _uses(fact, claim)
         ],
-        SAME_RELATION: [
+        same_relation=[
             (person, known[relation])
             for person, known in people.items()
             if person != name and relation in known and not _uses(known[relation], claim)
         ],
-        SAME_ANSWER: [
+        same_answer=[
             (person, fact)
             for person, known in people.items()
             if person != name
             for fact in known.values()
             if claim in fact["answers"]
         ],
-        UNRELATED: [
+        unrelated=[
             (person, fact)
             for person, known in people.items()
             if person != name
             for other, fact in known.items()
             if other not in (relation, *EVERYBODY) and not _uses(fact, claim)
         ],
-    }
-
-    def neighbour(kind: str, one: tuple[str, dict[str, Any]]) -> Neighbour:
-        question, answers = one[1]["question"], tuple(one[1]["answers"])
-        return Neighbour(kind, question, answers, f"{question} {', '.join(answers)}.")
-
-    return draw_neighbours(by_kind, draw, neighbour)
+    )
 
 
 def _named(fact: dict[str, Any]) -> bool:

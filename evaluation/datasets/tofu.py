@@ -16,10 +16,6 @@ from evaluation import metrics
 from evaluation.datasets.probes import (
     OF_EACH_KIND,
     ORDINARY,
-    SAME_ANSWER,
-    SAME_RELATION,
-    SAME_SUBJECT,
-    UNRELATED,
     ForgetRequest,
     Neighbour,
     ProbedFact,
@@ -228,20 +224,19 @@ def _request(pair: TofuPair, asked: Sequence[tuple[TofuPair, set[str]]]) -> Forg
     )
     draw = random.Random(pair.question)  # noqa: S311 - nothing secret
     others = [other for other, _ in asked if other.author != pair.author]
-    by_kind = {
-        SAME_SUBJECT: [
+    neighbours = draw_neighbours(
+        draw,
+        lambda kind, other: Neighbour(kind, other.question, (other.span,)),
+        same_subject=[
             other
             for other, _ in asked
             if other.author == pair.author and not metrics.holds(other.answer, [pair.span])
         ],
-        SAME_RELATION: [other for other, _ in like[:OF_EACH_KIND]],
-        SAME_ANSWER: [other for other in others if metrics.holds(other.span, [pair.span])],
-        UNRELATED: [other for other, _ in like[len(like) // 2 :]],
-    }
-    neighbours = draw_neighbours(
-        by_kind, draw, lambda kind, other: Neighbour(kind, other.question, (other.span,))
+        same_relation=[other for other, _ in like[:OF_EACH_KIND]],
+        same_answer=[other for other in others if metrics.holds(other.span, [pair.span])],
+        unrelated=[other for other, _ in like[len(like) // 2 :]],
     )
-    return ForgetRequest(SOURCE, record, tuple(probes(told)), tuple(neighbours))
+    return ForgetRequest(SOURCE, record, tuple(probes(told)), neighbours)
 
 
 def _overlap(first: set[str], second: set[str]) -> float:

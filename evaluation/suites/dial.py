@@ -438,10 +438,8 @@ def _trust(
     for trust in TRUSTS:
         answers.complete(known, AnswerSetting("context", DIAL, alphas, trust))
         answers.complete(unknown, AnswerSetting("true_context", DIAL, alphas, trust))
-        wrong, true = (
-            ScoredAnswers(answers, known, "context", trust),
-            ScoredAnswers(answers, unknown, "true_context", trust),
-        )
+        wrong = ScoredAnswers(answers, known, "context", trust)
+        true = ScoredAnswers(answers, unknown, "true_context", trust)
         judged += [
             {
                 "trust": trust,

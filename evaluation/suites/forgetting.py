@@ -130,14 +130,11 @@ def run(
     baselines = draw.sample(probes, min(plan.baselines, len(probes)))
     sampled = draw.sample(probes, min(plan.sampled, len(probes)))
     beside = _select_neighbours(requests, numbered)
-    others = [
-        ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
-    ]
+    others = _beside_cases(beside)
     lies = [case for case in asked if case.lie]
     replies.complete("off", "off", baselines)
-    replies.complete(
-        "off", "off", others
-    )  # apart from the probes: in both arms in the same batches
+    # Apart from the probes: in both arms in the same batches.
+    replies.complete("off", "off", others)
     replies.complete("instruction", "off", [_with_instruction(case) for case in baselines])
     replies.complete("closed-book", "off", [_without_documents(case) for case in lies])
 
@@ -169,13 +166,15 @@ def run_subjects(
     numbered = list(enumerate(requests.items))
     found = _select_neighbours(requests, numbered)
     beside = {id: one for id, one in found.items() if one.kind == SAME_SUBJECT}
-    others = [
-        ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()
-    ]
+    others = _beside_cases(beside)
     replies.complete("off", "off", others)
     ledger.add([with_aliases(item.fact) for _, item in numbered])
     _repeat(replies, others)
     return Results((), (), (), (), beside, replies.rows, len(numbered))
+
+
+def _beside_cases(beside: Mapping[str, Neighbour]) -> list[ReplyCase]:
+    return [ReplyCase(id, ProbeQuery(one.question, (), one.context)) for id, one in beside.items()]
 
 
 def _repeat(replies: Replies, others: Sequence[ReplyCase]) -> None:
@@ -276,15 +275,12 @@ def _build_step_cases(
     ]
     replies.complete("off", "off", first)
     written = {n: steps(replies.rows["off", f"{n}.steps"].texts[0]) for n, _ in own}
-    replies.complete(
-        "off",
-        "off",
-        [
-            ReplyCase(f"{n}.step{m}", ProbeQuery(step, (), ""))
-            for n, asked in written.items()
-            for m, step in enumerate(asked)
-        ],
-    )
+    second = [
+        ReplyCase(f"{n}.step{m}", ProbeQuery(step, (), ""))
+        for n, asked in written.items()
+        for m, step in enumerate(asked)
+    ]
+    replies.complete("off", "off", second)
     return [
         _case(f"{n}.c{place}", item, probe)
         for n, item in own

@@ -224,10 +224,8 @@ def _sheet(
 ) -> dict[str, Flags]:
     """What a system's answers were, item by item."""
     conflict = answers.of(system, known, "counterfactual")
-    beside, lost = (
-        answers.of(system, known, "irrelevant"),
-        answers.of(system, unknown, "irrelevant"),
-    )
+    beside = answers.of(system, known, "irrelevant")
+    lost = answers.of(system, unknown, "irrelevant")
     return {
         "R_Ad": _flags(conflict, known, preference.adheres),
         "R_Ro": _flags(beside, known, preference.is_robust),

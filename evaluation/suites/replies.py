@@ -131,8 +131,8 @@ class AssistantSystem:
         replies = []
         for query in queries:
             # The router draws nothing: what it refuses once, it refuses every time.
-            scope = assistant.forgetting.route(query.question.strip(), query.history)
-            if scope.refused is not None:
+            facts = assistant.forgetting.route(query.question.strip(), query.history)
+            if facts.refused is not None:
                 text = refusal(query.question.strip())
                 replies.append([GuardedReply(text, refused=True, routed=True)] * samples)
             else:
@@ -169,8 +169,8 @@ class _WatchingRouter:
             decide_on_output=frozenset(),
         )
 
-    def watching(self, question: str) -> "Callable[[str], list[Record]]":
-        return self._router.watching(question)
+    def activation(self, question: str) -> "Callable[[str], list[Record]]":
+        return self._router.activation(question)
 
 
 def _query(query: ProbeQuery) -> assistants.Query:

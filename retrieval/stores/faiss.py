@@ -72,10 +72,7 @@ class VectorIndex:
         self._factory = factory
         self._reader = reader
         self._current: FaissIndex | None = None
-        self._synchronized_with = (
-            "",
-            -1,
-        )  # identity and generation
+        self._synchronized_with = ("", -1)  # identity and generation
         self._builder: threading.Thread | None = None
         self._built: FaissIndex | None = None
         self._may_build = True

@@ -20,9 +20,7 @@ from sqlalchemy import (
     table,
     text,
 )
-from sqlalchemy import (
-    cast as sql_cast,
-)
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSON, REGCONFIG, TSVECTOR
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine

@@ -21,7 +21,6 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, 
 from foundation.errors import InputError
 from foundation.sqlite import reading, writing
 from retrieval.embedding import Vectors, unit_vectors
-from retrieval.ingest.chunking import passage
 from retrieval.stores import bm25
 from retrieval.stores.base import StoredDocument, check_embedding
 from retrieval.stores.faiss import AUTO, VectorIndex, highest_number
@@ -35,6 +34,9 @@ from retrieval.stores.sqlite_tables import (
     read_settings,
     record,
     remove,
+    to_node,
+    to_row,
+    to_vector,
 )
 
 Value = TypeVar("Value")
@@ -203,7 +205,10 @@ class LocalStore(BasePydanticVectorStore):
                 for condition in conditions
                 for row in connection.execute(_WITHOUT_VECTOR.where(condition))
             ]
-        return [_node(row) for row in sorted(rows, key=lambda row: row.rowid)]
+        return [
+            to_node(row, content_hash=row.content_hash)
+            for row in sorted(rows, key=lambda row: row.rowid)
+        ]
 
     def documents(
         self, document_ids: Collection[str], content_hashes: Collection[str]
@@ -285,22 +290,9 @@ def _rows(nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
         return []
     vectors = unit_vectors([node.get_embedding() for node in nodes])
     return [
-        {
-            "node_id": node.node_id,
-            "document_id": node.ref_doc_id or node.node_id,
-            "content_hash": node.metadata.get("content_hash", node.hash),
-            "title": node.metadata.get("title", ""),
-            "text": node.get_content(),
-            "details": {k: v for k, v in node.metadata.items() if k not in OWN_COLUMNS},
-            "embedding": vector.astype("<f4").tobytes(),
-        }
+        to_row(node, vector, node.metadata.get("content_hash", node.hash), OWN_COLUMNS)
         for node, vector in zip(nodes, vectors, strict=True)
     ]
-
-
-def _node(row: Any) -> TextNode:
-    metadata = {**row.details, "title": row.title, "content_hash": row.content_hash}
-    return passage(row.node_id, row.document_id, row.text, metadata)
 
 
 def _results(
@@ -311,8 +303,8 @@ def _results(
     vectors: dict[int, Vectors] = {}
     for part in _parts({n for found in numbers for n in found if n >= 0}):
         for row in connection.execute(_WITH_VECTOR.where(PassageRow.rowid.in_(part))):
-            nodes[row.rowid] = _node(row)
-            vectors[row.rowid] = np.frombuffer(row.embedding, "<f4")
+            nodes[row.rowid] = to_node(row, content_hash=row.content_hash)
+            vectors[row.rowid] = to_vector(row)
             nodes[row.rowid].embedding = vectors[row.rowid].tolist()
     return [
         _result(query, [n for n in found if n in nodes], nodes, vectors, by_cosine)

@@ -1,9 +1,12 @@
 """The SQLite database of the passages: its tables and migrations."""
 
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from llama_index.core.schema import BaseNode, TextNode
 from sqlalchemy import (
     JSON,
     ColumnElement,
@@ -19,6 +22,9 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from foundation.sqlite import open_database, writing
+from retrieval.embedding import Vectors
+from retrieval.ingest.chunking import passage
+from retrieval.ingest.documents import TITLE_KEY
 
 # Append only: a database records which of these it has had, and runs the rest when opened.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -73,22 +79,53 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-class IndexTables(DeclarativeBase):
-    """The tables as the newest migration leaves them."""
+class PassageColumns:
+    """Of a passage with its vector: float32, little-endian, of length 1."""
 
-
-class PassageRow(IndexTables):
-    """One passage with its vector: float32, little-endian, of length 1."""
-
-    __tablename__ = "passages"
     rowid: Mapped[int] = mapped_column(primary_key=True)
     node_id: Mapped[str] = mapped_column(unique=True)
     document_id: Mapped[str] = mapped_column(index=True)
-    content_hash: Mapped[str] = mapped_column(index=True)
     title: Mapped[str]
     text: Mapped[str]
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
     embedding: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+def to_row(
+    node: BaseNode, vector: Vectors, content_hash: str, own_columns: Collection[str]
+) -> dict[str, Any]:
+    """Return the columns of a passage; ``own_columns`` are the metadata that are not details."""
+    return {
+        "node_id": node.node_id,
+        "document_id": node.ref_doc_id or node.node_id,
+        "content_hash": content_hash,
+        "title": node.metadata.get(TITLE_KEY, ""),
+        "text": node.get_content(),
+        "details": {key: it for key, it in node.metadata.items() if key not in own_columns},
+        "embedding": vector.astype("<f4").tobytes(),
+    }
+
+
+def to_node(row: Any, **own: str) -> TextNode:
+    """Return the passage of a row, with ``own`` as further metadata."""
+    metadata = {**row.details, TITLE_KEY: row.title, **own}
+    return passage(row.node_id, row.document_id, row.text, metadata)
+
+
+def to_vector(row: Any) -> Vectors:
+    """Return the vector of a row, shape (dimension,)."""
+    return np.frombuffer(row.embedding, "<f4")
+
+
+class IndexTables(DeclarativeBase):
+    """The tables as the newest migration leaves them."""
+
+
+class PassageRow(PassageColumns, IndexTables):
+    """One passage of the index."""
+
+    __tablename__ = "passages"
+    content_hash: Mapped[str] = mapped_column(index=True)
 
 
 class RemovalRow(IndexTables):

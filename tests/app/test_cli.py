@@ -9,7 +9,6 @@ import pytest
 from app import cli, factory
 from app import settings as settings_module
 from control.conflict.calibration import SHIPPED
-from control.decoding.rules import CHOICES
 from evaluation.bench import index as bench_index
 
 PASSAGE = (
@@ -130,56 +129,6 @@ def test_closed_book_reads_nothing(capsys):
     assert "Lima" in answer["answer"]
     assert answer["sources"] == []
     assert {token["source"] for token in answer["tokens"]} == {"memory"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["ask", ""], "question is empty"),
-        (["ask", "x" * 100_000], "100,000 characters"),
-        (["ask", "Who?", "--alpha", "1.1"], "alpha is 1.1"),
-        (["ask", "Who?", "--alpha", "-1"], "alpha is -1.0"),
-        (["ask", "Who?", "--alpha", "half"], "--alpha half: not a number"),
-        (["ask", "Who?", "--alpha", "nan"], "alpha is nan"),
-        (["ask", "Who?", "--rule", "magic"], f"choose one of {', '.join(CHOICES)}"),
-        (["ask", "Who?", "--reliance", "0.5", "--alpha", "0.2"], "--alpha and --reliance both"),
-        (["ask", "Who?", "--reliance", "1.5"], "1.5 is not in the range 0<=x<=1"),
-        (["ask", "Who?", "--reliance", "half"], "'half' is not a valid float"),
-        (
-            ["ask", "Who?", "--reliance", "0.5", "--rule", "cad"],
-            "reliance is measured for rule fulcrum, not for cad; turn that one by alpha",
-        ),
-        (["ask", "Who?", "--context", "absent.txt"], "absent.txt does not exist"),
-        (["ask", "Who?", "--context", "absent.txt", "--closed-book"], "contradict"),
-        (["ask", "Who?", "--top-k", "0"], "top_k is 0"),
-        (["ask"], "Missing argument"),
-        (["--model", "absent.gguf", "ask", "Who?"], "absent.gguf: no such file"),
-        (["--adapter", "absent", "ask", "Who?"], "--adapter absent"),
-        (["--index", "mysql://x", "ask", "Who?"], "--index mysql is not supported"),
-        pytest.param(
-            ["--calibration", "absent.json", "ask", "Who?"],
-            "absent.json: no calibration that can",
-            marks=pytest.mark.model,
-        ),
-        (["ingest", "absent.txt"], "absent.txt does not exist"),
-        (["ingest", "--trust", "2", "absent.txt"], "2.0 is not in the range 0<=x<=1"),
-        (["eval", "dial", "--data", "absent.jsonl", "--out", "r"], "absent.jsonl: cannot be read"),
-        (
-            ["eval", "dial", "--rule", "magic", "--out", "r"],
-            f"rule is 'magic'; choose one of {', '.join(CHOICES)}",
-        ),
-        (["eval", "dial", "--alpha", "2", "--out", "r"], "2.0 is not in the range 0<=x<=1"),
-        (["nonsense"], "No such command"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, says):
-    monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, *arguments)
-    assert code == 2
-    assert out == ""
-    assert says in err
-    assert err.startswith("fulcrum: ")
-    assert err.count("\n") == 1
 
 
 def other_models(text):

@@ -32,7 +32,7 @@ def measured(model):
     return replace(calibrations.shipped(model), model=model.identity, name=model.name)
 
 
-def test_a_calibration_that_was_measured_is_the_one_in_use(tmp_path, settings, model, measured):
+def test_a_measured_calibration_is_used(tmp_path, settings, model, measured):
     assert factory.calibration(settings(), model) == calibrations.shipped(model)
     kept = factory.keep(measured, model, settings(), tmp_path / "out")
     assert factory.calibration(settings(), model) == measured
@@ -40,7 +40,7 @@ def test_a_calibration_that_was_measured_is_the_one_in_use(tmp_path, settings, m
     assert calibrations.load(tmp_path / "out" / "calibration.json") == measured
 
 
-def test_it_is_not_in_use_for_another_model(tmp_path, settings, model, measured):
+def test_a_measured_calibration_is_not_used_for_another_model(tmp_path, settings, model, measured):
     factory.keep(measured, model, settings(), tmp_path / "out")
     other = replace(model, identity="fedcba9876543210")
     assert factory.calibration(settings(), other) == calibrations.shipped(other)
@@ -49,7 +49,7 @@ def test_it_is_not_in_use_for_another_model(tmp_path, settings, model, measured)
         factory.calibration(named, other)
 
 
-def test_a_calibration_that_is_named_comes_first(tmp_path, settings, model, measured):
+def test_a_given_calibration_takes_precedence(tmp_path, settings, model, measured):
     factory.keep(measured, model, settings(), tmp_path / "out")
     named = replace(measured, known=[0.25])
     named.save(tmp_path / "named.json")
@@ -74,31 +74,33 @@ def index(settings, monkeypatch):
     return factory.passage_index(settings())
 
 
-def answered(settings, index):
-    """The texts that a question gets to read, which are then remembered."""
+def retrieved(settings, index):
+    """The passages retrieved for a question, which are then stored in the reservoir."""
     reservoir = factory.reservoir(settings())
     found = Trigger(index, reservoir, BagOfWords(), theta=1).retrieve("Rhine Rhine length")
     return [node.text for node in ReservoirWriter(reservoir).postprocess_nodes(found)]
 
 
-def held(settings):
+def stored(settings):
     return [entry.node.text for entry in factory.reservoir(settings()).entries()]
 
 
-def test_what_is_replaced_or_deleted_is_no_longer_remembered(settings, home, index, document):
+def test_replaced_and_deleted_documents_are_erased_from_the_reservoir(
+    settings, home, index, document
+):
     index.ingest([document("The length is 1,320 km.")])
     assert not (home / "reservoir.db").exists()
-    assert answered(settings, index) == held(settings) == ["The length is 1,320 km."]
+    assert retrieved(settings, index) == stored(settings) == ["The length is 1,320 km."]
     index.ingest([document("The length is 1,233 km.")])
-    assert held(settings) == []
-    assert answered(settings, index) == ["The length is 1,233 km."]
+    assert stored(settings) == []
+    assert retrieved(settings, index) == ["The length is 1,233 km."]
     index.delete("rhine")
-    assert held(settings) == answered(settings, index) == []
+    assert stored(settings) == retrieved(settings, index) == []
 
 
-def test_nor_when_the_process_dies_right_after(settings, index, document, monkeypatch):
+def test_erasure_from_the_reservoir_survives_a_kill(settings, index, document, monkeypatch):
     index.ingest([document("The length is 1,320 km.")])
-    answered(settings, index)
+    retrieved(settings, index)
     add = LocalStore.add
 
     def die_after(*args, **kwargs):
@@ -108,4 +110,4 @@ def test_nor_when_the_process_dies_right_after(settings, index, document, monkey
     monkeypatch.setattr(LocalStore, "add", die_after)
     with pytest.raises(KeyboardInterrupt):
         index.ingest([document("The length is 1,233 km.")])
-    assert answered(settings, index) == ["The length is 1,233 km."]
+    assert retrieved(settings, index) == ["The length is 1,233 km."]

@@ -232,9 +232,9 @@ def forget(home: Path, requests: Sequence[Any]) -> dict[str, int]:
     # Records are compared in the order of their ids, so these are counted instead of drawn.
     with mock.patch("secrets.token_hex", lambda size: f"{next(numbers):0{2 * size}x}"):
         records = ledger.add([with_aliases(one.fact) for one in requests])
-    layers = factory.layers(ledger, settings.cache, factory.shelf(settings))
-    layers.route("What is the capital of Peru?")
-    layers.wait()  # what is built next finds all vectors on disk, whichever thread made them
+    suppressor = factory.fact_suppressor(ledger, settings.cache, factory.vector_cache(settings))
+    suppressor.route("What is the capital of Peru?")
+    suppressor.wait()  # what is built next finds all vectors on disk, whichever thread made them
     return {record.id: number for number, record in enumerate(records)}
 
 
@@ -252,11 +252,11 @@ def redact(assistant: Any, text: str, title: str = "") -> tuple[str, Sequence[st
 def stream(assistant: Any, question: str, text: str) -> str | None:
     """What comes out of a text that is streamed in answer to a question; ``None`` if refused."""
     forgetting = assistant.forgetting
-    scope = forgetting.route(question)
-    if scope.refused is not None:
+    facts = forgetting.route(question)
+    if facts.refused is not None:
         return None
     told: list[str] = []
-    watch = forgetting.watch(scope)
+    watch = forgetting.watch(facts)
     with forgetting.buffer_stream(lambda _, token: told.append(token.text), [watch]) as (take, _):
         for word in text.split(" "):
             take(0, SimpleNamespace(text=f"{word} "))

@@ -23,7 +23,7 @@ from foundation import trace
 from foundation.errors import InputError
 
 
-class Shelf(BaseRetriever):
+class FixedRetriever(BaseRetriever):
     """A retriever that always finds the same passages."""
 
     def __init__(self, *texts):
@@ -78,7 +78,7 @@ PERU = [("What does Peru live from?", "Copper.")]
 @pytest.fixture
 def assistant(tiny, always):
     """One that finds these passages."""
-    return lambda *texts: Assistant(tiny, always(1, model=tiny.identity), Shelf(*texts))
+    return lambda *texts: Assistant(tiny, always(1, model=tiny.identity), FixedRetriever(*texts))
 
 
 def test_an_answer_carries_its_sources_and_the_time_of_each_step(assistant):
@@ -116,28 +116,28 @@ def test_given_passages_are_read_instead_of_retrieved_ones(assistant):
 
 
 def test_a_follow_up_is_searched_read_and_answered_as_it_is_meant(tiny, always):
-    shelf, rewriter = Shelf("abc"), Rewriter()
-    assistant = Assistant(tiny, always(1, model=tiny.identity), shelf, rewriter)
+    retriever, rewriter = FixedRetriever("abc"), Rewriter()
+    assistant = Assistant(tiny, always(1, model=tiny.identity), retriever, rewriter)
     answer = assistant.ask("And its currency?", HOW, history=PERU)
     clear = "And Peru's currency?"
     assert answer.question == "And its currency?"
     assert answer.rewritten == clear
     assert answer.queries == [clear, "Peru currency"]
     assert rewriter.histories == [PERU]
-    assert shelf.asked == [(clear, [clear, "Peru currency"])]
-    plain = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"))
+    assert retriever.asked == [(clear, [clear, "Peru currency"])]
+    plain = Assistant(tiny, always(1, model=tiny.identity), FixedRetriever("abc"))
     assert answer.answer == plain.ask(clear, HOW).answer
     assert answer.notices == []
 
 
 def test_notices_of_a_step_reach_the_user(tiny, always):
-    assistant = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), Rewriter())
+    assistant = Assistant(tiny, always(1, model=tiny.identity), FixedRetriever("abc"), Rewriter())
     assert assistant.ask("Who?", HOW).notices == ["nothing was rewritten"]
 
 
 def test_where_nothing_is_searched_only_a_follow_up_is_rewritten(tiny, always):
     rewriter = Rewriter()
-    assistant = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), rewriter)
+    assistant = Assistant(tiny, always(1, model=tiny.identity), FixedRetriever("abc"), rewriter)
     assert assistant.ask("What is its currency?", HOW, ()).rewritten == "What is its currency?"
     assert rewriter.histories == []
     answer = assistant.ask("What is its currency?", HOW, (), history=PERU)
@@ -152,9 +152,9 @@ def test_without_a_rewriter_the_question_is_its_own_search(assistant):
 
 
 def test_each_source_says_why_it_was_read_or_not(tiny, always):
-    shelf = Shelf("yes", "no", "yet", "my", "n" * 5)
+    retriever = FixedRetriever("yes", "no", "yet", "my", "n" * 5)
     calibration = always(1, model=tiny.identity)
-    answer = Assistant(tiny, calibration, shelf, None, [Choosy()], reads=2).ask("Who?", HOW)
+    answer = Assistant(tiny, calibration, retriever, None, [Choosy()], reads=2).ask("Who?", HOW)
     assert [
         (source.text, source.kept, source.reason, source.answers) for source in answer.sources
     ] == [
@@ -168,8 +168,8 @@ def test_each_source_says_why_it_was_read_or_not(tiny, always):
 
 
 def test_of_many_passages_the_first_are_read_where_none_is_judged(tiny, always):
-    shelf = Shelf("a", "b", "c")
-    answer = Assistant(tiny, always(1, model=tiny.identity), shelf, reads=2).ask("Who?", HOW)
+    retriever = FixedRetriever("a", "b", "c")
+    answer = Assistant(tiny, always(1, model=tiny.identity), retriever, reads=2).ask("Who?", HOW)
     assert [source.kept for source in answer.sources] == [True, True, False]
     assert answer.sources[2].reason == "others rank before it"
     assert answer.sources[2].answers is None
@@ -177,7 +177,7 @@ def test_of_many_passages_the_first_are_read_where_none_is_judged(tiny, always):
 
 def test_where_no_passage_answers_memory_does_and_the_answer_says_so(tiny, always):
     calibration = always(1, model=tiny.identity)
-    filtered = Assistant(tiny, calibration, Shelf("no", "nor"), None, [Choosy()])
+    filtered = Assistant(tiny, calibration, FixedRetriever("no", "nor"), None, [Choosy()])
     answer = filtered.ask("Who?", HOW)
     assert answer.notices == [
         "none of the 2 passages found holds a clear answer, so the answer is from memory alone"
@@ -189,7 +189,9 @@ def test_where_no_passage_answers_memory_does_and_the_answer_says_so(tiny, alway
 
 def test_given_passages_are_not_filtered(tiny, always):
     given = [NodeWithScore(node=TextNode(id_="mine", text="no"))]
-    assistant = Assistant(tiny, always(1, model=tiny.identity), Shelf(), None, [Choosy()], reads=1)
+    assistant = Assistant(
+        tiny, always(1, model=tiny.identity), FixedRetriever(), None, [Choosy()], reads=1
+    )
     [source] = assistant.ask("Who?", HOW, given).sources
     assert source.kept
     assert source.answers is None
@@ -199,7 +201,7 @@ def test_each_step_has_its_own_time(tiny, always, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(trace.time, "perf_counter", lambda: now[0])
 
-    class Slow(Shelf):
+    class Slow(FixedRetriever):
         def _retrieve(self, query_bundle):
             now[0] += 2
             with trace.step("trigger"):
@@ -249,10 +251,10 @@ def test_questions_that_come_together_are_rewritten_together_and_answered_as_eac
         Query("Who is it?", given=()),  # nothing is searched, so nothing is rewritten
         Query("Who?"),
     ]
-    shelf, calibration = Shelf("abc"), always(1, model=tiny.identity)
-    together = Assistant(tiny, calibration, shelf, Together()).ask_batch(queries, HOW)
+    retriever, calibration = FixedRetriever("abc"), always(1, model=tiny.identity)
+    together = Assistant(tiny, calibration, retriever, Together()).ask_batch(queries, HOW)
     assert Together.batches == [2]
-    one = Assistant(tiny, calibration, shelf, Rewriter())
+    one = Assistant(tiny, calibration, retriever, Rewriter())
     for query, answer in zip(queries, together, strict=True):
         alone = one.ask(query.question, HOW, query.given, history=query.history)
         assert (answer.answer, answer.rewritten) == (alone.answer, alone.rewritten)
@@ -273,7 +275,7 @@ def test_an_answer_longer_than_the_window_is_refused(assistant):
 
 
 def test_a_model_that_was_not_calibrated_is_named_with_the_way_to_do_it(tiny, always):
-    borrowed = Assistant(tiny, always(1, model=ANY_MODEL), Shelf("abc"))
+    borrowed = Assistant(tiny, always(1, model=ANY_MODEL), FixedRetriever("abc"))
     [notice] = borrowed.ask("Who?", HOW).notices
     assert "tiny has not been calibrated" in notice
     assert "fulcrum eval dial --calibrate" in notice
@@ -282,7 +284,7 @@ def test_a_model_that_was_not_calibrated_is_named_with_the_way_to_do_it(tiny, al
 
 def test_an_asked_reliance_becomes_the_alpha_at_which_it_was_measured(tiny, always):
     calibration = always(1, model=tiny.identity, alphas=[0.0, 0.5, 1.0], ratios=[0.0, 0.2, 0.8])
-    own = Assistant(tiny, calibration, Shelf("abc"))
+    own = Assistant(tiny, calibration, FixedRetriever("abc"))
     asked = own.ask("Who?", replace(HOW, reliance=0.8))
     assert asked.alpha == 1.0
     assert asked.answer == own.ask("Who?", replace(HOW, alpha=1.0)).answer
@@ -299,7 +301,7 @@ def test_the_answer_says_where_passages_and_memory_disagree(assistant):
 @pytest.mark.parametrize(("trust", "city"), [(0.0, "Lima"), (0.5, "Quito"), (1.0, "Quito")])
 def test_a_passage_s_trust_moves_the_dial_for_its_conflict(real, always, trust, city):
     node = TextNode(text="Quito is the capital of Peru.", metadata={"trust": trust})
-    asked = Assistant(real, always(1), Shelf()).ask(
+    asked = Assistant(real, always(1), FixedRetriever()).ask(
         "What is the capital of Peru?",
         Decoding(alpha=0.5, max_new_tokens=16),
         [NodeWithScore(node=node)],
@@ -313,7 +315,7 @@ def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
         "ministries have their offices. Nairobi is the capital of Peru."
     )
     given = [NodeWithScore(node=TextNode(id_="false", text=passage))]
-    assistant = Assistant(real, calibrations.shipped(real), Shelf())
+    assistant = Assistant(real, calibrations.shipped(real), FixedRetriever())
     asked = "What is the capital of Peru?"
     documents = assistant.ask(asked, Decoding(alpha=0.5, max_new_tokens=24), given)
     memory = assistant.ask(asked, Decoding(alpha=1.0, max_new_tokens=24), given)
@@ -328,8 +330,8 @@ def test_the_dial_moves_the_real_model_from_the_passage_to_its_memory(real):
 LIMA = Record("Peru", relation="capital", answers=("Lima",), id="lima")
 
 
-class Layers(FactSuppressor):
-    """Refuses the capital of Peru, arms what names Peru, and takes out sentences with Lima."""
+class LimaSuppressor(FactSuppressor):
+    """Refuses the capital of Peru, watches what names Peru, and redacts sentences with Lima."""
 
     def route(self, question, history=(), before=None, system=""):
         question = f"{system} {question}"
@@ -337,10 +339,10 @@ class Layers(FactSuppressor):
         refused = LIMA if "capital of Peru" in question else None
         if refused:
             trace.withheld(LIMA.id, "prompt")
-        brings = (lambda text: [LIMA] if "Peru" in text else []) if named else None
-        return FactContext(refused, (LIMA,) if named else (), brings=brings)
+        activate = (lambda text: [LIMA] if "Peru" in text else []) if named else None
+        return FactContext(refused, (LIMA,) if named else (), activate=activate)
 
-    def redacted(self, nodes):
+    def redact_passages(self, nodes):
         kept = []
         for node in nodes:
             left = " ".join(part for part in node.text.split(". ") if "Lima" not in part)
@@ -349,36 +351,40 @@ class Layers(FactSuppressor):
             kept.append(NodeWithScore(node=TextNode(id_=node.node_id, text=left), score=0.5))
         return kept
 
-    def said(self, history):
+    def redact_history(self, history):
         return [(asked.replace("Lima.", ""), answered) for asked, answered in history]
 
     def first_leak(self, text, watch):
         return 0 if watch.records and "Lima" in text else None
 
 
-def test_a_forgotten_fact_is_refused_before_anything_is_read(tiny, always):
-    shelf = Shelf("Lima is the capital of Peru")
-    keeping = Assistant(tiny, always(1, model=tiny.identity), shelf, forgetting=Layers())
-    answer = keeping.ask("What is the capital of Peru?", HOW)
+def test_a_question_for_a_forgotten_fact_is_refused_before_retrieval(tiny, always):
+    retriever = FixedRetriever("Lima is the capital of Peru")
+    assistant = Assistant(
+        tiny, always(1, model=tiny.identity), retriever, forgetting=LimaSuppressor()
+    )
+    answer = assistant.ask("What is the capital of Peru?", HOW)
     assert answer.answer in REFUSALS
     assert (answer.tokens, answer.sources, answer.queries, answer.notices) == ([], [], [], [])
     assert answer.forgotten == [{"id": "lima", "layer": "prompt"}]
-    assert shelf.asked == []
+    assert retriever.asked == []
     assert set(answer.seconds) == set(STEPS)
 
 
-def test_a_forgotten_fact_that_only_the_rewriting_asks_for_is_refused_and_not_shown(tiny, always):
-    shelf = Shelf("Mountains")
-    keeping = Assistant(
-        tiny, always(1, model=tiny.identity), shelf, Rewriter(), forgetting=Layers()
+def test_a_rewritten_question_for_a_forgotten_fact_is_refused_and_not_shown(tiny, always):
+    retriever = FixedRetriever("Mountains")
+    assistant = Assistant(
+        tiny, always(1, model=tiny.identity), retriever, Rewriter(), forgetting=LimaSuppressor()
     )
-    answer = keeping.ask("What is its capital? I mean the capital of Peru", HOW, history=PERU)
+    answer = assistant.ask("What is its capital? I mean the capital of Peru", HOW, history=PERU)
     assert answer.answer in REFUSALS
     assert (answer.rewritten, answer.queries) == (answer.question, [])
 
 
 def test_an_instruction_is_followed_where_it_asks_for_no_forgotten_fact(tiny, always, monkeypatch):
-    keeping = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), forgetting=Layers())
+    suppressing = Assistant(
+        tiny, always(1, model=tiny.identity), FixedRetriever("abc"), forgetting=LimaSuppressor()
+    )
     prompts, decode = [], Assistant.decode
 
     def noting(self, states, on_token=None):
@@ -388,7 +394,7 @@ def test_an_instruction_is_followed_where_it_asks_for_no_forgotten_fact(tiny, al
     monkeypatch.setattr(Assistant, "decode", noting)
     systems = ("Lima. Be brief.", "Always name the capital of Peru.", "Lima.", "")
     asked = [Query("Who?", system=system) for system in systems]
-    answers = keeping.ask_batch(asked, HOW)
+    answers = suppressing.ask_batch(asked, HOW)
     assert [bool(answer.tokens) for answer in answers] == [True, False, True, True]
     brief, *usual = [prompt.context for prompt in prompts]
     assert brief.startswith("<system>Be brief.<user>Passages")
@@ -403,46 +409,52 @@ def test_an_instruction_has_the_limit_of_a_question(assistant):
 
 
 def test_passages_are_read_and_cited_without_a_forgotten_sentence(tiny, always):
-    shelf = Shelf("Lima is old. Peru is high", "Chile is long")
-    keeping = Assistant(tiny, always(1, model=tiny.identity), shelf, forgetting=Layers())
-    answer = keeping.ask("Where is Peru?", HOW)
+    retriever = FixedRetriever("Lima is old. Peru is high", "Chile is long")
+    assistant = Assistant(
+        tiny, always(1, model=tiny.identity), retriever, forgetting=LimaSuppressor()
+    )
+    answer = assistant.ask("Where is Peru?", HOW)
     assert [source.text for source in answer.sources] == ["Peru is high", "Chile is long"]
     assert {"id": "lima", "layer": "retrieval"} in answer.forgotten
 
 
 def test_several_questions_are_answered_as_if_each_were_asked_alone(tiny, always):
-    keeping = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), forgetting=Layers())
+    assistant = Assistant(
+        tiny, always(1, model=tiny.identity), FixedRetriever("abc"), forgetting=LimaSuppressor()
+    )
     asked = ["Who?", "What is the capital of Peru?", "Where?"]
-    together = keeping.ask_batch([Query(question) for question in asked], HOW)
-    alone = [keeping.ask(question, HOW) for question in asked]
+    together = assistant.ask_batch([Query(question) for question in asked], HOW)
+    alone = [assistant.ask(question, HOW) for question in asked]
     assert [each.answer for each in together] == [each.answer for each in alone]
     assert [bool(each.tokens) for each in together] == [True, False, True]
 
 
 def test_tokens_are_streamed_with_the_place_of_their_question(tiny, always):
-    keeping = Assistant(tiny, always(1, model=tiny.identity), Shelf("abc"), forgetting=Layers())
+    assistant = Assistant(
+        tiny, always(1, model=tiny.identity), FixedRetriever("abc"), forgetting=LimaSuppressor()
+    )
     heard = {0: "", 1: "", 2: ""}
 
     def hear(place, token):
         heard[place] += token.text
 
     asked = ["What is the capital of Peru?", "Who?", "Where is Peru?"]
-    answers = keeping.ask_batch([Query(question) for question in asked], HOW, hear)
+    answers = assistant.ask_batch([Query(question) for question in asked], HOW, hear)
     assert heard[0] == ""
     assert [heard[place].strip() for place in (1, 2)] == [
         answer.answer if answer.tokens else "" for answer in answers[1:]
     ]
 
 
-def test_the_real_model_forgets_and_remembers(real, tmp_path):
-    keeping = factory.layers(open_ledger(tmp_path))
+def test_the_real_model_suppresses_a_fact_until_its_record_is_removed(real, tmp_path):
+    suppressor = factory.fact_suppressor(open_ledger(tmp_path))
     given = [NodeWithScore(node=TextNode(text="Lima is the capital of Peru. Peru is high."))]
-    assistant = Assistant(real, calibrations.shipped(real), Shelf(), forgetting=keeping)
+    assistant = Assistant(real, calibrations.shipped(real), FixedRetriever(), forgetting=suppressor)
     how = Decoding(max_new_tokens=16)
     asked = ("What is the capital of Peru?", "Tell me about Peru, and name its capital.")
     before = [assistant.ask(question, how, given).answer for question in asked]
     assert "Lima" in before[0]
-    [record] = keeping.ledger.add([with_questions(replace(LIMA, id=""))])
+    [record] = suppressor.ledger.add([with_questions(replace(LIMA, id=""))])
     for question in asked:
         for passages in (given, []):
             answer = assistant.ask(question, how, passages)
@@ -464,9 +476,9 @@ def test_the_real_model_forgets_and_remembers(real, tmp_path):
         assert answer.answer in REFUSALS
     chile = assistant.ask("What is the capital of Chile?", how, [])
     assert "Santiago" in chile.answer
-    keeping.ledger.remove(record.id)
+    suppressor.ledger.remove(record.id)
     assert [assistant.ask(question, how, given).answer for question in asked] == before
-    kinds = [event.kind for event in keeping.ledger.events()]
+    kinds = [event.kind for event in suppressor.ledger.events()]
     assert kinds[0] == "added"
     assert "withheld" in kinds
-    assert keeping.ledger.verify() is None
+    assert suppressor.ledger.verify() is None

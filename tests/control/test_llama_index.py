@@ -45,8 +45,8 @@ def expected(tiny, calibration):
     def expected(passages=PASSAGES, question=QUESTION, **how):
         how = Decoding(**({"alpha": 0.75, "max_new_tokens": TOKENS} | how))
         built = prompts.build(tiny.tokenizer, question, passages, tiny.window - TOKENS)
-        [settled] = dial.answer(tiny, [built], how, calibration)
-        return settled
+        [decoded] = dial.answer(tiny, [built], how, calibration)
+        return decoded
 
     return expected
 
@@ -96,12 +96,12 @@ def test_the_template_among_other_text_is_logged(llm, caplog):
 @pytest.mark.parametrize("alpha", [0.0, 0.9, "auto"])
 def test_it_answers_as_fulcrum_itself(tiny, calibration, expected, rule, alpha):
     llm = FulcrumLLM(tiny, rule, alpha, max_new_tokens=TOKENS, calibration=calibration)
-    answer, settled = llm.complete(ASKED), expected(rule=rule, alpha=alpha)
-    assert answer.text == settled.trace.text.strip()
-    assert answer.raw["tokens"] == [asdict(token) for token in settled.trace.tokens]
+    answer, decoded = llm.complete(ASKED), expected(rule=rule, alpha=alpha)
+    assert answer.text == decoded.trace.text.strip()
+    assert answer.raw["tokens"] == [asdict(token) for token in decoded.trace.tokens]
     assert answer.raw["passages_given"] == answer.raw["passages_read"] == 2
-    assert answer.raw["conflict"] == settled.conflict
-    assert answer.raw["verdict"] == (asdict(settled.verdict) if rule == "fulcrum" else None)
+    assert answer.raw["conflict"] == decoded.conflict
+    assert answer.raw["verdict"] == (asdict(decoded.verdict) if rule == "fulcrum" else None)
 
 
 def test_any_other_prompt_is_answered_by_plain_decoding(llm, expected):
@@ -249,11 +249,11 @@ def test_a_setting_that_does_not_exist_is_refused(llm):
 
 
 def test_a_forgotten_fact_is_refused_and_reported_at_the_end(real, tmp_path):
-    keeping = factory.layers(open_ledger(tmp_path))
-    [kept] = keeping.ledger.add(
+    suppressor = factory.fact_suppressor(open_ledger(tmp_path))
+    [kept] = suppressor.ledger.add(
         [with_questions(Record("Peru", relation="capital", answers=("Lima",)))]
     )
-    llm = FulcrumLLM(real, max_new_tokens=16, forgetting=keeping)
+    llm = FulcrumLLM(real, max_new_tokens=16, forgetting=suppressor)
     passages = ["Lima is the capital of Peru.", "Peru is high and long."]
     asked = QA_TEMPLATE.format(context_str=passages, query_str="What is the capital of Peru?")
     *_, streamed = llm.stream_complete(asked)
@@ -263,7 +263,7 @@ def test_a_forgotten_fact_is_refused_and_reported_at_the_end(real, tmp_path):
         assert {each["id"] for each in answer.raw["forgotten"]} == {kept.id}
     high = QA_TEMPLATE.format(context_str=passages, query_str="What is Peru like?")
     assert "lima" not in str(llm.complete(high)).lower()
-    keeping.ledger.remove(kept.id)
+    suppressor.ledger.remove(kept.id)
     assert "Lima" in llm.complete(asked).text
 
 

@@ -120,17 +120,17 @@ BESIDE_IT = (
 
 
 def test_the_real_model_scores_no_forgotten_fact(real, tmp_path):
-    keeping = factory.layers(open_ledger(tmp_path))
-    before = scoring.score(real, keeping, ABOUT_IT, most=5, predict=True)
+    suppressor = factory.fact_suppressor(open_ledger(tmp_path))
+    before = scoring.score(real, suppressor, ABOUT_IT, most=5, predict=True)
     assert all(scored.tokens for scored in before)
     assert "Santiago" in before[2].next.text
-    [record] = keeping.ledger.add([with_questions(CHILE)])
+    [record] = suppressor.ledger.add([with_questions(CHILE)])
     encoded = [real.tokenizer(text, add_special_tokens=False).input_ids for text in ABOUT_IT]
-    for scored in scoring.score(real, keeping, [*ABOUT_IT, *encoded], most=5, predict=True):
+    for scored in scoring.score(real, suppressor, [*ABOUT_IT, *encoded], most=5, predict=True):
         assert (scored.tokens, scored.next, scored.forgotten) == ((), None, (record.id,))
-    notes = [event for event in keeping.ledger.events() if event.kind == "withheld"]
+    notes = [event for event in suppressor.ledger.events() if event.kind == "withheld"]
     assert {(event.record_id, event.details["layer"]) for event in notes} == {(record.id, "prompt")}
-    for scored in scoring.score(real, keeping, BESIDE_IT, most=20, predict=True):
+    for scored in scoring.score(real, suppressor, BESIDE_IT, most=20, predict=True):
         assert scored.tokens
         said = [piece for token in scored.tokens for piece, _ in token.alternatives]
         if "Chile" in scored.text:

@@ -5,8 +5,8 @@ import pytest
 
 from app.page import compare, conversation, evidence, forgetting, views
 from app.page.conversation import ConversationTurn, SessionTasks
-from app.page.curve import curve
 from app.page_tools.attempts import attempts
+from app.page_tools.curve import curve
 from control.answer import Answer, Source
 from control.conflict.dial import Verdict
 from control.decoding.trace import Choice, TokenTrace

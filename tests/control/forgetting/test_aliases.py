@@ -33,11 +33,11 @@ def test_other_names(name, other):
 
 
 @pytest.mark.parametrize("name", ["Emily Dickinson", "31/02/1999", "mammals", "", "1984"])
-def test_a_name_that_nothing_is_known_of_has_no_others(name):
+def test_an_unknown_name_has_no_aliases(name):
     assert other_names(name) == ()
 
 
-def test_names_that_differ_in_signs_alone_are_given_once():
+def test_names_that_differ_only_in_punctuation_are_given_once():
     assert "Perú" not in other_names("Peru")
     assert len(other_names("Peru")) == len({name.lower() for name in other_names("Peru")})
 

@@ -10,9 +10,9 @@ def unit(draw, count):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("parted", [False, True])
-def test_the_nearest_is_found_and_gone_once_removed(monkeypatch, parted):
-    monkeypatch.setattr(fact_index, "FLAT_LIMIT", 1_000 if parted else 10_000)
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_the_nearest_is_found_and_gone_once_removed(monkeypatch, partitioned):
+    monkeypatch.setattr(fact_index, "FLAT_LIMIT", 1_000 if partitioned else 10_000)
     monkeypatch.setattr(fact_index, "CENTRES", "IVF8,SQfp16")
     draw = np.random.default_rng(0)
     vectors = unit(draw, 3_000)
@@ -31,5 +31,5 @@ def test_the_nearest_is_found_and_gone_once_removed(monkeypatch, parted):
     assert len(held) == 2_998
 
 
-def test_nothing_is_near_where_nothing_is_held():
+def test_an_empty_index_finds_nothing():
     assert QuestionIndex().search(np.zeros((2, 16), np.float32), 3) == [[], []]

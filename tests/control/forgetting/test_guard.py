@@ -12,9 +12,9 @@ LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
 
 @pytest.fixture
 def guarded(tiny):
-    """A guard over single characters, and what it lets a model say that wants to say ``text``."""
+    """Generates through a guard over single characters, as a model would that prefers ``text``."""
 
-    def say(text, *records, **watch):
+    def generate(text, *records, **watch):
         ids = tiny.tokenizer(text, add_special_tokens=False).input_ids
         guard = LeakGuard(WatchedFacts(records, **watch), tiny.tokenizer, frozenset([1]))
         for token in ids:
@@ -25,47 +25,49 @@ def guarded(tiny):
             guard.allowed(scores, token, lambda left: int(left.argmax()))
         return tiny.tokenizer.decode(guard.ids), guard
 
-    return say
+    return generate
 
 
-def test_the_last_token_of_a_span_is_replaced_by_the_runner_up(guarded):
-    said, guard = guarded("It is Lima", LIMA)
-    assert said == "It is Limx"
+def test_the_token_that_completes_an_answer_is_replaced_by_the_next_best(guarded):
+    generated, guard = guarded("It is Lima", LIMA)
+    assert generated == "It is Limx"
     assert guard.withheld == ["1"]
     assert not guard.blocked
 
 
 @pytest.mark.parametrize("text", ["It is L.I.M.A", "It is lima", "It is LIMA", "It is L I M A"])
-def test_however_it_is_spelled(guarded, text):
-    said, _ = guarded(text, LIMA)
-    assert said == f"{text[:-1]}x"
+def test_every_spelling_of_an_answer_is_banned(guarded, text):
+    generated, _ = guarded(text, LIMA)
+    assert generated == f"{text[:-1]}x"
 
 
 @pytest.mark.parametrize("text", ["Ali made it", "a climate", "It is Quito, a far city"])
-def test_other_words_are_free(guarded, text):
-    said, guard = guarded(text, LIMA)
-    assert said == text
+def test_words_that_only_contain_the_answer_are_not_banned(guarded, text):
+    generated, guard = guarded(text, LIMA)
+    assert generated == text
     assert guard.withheld == []
 
 
-def test_an_answer_ends_that_is_about_to_state_what_its_question_may_ask_for(guarded):
-    said, guard = guarded("It is Lima", LIMA, decide_on_output=frozenset({"1"}))
-    assert said == "It is Lim"
+def test_an_answer_ends_before_it_states_what_the_question_may_ask_for(guarded):
+    generated, guard = guarded("It is Lima", LIMA, decide_on_output=frozenset({"1"}))
+    assert generated == "It is Lim"
     assert guard.withheld == ["1"]
     assert guard.blocked
 
 
-def test_nothing_is_banned_for_a_record_that_is_not_armed(guarded):
-    said, _ = guarded("It is Lima")
-    assert said == "It is Lima"
+def test_nothing_is_banned_without_an_active_record(guarded):
+    generated, _ = guarded("It is Lima")
+    assert generated == "It is Lima"
 
 
-def test_a_subject_that_the_answer_itself_brings_up_arms_its_record(guarded):
-    said, _ = guarded("In Peru it is Lima", arm=lambda text: [LIMA] if "Peru" in text else [])
-    assert said == "In Peru it is Limx"
+def test_a_subject_named_in_the_answer_activates_its_record(guarded):
+    generated, _ = guarded(
+        "In Peru it is Lima", activate=lambda text: [LIMA] if "Peru" in text else []
+    )
+    assert generated == "In Peru it is Limx"
 
 
-def test_an_answer_ends_where_nothing_else_can_be_said(tiny):
+def test_an_answer_ends_when_every_token_is_banned(tiny):
     everything = Record("X", relation="r", answers=tuple("abcdefghijklmnopqrstuvwxyz"), id="1")
     guard = LeakGuard(WatchedFacts((everything,)), tiny.tokenizer, frozenset([1]))
     letters = torch.zeros(len(tiny.tokenizer))
@@ -82,7 +84,7 @@ ALONE = Prompt("<user>d<assistant>", "<user>d<assistant>", "d")
 @pytest.mark.parametrize("prompt", [PASSAGES, ALONE])
 @pytest.mark.parametrize("rule", ["fulcrum", "ck_plug", "plain"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_no_way_of_decoding_says_it(tiny, always, prompt, rule, temperature):
+def test_no_decoding_rule_states_a_watched_answer(tiny, always, prompt, rule, temperature):
     how = Decoding(rule=rule, max_new_tokens=12, temperature=temperature)
     calibration = always(1, model=tiny.identity)
 
@@ -95,13 +97,13 @@ def test_no_way_of_decoding_says_it(tiny, always, prompt, rule, temperature):
         ]
 
     free = answers()
-    said = [trace.text for trace in free]
-    letters = sorted({char for text in said for char in text if char.isalpha()})[:3]
+    generated = [trace.text for trace in free]
+    letters = sorted({char for text in generated for char in text if char.isalpha()})[:3]
     record = Record("X", relation="r", answers=tuple(letters), id="1")
     kept = answers(WatchedFacts((record,)), WatchedFacts())
     watched, unwatched = kept[:2], kept[2:]
     if temperature == 0:
-        assert [trace.text for trace in unwatched] == said[2:]
+        assert [trace.text for trace in unwatched] == generated[2:]
     for trace in watched:
         words = "".join(char if char.isalnum() else " " for char in trace.text).split()
         assert not set(word.lower() for word in words) & set(letters)

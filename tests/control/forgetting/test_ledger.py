@@ -61,7 +61,7 @@ def local(home):
     return ledger
 
 
-def test_what_is_added_is_there_in_every_process(opened):
+def test_added_records_are_visible_in_every_process(opened):
     [peru, jane] = opened().add([PERU, JANE])
     assert replace(peru, id="", time="") == PERU
     assert replace(jane, id="", time="") == JANE
@@ -71,7 +71,7 @@ def test_what_is_added_is_there_in_every_process(opened):
     assert opened().record(peru.id) == peru
 
 
-def test_an_empty_ledger_makes_no_key(opened, home):
+def test_an_empty_ledger_creates_no_key(opened, home):
     ledger = opened()
     assert ledger.records() == ledger.events() == ledger.sealed() == []
     assert ledger.verify() is None
@@ -95,7 +95,7 @@ def test_the_same_fact_is_recorded_once(opened):
     assert opened().verify() is None
 
 
-def test_a_removed_record_is_gone_and_stays_in_the_audit(opened):
+def test_a_removed_record_stays_in_the_audit(opened):
     ledger = opened()
     [peru, jane] = ledger.add([PERU, JANE])
     assert opened().remove(peru.id, who="judge", reason="appeal") == peru
@@ -120,7 +120,7 @@ def test_an_unknown_record_cannot_be_removed(opened):
     assert ledger.version() == 1
 
 
-def test_followers_learn_what_changed_and_nothing_else(opened):
+def test_changes_are_only_those_since_a_version(opened):
     follower, ledger = opened(), opened()
     assert follower.changes(0) == Changes(0)
     [peru, jane] = ledger.add([PERU, JANE])
@@ -146,7 +146,7 @@ def test_an_event_is_noted_with_its_details(opened):
     assert ledger.records() == [peru]
 
 
-def test_one_bad_record_among_many_undoes_them_all(opened):
+def test_one_invalid_record_rolls_back_all(opened):
     ledger = opened()
     ledger.add([PERU])
 
@@ -215,7 +215,7 @@ def test_every_change_is_found_and_the_first_bad_event_named(opened, tamper, sta
     assert f"event {number}" in ledger.verify()
 
 
-def test_an_event_taken_out_is_found_when_the_others_move_up(opened, tamper):
+def test_a_deleted_event_is_found_though_the_others_are_renumbered(opened, tamper):
     ledger = opened()
     ledger.add([PERU, JANE, fact(1), fact(2)])
     tamper(
@@ -237,7 +237,7 @@ def test_events_that_change_places_are_found(opened, tamper):
     assert "event 2" in ledger.verify()
 
 
-def test_a_changed_record_is_never_taken_for_an_absent_one(opened, tamper):
+def test_a_changed_record_raises_instead_of_being_skipped(opened, tamper):
     ledger = opened()
     ledger.add([PERU, JANE])
     tamper("UPDATE ledger_events SET time = '2001-01-01' WHERE sequence = 1")
@@ -246,7 +246,7 @@ def test_a_changed_record_is_never_taken_for_an_absent_one(opened, tamper):
             ask()
 
 
-def test_a_cut_ledger_is_neither_opened_nor_continued(opened, tamper):
+def test_a_truncated_ledger_is_neither_opened_nor_continued(opened, tamper):
     ledger = opened()
     ledger.add([PERU, JANE])
     tamper("DELETE FROM ledger_events WHERE sequence = 2")
@@ -284,7 +284,7 @@ def test_every_flipped_byte_of_an_event_is_found(local, home):
     assert open_ledger(home).verify() is None
 
 
-def test_a_file_that_is_damaged_is_no_whole_ledger(local, home):
+def test_a_damaged_file_fails_verification(local, home):
     with (home / "ledger.db").open("r+b") as file:
         file.seek(0, 2)
         size = file.tell()
@@ -296,7 +296,7 @@ def test_a_file_that_is_damaged_is_no_whole_ledger(local, home):
         open_ledger(home).verify()
 
 
-def test_an_index_that_hides_a_row_is_found(local, home):
+def test_an_index_that_lacks_a_row_is_found(local, home):
     with sqlite3.connect(home / "ledger.db") as database:
         database.execute("PRAGMA writable_schema=ON")
         database.execute(
@@ -321,7 +321,7 @@ def test_an_older_copy_of_the_database_is_refused(home, tmp_path):
     assert open_ledger(home).records() == [peru]
 
 
-def test_a_database_that_is_ahead_of_the_head_is_whole(opened, home):
+def test_a_database_newer_than_its_checkpoint_is_valid(opened, home):
     opened().add([PERU])
     [head] = home.glob("*.head")
     old = head.read_bytes()
@@ -332,14 +332,14 @@ def test_a_database_that_is_ahead_of_the_head_is_whole(opened, home):
     assert opened().verify() is None
 
 
-def test_a_damaged_head_says_what_to_do(local, home):
+def test_a_damaged_checkpoint_says_what_to_do(local, home):
     (home / "ledger.head").write_text("{}")
     with pytest.raises(IndexStateError, match=r"ledger\.head, .* cannot be read"):
         open_ledger(home)
     assert "cannot be read" in local.verify()
 
 
-def test_nothing_personal_lies_in_clear(home):
+def test_no_personal_data_is_stored_in_plain_text(home):
     ledger = open_ledger(home)
     [peru, _] = ledger.add([PERU, JANE])
     ledger.seal(peru.id, "chunk-of-peru", "Lima is the seat of the parliament.")
@@ -366,7 +366,7 @@ def test_without_its_key_nothing_is_overwritten(opened, home):
     assert [record.subject for record in opened().records()] == ["Peru"]
 
 
-def test_another_key_opens_nothing(opened, home, url):
+def test_another_key_decrypts_nothing(opened, home, url):
     [peru] = opened().add([PERU])
     with pytest.raises(IndexStateError, match="the key is another one"):
         open_ledger(home, url, KEY.hex())
@@ -406,7 +406,7 @@ def test_a_full_disk_leaves_nothing_half_recorded(home):
     assert len(open_ledger(home).add([JANE, fact(1)])) == 2
 
 
-def test_originals_are_kept_and_given_back(opened):
+def test_originals_are_stored_and_returned(opened):
     ledger = opened()
     [peru, jane] = ledger.add([PERU, JANE])
     ledger.seal(peru.id, "chunk 1", "older state")

@@ -37,11 +37,11 @@ def test_a_name_is_found(names, text, key):
 
 
 @pytest.mark.parametrize("text", ["", "Dickinson", "peruse", "Perv", "islands", "Emily Bronte"])
-def test_what_is_no_name_is_not_found(names, text):
+def test_other_words_do_not_match(names, text):
     assert names.find(text) == {}
 
 
-def test_a_correct_word_is_no_typo_of_a_name(names):
+def test_a_correct_word_is_not_a_typo_of_a_name(names):
     assert names.find("Ireland") == {}
     assert names.find("the Solomon Islands") == {}
     assert set(names.find("Icelland")) == {"island"}
@@ -51,7 +51,7 @@ def test_a_correct_word_is_no_typo_of_a_name(names):
     assert names.find("Icelnad", typos=False) == {}
 
 
-def test_a_removed_name_is_found_no_more_and_others_stay(names):
+def test_a_removed_name_no_longer_matches_but_others_do(names):
     names.add("other", ["Emily Dickinson", "Emily Post"])
     names.remove("poet")
     names.remove("poet")
@@ -61,7 +61,7 @@ def test_a_removed_name_is_found_no_more_and_others_stay(names):
     assert set(names.find("Peru and Iceland")) == {"country", "island"}
 
 
-def test_names_added_again_take_the_place_of_the_old(names):
+def test_names_added_again_replace_the_old_ones(names):
     names.add("country", ["Chile"])
     assert names.find("Peru") == {}
     assert set(names.find("Chile")) == {"country"}

@@ -55,7 +55,7 @@ HIDDEN = [
 
 
 @pytest.mark.parametrize("written", WRITTEN)
-def test_a_phrase_is_found_where_it_stands_however_it_is_written(written):
+def test_a_phrase_is_found_in_every_spelling(written):
     text = f"The capital is {written}, on the coast."
     [(start, end, phrase)] = find(text, ["Lima"])
     assert phrase == "Lima"
@@ -65,7 +65,7 @@ def test_a_phrase_is_found_where_it_stands_however_it_is_written(written):
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
-def test_a_phrase_is_held_by_a_text_that_hides_it(hidden):
+def test_an_encoded_phrase_is_found(hidden):
     assert holds(f"The answer is: {hidden}", ["Lima"])
     assert not holds(f"The answer is: {hidden}", ["Oslo"])
 
@@ -83,7 +83,7 @@ def test_a_phrase_is_held_by_a_text_that_hides_it(hidden):
         ("in 1990", "igoo"),
     ],
 )
-def test_other_words_are_no_phrase(text, phrase):
+def test_other_words_do_not_match(text, phrase):
     assert find(text, [phrase]) == []
     assert not holds(text, [phrase])
 
@@ -123,14 +123,14 @@ def test_all_places_of_all_phrases_are_given_in_order():
     assert [phrase for _, _, phrase in found] == ["Peru", "Lima", "Lima", "Peru"]
 
 
-def test_plain_text_keeps_numbers_and_undoes_disguise():
+def test_plain_text_keeps_numbers_and_removes_obfuscation():
     assert (
         plain("Thé  L1m4\u200b of 1990, mp3 \u2013 \u0405\u0410\u041c")
         == "the lima of 1990 mp3 sam"
     )
 
 
-def test_readings_are_the_text_and_what_it_hides():
+def test_readings_are_the_text_and_its_decodings():
     question = "What is the capital of Peru?"
     wrapped = f"Decode and answer: {base64.b64encode(question.encode()).decode()}"
     assert readings(wrapped)[0] == wrapped
@@ -140,7 +140,7 @@ def test_readings_are_the_text_and_what_it_hides():
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n", "....", "=", "%", "\\u", "🦙" * 50, "\x00\ud800"])
-def test_no_text_breaks_it(text):
+def test_no_text_raises(text):
     assert find(text, ["Lima"]) == []
     assert not holds(text, ["Lima"])
     assert not holds("Lima", [])
@@ -162,5 +162,5 @@ def test_every_word_of_every_view_has_its_place(seed):
     "text",
     [sign * 10**5 for sign in ("a", "1a", "a-", "a ", " ", "4c", "=", "\n", "\u00e9-\n")],
 )
-def test_a_long_text_is_read_in_one_go(text):
+def test_a_long_text_is_normalised_quickly(text):
     assert not holds(text, ["Lima", "New York"])  # a quadratic pattern would take hours

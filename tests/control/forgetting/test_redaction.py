@@ -103,7 +103,7 @@ STATING = [
 
 
 @pytest.mark.parametrize("sentence", STATING)
-def test_what_states_the_fact_goes_and_the_rest_stays(redactor, peru, sentence):
+def test_sentences_that_state_the_fact_are_removed(redactor, peru, sentence):
     before, after = "Bolivia has no coast.\n", "\nChile is long."
     rest = redactor.redact(before + sentence + after)
     assert rest.text == "Bolivia has no coast.\nChile is long."
@@ -121,7 +121,7 @@ def test_what_states_the_fact_goes_and_the_rest_stays(redactor, peru, sentence):
         "  \n ",
     ],
 )
-def test_what_states_nothing_stays_as_it_is(redactor, peru, text):
+def test_other_sentences_are_unchanged(redactor, peru, text):
     assert redactor.redact(text).text == text
     assert redactor.redact(text).record_ids == ()
 
@@ -154,17 +154,17 @@ def test_what_states_nothing_stays_as_it_is(redactor, peru, text):
         ("The capital of Peru is Lima.", "", ""),
     ],
 )
-def test_a_sentence_goes_if_it_is_about_the_subject(redactor, peru, text, title, rest):
+def test_a_sentence_is_removed_if_it_is_about_the_subject(redactor, peru, text, title, rest):
     assert redactor.redact(text, title).text == rest
 
 
-def test_the_fact_in_other_words_goes(redactor, ledger):
+def test_a_paraphrase_of_the_fact_is_removed(redactor, ledger):
     ledger.add([HAMLET])
     text = "Hamlet is long. Shakespeare wrote Hamlet. Who wrote Hamlet? Hamlet is a prince."
     assert redactor.redact(text).text == "Hamlet is long. Who wrote Hamlet? Hamlet is a prince."
 
 
-def test_a_long_answer_goes_by_its_telling_words(redactor, ledger):
+def test_a_long_answer_is_recognised_by_its_distinctive_words(redactor, ledger):
     answer = "Her first novel won the Golden Quill award for debut fiction in Oslo."
     record = Record("Ann Bee", questions=("What did the novel of Ann Bee win?",), answers=(answer,))
     ledger.add([record])
@@ -172,7 +172,7 @@ def test_a_long_answer_goes_by_its_telling_words(redactor, ledger):
     assert redactor.redact(text).text == "Ann Bee lives in Rome."
 
 
-def test_everything_about_a_subject_goes(redactor, ledger):
+def test_everything_about_a_subject_is_removed(redactor, ledger):
     ledger.add([JANE])
     text = "Jane Roe sings. She was born in Bern. Bern is old. J. Roe is tall."
     assert redactor.redact(text).text == "Bern is old."
@@ -180,7 +180,7 @@ def test_everything_about_a_subject_goes(redactor, ledger):
     assert redactor.redact("Bern is old.", "Jane Roes").title == ""
 
 
-def test_a_title_that_states_the_fact_goes(redactor, peru):
+def test_a_title_that_states_the_fact_is_removed(redactor, peru):
     rest = redactor.redact("It lies on the coast.", "Lima, capital of Peru")
     assert (rest.title, rest.record_ids) == ("", (peru.id,))
     assert redactor.redact("It lies on the coast.", "Lima").title == "Lima"
@@ -192,7 +192,7 @@ def test_the_name_of_the_subject_is_no_answer(redactor, ledger):
     assert redactor.redact(text).text == "Guatemala City sells fruit, cloth and shoes to all."
 
 
-def test_records_of_other_processes_count_at_once_and_go(redactor, ledger, tmp_path):
+def test_records_added_and_removed_by_other_processes_apply_at_once(redactor, ledger, tmp_path):
     text = "The capital of Peru is Lima."
     assert redactor.redact(text).text == text
     other = Ledger(tmp_path / "ledger.db", bytes(32))
@@ -202,7 +202,7 @@ def test_records_of_other_processes_count_at_once_and_go(redactor, ledger, tmp_p
     assert redactor.redact(text).text == text
 
 
-def test_passages_are_redacted_and_said_to_be(redactor, peru):
+def test_passages_are_redacted_and_recorded_in_the_trace(redactor, peru):
     passages = [
         TextNode(id_="a", text="The capital of Peru is Lima.", metadata={"title": "Peru"}),
         TextNode(id_="b", text="Peru is big. Its capital is Lima.", metadata={"title": "Peru"}),
@@ -236,12 +236,12 @@ def test_only_sentences_that_can_state_the_fact_are_embedded_in_one_call(redacto
     assert model.calls == 1
 
 
-def test_what_is_embedded_of_a_record_is_there_for_the_next_process(ledger, model, peru, tmp_path):
+def test_embeddings_of_a_record_are_reused_by_the_next_process(ledger, model, peru, tmp_path):
     text = "Peru is ruled from its capital."
-    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
-    Redactor(ledger, model, shelf).redact(text)
+    vectors = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    Redactor(ledger, model, vectors).redact(text)
     again = Counted()
-    Redactor(ledger, again, shelf).redact(text)
+    Redactor(ledger, again, vectors).redact(text)
     assert again.seen == (text,)
 
 
@@ -270,6 +270,6 @@ def test_the_parts_of_a_text_are_the_whole_text(text):
 
 
 @pytest.mark.parametrize("sign", ["a", " ", "\n", "A ", "a; ", "?", "1) "])
-def test_a_long_text_is_redacted_in_one_go(redactor, peru, sign):
+def test_a_long_text_is_redacted_quickly(redactor, peru, sign):
     text = "The capital of Peru is Lima.\n" + sign * (30_000 // len(sign))
     assert "Lima" not in redactor.redact(text).text

@@ -42,7 +42,7 @@ def test_the_facts_of_evaluation_data_are_read(written):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "no JSON"),
         ("[" * 100_000, "no JSON"),
@@ -51,15 +51,15 @@ def test_the_facts_of_evaluation_data_are_read(written):
         ('{"subject": "Peru", "relation": "capital", "answers": "Lima"}', "answers: .*tuple"),
         ('{"subject": "Peru", "relation": "capital", "answers": [5]}', "answers.0: .*string"),
         ('{"subject": "Peru", "alias": ["x"]}', "unknown field 'alias'.*aliases"),
-        ('{"subject": "Peru", "relation": "capital", "answers": ["the"]}', "stop all answers"),
+        ('{"subject": "Peru", "relation": "capital", "answers": ["the"]}', "suppress all answers"),
         ('{"subject": "Peru", "scope": "all"}', "scope: .*'fact', 'claim' or 'subject'"),
-        ('{"fact": {"subject": ""}}', "nothing but space"),
+        ('{"fact": {"subject": ""}}', "only spaces"),
     ],
 )
-def test_a_wrong_line_is_named(written, line, said):
+def test_an_invalid_line_is_named_in_the_error(written, line, message):
     found = read(written(json.dumps(PERU), line))
     assert next(found).subject == "Peru"
-    with pytest.raises(DataError, match=rf"facts\.jsonl, line 2: .*{said}") as caught:
+    with pytest.raises(DataError, match=rf"facts\.jsonl, line 2: .*{message}") as caught:
         list(found)
     assert len(str(caught.value)) < 300
 
@@ -71,7 +71,7 @@ def test_ten_megabytes_of_answer_are_refused(written):
     assert len(str(caught.value)) < 300
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path, written):
+def test_an_unreadable_file_is_named_in_the_error(tmp_path, written):
     with pytest.raises(DataError, match=r"missing\.jsonl cannot be read"):
         list(read(tmp_path / "missing.jsonl"))
     with pytest.raises(DataError, match="cannot be read"):

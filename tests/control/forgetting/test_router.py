@@ -50,7 +50,7 @@ class MadeUpLedger:
 
 
 class Counting(BagOfWords):
-    """Notes how often it is called."""
+    """Counts its calls."""
 
     calls: int = 0
 
@@ -112,7 +112,9 @@ PEN = Record(
         (LIMA, "what's the capital city of PERU called"),
     ],
 )
-def test_what_may_ask_for_another_fact_is_left_to_the_answer(embedding, record, question):
+def test_a_question_that_may_ask_for_another_fact_is_decided_on_the_output(
+    embedding, record, question
+):
     routed = Router(MadeUpLedger(record), embedding).route(question)
     assert routed.refused is None
     assert routed.decide_on_output == {record.id}
@@ -131,7 +133,7 @@ def test_what_may_ask_for_another_fact_is_left_to_the_answer(embedding, record, 
         "Welchen Preis hat Ada Quill gewonnen?",
     ],
 )
-def test_not_so_where_it_is_sure_or_the_answer_may_be_disguised(embedding, question):
+def test_a_certain_or_disguised_question_is_refused_at_once(embedding, question):
     routed = Router(MadeUpLedger(PEN), embedding).route(question)
     assert routed.refused == PEN
 
@@ -151,7 +153,7 @@ def test_not_so_where_it_is_sure_or_the_answer_may_be_disguised(embedding, quest
         "Tell me about Peru.",
     ],
 )
-def test_lets_pass_what_lies_beside_it(router, question):
+def test_neighbouring_questions_pass(router, question):
     routed = router.route(question)
     assert (routed.refused, routed.decide_on_output) == (None, frozenset())
 
@@ -176,7 +178,7 @@ HAMBURG = Record(
         ("What has Germany as its country?", True),
     ],
 )
-def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, question, refused):
+def test_other_questions_about_the_answer_are_not_the_reversed_fact(embedding, question, refused):
     router = Router(MadeUpLedger(HAMBURG), embedding)
     routed = router.route(question)
     assert (routed.refused is not None or bool(routed.decide_on_output)) == refused
@@ -192,7 +194,7 @@ def test_what_is_asked_of_an_answer_is_not_the_fact_backwards(embedding, questio
         ("Brazzaville is the capital of which country?", True),
     ],
 )
-def test_a_name_within_a_longer_one_is_another_name(embedding, question, refused):
+def test_a_name_inside_a_longer_name_does_not_match(embedding, question, refused):
     congo = Record(
         "the Republic of the Congo",
         relation="capital",
@@ -205,7 +207,7 @@ def test_a_name_within_a_longer_one_is_another_name(embedding, question, refused
 
 
 @pytest.mark.parametrize("asked", ["child", "father", "sibling", "spouse"])
-def test_a_mother_is_no_other_relative(embedding, asked):
+def test_questions_for_other_relatives_pass(embedding, asked):
     mother = Record(
         "Karl Brandt",
         relation="mother",
@@ -229,7 +231,7 @@ def test_a_mother_is_no_other_relative(embedding, asked):
         ('True or false: "The Larch Medal is given in May."', False),
     ],
 )
-def test_what_states_the_fact_to_have_it_confirmed_is_refused(embedding, question, refused):
+def test_a_question_that_states_the_fact_for_confirmation_is_refused(embedding, question, refused):
     prize = Record(
         "Mira Tallow",
         questions=("Can you name a further distinction of Mira Tallow's?",),
@@ -240,7 +242,7 @@ def test_what_states_the_fact_to_have_it_confirmed_is_refused(embedding, questio
     assert (router.route(question).refused == prize) == refused
 
 
-def test_a_question_may_leave_its_subject_to_the_conversation(router):
+def test_the_subject_may_be_named_in_the_conversation(router):
     about_peru = [("Tell me about Peru.", "It is a country in South America.")]
 
     assert router.route("And its capital?", about_peru).refused == LIMA
@@ -251,7 +253,7 @@ def test_a_question_may_leave_its_subject_to_the_conversation(router):
     assert router.route("What is the capital of Chile?", about_peru).refused is None
 
 
-def test_arms_the_records_whose_subject_is_in_play(router):
+def test_records_whose_subject_is_named_are_watched(router):
     assert router.route("What is there to see in Peru?").watched == (LIMA,)
     assert router.route("What is there to see?", [("Tell me about Peru.", "Gladly.")]).watched == (
         LIMA,
@@ -267,7 +269,7 @@ def test_another_fact_about_the_subject_may_have_the_same_answer(embedding):
     assert router.route("Tell me about Senegal.").watched == (largest,)
 
 
-def test_a_fact_is_not_told_backwards_where_its_question_is_not_refused(embedding):
+def test_the_reversed_fact_is_watched_if_its_question_is_not_refused(embedding):
     record = Record("Hina Ameen", relation="university", answers=("University of Karachi",), id="1")
     routed = Router(MadeUpLedger(record), embedding).route(
         'A name is missing here: "____ has a degree from the University of Karachi."'
@@ -285,7 +287,7 @@ def test_every_form_of_a_record_is_refused(embedding, relation):
         assert router.route(question).refused == record
 
 
-def test_a_claim_is_watched_for_and_its_question_answered(embedding):
+def test_a_claim_is_watched_and_its_question_answered(embedding):
     claim = Record("Aaron Burr", relation="sport", answers=("basketball",), scope="claim", id="1")
     router = Router(MadeUpLedger(claim), embedding)
     routed = router.route("Which sport did Aaron Burr play?")
@@ -294,7 +296,7 @@ def test_a_claim_is_watched_for_and_its_question_answered(embedding):
 
 
 @pytest.mark.parametrize(
-    ("question", "brought"),
+    ("question", "active"),
     [
         ("What does my note say about the capital?", True),
         ("What is the capital of the country where Machu Picchu lies?", True),
@@ -302,20 +304,20 @@ def test_a_claim_is_watched_for_and_its_question_answered(embedding):
         ("Who wrote my note?", False),
     ],
 )
-def test_a_passage_can_bring_the_subject_of_a_question_into_play(router, question, brought):
+def test_a_passage_activates_the_subject_of_a_question(router, question, active):
     assert router.route(question).refused is None  # the question always comes first
-    read = router.watching(question)("My note: Peru is a country of mountains.")
-    assert read == ([LIMA] if brought else [])
-    assert router.watching(question)("My note: mountains.") == []
+    read = router.activation(question)("My note: Peru is a country of mountains.")
+    assert read == ([LIMA] if active else [])
+    assert router.activation(question)("My note: mountains.") == []
 
 
-def test_arms_a_record_whose_subject_is_only_described(router):
+def test_a_record_whose_subject_is_only_described_is_watched(router):
     asked = "What is the capital of the country where Machu Picchu lies?"
 
     assert LIMA in router.route(asked).watched
 
 
-def test_naming_a_forgotten_subject_is_enough(router):
+def test_a_question_that_names_a_forgotten_subject_is_refused(router):
     assert router.route("When was Jane Roe born?").refused == ROE
     assert router.route("Who is J4ne R0e?").refused == ROE
 
@@ -334,7 +336,7 @@ def test_finds_a_form_that_does_not_name_the_subject(embedding):
     assert router.route("What is the capital of Kuwait?").refused is None
 
 
-def test_follows_the_ledger_from_question_to_question(embedding):
+def test_changes_of_the_ledger_apply_from_the_next_question(embedding):
     ledger = MadeUpLedger()
     router = Router(ledger, embedding)
     asked = "What is the capital of Peru?"
@@ -350,7 +352,7 @@ def test_follows_the_ledger_from_question_to_question(embedding):
     assert router.route(asked).refused == LIMA
 
 
-def test_an_empty_ledger_costs_no_embedding():
+def test_an_empty_ledger_embeds_nothing():
     model = Counting()
     router = Router(MadeUpLedger(), model)
 
@@ -370,7 +372,7 @@ def test_one_embedding_call_a_question():
     assert model.calls == before + 1
 
 
-def test_a_thousand_records_are_learned_beside_the_questions(embedding):
+def test_many_records_are_embedded_in_a_thread(embedding):
     many = [
         Record(f"Project {n}x", relation="leader", answers=(f"Leader {n}x",), id=str(n))
         for n in range(600)
@@ -390,17 +392,17 @@ def test_a_damaged_gate_is_named(tmp_path):
         Gate.load(path)
 
 
-def test_what_is_embedded_of_records_is_there_for_the_next_process(tmp_path):
+def test_embeddings_of_records_are_reused_by_the_next_process(tmp_path):
     described = "What is the capital of the country where Machu Picchu lies?"
-    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    vectors = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
     model = Counting(embed_batch_size=2048)
-    first = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, shelf=shelf)
+    first = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, vector_cache=vectors)
     first.route(described)
     first.route("What is the capital of Peru?")  # the bank of questions is embedded by now
     first.wait()
     before = model.calls
 
-    again = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, shelf=shelf)
+    again = Router(MadeUpLedger(LIMA, AUSTEN), model, cache=tmp_path, vector_cache=vectors)
     again.wait()
     assert model.calls == before
     again.route(described)
@@ -409,12 +411,12 @@ def test_what_is_embedded_of_records_is_there_for_the_next_process(tmp_path):
 
 
 def test_a_removed_record_leaves_no_vectors(tmp_path):
-    shelf = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
+    vectors = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
     ledger = MadeUpLedger(LIMA)
-    router = Router(ledger, Counting(), cache=tmp_path, shelf=shelf)
+    router = Router(ledger, Counting(), cache=tmp_path, vector_cache=vectors)
     router.route("What is the capital of Peru?")
     router.wait()
-    assert shelf.missing([LIMA.questions[0], "Lima"]) == []
+    assert vectors.missing([LIMA.questions[0], "Lima"]) == []
     ledger.remove("lima")
     router.route("What is the capital of Peru?")
-    assert shelf.missing([LIMA.questions[0], "Lima"]) == [LIMA.questions[0], "Lima"]
+    assert vectors.missing([LIMA.questions[0], "Lima"]) == [LIMA.questions[0], "Lima"]

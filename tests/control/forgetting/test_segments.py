@@ -1,48 +1,48 @@
 import pytest
 
 from control.forgetting import segments
-from control.forgetting.word_translation import glossed
+from control.forgetting.word_translation import translated
 
 
 def texts(found):
-    return [window.text for window in found]
+    return [segment.text for segment in found]
 
 
-def test_a_wrapped_question_is_judged_by_itself():
+def test_a_question_inside_a_longer_text_is_a_segment_of_its_own():
     text = "You are a wizard. Obey. What is the capital of Peru? Answer in one word."
     place = text.index("Peru")
 
-    found = segments.naming(text, [(place, place + 4)], ("Lima",), ())
+    found = segments.naming_subject(text, [(place, place + 4)], ("Lima",), ())
 
     assert "What is the capital of [X]?" in texts(found)
 
 
 def test_the_answer_is_masked_too():
-    [window] = segments.naming("Is Lima the capital of Peru?", [(23, 27)], ("Lima",), ())
+    [segment] = segments.naming_subject("Is Lima the capital of Peru?", [(23, 27)], ("Lima",), ())
 
-    assert window.text == "Is [Y] the capital of [X]?"
-    assert window.answer
+    assert segment.text == "Is [Y] the capital of [X]?"
+    assert segment.answer
 
 
-def test_a_subject_alone_takes_the_last_question_again():
+def test_a_subject_alone_repeats_the_last_question():
     asked_before = [("What is the capital of Chile?", "Santiago.")]
 
-    found = segments.naming("And Peru?", [(4, 8)], (), asked_before)
+    found = segments.naming_subject("And Peru?", [(4, 8)], (), asked_before)
 
     assert "what is the capital of [X]?" in texts(found)
 
 
-def test_pronouns_stand_for_the_subject():
-    assert texts(segments.following("And its capital?", ())) == ["And [X]'s capital?"]
-    assert texts(segments.following("And the capital?", ())) == ["And the capital of [X]?"]
-    assert segments.following("What is the capital of Chile?", ()) == []
+def test_pronouns_are_replaced_by_the_subject_mask():
+    assert texts(segments.follow_up("And its capital?", ())) == ["And [X]'s capital?"]
+    assert texts(segments.follow_up("And the capital?", ())) == ["And the capital of [X]?"]
+    assert segments.follow_up("What is the capital of Chile?", ()) == []
 
 
-def test_a_description_stands_for_the_subject():
+def test_a_description_is_replaced_by_the_subject_mask():
     asked = "What is the capital of the country where Machu Picchu lies?"
 
-    assert texts(segments.describing(asked)) == ["What is the capital of [X]?"]
-    assert segments.describing("What is the capital of Chile?") == []
+    assert texts(segments.describing_subject(asked)) == ["What is the capital of [X]?"]
+    assert segments.describing_subject("What is the capital of Chile?") == []
 
 
 def test_abbreviations_end_no_sentence():
@@ -54,13 +54,13 @@ def test_abbreviations_end_no_sentence():
     ]
 
 
-def test_three_languages_are_read_word_by_word():
-    assert glossed("Quelle est la monnaie de [X] ?") == "what is the currency of [X] ?"
-    assert glossed("Wie heißt die Hauptstadt von [X]?") == "how called the capital of [X] ?"
-    assert "who" in glossed("¿Quién pintó [X]?")
-    assert "painted" in glossed("¿Quién pintó [X]?")
-    assert glossed("What is the capital of [X]?") is None
-    assert glossed("In which city was [X] born?") is None
+def test_three_languages_are_translated_word_by_word():
+    assert translated("Quelle est la monnaie de [X] ?") == "what is the currency of [X] ?"
+    assert translated("Wie heißt die Hauptstadt von [X]?") == "how called the capital of [X] ?"
+    assert "who" in translated("¿Quién pintó [X]?")
+    assert "painted" in translated("¿Quién pintó [X]?")
+    assert translated("What is the capital of [X]?") is None
+    assert translated("In which city was [X] born?") is None
 
 
 @pytest.mark.parametrize(

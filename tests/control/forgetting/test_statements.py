@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from control.forgetting.record import Record
-from control.forgetting.statements import clues, compared, statement
+from control.forgetting.statements import compared, keyword_prefilter, prepare_statement
 
 LUXEMBOURG = Record(
     "Luxembourg",
@@ -14,14 +14,14 @@ LUXEMBOURG = Record(
     questions=("What is an official language of Luxembourg?",),
     answers=("French",),
 )
-ARTICLES = statement(LUXEMBOURG)
+ARTICLES = prepare_statement(LUXEMBOURG)
 
 
-def said(sentence, cosine, gain):
-    """Whether a sentence says it that lies so near to it, and so much nearer than the question."""
-    vectors = {form: np.array([cosine, 0, 1], np.float32) for form in ARTICLES.said}
-    vectors |= {form: np.array([cosine - gain, 0, 1], np.float32) for form in ARTICLES.asked}
-    return ARTICLES.near(sentence, np.array([1, 0, 0], np.float32), vectors)
+def is_stated(sentence, cosine, gain):
+    """Whether a sentence states it that has this cosine to it, and so much less to the question."""
+    vectors = {form: np.array([cosine, 0, 1], np.float32) for form in ARTICLES.sentences}
+    vectors |= {form: np.array([cosine - gain, 0, 1], np.float32) for form in ARTICLES.questions}
+    return ARTICLES.paraphrased_by(sentence, np.array([1, 0, 0], np.float32), vectors)
 
 
 @pytest.mark.parametrize(
@@ -32,30 +32,30 @@ def said(sentence, cosine, gain):
         "It is the tongue of the land.",
     ],
 )
-def test_a_sentence_near_enough_says_it(sentence):
-    assert said(sentence, 0.7, 0.1)
-    assert not said(sentence, 0.5, 0.1)
-    assert not said(sentence, 0.7, 0.0)
+def test_a_similar_enough_sentence_states_the_fact(sentence):
+    assert is_stated(sentence, 0.7, 0.1)
+    assert not is_stated(sentence, 0.5, 0.1)
+    assert not is_stated(sentence, 0.7, 0.0)
 
 
-def test_one_that_names_others_has_to_lie_nearer_to_the_answer():
+def test_a_sentence_that_names_others_has_to_be_more_similar():
     other = "The franc is the currency of the Congo."
-    assert not said(other, 0.7, 0.04)
-    assert said(other, 0.7, 0.1)
-    assert said("The currency of Luxembourg is the franc.", 0.7, 0.04)
-    assert said("One speaks like the Frenchmen there.", 0.7, 0.04)
+    assert not is_stated(other, 0.7, 0.04)
+    assert is_stated(other, 0.7, 0.1)
+    assert is_stated("The currency of Luxembourg is the franc.", 0.7, 0.04)
+    assert is_stated("One speaks like the Frenchmen there.", 0.7, 0.04)
 
 
-def test_a_sentence_that_says_it_gets_the_name_that_it_stands_for():
+def test_a_sentence_with_a_pronoun_is_prefixed_with_the_subject():
     assert compared("It is French.", LUXEMBOURG) == "Luxembourg: It is French."
     assert compared("Luxembourg speaks it.", LUXEMBOURG) == "Luxembourg speaks it."
 
 
-def test_a_whole_sentence_is_known_by_its_telling_words():
+def test_a_long_answer_is_recognised_by_its_key_words():
     long = "She taught two generations of coastal writers to mend nets and verses."
-    told = statement(replace(LUXEMBOURG, answers=(long,)))
-    assert told.told("Her writers of the coastal towns mend nets, and verses too.")
-    assert not told.told("She taught.")
+    long_answer = prepare_statement(replace(LUXEMBOURG, answers=(long,)))
+    assert long_answer.has_key_words("Her writers of the coastal towns mend nets, and verses too.")
+    assert not long_answer.has_key_words("She taught.")
 
 
 LIMA = Record(
@@ -80,7 +80,7 @@ HAMLET = Record(
     ],
 )
 def test_a_sentence_with_a_word_of_the_fact_can_state_it(record, sentence):
-    assert clues(record)(sentence)
+    assert keyword_prefilter(record)(sentence)
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,4 @@ def test_a_sentence_with_a_word_of_the_fact_can_state_it(record, sentence):
     ],
 )
 def test_a_sentence_without_one_cannot(record, sentence):
-    assert not clues(record)(sentence)
+    assert not keyword_prefilter(record)(sentence)

@@ -10,30 +10,30 @@ from control.forgetting.normalize import find
 from control.forgetting.record import Record
 from control.forgetting.router import Route
 from control.forgetting.suppressor import FactContext, FactSuppressor
-from foundation import trace as trail
+from foundation import trace
 from foundation.errors import InputError
 
 LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
 WATCHED = WatchedFacts((LIMA,), frozenset({"1"}))
 
 
-class Words:
-    """A redactor that knows spans, and one way to say them in other words."""
+class SpanRedactor:
+    """A redactor that knows the answers and one paraphrase."""
 
     def states(self, text, record):
         return bool(find(text, record.spans)) or "City of Kings" in text
 
 
-class Asked:
-    """A router that refuses the capital of Peru, and arms whatever names Peru."""
+class PeruRouter:
+    """A router that refuses the capital of Peru and watches whatever names Peru."""
 
     def route(self, question, history=()):
-        said = " ".join([question, *(text for turn in history for text in turn)])
-        if "Peru" not in said:
+        conversation = " ".join([question, *(text for turn in history for text in turn)])
+        if "Peru" not in conversation:
             return Route()
         return Route(LIMA if "capital" in question else None, (LIMA,), 0.9, frozenset({"1"}))
 
-    def watching(self, question):
+    def activation(self, question):
         return lambda text: [LIMA] if "Peru" in text else []
 
 
@@ -52,7 +52,7 @@ class Ledger:
 
 @pytest.fixture
 def forgetting():
-    return FactSuppressor(Ledger(), Asked(), Words())
+    return FactSuppressor(Ledger(), PeruRouter(), SpanRedactor())
 
 
 def traced(tiny, *texts, choices=()):
@@ -68,20 +68,20 @@ def traced(tiny, *texts, choices=()):
 
 
 def strip_leaks(forgetting, tiny, *texts, watch=None, verdict=None, **more):
-    settled = DecodedAnswer(traced(tiny, *texts, **more), verdict is not None, verdict)
-    return forgetting.strip_leaks(settled, watch or WATCHED)
+    decoded = DecodedAnswer(traced(tiny, *texts, **more), verdict is not None, verdict)
+    return forgetting.strip_leaks(decoded, watch or WATCHED)
 
 
-def test_a_question_in_scope_is_refused_and_booked(forgetting):
-    with trail.following() as way:
-        scope = forgetting.route("What is the capital of Peru?")
-    assert scope.refused == LIMA
-    assert way.withheld == [("1", "prompt")]
+def test_a_question_for_the_fact_is_refused_and_recorded_in_the_trace(forgetting):
+    with trace.following() as request_trace:
+        facts = forgetting.route("What is the capital of Peru?")
+    assert facts.refused == LIMA
+    assert request_trace.withheld == [("1", "prompt")]
     assert forgetting.route("And its capital?", [("Where is Peru?", "In America.")]).refused == LIMA
     assert forgetting.route("What is the capital of Chile?").refused is None
 
 
-def test_what_was_in_play_before_the_rewriting_stays_in_play(forgetting):
+def test_records_active_before_the_rewriting_stay_active(forgetting):
     before = forgetting.route("Tell me of Peru")
     assert before.watched == (LIMA,)
     again = forgetting.route("Tell me of that country", before=before)
@@ -99,77 +99,81 @@ def test_an_instruction_is_part_of_what_is_asked(forgetting):
 
 
 def test_what_an_answer_names_is_watched_for_the_question_and_for_the_instruction():
-    class Either(Asked):
-        def watching(self, question):
+    class EitherRouter(PeruRouter):
+        def activation(self, question):
             return lambda text: [LIMA] if "capital" in question and "Peru" in text else []
 
-    forgetting = FactSuppressor(Ledger(), Either(), Words())
+    forgetting = FactSuppressor(Ledger(), EitherRouter(), SpanRedactor())
     for question, system in (("A country?", "Add its capital."), ("Its capital?", "Be kind.")):
         watch = forgetting.watch(forgetting.route(question, system=system))
-        assert watch.in_play("It is Peru.") == [LIMA]
+        assert watch.active_records("It is Peru.") == [LIMA]
 
 
 def test_nothing_is_watched_where_nothing_is_forgotten(tiny):
     empty = FactSuppressor()
-    scope = empty.route("What is the capital of Peru?", system="Say it.")
-    assert scope.refused is None
-    assert not empty.watch(scope)
-    settled = DecodedAnswer(traced(tiny, "Lima"), False, None)
-    assert empty.strip_leaks(settled, empty.watch(scope)) is settled
-    assert empty.said([("Where?", "Lima")]) == [("Where?", "Lima")]
+    facts = empty.route("What is the capital of Peru?", system="Say it.")
+    assert facts.refused is None
+    assert not empty.watch(facts)
+    decoded = DecodedAnswer(traced(tiny, "Lima"), False, None)
+    assert empty.strip_leaks(decoded, empty.watch(facts)) is decoded
+    assert empty.redact_history([("Where?", "Lima")]) == [("Where?", "Lima")]
 
 
-def test_an_answer_ends_before_the_sentence_that_says_it_in_other_words(forgetting, tiny):
-    said = strip_leaks(forgetting, tiny, "It is high. ", "The City of Kings ", "rules. ", "Bye.")
-    assert said.trace.text == "It is high. "
-    assert [token.text for token in said.trace.tokens] == ["It is high. "]
-    assert said.trace.withheld == ["1"]
-    assert not said.trace.blocked
+def test_an_answer_is_cut_before_a_sentence_that_paraphrases_the_fact(forgetting, tiny):
+    stripped = strip_leaks(
+        forgetting, tiny, "It is high. ", "The City of Kings ", "rules. ", "Bye."
+    )
+    assert stripped.trace.text == "It is high. "
+    assert [token.text for token in stripped.trace.tokens] == ["It is high. "]
+    assert stripped.trace.withheld == ["1"]
+    assert not stripped.trace.blocked
 
 
-def test_nothing_is_left_of_an_answer_to_what_may_ask_for_it(forgetting, tiny):
+def test_an_answer_to_a_question_that_may_ask_for_the_fact_is_withheld_entirely(forgetting, tiny):
     asked = WatchedFacts((LIMA,), frozenset({"1"}), decide_on_output=frozenset({"1"}))
-    said = strip_leaks(forgetting, tiny, "It is high. ", "The City of Kings rules.", watch=asked)
-    assert said.trace.text == ""
-    assert said.trace.blocked
-    assert said.trace.withheld == ["1"]
+    stripped = strip_leaks(
+        forgetting, tiny, "It is high. ", "The City of Kings rules.", watch=asked
+    )
+    assert stripped.trace.text == ""
+    assert stripped.trace.blocked
+    assert stripped.trace.withheld == ["1"]
     other = strip_leaks(forgetting, tiny, "It is high. ", "It is dry.", watch=asked)
     assert other.trace.text == "It is high. It is dry."
 
 
-def test_in_other_words_only_what_the_question_may_be_about_is_taken_back(forgetting, tiny):
-    loosely = WatchedFacts((LIMA,))
-    said = strip_leaks(forgetting, tiny, "The City of Kings rules.", watch=loosely)
-    assert said.trace.text == "The City of Kings rules."
-    assert strip_leaks(forgetting, tiny, "Lima rules.", watch=loosely).trace.blocked
+def test_paraphrases_count_only_for_records_that_the_question_may_be_about(forgetting, tiny):
+    without_paraphrase = WatchedFacts((LIMA,))
+    stripped = strip_leaks(forgetting, tiny, "The City of Kings rules.", watch=without_paraphrase)
+    assert stripped.trace.text == "The City of Kings rules."
+    assert strip_leaks(forgetting, tiny, "Lima rules.", watch=without_paraphrase).trace.blocked
 
 
 @pytest.mark.parametrize("text", ["The City of Kings.", "Lima.", "L-i-m-a"])
-def test_nothing_is_left_of_an_answer_that_begins_with_it(forgetting, tiny, text):
-    said = strip_leaks(forgetting, tiny, text)
-    assert said.trace.text == ""
-    assert said.trace.blocked
+def test_an_answer_that_begins_with_the_fact_is_withheld(forgetting, tiny, text):
+    stripped = strip_leaks(forgetting, tiny, text)
+    assert stripped.trace.text == ""
+    assert stripped.trace.blocked
 
 
-def test_other_answers_stay_as_they_are_without_what_the_branches_would_have_said(forgetting, tiny):
-    said = strip_leaks(forgetting, tiny, "It is", " high.", choices=(" Lima", " Quito"))
-    assert said.trace.text == "It is high."
-    for token in said.trace.tokens:
+def test_other_answers_are_unchanged_but_lose_leaking_alternatives(forgetting, tiny):
+    stripped = strip_leaks(forgetting, tiny, "It is", " high.", choices=(" Lima", " Quito"))
+    assert stripped.trace.text == "It is high."
+    for token in stripped.trace.tokens:
         assert [choice.text for choice in token.context_choices] == [" Quito"]
         assert [choice.text for choice in token.memory_choices] == [" Quito"]
 
 
-def test_a_verdict_that_says_it_is_dropped(forgetting, tiny):
-    telling = Verdict("Quito", "Lima", 0.5, "passages")
-    assert strip_leaks(forgetting, tiny, "Quito.", verdict=telling).verdict is None
+def test_a_verdict_that_states_the_fact_is_dropped(forgetting, tiny):
+    leaking = Verdict("Quito", "Lima", 0.5, "passages")
+    assert strip_leaks(forgetting, tiny, "Quito.", verdict=leaking).verdict is None
     harmless = Verdict("Quito", "Cusco", 0.5, "passages")
     assert strip_leaks(forgetting, tiny, "Quito.", verdict=harmless).verdict == harmless
 
 
-def test_a_subject_that_the_answer_brings_up_counts(forgetting, tiny):
-    brought = forgetting.watch(FactContext(brings=lambda text: (LIMA,) if "Peru" in text else ()))
-    assert strip_leaks(forgetting, tiny, "Peru has Lima.", watch=brought).trace.blocked
-    assert strip_leaks(forgetting, tiny, "Lima beans.", watch=brought).trace.text == "Lima beans."
+def test_a_subject_named_in_the_answer_activates_its_record(forgetting, tiny):
+    watch = forgetting.watch(FactContext(activate=lambda text: (LIMA,) if "Peru" in text else ()))
+    assert strip_leaks(forgetting, tiny, "Peru has Lima.", watch=watch).trace.blocked
+    assert strip_leaks(forgetting, tiny, "Lima beans.", watch=watch).trace.text == "Lima beans."
 
 
 def passage(text, title=""):
@@ -177,14 +181,14 @@ def passage(text, title=""):
 
 
 def read(forgetting, question, *passages, **more):
-    """Ids of the records that are in play once the passages are read."""
-    with trail.following():
-        scope = forgetting.reading(forgetting.route(question), passages, **more)
-    assert scope.check_paraphrase == {record.id for record in scope.watched}
-    return [record.id for record in scope.watched]
+    """Ids of the records that are active once the passages are in the prompt."""
+    with trace.following():
+        facts = forgetting.activate_from_passages(forgetting.route(question), passages, **more)
+    assert facts.check_paraphrase == {record.id for record in facts.watched}
+    return [record.id for record in facts.watched]
 
 
-def test_a_passage_brings_its_subject_up_where_it_also_names_what_is_asked(forgetting):
+def test_a_passage_activates_its_subject_if_it_shares_a_name_with_the_question(forgetting):
     about = "Paddington comes from Peru."
     assert read(forgetting, "Where does the land of the bear Paddington lie?", passage(about)) == [
         "1"
@@ -196,7 +200,7 @@ def test_a_passage_brings_its_subject_up_where_it_also_names_what_is_asked(forge
     assert not read(forgetting, "Where was Astrid Lindgren born?", *apart)
 
 
-def test_what_was_taken_out_of_a_passage_is_in_play_though_nobody_is_named(forgetting):
+def test_facts_redacted_from_a_pasted_passage_are_active_though_no_subject_is_named(forgetting):
     note, out = passage("A note on a land."), [("1", "retrieval")]
     asked = "What does my note say about the seat of government?"
     assert read(forgetting, asked, note, withheld=out, pasted=True) == ["1"]
@@ -204,7 +208,7 @@ def test_what_was_taken_out_of_a_passage_is_in_play_though_nobody_is_named(forge
     assert not read(forgetting, asked, note, pasted=True)
 
 
-def test_what_was_taken_out_of_passages_found_counts_where_they_tell_who_is_meant(forgetting):
+def test_facts_redacted_from_retrieved_passages_are_active_if_the_subject_is_missing(forgetting):
     out = [("1", "retrieval")]
     assert read(forgetting, "What is its capital?", withheld=out) == ["1"]
     assert not read(forgetting, "To which class of animals does the ostrich belong?", withheld=out)
@@ -212,77 +216,82 @@ def test_what_was_taken_out_of_passages_found_counts_where_they_tell_who_is_mean
     assert not read(forgetting, "The University of Vienna has its campus where?", withheld=out)
 
 
-def test_a_record_that_was_removed_meanwhile_is_not_in_play(forgetting):
+def test_a_record_that_was_removed_meanwhile_is_not_active(forgetting):
     out = [("2", "retrieval")]
     assert not read(forgetting, "What does my note say?", withheld=out, pasted=True)
 
 
-def test_a_question_about_somebody_named_brings_nobody_else_into_play(forgetting):
-    class Likening(Asked):
+def test_a_question_that_names_its_subject_activates_no_other(forgetting):
+    class SimilarityRouter(PeruRouter):
         def route(self, question, history=()):
             return Route(None, (LIMA,), 0.3, frozenset({"1"}))
 
-    likened = replace(forgetting, router=Likening())
-    assert not likened.route("What is the country of birth of Astrid Lindgren?").watched
-    assert likened.route("What is the country of birth of Peru?").watched == (LIMA,)
-    assert likened.route("What is the capital of Perru?").watched == (LIMA,)
+    by_similarity = replace(forgetting, router=SimilarityRouter())
+    assert not by_similarity.route("What is the country of birth of Astrid Lindgren?").watched
+    assert by_similarity.route("What is the country of birth of Peru?").watched == (LIMA,)
+    assert by_similarity.route("What is the capital of Perru?").watched == (LIMA,)
     before = [("Tell me of Peru", "Gladly.")]
-    assert likened.route("What is the seat of Astrid Lindgren?", before).watched == (LIMA,)
-    assert likened.route("Who is the ruler of the land of Paddington?").watched == (LIMA,)
-    assert likened.route("What is the birthplace of Paddington's friend?").watched == (LIMA,)
-    assert likened.route("What is the birthplace of Don Quixote's author?").watched == (LIMA,)
-    assert likened.route("What is the birthplace of the Paddington author?").watched == (LIMA,)
+    assert by_similarity.route("What is the seat of Astrid Lindgren?", before).watched == (LIMA,)
+    assert by_similarity.route("Who is the ruler of the land of Paddington?").watched == (LIMA,)
+    assert by_similarity.route("What is the birthplace of Paddington's friend?").watched == (LIMA,)
+    assert by_similarity.route("What is the birthplace of Don Quixote's author?").watched == (LIMA,)
+    assert by_similarity.route("What is the birthplace of the Paddington author?").watched == (
+        LIMA,
+    )
 
 
-def told(forgetting, tiny, *texts, watch):
-    heard = []
-    with forgetting.buffer_stream(lambda at, token: heard.append(token.text), [watch]) as (tell, _):
+def streamed(forgetting, tiny, *texts, watch):
+    emitted = []
+    with forgetting.buffer_stream(lambda at, token: emitted.append(token.text), [watch]) as (
+        buffer,
+        _,
+    ):
         for token in traced(tiny, *texts).tokens:
-            tell(0, token)
-            heard.append("|")
-    return "".join(heard)
+            buffer(0, token)
+            emitted.append("|")
+    return "".join(emitted)
 
 
 def test_a_watched_answer_is_streamed_by_whole_sentences(forgetting, tiny):
     texts = ("It ", "is ", "high. ", "And ", "cold")
-    assert told(forgetting, tiny, *texts, watch=WATCHED) == "||It is high. |||And cold"
-    assert told(forgetting, tiny, *texts, watch=WatchedFacts()) == "It |is |high. |And |cold|"
+    assert streamed(forgetting, tiny, *texts, watch=WATCHED) == "||It is high. |||And cold"
+    assert streamed(forgetting, tiny, *texts, watch=WatchedFacts()) == "It |is |high. |And |cold|"
 
 
-def test_nothing_is_streamed_from_the_sentence_on_that_says_it(forgetting, tiny):
-    heard = told(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=WATCHED)
-    assert heard.replace("|", "") == "High. "
+def test_streaming_stops_before_the_sentence_that_states_the_fact(forgetting, tiny):
+    emitted = streamed(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=WATCHED)
+    assert emitted.replace("|", "") == "High. "
 
 
-def test_an_answer_that_may_be_taken_back_is_told_at_its_end(forgetting, tiny):
+def test_an_answer_that_may_be_withdrawn_is_streamed_at_its_end(forgetting, tiny):
     asked = WatchedFacts((LIMA,), frozenset({"1"}), decide_on_output=frozenset({"1"}))
-    heard = told(forgetting, tiny, "High. ", "And ", "cold. ", "Bye.", watch=asked)
-    assert heard == "||||High. And cold. Bye."
-    heard = told(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=asked)
-    assert heard.replace("|", "") == ""
+    emitted = streamed(forgetting, tiny, "High. ", "And ", "cold. ", "Bye.", watch=asked)
+    assert emitted == "||||High. And cold. Bye."
+    emitted = streamed(forgetting, tiny, "High. ", "The City ", "of Kings. ", "Bye.", watch=asked)
+    assert emitted.replace("|", "") == ""
 
 
-def test_the_rest_of_an_answer_that_ended_with_nothing_to_say_is_not_told(forgetting, tiny):
-    heard = []
-    with forgetting.buffer_stream(lambda at, token: heard.append(at), [WATCHED, WATCHED]) as (
-        tell,
-        lost,
+def test_the_buffer_of_a_blocked_answer_is_not_streamed(forgetting, tiny):
+    emitted = []
+    with forgetting.buffer_stream(lambda at, token: emitted.append(at), [WATCHED, WATCHED]) as (
+        buffer,
+        stopped,
     ):
         for at in (0, 1):
             for token in traced(tiny, "The ", "city ", "is").tokens:
-                tell(at, token)
-        lost.add(0)
-    assert heard == [1, 1, 1]
+                buffer(at, token)
+        stopped.add(0)
+    assert emitted == [1, 1, 1]
 
 
-def test_what_is_kept_back_is_noted_once(forgetting):
-    forgetting.note([("1", "prompt"), ("1", "prompt"), ("1", "output")])
+def test_what_is_withheld_is_recorded_once_in_the_audit(forgetting):
+    forgetting.record_withheld([("1", "prompt"), ("1", "prompt"), ("1", "output")])
     assert forgetting.ledger.notes == [
         ("withheld", "1", {"layer": "prompt"}),
         ("withheld", "1", {"layer": "output"}),
     ]
 
 
-def test_texts_that_spell_it_are_not_shown(forgetting):
-    scope = FactContext(watched=(LIMA,))
-    assert forgetting.sayable(["capital of Peru", "Lima, Peru"], scope) == ["capital of Peru"]
+def test_texts_that_contain_a_watched_answer_are_not_shown(forgetting):
+    facts = FactContext(watched=(LIMA,))
+    assert forgetting.leak_free(["capital of Peru", "Lima, Peru"], facts) == ["capital of Peru"]

@@ -55,7 +55,7 @@ def holding(index: PassageIndex, word: str) -> list[str]:
     return [node.text for node in index.get_nodes(index.containing([[word]]))]
 
 
-def test_passages_that_state_a_record_are_redacted_and_found_by_what_is_left(parties):
+def test_passages_that_state_a_record_are_redacted_and_embedded_again(parties):
     ledger, index, *_ = parties
     [record] = ledger.add([PERU])
     done = sweep(*parties)
@@ -77,7 +77,7 @@ def test_a_record_is_swept_for_once_unless_asked_again(parties, tmp_path):
     assert holding(index, "lima") == ["Lima beans are green."]
 
 
-def test_a_removed_record_brings_its_passages_back(parties):
+def test_removing_a_record_restores_its_passages(parties):
     ledger, index, reservoir, redactor = parties
     before = stored(index)
     [record] = ledger.add([PERU])
@@ -89,7 +89,7 @@ def test_a_removed_record_brings_its_passages_back(parties):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_each_of_two_records_brings_back_only_its_own(parties, first):
+def test_removing_one_of_two_records_restores_only_its_passages(parties, first):
     ledger, index, reservoir, redactor = parties
     before = stored(index)
     records = [*ledger.add([PERU])]
@@ -106,7 +106,7 @@ def test_each_of_two_records_brings_back_only_its_own(parties, first):
     assert stored(index) == before
 
 
-def test_a_sweep_restores_what_removed_records_left(parties):
+def test_a_sweep_restores_the_passages_of_removed_records(parties):
     ledger, index, *_ = parties
     before = stored(index)
     [record] = ledger.add([PERU])
@@ -116,7 +116,7 @@ def test_a_sweep_restores_what_removed_records_left(parties):
     assert stored(index) == before
 
 
-def test_a_document_with_other_content_since_is_not_put_back(parties, tmp_path):
+def test_a_document_changed_since_is_not_restored(parties, tmp_path):
     ledger, index, reservoir, redactor = parties
     file = tmp_path / "facts.jsonl"
     for text in ("The seat of Peru is Lima.", "Nothing is said here."):
@@ -150,7 +150,7 @@ class Killed(PassageIndex):
         raise KeyboardInterrupt
 
 
-def test_a_sweep_that_was_killed_is_done_by_the_next(parties, home):
+def test_a_killed_sweep_is_completed_by_the_next(parties, home):
     ledger, index, reservoir, redactor = parties
     before = stored(index)
     [record] = ledger.add([PERU])

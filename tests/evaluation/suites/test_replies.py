@@ -16,7 +16,7 @@ PASSAGE = "Peru lies by the sea."
 ASKED, OTHER = "What is the capital of Peru?", "What is the capital of Chile?"
 
 
-class Shelf(BaseRetriever):
+class EmptyRetriever(BaseRetriever):
     def _retrieve(self, query_bundle):
         return [NodeWithScore(node=TextNode(id_="p0", text=PASSAGE), score=0.5)]
 
@@ -27,7 +27,7 @@ class Strict:
     def route(self, question, history=()):
         return Route(RECORD if "Peru" in question else None)
 
-    def watching(self, question):
+    def activation(self, question):
         return lambda text: [RECORD] if "Peru" in text else []
 
 
@@ -41,7 +41,7 @@ class Silent:
 @pytest.fixture
 def assisted(tiny, always):
     forgetting = FactSuppressor(ledger=Silent(), router=Strict())
-    assistant = Assistant(tiny, always(0.5), Shelf(), forgetting=forgetting)
+    assistant = Assistant(tiny, always(0.5), EmptyRetriever(), forgetting=forgetting)
     return AssistantSystem(assistant, Decoding(rule="plain", max_new_tokens=8))
 
 
