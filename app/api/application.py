@@ -13,7 +13,7 @@ from app.api import completions, errors
 from app.api import documents as api_documents
 from app.api import forgetting as api_forgetting
 from app.api.access import Reader
-from app.api.completions import resolve_model
+from app.api.completions import ignored_header, resolve_model
 from app.api.schema import EmbeddingRequest
 from app.server.metrics import CONTENT_TYPE, Metrics
 from app.server.security import (
@@ -104,7 +104,7 @@ async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
     """Embed texts as vectors of length 1; this does not wait for answers."""
     service = caller.service
     resolve_model(request.model, [PACKAGED_NAME])
-    texts = [request.input] if isinstance(request.input, str) else request.input
+    texts = request.texts
     used = sum(map(service.tokens, texts))
     vectors = await to_thread.run_sync(service.embed, texts, limiter=embedding)
     if request.dimensions not in (None, vectors.shape[1]):
@@ -115,7 +115,7 @@ async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
     ]
     usage = {"prompt_tokens": used, "total_tokens": used}
     body = {"object": "list", "data": data, "model": PACKAGED_NAME, "usage": usage}
-    return JSONResponse(body)
+    return JSONResponse(body, headers=ignored_header(request))
 
 
 def _model(name: str) -> dict[str, Any]:
