@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from control.forgetting.ledger import Ledger
     from control.forgetting.vector_cache import EncryptedVectorCache
-    from retrieval.embedding import SentenceEmbedding, Vectors
+    from retrieval.embedding import CachedEmbedding, Vectors
     from retrieval.filter import Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
     from retrieval.ingest.documents import SkippedPath
@@ -65,25 +65,54 @@ def passage_index(settings: Settings) -> "PassageIndex":
     return open_index(
         settings.home,
         settings.index,
-        embedding(),
+        embedding(settings),
         top_k=settings.top_k,
         on_removed=lambda document_ids: held().erase(document_ids),
     )
 
 
+def embedding(settings: Settings) -> "CachedEmbedding":
+    """The embedding model of passages and queries, one for all that embed them.
+
+    Raises:
+        ModelError: There is no such model, or its server cannot be asked for its name.
+    """
+    from retrieval.embedding import PACKAGED_ALIASES
+
+    name, key = settings.embedding, settings.embedding_key
+    if not name or name in PACKAGED_ALIASES:
+        return packaged_embedding()
+    return _embedding(name, key.get_secret_value() if key else None)
+
+
 @cache
-def embedding() -> "SentenceEmbedding":
-    """The embedding model, one for all that embed."""
+def _embedding(name: str, key: str | None) -> "CachedEmbedding":
+    from retrieval.embedding import open_embedding
+
+    return open_embedding(name, key)
+
+
+@cache
+def packaged_embedding() -> "CachedEmbedding":
+    """The packaged embedding model, whichever one the settings name for the passages.
+
+    What was fitted or measured on its vectors stays on it: the filter's cross-encoder, all that
+    recognises forgotten facts, and the contexts that are built for evaluation and training.
+    """
     from retrieval.embedding import open_embedding
 
     return open_embedding()
 
 
 def vectors(texts: "Sequence[str]") -> "Vectors":
-    """Texts as unit vectors of the embedding model, shape (texts, dimension)."""
+    """Texts as unit vectors of the packaged embedding model, shape (texts, dimension).
+
+    It chooses passages of the same topic for evaluation and training, which are to be the same
+    whatever the index uses.
+    """
     from retrieval.embedding import unit_vectors
 
-    return unit_vectors(embedding().get_text_embedding_batch(list(texts)))
+    return unit_vectors(packaged_embedding().get_text_embedding_batch(list(texts)))
 
 
 def assistant(
@@ -120,7 +149,7 @@ def assistant(
     if "reservoir" not in settings.without:
         held = reservoir(settings)
         trigger = Trigger(
-            index, held, embedding(), judge=judge, strict_judge=strict_judge, top_k=wanted
+            index, held, embedding(settings), judge=judge, strict_judge=strict_judge, top_k=wanted
         )
         search = trigger.search
         processors.append(ReservoirWriter(held))
@@ -148,6 +177,8 @@ def layers(
 ) -> FactSuppressor:
     """What keeps the facts of a ledger back, in the logs too.
 
+    Its thresholds were fitted on the packaged embedding model, which is the one that it uses.
+
     Args:
         facts: The ledger.
         cache: Directory for vectors that any ledger needs.
@@ -157,9 +188,10 @@ def layers(
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
-    redactor = Redactor(facts, embedding(), kept)
+    embed_model = packaged_embedding()
+    redactor = Redactor(facts, embed_model, kept)
     redact_logs(redactor)
-    return FactSuppressor(facts, Router(facts, embedding(), cache=cache, shelf=kept), redactor)
+    return FactSuppressor(facts, Router(facts, embed_model, cache=cache, shelf=kept), redactor)
 
 
 def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
@@ -174,13 +206,16 @@ def rewriter(settings: Settings, model: LanguageModel) -> "QueryRewriter":
 
 
 def knowledge_filter(settings: Settings, model: LanguageModel) -> "KnowledgeFilter":
-    """The Knowledge Filter, judging in the way that the settings say."""
+    """The Knowledge Filter, judging in the way that the settings say.
+
+    The cross-encoder is an adapter of the packaged embedding model and weighs that model's cosines.
+    """
     from retrieval import filter as filters
 
     if settings.judge == "model":
         threshold = filters.JudgeCalibration.load(ADAPTERS / "filter").threshold
         return filters.KnowledgeFilter(_model_judge(model), threshold)
-    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", embedding())
+    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", packaged_embedding())
     return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
 
 
@@ -204,7 +239,9 @@ def shelf(settings: Settings) -> "EncryptedVectorCache":
 
     key = settings.ledger_key
     return open_shelf(
-        settings.home, None if key is None else key.get_secret_value(), embedding().model_name
+        settings.home,
+        None if key is None else key.get_secret_value(),
+        packaged_embedding().model_name,
     )
 
 
@@ -212,7 +249,7 @@ def reservoir(settings: Settings) -> "Reservoir":
     """What earlier questions found."""
     from retrieval.reservoir import Reservoir
 
-    return Reservoir(settings.home, embedding())
+    return Reservoir(settings.home, embedding(settings))
 
 
 def given_passages(
