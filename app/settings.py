@@ -35,6 +35,14 @@ class Settings(BaseSettings):
     engine: Literal["auto", "transformers", "llama.cpp"] = Field(
         "auto", description="what runs a .gguf file; auto: llama.cpp"
     )
+    embedding: str | None = Field(
+        None,
+        description="embedding model: Hugging Face id, directory that sentence-transformers saved, "
+        "or URL of an OpenAI-compatible server; default: the packaged one",
+    )
+    embedding_key: SecretStr | None = Field(
+        None, description="what has to be shown to the server of the embedding model"
+    )
     adapter: Path | None = Field(None, description="PEFT adapter directory for the model")
     calibration: Path | None = Field(
         None, description="calibration file of the dial; default: the model's own"

@@ -28,7 +28,6 @@ from app.server.security import (
     Send,
 )
 from foundation.errors import InputError
-from retrieval.embedding import PACKAGED_NAME
 
 if TYPE_CHECKING:
     from app.server.service import Service
@@ -89,21 +88,22 @@ def prometheus(caller: Reader) -> Response:
 @general.get("/v1/models", tags=["models"], response_class=Response)
 def list_models(caller: Reader) -> Response:
     """List the language model and the embedding model."""
-    models = [_model(name) for name in (caller.service.model_name, PACKAGED_NAME)]
+    models = [_model(name) for name in _model_names(caller.service)]
     return JSONResponse({"object": "list", "data": models})
 
 
 @general.get("/v1/models/{name:path}", tags=["models"], response_class=Response)
 def show_model(name: str, caller: Reader) -> Response:
     """Show one of them."""
-    return JSONResponse(_model(resolve_model(name, [caller.service.model_name, PACKAGED_NAME])))
+    return JSONResponse(_model(resolve_model(name, _model_names(caller.service))))
 
 
 @general.post("/v1/embeddings", tags=["models"], response_class=Response)
 async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
     """Embed texts as vectors of length 1; this does not wait for answers."""
     service = caller.service
-    resolve_model(request.model, [PACKAGED_NAME])
+    named = await to_thread.run_sync(lambda: service.embedding_name)  # may ask its server
+    name = resolve_model(request.model, [named])
     texts = request.texts
     used = sum(map(service.tokens, texts))
     vectors = await to_thread.run_sync(service.embed, texts, limiter=embedding)
@@ -114,8 +114,12 @@ async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": used, "total_tokens": used}
-    body = {"object": "list", "data": data, "model": PACKAGED_NAME, "usage": usage}
+    body = {"object": "list", "data": data, "model": name, "usage": usage}
     return JSONResponse(body, headers=ignored_header(request))
+
+
+def _model_names(service: "Service") -> list[str]:
+    return [service.model_name, service.embedding_name]
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
         result = benchmark.run(
             wanted,
             factory.fact_suppressor,
-            factory.embedding(),
+            factory.packaged_embedding(),
             model,
             lambda size: bar.update(size - bar.n),
         )

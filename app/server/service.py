@@ -334,8 +334,17 @@ class Service:
     def embed(self, texts: Sequence[str]) -> "Vectors":
         """Embed texts as documents: unit vectors, shape (texts, dimension)."""
         from app import factory
+        from retrieval.embedding import unit_vectors
 
-        return factory.vectors(texts)
+        embed_model = factory.embedding(self.settings)
+        return unit_vectors(embed_model.get_text_embedding_batch(list(texts)))
+
+    @property
+    def embedding_name(self) -> str:
+        """The name of the index's embedding model."""
+        from app import factory
+
+        return factory.embedding(self.settings).public_name
 
     def tokens(self, text: str) -> int:
         """Return the number of the language model's tokens in a text."""
@@ -480,7 +489,7 @@ class Service:
         try:
             if self._index.count():
                 facts = self.ledger
-                redactor = Redactor(facts, factory.embedding())
+                redactor = Redactor(facts, factory.packaged_embedding())
                 sweep(facts, self._index, factory.reservoir(self.settings), redactor)
         except Exception as error:  # what it was to redact is redacted whenever it is read
             log.error("stored passages could not be swept: %s", type(error).__name__)

@@ -6,6 +6,7 @@ import pytest
 from control.decoding.generate import Decoding
 from foundation.errors import IndexStateError
 from tests.app.conftest import ADMINISTRATION, READING
+from tests.embedding_server import serving
 
 MINIMAL = {"model": "fulcrum", "messages": [{"role": "user", "content": "Who?"}], "documents": []}
 JSON = {"content-type": "application/json"}
@@ -405,6 +406,15 @@ def test_models_are_listed_and_shown(client, tiny):
     assert names == [tiny.name, "all-MiniLM-L6-v2"]
     assert one.get(f"/v1/models/{tiny.name}").json()["object"] == "model"
     assert one.get("/v1/models/other").status_code == 404
+
+
+def test_the_embedding_model_is_the_one_of_the_settings(client, service):
+    with serving() as server:
+        one = client(service(embedding=server.url))
+        assert [model["id"] for model in one.get("/v1/models").json()["data"]][1] == "words"
+        body = one.post("/v1/embeddings", json={"model": "words", "input": "a river"}).json()
+        assert (body["model"], len(body["data"][0]["embedding"])) == ("words", 8192)
+        assert one.post("/v1/embeddings", json={"model": "other", "input": "a"}).status_code == 404
 
 
 def test_embeddings_are_unit_vectors_in_both_encodings(client):
