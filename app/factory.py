@@ -53,7 +53,8 @@ def language_model(settings: Settings) -> "Engine":
                 f"--adapter {settings.adapter}: {spec} is a server, which puts its own adapters on "
                 "its models; start it with the adapter and name that model after a #"
             )
-        return ServedModel(partial(connect, spec))
+        key = settings.model_key
+        return ServedModel(partial(connect, spec, key.get_secret_value() if key else None))
     if is_gguf_spec(spec) or (spec.lower().endswith(".gguf") and settings.engine != TRANSFORMERS):
         from control.engines.llama_cpp import EmbeddedModel
 

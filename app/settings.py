@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         description="Hugging Face id, model directory, .gguf file, or URL of an OpenAI-compatible "
         "server; default: the packaged one",
     )
+    model_key: SecretStr | None = Field(None, description="key of the server of the model")
     engine: Literal["auto", "transformers", "llama.cpp"] = Field(
         "auto", description="what runs a .gguf file; auto: llama.cpp"
     )

@@ -44,7 +44,7 @@ from control.engines.base import (
 from control.engines.endpoint import Server
 from foundation.errors import InputError, ModelError
 
-KEY = "FULCRUM_MODEL_KEY"  # environment variable of the server's key
+KEY = "FULCRUM_MODEL_KEY"  # environment variable that the command line takes it from
 WINDOW_UNKNOWN = 4096  # tokens
 CANDIDATES = 3  # of each token
 ATTEMPTS = 4  # of a request, before its first token
@@ -65,15 +65,17 @@ async def connect(url: str, key: str | None = None) -> Server:
 
     Args:
         url: Of the API, up to ``/v1``; ``#name`` after it chooses one of several models.
-        key: The server's; by default the environment variable ``FULCRUM_MODEL_KEY``.
+        key: The server's, if it asks for one.
 
     Raises:
         ModelError: It cannot be reached, refuses the key, or has no such model.
     """
     address, _, wanted = url.partition("#")
+    if httpx.URL(address).userinfo:
+        raise InputError(f"--model: a URL holds no password; set {KEY} to the server's key instead")
     client = openai.AsyncOpenAI(
         base_url=address,
-        api_key=key or os.environ.get(KEY) or "none",
+        api_key=key or "none",
         max_retries=0,
         timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
     )

@@ -202,13 +202,12 @@ def test_a_failing_server_gives_one_line_and_no_answer(model, kind, fault, said,
     assert "\n" not in str(caught.value)
 
 
-def test_a_key_that_is_wrong(model, monkeypatch):
+def test_a_key_that_is_wrong(model):
     with serving(model, "llama", key="right") as fake:
-        monkeypatch.setenv(servers.KEY, "wrong")
-        with pytest.raises(ModelError, match="refuses the key; set FULCRUM_MODEL_KEY"):
-            ServedModel(partial(connect, fake.url))
-        monkeypatch.setenv(servers.KEY, "right")
-        ServedModel(partial(connect, fake.url)).close()
+        for key in ("wrong", None):
+            with pytest.raises(ModelError, match="refuses the key; set FULCRUM_MODEL_KEY"):
+                ServedModel(partial(connect, fake.url, key))
+        ServedModel(partial(connect, fake.url, "right")).close()
 
 
 def test_a_model_that_the_server_does_not_have(model):
