@@ -349,7 +349,8 @@ class Service:
     def tokens(self, text: str) -> int:
         """Return the number of the language model's tokens in a text."""
         if self._tokenizer is None:
-            return self._ready().model.length(text)
+            model = self._ready().model
+            return len(model.tokens([text])[0]) or model.length(text)
         return len(self._counter.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:

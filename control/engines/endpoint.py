@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from control.engines import base, scheduler
 from control.engines.base import (
@@ -82,7 +82,7 @@ class ServedModel:
         )
         self._thread.start()
         try:
-            self._server = self._wait(connect())
+            self._server = self.start(connect()).result()
         except BaseException:
             self._stop()
             raise
@@ -126,16 +126,12 @@ class ServedModel:
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
         """Log-probabilities of continuations, in nats; errors as `Engine.generate`."""
-        if not requests:
-            return []
-        call = _Call(self.start(self._server.score(requests)))
-        self._run([call])
-        return call.result
+        return self._wait(self._server.score(requests)) if requests else []
 
     def close(self) -> None:
         """Release the connections and end the thread."""
         if self._loop.is_running():
-            self._wait(self._server.close())
+            self.start(self._server.close()).result()
         self._stop()
 
     def start(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
@@ -151,10 +147,13 @@ class ServedModel:
         scheduler.current().run(key, _Waiting, requests)
 
     def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return self.start(work).result()
+        """The result of a coroutine; other tasks of the scheduler go on meanwhile."""
+        call = _Call(self.start(work))
+        self._run([call])
+        return cast("Result", call.result)
 
     def _stop(self) -> None:
-        self._wait(_cancel_all())
+        self.start(_cancel_all()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

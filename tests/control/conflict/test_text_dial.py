@@ -14,6 +14,7 @@ from control.conflict.probe import DRAFT_NUMBERS, LOG_P_NUMBERS, MemoryProbe
 from control.decoding.generate import Decoding
 from control.engines.endpoint import ServedModel
 from control.engines.servers import connect
+from foundation import model_server
 from foundation.errors import InputError, ModelError
 from tests.control.engines.fake_servers import FakeModel, serving
 
@@ -142,7 +143,8 @@ def test_an_alpha_between_needs_log_probabilities(ask):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fault_in_the_middle_is_an_error_and_never_a_verdict(ask, kind):
+def test_a_fault_in_the_middle_is_an_error_and_never_a_verdict(kind, monkeypatch):
+    monkeypatch.setattr(model_server, "ATTEMPTS", 1)
     model = script("The capital of Norway is Bergen.")
     with serving(model, kind) as fake:
         engine = ServedModel(partial(connect, fake.url))
