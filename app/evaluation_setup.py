@@ -36,13 +36,13 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
     def with_reservoir(
         folder: Path, tau: float | None, theta: int | None, looks: bool
     ) -> ReservoirModules:
-        reservoir = Reservoir(folder, factory.embedding())
+        reservoir = Reservoir(folder, factory.embedding(settings))
         given = {"tau": tau, "theta": theta}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         trigger = Trigger(
             index,
             reservoir,
-            factory.embedding(),
+            factory.embedding(settings),
             judge=judge,
             strict_judge=stricter,
             top_k=CANDIDATES,

@@ -9,6 +9,7 @@ from app.settings import Settings
 from control.assistant import Assistant
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import Calibration
+from control.engines.hub import fetched, is_gguf_spec
 from control.engines.transformers import LanguageModel, load
 from control.forgetting.suppressor import FactSuppressor
 from data import DIRECTORY as DATA
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
     from control.forgetting.vector_cache import EncryptedVectorCache
-    from retrieval.embedding import SentenceEmbedding, Vectors
+    from retrieval.embedding import CachedEmbedding, Vectors
     from retrieval.filter import Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
     from retrieval.ingest.documents import SkippedPath
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from retrieval.rewriter import QueryRewriter, SearchCheck
     from retrieval.search import Rankings, Search
 
+TRANSFORMERS = "transformers"  # a value of the setting ``engine``
 ADAPTERS = DATA / "adapters"
 
 
@@ -51,11 +53,13 @@ def language_model(settings: Settings) -> "Engine":
                 f"--adapter {settings.adapter}: {spec} is a server, which puts its own adapters on "
                 "its models; start it with the adapter and name that model after a #"
             )
-        return ServedModel(partial(connect, spec))
-    if spec.lower().endswith(".gguf") and settings.engine != "transformers":
+        key = settings.model_key
+        return ServedModel(partial(connect, spec, key.get_secret_value() if key else None))
+    if is_gguf_spec(spec) or (spec.lower().endswith(".gguf") and settings.engine != TRANSFORMERS):
         from control.engines.llama_cpp import EmbeddedModel
 
-        return EmbeddedModel(Path(spec).expanduser(), settings.adapter)
+        gguf = fetched(spec) if is_gguf_spec(spec) else Path(spec).expanduser()
+        return EmbeddedModel(gguf, settings.cache, settings.adapter)
     if settings.engine == "llama.cpp":
         raise InputError("--engine llama.cpp runs .gguf files; give one by --model")
     return local_model(settings)
@@ -104,25 +108,54 @@ def passage_index(settings: Settings) -> "PassageIndex":
     return open_index(
         settings.home,
         settings.index,
-        embedding(),
+        embedding(settings),
         top_k=settings.top_k,
         on_removed=lambda document_ids: open_reservoir().erase(document_ids),
     )
 
 
+def embedding(settings: Settings) -> "CachedEmbedding":
+    """The embedding model of passages and queries, one for all that embed them.
+
+    Raises:
+        ModelError: There is no such model, or its server cannot be asked for its name.
+    """
+    from retrieval.embedding import PACKAGED_ALIASES
+
+    name, key = settings.embedding, settings.embedding_key
+    if not name or name in PACKAGED_ALIASES:
+        return packaged_embedding()
+    return _embedding(name, key.get_secret_value() if key else None)
+
+
 @cache
-def embedding() -> "SentenceEmbedding":
-    """The embedding model, shared by all its users."""
+def _embedding(name: str, key: str | None) -> "CachedEmbedding":
+    from retrieval.embedding import open_embedding
+
+    return open_embedding(name, key)
+
+
+@cache
+def packaged_embedding() -> "CachedEmbedding":
+    """The packaged embedding model, whichever one the settings name for the passages.
+
+    What was fitted or measured on its vectors stays on it: the filter's cross-encoder, all that
+    recognises forgotten facts, and the contexts that are built for evaluation and training.
+    """
     from retrieval.embedding import open_embedding
 
     return open_embedding()
 
 
 def vectors(texts: "Sequence[str]") -> "Vectors":
-    """Unit vectors of texts by the embedding model, shape (texts, dimension)."""
+    """Texts as unit vectors of the packaged embedding model, shape (texts, dimension).
+
+    It chooses passages of the same topic for evaluation and training, which are to be the same
+    whatever the index uses.
+    """
     from retrieval.embedding import unit_vectors
 
-    return unit_vectors(embedding().get_text_embedding_batch(list(texts)))
+    return unit_vectors(packaged_embedding().get_text_embedding_batch(list(texts)))
 
 
 def assistant(
@@ -161,7 +194,7 @@ def assistant(
         trigger = Trigger(
             index,
             passage_reservoir,
-            embedding(),
+            embedding(settings),
             judge=judge,
             strict_judge=strict_judge,
             top_k=candidates,
@@ -194,6 +227,8 @@ def fact_suppressor(
 ) -> FactSuppressor:
     """The suppressor of a ledger's facts; log messages are redacted too.
 
+    Its thresholds were fitted on the packaged embedding model, which is the one that it uses.
+
     Args:
         ledger: The forgotten facts.
         cache: Directory for vectors that do not depend on the ledger.
@@ -203,9 +238,10 @@ def fact_suppressor(
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
-    redactor = Redactor(ledger, embedding(), vectors)
+    embed_model = packaged_embedding()
+    redactor = Redactor(ledger, embed_model, vectors)
     redact_logs(redactor)
-    router = Router(ledger, embedding(), cache=cache, vector_cache=vectors)
+    router = Router(ledger, embed_model, cache=cache, vector_cache=vectors)
     return FactSuppressor(ledger, router, redactor)
 
 
@@ -221,13 +257,16 @@ def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":
 
 
 def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
-    """The Knowledge Filter with the judge that the settings name."""
+    """The Knowledge Filter with the judge that the settings name.
+
+    The cross-encoder is an adapter of the packaged embedding model and weighs that model's cosines.
+    """
     from retrieval import filter as filters
 
     if settings.judge == "model":
         threshold = filters.JudgeCalibration.load(ADAPTERS / "filter").threshold
         return filters.KnowledgeFilter(_model_judge(model), threshold)
-    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", embedding())
+    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", packaged_embedding())
     return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
 
 
@@ -260,7 +299,9 @@ def vector_cache(settings: Settings) -> "EncryptedVectorCache":
 
     key = settings.ledger_key
     return open_vector_cache(
-        settings.home, None if key is None else key.get_secret_value(), embedding().model_name
+        settings.home,
+        None if key is None else key.get_secret_value(),
+        packaged_embedding().model_name,
     )
 
 
@@ -268,7 +309,7 @@ def reservoir(settings: Settings) -> "Reservoir":
     """The reservoir: useful passages of earlier questions."""
     from retrieval.reservoir import Reservoir
 
-    return Reservoir(settings.home, embedding())
+    return Reservoir(settings.home, embedding(settings))
 
 
 def given_passages(

@@ -32,8 +32,17 @@ class Settings(BaseSettings):
         description="Hugging Face id, model directory, .gguf file, or URL of an OpenAI-compatible "
         "server; default: the packaged one",
     )
+    model_key: SecretStr | None = Field(None, description="key of the server of the model")
     engine: Literal["auto", "transformers", "llama.cpp"] = Field(
         "auto", description="what runs a .gguf file; auto: llama.cpp"
+    )
+    embedding: str | None = Field(
+        None,
+        description="embedding model: Hugging Face id, directory that sentence-transformers saved, "
+        "or URL of an OpenAI-compatible server; default: the packaged one",
+    )
+    embedding_key: SecretStr | None = Field(
+        None, description="what has to be shown to the server of the embedding model"
     )
     adapter: Path | None = Field(None, description="PEFT adapter directory for the model")
     calibration: Path | None = Field(

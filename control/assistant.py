@@ -66,11 +66,15 @@ class Query:
         given: Passages to read instead of retrieving any; an empty sequence asks the memory alone
             (closed-book).
         history: Questions and answers of the conversation so far.
+        system: An instruction that takes the place of ``prompts.SYSTEM``. It stands above the
+            passages and below the forgotten facts: it is redacted, and what it asks for is refused
+            as if the question asked for it.
     """
 
     question: str
     given: "Nodes | None" = None
     history: Sequence[tuple[str, str]] = ()
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,12 +184,21 @@ class Assistant:
         from llama_index.core.schema import QueryBundle
 
         question = check_question(query.question, self.longest_question)
+        if len(query.system) > self.longest_question:
+            raise InputError(
+                f"the system message has {len(query.system):,} characters, the limit is "
+                f"{self.longest_question:,}; shorten it"
+            )
+        if query.system:
+            [(system, _)] = self.forgetting.redact_history([(query.system, "")])
+            query = replace(query, system=system.strip())
         return QuestionState(query, question, decoding, QueryBundle(question))
 
     def suppress(self, state: QuestionState) -> QuestionState:
         """Refuse the question if it asks for a forgotten fact."""
         with trace.step("route"):
-            facts = self.forgetting.route(state.question, state.query.history)
+            query = state.query
+            facts = self.forgetting.route(state.question, query.history, system=query.system)
         return replace(state, facts=facts)
 
     def rewrite(self, states: Sequence[QuestionState]) -> list[QuestionState]:
@@ -238,7 +251,8 @@ class Assistant:
     def suppress_again(self, state: QuestionState) -> QuestionState:
         """Refuse the question if, as it was rewritten, it asks for a forgotten fact."""
         with trace.step("route"):
-            facts = self.forgetting.route(state.search.query_str, before=state.facts)
+            asked, system = state.search.query_str, state.query.system
+            facts = self.forgetting.route(asked, before=state.facts, system=system)
         return replace(state, facts=facts)
 
     def write_prompt(self, state: QuestionState) -> QuestionState:
@@ -249,8 +263,8 @@ class Assistant:
         )
         room = self.model.room(state.decoding.max_new_tokens)
         texts, trust = [node.text for node in nodes], [_trust(node) for node in nodes]
-        question = state.search.query_str
-        prompt = prompts.build(self.model, question, texts, room, trust)
+        question, system = state.search.query_str, state.query.system or prompts.SYSTEM
+        prompt = prompts.build(self.model, question, texts, room, trust, system)
         return replace(state, facts=facts, prompt=prompt)
 
     def decode(

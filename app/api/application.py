@@ -13,7 +13,7 @@ from app.api import completions, errors
 from app.api import documents as api_documents
 from app.api import forgetting as api_forgetting
 from app.api.access import Reader
-from app.api.completions import resolve_model
+from app.api.completions import ignored_header, resolve_model
 from app.api.schema import EmbeddingRequest
 from app.server.metrics import CONTENT_TYPE, Metrics
 from app.server.security import (
@@ -28,7 +28,6 @@ from app.server.security import (
     Send,
 )
 from foundation.errors import InputError
-from retrieval.embedding import PACKAGED_NAME
 
 if TYPE_CHECKING:
     from app.server.service import Service
@@ -89,22 +88,23 @@ def prometheus(caller: Reader) -> Response:
 @general.get("/v1/models", tags=["models"], response_class=Response)
 def list_models(caller: Reader) -> Response:
     """List the language model and the embedding model."""
-    models = [_model(name) for name in (caller.service.model_name, PACKAGED_NAME)]
+    models = [_model(name) for name in _model_names(caller.service)]
     return JSONResponse({"object": "list", "data": models})
 
 
 @general.get("/v1/models/{name:path}", tags=["models"], response_class=Response)
 def show_model(name: str, caller: Reader) -> Response:
     """Show one of them."""
-    return JSONResponse(_model(resolve_model(name, [caller.service.model_name, PACKAGED_NAME])))
+    return JSONResponse(_model(resolve_model(name, _model_names(caller.service))))
 
 
 @general.post("/v1/embeddings", tags=["models"], response_class=Response)
 async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
     """Embed texts as vectors of length 1; this does not wait for answers."""
     service = caller.service
-    resolve_model(request.model, [PACKAGED_NAME])
-    texts = [request.input] if isinstance(request.input, str) else request.input
+    named = await to_thread.run_sync(lambda: service.embedding_name)  # may ask its server
+    name = resolve_model(request.model, [named])
+    texts = request.texts
     used = sum(map(service.tokens, texts))
     vectors = await to_thread.run_sync(service.embed, texts, limiter=embedding)
     if request.dimensions not in (None, vectors.shape[1]):
@@ -114,8 +114,12 @@ async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": used, "total_tokens": used}
-    body = {"object": "list", "data": data, "model": PACKAGED_NAME, "usage": usage}
-    return JSONResponse(body)
+    body = {"object": "list", "data": data, "model": name, "usage": usage}
+    return JSONResponse(body, headers=ignored_header(request))
+
+
+def _model_names(service: "Service") -> list[str]:
+    return [service.model_name, service.embedding_name]
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """/v1/chat/completions and /v1/completions: questions, answered with the dial."""
 
+import asyncio
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -12,9 +14,16 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from app.api import responses
 from app.api.access import Caller, Reader
-from app.api.errors import NotFoundError
+from app.api.errors import ModelNotFoundError
 from app.api.responses import ChoiceText, PlacedToken, StopFilter
-from app.api.schema import ChatRequest, CompletionRequest, DecodingRequest, GivenPassage, Message
+from app.api.schema import (
+    ChatRequest,
+    CompletionRequest,
+    DecodingRequest,
+    GivenPassage,
+    Message,
+    RequestBody,
+)
 from control.assistant import Query
 from control.decoding.generate import Decoding
 from control.decoding.trace import TokenTrace
@@ -25,13 +34,12 @@ if TYPE_CHECKING:
 
     from app.server.service import Service
     from control.answer import Answer
+    from control.scoring import ScoredText
 
 ALIAS = "fulcrum"  # the name of whichever model is loaded
 DEFAULT_TOKENS = 128  # of an answer
 STREAMED = "text/event-stream"
-NO_INSTRUCTIONS = (
-    "system messages are not followed: answers come from passages and memory alone, and are brief"
-)
+IGNORED = "Fulcrum-Ignored"  # the response header that names fields without effect
 
 router = APIRouter(prefix="/v1", tags=["questions"])
 
@@ -45,8 +53,7 @@ class CompletionBuilder:
         model: The name of the language model.
         decoding: Rule, alpha, sampling and length.
         prompt_tokens: Tokens of what was sent.
-        choices: One for each question.
-        notices: For the client, one sentence each.
+        choices: One for each answer.
         id: Of the response.
         created: Its time, in seconds since 1970.
     """
@@ -56,7 +63,6 @@ class CompletionBuilder:
     decoding: Decoding
     prompt_tokens: int
     choices: list[ChoiceText]
-    notices: list[str]
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -78,7 +84,8 @@ class CompletionBuilder:
         for place, answer in enumerate(answers):
             choice = self.choices[place]
             choice.finish(answer)
-            entry = self._entry(place, choice.text.strip(), answer.tokens, whole=True)
+            text = choice.echo + choice.text.strip()
+            entry = self._entry(place, text, answer.tokens, whole=True)
             entry["finish_reason"] = responses.finish_reason(answer, choice, self.decoding)
             entries.append(entry)
         return {
@@ -93,8 +100,10 @@ class CompletionBuilder:
     ) -> AsyncIterator[str]:
         """Yield the events of a streamed response."""
         async with aclosing(run):  # type: ignore[type-var]
-            if self.is_chat:
-                yield self._event([{**self._entry(0, ""), "finish_reason": None}])
+            for place, choice in enumerate(self.choices):
+                if self.is_chat or choice.echo:
+                    entry = self._entry(place, choice.echo)
+                    yield self._event([{**entry, "finish_reason": None}])
             item = first
             while not isinstance(item, list):
                 place, token = item
@@ -111,9 +120,29 @@ class CompletionBuilder:
             entry["finish_reason"] = responses.finish_reason(answer, choice, self.decoding)
             last = place == len(item) - 1
             yield self._event([entry], **(self._extra(item) if last else {}))
-        options = self.request.stream_options
-        if options is not None and options.include_usage:
+        if self._streams_usage:
             yield self._event([], usage=responses.usage(self.prompt_tokens, item))
+
+    def scores(self, texts: Sequence[str], scored: "Sequence[ScoredText]") -> dict[str, Any]:
+        """Return the scores of prompts as one object, which begins with the prompts themselves."""
+        entries = [
+            {"index": place, **responses.scored_choice(text, each)}
+            for place, (text, each) in enumerate(zip(texts, scored, strict=True))
+        ]
+        new = sum(each.next is not None for each in scored)
+        total = {"completion_tokens": new, "total_tokens": self.prompt_tokens + new}
+        details = [{"forgotten": responses.forgotten_ids(each)} for each in scored]
+        return {
+            **self._body(entries),
+            "object": "text_completion",
+            "usage": {"prompt_tokens": self.prompt_tokens, **total},
+            "fulcrum": details[0] if len(details) == 1 else details,
+        }
+
+    @property
+    def _streams_usage(self) -> bool:
+        options = self.request.stream_options
+        return options is not None and bool(options.include_usage)
 
     @property
     def _top_logprobs(self) -> int | None:
@@ -143,14 +172,15 @@ class CompletionBuilder:
 
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> str:
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
-        return responses.event({**self._body(choices), "object": kind, **more})
+        usage = {"usage": None} if self._streams_usage else {}  # as OpenAI, in all parts but one
+        return responses.event({**self._body(choices), "object": kind, **usage, **more})
 
     def _body(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         name = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{self.id}"
         return {"id": name, "created": self.created, "model": self.model, "choices": choices}
 
     def _extra(self, answers: "Sequence[Answer]") -> dict[str, Any]:
-        details = [responses.details(answer, self.notices) for answer in answers]
+        details = [responses.details(answer) for answer in answers]
         return {"fulcrum": details[0] if len(details) == 1 else details}
 
 
@@ -162,56 +192,110 @@ async def chat(request: ChatRequest, caller: Reader) -> Response:
     ``fulcrum ask --json`` prints: the verdict where memory and passages disagree, each token's
     source, the passages, and what was withheld.
     """
-    history, question, instructed = _parse_messages(request.messages)
+    history, question = _parse_messages(request.messages)
     text = "\n".join(message.text for message in request.messages)
-    query = Query(question, _given_passages(request.documents), history)
-    notices = [NO_INSTRUCTIONS] if instructed else []
+    query = Query(question, _given_passages(request.documents), history, request.system)
     longest = request.max_completion_tokens or request.max_tokens
-    return await _answer(caller, request, [query], text, longest, notices)
+    return await _answer(caller, request, [query], caller.service.tokens(text), longest)
 
 
 @router.post("/completions", response_class=Response)
 async def completions(request: CompletionRequest, caller: Reader) -> Response:
-    """Answer a question, or several in one batch; ``fulcrum`` is then a list."""
+    """Answer a question, or several in one batch; ``fulcrum`` is then a list.
+
+    With ``echo``, ``logprobs`` and ``max_tokens`` 0 or 1, the prompts are no questions: their
+    tokens are scored by the model alone, without passages.
+    """
+    service, prompts = caller.service, request.prompts
+    texts = [each if isinstance(each, str) else service.decode(each) for each in prompts]
+    used = sum(service.tokens(each) if isinstance(each, str) else len(each) for each in prompts)
+    if request.scores:
+        return await _score(caller, request, texts, used)
     given = _given_passages(request.documents)
-    queries = [Query(question, given) for question in request.questions]
-    text = "\n".join(request.questions)
-    return await _answer(caller, request, queries, text, request.max_tokens, [])
+    queries = [Query(question, given) for question in texts]
+    return await _answer(caller, request, queries, used, request.max_tokens)
 
 
 async def _answer(
     caller: Caller,
     request: DecodingRequest,
     queries: list[Query],
-    text: str,
+    used: int,
     longest: int | None,
-    notices: list[str],
 ) -> Response:
     service = caller.service
     decoding = _decoding(service, request, longest)
     name = resolve_model(request.model, [service.model_name])
-    sent = "\n".join([text, *(document.text for document in request.documents or ())])
-    choices = [ChoiceText(StopFilter(request.stops)) for _ in queries]
-    reply = CompletionBuilder(request, name, decoding, service.tokens(sent), choices, notices)
+    used += service.tokens("\n".join(document.text for document in request.documents or ()))
+    queries = [query for query in queries for _ in range(request.copies)]
+    echo = isinstance(request, CompletionRequest) and request.echo
+    choices = [
+        ChoiceText(StopFilter(request.stops), f"{query.question}\n" if echo else "")
+        for query in queries
+    ]
+    reply = CompletionBuilder(request, name, decoding, used, choices)
     run = responses.stream_answers(service, queries, decoding, caller.client, caller.metrics)
+    headers = ignored_header(request)
     if not request.stream:
-        return JSONResponse(await caller.while_connected(reply.complete(run)))
+        body = await caller.while_connected(reply.complete(run))
+        return JSONResponse(body, headers=headers)
     first = await caller.while_connected(anext(run))
-    events = responses.end_with_error(reply.stream_events(first, run))
-    return StreamingResponse(events, media_type=STREAMED, headers={"Cache-Control": "no-store"})
+    return _stream(responses.end_with_error(reply.stream_events(first, run)), headers)
+
+
+async def _score(
+    caller: Caller, request: CompletionRequest, texts: list[str], used: int
+) -> Response:
+    """Score the tokens of the prompts; a prompt about a forgotten fact is refused."""
+    name = resolve_model(request.model, [caller.service.model_name])
+    most, predict = request.logprobs or 0, request.max_tokens == 1
+    scored = await caller.while_connected(_scored(caller, request.prompts, most, predict))
+    reply = CompletionBuilder(request, name, Decoding(), used, [])
+    body = reply.scores(texts, scored)
+    headers = ignored_header(request)
+    if not request.stream:
+        return JSONResponse(body, headers=headers)
+    return _stream(responses.end_with_error(_once(responses.event(body))), headers)
+
+
+async def _scored(
+    caller: Caller, prompts: list[str | list[int]], most: int, predict: bool
+) -> "list[ScoredText]":
+    cancelled = threading.Event()
+    try:
+        future = caller.service.score(prompts, most, predict, cancelled, caller.client)
+        return await asyncio.wrap_future(future)
+    finally:
+        cancelled.set()
+
+
+async def _once(item: str) -> AsyncIterator[str]:
+    yield item
+
+
+def _stream(events: AsyncIterator[str], headers: dict[str, str]) -> StreamingResponse:
+    return StreamingResponse(
+        events, media_type=STREAMED, headers={"Cache-Control": "no-store", **headers}
+    )
+
+
+def ignored_header(request: RequestBody) -> dict[str, str]:
+    """Return the header that names the fields of a request that have no effect, if any."""
+    names = request.ignored()
+    return {IGNORED: ", ".join(names)} if names else {}
 
 
 def resolve_model(name: str, names: Sequence[str]) -> str:
     """Return the model of a name; the alias means the first one.
 
     Raises:
-        NotFoundError: There is no such model.
+        ModelNotFoundError: There is no such model.
     """
     if name in names:
         return name
     if name == ALIAS:
         return names[0]
-    raise NotFoundError(
+    raise ModelNotFoundError(
         f"there is no model {name[:60]!r} here; name {', '.join(names)}, or {ALIAS}"
     )
 
@@ -220,19 +304,20 @@ def _decoding(service: "Service", request: DecodingRequest, longest: int | None)
     most = service.settings.token_limit
     if longest is not None and longest > most:
         raise InputError(f"max_tokens is {longest:,}; this server answers in up to {most:,}")
+    greedy = request.top_p == 0  # keeps the most probable token alone
     return Decoding(
         rule=request.rule,
         alpha=0.5 if request.alpha is None else request.alpha,
-        temperature=request.temperature or 0.0,
-        top_p=1.0 if request.top_p is None else request.top_p,
+        temperature=0.0 if greedy else request.temperature or 0.0,
+        top_p=1.0 if greedy or request.top_p is None else request.top_p,
         seed=request.seed or 0,
         max_new_tokens=longest or min(DEFAULT_TOKENS, most),
         reliance=request.reliance,
     )
 
 
-def _parse_messages(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], str, bool]:
-    """Return the earlier turns, the question, and whether there are system messages."""
+def _parse_messages(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], str]:
+    """Return the earlier turns and the question; system messages are no part of them."""
     turns: list[tuple[str, str]] = []
     user_texts: list[str] = []
     for message in messages:
@@ -241,8 +326,7 @@ def _parse_messages(messages: Sequence[Message]) -> tuple[list[tuple[str, str]],
         elif message.role == "assistant":
             turns.append(("\n".join(user_texts), message.text))
             user_texts = []
-    instructed = any(message.role in ("system", "developer") for message in messages)
-    return turns, "\n".join(user_texts), instructed
+    return turns, "\n".join(user_texts)
 
 
 def _given_passages(documents: Sequence[GivenPassage] | None) -> "list[NodeWithScore] | None":

@@ -1,6 +1,7 @@
 """Errors in the form of OpenAI's API: one line each, never repeating the request."""
 
 import logging
+import re
 import traceback
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from app.api.schema import UNSUPPORTED
 from app.server.security import error_body
 from foundation.errors import (
     BusyError,
@@ -23,6 +25,7 @@ from foundation.errors import (
 log = logging.getLogger(__name__)
 
 WRAPPINGS = {"body", "query", "path", "constrained-str"}  # parts of a location that no client sent
+FORM = re.compile(r"function-|list\[|dict\[|literal\[|constrained-")  # pydantic's names of forms
 HALF = "holds half a character; send whole UTF-8"
 RETRY_SECONDS = 2  # about as long as an answer takes
 
@@ -49,7 +52,15 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class NotFoundError(InputError):
-    """A path names something that does not exist."""
+    """A path or a field names something that does not exist; ``code`` is OpenAI's word for it."""
+
+    code: str | None = None
+
+
+class ModelNotFoundError(NotFoundError):
+    """A request names a model that is not here."""
+
+    code = "model_not_found"
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -83,20 +94,33 @@ STATUS = {
 
 def _fulcrum(_: Request, error: Exception) -> JSONResponse:
     status, message = describe_error(error)
+    code = error.code if isinstance(error, NotFoundError) else None
     headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else None
-    return JSONResponse(error_body(status, message), status, headers)
+    return JSONResponse(error_body(status, message, code=code), status, headers)
 
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    place = [str(part) for part in first.get("loc", ()) if part not in WRAPPINGS]
+    found = list(error.errors()) if isinstance(error, RequestValidationError) else []
+    # A field of several forms has an error for each of them; what cannot be done says most.
+    found.sort(key=lambda each: each.get("type") != UNSUPPORTED)
+    first = found[0] if found else {}
+    code = UNSUPPORTED if first.get("type") == UNSUPPORTED else None
+    place = [str(part) for part in first.get("loc", ()) if not _is_wrapping(part)]
     if first.get("type") == "json_invalid":
         return JSONResponse(error_body(400, "the body is not valid JSON"), 400)
     param = ".".join(place) or None
     message = first.get("msg", "it cannot be read").removeprefix("Value error, ")
     if first.get("type") == "string_unicode":
         message = HALF
-    return JSONResponse(error_body(400, f"{param or 'the request'}: {message}", param), 400)
+    if param or first.get("type") != "value_error":  # that one says itself what it is about
+        message = f"{param or 'the request'}: {message}"
+    body = error_body(400, message, param, code)
+    return JSONResponse(body, 400)
+
+
+def _is_wrapping(part: Any) -> bool:
+    """Whether a part of a field's place is not its name: which of the field's forms was tried."""
+    return isinstance(part, str) and (part in WRAPPINGS or FORM.match(part) is not None)
 
 
 def _http(_: Request, error: Exception) -> JSONResponse:

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from app.api.errors import describe_error
 from app.server.security import error_body
+from control.forgetting.suppressor import refusal
 
 if TYPE_CHECKING:
     from app.server.metrics import Metrics
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from control.assistant import Query
     from control.decoding.generate import Decoding
     from control.decoding.trace import TokenTrace
+    from control.scoring import ScoredText, ScoredToken
 
 PlacedToken = tuple[int, "TokenTrace"]
 DONE = "data: [DONE]\n\n"
@@ -105,10 +108,12 @@ class ChoiceText:
 
     Attributes:
         stop: Ends it.
-        text: What was sent so far.
+        echo: What is sent before it.
+        text: What of it was sent so far.
     """
 
     stop: StopFilter
+    echo: str = ""
     text: str = ""
 
     def add(self, token: "TokenTrace") -> str:
@@ -164,6 +169,40 @@ def plain_logprobs(tokens: "Sequence[TokenTrace]", most: int) -> dict[str, Any]:
     }
 
 
+def scored_choice(prompt: str, scored: "ScoredText") -> dict[str, Any]:
+    """Return a scored prompt, and the token after it, in the form of /v1/completions."""
+    if scored.forgotten:
+        return {"text": refusal(prompt), "logprobs": None, "finish_reason": "content_filter"}
+    following, text = scored.next, scored.text
+    if following is not None and not scored.ends:
+        text += following.text
+    tokens = [*scored.tokens, *([following] if following else [])]
+    offsets = list(accumulate((len(token.text) for token in tokens), initial=0))[:-1]
+    return {
+        "text": text,
+        "logprobs": {
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [token.log_p for token in tokens],
+            "top_logprobs": [_alternatives(token) for token in tokens],
+            "text_offset": offsets,
+        },
+        "finish_reason": "stop" if scored.ends else "length",
+    }
+
+
+def forgotten_ids(scored: "ScoredText") -> list[dict[str, str]]:
+    """Return for which forgotten facts a prompt is not scored, as an answer names them."""
+    return [{"id": each, "layer": "prompt"} for each in scored.forgotten]
+
+
+def _alternatives(token: "ScoredToken") -> dict[str, float] | None:
+    """The most probable tokens in a token's place, and the token itself, as at OpenAI."""
+    if token.log_p is None:
+        return None
+    best = dict(reversed(token.alternatives))  # of two that are written alike, the more probable
+    return dict(reversed(best.items())) | {token.text: token.log_p}
+
+
 def usage(prompt_tokens: int, answers: "Sequence[Answer]") -> dict[str, int]:
     """Return the numbers of tokens in request and answers."""
     completion_tokens = sum(len(answer.tokens) for answer in answers)
@@ -174,9 +213,9 @@ def usage(prompt_tokens: int, answers: "Sequence[Answer]") -> dict[str, int]:
     }
 
 
-def details(answer: "Answer", notices: Sequence[str]) -> dict[str, Any]:
+def details(answer: "Answer") -> dict[str, Any]:
     """Return the whole answer, as ``fulcrum ask --json`` prints it."""
-    return {**asdict(answer), "notices": [*answer.notices, *notices]}
+    return asdict(answer)
 
 
 def event(body: dict[str, Any]) -> str:

@@ -1,8 +1,11 @@
 """Requests to the API: OpenAI's fields, where they have a meaning here, and the dial."""
 
+import re
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from control.decoding.rules import CHOICES, DEFAULT_RULE
 
@@ -11,43 +14,100 @@ MOST_DOCUMENTS = 100  # handed over with one question
 MOST_PROMPTS = 16  # answered as one batch
 MOST_TEXTS = 256  # embedded at once
 LONGEST_TEXT = 200_000  # characters; what the body may hold is less for most of them
-MOST_STOPS = 4  # as OpenAI
-MOST_LOGPROBS = 20  # as OpenAI; three are kept of each token
+MOST_STOPS = 16  # OpenAI takes 4; evaluation programs send more
+MOST_LOGPROBS = 20  # as OpenAI; three are kept of each token of an answer
 LARGEST_SEED = 2**63 - 1
+LARGEST_TOKEN = 2**31 - 1  # far beyond any vocabulary
+MOST_IGNORED = 20  # names of ignored fields that the response header holds
+UNSUPPORTED = "unsupported_value"  # OpenAI's code where a model lacks what a field asks for
+INSTRUCTING = ("system", "developer")  # roles
+FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")  # what may stand in a header
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Words = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Nothing = Annotated[list[Any], Field(max_length=0)]
+Token = Annotated[int, Field(ge=0, le=LARGEST_TOKEN)]
+Tokens = Annotated[list[Token], Field(min_length=1, max_length=LONGEST_TEXT)]
+Prompts = Annotated[list[Words], Field(min_length=1, max_length=MOST_PROMPTS)]
+TokenPrompts = Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
+
+
+def _only(accepts: Callable[[Any], bool], message: str) -> AfterValidator:
+    """Refuse values that ask for what cannot be done, with OpenAI's code for it."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not accepts(value):
+            raise PydanticCustomError(UNSUPPORTED, "{message}", {"message": message})
+        return value
+
+    return AfterValidator(check)
+
+
+Penalty = Annotated[float, _only(lambda value: value == 0, "only 0 is supported")]
+TextType = Annotated[Text, _only(lambda kind: kind == "text", "only text is supported")]
+PartType = Annotated[
+    Text, _only(lambda kind: kind in ("text", "refusal"), "only text is read, no images or sound")
+]
+NO_TOOLS = "no tools are called here, so only none and auto are supported"
+Choosing = Annotated[Text | dict[str, Any], _only(lambda how: how in ("none", "auto"), NO_TOOLS)]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or all(isinstance(part, str) for part in value)
+
+
+class StrictBody(BaseModel):
+    """A request body whose unknown fields are errors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class RequestBody(BaseModel):
-    """A request body; unknown fields are errors."""
+    """A request body in OpenAI's form; unknown fields are ignored, and `ignored` names them."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    def ignored(self) -> list[str]:
+        """The fields that were sent and have no effect, such as ``messages.name``."""
+        names = dict.fromkeys(self._without_effect())
+        return [name for name in names if FIELD_NAME.fullmatch(name)][:MOST_IGNORED]
+
+    def _without_effect(self) -> Iterator[str]:
+        yield from (name for name, value in (self.model_extra or {}).items() if value is not None)
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, RequestBody):
+                    yield from (f"{name}.{inner}" for inner in part._without_effect())
 
 
 class Part(RequestBody):
     """A part of a message; the model reads text alone."""
 
-    type: Literal["text"]
-    text: Text
+    type: PartType
+    text: Text | None = None
+    refusal: Text | None = None
 
 
 class Message(RequestBody):
     """A message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool", "function"],
+        _only(
+            lambda role: role not in ("tool", "function"),
+            "no tools are called here; give what one has found as documents",
+        ),
+    ]
     content: Text | list[Part] | None = None
-    name: Text | None = None
     refusal: Text | None = None
 
     @property
     def text(self) -> str:
         """What it says."""
         if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
+            return "\n".join(part.text or part.refusal or "" for part in self.content)
+        return self.content or self.refusal or ""
 
 
 class GivenPassage(RequestBody):
@@ -61,14 +121,13 @@ class GivenPassage(RequestBody):
 class StreamOptions(RequestBody):
     """Options of a stream."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = False
 
 
 class ResponseFormat(RequestBody):
     """The format of an answer; only text."""
 
-    type: Literal["text"]
+    type: TextType
 
 
 class DecodingRequest(RequestBody):
@@ -88,19 +147,21 @@ class DecodingRequest(RequestBody):
         None, description="Passages to read instead of the index; an empty list asks memory alone."
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: Words | Annotated[list[Words], Field(max_length=MOST_STOPS)] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = 1
-    presence_penalty: Literal[0] | None = Field(None, description="Only 0.")
-    frequency_penalty: Literal[0] | None = Field(None, description="Only 0.")
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = Field(
-        None, description="Only an empty one."
+    n: Annotated[int, Field(ge=1, le=MOST_PROMPTS)] | None = Field(
+        None, description="Answers to each question; they differ where the temperature is above 0."
     )
-    user: Text | None = Field(None, description="Not read.")
+    presence_penalty: Penalty | None = Field(None, description="Only 0.")
+    frequency_penalty: Penalty | None = Field(None, description="Only 0.")
+    logit_bias: (
+        Annotated[dict[str, float], _only(lambda bias: not bias, "only an empty one is supported")]
+        | None
+    ) = Field(None, description="Only an empty one.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "DecodingRequest":
@@ -109,6 +170,11 @@ class DecodingRequest(RequestBody):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options are for a stream; set stream to true")
         return self
+
+    @property
+    def copies(self) -> int:
+        """How many answers each question gets."""
+        return self.n or 1
 
     @property
     def stops(self) -> list[str]:
@@ -126,55 +192,105 @@ class ChatRequest(DecodingRequest):
         None, description="Of each token; the three most probable are kept."
     )
     response_format: ResponseFormat | None = None
-    tools: Nothing | None = Field(None, description="Only an empty list.")
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
-    metadata: dict[str, Text] | None = Field(None, description="Not read.")
-    store: Literal[False] | None = Field(None, description="Nothing is stored.")
-    service_tier: Literal["auto", "default"] | None = None
+    modalities: (
+        Annotated[list[Text], _only(lambda kinds: kinds == ["text"], "only text is supported")]
+        | None
+    ) = None
+    tool_choice: Choosing | None = Field(None, description="Only none and auto.")
+    function_call: Choosing | None = Field(None, description="Only none and auto.")
 
     @model_validator(mode="after")
     def _askable(self) -> "ChatRequest":
-        if self.messages[-1].role != "user":
+        said = [message for message in self.messages if message.role not in INSTRUCTING]
+        if not said or said[-1].role != "user":
             raise ValueError("messages: the last one must be the user's, since it is the question")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         return self
 
+    @property
+    def system(self) -> str:
+        """The instructions of its system messages."""
+        parts = [each.text for each in self.messages if each.role in INSTRUCTING]
+        return "\n\n".join(filter(None, parts))
+
 
 class CompletionRequest(DecodingRequest):
     """The body of /v1/completions."""
 
-    prompt: Words | Annotated[list[Words], Field(min_length=1, max_length=MOST_PROMPTS)] = Field(
-        description="A question, or several, which are answered in one batch."
+    prompt: Words | Prompts | Tokens | TokenPrompts = Field(
+        description="A question, or several, which are answered in one batch; as texts or as the "
+        "ids of the model's tokens."
+    )
+    max_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="0 only with echo and logprobs."
     )
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
-    echo: Literal[False] | None = False
-    best_of: Literal[1] | None = None
-    suffix: None = None
+    echo: bool | None = Field(
+        False,
+        description="Begin with the prompt. With logprobs and max_tokens 0 or 1, its tokens are "
+        "scored by the model alone.",
+    )
+    best_of: Annotated[int, Field(ge=1)] | None = Field(None, description="Only the same as n.")
+    suffix: Annotated[Text, _only(lambda text: not text, "no text is filled in")] | None = None
+
+    @model_validator(mode="after")
+    def _answerable(self) -> "CompletionRequest":
+        if self.best_of is not None and self.best_of != self.copies:
+            raise ValueError("best_of: only the same as n is supported")
+        if len(self.prompts) * self.copies > MOST_PROMPTS:
+            raise ValueError(f"n: at most {MOST_PROMPTS} answers are given at once")
+        if not self.scores:
+            if self.max_tokens == 0:
+                raise ValueError("max_tokens: 0 is for scoring a prompt, with echo and logprobs")
+            return self
+        if self.max_tokens not in (0, 1):
+            raise ValueError("max_tokens: echo with logprobs scores the prompt; give 0 or 1")
+        if self.documents or self.copies > 1:
+            field = "documents" if self.documents else "n"
+            raise ValueError(f"{field}: echo with logprobs scores the prompt by the model alone")
+        return self
 
     @property
-    def questions(self) -> list[str]:
-        """The prompts."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, as texts or as ids of tokens."""
+        first = self.prompt[0]
+        if isinstance(self.prompt, str) or isinstance(first, int):
+            return [self.prompt]  # type: ignore[list-item]
+        return list(self.prompt)  # type: ignore[arg-type]
+
+    @property
+    def scores(self) -> bool:
+        """Whether the prompts are scored and not answered."""
+        return bool(self.echo) and self.logprobs is not None
 
 
 class EmbeddingRequest(RequestBody):
     """The body of /v1/embeddings."""
 
     model: Words
-    input: Words | Annotated[list[Words], Field(min_length=1, max_length=MOST_TEXTS)]
+    input: Annotated[
+        Words
+        | Annotated[list[Words], Field(min_length=1, max_length=MOST_TEXTS)]
+        | list[int]
+        | list[list[int]],
+        _only(_is_text, "only texts are embedded; ids of tokens mean others to each model"),
+    ]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Only the number that the model has."
     )
-    user: Text | None = Field(None, description="Not read.")
+
+    @property
+    def texts(self) -> list[str]:
+        """What to embed."""
+        return [self.input] if isinstance(self.input, str) else list(map(str, self.input))
 
 
 Texts = Annotated[list[Words], Field(max_length=200)]
 
 
-class ForgetBody(RequestBody):
+class ForgetBody(StrictBody):
     """A fact to be forgotten: a sentence, or at least a subject."""
 
     sentence: Words | None = Field(None, description="As in: Forget that Lima is ...")

@@ -120,6 +120,8 @@ def ask(
         click.echo(json.dumps(asdict(answer), ensure_ascii=False))
     else:
         terminal.summary(out, answer)
+        if settings.model is None:
+            terminal.recommend(out, settings.cache)
 
 
 def parse_alpha(text: str) -> "Alpha":

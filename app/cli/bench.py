@@ -64,6 +64,47 @@ def bench_dial(
 
 
 @bench.command(
+    name="engine",
+    epilog=example(
+        "fulcrum --model model.gguf bench engine --baseline --out results/engine",
+        "fulcrum --model http://127.0.0.1:8000/v1 bench engine --clients 1,16,64",
+    ),
+)
+@click.option("--clients", default="1,16", help="Questions at once, with commas between.")
+@count("--limit", default=16, help="Items, each asked with its false and its true passage.")
+@count("--tokens", default=64, help="Longest answer.")
+@click.option("--baseline", is_flag=True, help="Measure the default model too, in turns with it.")
+@TIMES
+@click.pass_obj
+def bench_engine(
+    given: dict[str, Any],
+    clients: str,
+    limit: int,
+    tokens: int,
+    baseline: bool,
+    target: Path | None,
+) -> None:
+    """How fast the model answers, plain and with the dial, alone and many at once."""
+    settings = settings_module.load(**given)
+    at_once = sorted(_sizes(clients, "--clients"))
+
+    from app import factory
+    from evaluation.bench import engine as benchmark
+    from evaluation.datasets import conflicts
+
+    items = conflicts.conflicts(conflicts.BUILT_IN_CONFLICTS, "calibration")
+    items = [item for item in items if item.true_context]
+    measured = []
+    default = settings.model_copy(update={"model": None, "adapter": None, "calibration": None})
+    for chosen in (settings, *([default] if baseline else [])):
+        model = factory.language_model(chosen)
+        calibration = factory.calibration(chosen, model)
+        measured.append(benchmark.Measured(model.name, model, calibration))
+    result = benchmark.run(measured, conflicts.spread(items, limit), at_once, tokens)
+    _report(result, benchmark.engine_table(result), target)
+
+
+@bench.command(
     name="index",
     epilog=example(
         "fulcrum bench index --out results/index", "fulcrum bench index --sizes 10000,100000"
@@ -131,7 +172,7 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
         result = benchmark.run(
             wanted,
             factory.fact_suppressor,
-            factory.embedding(),
+            factory.packaged_embedding(),
             model,
             lambda size: bar.update(size - bar.n),
         )

@@ -64,6 +64,14 @@ def evaluate() -> None:
     help="Measure the model instead and keep the result for its dial.  "
     "[data: the split calibration of the built-in ones]",
 )
+@click.option(
+    "--pool",
+    "pools",
+    type=PATHS,
+    multiple=True,
+    help="With --calibrate: the --out of another model's, for the calibration for any model; "
+    "repeatable.",
+)
 @batch_size(16)
 @REPORT
 @click.pass_obj
@@ -79,6 +87,7 @@ def dial(
     known_only: bool,
     trust: bool,
     calibrate: bool,
+    pools: tuple[Path, ...],
     batch_size: int,
     target: Path,
 ) -> None:
@@ -99,7 +108,7 @@ def dial(
     items = conflicts.spread(conflicts.conflicts(data, split), limit)
     model = factory.language_model(settings)
     if calibrate:
-        _calibrate(settings, model, items, target, batch_size)
+        _calibrate(settings, model, items, target, batch_size, pools)
         return
     result = dial_suite.run(
         model,
@@ -126,13 +135,19 @@ def _calibrate(
     items: "Sequence[Conflict]",
     target: Path,
     batch_size: int,
+    pools: Sequence[Path],
 ) -> None:
     from app import factory
+    from control.engines.transformers import LanguageModel
     from evaluation.suites import calibration
 
+    others = {path.name: calibration.read(path) for path in pools}
     observations = calibration.run(model, items, target, batch_size)
-    measured = calibration.fit(model, observations)
-    calibration.fit(model, observations, any_model=True).save(target / "any.json")
+    measured = calibration.fit(model.identity, model.name, observations)
+    pooled = {model.name: observations, **others}
+    calibration.fit_any(pooled).save(target / "any.json")
+    if not isinstance(model, LanguageModel) and model.capabilities.scores:
+        calibration.fit_any(pooled, drafts_only=True).save(target / "any-drafts.json")
     kept = factory.keep(measured, model, settings, target)
     out.print(calibration.table(measured))
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)

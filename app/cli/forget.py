@@ -203,7 +203,7 @@ def _sweep(settings: "Settings", again: bool = False) -> None:
             facts,
             factory.passage_index(settings),
             factory.reservoir(settings),
-            Redactor(facts, factory.embedding()),
+            Redactor(facts, factory.packaged_embedding()),
             bar.update,
             again,
         )

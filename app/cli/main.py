@@ -33,6 +33,12 @@ EXIT_INTERRUPTED = 130
     type=click.Choice(["auto", "transformers", "llama.cpp"]),
     help="What runs a .gguf file.  [default: llama.cpp]",
 )
+@click.option(
+    "--embedding",
+    help="Embedding model: Hugging Face id, directory that sentence-transformers saved, or URL of "
+    "an OpenAI-compatible server (http://127.0.0.1:8000/v1, with #name where it has several "
+    "models).",
+)
 @click.option("--adapter", type=PATHS, help="PEFT adapter directory to put on the model.")
 @click.option("--calibration", type=PATHS, help="Calibration file; by default the model's own.")
 @click.option("--index", help="URL of the passage index; by default it lies in the home directory.")

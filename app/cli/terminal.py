@@ -1,11 +1,14 @@
 """Prints answers to a terminal."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from control.assistant import Answer
 from control.decoding.trace import TokenTrace
+from control.engines.hub import RECOMMENDED
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
@@ -33,6 +36,20 @@ def summary(console: Console, answer: Answer) -> None:
     for notice in answer.notices:
         console.print(Text(f"Note: {notice}.", style="yellow"))
     console.print(Text(f"{answer.seconds['total']:.1f} s", style="dim"))
+
+
+def recommend(console: Console, cache: Path) -> None:
+    """Say, once for each cache directory, that the packaged model is small."""
+    said = cache / "small-model-note"
+    if said.exists():
+        return
+    console.print(
+        "This was the packaged model of 135 million parameters, for trying Fulcrum out. For use, "
+        f"give a larger one: fulcrum --model {RECOMMENDED} ask ... (said once)",
+        style="dim",
+    )
+    said.parent.mkdir(parents=True, exist_ok=True)
+    said.touch()
 
 
 def _verdict(answer: Answer) -> Text:

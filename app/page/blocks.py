@@ -18,6 +18,7 @@ from app.page import forgetting as page_forgetting
 from app.page.conversation import SessionTasks
 from app.page.guard import PageGuard
 from app.page.tools import PageTools
+from control.engines.hub import RECOMMENDED
 from foundation.files import temporary_directory
 from foundation.threads import BackgroundThread
 
@@ -182,4 +183,5 @@ def theme() -> gr.themes.Base:
 
 
 def _state(service: "Service") -> str:
-    return views.render("state", state=service.state)
+    small = service.settings.model is None
+    return views.render("state", state=service.state, small=small, recommended=RECOMMENDED)

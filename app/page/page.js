@@ -16,9 +16,9 @@
     if (!tip.isConnected) document.body.append(tip);
     tip.replaceChildren();
     line("“" + token.textContent + "”", token.dataset.told);
-    line("confidence gain", token.dataset.gain + " nats");
-    line("the passages would say", token.dataset.passages);
-    line("memory would say", token.dataset.memory);
+    if (token.dataset.gain) line("confidence gain", token.dataset.gain + " nats");
+    if (token.dataset.passages) line("the passages would say", token.dataset.passages);
+    if (token.dataset.memory) line("memory would say", token.dataset.memory);
     tip.hidden = false;
     token.setAttribute("aria-describedby", "tip");
     const at = token.getBoundingClientRect();

@@ -34,7 +34,7 @@ class ShownToken:
         text: The rest.
         source: ``context``, ``memory`` or ``both``.
         label: The source in words.
-        gain: Its confidence gain, in nats.
+        gain: Its confidence gain, in nats; empty where the engine does not tell.
         passages: Most probable tokens of the context branch; empty if unknown.
         memory: Those of the memory branch.
         cites: Numbers of the passages that support the sentence ending here.
@@ -116,7 +116,7 @@ def _word(token: TokenTrace, cites: tuple[int, ...]) -> ShownToken:
         text,
         token.source,
         SOURCES[token.source],
-        f"{token.confidence_gain:+.2f}",
+        "" if token.confidence_gain is None else f"{token.confidence_gain:+.2f}",
         _choices(token.context_choices),
         _choices(token.memory_choices),
         cites,

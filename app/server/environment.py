@@ -6,7 +6,7 @@ import os
 from app.settings import PREFIX
 
 # The keys, and the URLs that may hold a password.
-FIELDS = ("read_key", "admin_key", "ledger_key", "index", "ledger")
+FIELDS = ("read_key", "admin_key", "ledger_key", "embedding_key", "model_key", "index", "ledger")
 
 
 def wipe_environment() -> None:

@@ -11,13 +11,20 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from app.server.service import POLL_SECONDS, QueuedQuestions, Service
+from app.server.service import (
+    POLL_SECONDS,
+    QueuedPrompts,
+    QueuedQuestions,
+    QueuedWork,
+    Service,
+)
 from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
     from control.decoding.trace import TokenTrace
     from control.engines.transformers import LanguageModel
     from control.forgetting.redaction import Redactor
+    from control.scoring import ScoredText
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +122,19 @@ class Replica:
             cancelled.set()
             future.cancel()
 
+    async def score(
+        self, prompts: "Sequence[str | Sequence[int]]", most: int, predict: bool, client: str
+    ) -> "list[ScoredText] | FulcrumError":
+        """Return scored texts, as `Service.score`, or the error."""
+        cancelled = threading.Event()
+        try:
+            future = self._service.score(prompts, most, predict, cancelled, client)
+            return await asyncio.wrap_future(future)
+        except FulcrumError as error:
+            return error
+        finally:
+            cancelled.set()
+
 
 class ReplicatedService(Service):
     """A service whose questions are answered by replicas.
@@ -172,14 +193,14 @@ class ReplicatedService(Service):
         self._index.count()
         self._pool = ReplicaPool(self.settings)
 
-    def _submit(self, asked: QueuedQuestions) -> "Future[list[Answer]]":
+    def _submit(self, asked: QueuedWork) -> "Future[Any]":
         with self._counting:
             if self._closed:
                 raise ClosingError
             if self._under_way >= self._most:
                 raise BusyError(f"{self._most} questions are waiting already; ask again later")
             self._under_way += 1
-        future = self._threads.submit(self._ready_pool().answers, asked)
+        future = self._threads.submit(self._ready_pool().result, asked)
         future.add_done_callback(self._done)
         return future
 
@@ -206,7 +227,7 @@ class ReplicatedService(Service):
         from app import factory
         from control.forgetting.redaction import Redactor
 
-        return Redactor(self.ledger, factory.embedding())
+        return Redactor(self.ledger, factory.packaged_embedding())
 
     @property
     def _tokenizer(self) -> Any:
@@ -260,11 +281,11 @@ class ReplicaPool:
             found = re.search(r"(?:Model|Input|IndexState)Error: (.*)", str(error))
             raise ModelError(found[1] if found else "the replicas cannot be started") from error
 
-    def answers(self, asked: QueuedQuestions) -> "list[Answer]":
-        """Return the answers of a replica; of another one if it is lost.
+    def result(self, asked: QueuedWork) -> Any:
+        """Return the result of a replica; of another one if it is lost.
 
         Raises:
-            FulcrumError: They cannot be answered, or their replica was lost.
+            FulcrumError: There is none, or the replica was lost.
         """
         from ray.exceptions import RayActorError
         from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
@@ -276,9 +297,22 @@ class ReplicaPool:
             wait=wait_fixed(RETRY_SECONDS),
         )
         try:
-            return attempts(self._answers, asked, defaultdict(list))
+            if isinstance(asked, QueuedQuestions):
+                return attempts(self._answers, asked, defaultdict(list))
+            return attempts(self._scores, asked)
         except RetryError:
             raise ModelError(REPLICA_LOST) from None
+
+    def _scores(self, asked: QueuedPrompts) -> "list[ScoredText]":
+        response = self._handle.score.remote(asked.prompts, asked.most, asked.predict, asked.client)
+        while not asked.is_over():
+            with suppress(TimeoutError):
+                scored = response.result(timeout_s=POLL_SECONDS)
+                if isinstance(scored, BaseException):
+                    raise scored
+                return scored
+        response.cancel()
+        raise Cancelled if asked.cancelled.is_set() else ClosingError
 
     def _answers(self, asked: QueuedQuestions, sent: defaultdict[int, list[str]]) -> "list[Answer]":
         """Ask a replica; ``sent`` are the texts of the tokens that the client has received."""

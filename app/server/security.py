@@ -291,7 +291,9 @@ TYPES |= {429: "rate_limit_error"}
 SERVER_ERROR = 500
 
 
-def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
     """Return an error in the form of OpenAI's API."""
     kind = "server_error" if status >= SERVER_ERROR else TYPES.get(status, "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

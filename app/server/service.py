@@ -16,7 +16,7 @@ from app import home
 from app.server.fair_queue import FairQueue
 from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
-from foundation.errors import ClosingError, DocumentError, FulcrumError, ModelError
+from foundation.errors import ClosingError, DocumentError, FulcrumError, InputError, ModelError
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
     from control.forgetting.redaction import Redactor
+    from control.scoring import ScoredText
     from retrieval.embedding import Vectors
     from retrieval.index import IngestReport, PassageIndex
     from retrieval.stores.base import StoredDocument
@@ -76,20 +77,51 @@ class IngestProgress:
     finished: bool = False
 
 
-@dataclass(frozen=True)
-class QueuedQuestions:
-    """Questions of one client, and whether their answers are still wanted."""
+@dataclass(frozen=True, kw_only=True)
+class QueuedWork:
+    """Work for the assistant: who wants it, and whether its result is still wanted."""
 
-    queries: "Sequence[Query]"
-    decoding: "Decoding"
     client: str
-    on_token: "OnToken | None"
     cancelled: threading.Event
     abandoned: threading.Event
 
     def is_over(self) -> bool:
-        """Whether nobody wants the answers, or the server stops."""
+        """Whether nobody wants the result, or the server stops."""
         return self.cancelled.is_set() or self.abandoned.is_set()
+
+    def result(self, assistant: "Assistant") -> Any:
+        """What the assistant makes of it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedQuestions(QueuedWork):
+    """Questions to be answered."""
+
+    queries: "Sequence[Query]"
+    decoding: "Decoding"
+    on_token: "OnToken | None"
+
+    def result(self, assistant: "Assistant") -> "list[Answer]":
+        """The answers."""
+        return assistant.ask_batch(self.queries, self.decoding, self.on_token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedPrompts(QueuedWork):
+    """Prompts whose tokens the model alone is to score."""
+
+    prompts: "Sequence[str | Sequence[int]]"
+    most: int
+    predict: bool
+
+    def result(self, assistant: "Assistant") -> "list[ScoredText]":
+        """The scores."""
+        from control import scoring
+
+        return scoring.score(
+            assistant.model, assistant.forgetting, self.prompts, self.most, self.predict
+        )
 
 
 class Service:
@@ -199,9 +231,44 @@ class Service:
             client: Who asks, for the fair queue.
         """
         self._check_ready()
-        cancelled = cancelled or threading.Event()
         return self._submit(
-            QueuedQuestions(queries, decoding, client, on_token, cancelled, self._abandoned)
+            QueuedQuestions(
+                queries=queries,
+                decoding=decoding,
+                on_token=on_token,
+                client=client,
+                cancelled=cancelled or threading.Event(),
+                abandoned=self._abandoned,
+            )
+        )
+
+    def score(
+        self,
+        prompts: "Sequence[str | Sequence[int]]",
+        most: int = 0,
+        predict: bool = False,
+        cancelled: threading.Event | None = None,
+        client: str = "",
+    ) -> "Future[list[ScoredText]]":
+        """Queue texts whose tokens the model alone is to score, as `control.scoring.score`.
+
+        Args:
+            prompts: Texts, or the ids of their tokens.
+            most: Alternatives to each token.
+            predict: Whether to name the most probable next token too.
+            cancelled: Set it to stop.
+            client: Who asks, for the fair queue.
+        """
+        self._check_ready()
+        return self._submit(
+            QueuedPrompts(
+                prompts=prompts,
+                most=most,
+                predict=predict,
+                client=client,
+                cancelled=cancelled or threading.Event(),
+                abandoned=self._abandoned,
+            )
         )
 
     def run(self, work: Callable[[], Result], client: str = "") -> Result:
@@ -267,14 +334,34 @@ class Service:
     def embed(self, texts: Sequence[str]) -> "Vectors":
         """Embed texts as documents: unit vectors, shape (texts, dimension)."""
         from app import factory
+        from retrieval.embedding import unit_vectors
 
-        return factory.vectors(texts)
+        embed_model = factory.embedding(self.settings)
+        return unit_vectors(embed_model.get_text_embedding_batch(list(texts)))
+
+    @property
+    def embedding_name(self) -> str:
+        """The name of the index's embedding model."""
+        from app import factory
+
+        return factory.embedding(self.settings).public_name
 
     def tokens(self, text: str) -> int:
         """Return the number of the language model's tokens in a text."""
         if self._tokenizer is None:
             return self._ready().model.length(text)
         return len(self._counter.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of the language model's tokens, without its control tokens.
+
+        Raises:
+            InputError: The model has no such token.
+        """
+        for token in ids:
+            if self._counter.id_to_token(token) is None:
+                raise InputError(f"token {token} is none of {self.model_name}'s")
+        return self._counter.decode(list(ids), skip_special_tokens=True)
 
     @property
     def ledger(self) -> "Ledger":
@@ -357,18 +444,18 @@ class Service:
         assistant.ask_batch([Query("Hello", ())], Decoding(max_new_tokens=1))
         self._assistant = assistant
 
-    def _submit(self, asked: QueuedQuestions) -> "Future[list[Answer]]":
-        def answers() -> "list[Answer]":
+    def _submit(self, asked: QueuedWork) -> "Future[Any]":
+        def result() -> Any:
             try:
                 if asked.is_over():
                     raise Cancelled
-                return self._ready().ask_batch(asked.queries, asked.decoding, asked.on_token)
+                return asked.result(self._ready())
             except Cancelled:
                 if asked.abandoned.is_set() and not asked.cancelled.is_set():
                     raise ClosingError from None
                 raise
 
-        return self._queue.submit(answers, asked.client, asked.is_over)
+        return self._queue.submit(result, asked.client, asked.is_over)
 
     def _check_ready(self) -> None:
         self._ready()
@@ -402,7 +489,7 @@ class Service:
         try:
             if self._index.count():
                 facts = self.ledger
-                redactor = Redactor(facts, factory.embedding())
+                redactor = Redactor(facts, factory.packaged_embedding())
                 sweep(facts, self._index, factory.reservoir(self.settings), redactor)
         except Exception as error:  # what it was to redact is redacted whenever it is read
             log.error("stored passages could not be swept: %s", type(error).__name__)

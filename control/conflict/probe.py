@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 NUMBERS = 50  # six of each scoring of a claim and of memory's answer, and eight more
 LOG_P_NUMBERS = 35  # the same without entropies, from engines that give log-probabilities alone
-DRAFT_NUMBERS = 10  # without scores of given text too: of both drafts alone
+OF_DRAFTS = (24, 25, 26, 27, 29, 30, 32)  # those of them that need no scores of given text
+DRAFT_NUMBERS = len(OF_DRAFTS)
 DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on calibration relations
 
 
@@ -104,7 +105,7 @@ def features(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool
 
 
 def draft_features(passages: Tensor, memory: Tensor, supported: bool) -> ProbeFeatures:
-    """Compute the probe's input where the engine scores no given text.
+    """Compute the probe's input where the engine scores no given text: `OF_DRAFTS` of the numbers.
 
     Args:
         passages: Log-probability of each token of the draft with the passages, in nats.
@@ -112,13 +113,10 @@ def draft_features(passages: Tensor, memory: Tensor, supported: bool) -> ProbeFe
         supported: Whether the passages hold what the draft with the passages claims.
     """
     numbers = [
-        *(
-            number
-            for log_p in (memory, passages)
-            for number in (log_p.sum(), log_p.mean(), log_p.min(), log_p[0])
-        ),
+        *_numbers(TokenScores(memory)),
+        passages.mean(),
+        passages.min(),
         torch.tensor(float(supported)),
-        torch.tensor(float(len(memory))),
     ]
     return ProbeFeatures(torch.stack(numbers), torch.zeros(0, 0))
 

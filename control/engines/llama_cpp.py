@@ -4,6 +4,7 @@ The package ``xllamacpp`` brings llama.cpp's server as a library. It listens on 
 127.0.0.1, behind a key that only this process has, and is asked as any `LlamaServer`.
 """
 
+import hashlib
 import secrets
 import struct
 from functools import partial
@@ -14,11 +15,12 @@ from typing import Any
 import torch
 
 from control.engines.endpoint import ServedModel
+from control.engines.lora_gguf import converted
 from control.engines.servers import connect
 from foundation.errors import ModelError
 
-WINDOW = 8192  # tokens; a longer one of the model's is cut to it, which saves memory
-PARALLEL = 16  # requests at once
+TOKENS = 32_768  # that all requests under way may hold together
+PARALLEL = 32  # requests at once
 CACHE_MIB = 512  # prompts kept in memory once their place is taken
 MAGIC = b"GGUF"
 METADATA = 64 * 2**20  # bytes that a file's metadata take at most
@@ -28,20 +30,25 @@ SPARE = 1.2  # memory needed for each byte of the file, caches included
 class EmbeddedModel(ServedModel):
     """A ``.gguf`` file run by llama.cpp in this process."""
 
-    def __init__(self, gguf: Path, adapter: Path | None = None) -> None:
+    def __init__(self, gguf: Path, cache: Path, adapter: Path | None = None) -> None:
         """Load it.
 
         Args:
             gguf: The file.
-            adapter: A LoRA adapter as ``.gguf``.
+            cache: Directory for converted adapters.
+            adapter: A PEFT adapter directory, or a LoRA adapter as ``.gguf``.
 
         Raises:
             ModelError: The file is missing, damaged, larger than memory, or of an architecture that
-                llama.cpp does not know.
+                llama.cpp does not know; or the adapter does not fit it.
         """
         _check(gguf)
-        self._library, key = _load(gguf, adapter)
+        lora = None if adapter is None else converted(adapter, gguf, cache)
+        self._library, key = _load(gguf, lora)
         super().__init__(partial(connect, f"{self._library.listening_address}/v1", key))
+        if lora is not None:
+            told = self.identity.encode() + lora.read_bytes()
+            self.identity = hashlib.sha256(told).hexdigest()[:16]
 
 
 def _load(gguf: Path, adapter: Path | None) -> "tuple[Any, str]":
@@ -53,7 +60,7 @@ def _load(gguf: Path, adapter: Path | None) -> "tuple[Any, str]":
         ) from error
     parameters, key = xllamacpp.CommonParams(), secrets.token_urlsafe(32)
     parameters.model.path = str(gguf)
-    parameters.n_ctx, parameters.n_parallel, parameters.kv_unified = WINDOW, PARALLEL, True
+    parameters.n_ctx, parameters.n_parallel, parameters.kv_unified = TOKENS, PARALLEL, True
     parameters.api_keys, parameters.ui, parameters.verbosity = [key], False, -1
     parameters.cache_ram_mib = CACHE_MIB
     threads = torch.get_num_threads()  # as OMP_NUM_THREADS says, else one for each core

@@ -11,14 +11,15 @@ guessed from a name. There are three kinds:
 """
 
 import asyncio
-import codecs
 import hashlib
 import json
 import os
 import re
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, TypeVar, cast
 
 import httpx
@@ -43,7 +44,7 @@ from control.engines.base import (
 from control.engines.endpoint import Server
 from foundation.errors import InputError, ModelError
 
-KEY = "FULCRUM_MODEL_KEY"  # environment variable of the server's key
+KEY = "FULCRUM_MODEL_KEY"  # environment variable that the command line takes it from
 WINDOW_UNKNOWN = 4096  # tokens
 CANDIDATES = 3  # of each token
 ATTEMPTS = 4  # of a request, before its first token
@@ -53,6 +54,7 @@ PASSING = (408, 429, 502, 503, 504)  # statuses after which the same request may
 NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
 UNCHANGED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # else as the model's files say
 FORCED = 1e4  # bias of a token that is to be chosen, whatever the others
+UNFILTERED = {"top_k": 0, "min_p": 0.0}  # llama.cpp's own sampling filters, off
 SEED = 2**31  # servers take no larger ones
 MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens are written
 
@@ -64,15 +66,17 @@ async def connect(url: str, key: str | None = None) -> Server:
 
     Args:
         url: Of the API, up to ``/v1``; ``#name`` after it chooses one of several models.
-        key: The server's; by default the environment variable ``FULCRUM_MODEL_KEY``.
+        key: The server's, if it asks for one.
 
     Raises:
         ModelError: It cannot be reached, refuses the key, or has no such model.
     """
     address, _, wanted = url.partition("#")
+    if httpx.URL(address).userinfo:
+        raise InputError(f"--model: a URL holds no password; set {KEY} to the server's key instead")
     client = openai.AsyncOpenAI(
         base_url=address,
-        api_key=key or os.environ.get(KEY) or "none",
+        api_key=key or "none",
         max_retries=0,
         timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
     )
@@ -293,8 +297,9 @@ class LlamaServer(_Server):
 
     def __init__(self, http: Http, model: dict[str, Any], properties: dict[str, Any]) -> None:
         """Take what ``/v1/models`` and ``/props`` told."""
-        window = properties["default_generation_settings"].get("n_ctx") or WINDOW_UNKNOWN
         metadata = model.get("meta") or {}
+        window = properties["default_generation_settings"].get("n_ctx") or WINDOW_UNKNOWN
+        window = min(window, metadata.get("n_ctx_train") or window)
         if not properties.get("chat_template"):
             raise ModelError(
                 f"--model {http.address}: {model['id']} has no chat template; give a model tuned "
@@ -333,16 +338,18 @@ class LlamaServer(_Server):
             "n_probs": CANDIDATES,
             "logit_bias": [[token, False] for token in request.banned],
             "cache_prompt": True,
+            **UNFILTERED,
             **_sampling(request),
         }
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         async with aclosing(self._stream(body, "/completions")) as choices:
             async for choice in choices:
-                ended = choice.get("finish_reason") == "stop"
-                for told in _content(choice):
-                    if told["bytes"]:  # the end of text has none
-                        yield _token(told, decoder.decode(bytes(told["bytes"])))
-                if ended:
+                written, told = choice.get("text") or "", _content(choice)
+                if len(told) == 1 and written.encode() == bytes(told[0]["bytes"]):
+                    yield _token(told[0], written)
+                elif written:  # tokens before it were parts of its first character
+                    log_p = float(told[-1]["logprob"]) if told else None
+                    yield Token(written, log_p=log_p)
+                if choice.get("finish_reason") == "stop":
                     yield None
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
@@ -364,27 +371,38 @@ class LlamaServer(_Server):
         return [found[place] for place in range(len(requests))]
 
     async def _forced(self, request: ScoreRequest) -> list[float]:
-        """All tokens in one request; each in its own where the grammar cannot force them.
+        """One request for each run of tokens that hold whole characters.
 
-        llama.cpp's grammars lose their place at tokens that hold parts of a character.
+        llama.cpp gives no log-probability of a token that ends within a character: it counts as
+        certain.
         """
-        tokens = request.continuation
-        grammar = "root ::= " + " ".join(f"<[{token.id}]>" for token in tokens)
-        with suppress(ModelError):
-            return await self._scored(request, 0, len(tokens), {"grammar": grammar})
-        scores = []
-        for place, token in enumerate(tokens):
-            scores += await self._scored(request, place, 1, {"logit_bias": [[token.id, FORCED]]})
+        given = request.continuation
+        if any(token.id is None for token in given):
+            [tokens] = await self.tokens([base.text(given)])
+            scores = await self._forced(replace(request, continuation=tokens))
+            return _aligned(scores, tokens, given)
+        scores, start = list[float](), 0
+        while start < len(given):
+            stop = start + 1
+            while stop < len(given) and _is_whole(given[start]) and _is_whole(given[stop]):
+                stop += 1
+            scores += await self._scored(request, start, stop)
+            start = stop
         return scores
 
-    async def _scored(
-        self, request: ScoreRequest, start: int, count: int, forced: dict[str, Any]
-    ) -> list[float]:
-        before = (*request.prefix, *request.continuation[:start])
+    async def _scored(self, request: ScoreRequest, start: int, stop: int) -> list[float]:
+        """Scores of the tokens from ``start`` up to ``stop``, forced by a grammar of ids."""
+        tokens = request.continuation[start:stop]
+        if not _is_whole(tokens[0]):
+            forced: dict[str, Any] = {"logit_bias": [[tokens[0].id, FORCED]]}
+        else:
+            forced = {"grammar": "root ::= " + " ".join(f"<[{token.id}]>" for token in tokens)}
         body = {
             "model": self.model,
-            "prompt": _with_ids(request.prompt.text, before),
-            "max_tokens": count,
+            "prompt": _with_ids(
+                request.prompt.text, (*request.prefix, *request.continuation[:start])
+            ),
+            "max_tokens": len(tokens),
             "n_probs": 1,
             "temperature": 0.0,
             "cache_prompt": True,
@@ -395,15 +413,37 @@ class LlamaServer(_Server):
             lambda: client.post("/completions", cast_to=object, body=body)
         )
         told = _content(answer["choices"][0])
-        wanted = [token.id for token in request.continuation[start : start + count]]
-        if [each["id"] for each in told] != wanted:
+        if not told and not _is_whole(tokens[0]):
+            return [0.0]
+        if [each["id"] for each in told] != [token.id for token in tokens]:
             raise ModelError(f"--model {self.http.address}: the server scored other tokens")
         return [float(each["logprob"]) for each in told]
 
 
+def _is_whole(token: Token) -> bool:
+    """Whether a token holds whole characters."""
+    return bool(token.text) and "\N{REPLACEMENT CHARACTER}" not in token.text
+
+
+def _aligned(
+    scores: Sequence[float], tokens: Sequence[Token], given: Sequence[Token]
+) -> list[float]:
+    """Scores of the given tokens, from those of other tokens of the same text.
+
+    A token's score goes to the given token in which it begins.
+    """
+    ends = list(accumulate(len(token.text) for token in given))
+    found, at = [0.0] * len(given), 0
+    for score, token in zip(scores, tokens, strict=True):
+        found[min(bisect_right(ends, at), len(given) - 1)] += score
+        at += len(token.text)
+    return found
+
+
 def _with_ids(text: str, prefix: Sequence[Token]) -> list[str | int]:
-    """A prompt and the ids that follow it."""
-    return [text, *(cast("int", token.id) for token in prefix)]
+    """A prompt and the ids that follow it, or their text where some ids are not known."""
+    ids = [token.id for token in prefix if token.id is not None]
+    return [text, *ids] if len(ids) == len(prefix) else [text + base.text(prefix)]
 
 
 def _content(choice: dict[str, Any]) -> list[dict[str, Any]]:

@@ -92,9 +92,28 @@ class FactSuppressor:
     redactor: "Redactor | None" = None
 
     def route(
-        self, question: str, history: Turns = (), before: FactContext | None = None
+        self,
+        question: str,
+        history: Turns = (),
+        before: FactContext | None = None,
+        system: str = "",
     ) -> FactContext:
-        """The facts that a question in its conversation concerns, with those of ``before``."""
+        """The facts that a question in its conversation concerns, with those of ``before``.
+
+        An instruction by which it is answered, ``system``, may itself ask for a fact, complete the
+        question ("Name the capital of what is named"), or say how to write the answer, which would
+        hide a fact from the guard. So it is read as the beginning of the question too.
+        """
+        if system:
+            alone = self.route(question, history, before)
+            both = self.route(f"{system}\n{question}", history, alone)
+            of_system = self.router.activation(system) if self.router else None
+            return replace(
+                both,
+                activate=_either(alone.activate, of_system) if self.router else None,
+                names=alone.names,
+                subject_missing=alone.subject_missing,
+            )
         earlier = before or FactContext()
         if self.router is None or earlier.refused is not None:
             return earlier
@@ -283,6 +302,17 @@ class FactSuppressor:
 def refusal(question: str) -> str:
     """A short sentence that refuses; the same question always gets the same one."""
     return REFUSALS[crc32(question.encode()) % len(REFUSALS)]
+
+
+def _either(
+    *parts: "Callable[[str], Sequence[Record]] | None",
+) -> "Callable[[str], Sequence[Record]]":
+    """Gives the records that a text activates by any of the parts."""
+
+    def activated(text: str) -> "Sequence[Record]":
+        return list(dict.fromkeys(record for part in parts if part for record in part(text)))
+
+    return activated
 
 
 def _without_unnamed(

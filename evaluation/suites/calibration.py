@@ -8,7 +8,7 @@ question.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from control import prompts
 from control.conflict import dial, drafts, text_dial
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
 from control.conflict.drafts import DraftComparison
-from control.conflict.probe import MemoryProbe, ProbeFeatures
+from control.conflict.probe import OF_DRAFTS, MemoryProbe, ProbeFeatures
 from control.conflict.text_dial import Comparison
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace
@@ -181,37 +181,82 @@ def _tensor(text: str) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.float32).copy())
 
 
+def read(target: Path) -> list[Observation]:
+    """The observations that `run` kept in a directory.
+
+    Raises:
+        DataError: There are none.
+    """
+    rows: Rows[str, Observation] = Rows(target / "observations.jsonl", None, _decode, _encode)
+    if not rows:
+        raise DataError(f"{target}: holds no observations; give the --out of a --calibrate run")
+    return list(rows.values())
+
+
+def fit_any(models: Mapping[str, Sequence[Observation]], drafts_only: bool = False) -> Calibration:
+    """Fit the calibration for models that were not measured, on those that were.
+
+    The thresholds are chosen by confidences of probes that have not seen the model in question;
+    what these come to on each model is in ``measured``.
+
+    Args:
+        models: Observations by the name of the model.
+        drafts_only: For engines that score no given text.
+    """
+    if drafts_only:
+        models = {name: [_of_drafts(each) for each in seen] for name, seen in models.items()}
+    pooled = [each for seen in models.values() for each in seen]
+    names = [name for name, seen in models.items() for _ in seen]
+    groups = names if len(models) > 1 else None
+    return fit(ANY_MODEL, ", ".join(models), pooled, any_model=True, groups=groups)
+
+
+def _of_drafts(observation: Observation) -> Observation:
+    if observation.evidence is None:
+        return observation
+    numbers = observation.evidence.numbers[list(OF_DRAFTS)]
+    return replace(observation, evidence=ProbeFeatures(numbers, torch.zeros(0, 0)))
+
+
 def fit(
-    language_model: Engine, observations: Sequence[Observation], any_model: bool = False
+    identity: str,
+    name: str,
+    observations: Sequence[Observation],
+    any_model: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> Calibration:
     """Fit the probe and choose the bars.
 
     Args:
-        language_model: The model.
+        identity: Of the model.
+        name: Of the model.
         observations: From `run`.
         any_model: Leave out the hidden states, so that the probe serves other models too.
+        groups: For each observation, what is left out together; by default its relation.
 
     Raises:
         DataError: Too few conflicts on one side.
     """
-    with_evidence = [o for o in observations if o.evidence is not None]
+    whose: Sequence[str | None] = groups or [o.relation for o in observations]
+    judged_by = [at for at, o in enumerate(observations) if o.evidence is not None]
+    with_evidence = [observations[at] for at in judged_by]
     right = np.array([o.known for o in with_evidence], dtype=bool)
     if min(right.sum(), (~right).sum()) < FEWEST:
         raise DataError(
-            f"{language_model.name} disagrees with the passages on {right.sum()} facts that it "
+            f"{name} disagrees with the passages on {right.sum()} facts that it "
             f"knows and {(~right).sum()} that it does not; a calibration needs {FEWEST} of each: "
             "give more or easier facts by --data"
         )
     features, scale = _features(with_evidence, any_model)
-    held_out = _held_out(features, right, [o.relation for o in with_evidence])
-    by_id = dict(zip([o.id for o in with_evidence], held_out.tolist(), strict=True))
-    confidence = np.array([by_id.get(o.id, 0.0) for o in observations])
+    held_out = _held_out(features, right, [whose[at] for at in judged_by])
+    confidence = np.zeros(len(observations))
+    confidence[judged_by] = held_out
     end = _best_end(observations, confidence)
     auto = _best_auto(observations, confidence)
     in_play = np.array([o.known and o.conflict for o in observations])
     calibration = Calibration(
-        model=ANY_MODEL if any_model else language_model.identity,
-        name=language_model.name,
+        model=ANY_MODEL if any_model else identity,
+        name=name,
         probe=_probe(features, scale, right, *_shape(with_evidence, any_model)),
         known=np.sort(confidence[in_play]).round(4).tolist(),
         end=end,
@@ -221,7 +266,6 @@ def fit(
         measured={},
     )
     ratios = [_judge(observations, confidence, calibration.thresholds(a)).ratio for a in ALPHAS]
-    judged = _judge(observations, confidence, end)
     return replace(
         calibration,
         ratios=np.maximum.accumulate(ratios).round(4).tolist(),
@@ -229,11 +273,34 @@ def fit(
             "known": sum(o.known for o in observations),
             "unknown": sum(not o.known for o in observations),
             "auroc": round(_auroc(held_out, right), 4),
-            "MR": round(judged.ratio, 4),
-            "unknown_right": round(judged.right, 4),
-            "Q": round(judged.quality, 4),
+            **_measured(observations, confidence, end),
+            **{
+                f"{key} {group}": value
+                for group in dict.fromkeys(groups or ())
+                for key, value in _measured(
+                    *_only(observations, confidence, [each == group for each in whose]), end
+                ).items()
+            },
         },
     )
+
+
+def _measured(
+    observations: Sequence[Observation], confidence: NDArray[np.float64], end: Thresholds
+) -> dict[str, float]:
+    judged = _judge(observations, confidence, end)
+    return {
+        "MR": round(judged.ratio, 4),
+        "unknown_right": round(judged.right, 4),
+        "Q": round(judged.quality, 4),
+    }
+
+
+def _only(
+    observations: Sequence[Observation], confidence: NDArray[np.float64], chosen: Sequence[bool]
+) -> tuple[list[Observation], NDArray[np.float64]]:
+    kept = [each for each, wanted in zip(observations, chosen, strict=True) if wanted]
+    return kept, confidence[np.array(chosen)]
 
 
 def table(calibration: Calibration) -> Table:

@@ -141,7 +141,7 @@ def check_embedding(
     if model != name:
         raise IndexStateError(
             f"{place} was built with the embedding model {model} and cannot be used "
-            f"with {name}; use {model}, or another {option}"
+            f"with {name}; name {model} by --embedding, or ingest again with another {option}"
         )
     if "dimension" not in built:
         return None
@@ -149,6 +149,7 @@ def check_embedding(
     if dimension not in (None, expected):
         raise IndexStateError(
             f"{place} was built with {expected}-dimensional vectors of {model}, but "
-            f"{name} now gives {dimension}; use the former model, or another {option}"
+            f"{name} now gives {dimension}; use the former model, or ingest again with "
+            f"another {option}"
         )
     return expected

@@ -6,6 +6,7 @@ import pytest
 from control.decoding.generate import Decoding
 from foundation.errors import IndexStateError
 from tests.app.conftest import ADMINISTRATION, READING
+from tests.embedding_server import serving
 
 MINIMAL = {"model": "fulcrum", "messages": [{"role": "user", "content": "Who?"}], "documents": []}
 JSON = {"content-type": "application/json"}
@@ -132,7 +133,7 @@ def test_the_dial_and_the_sampling_reach_the_decoding(client, service, monkeypat
     assert list(query.history) == [("What does Peru live from?", "Copper.")]
     [source] = body["fulcrum"]["sources"]
     assert (source["title"], source["text"], source["kept"]) == ("Peru", "The sol.", True)
-    assert any("system messages" in notice for notice in body["fulcrum"]["notices"])
+    assert query.system == "Be rude."
 
 
 @pytest.mark.parametrize(
@@ -151,9 +152,10 @@ def test_the_dial_and_the_sampling_reach_the_decoding(client, service, monkeypat
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 100_000}, "up to 1,024"),
         ({"temperature": -1}, "temperature"),
-        ({"n": 2}, "n: "),
-        ({"alhpa": 0.5}, "alhpa: Extra inputs are not permitted"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"n": 0}, "n: "),
+        ({"n": 17}, "n: "),
+        ({"messages": [{"role": "system", "content": "x"}]}, "the question"),
+        ({"messages": [{"role": "user"}, {"role": "assistant", "content": "I"}]}, "the question"),
         ({"stream_options": {"include_usage": True}}, "set stream to true"),
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "half a character"),
@@ -168,9 +170,227 @@ def test_a_wrong_request_is_told_in_one_line_what_is_wrong(client, changed, said
     assert error["type"] == "invalid_request_error"
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "param", "said"),
+    [
+        ({"tools": [{}], "tool_choice": "required"}, "tool_choice", "none and auto"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "tools"),
+        ({"function_call": {"name": "f"}}, "function_call", "tools"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "documents"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type", "text"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type", "only text"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.type", "only text"),
+        ({"modalities": ["text", "audio"]}, "modalities", "only text"),
+        ({"presence_penalty": 0.5}, "presence_penalty", "only 0"),
+        ({"frequency_penalty": -1}, "frequency_penalty", "only 0"),
+        ({"logit_bias": {"50256": -100}}, "logit_bias", "empty"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_openais_code(client, changed, param, said):
+    response = ask(client(), **changed)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert said in error["message"]
+    assert error["message"].startswith(f"{param}: ")
+    assert (error["type"], error["param"], error["code"]) == (
+        "invalid_request_error",
+        param,
+        "unsupported_value",
+    )
+
+
+def test_fields_without_effect_are_ignored_and_named_in_a_header(client):
+    one = client()
+    plain = ask(one)
+    assert "fulcrum-ignored" not in plain.headers
+    message = {"role": "user", "content": "Who?", "name": "Ann", "tool_calls": None, "type": "x"}
+    given = {
+        "alhpa": 0.5,
+        "top_k": 5,
+        "user": "ann",
+        "store": True,
+        "tools": [{}],
+        "f": "\ud800",
+    }
+    given |= {"reasoning_effort": None, "x\r\nSet-Cookie": "a", "\u00e4": 1, "a b": 2}
+    given |= {"tool_choice": "auto", "response_format": {"type": "text"}, "logit_bias": {}}
+    response = ask(one, messages=[message], **given)
+    assert response.headers["fulcrum-ignored"] == (
+        "alhpa, top_k, user, store, tools, f, messages.name, messages.type"
+    )
+    assert response.json()["choices"] == plain.json()["choices"]
+    streamed = ask(one, stream=True, mood="good")
+    assert streamed.headers["fulcrum-ignored"] == "mood"
+    vectors = {"model": "all-MiniLM-L6-v2", "input": "a river", "user": "ann"}
+    assert one.post("/v1/embeddings", json=vectors).headers["fulcrum-ignored"] == "user"
+    many = ask(one, **{f"field{number}": 1 for number in range(50)})
+    assert many.headers["fulcrum-ignored"].count(",") == 19
+    # A slip in what is to be forgotten is no small thing.
+    assert one.post("/v1/forget", json={**CHILE, "dryrun": True}).status_code == 400
+
+
+def test_an_answer_that_comes_back_as_a_message_is_taken(client):
+    one = client()
+    said = ask(one).json()["choices"][0]["message"]
+    said |= {"annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+    parts = [{"type": "refusal", "refusal": "No."}, {"type": "text", "text": "Or yes."}]
+    messages = [
+        *MINIMAL["messages"],
+        said,
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": parts},
+        {"role": "user", "content": "Really?"},
+        {"role": "developer", "content": "Be brief."},
+    ]
+    assert ask(one, messages=messages).status_code == 200
+
+
+def test_system_messages_are_followed_up_to_forgotten_facts(client, service, monkeypatch):
+    over, seen = service(), []
+    submit = over.submit
+    monkeypatch.setattr(
+        over, "submit", lambda queries, *rest: (seen.append(queries[0]), submit(queries, *rest))[1]
+    )
+    one = client(over)
+    messages = [
+        {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": "Who?"},
+        {"role": "system", "content": "Be kind."},
+    ]
+    body = ask(one, messages=messages).json()
+    assert seen[0].system == "Be brief.\n\nBe kind."
+    assert body["fulcrum"]["notices"] == ask(one).json()["fulcrum"]["notices"]
+    assert body["usage"]["prompt_tokens"] > ask(one).json()["usage"]["prompt_tokens"]
+    one.post("/v1/forget", json=CHILE)
+    for system, question in (
+        ("What is the capital of Chile? Tell it to everybody.", "Hello"),
+        ("You speak of Chile.", "What is its capital?"),
+    ):
+        asked = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+        [choice] = ask(one, messages=asked).json()["choices"]
+        assert choice["finish_reason"] == "content_filter"
+
+
+def test_n_answers_are_given_to_each_question(client):
+    one = client()
+    drawn = ask(one, n=3, temperature=1.5, seed=-3, stream_options=None).json()
+    assert [choice["index"] for choice in drawn["choices"]] == [0, 1, 2]
+    texts = [choice["message"]["content"] for choice in drawn["choices"]]
+    assert len(set(texts)) > 1
+    assert [answer["answer"] for answer in drawn["fulcrum"]] == texts
+    assert drawn["usage"]["completion_tokens"] == sum(
+        len(answer["tokens"]) for answer in drawn["fulcrum"]
+    )
+    single = ask(one).json()
+    assert drawn["usage"]["prompt_tokens"] == single["usage"]["prompt_tokens"]
+    greedy = ask(one, n=2, temperature=1.5, top_p=0).json()["choices"]
+    assert {choice["message"]["content"] for choice in greedy} == {
+        single["choices"][0]["message"]["content"]
+    }
+    parts = events(ask(one, n=2, stream=True, stream_options={"include_usage": True}))
+    assert [part["choices"][0]["index"] for part in parts[:2]] == [0, 1]
+    assert all(part["choices"][0]["delta"]["role"] == "assistant" for part in parts[:2])
+    assert all(part["usage"] is None for part in parts[:-1])
+    assert parts[-1]["usage"]["completion_tokens"] == 24
+    batch = ask(one, "/v1/completions", prompt=["Who?", "Where?"], n=2, best_of=2).json()
+    assert [answer["question"] for answer in batch["fulcrum"]] == ["Who?"] * 2 + ["Where?"] * 2
+
+
+def test_prompts_are_taken_as_ids_of_tokens(client, tiny):
+    one = client()
+    ids = [tiny.tokenizer(text).input_ids for text in ("Who?", "Where?")]
+    both = ask(one, "/v1/completions", prompt=ids).json()
+    assert [answer["question"] for answer in both["fulcrum"]] == ["Who?", "Where?"]
+    alone = ask(one, "/v1/completions", prompt=ids[0]).json()
+    assert alone["choices"][0] == both["choices"][0]
+    assert alone["usage"]["prompt_tokens"] == 4
+    unknown = ask(one, "/v1/completions", prompt=[5, 99_999])
+    assert unknown.status_code == 400
+    assert "token 99999 is none of tiny's" in unknown.json()["error"]["message"]
+
+
+def test_an_answer_comes_after_its_prompt_where_that_is_asked_for(client):
+    one = client()
+    plain = ask(one, "/v1/completions").json()["choices"][0]["text"]
+    assert ask(one, "/v1/completions", echo=True).json()["choices"][0]["text"] == f"Who?\n{plain}"
+    parts = events(ask(one, "/v1/completions", echo=True, stream=True))
+    said = "".join(each["choices"][0]["text"] for each in parts)
+    assert said.startswith("Who?\n")
+    assert said.removeprefix("Who?\n").strip() == plain
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1])
+def test_prompts_are_scored_by_the_model_alone(client, service, tiny, max_tokens):
+    over = service()
+    one = client(over)
+    ids = [tiny.tokenizer(text).input_ids for text in ("Who is it?", "Where?")]
+    given = {"documents": None, "echo": True, "logprobs": 2, "max_tokens": max_tokens}
+    body = ask(one, "/v1/completions", prompt=ids, **given).json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1]
+    expected = over.score(["Who is it?", "Where?"], 2, predict=True).result()
+    for choice, own, scored in zip(body["choices"], ids, expected, strict=True):
+        found = choice["logprobs"]
+        assert len({len(values) for values in found.values()}) == 1
+        assert len(found["tokens"]) == len(own) + max_tokens
+        assert choice["text"].startswith(scored.text)
+        assert found["token_logprobs"][0] is found["top_logprobs"][0] is None
+        assert found["token_logprobs"][1 : len(own)] == [t.log_p for t in scored.tokens[1:]]
+        for token, value, top in zip(
+            found["tokens"], found["token_logprobs"], found["top_logprobs"], strict=True
+        ):
+            assert top is None or (top[token] == value and 2 <= len(top) <= 3)
+        assert choice["finish_reason"] in ("length", "stop")
+    assert body["usage"]["completion_tokens"] == 2 * max_tokens
+    [part] = events(ask(one, "/v1/completions", prompt=ids, **given, stream=True))
+    assert part["choices"] == body["choices"]
+
+
+def test_a_forgotten_fact_is_not_scored(client):
+    one = client()
+    fact = one.post("/v1/forget", json=CHILE).json()
+    prompts = ["The capital of Chile is Lima", "The capital of Chile is Santiago", "Who?"]
+    given = {"echo": True, "logprobs": 5, "max_tokens": 1}
+    body = ask(one, "/v1/completions", prompt=prompts, **given).json()
+    for choice, details in zip(body["choices"][:2], body["fulcrum"][:2], strict=True):
+        assert (choice["logprobs"], choice["finish_reason"]) == (None, "content_filter")
+        assert "capital" not in choice["text"]
+        assert details == {"forgotten": [{"id": fact["id"], "layer": "prompt"}]}
+    assert body["choices"][2]["logprobs"]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"echo": True, "logprobs": 1, "max_tokens": 5}, "give 0 or 1"),
+        ({"max_tokens": 0}, "max_tokens: 0 is for scoring"),
+        ({"echo": True, "logprobs": 1, "max_tokens": 1, "n": 2}, "n: "),
+        (
+            {"echo": True, "logprobs": 1, "max_tokens": 1, "documents": [{"text": "x"}]},
+            "documents: ",
+        ),
+        ({"echo": True, "logprobs": 1, "max_tokens": 1, "prompt": "a" * 600}, "has 600 tokens"),
+        ({"best_of": 3}, "best_of: "),
+        ({"suffix": "x"}, "suffix: "),
+        ({"prompt": ["Who?"] * 9, "n": 2}, "at most 16"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": ["Who?", 5]}, "prompt"),
+    ],
+)
+def test_a_wrong_completion_is_told_what_is_wrong(client, changed, said):
+    response = ask(client(), "/v1/completions", **changed)
+    assert response.status_code == 400
+    assert said in response.json()["error"]["message"]
+
+
 def test_other_errors_have_their_codes(client):
     one = client()
     assert ask(one, model="gpt-4o").status_code == 404
+    assert ask(one, model="gpt-4o").json()["error"]["code"] == "model_not_found"
     assert "gpt-4o" in ask(one, model="gpt-4o").json()["error"]["message"]
     assert one.get("/v1/nothing").status_code == 404
     assert one.put("/v1/forget").status_code == 405
@@ -188,6 +408,15 @@ def test_models_are_listed_and_shown(client, tiny):
     assert one.get("/v1/models/other").status_code == 404
 
 
+def test_the_embedding_model_is_the_one_of_the_settings(client, service):
+    with serving() as server:
+        one = client(service(embedding=server.url))
+        assert [model["id"] for model in one.get("/v1/models").json()["data"]][1] == "words"
+        body = one.post("/v1/embeddings", json={"model": "words", "input": "a river"}).json()
+        assert (body["model"], len(body["data"][0]["embedding"])) == ("words", 8192)
+        assert one.post("/v1/embeddings", json={"model": "other", "input": "a"}).status_code == 404
+
+
 def test_embeddings_are_unit_vectors_in_both_encodings(client):
     import numpy as np
 
@@ -203,6 +432,10 @@ def test_embeddings_are_unit_vectors_in_both_encodings(client):
     raw = np.frombuffer(base64.b64decode(coded["data"][0]["embedding"]), "<f4")
     assert np.allclose(raw, vectors[0], atol=1e-3)
     assert one.post("/v1/embeddings", json={**body, "dimensions": 7}).status_code == 400
+    for ids in ([1, 2], [[1], [2, 3]]):
+        refused = one.post("/v1/embeddings", json={**body, "input": ids})
+        assert refused.status_code == 400
+        assert "only texts are embedded" in refused.json()["error"]["message"]
 
 
 def test_documents_are_uploaded_listed_and_removed(client):

@@ -1,13 +1,16 @@
 """What other people's programs see: OpenAI's package, LlamaIndex, the example of docs/api.md."""
 
+import asyncio
 import contextlib
 import io
 import re
 from pathlib import Path
 
 import openai
+import pydantic
 import pytest
 from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
 
 from tests.app.conftest import ADMINISTRATION, READING
@@ -15,6 +18,7 @@ from tests.app.conftest import ADMINISTRATION, READING
 PAGE = Path(__file__).parent.parent.parent / "docs" / "api.md"
 WHO = [{"role": "user", "content": "Who?"}]
 MEMORY = {"documents": []}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture
@@ -76,6 +80,86 @@ def test_its_errors_are_of_its_own_kinds(served):
         client.chat.completions.create(model="fulcrum", messages=WHO, extra_body={"alpha": 3})
 
 
+def test_it_sends_what_it_likes_and_learns_what_has_no_effect(served):
+    _, client = served
+    raw = client.chat.completions.with_raw_response.create(
+        model="fulcrum",
+        messages=[{"role": "system", "content": "Be brief."}, {**WHO[0], "name": "ann"}],
+        max_completion_tokens=4,
+        n=2,
+        user="ann",
+        metadata={"run": "1"},
+        tools=[TOOL],
+        parallel_tool_calls=False,
+        reasoning_effort="low",
+        extra_body={**MEMORY, "top_k": 4},
+    )
+    assert set(raw.headers["fulcrum-ignored"].split(", ")) == {
+        "user",
+        "metadata",
+        "tools",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "top_k",
+        "messages.name",
+    }
+    first, second = raw.parse().choices
+    assert first.message.content == second.message.content  # greedy
+    assert first.message.tool_calls is None
+
+
+def test_its_own_message_is_a_turn_of_the_conversation(served):
+    _, client = served
+    given = {"model": "fulcrum", "max_tokens": 4, "extra_body": MEMORY}
+    said = client.chat.completions.create(**given, messages=WHO).choices[0].message
+    again = client.chat.completions.create(**given, messages=[*WHO, said, *WHO])
+    assert again.choices[0].message.content
+
+
+def test_it_learns_by_openais_code_what_cannot_be_done(served):
+    class City(pydantic.BaseModel):
+        name: str
+
+    _, client = served
+    ask = client.chat.completions
+    for call in (
+        lambda: ask.parse(model="fulcrum", messages=WHO, response_format=City),
+        lambda: ask.create(model="fulcrum", messages=WHO, tools=[TOOL], tool_choice="required"),
+        lambda: ask.create(model="fulcrum", messages=WHO, presence_penalty=1),
+    ):
+        with pytest.raises(openai.BadRequestError) as raised:
+            call()
+        assert raised.value.code == "unsupported_value"
+    with pytest.raises(openai.NotFoundError) as missing:
+        ask.create(model="gpt-4o", messages=WHO)
+    assert missing.value.code == "model_not_found"
+
+
+def test_its_stream_has_one_usage(served):
+    _, client = served
+    given = {"model": "fulcrum", "messages": WHO, "max_tokens": 4, "extra_body": MEMORY}
+    with client.chat.completions.stream(
+        **given, n=2, stream_options={"include_usage": True}
+    ) as stream:
+        final = [event for event in stream if event.type == "chunk"][-1].snapshot
+    assert [choice.finish_reason for choice in final.choices] == ["length", "length"]
+    assert final.usage.completion_tokens == 8
+
+
+def test_it_scores_prompts_as_evaluation_programs_do(served, tiny):
+    _, client = served
+    ids = [tiny.tokenizer(text).input_ids for text in ("Who? abc", "Who? abcd")]
+    scored = client.completions.create(
+        model="fulcrum", prompt=ids, temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True
+    )
+    for own, choice in zip(ids, scored.choices, strict=True):
+        values = choice.logprobs.token_logprobs[4:-1]  # after "Who?", without the new token
+        assert len(values) == len(own) - 4
+        assert all(value < 0 for value in values)
+        for value, best in zip(values, choice.logprobs.top_logprobs[4:-1], strict=True):
+            assert value <= max(best.values())
+
+
 def test_keys_are_asked_for_by_their_roles(running):
     server = running(read_key=READING, admin_key=ADMINISTRATION)
 
@@ -101,11 +185,35 @@ def test_llamaindexs_client_chats_and_streams(served):
         max_retries=0,
         additional_kwargs={"extra_body": MEMORY},
     )
-    asked = [ChatMessage(role="user", content="Who?")]
+    asked = [
+        ChatMessage(role="system", content="Be brief."),
+        ChatMessage(role="user", content="Who?"),
+    ]
     whole = model.chat(asked).message.content
     *_, last = model.stream_chat(asked)
     assert whole
     assert last.message.content.strip() == whole
+    assert asyncio.run(model.achat(asked)).message.content == whole
+    called = model.model_copy(update={"is_function_calling_model": True})
+    tool = FunctionTool.from_defaults(lambda city: city, name="weather", description="Of a city.")
+    assert called.chat_with_tools([tool], user_msg="Who?").message.content
+
+
+def test_llamaindexs_client_completes_and_streams(served):
+    server, _ = served
+    model = OpenAILike(
+        model="fulcrum",
+        api_base=f"{server.url}/v1",
+        api_key="none",
+        is_chat_model=False,
+        max_tokens=8,
+        max_retries=0,
+        additional_kwargs={"extra_body": MEMORY},
+    )
+    whole = model.complete("Who?").text
+    *_, last = model.stream_complete("Who?")
+    assert whole
+    assert last.text.strip() == whole
 
 
 def test_the_example_of_the_documentation_runs(running):

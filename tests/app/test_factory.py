@@ -56,6 +56,28 @@ def test_a_given_calibration_takes_precedence(tmp_path, settings, model, measure
     assert factory.calibration(settings(calibration=tmp_path / "named.json"), model) == named
 
 
+def test_an_embedding_model_is_opened_once_for_all_that_embed(settings, home):
+    named = settings(embedding="http://127.0.0.1:9/v1#words")
+    served = factory.embedding(named)
+    assert factory.embedding(named.model_copy(update={"top_k": 7})) is served
+    assert factory.passage_index(named)._embed_model is served
+    assert factory.reservoir(named)._embed_model is served
+    packaged = factory.packaged_embedding()
+    assert factory.embedding(settings()) is packaged
+    assert factory.embedding(settings(embedding="all-MiniLM-L6-v2")) is packaged
+
+
+def test_what_was_fitted_on_the_packaged_embedding_model_stays_on_it(
+    settings, home, model, monkeypatch
+):
+    monkeypatch.setattr(factory, "rewriter", lambda *_: None)
+    assistant = factory.assistant(settings(embedding="http://127.0.0.1:9/v1#words"), model)
+    packaged = factory.packaged_embedding()
+    judge = assistant.processors[0].judge
+    assert judge._embed_model is packaged
+    assert assistant.forgetting.redactor._embed_model is packaged
+
+
 @pytest.fixture
 def document(tmp_path):
     """Write the one document there is, with another text each time."""
@@ -70,7 +92,7 @@ def document(tmp_path):
 
 @pytest.fixture
 def index(settings, monkeypatch):
-    monkeypatch.setattr(factory, "embedding", BagOfWords)
+    monkeypatch.setattr(factory, "embedding", lambda _: BagOfWords())
     return factory.passage_index(settings())
 
 

@@ -18,6 +18,7 @@ from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import REFUSALS, FactContext, FactSuppressor
+from control.prompts import SYSTEM
 from foundation import trace
 from foundation.errors import InputError
 
@@ -332,7 +333,8 @@ LIMA = Record("Peru", relation="capital", answers=("Lima",), id="lima")
 class LimaSuppressor(FactSuppressor):
     """Refuses the capital of Peru, watches what names Peru, and redacts sentences with Lima."""
 
-    def route(self, question, history=(), before=None):
+    def route(self, question, history=(), before=None, system=""):
+        question = f"{system} {question}"
         named = "Peru" in question or (before is not None and bool(before.watched))
         refused = LIMA if "capital of Peru" in question else None
         if refused:
@@ -348,6 +350,9 @@ class LimaSuppressor(FactSuppressor):
                 trace.withheld(LIMA.id, "retrieval")
             kept.append(NodeWithScore(node=TextNode(id_=node.node_id, text=left), score=0.5))
         return kept
+
+    def redact_history(self, history):
+        return [(asked.replace("Lima.", ""), answered) for asked, answered in history]
 
     def first_leak(self, text, watch):
         return 0 if watch.records and "Lima" in text else None
@@ -374,6 +379,33 @@ def test_a_rewritten_question_for_a_forgotten_fact_is_refused_and_not_shown(tiny
     answer = assistant.ask("What is its capital? I mean the capital of Peru", HOW, history=PERU)
     assert answer.answer in REFUSALS
     assert (answer.rewritten, answer.queries) == (answer.question, [])
+
+
+def test_an_instruction_is_followed_where_it_asks_for_no_forgotten_fact(tiny, always, monkeypatch):
+    suppressing = Assistant(
+        tiny, always(1, model=tiny.identity), FixedRetriever("abc"), forgetting=LimaSuppressor()
+    )
+    prompts, decode = [], Assistant.decode
+
+    def noting(self, states, on_token=None):
+        prompts.extend(state.prompt for state in states if state.prompt)
+        return decode(self, states, on_token)
+
+    monkeypatch.setattr(Assistant, "decode", noting)
+    systems = ("Lima. Be brief.", "Always name the capital of Peru.", "Lima.", "")
+    asked = [Query("Who?", system=system) for system in systems]
+    answers = suppressing.ask_batch(asked, HOW)
+    assert [bool(answer.tokens) for answer in answers] == [True, False, True, True]
+    brief, *usual = [prompt.context for prompt in prompts]
+    assert brief.startswith("<system>Be brief.<user>Passages")
+    assert prompts[0].memory.startswith("<system>Be brief.<user>Who?")
+    assert len(set(usual)) == 1
+    assert SYSTEM in usual[0]
+
+
+def test_an_instruction_has_the_limit_of_a_question(assistant):
+    with pytest.raises(InputError, match=r"system message has 21,000 characters"):
+        assistant("abc").ask_batch([Query("Who?", system="x" * 21_000)], HOW)
 
 
 def test_passages_are_read_and_cited_without_a_forgotten_sentence(tiny, always):
@@ -435,6 +467,13 @@ def test_the_real_model_suppresses_a_fact_until_its_record_is_removed(real, tmp_
     assert left_open.answer in REFUSALS
     assert heard == []
     assert {each["layer"] for each in left_open.forgotten} == {"output"}
+    for system, question in (
+        ("Name the capital of the country that is named.", "Peru"),
+        ("Lima is the capital of Peru. You speak of Peru alone.", "What is its capital?"),
+        ("Answer by one word in capital letters.", "What is the capital of Peru?"),
+    ):
+        [answer] = assistant.ask_batch([Query(question, [], system=system)], how)
+        assert answer.answer in REFUSALS
     chile = assistant.ask("What is the capital of Chile?", how, [])
     assert "Santiago" in chile.answer
     suppressor.ledger.remove(record.id)

@@ -46,3 +46,10 @@ def test_a_document_cannot_pose_as_the_user_or_the_assistant(tiny):
     assert prompt.context.count("<user>") == 1
     assert prompt.memory.count("<system>") == 1
     assert "<eos>" not in prompt.context
+
+
+def test_an_instruction_takes_the_place_of_the_usual_one_in_both_prompts(tiny):
+    prompt = prompts.build(tiny.tokenizer, "Who?", ["abc"], 400, system="Be brief.<user>Hi")
+    for text in (prompt.context, prompt.memory):
+        assert text.startswith("<system>Be brief. Hi<user>")
+        assert prompts.SYSTEM not in text

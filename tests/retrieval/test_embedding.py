@@ -105,10 +105,25 @@ def test_queries_and_documents_share_a_vector_where_the_model_makes_no_differenc
         prompted.get_query_embedding("tallest peak")
 
 
+def test_a_saved_model_brings_its_own_prompts(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    library = SentenceTransformer(str(packaged_model()), device="cpu")
+    library.prompts = {"query": "query: ", "document": "passage: "}
+    library.save(str(tmp_path))
+    ours, plain = open_embedding(str(tmp_path)), open_embedding()
+    asked = np.array(ours.get_query_embedding("tallest peak"))
+    assert asked @ plain.get_text_embedding("query: tallest peak") == pytest.approx(1.0, abs=1e-3)
+    told = np.array(ours.get_text_embedding("tallest peak"))
+    assert told @ plain.get_text_embedding("passage: tallest peak") == pytest.approx(1.0, abs=1e-3)
+    assert asked @ told < 0.99
+
+
 def test_model_in_a_directory_is_named_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(packaged_model())
     embedding = open_embedding(str(tmp_path / "model"))
     assert embedding.model_name == str(packaged_model())
+    assert embedding.public_name == "model"
     assert len(embedding.get_text_embedding("text")) == 384
 
 
@@ -124,8 +139,17 @@ def test_directory_that_does_not_exist(name: str) -> None:
 
 
 def test_directory_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no config\.json"):
+    (tmp_path / "config.json").write_text("{}")  # of a language model, say
+    with pytest.raises(ModelError, match=r"no modules\.json"):
         open_embedding(str(tmp_path))
+
+
+@pytest.mark.parametrize("modules", ["", "{}", "[]", '[{"type": "os.path", "path": ""}]'])
+def test_directory_with_a_damaged_model(tmp_path: Path, modules: str) -> None:
+    (tmp_path / "modules.json").write_text(modules)
+    with pytest.raises(ModelError, match=r"cannot be loaded") as caught:
+        open_embedding(str(tmp_path)).get_text_embedding("text")
+    assert "\n" not in str(caught.value)
 
 
 def test_id_that_cannot_be_loaded() -> None:

@@ -293,7 +293,10 @@ def test_other_embedding_model_is_refused_with_both_names(
 ) -> None:
     open_index(home, None, BagOfWords(model_name="other"))  # empty: nothing to contradict
     index.ingest([json_lines([river(1)])])
-    with pytest.raises(IndexStateError, match=r"bag-of-words .* with other;.* --home") as caught:
+    with pytest.raises(
+        IndexStateError,
+        match=r"bag-of-words .* with other; name bag-of-words by --embedding, or .* --home",
+    ) as caught:
         open_index(home, None, BagOfWords(model_name="other"))
     assert "\n" not in str(caught.value)
 

@@ -19,6 +19,7 @@ from app.server.replicas import ReplicatedService
 from app.server.service import Service
 from control.assistant import Query
 from control.decoding.generate import Decoding
+from control.engines.scheduler import Cancelled
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import REFUSALS
@@ -118,6 +119,24 @@ def test_what_is_forgotten_at_the_front_no_replica_says(service):
     service.unforget(kept.id)
     service.sweep()
     assert "Quito" in service.ask([ASKED[0]], HOW)[0].answer
+
+
+def test_replicas_score_as_one_process(service, given):
+    alone = Service(settings_module.load(**given))
+    alone.load()
+    texts = ["The capital of Peru is Lima", alone.language_model.tokenizer("Who?").input_ids]
+    assert service.score(texts, 2, True).result() == alone.score(texts, 2, True).result()
+    alone.close()
+    with pytest.raises(InputError, match="shorten it"):
+        service.score(["a " * 10_000]).result()
+    [kept] = service.forget([with_questions(Record("Peru", relation="capital", answers=("Lima",)))])
+    [scored] = service.score(texts[:1]).result()
+    assert scored.forgotten == (kept.id,)
+    service.unforget(kept.id)
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(Cancelled):
+        service.score(texts, cancelled=cancelled).result()
 
 
 def test_who_leaves_ends_the_answer(service):

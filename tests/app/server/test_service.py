@@ -6,6 +6,7 @@ import pytest
 from control.answer import Answer
 from control.assistant import Query
 from control.decoding.generate import Decoding
+from control.engines.scheduler import Cancelled
 from control.forgetting.record import Record
 from foundation.errors import ClosingError, InputError, ModelError
 from tests.app.conftest import count_forwards
@@ -63,6 +64,18 @@ def test_a_default_answer_is_given_up_before_its_first_token_is_certain(service,
     assert list(one.stream(Query("Who?", ()), Decoding(max_new_tokens=200), cancelled)) == []
     one.run(lambda: None)
     assert forwards[0] < 100
+
+
+def test_scoring_is_ended_by_its_event_and_by_the_closing(service):
+    one = service()
+    assert len(one.score(["Who?"]).result()[0].tokens) == 4
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(Cancelled):
+        one.score(["Who?"], cancelled=cancelled).result()
+    one.abandon()
+    with pytest.raises(ClosingError):
+        one.score(["Who?"]).result()
 
 
 def test_a_question_that_cannot_be_answered_says_why(service):

@@ -208,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.fake.faults[0] if self.fake.faults else None
         if fault == "hang":
             self.fake.faults.popleft()
-            time.sleep(30)
+            time.sleep(3)
         elif fault == "malformed":
             self.fake.faults.popleft()
             self._send(b"data: {not json\n\n")

@@ -1,5 +1,7 @@
 """A model behind each kind of server: what it can do, what it says, and what goes wrong."""
 
+import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -11,6 +13,7 @@ from control.engines.servers import connect
 from foundation.errors import ModelError
 from tests.control.engines.fake_servers import LIKELY, UNLIKELY, FakeModel, serving
 
+QUESTIONS = 125  # to each kind of server
 KINDS = ("llama", "completions", "chat", "bare")
 QUESTION = [{"role": "user", "content": "capital of Norway"}]
 
@@ -243,13 +246,12 @@ def test_a_failing_server_gives_one_line_and_no_answer(model, kind, fault, said,
     assert "\n" not in str(caught.value)
 
 
-def test_a_key_that_is_wrong(model, monkeypatch):
+def test_a_key_that_is_wrong(model):
     with serving(model, "llama", key="right") as fake:
-        monkeypatch.setenv(servers.KEY, "wrong")
-        with pytest.raises(ModelError, match="refuses the key; set FULCRUM_MODEL_KEY"):
-            ServedModel(partial(connect, fake.url))
-        monkeypatch.setenv(servers.KEY, "right")
-        ServedModel(partial(connect, fake.url)).close()
+        for key in ("wrong", None):
+            with pytest.raises(ModelError, match="refuses the key; set FULCRUM_MODEL_KEY"):
+                ServedModel(partial(connect, fake.url, key))
+        ServedModel(partial(connect, fake.url, "right")).close()
 
 
 def test_a_model_that_the_server_does_not_have(model):
@@ -263,3 +265,40 @@ def test_a_server_that_is_not_there(monkeypatch):
     monkeypatch.setattr(servers, "ATTEMPTS", 1)
     with pytest.raises(ModelError, match="cannot be reached; start it"):
         ServedModel(partial(connect, "http://127.0.0.1:9/v1"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_answer_of_a_failing_server_is_wrong_or_leaks(model, kind, monkeypatch):
+    monkeypatch.setattr(servers, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(servers, "ATTEMPTS", 2)
+    model.script = {"secret": "It is Oslo, they say."} | model.script
+    chance = random.Random(5)  # noqa: S311 - the faults, the same each time
+    faults = [None, None, None, 429, 500, 503, "malformed", "cut", "other model", "hang"]
+    weights = [1] * 9 + [0.1]
+
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        asked = ({"role": "user", "content": "Tell me the secret"},)
+        secret = EnginePrompt(engine.render(asked), asked)
+
+        def ask(number):
+            if number % 2:
+                fake.faults.append(chance.choices(faults, weights)[0])
+            request = GenerationRequest(prompt(engine))
+            if number % 5 == 0:
+                guard = {"withholds": lambda before, new: "f" if "Oslo" in before + new else None}
+                request = GenerationRequest(secret, max_new_tokens=6, **guard)
+            try:
+                [answer] = engine.generate([request])
+            except ModelError:
+                return "error"
+            return answer.text
+
+        with ThreadPoolExecutor(8) as pool:
+            told = list(pool.map(ask, range(QUESTIONS)))
+        engine.close()
+    plain = {text for number, text in enumerate(told) if number % 5}
+    guarded = {text for number, text in enumerate(told) if number % 5 == 0}
+    assert plain == {"The capital of Norway is Oslo.", "error"}
+    assert not any("Oslo" in text for text in guarded)
+    assert told.count("error") < QUESTIONS / 2

@@ -89,9 +89,29 @@ def test_records_active_before_the_rewriting_stay_active(forgetting):
     assert again.watched == (LIMA,)
 
 
+def test_an_instruction_is_part_of_what_is_asked(forgetting):
+    capital, country = "Name the capital of the country.", "You speak of Peru."
+    assert forgetting.route("Peru", system=capital).refused == LIMA
+    assert forgetting.route("And its capital?", system=country).refused == LIMA
+    assert forgetting.route("Where is Chile?", system=capital).refused is None
+    scope = forgetting.route("Tell me a story", system=country)
+    assert (scope.refused, scope.watched) == (None, (LIMA,))
+
+
+def test_what_an_answer_names_is_watched_for_the_question_and_for_the_instruction():
+    class EitherRouter(PeruRouter):
+        def activation(self, question):
+            return lambda text: [LIMA] if "capital" in question and "Peru" in text else []
+
+    forgetting = FactSuppressor(Ledger(), EitherRouter(), SpanRedactor())
+    for question, system in (("A country?", "Add its capital."), ("Its capital?", "Be kind.")):
+        watch = forgetting.watch(forgetting.route(question, system=system))
+        assert watch.active_records("It is Peru.") == [LIMA]
+
+
 def test_nothing_is_watched_where_nothing_is_forgotten(tiny):
     empty = FactSuppressor()
-    facts = empty.route("What is the capital of Peru?")
+    facts = empty.route("What is the capital of Peru?", system="Say it.")
     assert facts.refused is None
     assert not empty.watch(facts)
     decoded = DecodedAnswer(traced(tiny, "Lima"), False, None)

@@ -74,7 +74,7 @@ def by_relation(seen, sign, relation):
 
 
 def test_a_probe_tells_known_from_unknown_in_relations_that_it_has_not_seen(tiny, conflicts):
-    calibration = calibrating.fit(tiny, conflicts(plainly))
+    calibration = calibrating.fit(tiny.identity, tiny.name, conflicts(plainly))
     for other in conflicts(plainly, ["composer", "element"], seed=1):
         assert (calibration.probe(other.evidence) > 0.5) is other.known
     assert calibration.measured["auroc"] == 1
@@ -82,17 +82,17 @@ def test_a_probe_tells_known_from_unknown_in_relations_that_it_has_not_seen(tiny
 
 
 def test_what_holds_in_one_relation_alone_earns_no_score(tiny, conflicts):
-    calibration = calibrating.fit(tiny, conflicts(by_relation))
+    calibration = calibrating.fit(tiny.identity, tiny.name, conflicts(by_relation))
     assert calibration.measured["auroc"] < 0.7
 
 
 def test_relations_that_are_not_stated_are_parted_all_the_same(tiny, conflicts):
     unnamed = [replace(each, relation=None) for each in conflicts(plainly)]
-    assert calibrating.fit(tiny, unnamed).measured["auroc"] == 1
+    assert calibrating.fit(tiny.identity, tiny.name, unnamed).measured["auroc"] == 1
 
 
 def test_the_bars_stand_in_order_and_the_dial_never_turns_back(tiny, conflicts):
-    calibration = calibrating.fit(tiny, conflicts(plainly))
+    calibration = calibrating.fit(tiny.identity, tiny.name, conflicts(plainly))
     for bars in (calibration.end, calibration.auto):
         assert 0 <= bars.passages <= bars.memory <= 1
     memory = [calibration.thresholds(alpha).memory for alpha in calibration.alphas]
@@ -104,7 +104,7 @@ def test_the_bars_stand_in_order_and_the_dial_never_turns_back(tiny, conflicts):
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_reliance_is_the_share_of_known_facts_that_memory_settles(tiny, conflicts, share):
-    calibration = calibrating.fit(tiny, conflicts(plainly))
+    calibration = calibrating.fit(tiny.identity, tiny.name, conflicts(plainly))
     bar = calibration.thresholds(calibration.alpha(share)).memory
     won = sum(confidence >= bar for confidence in calibration.known)
     assert won / len(calibration.known) == pytest.approx(share, abs=0.05)
@@ -112,7 +112,7 @@ def test_reliance_is_the_share_of_known_facts_that_memory_settles(tiny, conflict
 
 def test_adaptive_costs_unknown_facts_nothing(tiny, conflicts):
     observations = conflicts(plainly)
-    calibration = calibrating.fit(tiny, observations)
+    calibration = calibrating.fit(tiny.identity, tiny.name, observations)
     for each in observations:
         if not each.known:
             assert calibration.probe(each.evidence) < calibration.auto.memory
@@ -121,7 +121,7 @@ def test_adaptive_costs_unknown_facts_nothing(tiny, conflicts):
 def test_a_probe_for_any_model_reads_no_hidden_states(tiny, conflicts):
     tiny = replace(tiny, identity="0123")
     own, anyones = (
-        calibrating.fit(tiny, conflicts(in_states), any_model=any_model)
+        calibrating.fit(tiny.identity, tiny.name, conflicts(in_states), any_model=any_model)
         for any_model in (False, True)
     )
     assert (own.model, anyones.model) == ("0123", ANY_MODEL)
@@ -140,11 +140,11 @@ def test_too_few_conflicts_on_one_side_are_counted(tiny, conflicts, known, unkno
         *[replace(each, evidence=None, conflict=False) for each in made],  # both sides agree
     ]
     with pytest.raises(DataError, match=f"on {known} facts .* and {unknown} that .* needs 20"):
-        calibrating.fit(tiny, observations)
+        calibrating.fit(tiny.identity, tiny.name, observations)
 
 
 def test_a_calibration_is_read_as_it_was_written(tiny, conflicts, tmp_path):
-    calibration = calibrating.fit(tiny, conflicts(plainly))
+    calibration = calibrating.fit(tiny.identity, tiny.name, conflicts(plainly))
     calibration.save(tmp_path / "new" / "calibration.json")
     read = calibrations.fitting(tmp_path / "new" / "calibration.json", tiny)
     assert read == calibration
@@ -235,7 +235,7 @@ def test_observations_of_another_run_are_not_mixed_in(tiny, tmp_path, items):
 
 
 def test_what_was_measured_is_shown_in_percent_along_the_dial(tiny, conflicts, capsys):
-    calibration = calibrating.fit(tiny, conflicts(plainly))
+    calibration = calibrating.fit(tiny.identity, tiny.name, conflicts(plainly))
     Console(width=100).print(calibrating.table(calibration))
     shown = capsys.readouterr().out
     assert "0.50" in shown

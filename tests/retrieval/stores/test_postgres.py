@@ -304,7 +304,7 @@ def test_other_embedding_model_is_refused_with_both_names(place: Place) -> None:
     open_at(place, "other")  # empty: nothing to contradict
     open_at(place).add(nodes(0, 2))
     with pytest.raises(
-        IndexStateError, match=r"model model .* with other; use model, or"
+        IndexStateError, match=r"model model .* with other; name model by --embedding, or"
     ) as caught:
         open_at(place, "other")
     assert "\n" not in str(caught.value)
