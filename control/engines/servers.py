@@ -605,6 +605,9 @@ class ChatServer(_Server):
             async for choice in choices:
                 told = _content(choice)
                 written = (choice.get("delta") or {}).get("content") or ""
+                ended = choice.get("finish_reason") == "stop"
+                if ended and "".join(each["token"] for each in told) != written:
+                    del told[-1:]  # the end of text
                 if len(told) == 1:
                     yield _token(told[0], written)
                 elif told:
@@ -612,7 +615,7 @@ class ChatServer(_Server):
                         yield _token(each, each["token"])
                 elif written:
                     yield Token(written)
-                if choice.get("finish_reason") == "stop":
+                if ended:
                     yield None
 
 

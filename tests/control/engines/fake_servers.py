@@ -326,7 +326,10 @@ class Handler(BaseHTTPRequestHandler):
             if body.get("logprobs"):
                 event["logprobs"] = {"content": [_content(self.fake.model, token, log_p)]}
             events.append(event | {"finish_reason": None})
-        self._events([*events, {"delta": {}, "finish_reason": reason}])
+        last: dict[str, Any] = {"delta": {}, "finish_reason": reason}
+        if body.get("logprobs") and reason == "stop":  # vLLM tells the end of text as a token
+            last["logprobs"] = {"content": [_content(self.fake.model, 0, LIKELY)]}
+        self._events([*events, last])
 
 
 def _content(model: FakeModel, token: int, log_p: float) -> dict[str, Any]:
