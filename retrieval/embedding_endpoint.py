@@ -2,33 +2,19 @@
 
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
-from urllib.parse import urlsplit
 
 import openai
 from llama_index.core.bridge.pydantic import PrivateAttr
 from pydantic import BaseModel, Field, ValidationError
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
+from tenacity import Retrying
 
+from foundation import model_server
 from foundation.errors import ModelError
 from retrieval.embedding import CachedEmbedding, Vectors, unit_vectors
 
 KEY_VARIABLE = "FULCRUM_EMBEDDING_KEY"
-EXAMPLE = "http://127.0.0.1:8000/v1"
 BATCH_TEXTS = 64  # of one request
-ATTEMPTS = 5
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds between two attempts: 0.5, 1, 2, 4 and a little
-LONGEST_ASKED = 60.0  # seconds: a server that asks for a longer pause is not waited for
-CONNECT_SECONDS = 5.0
 READ_SECONDS = 300.0  # of one request: 64 passages by a large model on a processor
-PASSING = (408, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
-LONGEST_REASON = 160  # characters of a server's own words
-SHOWN_MODELS = 10
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -105,20 +91,9 @@ class Server:
         Raises:
             ModelError: They cannot be used.
         """
-        if not _is_usable(address):
-            raise ModelError(
-                f"--embedding names no server: give its URL up to /v1, as in {EXAMPLE}, with "
-                f"#name where it has several models; a key goes into {KEY_VARIABLE}"
-            )
-        key = (key or "").strip()
-        if not (key.isascii() and key.isprintable()):
-            raise ModelError(f"{KEY_VARIABLE} holds characters that no key has; set it again")
         self.option = f"--embedding {address}"
         self._client = openai.OpenAI(
-            base_url=address,
-            api_key=key or "none",  # left out, the client would send the key for OpenAI's own API
-            max_retries=0,
-            timeout=openai.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            **model_server.client_settings(self.option, address, key, KEY_VARIABLE, READ_SECONDS)
         )
 
     def embed(self, model: str, texts: list[str]) -> list[list[float]]:
@@ -157,12 +132,7 @@ class Server:
             names = self._asked_names()
         except (openai.OpenAIError, ValidationError) as error:
             self._fail(error)
-        if len(names) != 1:
-            raise ModelError(
-                f"{self.option}: the server has {_listed(names)}; name one after a #, "
-                f"as in {EXAMPLE}#{names[0] if names else 'name'}"
-            )
-        return names[0]
+        return model_server.chosen(self.option, names, "")
 
     def _asked_names(self) -> list[str]:
         answer = self._asked(lambda: self._client.models.with_raw_response.list().text, _Models)
@@ -177,42 +147,24 @@ class Server:
 
     def _asked(self, request: Callable[[], str], form: type[Answer]) -> Answer:
         """Return the answer to a request, sent again while the server is busy or away."""
-        retrying = Retrying(
-            retry=retry_if_exception(_is_passing),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=_pause,
-            reraise=True,
-        )
-        return form.model_validate_json(retrying(request))
+        return form.model_validate_json(Retrying(**model_server.retry_settings())(request))
 
     def _no_model(self, model: str, names: list[str]) -> str:
         if names:
             return (
-                f"{self.option}#{model}: the server has no such model; it has {_listed(names)}, "
-                "name one after the #"
+                f"{self.option}#{model}: the server has no such model; it has "
+                f"{model_server.listed(names)}, name one after the #"
             )
         return (
             f"{self.option}#{model}: the server has no such model, or no embeddings at this "
-            f"address; give its URL up to /v1, as in {EXAMPLE}, and after the # a model of it"
+            f"address; give its URL up to /v1, as in {model_server.EXAMPLE}, and after the # a "
+            "model of it"
         )
 
     def _fail(self, error: Exception) -> NoReturn:
         """Raise an error of the client as one that says what to do."""
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            problem = f"the server refuses the key; set {KEY_VARIABLE} to a valid one"
-        elif isinstance(error, openai.APITimeoutError):
-            problem = f"no answer in {READ_SECONDS:.0f} seconds; try again later"
-        elif isinstance(error, openai.APIConnectionError):
-            problem = "the server cannot be reached; start it, or give the right address"
-        elif isinstance(error, openai.APIStatusError):
-            again = "try again later" if error.status_code in PASSING else "give another model"
-            problem = f"the server answers {error.status_code} ({_reason(error)}); {again}"
-        else:
-            problem = (
-                "the server's answer is not that of an OpenAI-compatible server; give its URL up "
-                f"to /v1, as in {EXAMPLE}"
-            )
-        raise ModelError(f"{self.option}: {problem}") from error
+        reason = model_server.problem(error, KEY_VARIABLE, READ_SECONDS)
+        raise ModelError(f"{self.option}: {reason}") from error
 
 
 class _Embedding(BaseModel):
@@ -230,45 +182,3 @@ class _Model(BaseModel):
 
 class _Models(BaseModel):
     data: list[_Model]
-
-
-def _is_usable(address: str) -> bool:
-    """Whether an address is that of a server, and holds no password that messages would show."""
-    try:
-        parts = urlsplit(address)
-        return bool(parts.hostname) and parts.port != 0 and not (parts.username or parts.query)
-    except ValueError:  # its port is no number
-        return False
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed in a moment."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in PASSING and _asked_pause(error) <= LONGEST_ASKED
-    away = isinstance(error, openai.APIConnectionError)
-    return away and not isinstance(error, openai.APITimeoutError)  # it took long enough
-
-
-def _pause(state: RetryCallState) -> float:
-    """Return the seconds until the next attempt: longer each time, and what the server asks."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = _asked_pause(error) if isinstance(error, openai.APIStatusError) else 0.0
-    return max(asked, wait_exponential_jitter(FIRST_WAIT, LONGEST_WAIT, jitter=FIRST_WAIT)(state))
-
-
-def _asked_pause(error: openai.APIStatusError) -> float:
-    """Return the seconds of ``Retry-After``; 0 where there is none."""
-    asked = error.response.headers.get("retry-after", "")
-    return float(asked) if asked.isdecimal() else 0.0
-
-
-def _reason(error: openai.APIStatusError) -> str:
-    """Return the server's own words, in one line."""
-    message = error.body.get("message") if isinstance(error.body, dict) else None
-    return " ".join(str(message or error.message).split())[:LONGEST_REASON]
-
-
-def _listed(names: list[str]) -> str:
-    """Return the names of models, of many the first."""
-    more = f" and {len(names) - SHOWN_MODELS} more" if len(names) > SHOWN_MODELS else ""
-    return ", ".join(names[:SHOWN_MODELS]) + more if names else "no model"

@@ -24,12 +24,7 @@ from typing import Any, TypeVar, cast
 
 import httpx
 import openai
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
+from tenacity import AsyncRetrying
 
 from control.engines import base
 from control.engines.base import (
@@ -42,15 +37,13 @@ from control.engines.base import (
     Token,
 )
 from control.engines.endpoint import Server
+from foundation import model_server
 from foundation.errors import InputError, ModelError
 
 KEY = "FULCRUM_MODEL_KEY"  # environment variable that the command line takes it from
 WINDOW_UNKNOWN = 4096  # tokens
 CANDIDATES = 3  # of each token
-ATTEMPTS = 4  # of a request, before its first token
-LONGEST_WAIT = 8.0  # seconds between two of them
-CONNECT_SECONDS, READ_SECONDS = 5.0, 120.0  # the second from one token to the next
-PASSING = (408, 429, 502, 503, 504)  # statuses after which the same request may succeed
+READ_SECONDS = 120.0  # longest silence of a server
 NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
 UNCHANGED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # else as the model's files say
 FORCED = 1e4  # bias of a token that is to be chosen, whatever the others
@@ -72,19 +65,14 @@ async def connect(url: str, key: str | None = None) -> Server:
         ModelError: It cannot be reached, refuses the key, or has no such model.
     """
     address, _, wanted = url.partition("#")
-    if httpx.URL(address).userinfo:
-        raise InputError(f"--model: a URL holds no password; set {KEY} to the server's key instead")
-    client = openai.AsyncOpenAI(
-        base_url=address,
-        api_key=key or "none",
-        max_retries=0,
-        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-    )
+    option = f"--model {address}"
+    settings = model_server.client_settings(option, address, key, KEY, READ_SECONDS)
+    client = openai.AsyncOpenAI(**settings)
     http = Http(client, address)
     try:
         told: Any = await http.call(lambda: client.get("/models", cast_to=object))
-        models = told["data"]
-        model = _chosen(address, wanted, models)
+        models = {str(each["id"]): each for each in told["data"]}
+        model = models[model_server.chosen(option, list(models), wanted)]
         properties = await http.optional("GET", "/props")
         if properties and "default_generation_settings" in properties:
             return LlamaServer(http, model, properties)
@@ -92,28 +80,12 @@ async def connect(url: str, key: str | None = None) -> Server:
     except (KeyError, TypeError) as error:
         await client.close()
         raise ModelError(
-            f"--model {address}: answers, but not as an OpenAI-compatible server ({error!r}); give "
-            "the URL up to /v1, as in http://127.0.0.1:8000/v1"
+            f"{option}: answers, but not as an OpenAI-compatible server ({error!r}); give the URL "
+            f"up to /v1, as in {model_server.EXAMPLE}"
         ) from error
     except BaseException:
         await client.close()
         raise
-
-
-def _chosen(address: str, wanted: str, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    names = [str(model["id"]) for model in models]
-    if not names:
-        raise ModelError(f"--model {address}: the server has no model; start it with one")
-    if wanted and wanted not in names:
-        raise ModelError(
-            f"--model {address}#{wanted}: there is no such model; the server has {', '.join(names)}"
-        )
-    if not wanted and len(names) > 1:
-        raise ModelError(
-            f"--model {address}: the server has several models ({', '.join(names)}); name one "
-            f"after a #, as in {address}#{names[0]}"
-        )
-    return models[names.index(wanted) if wanted else 0]
 
 
 class Http:
@@ -130,12 +102,7 @@ class Http:
         Raises:
             ModelError: The server cannot answer it.
         """
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_is_passing),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(0.25, LONGEST_WAIT),
-            reraise=True,
-        )
+        retrying = AsyncRetrying(**model_server.retry_settings())
         try:
             async for attempt in retrying:
                 with attempt:
@@ -163,35 +130,8 @@ class Http:
 
     def error(self, error: Exception) -> ModelError:
         """What is wrong and what to do, in one line."""
-        where = f"--model {self.address}"
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return ModelError(f"{where}: the server refuses the key; set {KEY} to a valid one")
-        if isinstance(error, openai.APITimeoutError):
-            return ModelError(f"{where}: no answer in {READ_SECONDS:.0f} seconds; ask again later")
-        if isinstance(error, openai.APIConnectionError):
-            return ModelError(
-                f"{where}: the server cannot be reached; start it, or give the right address"
-            )
-        if isinstance(error, openai.RateLimitError):
-            return ModelError(f"{where}: the server is busy (429); ask again later")
-        if isinstance(error, openai.APIStatusError):
-            reason = _reason(error)
-            return ModelError(f"{where}: the server answers {error.status_code} ({reason})")
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        return ModelError(f"{where}: the server's answer cannot be read ({reason}); ask again")
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed in a moment."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in PASSING
-    return isinstance(error, openai.APIConnectionError)
-
-
-def _reason(error: openai.APIStatusError) -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(message or error.message).split())[:160]
+        reason = model_server.problem(error, KEY, READ_SECONDS)
+        return ModelError(f"--model {self.address}: {reason}")
 
 
 def _identity(*parts: object) -> str:

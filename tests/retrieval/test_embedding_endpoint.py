@@ -3,8 +3,8 @@ import time
 import numpy as np
 import pytest
 
+from foundation import model_server
 from foundation.errors import ModelError
-from retrieval import embedding_endpoint as module
 from retrieval.embedding import cache_vectors, embed_queries, embed_texts, open_embedding
 from retrieval.index import open_index
 from retrieval.ingest.chunking import passage
@@ -14,7 +14,7 @@ from tests.retrieval.conftest import BagOfWords
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(model_server, "FIRST_WAIT", 0.001)
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.setenv(name, "http://another.invalid/never-sent")
 
@@ -95,10 +95,10 @@ def test_the_key_is_shown_and_no_other(server):
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_that_is_busy_for_a_moment_is_asked_again(server, status):
     model = open_embedding(server.url)
-    server.failures = [status] * (module.ATTEMPTS - 1)
+    server.failures = [status] * (model_server.ATTEMPTS - 1)
     assert model.get_text_embedding("a river")
-    assert server.requests == 1 + module.ATTEMPTS  # one for the models
-    server.failures = [status] * module.ATTEMPTS
+    assert server.requests == 1 + model_server.ATTEMPTS  # one for the models
+    server.failures = [status] * model_server.ATTEMPTS
     message = failing(f"{server.url}#words")
     assert f"answers {status} (out of order); try again later" in message
 

@@ -1,13 +1,13 @@
 import pytest
 
 from app import cli, factory
-from retrieval import embedding_endpoint
+from foundation import model_server
 from tests.embedding_server import serving
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(embedding_endpoint, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(model_server, "FIRST_WAIT", 0.001)
     factory._embedding.cache_clear()  # each command is a process of its own
 
 
@@ -63,7 +63,7 @@ def test_an_index_is_refused_with_another_embedding_model(capsys, server, notes)
 
 def test_what_is_wrong_with_a_server_is_one_line(capsys, server, notes, monkeypatch):
     asked = ["--embedding", f"{server.url}#words", "ingest", notes]
-    server.failures = [500] * embedding_endpoint.ATTEMPTS
+    server.failures = [500] * model_server.ATTEMPTS
     assert "answers 500" in refused(capsys, *asked)
     server.body = b"<html>"
     assert "not that of an OpenAI-compatible server" in refused(capsys, *asked)

@@ -10,12 +10,18 @@ from control.engines import servers
 from control.engines.base import Capabilities, EnginePrompt, GenerationRequest, ScoreRequest
 from control.engines.endpoint import ServedModel
 from control.engines.servers import connect
+from foundation import model_server
 from foundation.errors import ModelError
 from tests.control.engines.fake_servers import LIKELY, UNLIKELY, FakeModel, serving
 
 QUESTIONS = 125  # to each kind of server
 KINDS = ("llama", "completions", "chat", "bare")
 QUESTION = [{"role": "user", "content": "capital of Norway"}]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(model_server, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -226,15 +232,15 @@ def test_a_busy_server_is_asked_again(model, kind, faults):
     ("fault", "said"),
     [
         (500, "the server answers 500 (on purpose)"),
-        ("malformed", "the server's answer cannot be read"),
+        ("malformed", "the server's answer is not that of an OpenAI-compatible server"),
         ("cut", "the server broke off in the middle of an answer"),
         ("other model", "the server answers with another model (another) than fake"),
-        ("hang", "no answer in"),
+        ("hang", "no answer in 0.5 seconds"),
     ],
 )
 def test_a_failing_server_gives_one_line_and_no_answer(model, kind, fault, said, monkeypatch):
     monkeypatch.setattr(servers, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(servers, "ATTEMPTS", 2)
+    monkeypatch.setattr(model_server, "ATTEMPTS", 2)
     with serving(model, kind) as fake:
         engine = ServedModel(partial(connect, fake.url))
         fake.faults.extend([fault, fault])
@@ -257,12 +263,12 @@ def test_a_key_that_is_wrong(model):
 def test_a_model_that_the_server_does_not_have(model):
     with serving(model, "llama") as fake:
         ServedModel(partial(connect, f"{fake.url}#fake")).close()
-        with pytest.raises(ModelError, match="no such model; the server has fake"):
+        with pytest.raises(ModelError, match="has no such model; it has fake"):
             ServedModel(partial(connect, f"{fake.url}#other"))
 
 
 def test_a_server_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(servers, "ATTEMPTS", 1)
+    monkeypatch.setattr(model_server, "ATTEMPTS", 1)
     with pytest.raises(ModelError, match="cannot be reached; start it"):
         ServedModel(partial(connect, "http://127.0.0.1:9/v1"))
 
@@ -270,7 +276,7 @@ def test_a_server_that_is_not_there(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_answer_of_a_failing_server_is_wrong_or_leaks(model, kind, monkeypatch):
     monkeypatch.setattr(servers, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(servers, "ATTEMPTS", 2)
+    monkeypatch.setattr(model_server, "ATTEMPTS", 2)
     model.script = {"secret": "It is Oslo, they say."} | model.script
     chance = random.Random(5)  # noqa: S311 - the faults, the same each time
     faults = [None, None, None, 429, 500, 503, "malformed", "cut", "other model", "hang"]
