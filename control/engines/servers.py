@@ -45,6 +45,7 @@ WINDOW_UNKNOWN = 4096  # tokens
 CANDIDATES = 3  # of each token
 READ_SECONDS = 120.0  # longest silence of a server
 NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
+UNCHANGED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # else as the model's files say
 FORCED = 1e4  # bias of a token that is to be chosen, whatever the others
 UNFILTERED = {"top_k": 0, "min_p": 0.0}  # llama.cpp's own sampling filters, off
 SEED = 2**31  # servers take no larger ones
@@ -408,8 +409,9 @@ class CompletionServer(_Server):
         """The messages in the chat template."""
         body = {"model": self.model, "messages": list(messages), "add_generation_prompt": True}
         told = await self.http.post("/tokenize", body)
-        text = await self.http.post("/detokenize", {"model": self.model, "tokens": told["tokens"]})
-        return str(text["prompt"])
+        body = {"model": self.model, "tokens": told["tokens"], "skip_special_tokens": False}
+        text = await self.http.post("/detokenize", body)
+        return str(text["prompt"] if "prompt" in text else text["text"])  # vLLM, SGLang
 
     async def tokens(self, texts: Sequence[str]) -> list[tuple[Token, ...]]:
         """The tokens of each text."""
@@ -437,6 +439,7 @@ class CompletionServer(_Server):
             "logprobs": CANDIDATES,
             "logit_bias": {str(token): NEVER for token in request.banned} or None,
             "return_token_ids": True,
+            **UNCHANGED,
             **_sampling(request),
         }
         async with aclosing(self._stream(body, "/completions")) as choices:
@@ -464,8 +467,10 @@ class CompletionServer(_Server):
         answer: Any = await self.http.call(
             lambda: client.post("/completions", cast_to=object, body=body)
         )
-        scores = answer["choices"][0]["logprobs"]["token_logprobs"][: len(ids)]
-        return [float(score) for score in scores[-len(request.continuation) :]]
+        scores = answer["choices"][0]["logprobs"]["token_logprobs"]
+        if len(scores) < len(ids):
+            raise ModelError(f"--model {self.http.address}: the server scores no given text")
+        return [float(score) for score in scores[len(ids) - len(request.continuation) : len(ids)]]
 
     async def _ids(self, prompt: EnginePrompt, more: Sequence[Token]) -> list[int]:
         [tokens] = await self.tokens([prompt.text])
@@ -473,7 +478,11 @@ class CompletionServer(_Server):
 
 
 def _listed(choice: dict[str, Any]) -> list[Token]:
-    """The tokens of one event of a streamed completion."""
+    """The tokens of one event of a streamed completion; the end of text is left out.
+
+    A server that is ahead of its reader tells several tokens in one event. The texts of the tokens
+    make up the event's, unless one of them holds a part of a character.
+    """
     logprobs = choice.get("logprobs") or {}
     texts, scores = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
     ids = choice.get("token_ids") or [None] * len(texts)
@@ -483,36 +492,37 @@ def _listed(choice: dict[str, Any]) -> list[Token]:
         best = sorted((top or {}).items(), key=lambda each: -each[1])
         candidates = tuple(Candidate(name, float(value)) for name, value in best[:CANDIDATES])
         found.append(Token(text, token, float(score), candidates))
-    if len(found) == 1:
-        found = [replace(found[0], text=choice.get("text") or "")]  # whole characters
+    if choice.get("finish_reason") == "stop":  # no stop texts are given, so it is the end of text
+        del found[-1:]
+    written = choice.get("text") or ""
+    if found and base.text(found) != written:
+        *before, last = found
+        found = [*(replace(each, text="") for each in before), replace(last, text=written)]
     return found
 
 
 async def _completion_server(http: Http, model: dict[str, Any]) -> Server | None:
     """The server as a `CompletionServer`, if it offers all that one needs."""
     name = str(model["id"])
-    hello = [{"role": "user", "content": "Hello"}]
+    hello: list[Message] = [{"role": "user", "content": "Hello"}]
     ids = await http.optional("POST", "/tokenize", {"model": name, "messages": hello})
     if not isinstance(ids, dict) or not ids.get("tokens"):
         return None
-    body = {
-        "model": name,
-        "prompt": ids["tokens"],
-        "max_tokens": 1,
-        "echo": True,
-        "logprobs": 1,
-        "temperature": 0.0,
-    }
-    try:
-        answer: Any = await http.client.post("/completions", cast_to=object, body=body)
-        told = answer["choices"][0]["logprobs"]["token_logprobs"]
-    except (openai.APIStatusError, KeyError, TypeError):
-        return None
-    if len(told) < len(ids["tokens"]):
-        return None
     window = int(model.get("max_model_len") or ids.get("max_model_len") or WINDOW_UNKNOWN)
     identity = _identity(name, model.get("root"), window)
-    return CompletionServer(http, name, identity, window, Capabilities())
+    # A request that scores also generates a token, which must fit.
+    server = CompletionServer(http, name, identity, window - 1, Capabilities())
+    try:
+        prompt = EnginePrompt(await server.render(hello))
+        [again] = await server.tokens([prompt.text])
+        if [token.id for token in again] != ids["tokens"]:  # as where a second start is added
+            return None
+        await server.score([ScoreRequest(prompt, (), again[:1])])
+        asked = GenerationRequest(prompt, max_new_tokens=1)
+        told = [token async for token in server.stream(asked) if token is not None]
+    except (ModelError, KeyError, TypeError):
+        return None
+    return server if all(token.id is not None for token in told) else None
 
 
 class ChatServer(_Server):
@@ -535,6 +545,9 @@ class ChatServer(_Server):
             async for choice in choices:
                 told = _content(choice)
                 written = (choice.get("delta") or {}).get("content") or ""
+                ended = choice.get("finish_reason") == "stop"
+                if ended and "".join(each["token"] for each in told) != written:
+                    del told[-1:]  # the end of text
                 if len(told) == 1:
                     yield _token(told[0], written)
                 elif told:
@@ -542,7 +555,7 @@ class ChatServer(_Server):
                         yield _token(each, each["token"])
                 elif written:
                     yield Token(written)
-                if choice.get("finish_reason") == "stop":
+                if ended:
                     yield None
 
 

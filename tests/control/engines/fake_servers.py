@@ -78,6 +78,10 @@ class FakeServer:
         faults: For each of the next requests that generate or score: a status, or ``"hang"``,
             ``"malformed"``, ``"cut"``, ``"other model"``; ``None`` for none.
         requests: Path and body of each request.
+        together: Tokens that ``completions`` tells in one event.
+        adds_start: Whether it begins every text with one more token, asked or not.
+        tells_ids: Whether it tells the ids of what it generates.
+        answers_text: Whether it answers ``/detokenize`` as SGLang does, and not as vLLM.
     """
 
     model: FakeModel
@@ -86,12 +90,18 @@ class FakeServer:
     url: str = ""
     faults: deque[int | str | None] = field(default_factory=deque)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    together: int = 1
+    adds_start: bool = False
+    tells_ids: bool = True
+    answers_text: bool = False
 
 
 @contextmanager
-def serving(model: FakeModel, kind: str, key: str | None = None) -> Iterator[FakeServer]:
+def serving(
+    model: FakeModel, kind: str, key: str | None = None, **behaviour: Any
+) -> Iterator[FakeServer]:
     """Run a server until the block ends."""
-    fake = FakeServer(model, kind, key)
+    fake = FakeServer(model, kind, key, **behaviour)
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.fake = fake
     http.daemon_threads = True
@@ -144,8 +154,9 @@ class Handler(BaseHTTPRequestHandler):
             },
             "completions": {
                 "/tokenize": self._tokens,
-                "/detokenize": lambda b: self._json({"prompt": self.fake.model.text(b["tokens"])}),
+                "/detokenize": self._text,
                 "/v1/completions": self._completions,
+                "/v1/chat/completions": self._chat,
             },
             "chat": {"/v1/chat/completions": self._chat},
             "bare": {"/v1/chat/completions": self._chat},
@@ -182,8 +193,15 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"tokens": [{"id": i, "piece": self.fake.model.vocabulary[i]} for i in ids]})
 
     def _tokens(self, body: dict[str, Any]) -> None:
-        text = body["prompt"] if "prompt" in body else render(body["messages"])
+        start = "<|start|>" if self.fake.adds_start and "prompt" in body else ""
+        text = start + body["prompt"] if "prompt" in body else render(body["messages"])
         self._json({"tokens": self.fake.model.ids(text), "max_model_len": WINDOW})
+
+    def _text(self, body: dict[str, Any]) -> None:
+        text = self.fake.model.text(body["tokens"])
+        if self.fake.answers_text and body.get("skip_special_tokens", True):
+            text = re.sub(r"<\|\w+\|>", "", text)
+        self._json({"text" if self.fake.answers_text else "prompt": text})
 
     def _faulty(self) -> bool:
         """Whether something went wrong before anything was said."""
@@ -269,20 +287,29 @@ class Handler(BaseHTTPRequestHandler):
             return
         banned = [int(token) for token in body.get("logit_bias") or {}]
         said, reason = self._generated(prompt, body["max_tokens"], banned)
-        events = [
-            {
-                "text": self.fake.model.vocabulary[token],
-                "token_ids": [token],
-                "logprobs": {
-                    "tokens": [self.fake.model.vocabulary[token]],
-                    "token_logprobs": [log_p],
-                    "top_logprobs": [{self.fake.model.vocabulary[token]: log_p}],
-                },
+        if reason == "stop":
+            said.append((0, LIKELY))  # the end of text is told as a token without text
+        events = []
+        for at in range(0, len(said), self.fake.together):
+            told = said[at : at + self.fake.together]
+            names = [self.fake.model.vocabulary[token] for token, _ in told]
+            parts = [re.sub(r"[^\x00-\x7f]", "\N{REPLACEMENT CHARACTER}", each) for each in names]
+            logprobs = {
+                "tokens": parts,
+                "token_logprobs": [log_p for _, log_p in told],
+                "top_logprobs": [
+                    {name: log_p} for name, (_, log_p) in zip(parts, told, strict=True)
+                ],
+            }
+            event = {
+                "text": "".join(names).removesuffix(self.fake.model.vocabulary[0]),
+                "token_ids": [token for token, _ in told] if self.fake.tells_ids else None,
+                "logprobs": logprobs,
                 "finish_reason": None,
             }
-            for token, log_p in said
-        ]
-        self._events([*events, {"text": "", "finish_reason": reason}])
+            events.append(event)
+        events[-1]["finish_reason"] = reason
+        self._events(events)
 
     def _chat(self, body: dict[str, Any]) -> None:
         if self._faulty():
@@ -299,7 +326,10 @@ class Handler(BaseHTTPRequestHandler):
             if body.get("logprobs"):
                 event["logprobs"] = {"content": [_content(self.fake.model, token, log_p)]}
             events.append(event | {"finish_reason": None})
-        self._events([*events, {"delta": {}, "finish_reason": reason}])
+        last: dict[str, Any] = {"delta": {}, "finish_reason": reason}
+        if body.get("logprobs") and reason == "stop":  # vLLM tells the end of text as a token
+            last["logprobs"] = {"content": [_content(self.fake.model, 0, LIKELY)]}
+        self._events([*events, last])
 
 
 def _content(model: FakeModel, token: int, log_p: float) -> dict[str, Any]:

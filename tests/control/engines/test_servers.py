@@ -63,9 +63,10 @@ def prompt(engine):
     indirect=["opened"],
 )
 def test_capabilities_are_found_out(opened, can):
-    _, engine = opened
+    fake, engine = opened
+    kept_free = 1 if fake.kind == "completions" else 0  # for the token that scoring generates
     assert engine.capabilities == can
-    assert (engine.name, engine.window) == ("fake", 2048)
+    assert (engine.name, engine.window) == ("fake", 2048 - kept_free)
 
 
 @pytest.mark.parametrize("opened", KINDS, indirect=True)
@@ -81,6 +82,49 @@ def test_an_answer_comes_token_by_token(opened):
     assert all(place == 0 for place, _ in heard)
     scored = engine.capabilities.log_probabilities
     assert all(token.log_p == (LIKELY if scored else None) for token in answer.tokens)
+    assert all(token.text for token in answer.tokens)  # the end of text is none of them
+
+
+@pytest.mark.parametrize("together", [2, 3, 20])
+def test_tokens_that_come_in_one_event_are_told_apart(model, together):
+    model.script["capital of Denmark"] = "It is København, they say."
+    with serving(model, "completions", together=together) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        ask = [{"role": "user", "content": "capital of Denmark"}]
+        request = GenerationRequest(EnginePrompt(engine.render(ask), tuple(ask)))
+        plain, accented = engine.generate([GenerationRequest(prompt(engine)), request])
+        engine.close()
+    assert [token.text for token in plain.tokens][:3] == ["The", " capital", " of"]
+    assert (plain.text, plain.finished) == ("The capital of Norway is Oslo.", True)
+    assert (accented.text, len(accented.tokens)) == ("It is København, they say.", 7)
+    assert model.text([token.id for token in accented.tokens]) == accented.text
+
+
+def test_what_the_models_files_say_of_sampling_does_not_count(model):
+    with serving(model, "completions") as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+    _, body = fake.requests[-1]
+    assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (-1, 0.0, 1.0)
+
+
+def test_a_server_that_answers_as_sglang(model):
+    with serving(model, "completions", answers_text=True) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        assert engine.capabilities == Capabilities()
+        assert engine.render(QUESTION) == "<|user|>capital of Norway<|assistant|>"
+        engine.close()
+
+
+@pytest.mark.parametrize("behaviour", [{"adds_start": True}, {"tells_ids": False}])
+def test_where_token_ids_cannot_be_trusted_it_is_a_chat(model, behaviour):
+    with serving(model, "completions", **behaviour) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        assert engine.capabilities == Capabilities(scores=False, bans=False, plain_text=False)
+        [answer] = engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+    assert answer.text == "The capital of Norway is Oslo."
 
 
 @pytest.mark.parametrize("opened", ["llama", "completions", "chat"], indirect=True)
