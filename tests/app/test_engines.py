@@ -68,7 +68,10 @@ def test_a_gguf_file_is_served_to_many_at_once():
             "stream": True,
         }
         with httpx.stream(
-            "POST", f"{running.url}/v1/chat/completions", json=body, timeout=None  # noqa: S113
+            "POST",
+            f"{running.url}/v1/chat/completions",
+            json=body,
+            timeout=None,  # noqa: S113
         ) as r:
             assert r.status_code == 200
             return r.read().decode()
