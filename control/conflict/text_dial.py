@@ -48,10 +48,7 @@ if TYPE_CHECKING:
 
 PLAIN_RAG_RULE = "plain"
 THREE_SETTINGS = (0.0, 0.5, 1.0)
-KEEP_TO_PASSAGES = (
-    "You answer questions briefly. Use only what the passages say, in their words, even where you "
-    "know otherwise."
-)
+KEEP_TO_PASSAGES = "Use only what the passages say, in their words, even where you know otherwise."
 # Without log-probabilities memory wins every conflict at alpha 1 and none below it.
 UNMEASURED = Calibration(
     ANY_MODEL,
@@ -563,9 +560,9 @@ def _rest(drafted: DraftBatch, key: tuple[int, Resolution]) -> GenerationRequest
         decoding.seed,
     )
     if resolution == "grounded":
-        banned = _first_tokens(drafted.engine, drafted.comparisons[place].found.remembered)
         if can.bans and can.prefix:
-            request = replace(request, banned=banned)
+            remembered = drafted.comparisons[place].found.remembered
+            request = replace(request, banned=_banned(drafted.engine, remembered, prompt.texts))
         else:
             request = replace(request, prompt=_instructed(drafted.engine, request.prompt))
     return _guarded(request, watch)
@@ -576,18 +573,20 @@ def _draft_of(drafted: DraftBatch, key: tuple[int, Resolution]) -> Draft:
     return comparison.memory if key[1] == "memory" else comparison.passages
 
 
-def _first_tokens(engine: Engine, given: Sequence[str]) -> tuple[int, ...]:
-    """Ids of the tokens with which words begin, with a space before them and without."""
-    forms = [form for word in given for form in (word, f" {word}")]
-    return tuple(
-        sorted({tokens[0].id for tokens in engine.tokens(forms) if tokens and tokens[0].id})
-    )
+def _banned(engine: Engine, remembered: Sequence[str], texts: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the tokens with which memory's words begin, unless the passages hold them too."""
+    forms = [form for word in remembered for form in (word, f" {word}")]
+    held, *begun = engine.tokens(["\n".join(texts), *forms])
+    allowed = {token.id for token in held}
+    ids = {tokens[0].id for tokens in begun if tokens} - allowed
+    return tuple(sorted(each for each in ids if each is not None))
 
 
 def _instructed(engine: Engine, prompt: EnginePrompt) -> EnginePrompt:
-    """The prompt with an instruction to keep to the passages."""
+    """The prompt with an instruction to keep to the passages, after the system's own."""
+    given = [each["content"] for each in prompt.messages if each["role"] == "system"]
     rest = [each for each in prompt.messages if each["role"] != "system"]
-    system: Message = {"role": "system", "content": KEEP_TO_PASSAGES}
+    system: Message = {"role": "system", "content": "\n\n".join([*given, KEEP_TO_PASSAGES])}
     messages = (system, *rest)
     return EnginePrompt(engine.render(messages), messages)
 
