@@ -106,7 +106,7 @@ def serving(
     http.fake = fake
     http.daemon_threads = True
     fake.url = f"http://127.0.0.1:{http.server_port}/v1"
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield fake
