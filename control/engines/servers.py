@@ -284,9 +284,11 @@ class LlamaServer(_Server):
         async with aclosing(self._stream(body, "/completions")) as choices:
             async for choice in choices:
                 written, told = choice.get("text") or "", _content(choice)
-                if len(told) == 1 and written.encode() == bytes(told[0]["bytes"]):
+                if not written:  # the end of text is a token without any
+                    pass
+                elif len(told) == 1 and written.encode() == bytes(told[0]["bytes"]):
                     yield _token(told[0], written)
-                elif written:  # tokens before it were parts of its first character
+                else:  # tokens before it were parts of its first character
                     log_p = float(told[-1]["logprob"]) if told else None
                     yield Token(written, log_p=log_p)
                 if choice.get("finish_reason") == "stop":

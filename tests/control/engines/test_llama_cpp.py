@@ -47,6 +47,7 @@ def test_it_says_what_transformers_say(embedded, real):
     request = GenerationRequest(prompt(embedded), max_new_tokens=20)
     [ours], [theirs] = embedded.generate([request]), real.generate([request])
     assert ours.text == theirs.text
+    assert [token.id for token in ours.tokens] == [token.id for token in theirs.tokens]
     assert ours.finished
     assert prompt(embedded) == prompt(real)
 
