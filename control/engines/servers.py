@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 
 import httpx
 import openai
+from cachetools import LRUCache
 from tenacity import AsyncRetrying
 
 from control.engines import base
@@ -48,6 +49,7 @@ NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allow
 UNCHANGED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # else as the model's files say
 FORCED = 1e4  # bias of a token that is to be chosen, whatever the others
 UNFILTERED = {"top_k": 0, "min_p": 0.0}  # llama.cpp's own sampling filters, off
+TEXTS = 10_000  # whose tokens are remembered
 SEED = 2**31  # servers take no larger ones
 MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens are written
 
@@ -248,6 +250,7 @@ class LlamaServer(_Server):
         told = [metadata.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")]
         name = os.path.basename(str(model["id"]))
         super().__init__(http, str(model["id"]), _identity(name, *told), window, Capabilities())
+        self._texts: LRUCache[str, list[int]] = LRUCache(TEXTS)  # not ASCII, and their tokens
 
     async def render(self, messages: Sequence[Message]) -> str:
         """The messages in the chat template."""
@@ -286,13 +289,21 @@ class LlamaServer(_Server):
                 written, told = choice.get("text") or "", _content(choice)
                 if not written:  # the end of text is a token without any
                     pass
-                elif len(told) == 1 and written.encode() == bytes(told[0]["bytes"]):
+                elif len(told) == 1 and await self._is_token(written, told[0]["id"]):
                     yield _token(told[0], written)
-                else:  # tokens before it were parts of its first character
+                else:  # tokens before it were parts of its first character, and are not told
                     log_p = float(told[-1]["logprob"]) if told else None
                     yield Token(written, log_p=log_p)
                 if choice.get("finish_reason") == "stop":
                     yield None
+
+    async def _is_token(self, text: str, token: int) -> bool:
+        """Whether a text is just this token."""
+        if text.isascii():
+            return True
+        if text not in self._texts:
+            self._texts[text] = [each["id"] for each in await self._tokenize(text, False)]
+        return self._texts[text] == [token]
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
         """Log-probabilities of tokens forced by a grammar.
@@ -320,9 +331,10 @@ class LlamaServer(_Server):
         """
         given = request.continuation
         if any(token.id is None for token in given):
-            [tokens] = await self.tokens([base.text(given)])
-            scores = await self._forced(replace(request, continuation=tokens))
-            return _aligned(scores, tokens, given)
+            told = await self._tokenize(base.text(given), False)
+            tokens = tuple(Token(_piece(each["piece"]), each["id"]) for each in told)
+            again = await self._forced(replace(request, continuation=tokens))
+            return _aligned(again, [_size(each["piece"]) for each in told], given)
         scores, start = list[float](), 0
         while start < len(given):
             stop = start + 1
@@ -367,19 +379,27 @@ def _is_whole(token: Token) -> bool:
     return bool(token.text) and "\N{REPLACEMENT CHARACTER}" not in token.text
 
 
-def _aligned(
-    scores: Sequence[float], tokens: Sequence[Token], given: Sequence[Token]
-) -> list[float]:
+def _aligned(scores: Sequence[float], sizes: Sequence[int], given: Sequence[Token]) -> list[float]:
     """Scores of the given tokens, from those of other tokens of the same text.
 
     A token's score goes to the given token in which it begins.
+
+    Args:
+        scores: Of the other tokens.
+        sizes: Of the other tokens, in bytes.
+        given: The tokens.
     """
-    ends = list(accumulate(len(token.text) for token in given))
+    ends = list(accumulate(len(token.text.encode()) for token in given))
     found, at = [0.0] * len(given), 0
-    for score, token in zip(scores, tokens, strict=True):
+    for score, size in zip(scores, sizes, strict=True):
         found[min(bisect_right(ends, at), len(given) - 1)] += score
-        at += len(token.text)
+        at += size
     return found
+
+
+def _size(piece: str | list[int]) -> int:
+    """In bytes."""
+    return len(piece.encode()) if isinstance(piece, str) else len(piece)
 
 
 def _with_ids(text: str, prefix: Sequence[Token]) -> list[str | int]:

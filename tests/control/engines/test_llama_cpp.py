@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from control.engines import llama_cpp, transformers
+from control.engines import base, llama_cpp, transformers
 from control.engines.base import EnginePrompt, GenerationRequest, ScoreRequest
 from control.engines.llama_cpp import EmbeddedModel
 from data import DIRECTORY as DATA
@@ -66,6 +66,18 @@ def test_tokens_that_hold_parts_of_characters_are_scored(embedded):
     whole = [s for s, token in zip(scores, tokens, strict=True) if "\ufffd" not in token.text]
     assert len(whole) > 5
     assert all(score < 0 for score in whole)
+
+
+def test_tokens_whose_characters_were_written_in_parts_are_scored(embedded):
+    asked = "Repeat exactly: Łódź, Žižek, Быстрица"
+    [answer] = embedded.generate([GenerationRequest(prompt(embedded, asked), max_new_tokens=24)])
+    assert any(token.id is None for token in answer.tokens)
+    [scores] = embedded.score([ScoreRequest(prompt(embedded, asked), (), tuple(answer.tokens))])
+    assert len(scores) == len(answer.tokens)
+    [rest] = embedded.generate(
+        [GenerationRequest(prompt(embedded, asked), tuple(answer.tokens[:6]), max_new_tokens=18)]
+    )
+    assert (answer.text[:20]).startswith((base.text(answer.tokens[:6]) + rest.text)[:20])
 
 
 def test_many_at_once_say_what_each_says_alone(embedded):
