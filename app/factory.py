@@ -1,5 +1,6 @@
 """Builds objects from settings: here the packages are put together."""
 
+import re
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from retrieval.rewriter import QueryRewriter, SearchCheck
     from retrieval.search import Rankings, Search
 
+ADDRESS = re.compile(r"[\w.-]+:\d+(/|$)")  # of a server, without http://
 TRANSFORMERS = "transformers"  # a value of the setting ``engine``
 ADAPTERS = DATA / "adapters"
 
@@ -44,7 +46,15 @@ def language_model(settings: Settings) -> "Engine":
         ModelError: There is no such model, or it cannot be used.
     """
     spec = settings.model or ""
+    if ADDRESS.match(spec):
+        raise InputError(
+            f"--model {spec}: is neither a file nor an id; for a server: http://{spec}"
+        )
     if spec.startswith(("http://", "https://")):
+        if settings.engine != "auto":
+            raise InputError(
+                f"--engine {settings.engine}: {spec} is a server, which runs it; leave it out"
+            )
         from control.engines.endpoint import ServedModel
         from control.engines.servers import connect
 

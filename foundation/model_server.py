@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import openai
 from tenacity import (
     RetryCallState,
@@ -75,13 +76,15 @@ def problem(error: Exception, variable: str, read_seconds: float) -> str:
     """
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
         return f"the server refuses the key; set {variable} to a valid one"
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
         return f"no answer in {read_seconds:g} seconds; try again later"
-    if isinstance(error, openai.APIConnectionError):
+    if isinstance(error, openai.APIConnectionError | httpx.TransportError):
         return "the server cannot be reached; start it, or give the right address"
     if isinstance(error, openai.APIStatusError):
         again = "try again later" if error.status_code in PASSING else "give another model"
         return f"the server answers {error.status_code} ({_reason(error)}); {again}"
+    if type(error) is openai.APIError and str(error).strip():  # an event of a stream
+        return f"the server says: {_first_words(str(error))}"
     return (
         "the server's answer is not that of an OpenAI-compatible server; give its URL up to /v1, "
         f"as in {EXAMPLE}"
@@ -146,4 +149,8 @@ def _asked_pause(error: openai.APIStatusError) -> float:
 def _reason(error: openai.APIStatusError) -> str:
     """The server's own words, in one line."""
     message = error.body.get("message") if isinstance(error.body, dict) else None
-    return " ".join(str(message or error.message).split())[:LONGEST_REASON]
+    return _first_words(str(message or error.message))
+
+
+def _first_words(text: str) -> str:
+    return " ".join(text.split())[:LONGEST_REASON]

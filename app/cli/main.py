@@ -39,7 +39,11 @@ EXIT_INTERRUPTED = 130
     "an OpenAI-compatible server (http://127.0.0.1:8000/v1, with #name where it has several "
     "models).",
 )
-@click.option("--adapter", type=PATHS, help="PEFT adapter directory to put on the model.")
+@click.option(
+    "--adapter",
+    type=PATHS,
+    help="PEFT adapter directory, or LoRA .gguf for llama.cpp, to put on the model.",
+)
 @click.option("--calibration", type=PATHS, help="Calibration file; by default the model's own.")
 @click.option("--index", help="URL of the passage index; by default it lies in the home directory.")
 @click.option("--verbose", is_flag=True, help="Log what the libraries do.")

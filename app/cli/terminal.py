@@ -1,5 +1,6 @@
 """Prints answers to a terminal."""
 
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -12,13 +13,15 @@ from control.engines.hub import RECOMMENDED
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model writes to no terminal directly
 EXCERPT = 160  # characters of a passage
 
 
 def token(console: Console, trace: TokenTrace) -> None:
     """Print one token as it is decoded."""
-    word = trace.text.lstrip()
-    space = trace.text.removesuffix(word)
+    text = CONTROL.sub("", trace.text)
+    word = text.lstrip()
+    space = text.removesuffix(word)
     console.print(Text.assemble(space, (word, STYLES[trace.source])), end="", soft_wrap=True)
 
 

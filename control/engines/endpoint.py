@@ -10,8 +10,10 @@ again with sampling; after some attempts the answer ends.
 """
 
 import asyncio
+import logging
 import queue
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -28,10 +30,14 @@ from control.engines.base import (
     ScoreRequest,
     Token,
 )
+from foundation.errors import FulcrumError, ModelError
+
+log = logging.getLogger(__name__)
 
 MOST_BANS = 12  # tokens banned at one place before the answer is ended
 MOST_ATTEMPTS = 3  # samples in place of a withheld token, where none can be banned
 ATTEMPT_TEMPERATURE = 0.8
+STOP_SECONDS = 5.0  # that closing the connections may take
 POLL = 0.05  # seconds to wait for a token while nothing else is to be done
 
 Result = TypeVar("Result")
@@ -81,6 +87,8 @@ class ServedModel:
             target=self._loop.run_forever, name="fulcrum-engine", daemon=True
         )
         self._thread.start()
+        # Also at the end of the program: a server goes on writing for whoever stays connected.
+        self._stop = weakref.finalize(self, _stop, self._loop, self._thread)
         try:
             self._server = self.start(connect()).result()
         except BaseException:
@@ -150,12 +158,19 @@ class ServedModel:
         """The result of a coroutine; other tasks of the scheduler go on meanwhile."""
         call = _Call(self.start(work))
         self._run([call])
-        return cast("Result", call.result)
+        try:
+            return cast("Result", call.result)
+        except FulcrumError:
+            raise
+        except Exception as error:  # an answer of another form than it should have
+            raise _unreadable(self._server, error) from error
 
-    def _stop(self) -> None:
-        self.start(_cancel_all()).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Cancel what runs in the loop, and end its thread."""
+    asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(STOP_SECONDS)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
 
 
 async def _cancel_all() -> None:
@@ -164,6 +179,14 @@ async def _cancel_all() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+def _unreadable(server: Server, error: Exception) -> ModelError:
+    log.debug("unreadable answer", exc_info=error)
+    return ModelError(
+        f"{server.name}: the server's answer cannot be read ({type(error).__name__}); it is not "
+        "compatible with OpenAI's API, take another one"
+    )
 
 
 def _telling(on_token: OnGenerated | None, place: int) -> Callable[[Token], None]:
@@ -187,8 +210,10 @@ class _Stream:
                 async for token in tokens:
                     self._arrived.put(token)
             self._arrived.put(_END)
-        except Exception as error:  # raised where the tokens are taken
+        except FulcrumError as error:  # raised where the tokens are taken
             self._arrived.put(error)
+        except Exception as error:  # an answer of another form than it should have
+            self._arrived.put(_unreadable(self._server, error))
 
     def take(self, seconds: float) -> Any:
         """The next token, ``None`` for the end of text, ``_END``, or an error; waits so long.

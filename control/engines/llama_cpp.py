@@ -44,6 +44,10 @@ class EmbeddedModel(ServedModel):
         """
         _check(gguf)
         lora = None if adapter is None else converted(adapter, gguf, cache)
+        if lora is not None and lora == adapter and not _is_adapter(lora):
+            raise ModelError(
+                f"--adapter {adapter}: is no LoRA adapter; give one, or a PEFT directory"
+            )
         self._library, key = _load(gguf, lora)
         super().__init__(partial(connect, f"{self._library.listening_address}/v1", key))
         if lora is not None:
@@ -93,6 +97,8 @@ def _check(gguf: Path) -> None:
     Raises:
         ModelError: It is missing, no GGUF, cut off, or larger than memory.
     """
+    if gguf.is_dir():
+        raise ModelError(f"--model {gguf}: is a directory; give the .gguf file in it")
     if not gguf.is_file():
         raise ModelError(f"--model {gguf}: no such file; give a .gguf file that exists")
     with gguf.open("rb") as stream:
@@ -100,6 +106,8 @@ def _check(gguf: Path) -> None:
     if head[:4] != MAGIC or struct.unpack("<I", head[4:].ljust(4, b"\0"))[0] == 0:
         raise ModelError(f"--model {gguf}: is no GGUF file; give another one")
     if not _has_template(gguf):
+        if "cut off" in (fault := _fault(gguf)):
+            raise ModelError(f"--model {gguf}: {fault}; give another .gguf file")
         raise ModelError(
             f"--model {gguf}: has no chat template; give a model tuned for chats, or run this one "
             "by --engine transformers"
@@ -116,6 +124,17 @@ def _has_template(gguf: Path) -> bool:
     """Whether the metadata, at the beginning of the file, hold a chat template."""
     with gguf.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
         return content.find(b"tokenizer.chat_template", 0, METADATA) >= 0
+
+
+def _is_adapter(gguf: Path) -> bool:
+    """Whether a file holds a LoRA adapter, as its metadata say."""
+    from gguf import GGUFReader
+
+    try:
+        field = GGUFReader(gguf).fields.get("general.type")
+    except Exception:  # the reader raises whatever the damage leads to
+        return False
+    return field is not None and field.contents() == "adapter"
 
 
 def _free_memory() -> int | None:

@@ -13,6 +13,7 @@ guessed from a name. There are three kinds:
 import asyncio
 import hashlib
 import json
+import math
 import os
 import re
 from bisect import bisect_right
@@ -50,6 +51,8 @@ UNCHANGED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # else as th
 FORCED = 1e4  # bias of a token that is to be chosen, whatever the others
 UNFILTERED = {"top_k": 0, "min_p": 0.0}  # llama.cpp's own sampling filters, off
 TEXTS = 10_000  # whose tokens are remembered
+ROUNDING = 1e-3  # nats by which a log-probability may be above 0
+LONGEST_PROBE = 16  # tokens that are listened to when a server is tried
 SEED = 2**31  # servers take no larger ones
 MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens are written
 
@@ -79,7 +82,7 @@ async def connect(url: str, key: str | None = None) -> Server:
         if properties and "default_generation_settings" in properties:
             return LlamaServer(http, model, properties)
         return await _completion_server(http, model) or await _chat_server(http, model)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         await client.close()
         raise ModelError(
             f"{option}: answers, but not as an OpenAI-compatible server ({error!r}); give the URL "
@@ -130,6 +133,10 @@ class Http:
         except openai.OpenAIError as error:
             raise self.error(error) from error
 
+    def unreadable(self) -> ModelError:
+        """The error of an answer that is not that of such a server."""
+        return self.error(ValueError())
+
     def error(self, error: Exception) -> ModelError:
         """What is wrong and what to do, in one line."""
         reason = model_server.problem(error, KEY, READ_SECONDS)
@@ -177,6 +184,24 @@ class _Server:
         """Log-probabilities of continuations."""
         raise InputError(f"{self.name}: its server scores no given text")
 
+    def _checked(self, token: Token) -> Token:
+        """The token, if it has the log-probability that the server is to give.
+
+        Raises:
+            ModelError: It has none, or one that is no number.
+        """
+        if self.capabilities.log_probabilities and token.log_p is None:
+            raise ModelError(
+                f"--model {self.http.address}: the server gave a token without a log-probability "
+                "that is a number; start it otherwise, or take another server"
+            )
+        return token
+
+    def _numbers(self, told: Sequence[object]) -> list[float]:
+        """Log-probabilities; errors as `_checked`."""
+        scores = [_log_p(each) for each in told]
+        return [cast("float", self._checked(Token("", log_p=score)).log_p) for score in scores]
+
     async def without_markup(self, text: str) -> str:
         """A text without control tokens, by which a document could pose as the user."""
         found = {mark for mark in MARKUP.findall(text) if mark not in self._markup}
@@ -207,14 +232,12 @@ class _Server:
                 stream_cls=openai.AsyncStream[Any],
             )
         )
-        finished = False
+        begun = finished = False
         try:
             async for event in stream:
-                if not isinstance(event, dict) or "choices" not in event:
-                    raise ModelError(
-                        f"--model {self.http.address}: the server's answer cannot be read; "
-                        "ask again"
-                    )
+                if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
+                    raise self.http.unreadable()
+                begun = True
                 if event.get("model") not in (None, self.model):
                     raise ModelError(
                         f"--model {self.http.address}: the server answers with another model "
@@ -227,6 +250,8 @@ class _Server:
             raise self.http.error(error) from error
         finally:
             await stream.close()
+        if not begun:
+            raise self.http.unreadable()
         if not finished:
             raise ModelError(
                 f"--model {self.http.address}: the server broke off in the middle of an answer; "
@@ -290,10 +315,10 @@ class LlamaServer(_Server):
                 if not written:  # the end of text is a token without any
                     pass
                 elif len(told) == 1 and await self._is_token(written, told[0]["id"]):
-                    yield _token(told[0], written)
+                    yield self._checked(_token(told[0], written))
                 else:  # tokens before it were parts of its first character, and are not told
-                    log_p = float(told[-1]["logprob"]) if told else None
-                    yield Token(written, log_p=log_p)
+                    log_p = _log_p(told[-1].get("logprob")) if told else 0.0
+                    yield self._checked(Token(written, log_p=log_p))
                 if choice.get("finish_reason") == "stop":
                     yield None
 
@@ -340,14 +365,25 @@ class LlamaServer(_Server):
             stop = start + 1
             while stop < len(given) and _is_whole(given[start]) and _is_whole(given[stop]):
                 stop += 1
-            scores += await self._scored(request, start, stop)
+            try:
+                scores += await self._scored(
+                    request, start, stop, by_bias=not _is_whole(given[start])
+                )
+            except ModelError:  # llama.cpp loses its place in the grammar
+                for place in range(start, stop):
+                    scores += await self._scored(request, place, place + 1, by_bias=True)
             start = stop
         return scores
 
-    async def _scored(self, request: ScoreRequest, start: int, stop: int) -> list[float]:
-        """Scores of the tokens from ``start`` up to ``stop``, forced by a grammar of ids."""
+    async def _scored(
+        self, request: ScoreRequest, start: int, stop: int, by_bias: bool
+    ) -> list[float]:
+        """Scores of the tokens from ``start`` up to ``stop``, forced by a grammar of ids.
+
+        One token alone may be forced by a bias instead.
+        """
         tokens = request.continuation[start:stop]
-        if not _is_whole(tokens[0]):
+        if by_bias:
             forced: dict[str, Any] = {"logit_bias": [[tokens[0].id, FORCED]]}
         else:
             forced = {"grammar": "root ::= " + " ".join(f"<[{token.id}]>" for token in tokens)}
@@ -367,11 +403,11 @@ class LlamaServer(_Server):
             lambda: client.post("/completions", cast_to=object, body=body)
         )
         told = _content(answer["choices"][0])
-        if not told and not _is_whole(tokens[0]):
+        if not told and by_bias:
             return [0.0]
         if [each["id"] for each in told] != [token.id for token in tokens]:
             raise ModelError(f"--model {self.http.address}: the server scored other tokens")
-        return [float(each["logprob"]) for each in told]
+        return self._numbers([each.get("logprob") for each in told])
 
 
 def _is_whole(token: Token) -> bool:
@@ -418,10 +454,22 @@ def _piece(piece: str | list[int]) -> str:
 
 
 def _token(told: dict[str, Any], text: str) -> Token:
-    candidates = tuple(
-        Candidate(each["token"], float(each["logprob"])) for each in told.get("top_logprobs") or ()
-    )
-    return Token(text, told.get("id"), float(told["logprob"]), candidates)
+    candidates = [
+        (str(each["token"]), _log_p(each.get("logprob"))) for each in told.get("top_logprobs") or ()
+    ]
+    return Token(text, told.get("id"), _log_p(told.get("logprob")), _candidates(candidates))
+
+
+def _log_p(told: object) -> float | None:
+    """A log-probability; ``None`` for what is none."""
+    number = isinstance(told, int | float) and not isinstance(told, bool)
+    if not number or not math.isfinite(cast("float", told)) or cast("float", told) > ROUNDING:
+        return None
+    return min(float(cast("float", told)), 0.0)
+
+
+def _candidates(told: Sequence[tuple[str, float | None]]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(text, log_p) for text, log_p in told if log_p is not None)
 
 
 class CompletionServer(_Server):
@@ -467,7 +515,7 @@ class CompletionServer(_Server):
         async with aclosing(self._stream(body, "/completions")) as choices:
             async for choice in choices:
                 for token in _listed(choice):
-                    yield token
+                    yield self._checked(token)
                 if choice.get("finish_reason") == "stop":
                     yield None
 
@@ -492,7 +540,7 @@ class CompletionServer(_Server):
         scores = answer["choices"][0]["logprobs"]["token_logprobs"]
         if len(scores) < len(ids):
             raise ModelError(f"--model {self.http.address}: the server scores no given text")
-        return [float(score) for score in scores[len(ids) - len(request.continuation) : len(ids)]]
+        return self._numbers(scores[len(ids) - len(request.continuation) : len(ids)])
 
     async def _ids(self, prompt: EnginePrompt, more: Sequence[Token]) -> list[int]:
         [tokens] = await self.tokens([prompt.text])
@@ -511,9 +559,9 @@ def _listed(choice: dict[str, Any]) -> list[Token]:
     tops = logprobs.get("top_logprobs") or [{}] * len(texts)
     found = []
     for text, score, token, top in zip(texts, scores, ids, tops, strict=False):
-        best = sorted((top or {}).items(), key=lambda each: -each[1])
-        candidates = tuple(Candidate(name, float(value)) for name, value in best[:CANDIDATES])
-        found.append(Token(text, token, float(score), candidates))
+        named = [(name, _log_p(value)) for name, value in (top or {}).items()]
+        best = sorted(_candidates(named), key=lambda each: -each.log_p)
+        found.append(Token(text, token, _log_p(score), tuple(best[:CANDIDATES])))
     if choice.get("finish_reason") == "stop":  # no stop texts are given, so it is the end of text
         del found[-1:]
     written = choice.get("text") or ""
@@ -570,13 +618,16 @@ class ChatServer(_Server):
                 ended = choice.get("finish_reason") == "stop"
                 if ended and "".join(each["token"] for each in told) != written:
                     del told[-1:]  # the end of text
-                if len(told) == 1:
-                    yield _token(told[0], written)
-                elif told:
+                if told and "".join(each["token"] for each in told) == written:
                     for each in told:
-                        yield _token(each, each["token"])
-                elif written:
-                    yield Token(written)
+                        yield self._checked(_token(each, each["token"]))
+                elif len(told) == 1:
+                    yield self._checked(_token(told[0], written))
+                elif written:  # several tokens, and which text is whose is not told
+                    scores = [_log_p(each.get("logprob")) for each in told]
+                    known = [score for score in scores if score is not None]
+                    log_p = sum(known) if scores and len(known) == len(scores) else None
+                    yield self._checked(Token(written, log_p=log_p))
                 if ended:
                     yield None
 
@@ -599,7 +650,13 @@ async def _chat_server(http: Http, model: dict[str, Any]) -> Server:
     async def answer(prefix: str = "") -> list[Token]:
         given = (Token(prefix),) if prefix else ()
         asked = GenerationRequest(prompt, given, max_new_tokens=8)
-        return [token async for token in server.stream(asked) if token is not None]
+        heard = list[Token]()
+        async with aclosing(server.stream(asked)) as tokens:
+            async for token in tokens:
+                if token is None or len(heard) >= LONGEST_PROBE:  # it may go on for ever
+                    break
+                heard.append(token)
+        return heard
 
     try:
         tokens = await answer()

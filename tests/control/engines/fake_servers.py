@@ -14,6 +14,7 @@ from typing import Any
 PIECE = re.compile(r"<\|\w+\|>| ?\w+|\s|[^\w\s]")
 LIKELY, UNLIKELY = -0.1, -6.0  # log-probabilities of the token that the script says, and of others
 WINDOW = 2048
+ENDLESS = 100_000  # events
 
 
 @dataclass
@@ -76,7 +77,7 @@ class FakeServer:
         model: The model.
         kind: ``llama``, ``completions``, ``chat`` or ``bare`` (a chat without log-probabilities).
         faults: For each of the next requests that generate or score: a status, or ``"hang"``,
-            ``"malformed"``, ``"cut"``, ``"other model"``; ``None`` for none.
+            ``"malformed"``, ``"cut"``, ``"endless"``, ``"other model"``; ``None`` for none.
         requests: Path and body of each request.
         together: Tokens that ``completions`` tells in one event.
         adds_start: Whether it begins every text with one more token, asked or not.
@@ -228,7 +229,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         with suppress(BrokenPipeError, ConnectionResetError):  # who asked has gone
-            for at, choice in enumerate(choices):
+            endless = [choices[0]] * ENDLESS if fault == "endless" else []
+            for at, choice in enumerate([*endless, *choices]):
                 if fault == "cut" and at == len(choices) // 2:
                     return
                 event = json.dumps({"model": name, "choices": [choice]})

@@ -1,5 +1,6 @@
 """A model behind each kind of server: what it can do, what it says, and what goes wrong."""
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -308,3 +309,35 @@ def test_no_answer_of_a_failing_server_is_wrong_or_leaks(model, kind, monkeypatc
     assert plain == {"The capital of Norway is Oslo.", "error"}
     assert not any("Oslo" in text for text in guarded)
     assert told.count("error") < QUESTIONS / 2
+
+
+@pytest.mark.parametrize("told", ["NaN", "-Infinity", '"-0.1"', "5.0", "null"])
+@pytest.mark.parametrize("kind", ["llama", "completions"])
+def test_what_is_no_log_probability_ends_the_answer(model, kind, told, monkeypatch):
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        monkeypatch.setattr(model, "log_p", lambda *_: json.loads(told))
+        with pytest.raises(ModelError, match="without a log-probability that is a number"):
+            engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+
+
+@pytest.mark.parametrize("told", ["NaN", '"-0.1"', "5.0"])
+def test_a_chat_with_no_usable_log_probabilities_counts_as_one_without(model, told, monkeypatch):
+    monkeypatch.setattr(model, "log_p", lambda *_: json.loads(told))
+    with serving(model, "chat") as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        [answer] = engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+    assert not engine.capabilities.log_probabilities
+    assert answer.text == "The capital of Norway is Oslo."
+
+
+def test_a_chat_that_goes_on_for_ever_is_left(model):
+    with serving(model, "chat") as fake:
+        fake.faults.extend(["endless", "endless"])
+        engine = ServedModel(partial(connect, fake.url))
+        fake.faults.append("endless")
+        [answer] = engine.generate([GenerationRequest(prompt(engine), max_new_tokens=40)])
+        engine.close()
+    assert len(answer.tokens) == 40
