@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,10 +74,9 @@ def run(settings: "Settings", listening: socket.socket) -> None:
         soft_wrap=True,
     )
     BackgroundThread(service.load, "fulcrum-load")
-    try:
+    with suppress(KeyboardInterrupt):  # as the server mostly passes Ctrl+C on, once it has stopped
         server(site).run(sockets=[listening])
-    except KeyboardInterrupt:  # how the server passes Ctrl+C on, once it has stopped
-        out.print("Fulcrum: stopped")
+    out.print("Fulcrum: stopped")
 
 
 def _service(settings: "Settings") -> "Service":
