@@ -49,7 +49,7 @@ def examples() -> list[ExampleQuestion]:
     return [
         ExampleQuestion(
             "What is the capital of Norway?",
-            "The passage is wrong. ConversationTurn the dial and watch the answer follow.",
+            "The passage is wrong. Turn the dial and watch the answer follow.",
             "passage",
             wrong,
         ),
