@@ -11,6 +11,9 @@ from typing import Protocol, TypedDict, runtime_checkable
 
 from foundation.errors import InputError
 
+CANDIDATES = 3  # of each token, kept with it
+MOST_BANS = 12  # tokens banned at one place before the answer is ended
+
 
 class Message(TypedDict):
     """One message of a chat; ``role`` is ``system``, ``user`` or ``assistant``."""

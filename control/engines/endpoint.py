@@ -34,7 +34,6 @@ from foundation.errors import FulcrumError, ModelError
 
 log = logging.getLogger(__name__)
 
-MOST_BANS = 12  # tokens banned at one place before the answer is ended
 MOST_ATTEMPTS = 3  # samples in place of a withheld token, where none can be banned
 ATTEMPT_TEMPERATURE = 0.8
 STOP_SECONDS = 5.0  # that closing the connections may take
@@ -174,11 +173,12 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 
 async def _cancel_all() -> None:
-    """Cancel what still runs in the loop, and wait for its end."""
+    """Cancel what still runs in the loop, its open streams too, and wait for the end."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def _unreadable(server: Server, error: Exception) -> ModelError:
@@ -337,7 +337,7 @@ class _Running:
         if fact not in self.generation.withheld:
             self.generation.withheld.append(fact)
         bans = self.engine.capabilities.bans and token.id is not None
-        exhausted = len(self._banned) >= MOST_BANS or self._attempts >= MOST_ATTEMPTS
+        exhausted = len(self._banned) >= base.MOST_BANS or self._attempts >= MOST_ATTEMPTS
         if self.request.refuses(fact) or exhausted or not self.engine.capabilities.prefix:
             self.generation.blocked = self.done = True
         elif bans and token.id is not None:

@@ -25,9 +25,6 @@ from control.engines.batch import SequenceGroup
 if TYPE_CHECKING:
     from control.engines.transformers import LanguageModel
 
-CANDIDATES = 3  # of each token
-MOST_BANS = 12  # tokens banned at one place before the answer is ended
-
 
 def tokens(model: "LanguageModel", texts: Sequence[str]) -> list[tuple[Token, ...]]:
     """The tokens of each text, outside any template."""
@@ -116,7 +113,7 @@ class _Running(StoppingCriteria):
     def allowed(self, scores: Tensor, token: int, draw: Callable[[Tensor], int]) -> int:
         """The token, or one drawn instead that completes no forgotten fact."""
         ends, remaining = stop_ids(self.model.model), scores
-        for _ in range(MOST_BANS):
+        for _ in range(base.MOST_BANS):
             withheld = token not in ends and self.request.withholds
             fact = withheld and withheld(self.text, self._new(token))
             if not fact:
@@ -137,7 +134,7 @@ class _Running(StoppingCriteria):
         if token in stop_ids(self.model.model):
             self.generation.finished = not self.generation.blocked
             return
-        best = step.log_p_c[0].topk(CANDIDATES)
+        best = step.log_p_c[0].topk(base.CANDIDATES)
         candidates = tuple(
             Candidate(self.model.tokenizer.decode([each]), value)
             for each, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)

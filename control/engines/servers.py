@@ -44,7 +44,6 @@ from foundation.errors import InputError, ModelError
 
 KEY = "FULCRUM_MODEL_KEY"  # environment variable that the command line takes it from
 WINDOW_UNKNOWN = 4096  # tokens
-CANDIDATES = 3  # of each token
 READ_SECONDS = 120.0  # longest silence of a server
 NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
 UNCHANGED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # else as the model's files say
@@ -123,7 +122,7 @@ class Http:
 
     async def optional(self, method: str, path: str, body: object = None) -> Any:
         """The same, or ``None`` where the server has no such path or refuses the request."""
-        url = path if path.startswith("/v1") else self.root + path
+        url = self.root + path
         try:
             if method == "GET":
                 return await self.client.get(url, cast_to=object)
@@ -303,7 +302,7 @@ class LlamaServer(_Server):
         """The tokens of a continuation."""
         body = {
             "prompt": _with_ids(request.prompt.text, request.prefix),
-            "n_probs": CANDIDATES,
+            "n_probs": base.CANDIDATES,
             "logit_bias": [[token, False] for token in request.banned],
             "cache_prompt": True,
             **UNFILTERED,
@@ -506,7 +505,7 @@ class CompletionServer(_Server):
         """The tokens of a continuation."""
         body = {
             "prompt": await self._ids(request.prompt, request.prefix),
-            "logprobs": CANDIDATES,
+            "logprobs": base.CANDIDATES,
             "logit_bias": {str(token): NEVER for token in request.banned} or None,
             "return_token_ids": True,
             **UNCHANGED,
@@ -561,7 +560,7 @@ def _listed(choice: dict[str, Any]) -> list[Token]:
     for text, score, token, top in zip(texts, scores, ids, tops, strict=False):
         named = [(name, _log_p(value)) for name, value in (top or {}).items()]
         best = sorted(_candidates(named), key=lambda each: -each.log_p)
-        found.append(Token(text, token, _log_p(score), tuple(best[:CANDIDATES])))
+        found.append(Token(text, token, _log_p(score), tuple(best[: base.CANDIDATES])))
     if choice.get("finish_reason") == "stop":  # no stop texts are given, so it is the end of text
         del found[-1:]
     written = choice.get("text") or ""
@@ -610,7 +609,7 @@ class ChatServer(_Server):
             messages.append({"role": "assistant", "content": base.text(request.prefix)})
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         if self.capabilities.log_probabilities:
-            body |= {"logprobs": True, "top_logprobs": CANDIDATES}
+            body |= {"logprobs": True, "top_logprobs": base.CANDIDATES}
         async with aclosing(self._stream(body, "/chat/completions")) as choices:
             async for choice in choices:
                 told = _content(choice)
