@@ -170,6 +170,10 @@ class PassageIndex(BaseRetriever):
         """Return the passages of these ids that exist."""
         return self._store.get_nodes(list(node_ids))
 
+    def all_nodes(self) -> list[BaseNode]:
+        """Return all passages, in the order they were stored."""
+        return self._store.get_nodes()
+
     def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """Return the ids of all passages that hold all words of a phrase of each group."""
         return self._store.containing(groups)

@@ -157,6 +157,7 @@ def _calibrate(
     epilog=example(
         "fulcrum eval retrieval --limit 150 --out results/retrieval",
         "fulcrum eval retrieval --measure reservoir --out results/reservoir",
+        "fulcrum eval retrieval --real-documents corpus --out results/real-documents",
     )
 )
 @click.option(
@@ -164,7 +165,19 @@ def _calibrate(
     type=PATHS,
     help="RAMDocs, or questions with their documents in its form.  [default: the built-in ones]",
 )
-@click.option("--split", default="test", show_default=True, help="Of the built-in questions.")
+@click.option(
+    "--real-documents",
+    "corpus",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Ask about real documents: the directory of their corpus, built there from Debian and "
+    "Python packages where it is missing, see docs/evaluation.md.",
+)
+@click.option(
+    "--split",
+    default="test",
+    show_default=True,
+    help="Of the built-in questions, or the real ones.",
+)
 @count("--limit", help="Only so many of each kind.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of question; repeatable.")
 @click.option(
@@ -179,6 +192,7 @@ def _calibrate(
 def retrieval(
     given: dict[str, Any],
     data: Path | None,
+    corpus: Path | None,
     split: str,
     limit: int | None,
     kinds: tuple[str, ...],
@@ -188,23 +202,35 @@ def retrieval(
     """What rewriter, filter, reservoir and trigger add to retrieval."""
     settings = settings_module.load(**{**given, "home": target / "home"})
 
+    from tqdm import tqdm
+
     from app import evaluation_setup, factory
-    from evaluation.datasets import questions
+    from evaluation.datasets import questions, real_documents
     from evaluation.suites import filter as filter_suite
     from evaluation.suites import reservoir as reservoir_suite
     from evaluation.suites import retrieval as retrieval_suite
 
-    if data is None:
-        items, corpus = questions.built_in(split, limit), questions.PASSAGES
+    if data is not None and corpus is not None:
+        raise InputError("--data and --real-documents: give one of them")
+    index = factory.passage_index(settings)
+    name = data.name if data else "built-in"
+    if corpus is not None:
+        real_documents.build(corpus)
+        with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
+            index.ingest(real_documents.folders(corpus, split), bar.update)
+        items = real_documents.questions(split, corpus, index.all_nodes(), limit)
+        name = "real documents"
+    elif data is not None:
+        items = questions.ramdocs(data, limit)
+        index.ingest([questions.corpus(data, target)])
     else:
-        items, corpus = questions.ramdocs(data, limit), questions.corpus(data, target)
+        items = questions.built_in(split, limit)
+        index.ingest([questions.PASSAGES])
     if kinds:
         there = dict.fromkeys(item.kind for item in items)
         if unknown := set(kinds) - set(there):
             raise InputError(f"--kind {min(unknown)}: there is {', '.join(there)}")
         items = [item for item in items if item.kind in kinds]
-    index = factory.passage_index(settings)
-    index.ingest([corpus])
     model = factory.language_model(settings)
     if measure == "filter":
         judges = evaluation_setup.filter_judges(settings, model)
@@ -215,7 +241,7 @@ def retrieval(
             result = reservoir_suite.reservoir_report(model, modules, target, split)
         else:
             result = retrieval_suite.modules_report(model, modules, items, target)
-    result |= {"model": model.name, "data": data.name if data else "built-in"}
+    result |= {"model": model.name, "data": name}
     _report(result | {"split": split if data is None else None}, target)
 
 

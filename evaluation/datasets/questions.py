@@ -28,8 +28,8 @@ class RetrievalQuestion:
         question: As asked.
         history: Questions and answers before it.
         answers: Any of them is right.
-        passages: Ids of the passages that answer it.
-        needed: How many of them an answer needs.
+        evidence: For each passage that an answer needs, the ids of those that serve; empty where
+            nothing answers the question.
         noise: Ids of passages known not to answer it.
     """
 
@@ -38,13 +38,17 @@ class RetrievalQuestion:
     question: str
     history: tuple[Turn, ...]
     answers: tuple[str, ...]
-    passages: tuple[str, ...]
-    needed: int
+    evidence: tuple[tuple[str, ...], ...]
     noise: tuple[str, ...] = ()
 
     def recalled(self, found: Sequence[str]) -> bool:
-        """Whether enough of the passages, or parts of them, are among those found."""
-        return len(set(self.passages) & {name.split(":")[0] for name in found}) >= self.needed
+        """Whether all of the evidence is among the passages found, as a whole or as a part."""
+        ids = {*found, *(name.split(":")[0] for name in found)}
+        return all(ids.intersection(serving) for serving in self.evidence)
+
+    def serving(self) -> list[str]:
+        """Ids of all passages that answer it."""
+        return [name for serving in self.evidence for name in serving]
 
 
 def built_in(split: str, limit: int | None = None) -> list[RetrievalQuestion]:
@@ -56,8 +60,9 @@ def built_in(split: str, limit: int | None = None) -> list[RetrievalQuestion]:
             record.values["question"],
             tuple((asked, answered) for asked, answered in record.values.get("history", ())),
             tuple(record.values["answers"]),
-            passages := tuple(record.values.get("passages") or [record.values["passage_id"]]),
-            len(passages),
+            tuple(
+                (name,) for name in record.values.get("passages") or [record.values["passage_id"]]
+            ),
         )
         for name in ("questions.jsonl", "conversations.jsonl")
         for record in records.load(DATA / name)
@@ -88,8 +93,7 @@ def ramdocs(path: Path, limit: int | None = None) -> list[RetrievalQuestion]:
                 records.text(record, "question"),
                 (),
                 records.texts(record, "gold_answers"),
-                tuple(right),
-                1,
+                (tuple(right),),
                 tuple(_name(record, n) for n, kind in enumerate(types) if kind == "noise"),
             )
         )

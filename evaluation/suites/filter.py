@@ -30,7 +30,7 @@ def filter_report(
         items: Questions that stand on their own.
         index: Where their passages are.
     """
-    asked = [item for item in items if not item.history and item.needed == 1]
+    asked = [item for item in items if not item.history and len(item.evidence) == 1]
     cases = [_case(item, index) for item in asked]
     rows = [
         _row(name, judge, threshold, asked, cases) for name, (judge, threshold) in judges.items()
@@ -44,12 +44,12 @@ Case = tuple[list[str], list[bool]]
 
 def _case(item: RetrievalQuestion, index: PassageIndex) -> Case:
     if item.kind == RAMDOCS_KIND:
-        nodes = index.get_nodes([*item.passages, *item.noise])
+        nodes = index.get_nodes([*item.serving(), *item.noise])
     else:
         [found] = index.retrieve_batch([item.question], HARD)
         nodes = [one.node for one in found]
     texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
-    return texts, [node.node_id in item.passages for node in nodes]
+    return texts, [node.node_id in item.serving() for node in nodes]
 
 
 def _row(

@@ -30,7 +30,7 @@ def build_questions(split: str) -> tuple[list[RetrievalQuestion], list[Retrieval
         ]
         for number, text in enumerate([fact.question, *others[:each]]):
             item = RetrievalQuestion(
-                f"{fact.id}-{number}", PLAIN_KIND, text, (), tuple(fact.answers), (fact.id,), 1
+                f"{fact.id}-{number}", PLAIN_KIND, text, (), tuple(fact.answers), ((fact.id,),)
             )
             (following if number else filling).append(item)
     return filling, following

@@ -155,11 +155,12 @@ def _answer(
 def report(
     items: Sequence[RetrievalQuestion], rows: Sequence[RetrievalRow]
 ) -> list[dict[str, Any]]:
-    """For each kind of question and each arm: recall@5, hit, F1, seconds, passages read.
+    """For each kind of question and each arm: recall, hit, F1, seconds, passages read.
 
-    ``seconds`` are those of rewriting, triggering, retrieving and filtering, the mean over the
-    questions; ``decode`` that of an answer within its batch. ``hit`` is tested against the arm
-    ``read`` by McNemar's exact test.
+    ``found`` and ``read``: share of questions with all of their evidence among the passages found,
+    and among those read. ``seconds`` are those of rewriting, triggering, retrieving and filtering,
+    the mean over the questions; ``decode`` that of an answer within its batch. ``hit`` is tested
+    against the arm ``read`` by McNemar's exact test.
     """
     asked = {item.id: item for item in items}
     kinds = [*dict.fromkeys(item.kind for item in items), "all"]
@@ -178,6 +179,8 @@ def report(
                     "arm": arm,
                     "n": len(chosen),
                     "recall@5": metrics.percent(recalled),
+                    "found": metrics.percent(_recalled(chosen, asked, "found")),
+                    "read": metrics.percent(_recalled(chosen, asked, "read")),
                     "hit": metrics.percent(hits),
                     "F1": 100 * float(np.mean([_f1(row.answer, asked[row.id]) for row in chosen])),
                     "passages": float(np.mean([len(row.read) for row in chosen])),
@@ -191,6 +194,39 @@ def report(
                 }
             )
     return table
+
+
+def failures(
+    items: Sequence[RetrievalQuestion], rows: Sequence[RetrievalRow]
+) -> list[dict[str, Any]]:
+    """For each arm, how many questions were answered right, and where the others were lost.
+
+    A question without a right answer counts where its evidence went missing first: it was not
+    found, found but not read (dropped by the filter or beyond the passages read), or read.
+    """
+    asked = {item.id: item for item in items}
+    table = []
+    for arm in dict.fromkeys(row.arm for row in rows):
+        chosen = [row for row in rows if row.arm == arm]
+        right = _hits(chosen, asked)
+        found, read = (_recalled(chosen, asked, place) for place in ("found", "read"))
+        table.append(
+            {
+                "arm": arm,
+                "n": len(chosen),
+                "right": int(right.sum()),
+                "not found": int((~right & ~found).sum()),
+                "found, not read": int((~right & found & ~read).sum()),
+                "read, wrong answer": int((~right & read).sum()),
+            }
+        )
+    return table
+
+
+def _recalled(
+    rows: Sequence[RetrievalRow], asked: dict[str, RetrievalQuestion], place: str
+) -> metrics.Flags:
+    return np.array([asked[row.id].recalled(getattr(row, place)) for row in rows], dtype=bool)
 
 
 def _hits(rows: Sequence[RetrievalRow], asked: dict[str, RetrievalQuestion]) -> metrics.Flags:
@@ -246,7 +282,8 @@ def modules_report(
         Arm("all", rewrite, triggered, remembered, modules.reads),
     ]
     rows = run(language_model, items, ways, target)
-    return {"n": len(items), "tables": {"modules": report(items, rows)}}
+    tables = {"modules": report(items, rows), "failures": failures(items, rows)}
+    return {"n": len(items), "tables": tables}
 
 
 def plain_query(question: str, _history: Sequence[Turn]) -> QueryBundle:

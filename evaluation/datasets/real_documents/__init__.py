@@ -1,0 +1,81 @@
+"""Questions over real documents: what packages bring, written by many people for other readers.
+
+The questions were written by hand while reading the documents, in words of their own; a tenth of
+them or so in key words. A fifth has no answer in the corpus. Packages, not questions, are split.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_index.core.schema import BaseNode
+
+from evaluation.datasets.conflicts import spread
+from evaluation.datasets.questions import RetrievalQuestion
+from evaluation.datasets.real_documents.corpus import build, packages
+from foundation import records
+
+__all__ = ["UNANSWERED", "build", "folders", "questions"]
+
+QUESTIONS = Path(__file__).with_name("questions.jsonl")
+UNANSWERED = "none"  # the kind of a question without an answer in the corpus
+# Of the words of a span that a passage must hold: readers of files differ in how they part words.
+HELD = 0.8
+WORD = re.compile(r"\w+")
+
+
+def folders(corpus: Path, split: str) -> list[Path]:
+    """Return the folders of the packages of a split."""
+    return [corpus / package.name for package in packages() if package.split == split]
+
+
+def questions(
+    split: str, corpus: Path, passages: Sequence[BaseNode], limit: int | None = None
+) -> list[RetrievalQuestion]:
+    """Return the questions of a split, with the passages that hold their evidence.
+
+    Args:
+        split: ``calibration`` or ``test``.
+        corpus: The directory that the passages were ingested from.
+        passages: All passages of the index.
+        limit: At most so many, drawn evenly.
+    """
+    by_file: dict[str, list[BaseNode]] = defaultdict(list)
+    for passage in passages:
+        by_file[_within(passage.metadata["source"], corpus)].append(passage)
+    rows = [record for record in records.load(QUESTIONS) if record.values["split"] == split]
+    return [
+        RetrievalQuestion(
+            f"real-{record.number}",
+            record.values["kind"],
+            record.values["question"],
+            (),
+            tuple(record.values["answers"]),
+            tuple(
+                tuple(_holding(each["span"], by_file[each["path"]]))
+                for each in record.values["evidence"]
+            ),
+        )
+        for record in spread(rows, limit)
+    ]
+
+
+def _within(source: str, corpus: Path) -> str:
+    path = Path(source)
+    return str(path.relative_to(corpus)) if path.is_relative_to(corpus) else source
+
+
+def _holding(span: str, passages: Sequence[BaseNode]) -> list[str]:
+    """Return the ids of the passages that hold the words of a span."""
+    wanted = _words(span)
+    held = {
+        passage.node_id: len(wanted & _words(passage.get_content())) / max(len(wanted), 1)
+        for passage in passages
+    }
+    return [name for name, share in held.items() if share >= HELD]
+
+
+def _words(text: str) -> set[str]:
+    return set(WORD.findall(unicodedata.normalize("NFKC", text).lower()))

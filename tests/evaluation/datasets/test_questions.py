@@ -14,14 +14,14 @@ KINDS = {"plain", "follow-up", "ambiguous", "two-hop", "comparison"}
 
 def item(**changes):
     values = {"id": "1", "kind": "plain", "question": "Who?", "history": (), "answers": ("she",)}
-    return RetrievalQuestion(**{**values, "passages": ("a", "b"), "needed": 2, **changes})
+    return RetrievalQuestion(**{**values, "evidence": (("a",), ("b",)), **changes})
 
 
 def test_a_question_is_recalled_when_all_that_it_needs_is_found():
     assert item().recalled(["x", "b", "a"])
     assert not item().recalled(["a", "a", "x"])
-    assert item(needed=1).recalled(["b"])
-    assert not item(passages=(), needed=1).recalled(["x"])
+    assert item(evidence=(("a", "b"),)).recalled(["b"])
+    assert not item(evidence=((),)).recalled(["x"])  # what was never ingested
     assert item().recalled(["a:3", "b:0"])  # of a long passage a part is enough
     assert not item().recalled(["a:0", "a:1"])
 
@@ -35,7 +35,7 @@ def test_the_built_in_questions_of_a_split_are_of_all_kinds(split):
     assert len({item.id for item in items}) == len(items)
     for item in items:
         assert item.answers
-        assert item.needed == len(item.passages) == (1 + (item.kind in ("two-hop", "comparison")))
+        assert len(item.evidence) == (1 + (item.kind in ("two-hop", "comparison")))
         assert bool(item.history) == (item.kind == "follow-up")
 
 
@@ -88,8 +88,8 @@ def test_ramdocs_becomes_questions_whose_passages_are_in_the_corpus(ramdocs, tmp
     assert len(texts) == len(passages) == 8
     for item in items:
         assert item.answers == ("Rome", "Bonn")
-        assert item.recalled(item.passages[:1])  # one of the right documents is enough
-        assert [texts[passage] for passage in item.passages] == [
+        assert item.recalled(item.serving()[:1])  # one of the right documents is enough
+        assert [texts[passage] for passage in item.serving()] == [
             "Ann was born in Rome.",
             "The other Ann was born in Bonn.",
         ]

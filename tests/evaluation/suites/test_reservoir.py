@@ -20,8 +20,8 @@ def few(monkeypatch):
 def test_the_later_questions_ask_for_the_same_facts_in_other_words():
     filling, following = sparing.build_questions("test")
     assert len(filling) == 2
-    assert [item.passages for item in following] == [
-        item.passages for item in filling for _ in range(2)
+    assert [item.evidence for item in following] == [
+        item.evidence for item in filling for _ in range(2)
     ]
     asked = [item.question.lower() for item in (*filling, *following)]
     assert len(set(asked)) == 6

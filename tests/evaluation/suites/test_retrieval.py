@@ -18,10 +18,10 @@ from foundation import trace
 from foundation.errors import DataError
 
 ITEMS = [
-    RetrievalQuestion("1", "plain", "Who?", (), ("Ann",), ("p1",), 1),
-    RetrievalQuestion("2", "plain", "Where?", (), ("Rome",), ("p2",), 1),
+    RetrievalQuestion("1", "plain", "Who?", (), ("Ann",), (("p1",),)),
+    RetrievalQuestion("2", "plain", "Where?", (), ("Rome",), (("p2",),)),
     RetrievalQuestion(
-        "3", "follow-up", "And when?", (("Who?", "Ann."),), ("1815",), ("p3", "p4"), 2
+        "3", "follow-up", "And when?", (("Who?", "Ann."),), ("1815",), (("p3",), ("p4",))
     ),
 ]
 
