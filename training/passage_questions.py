@@ -7,16 +7,20 @@ its own. As in Promptagator (Dai et al. 2022), a question whose own passage is n
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from llama_index.core.schema import BaseNode
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from control.engines.base import Engine, EnginePrompt, GenerationRequest
 from foundation.jsonl import JsonlStore
+from foundation.text import holds
 from retrieval.index import PassageIndex
+from training.corpus import CorpusFact
 from training.verdicts import VerdictExample
 
 ASKED_AT_ONCE = 8
@@ -25,6 +29,7 @@ LEAST_CHARACTERS = 200  # a shorter passage is a heading, or a line of a table
 KEPT = 0.75  # of the questions, those of the highest mean log-probability; InPars keeps a tenth
 FOUND_WITHIN = 10
 WRONG_PASSAGES = 4  # for each question, of those found for it in other documents
+NEAREST_MARGIN = 4  # more are looked at, as some hold the answer too
 # Three examples, as in InPars: small models copy an instruction rather than follow it.
 EXAMPLES = """\
 Passage: pump.conf. The controller polls each sensor every 40 seconds; poll_every changes that. \
@@ -124,6 +129,29 @@ def build_examples(
         for name, nodes in zip(best, found, strict=True)
         for example in _examples(name, written[name].question, [each.node for each in nodes])
     ]
+    random.Random(seed).shuffle(examples)  # noqa: S311
+    return examples
+
+
+def examples_of_facts(
+    facts: Sequence[CorpusFact], vectors: Callable[[Sequence[str]], NDArray], seed: int = 0
+) -> list[VerdictExample]:
+    """Build examples for the filter from questions whose passages are known.
+
+    Args:
+        facts: Questions, each with a passage that answers it.
+        vectors: Texts to unit vectors, shape (texts, dimension).
+        seed: Of the order.
+    """
+    passages = list(dict.fromkeys(fact.passage for fact in facts))
+    nearness = vectors([fact.question for fact in facts]) @ vectors(passages).T
+    examples = []
+    for fact, near in zip(facts, nearness, strict=True):
+        order = [passages[place] for place in np.argsort(-near)[: WRONG_PASSAGES + NEAREST_MARGIN]]
+        others = [text for text in order if not holds(text, fact.answers)][:WRONG_PASSAGES]
+        for text in (fact.passage, *others):
+            right = text == fact.passage
+            examples.append(VerdictExample("real", "given", fact.question, "", text, right))
     random.Random(seed).shuffle(examples)  # noqa: S311
     return examples
 

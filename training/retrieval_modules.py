@@ -5,6 +5,7 @@ Low-rank as in ERM4 (rank 8, alpha 16), on attention's projections only: the mer
 """
 
 import logging
+import random
 import shutil
 import time
 from collections.abc import Sequence
@@ -144,7 +145,12 @@ def _tune(
     return target / "adapter"
 
 
-def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Path:
+def train_cross_encoder(
+    target: Path,
+    seed: int = 0,
+    smoke: bool = False,
+    more: Sequence[verdicts.VerdictExample] = (),
+) -> Path:
     """Train the Knowledge Filter's other way: a cross-encoder of MiniLM size.
 
     It starts from the packaged embedding model. Only a low-rank adapter and the classifier are
@@ -154,6 +160,8 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
         target: Directory of the run; the adapter is written to its folder ``adapter``.
         seed: Of data and training.
         smoke: A few steps only.
+        more: Examples of other text than the built-in corpus; as many of the built-in ones are
+            learned with them.
 
     Returns:
         The adapter's directory.
@@ -175,7 +183,10 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
     started = time.monotonic()
     set_seed(seed)  # before the classifier is drawn
     learn, _ = verdicts.build_examples(seed)
-    learn = learn[: SMOKE if smoke else CROSS_ENCODER_EXAMPLES]
+    if more:
+        learn = [*learn[: min(len(more), CROSS_ENCODER_EXAMPLES)], *more]
+        random.Random(seed).shuffle(learn)  # noqa: S311 - a reproducible order, nothing secret
+    learn = learn[: SMOKE if smoke else len(more) + CROSS_ENCODER_EXAMPLES]
     model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
     model[0].model = get_peft_model(
         model[0].model,
@@ -200,7 +211,7 @@ def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Pat
         train_dataset=Dataset.from_dict(
             {
                 "question": [example.question for example in learn],
-                "passage": [f"{example.title}\n{example.text}" for example in learn],
+                "passage": [example.passage for example in learn],
                 "label": [float(example.answers) for example in learn],
             }
         ),
@@ -233,7 +244,7 @@ def judgement(adapter: Path, seed: int = 0) -> "JudgeCalibration":
 
     _, develop = verdicts.build_examples(seed)
     develop = develop[:DEVELOPMENT_EXAMPLES]
-    pairs = [(example.question, f"{example.title}\n{example.text}") for example in develop]
+    pairs = [(example.question, example.passage) for example in develop]
     features = judge_features(load_cross_encoder(adapter), open_embedding(), pairs)
     answers = np.array([example.answers for example in develop])
     fitted = LogisticRegression().fit(features, answers)

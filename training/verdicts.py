@@ -35,6 +35,11 @@ class VerdictExample:
     text: str
     answers: bool
 
+    @property
+    def passage(self) -> str:
+        """Title and text, as the filter reads them."""
+        return f"{self.title}\n{self.text}".lstrip()
+
 
 @dataclass(frozen=True)
 class Material:
