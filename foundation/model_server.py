@@ -26,7 +26,7 @@ SHOWN_MODELS = 10
 
 
 def client_settings(
-    option: str, address: str, key: str | None, variable: str, read_seconds: float
+    option: str, address: str, key: str | None, variable: str, read_seconds: float | None
 ) -> dict[str, Any]:
     """Arguments of the ``openai`` package's clients.
 
@@ -35,7 +35,7 @@ def client_settings(
         address: Of the server, up to ``/v1``.
         key: The server's, if it asks for one.
         variable: Environment variable of the key, for messages.
-        read_seconds: Longest silence of the server.
+        read_seconds: Longest silence of the server; ``None`` waits without end.
 
     Raises:
         ModelError: Address or key cannot be used.

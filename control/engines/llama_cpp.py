@@ -49,7 +49,9 @@ class EmbeddedModel(ServedModel):
                 f"--adapter {adapter}: is no LoRA adapter; give one, or a PEFT directory"
             )
         self._library, key = _load(gguf, lora)
-        super().__init__(partial(connect, f"{self._library.listening_address}/v1", key))
+        address = f"{self._library.listening_address}/v1"
+        # Without a limit on the wait: it runs in this process, which a busy machine only slows.
+        super().__init__(partial(connect, address, key, None))
         if lora is not None:
             told = self.identity.encode() + lora.read_bytes()
             self.identity = hashlib.sha256(told).hexdigest()[:16]
