@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llama_index.core.schema import BaseNode
@@ -17,10 +18,12 @@ from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.datasets.real_documents.corpus import build, packages
 from foundation import records
 
-__all__ = ["UNANSWERED", "build", "folders", "questions"]
+__all__ = ["ASKINGS", "UNANSWERED", "asked_again", "build", "folders", "questions"]
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 UNANSWERED = "none"  # the kind of a question without an answer in the corpus
+REWORDED, FOLLOW_UP = "reworded", "follow-up"
+ASKINGS = ("first", "again", REWORDED, FOLLOW_UP)
 # Of the words of a span that a passage must hold: readers of files differ in how they part words.
 HELD = 0.8
 WORD = re.compile(r"\w+")
@@ -60,6 +63,33 @@ def questions(
         )
         for record in spread(rows, limit)
     ]
+
+
+def asked_again(
+    items: Sequence[RetrievalQuestion], split: str
+) -> dict[str, list[RetrievalQuestion]]:
+    """Return questions as they are asked for the first time, again, reworded, and as a follow-up.
+
+    Questions without such wordings are left out.
+    """
+    wordings = {
+        f"real-{record.number}": record.values
+        for record in records.load(QUESTIONS)
+        if record.values["split"] == split and "reworded" in record.values
+    }
+    chosen = [item for item in items if item.id in wordings]
+
+    def asked(item: RetrievalQuestion, kind: str) -> RetrievalQuestion:
+        values, history = wordings[item.id], ()
+        question = item.question
+        if kind == REWORDED:
+            question = values["reworded"]
+        elif kind == FOLLOW_UP:
+            question = values["follow_up"]
+            history = tuple((said, answered) for said, answered in values["history"])
+        return replace(item, id=f"{item.id}, {kind}", question=question, history=history)
+
+    return {kind: [asked(item, kind) for item in chosen] for kind in ASKINGS}
 
 
 def _within(source: str, corpus: Path) -> str:
