@@ -277,7 +277,8 @@ def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
         threshold = filters.JudgeCalibration.load(ADAPTERS / "filter").threshold
         return filters.KnowledgeFilter(_model_judge(model), threshold)
     cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", packaged_embedding())
-    return filters.KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
+    fitted = cross_encoder.judgement
+    return filters.KnowledgeFilter(cross_encoder, fitted.threshold, fitted.rank)
 
 
 def _model_judge(model: "Engine") -> "Judge":

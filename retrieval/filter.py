@@ -18,6 +18,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from foundation import trace
 from foundation.cache import BatchCache
@@ -39,9 +40,6 @@ JUDGEMENT = "judgement.json"
 STRICT_THRESHOLD = (
     0.75  # reached for 94 % of plain questions, and for 9 % of those that need two passages
 )
-# Passages far below the best one distract more than they help: on 200 calibration questions 76 % of
-# answers were right with this bound, 71 % with the threshold alone.
-NEAR_BEST = 0.7
 CACHED_PASSAGES = 512  # the trigger judges passages that are judged again afterwards
 LONGEST_INPUT = 256  # word pieces of question and passage that the cross-encoder reads
 
@@ -55,23 +53,25 @@ def judge_prompt(question: str, passage: str) -> str:
 
 
 class KnowledgeFilter(BaseNodePostprocessor):
-    """Drops passages without a clear answer to the question; the others keep their order.
+    """Drops passages without a clear answer to the question; the others come likeliest first.
 
-    A passage is kept if its probability reaches the threshold and a share of the highest one.
+    A passage is kept if its probability reaches the threshold. The judge reads a passage by itself;
+    that a search ranks it high is further evidence, in the place of a prior: the logarithm of its
+    rank, weighed, is taken from the logit of its probability.
 
     A question may have several queries (``custom_embedding_strs``), and no passage may answer all
     of it. So the best passage of each query has its probability for that query.
     """
 
     threshold: float = Field(0.5, description="least probability of a passage that is kept")
-    near_best: float = Field(NEAR_BEST, description="the same as a share of the highest one")
+    rank_weight: float = Field(0.0, description="weight of the logarithm of the rank, from 1")
     _judge: Judge = PrivateAttr()
     _recent: BatchCache[tuple[str, str], float] = PrivateAttr(
         default_factory=lambda: BatchCache(CACHED_PASSAGES)
     )
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def __init__(self, judge: Judge, threshold: float) -> None:
+    def __init__(self, judge: Judge, threshold: float, rank_weight: float = 0.0) -> None:
         """Filter by a judge.
 
         Raises:
@@ -80,7 +80,7 @@ class KnowledgeFilter(BaseNodePostprocessor):
         if not 0 <= threshold <= 1:
             raise InputError(f"the filter's threshold is {threshold}; give a number from 0 to 1")
         super().__init__()
-        self.threshold = threshold
+        self.threshold, self.rank_weight = threshold, rank_weight
         self._judge = judge
 
     @property
@@ -90,7 +90,7 @@ class KnowledgeFilter(BaseNodePostprocessor):
 
     def stricter(self, threshold: float = STRICT_THRESHOLD) -> "KnowledgeFilter":
         """Return a filter with the same judge and cache, and a higher threshold."""
-        stricter = KnowledgeFilter(self._judge, threshold)
+        stricter = KnowledgeFilter(self._judge, threshold, self.rank_weight)
         stricter._recent, stricter._lock = self._recent, self._lock
         return stricter
 
@@ -116,19 +116,17 @@ class KnowledgeFilter(BaseNodePostprocessor):
             of_query = self.probabilities(query, texts)
             best = of_query.index(max(of_query))
             probabilities[best] = max(probabilities[best], of_query[best])
-        least = max(self.threshold, self.near_best * max(probabilities, default=0.0))
-        for each, probability in zip(nodes, probabilities, strict=True):
-            trace.verdict(each.node_id, probability, probability >= least)
-        return [
-            each
-            for each, probability in zip(nodes, probabilities, strict=True)
-            if probability >= least
-        ]
+        ranks = np.arange(1, len(nodes) + 1)
+        likely = expit(logit(probabilities) - self.rank_weight * np.log(ranks))
+        for each, probability in zip(nodes, likely, strict=True):
+            trace.verdict(each.node_id, float(probability), bool(probability >= self.threshold))
+        order = np.argsort(-likely, kind="stable")
+        return [nodes[place] for place in order if likely[place] >= self.threshold]
 
 
 @dataclass(frozen=True)
 class JudgeCalibration:
-    """The logistic regression of a judge: from logit and cosine to one probability.
+    """The logistic regression of a judge: from logit, cosine and rank to one probability.
 
     The cross-encoder was trained on few kinds of questions, the embedding model on a billion pairs.
     Fitted, like the threshold, on relations that the encoder was not trained on, and stored beside
@@ -139,12 +137,14 @@ class JudgeCalibration:
         cosine: Weight of the cosine.
         bias: Added to both.
         threshold: Probability that 98 % of answering passages reach.
+        rank: Weight of the logarithm of the passage's rank in the search, from 1, taken from them.
     """
 
     logit: float
     cosine: float
     bias: float
     threshold: float
+    rank: float = 0.0
 
     @classmethod
     def load(cls, adapter: Path) -> "JudgeCalibration":
@@ -199,7 +199,7 @@ class CrossEncoderJudge:
                 self._model = load_cross_encoder(self._adapter)
         features = judge_features(self._model, self._embed_model, [(question, p) for p in passages])
         weighed = features @ np.array([self.judgement.logit, self.judgement.cosine])
-        likely: list[float] = (1 / (1 + np.exp(-(weighed + self.judgement.bias)))).tolist()
+        likely: list[float] = expit(weighed + self.judgement.bias).tolist()
         return likely
 
 

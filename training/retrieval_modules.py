@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from control.engines.transformers import LanguageModel, preferred_device, preferred_dtype
 from training import rewrites, verdicts
@@ -150,6 +151,7 @@ def train_cross_encoder(
     seed: int = 0,
     smoke: bool = False,
     more: Sequence[verdicts.VerdictExample] = (),
+    found: Sequence[verdicts.VerdictExample] = (),
 ) -> Path:
     """Train the Knowledge Filter's other way: a cross-encoder of MiniLM size.
 
@@ -162,6 +164,7 @@ def train_cross_encoder(
         smoke: A few steps only.
         more: Examples of other text than the built-in corpus; as many of the built-in ones are
             learned with them.
+        found: Passages found for other questions, to fit `judgement` on.
 
     Returns:
         The adapter's directory.
@@ -227,32 +230,55 @@ def train_cross_encoder(
     card |= {"epochs": epochs, "seed": seed}
     card |= {"name": "filter", "base": PACKAGED_NAME, "count": len(learn)}
     keep(model[0].model, adapter, PACKAGED_NAME, _card(started, card))
-    judgement(adapter, seed).save(adapter)
+    judgement(adapter, found, seed).save(adapter)
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
 
 
-def judgement(adapter: Path, seed: int = 0) -> "JudgeCalibration":
-    """Fit what the cross-encoder's logit and the cosine say together, and the threshold.
+def judgement(
+    adapter: Path, found: Sequence[verdicts.VerdictExample] = (), seed: int = 0
+) -> "JudgeCalibration":
+    """Fit what the cross-encoder's logit, the cosine and the rank say together, and the threshold.
 
-    On relations that the cross-encoder was not trained on.
+    On passages found for questions that the cross-encoder was not trained on; without such, on
+    built-in relations that it was not trained on, whose passages have no rank. The threshold is
+    reached by 98 % of the passages that answer, of either kind.
+
+    Args:
+        adapter: Of the cross-encoder.
+        found: Passages found for questions, with their ranks.
+        seed: Of the built-in examples.
     """
     from sklearn.linear_model import LogisticRegression
 
     from retrieval.embedding import open_embedding
     from retrieval.filter import JudgeCalibration, judge_features, load_cross_encoder
 
+    model, embed_model = load_cross_encoder(adapter), open_embedding()
+
+    def measured(examples: Sequence[verdicts.VerdictExample]) -> NDArray[np.float64]:
+        pairs = [(example.question, example.passage) for example in examples]
+        ranks = [-np.log(example.rank) for example in examples]
+        return np.column_stack([judge_features(model, embed_model, pairs), ranks])
+
     _, develop = verdicts.build_examples(seed)
     develop = develop[:DEVELOPMENT_EXAMPLES]
-    pairs = [(example.question, example.passage) for example in develop]
-    features = judge_features(load_cross_encoder(adapter), open_embedding(), pairs)
-    answers = np.array([example.answers for example in develop])
-    fitted = LogisticRegression().fit(features, answers)
-    whole = np.array([example.kind in WHOLE for example in develop])
-    likely = fitted.predict_proba(features[whole & answers])[:, 1]
-    [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
-    threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
-    return JudgeCalibration(float(logit), float(cosine), float(bias), threshold)
+    built_in, learned = measured(develop), found or develop
+    fitted = LogisticRegression().fit(
+        measured(found) if found else built_in, [example.answers for example in learned]
+    )
+    whole = [example.answers and example.kind in WHOLE for example in develop]
+    answering = [built_in[np.array(whole)]]
+    if found:
+        answering.append(measured([example for example in found if example.answers]))
+    thresholds = [
+        float(np.quantile(fitted.predict_proba(features)[:, 1], 1 - LEAST_RECALL))
+        for features in answering
+    ]
+    [logit, cosine, rank], [bias] = fitted.coef_[0], fitted.intercept_
+    return JudgeCalibration(
+        float(logit), float(cosine), float(bias), min(thresholds), float(rank)
+    )
 
 
 def _card(started: float, settings: dict[str, Any]) -> str:

@@ -9,24 +9,40 @@ import random
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data import DIRECTORY as DATA
 from data.build import slug
+from foundation.text import holds
+from training.corpus import CorpusFact
 from training.rewrites import VAGUE, relation_rows, searches, wording_bank
 
 HERE = Path(__file__).parent
 DEVELOPMENT = ("landmark_country", "mythology")  # held out: the threshold is chosen on them
 WINDOW_WORDS = (35, 110)  # of passages cut from running text, as web chunks are
+WRONG_PASSAGES = 4  # for each question that has one right passage: the nearest ones
 DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True)
 class VerdictExample:
-    """A question, a passage, and whether the one answers the other."""
+    """A question, a passage, and whether the one answers the other.
+
+    Attributes:
+        relation: Of the fact; empty for text that was not made from facts.
+        kind: How the example came about.
+        question: The question.
+        title: The passage's title.
+        text: The passage.
+        answers: Whether it answers the question.
+        rank: Of the passage in a search for the question, from 1.
+    """
 
     relation: str
     kind: str
@@ -34,6 +50,7 @@ class VerdictExample:
     title: str
     text: str
     answers: bool
+    rank: int = 1
 
     @property
     def passage(self) -> str:
@@ -75,6 +92,28 @@ def build_examples(seed: int = 0) -> tuple[list[VerdictExample], list[VerdictExa
     draw.shuffle(learn)
     draw.shuffle(develop)
     return learn, develop
+
+
+def build_fact_passages(
+    facts: Sequence[CorpusFact], vectors: Callable[[Sequence[str]], NDArray[np.float32]]
+) -> list[VerdictExample]:
+    """Examples from questions whose passages are known.
+
+    Args:
+        facts: Questions, each with a passage that answers it.
+        vectors: Texts to unit vectors, shape (texts, dimension).
+    """
+    passages = list(dict.fromkeys(fact.passage for fact in facts))
+    cosines = vectors([fact.question for fact in facts]) @ vectors(passages).T
+    examples = []
+    for fact, row in zip(facts, cosines, strict=True):
+        nearest = [passages[place] for place in np.argsort(-row)[: 2 * WRONG_PASSAGES]]
+        wrong = [text for text in nearest if not holds(text, fact.answers)][:WRONG_PASSAGES]
+        examples += [
+            VerdictExample("", "given", fact.question, "", text, text == fact.passage)
+            for text in (fact.passage, *wrong)
+        ]
+    return examples
 
 
 def _materials() -> Iterator[Material]:

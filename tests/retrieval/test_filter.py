@@ -39,17 +39,18 @@ def kept(judge, texts, threshold=0.5, queries=None):
     return [node.text for node in found]
 
 
-def test_passages_from_the_threshold_up_stay_in_their_order():
-    judge = Table(low=0.1, at=0.5, below=0.4999, high=0.6)
-    assert kept(judge, ["low", "at", "below", "high"]) == ["at", "high"]
+def test_passages_from_the_threshold_up_stay_and_the_likeliest_come_first():
+    judge = Table(low=0.1, at=0.5, below=0.4999, high=0.6, also=0.5)
+    assert kept(judge, ["low", "at", "below", "high"]) == ["high", "at"]
     assert kept(judge, ["high", "at"], threshold=0.6) == ["high"]
-    assert kept(judge, ["at", "high"], threshold=0) == ["at", "high"]
+    assert kept(judge, ["at", "low", "also at"], threshold=0) == ["at", "also at", "low"]
 
 
-def test_a_passage_that_is_far_less_clear_than_the_best_is_dropped():
-    judge = Table(best=0.9, near=0.64, far=0.62)
-    assert kept(judge, ["far", "best", "near"]) == ["best", "near"]
-    assert kept(judge, ["far", "near"]) == ["far", "near"]
+def test_of_passages_that_are_judged_alike_the_one_ranked_higher_is_likelier():
+    judge = Table(one=0.6, two=0.6, better=0.9)
+    knowledge = KnowledgeFilter(judge, 0.5, rank_weight=1.0)
+    found = knowledge.postprocess_nodes(nodes("one", "two", "better"), QueryBundle(QUESTION))
+    assert [node.text for node in found] == ["better", "one"]
 
 
 def test_a_passage_that_a_judge_cannot_judge_is_dropped():
