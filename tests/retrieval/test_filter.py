@@ -93,7 +93,7 @@ def test_of_very_many_verdicts_the_last_are_remembered(monkeypatch):
 def test_the_user_sees_each_verdict():
     with trace.following() as way:
         kept(Table(good=0.9, bad=0.2), ["good", "bad"])
-    assert way.verdicts == {"good": 0.9, "bad": 0.2}
+    assert way.verdicts == pytest.approx({"good": 0.9, "bad": 0.2})
     assert way.passed == {"good"}
 
 

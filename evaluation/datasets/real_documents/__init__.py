@@ -17,6 +17,7 @@ from evaluation.datasets.conflicts import spread
 from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.datasets.real_documents.corpus import build, packages
 from foundation import records
+from retrieval.rewriter import Turn
 
 __all__ = ["ASKINGS", "UNANSWERED", "asked_again", "build", "folders", "questions"]
 
@@ -80,8 +81,8 @@ def asked_again(
     chosen = [item for item in items if item.id in wordings]
 
     def asked(item: RetrievalQuestion, kind: str) -> RetrievalQuestion:
-        values, history = wordings[item.id], ()
-        question = item.question
+        values, question = wordings[item.id], item.question
+        history: tuple[Turn, ...] = ()
         if kind == REWORDED:
             question = values["reworded"]
         elif kind == FOLLOW_UP:
