@@ -20,13 +20,12 @@ from retrieval.index import PassageIndex
 from retrieval.reservoir import Reservoir
 from retrieval.rewriter import ConditionalRewriter
 from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
-from retrieval.trigger import ReservoirWriter, Trigger, count_distinct, finds_answer
+from retrieval.trigger import Trigger, count_distinct, finds_answer
 
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) -> Modules:
     """The modules of the retrieval pipeline, to be measured one by one."""
     judge, rewrites = (factory.knowledge_filter(settings, model), factory.rewriter(settings, model))
-    stricter = judge.stricter()
 
     def search(_: str, queries: Sequence[str]) -> Rankings:
         found = index.retrieve_batch(queries, CANDIDATES)
@@ -34,29 +33,17 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
         return found
 
     def with_reservoir(
-        folder: Path, tau: float | None, theta: int | None, looks: bool
+        folder: Path, tau: float | None, theta: int | None
     ) -> ReservoirModules:
-        reservoir = Reservoir(folder, factory.embedding(settings))
         given = {"tau": tau, "theta": theta}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        trigger = Trigger(
-            index,
-            reservoir,
-            factory.embedding(settings),
-            judge=judge,
-            strict_judge=stricter,
-            top_k=CANDIDATES,
-            **chosen,
-        )
-        look = [partial(finds_answer, index, stricter)] if looks else []
-        conditional = ConditionalRewriter(rewrites, trigger.can_serve, *look)
-        remember = ReservoirWriter(reservoir)
+        embed_model = factory.embedding(settings)
+        trigger = Trigger(index, Reservoir(folder), embed_model, top_k=CANDIDATES, **chosen)
+        look = partial(finds_answer, trigger.search, judge.stricter())
+        conditional = ConditionalRewriter(rewrites, look)
         return (
             lambda question, history: conditional.run(question, {"history": history}),
             MultiQueryRetriever(trigger.search, CANDIDATES).retrieve,
-            lambda found, asked: remember.postprocess_nodes(
-                judge.postprocess_nodes(list(found), asked), asked
-            ),
         )
 
     return Modules(
