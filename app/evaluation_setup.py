@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from app import factory, home
 from app.settings import Settings
@@ -32,13 +31,9 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
         trace.count("passages_external", count_distinct(found))
         return found
 
-    def with_reservoir(
-        folder: Path, tau: float | None, theta: int | None
-    ) -> ReservoirModules:
-        given = {"tau": tau, "theta": theta}
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    def with_reservoir(folder: Path, tau: float) -> ReservoirModules:
         embed_model = factory.embedding(settings)
-        trigger = Trigger(index, Reservoir(folder), embed_model, top_k=CANDIDATES, **chosen)
+        trigger = Trigger(index, Reservoir(folder), embed_model, tau=tau, top_k=CANDIDATES)
         look = partial(finds_answer, trigger.search, judge.stricter())
         conditional = ConditionalRewriter(rewrites, look)
         return (

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ DATABASE = "reservoir.db"
 MAX_ENTRIES = 10_000  # 15 MB of vectors of 384 dimensions
 MAX_AGE_DAYS = 30.0
 DAY = 86_400.0
+NONE = -1  # no row has this id
 # Append only: a database records which of these it has had, and runs the rest when opened.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -88,21 +88,8 @@ class SearchRow(ReservoirTables):
     created: Mapped[float] = mapped_column(index=True)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An earlier search.
-
-    Attributes:
-        cosine: Of its query to the one at hand.
-        ranking: What it found.
-    """
-
-    cosine: float
-    ranking: Ranking
-
-
 class Reservoir:
-    """Earlier searches of one index, in ``reservoir.db``: the vector of each query, and its ranking.
+    """Earlier searches of one index, in ``reservoir.db``: each query's vector and its ranking.
 
     Passages are named by their ids and questions are not stored, so it holds no text that could
     become outdated or would have to be forgotten. An entry is valid for one state of the index, and
@@ -181,41 +168,34 @@ class Reservoir:
                 connection.execute(delete(SearchRow).where(gone))
 
     def recall(
-        self, state: str, embeddings: Sequence[Sequence[float]], tau: float, most: int
-    ) -> list[list[Entry]]:
-        """Return the entries near each query: ``S = {entries with cosine >= tau}``.
+        self, state: str, embeddings: Sequence[Sequence[float]], tau: float
+    ) -> list[Ranking | None]:
+        """Return what the nearest of ``S = {entries with cosine >= tau}`` found, for each query.
 
         Args:
             state: Of the index now; entries of other states are ignored.
             embeddings: Of the queries.
             tau: The least cosine, in [-1, 1].
-            most: The most entries for a query.
 
         Returns:
-            For each query its entries, nearest first.
+            For each query the ranking, ``None`` if S is empty.
         """
         if not embeddings:
             return []
         queries = unit_vectors(embeddings)
         with self._lock, reading(self._engine, self._path) as connection:
             self._synchronize(connection, state, queries.shape[1])
-            cosines = np.clip(queries @ self._vectors.T, -1.0, 1.0)
+            if not len(self._ids):
+                return [None for _ in embeddings]
+            cosines = queries @ self._vectors.T
             cosines[:, self._created < self._now() - self._max_age] = -np.inf
-            places = np.argsort(-cosines, axis=1, kind="stable")[:, :most]
-            near = [
-                [place for place in nearest if row[place] >= tau]
-                for row, nearest in zip(cosines, places, strict=True)
-            ]
-            wanted = {int(self._ids[place]) for nearest in near for place in nearest}
-            stored = select(SearchRow.rowid, SearchRow.ranking).where(SearchRow.rowid.in_(wanted))
-            rankings = {
-                number: [(node_id, score) for node_id, score in ranking]
-                for number, ranking in connection.execute(stored)
-            }
-            return [
-                [Entry(float(row[place]), rankings[int(self._ids[place])]) for place in nearest]
-                for row, nearest in zip(cosines, near, strict=True)
-            ]
+            nearest = np.where(
+                cosines.max(axis=1) >= tau, self._ids[cosines.argmax(axis=1)], NONE
+            ).tolist()
+            columns = select(SearchRow.rowid, SearchRow.ranking)
+            rows = connection.execute(columns.where(SearchRow.rowid.in_({*nearest})))
+            rankings = {number: [(name, score) for name, score in found] for number, found in rows}
+        return [rankings.get(number) for number in nearest]
 
     def count(self) -> int:
         """Return the number of entries, also of earlier states."""

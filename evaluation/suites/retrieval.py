@@ -19,6 +19,7 @@ from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.runner import Rows
 from foundation import trace
 from retrieval.rewriter import Turn
+from retrieval.trigger import TAU
 
 MAX_NEW_TOKENS = 32
 RECALL_AT = 5
@@ -215,16 +216,15 @@ class Modules:
         rewrite: Query Rewriter+.
         search: The index, for a plain question or for several searches.
         judge: The Knowledge Filter.
-        with_reservoir: The same over a reservoir in a directory, with tau and theta (or their
-            defaults): rewriting only where a first search does not find the answer, and search by
-            the trigger.
+        with_reservoir: The same over a reservoir in a directory, with a tau: rewriting only where a
+            first search does not find the answer, and search by the trigger.
         reads: Passages read at most.
     """
 
     rewrite: Rewrite
     search: Retrieve
     judge: Filter
-    with_reservoir: Callable[[Path, float | None, int | None], ReservoirModules]
+    with_reservoir: Callable[[Path, float], ReservoirModules]
     reads: int
 
 
@@ -235,7 +235,7 @@ def modules_report(
     target: Path,
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
-    rewrite, triggered = modules.with_reservoir(target / "reservoir", None, None)
+    rewrite, triggered = modules.with_reservoir(target / "reservoir", TAU)
     ways = [
         Arm("direct", plain_query, None, keep_all, modules.reads),
         Arm(BASELINE, plain_query, modules.search, keep_all, modules.reads),

@@ -1,3 +1,4 @@
+import json
 import math
 import multiprocessing
 import os
@@ -5,7 +6,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -49,11 +49,11 @@ def remember(reservoir: Reservoir, query: str, *ids: str, state: str = STATE) ->
 
 
 def near(
-    reservoir: Reservoir, query: str, tau: float = 0.5, state: str = STATE, most: int = 10
-) -> list[list[str]]:
-    """The ids that each near search found, nearest first."""
-    [entries] = reservoir.recall(state, [vector(query)], tau, most)
-    return [[node_id for node_id, _ in entry.ranking] for entry in entries]
+    reservoir: Reservoir, query: str, tau: float = 0.5, state: str = STATE
+) -> list[str] | None:
+    """The ids that the nearest search found, if that is near enough."""
+    [found] = reservoir.recall(state, [vector(query)], tau)
+    return None if found is None else [node_id for node_id, _ in found]
 
 
 @pytest.fixture
@@ -68,40 +68,47 @@ def reservoir(home: Path, clock: Clock) -> Reservoir:
 
 def test_a_search_comes_back_with_its_whole_ranking(reservoir: Reservoir) -> None:
     remember(reservoir, "how long is the Rhine", "b", "a", "c")
-    [[entry]] = reservoir.recall(STATE, [vector("how long is the Rhine")], 0.99, 1)
-    assert entry.cosine == pytest.approx(1.0)
-    assert [name for name, _ in entry.ranking] == ["b", "a", "c"]
-    assert [score for _, score in entry.ranking] == pytest.approx([0.9, 0.8, 0.7])
+    [found] = reservoir.recall(STATE, [vector("how long is the Rhine")], 0.99)
+    assert found is not None
+    assert [name for name, _ in found] == ["b", "a", "c"]
+    assert [score for _, score in found] == pytest.approx([0.9, 0.8, 0.7])
 
 
-def test_searches_near_enough_come_nearest_first(reservoir: Reservoir) -> None:
+def test_the_nearest_search_that_is_near_enough(reservoir: Reservoir) -> None:
     remember(reservoir, "Rhine", "one")
     remember(reservoir, "Rhine length", "two")
     remember(reservoir, "Elbe mouth", "three")
-    assert near(reservoir, "Rhine length") == [["two"], ["one"]]
-    assert near(reservoir, "Rhine length", tau=0.8) == [["two"]]
-    assert near(reservoir, "Rhine length", most=1) == [["two"]]
-    assert near(reservoir, "Oder") == []
-    [entries, nothing] = reservoir.recall(STATE, [vector("Rhine"), vector("Oder")], 0.5, 2)
-    assert [entry.cosine for entry in entries] == pytest.approx([1, 1 / math.sqrt(2)])
-    assert nothing == []
+    assert near(reservoir, "Rhine length") == ["two"]
+    assert near(reservoir, "Rhine length in km") == ["two"]
+    assert near(reservoir, "Rhine length in km", tau=0.8) is None
+    assert near(reservoir, "Oder") is None
+
+
+def test_each_of_several_queries_is_judged_by_its_own_cosine(reservoir: Reservoir) -> None:
+    remember(reservoir, "Rhine length", "one")
+    queries = [vector(text) for text in ("Rhine length", "Rhine", "Oder")]
+    assert [found is not None for found in reservoir.recall(STATE, queries, 0.9)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_empty_reservoir(reservoir: Reservoir) -> None:
-    assert reservoir.recall(STATE, [], 0.5, 1) == []
-    assert near(reservoir, "anything") == []
+    assert reservoir.recall(STATE, [], 0.5) == []
+    assert near(reservoir, "anything") is None
     assert (reservoir.count(), reservoir.clear()) == (0, 0)
     reservoir.remember(STATE, [], [])
     remember(reservoir, "Rhine")  # it found nothing
-    assert near(reservoir, "Rhine") == [[]]
+    assert near(reservoir, "Rhine") == []
 
 
 def test_after_a_change_of_the_index_nothing_earlier_is_recalled(reservoir: Reservoir) -> None:
     remember(reservoir, "Rhine", "old")
-    assert near(reservoir, "Rhine", state="changed") == []
+    assert near(reservoir, "Rhine", state="changed") is None
     remember(reservoir, "Rhine", "new", state="changed")
-    assert near(reservoir, "Rhine", state="changed") == [["new"]]
-    assert near(reservoir, "Rhine") == []
+    assert near(reservoir, "Rhine", state="changed") == ["new"]
+    assert near(reservoir, "Rhine") is None
     assert reservoir.count() == 1
 
 
@@ -109,16 +116,16 @@ def test_the_oldest_go_first(reservoir: Reservoir) -> None:
     for n in range(7):
         remember(reservoir, f"river{n}", f"r{n}")
     assert reservoir.count() == 5
-    assert [near(reservoir, f"river{n}") for n in (1, 2, 6)] == [[], [["r2"]], [["r6"]]]
+    assert [near(reservoir, f"river{n}") for n in (1, 2, 6)] == [None, ["r2"], ["r6"]]
 
 
 def test_too_old_goes(reservoir: Reservoir, clock: Clock) -> None:
     remember(reservoir, "river1", "r1")
     clock.time += 9 * DAY
     remember(reservoir, "river2", "r2")
-    assert near(reservoir, "river1") == [["r1"]]
+    assert near(reservoir, "river1") == ["r1"]
     clock.time += 2 * DAY
-    assert near(reservoir, "river1") == []
+    assert near(reservoir, "river1") is None
     remember(reservoir, "river3", "r3")
     assert reservoir.count() == 2
 
@@ -126,29 +133,29 @@ def test_too_old_goes(reservoir: Reservoir, clock: Clock) -> None:
 def test_cleared(reservoir: Reservoir) -> None:
     for n in range(3):
         remember(reservoir, f"river{n}", f"r{n}")
-    assert near(reservoir, "river1") == [["r1"]]
+    assert near(reservoir, "river1") == ["r1"]
     assert reservoir.clear() == 3
-    assert near(reservoir, "river1") == []
+    assert near(reservoir, "river1") is None
     remember(reservoir, "river1", "again")
-    assert near(reservoir, "river1") == [["again"]]
+    assert near(reservoir, "river1") == ["again"]
 
 
 def test_two_see_each_other_at_once(home: Path) -> None:
     one, two = Reservoir(home), Reservoir(home)
     remember(one, "river1", "r1")
-    assert near(two, "river1") == near(one, "river1") == [["r1"]]
+    assert near(two, "river1") == near(one, "river1") == ["r1"]
     remember(two, "river3", "r3")
-    assert near(one, "river3") == [["r3"]]
+    assert near(one, "river3") == ["r3"]
     one.clear()
     remember(one, "river4", "r4")
     remember(one, "river5", "r5")  # as many entries as before
-    assert near(two, "river1") == []
-    assert near(two, "river5") == [["r5"]]
+    assert near(two, "river1") is None
+    assert near(two, "river5") == ["r5"]
 
 
 def test_state_outlives_the_object(home: Path) -> None:
     remember(Reservoir(home), "river2", "r2")
-    assert near(Reservoir(home), "river2") == [["r2"]]
+    assert near(Reservoir(home), "river2") == ["r2"]
 
 
 def test_no_text_is_stored(home: Path, reservoir: Reservoir) -> None:
@@ -171,9 +178,9 @@ def test_texts_of_an_earlier_version_are_erased(home: Path) -> None:
         )
     engine.dispose()
     reservoir = Reservoir(home)
-    assert (reservoir.count(), near(reservoir, "Rhine")) == (0, [])
+    assert (reservoir.count(), near(reservoir, "Rhine")) == (0, None)
     remember(reservoir, "Rhine", "r1")
-    assert near(reservoir, "Rhine") == [["r1"]]
+    assert near(reservoir, "Rhine") == ["r1"]
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
@@ -185,11 +192,11 @@ def test_another_dimension_or_a_damaged_vector_is_not_recalled(
 ) -> None:
     remember(reservoir, "river1", "r1")
     remember(reservoir, "river2", "r2")
-    assert reservoir.recall(STATE, [[1.0, 0.0]], -1.0, 1) == [[]]
+    assert reservoir.recall(STATE, [[1.0, 0.0]], -1.0) == [None]
     with sqlite3.connect(home / "reservoir.db") as connection:
         connection.execute("UPDATE searches SET embedding = x'0011' WHERE rowid = 2")
     connection.close()
-    assert near(Reservoir(home, now=clock), "river1 river2") == [["r1"]]
+    assert near(Reservoir(home, now=clock), "river1 river2") == ["r1"]
 
 
 def test_numbers_that_are_none_are_not_kept(reservoir: Reservoir) -> None:
@@ -236,7 +243,7 @@ def test_threads_share_one(home: Path) -> None:
         try:
             for n in range(start, start + 20):
                 remember(reservoir, f"river{n}", f"r{n}")
-                assert near(reservoir, f"river{n}") == [[f"r{n}"]]
+                assert near(reservoir, f"river{n}") == [f"r{n}"]
         except Exception as error:
             failures.append(error)
 
@@ -264,11 +271,16 @@ def _keep_writing(home: Path, run: int, channel: Connection) -> None:
         channel.send(question)
 
 
-def _recalled(home: Path) -> Sequence[str]:
-    [entries] = Reservoir(home).recall(STATE, [[1.0] * DIMENSION], -1.0, SIZE)
-    for entry in entries:
-        assert len(entry.ranking) == 10
-    return [entry.ranking[0][0].rsplit(":", 1)[0] for entry in entries]
+def _stored(home: Path) -> list[str]:
+    """The question of each stored search."""
+    assert Reservoir(home).recall(STATE, [[1.0] * DIMENSION], -1.0) != [None]
+    with sqlite3.connect(home / "reservoir.db") as connection:
+        rows = connection.execute("SELECT ranking, length(embedding) FROM searches").fetchall()
+    connection.close()
+    rankings = [json.loads(stored) for stored, _ in rows]
+    assert {size for _, size in rows} == {4 * DIMENSION}
+    assert {len(found) for found in rankings} == {10}
+    return [found[0][0].rsplit(":", 1)[0] for found in rankings]
 
 
 @pytest.mark.kill
@@ -293,7 +305,7 @@ def test_killed_at_any_moment_everything_in_it_is_whole(home: Path) -> None:
                 done = receiver.recv()
         except EOFError:
             receiver.close()
-        together = _recalled(home)
+        together = _stored(home)
         assert {together.count(question) for question in together} == {TOGETHER}
         assert len(together) <= SIZE
         assert f"{run}:{done}" in together  # what was reported as done is there
