@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from app import factory, home
 from app.settings import Settings
@@ -20,43 +19,26 @@ from retrieval.index import PassageIndex
 from retrieval.reservoir import Reservoir
 from retrieval.rewriter import ConditionalRewriter
 from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
-from retrieval.trigger import ReservoirWriter, Trigger, count_distinct, finds_answer
+from retrieval.trigger import Trigger, count_distinct, finds_answer
 
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) -> Modules:
     """The modules of the retrieval pipeline, to be measured one by one."""
     judge, rewrites = (factory.knowledge_filter(settings, model), factory.rewriter(settings, model))
-    stricter = judge.stricter()
 
     def search(_: str, queries: Sequence[str]) -> Rankings:
         found = index.retrieve_batch(queries, CANDIDATES)
         trace.count("passages_external", count_distinct(found))
         return found
 
-    def with_reservoir(
-        folder: Path, tau: float | None, theta: int | None, looks: bool
-    ) -> ReservoirModules:
-        reservoir = Reservoir(folder, factory.embedding(settings))
-        given = {"tau": tau, "theta": theta}
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        trigger = Trigger(
-            index,
-            reservoir,
-            factory.embedding(settings),
-            judge=judge,
-            strict_judge=stricter,
-            top_k=CANDIDATES,
-            **chosen,
-        )
-        look = [partial(finds_answer, index, stricter)] if looks else []
-        conditional = ConditionalRewriter(rewrites, trigger.can_serve, *look)
-        remember = ReservoirWriter(reservoir)
+    def with_reservoir(folder: Path, tau: float) -> ReservoirModules:
+        embed_model = factory.embedding(settings)
+        trigger = Trigger(index, Reservoir(folder), embed_model, tau=tau, top_k=CANDIDATES)
+        look = partial(finds_answer, trigger.search, judge.stricter())
+        conditional = ConditionalRewriter(rewrites, look)
         return (
             lambda question, history: conditional.run(question, {"history": history}),
             MultiQueryRetriever(trigger.search, CANDIDATES).retrieve,
-            lambda found, asked: remember.postprocess_nodes(
-                judge.postprocess_nodes(list(found), asked), asked
-            ),
         )
 
     return Modules(

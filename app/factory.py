@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retrieval.index import PassageIndex
     from retrieval.ingest.documents import SkippedPath
     from retrieval.reservoir import Reservoir
-    from retrieval.rewriter import QueryRewriter, SearchCheck
+    from retrieval.rewriter import QueryRewriter
     from retrieval.search import Rankings, Search
 
 ADDRESS = re.compile(r"[\w.-]+:\d+(/|$)")  # of a server, without http://
@@ -110,18 +110,11 @@ def keep(measured: Calibration, model: "Engine", settings: Settings, target: Pat
 
 
 def passage_index(settings: Settings) -> "PassageIndex":
-    """The passage index of this home; a document removed from it is erased from the reservoir."""
+    """The passage index of this home."""
     from retrieval.index import open_index
 
     home.prepare(settings.home)
-    open_reservoir = cache(partial(reservoir, settings))  # opened only when something is removed
-    return open_index(
-        settings.home,
-        settings.index,
-        embedding(settings),
-        top_k=settings.top_k,
-        on_removed=lambda document_ids: open_reservoir().erase(document_ids),
-    )
+    return open_index(settings.home, settings.index, embedding(settings), top_k=settings.top_k)
 
 
 def embedding(settings: Settings) -> "CachedEmbedding":
@@ -185,7 +178,7 @@ def assistant(
     """
     from retrieval.rewriter import ConditionalRewriter
     from retrieval.search import CANDIDATES, MultiQueryRetriever
-    from retrieval.trigger import ReservoirWriter, Trigger, finds_answer
+    from retrieval.trigger import Trigger, finds_answer
 
     index = index or passage_index(settings)  # first, so that its errors come before any loading
     suppressor = FactSuppressor()
@@ -197,23 +190,9 @@ def assistant(
     query_rewriter = None if "rewriter" in settings.without else rewriter(settings, model)
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
     search: Search = lambda _, queries: index.retrieve_batch(queries, candidates)  # noqa: E731
-    checks: list[SearchCheck] = []
-    strict_judge = judge.stricter() if judge else None
     if "reservoir" not in settings.without:
-        passage_reservoir = reservoir(settings)
-        trigger = Trigger(
-            index,
-            passage_reservoir,
-            embedding(settings),
-            judge=judge,
-            strict_judge=strict_judge,
-            top_k=candidates,
-        )
+        trigger = Trigger(index, reservoir(settings), embedding(settings), top_k=candidates)
         search = trigger.search
-        processors.append(ReservoirWriter(passage_reservoir))
-        checks.append(trigger.can_serve)
-    if strict_judge is not None:
-        checks.append(partial(finds_answer, index, strict_judge))
 
     def redacted_search(question: str, queries: "Sequence[str]") -> "Rankings":
         """The search, redacted, so that no chained query contains a forgotten fact."""
@@ -223,7 +202,7 @@ def assistant(
         model,
         calibration(settings, model),
         MultiQueryRetriever(redacted_search, candidates),
-        ConditionalRewriter(query_rewriter, *checks)
+        ConditionalRewriter(query_rewriter, partial(finds_answer, search, judge.stricter()))
         if query_rewriter and judge
         else query_rewriter,
         processors,
@@ -317,10 +296,10 @@ def vector_cache(settings: Settings) -> "EncryptedVectorCache":
 
 
 def reservoir(settings: Settings) -> "Reservoir":
-    """The reservoir: useful passages of earlier questions."""
+    """The reservoir of earlier searches."""
     from retrieval.reservoir import Reservoir
 
-    return Reservoir(settings.home, embedding(settings))
+    return Reservoir(settings.home)
 
 
 def given_passages(

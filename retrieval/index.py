@@ -1,7 +1,6 @@
 """The passage index: adds documents, and retrieves their passages."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +56,6 @@ class IngestReport:
 
 
 OnProgress = Callable[[int], object]  # such as the update method of a tqdm bar
-OnRemoved = Callable[[Collection[str]], object]
 
 
 class PassageIndex(BaseRetriever):
@@ -73,7 +71,6 @@ class PassageIndex(BaseRetriever):
         top_k: int = TOP_K,
         *,
         lexical: bool = True,
-        on_removed: OnRemoved = lambda _: None,
     ) -> None:
         """Join a store and its embedding model.
 
@@ -82,10 +79,6 @@ class PassageIndex(BaseRetriever):
             embed_model: The embedding model.
             top_k: Passages for each query.
             lexical: Whether to use BM25 as well.
-            on_removed: Called with the ids of documents that are deleted or replaced, to remove
-                their text elsewhere. It is called twice: before they leave the store, in case of a
-                crash right after that; and after, since a concurrent answer may have stored the
-                old text again in between.
 
         Raises:
             InputError: ``top_k`` is below 1.
@@ -97,7 +90,6 @@ class PassageIndex(BaseRetriever):
         self._embed_model = embed_model
         self._top_k = top_k
         self._lexical = lexical
-        self._on_removed = on_removed
 
     def ingest(
         self,
@@ -155,8 +147,7 @@ class PassageIndex(BaseRetriever):
 
     def delete(self, document_id: str) -> int:
         """Remove a document and return how many passages it had; 0 if there is none of this id."""
-        with self._removing([document_id]):
-            return self._store.remove_document(document_id)
+        return self._store.remove_document(document_id)
 
     def count(self) -> int:
         """Return the number of passages."""
@@ -168,7 +159,13 @@ class PassageIndex(BaseRetriever):
 
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
         """Return the passages of these ids that exist."""
-        return self._store.get_nodes(list(node_ids))
+        nodes = self._store.get_nodes(list(node_ids))
+        cache_vectors(self._embed_model, nodes)
+        return nodes
+
+    def state(self) -> str | None:
+        """Return a text that every change of the passages changes; ``None`` while it is empty."""
+        return None if self._store.is_empty() else self._store.state()
 
     def all_nodes(self) -> list[BaseNode]:
         """Return all passages, in the order they were stored."""
@@ -254,20 +251,11 @@ class PassageIndex(BaseRetriever):
         vectors = embed_texts(self._embed_model, texts, progress)
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
-        with self._removing(replaced):
-            self._store.add(nodes, replaced=replaced)
+        self._store.add(nodes, replaced=replaced)
         report.documents += len(fresh)
         report.passages += len(nodes)
         report.duplicates += len(batch) - len(fresh)
         report.replaced += len(replaced)
-
-    @contextmanager
-    def _removing(self, document_ids: Collection[str]) -> Iterator[None]:
-        if document_ids:
-            self._on_removed(document_ids)
-        yield
-        if document_ids:
-            self._on_removed(document_ids)
 
 
 def open_index(
@@ -278,7 +266,6 @@ def open_index(
     top_k: int = TOP_K,
     index_factory: str = AUTO,
     lexical: bool = True,
-    on_removed: OnRemoved = lambda _: None,
 ) -> PassageIndex:
     """Open the passage index, creating it if there is none.
 
@@ -291,7 +278,6 @@ def open_index(
         index_factory: FAISS's description of the local index; "Flat" searches exactly, "auto" too
             up to `retrieval.stores.faiss.FLAT_LIMIT` passages.
         lexical: Whether to use BM25 beside vector search.
-        on_removed: As for `PassageIndex`.
 
     Raises:
         InputError: the URL is not supported.
@@ -299,7 +285,7 @@ def open_index(
             embedding model.
     """
     store = open_store(home / "index", url, embed_model.model_name, index_factory)
-    return PassageIndex(store, embed_model, top_k, lexical=lexical, on_removed=on_removed)
+    return PassageIndex(store, embed_model, top_k, lexical=lexical)
 
 
 def open_store(

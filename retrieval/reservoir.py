@@ -1,39 +1,25 @@
-"""The Memory Knowledge Reservoir of ERM4: useful passages, stored for later questions."""
+"""The Memory Knowledge Reservoir of ERM4: which passages earlier searches found."""
 
-import hashlib
-import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import NodeWithScore
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy import JSON, ColumnElement, Connection, and_, delete, func, insert, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from foundation.errors import IndexStateError, InputError
+from foundation.errors import InputError
 from foundation.sqlite import open_database, reading, writing
-from retrieval.embedding import Vectors, cache_vectors, embed_queries, embed_texts, unit_vectors
-from retrieval.ingest.documents import TITLE_KEY
-from retrieval.search import fuse
-from retrieval.stores.sqlite_tables import PassageColumns, to_node, to_row, to_vector
+from retrieval.embedding import Vectors, unit_vectors
 
 DATABASE = "reservoir.db"
-TAU = 0.6  # the cosine that ERM4 found best
 MAX_ENTRIES = 10_000  # 15 MB of vectors of 384 dimensions
-MOST_ENTRIES = 30_000  # SQLite may take no more than 32,766 values in one statement
 MAX_AGE_DAYS = 30.0
 DAY = 86_400.0
-# For so long after a document is erased, its passages are not added: an answer that retrieved them
-# before may still be running.
-ERASURE_SECONDS = 300.0
+NONE = -1  # no row has this id
 # Append only: a database records which of these it has had, and runs the rest when opened.
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -64,67 +50,58 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     # Questions are not stored; SQLite rewrites the rows without the column and erases the old ones.
     ("0002 no questions", ("ALTER TABLE entries DROP COLUMN query",)),
+    # Searches with the ids of what they found, instead of the texts of passages.
+    (
+        "0003 searches",
+        (
+            "DROP TABLE entries",
+            "DROP TABLE erasures",
+            # AUTOINCREMENT as above.
+            """CREATE TABLE searches (
+                rowid INTEGER PRIMARY KEY AUTOINCREMENT,
+                state VARCHAR NOT NULL,
+                embedding BLOB NOT NULL,
+                ranking JSON NOT NULL,
+                created FLOAT NOT NULL)""",
+            "CREATE INDEX searches_state ON searches (state)",
+            "CREATE INDEX searches_created ON searches (created)",
+        ),
+    ),
 )
+
+Ranking = list[tuple[str, float]]
+"""Ids of passages with their scores, best first"""
 
 
 class ReservoirTables(DeclarativeBase):
     """The tables as the newest migration leaves them."""
 
 
-class ReservoirRow(PassageColumns, ReservoirTables):
-    """One passage with the use that it was of; times in UTC seconds."""
+class SearchRow(ReservoirTables):
+    """One search: the query's vector (float32, little-endian, of length 1), and what was found."""
 
-    __tablename__ = "entries"
-    content_hash: Mapped[str] = mapped_column(unique=True)
-    embedding_name: Mapped[str] = mapped_column(index=True)
+    __tablename__ = "searches"
+    rowid: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(index=True)
+    embedding: Mapped[bytes]
+    ranking: Mapped[list[tuple[str, float]]] = mapped_column(JSON)
     created: Mapped[float] = mapped_column(index=True)
-    useful: Mapped[float] = mapped_column(index=True)
-    uses: Mapped[int]
 
 
-class Erasure(ReservoirTables):
-    """A recently erased document, and the time."""
+class Reservoir:
+    """Earlier searches of one index, in ``reservoir.db``: each query's vector and its ranking.
 
-    __tablename__ = "erasures"
-    document_id: Mapped[str] = mapped_column(primary_key=True)
-    time: Mapped[float]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A passage in the reservoir.
-
-    Attributes:
-        node: The passage; its metadata holds the title and where the document came from.
-        content_hash: SHA-256 of title and text, in hexadecimal.
-        vector: Of length 1, shape (dimension,).
-        created: When it was added, in UTC seconds.
-        useful: When the filter last kept it, in UTC seconds.
-        uses: For how many questions the filter kept it.
-    """
-
-    node: TextNode
-    content_hash: str
-    vector: Vectors
-    created: float
-    useful: float
-    uses: int
-
-
-class Reservoir(BaseRetriever):
-    """Passages that the filter kept, in ``reservoir.db``, found by vector search.
-
-    A LlamaIndex retriever, so that it can be combined with others.
+    Passages are named by their ids and questions are not stored, so it holds no text that could
+    become outdated or would have to be forgotten. An entry is valid for one state of the index, and
+    is removed after any change to that.
 
     Each change is one transaction, so it is atomic even if the process is killed; each recall sees
-    all earlier changes of any process. Safe to use from several threads. Entries of another
-    embedding model are ignored until the same passages are added again.
+    all earlier changes of any process. Safe to use from several threads.
     """
 
     def __init__(
         self,
         home: Path,
-        embed_model: BaseEmbedding,
         *,
         max_entries: int = MAX_ENTRIES,
         max_age_days: float = MAX_AGE_DAYS,
@@ -134,252 +111,130 @@ class Reservoir(BaseRetriever):
 
         Args:
             home: The directory of all state.
-            embed_model: The embedding model of entries and queries.
-            max_entries: Beyond it, the least recently useful entries are evicted.
-            max_age_days: Days after which an entry is evicted, however useful.
+            max_entries: Beyond it, the oldest entries are evicted.
+            max_age_days: Days after which an entry is evicted.
             now: The clock, in UTC seconds.
 
         Raises:
             InputError: a limit is out of range.
             IndexStateError: the database is damaged or cannot be created.
         """
-        if not 1 <= max_entries <= MOST_ENTRIES:
-            raise InputError(
-                f"the reservoir's size is {max_entries}; give 1 to {MOST_ENTRIES} entries"
-            )
+        if max_entries < 1:
+            raise InputError(f"the reservoir's size is {max_entries}; give 1 entry or more")
         if not max_age_days > 0:
             raise InputError(f"the reservoir's age limit is {max_age_days} days; give more than 0")
-        super().__init__()
         self._path = home / DATABASE
-        self._embed_model = embed_model
         self._max_entries = max_entries
         self._max_age = max_age_days * DAY
         self._now = now
         self._engine = open_database(self._path, MIGRATIONS)
-        self._of_this_model = ReservoirRow.embedding_name == embed_model.model_name
         self._lock = threading.Lock()
-        self._synchronized_with: tuple[int, ...] = (0, 0)  # count and highest id
-        self._ids: NDArray[np.int64] = np.empty(0, np.int64)
-        self._created: NDArray[np.float64] = np.empty(0, np.float64)
-        self._vectors: Vectors = np.empty((0, 0), np.float32)
+        self._hold("", 0)
 
-    def remember(self, nodes: Sequence[NodeWithScore | BaseNode]) -> int:
-        """Add passages that were useful for a question; stored ones count one use more.
-
-        The question is not stored. Entries that are too old are evicted, and the least recently
-        useful ones if there are too many. Passages of a just erased document are not added.
-
-        Returns:
-            The number of new entries.
-        """
-        bare = [node.node if isinstance(node, NodeWithScore) else node for node in nodes]
-        given = {content_hash(node): node for node in bare}
-        if not given:
-            return 0
-        with reading(self._engine, self._path) as connection:
-            known = select(ReservoirRow.rowid).where(self._of_this_model)
-            held = {
-                key
-                for key in given
-                if connection.execute(known.where(ReservoirRow.content_hash == key)).first()
-            }
-        # Embedded before the transaction, which blocks other writers.
-        fresh = self._rows([node for key, node in given.items() if key not in held])
-        with writing(self._engine, self._path) as connection:
-            now = self._now()
-            connection.execute(delete(Erasure).where(Erasure.time < now - ERASURE_SECONDS))
-            erased = set(connection.execute(select(Erasure.document_id)).scalars())
-            new = {"created": now, "useful": now, "uses": 1}
-            rows = [row | new for row in fresh if row["document_id"] not in erased]
-            for key in held:
-                again = update(ReservoirRow).where(ReservoirRow.content_hash == key)
-                connection.execute(again.values(useful=now, uses=ReservoirRow.uses + 1))
-            if rows:  # replacing what has the same id, an older state of the passage
-                connection.execute(insert(ReservoirRow).prefix_with("OR REPLACE"), rows)
-            self._evict(connection, now)
-        return len(rows)
-
-    def recall(
-        self, embeddings: Sequence[Sequence[float]], tau: float = TAU, top_k: int | None = None
-    ) -> list[list[NodeWithScore]]:
-        """Return the entries near each query: ``S = {entries with cosine >= tau}``.
+    def remember(
+        self,
+        state: str,
+        embeddings: Sequence[Sequence[float]],
+        rankings: Sequence[Sequence[NodeWithScore]],
+    ) -> None:
+        """Add searches; entries of other states of the index, too old ones and too many go.
 
         Args:
-            embeddings: Of the queries, by the reservoir's model.
+            state: Of the index, read before it was searched.
+            embeddings: Of the queries.
+            rankings: What each query found, best first.
+        """
+        now = self._now()
+        rows = [
+            {
+                "state": state,
+                "embedding": vector.astype("<f4").tobytes(),
+                "ranking": [(found.node_id, found.score) for found in ranking],
+                "created": now,
+            }
+            for vector, ranking in zip(unit_vectors(embeddings), rankings, strict=True)
+        ]
+        if not rows:
+            return
+        newest = select(SearchRow.rowid).order_by(SearchRow.rowid.desc())
+        beyond = newest.limit(-1).offset(self._max_entries)  # -1: no limit, to SQLite
+        with writing(self._engine, self._path) as connection:
+            connection.execute(insert(SearchRow), rows)
+            for gone in (
+                SearchRow.state != state,
+                SearchRow.created < now - self._max_age,
+                SearchRow.rowid.in_(beyond),
+            ):
+                connection.execute(delete(SearchRow).where(gone))
+
+    def recall(
+        self, state: str, embeddings: Sequence[Sequence[float]], tau: float
+    ) -> list[Ranking | None]:
+        """Return what the nearest of ``S = {entries with cosine >= tau}`` found, for each query.
+
+        Args:
+            state: Of the index now; entries of other states are ignored.
+            embeddings: Of the queries.
             tau: The least cosine, in [-1, 1].
-            top_k: The most entries for a query; all of them if left out.
 
         Returns:
-            For each query its entries, nearest first, with the cosine as score.
-
-        Raises:
-            IndexStateError: the queries have another dimension than the entries.
+            For each query the ranking, ``None`` if S is empty.
         """
         if not embeddings:
             return []
         queries = unit_vectors(embeddings)
         with self._lock, reading(self._engine, self._path) as connection:
-            self._synchronize(connection)
+            self._synchronize(connection, state, queries.shape[1])
             if not len(self._ids):
-                return [[] for _ in embeddings]
-            self._check_dimension(queries.shape[1])
-            cosines = np.clip(queries @ self._vectors.T, -1.0, 1.0)
+                return [None for _ in embeddings]
+            cosines = queries @ self._vectors.T
             cosines[:, self._created < self._now() - self._max_age] = -np.inf
-            found: list[list[tuple[int, float]]] = []
-            for row in cosines:
-                places = np.flatnonzero(row >= tau)
-                places = places[np.argsort(-row[places], kind="stable")][:top_k]
-                found.append(
-                    list(zip(self._ids[places].tolist(), row[places].tolist(), strict=True))
-                )
-            wanted = {number for pairs in found for number, _ in pairs}
-            rows = connection.execute(
-                select(*ReservoirRow.__table__.columns).where(ReservoirRow.rowid.in_(wanted))
-            )
-            nodes: dict[int, TextNode] = {}
-            for row in rows:
-                nodes[row.rowid] = to_node(row)
-                nodes[row.rowid].embedding = to_vector(row).tolist()
-        cache_vectors(self._embed_model, nodes.values())
-        return [
-            [NodeWithScore(node=nodes[number], score=cosine) for number, cosine in pairs]
-            for pairs in found
-        ]
-
-    def erase(self, document_ids: Collection[str]) -> int:
-        """Remove all passages of these documents and return how many there were."""
-        with writing(self._engine, self._path) as connection:
-            now = {"time": self._now()}
-            erased = upsert(Erasure).on_conflict_do_update(["document_id"], set_=now)
-            for document_id in document_ids:
-                connection.execute(erased.values(document_id=document_id, **now))
-            return remove(connection, ReservoirRow.document_id, document_ids)
-
-    def erase_entries(self, node_ids: Collection[str]) -> int:
-        """Remove single passages by their ids, and return how many there were."""
-        with writing(self._engine, self._path) as connection:
-            return remove(connection, ReservoirRow.node_id, node_ids)
-
-    def update(self, node: BaseNode) -> bool:
-        """Replace the entry of the same id by a passage, with a new vector.
-
-        Returns:
-            Whether there was such an entry.
-        """
-        [row] = self._rows([node])
-        history = select(ReservoirRow.created, ReservoirRow.useful, ReservoirRow.uses)
-        with writing(self._engine, self._path) as connection:
-            old = connection.execute(history.where(ReservoirRow.node_id == node.node_id)).first()
-            if old is not None:  # a new row, whose id shows other processes the change
-                connection.execute(
-                    insert(ReservoirRow).prefix_with("OR REPLACE"), row | old._asdict()
-                )
-        return old is not None
-
-    def entries(self) -> list[Entry]:
-        """Return all entries, in order of insertion."""
-        with reading(self._engine, self._path) as connection:
-            rows = connection.execute(
-                select(*ReservoirRow.__table__.columns).order_by(ReservoirRow.rowid)
-            )
-            return [
-                Entry(
-                    to_node(row),
-                    row.content_hash,
-                    to_vector(row),
-                    row.created,
-                    row.useful,
-                    row.uses,
-                )
-                for row in rows
-            ]
+            nearest = np.where(
+                cosines.max(axis=1) >= tau, self._ids[cosines.argmax(axis=1)], NONE
+            ).tolist()
+            columns = select(SearchRow.rowid, SearchRow.ranking)
+            rows = connection.execute(columns.where(SearchRow.rowid.in_({*nearest})))
+            rankings = {number: [(name, score) for name, score in found] for number, found in rows}
+        return [rankings.get(number) for number in nearest]
 
     def count(self) -> int:
-        """Return the number of entries."""
+        """Return the number of entries, also of earlier states."""
         with reading(self._engine, self._path) as connection:
-            return connection.execute(select(func.count()).select_from(ReservoirRow)).scalar_one()
+            return connection.execute(select(func.count()).select_from(SearchRow)).scalar_one()
 
-    def clear(self) -> None:
-        """Remove all entries."""
+    def clear(self) -> int:
+        """Remove all entries, and return how many there were."""
         with writing(self._engine, self._path) as connection:
-            connection.execute(delete(ReservoirRow))
+            return connection.execute(delete(SearchRow)).rowcount
 
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        if query_bundle.embedding is not None:
-            embeddings = [query_bundle.embedding]
-        else:
-            embeddings = embed_queries(self._embed_model, query_bundle.embedding_strs)
-        return fuse(self.recall(embeddings), self._max_entries)
+    def _hold(self, state: str, dimension: int) -> None:
+        """Begin to hold the vectors of one state of the index."""
+        self._held = (state, dimension)
+        self._ids: NDArray[np.int64] = np.empty(0, np.int64)
+        self._created: NDArray[np.float64] = np.empty(0, np.float64)
+        self._vectors: Vectors = np.empty((0, dimension), np.float32)
 
-    def _rows(self, nodes: Sequence[BaseNode]) -> list[dict[str, Any]]:
-        texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
-        vectors = unit_vectors(embed_texts(self._embed_model, texts, lambda _: None))
-        name = {"embedding_name": self._embed_model.model_name}
-        return [
-            to_row(node, vector, content_hash(node), (TITLE_KEY,)) | name
-            for node, vector in zip(nodes, vectors, strict=True)
-        ]
-
-    def _evict(self, connection: Connection, moment: float) -> None:
-        connection.execute(
-            delete(ReservoirRow).where(ReservoirRow.created < moment - self._max_age)
-        )
-        eviction_order = select(ReservoirRow.rowid).order_by(
-            ReservoirRow.useful.desc(), ReservoirRow.rowid.desc()
-        )
-        beyond = eviction_order.limit(-1).offset(self._max_entries)  # -1: no limit, to SQLite
-        connection.execute(delete(ReservoirRow).where(ReservoirRow.rowid.in_(beyond)))
-
-    def _synchronize(self, connection: Connection) -> None:
+    def _synchronize(self, connection: Connection, state: str, dimension: int) -> None:
         """Read what any process has changed in the database since the last call."""
-        # Ids are never reused, so any change shows in the count or the highest id.
-        count = select(func.count(), func.coalesce(func.max(ReservoirRow.rowid), 0)).where(
-            self._of_this_model
+        if (state, dimension) != self._held:
+            self._hold(state, dimension)
+        valid: ColumnElement[bool] = and_(
+            SearchRow.state == state,
+            # Another one is of another model behind the same name, or damaged.
+            func.length(SearchRow.embedding) == dimension * np.dtype("<f4").itemsize,
         )
-        state = tuple(connection.execute(count).one())
-        if state == self._synchronized_with:
-            return
-        numbers = connection.execute(
-            select(ReservoirRow.rowid).where(self._of_this_model)
-        ).scalars()
-        kept = np.isin(self._ids, np.fromiter(numbers, np.int64))
-        added = select(ReservoirRow.rowid, ReservoirRow.created, ReservoirRow.embedding).where(
-            self._of_this_model, ReservoirRow.rowid > self._synchronized_with[1]
-        )
-        rows = connection.execute(added.order_by(ReservoirRow.rowid)).all()
-        try:
-            vectors = [to_vector(row) for row in rows]
-            held = [self._vectors[kept]] if kept.any() else []
-            self._vectors = np.vstack([*held, *vectors] or [np.empty((0, 0), np.float32)])
-        except ValueError as error:
-            raise IndexStateError(
-                f"a vector in {self._path} is damaged; remove the file, it fills again by itself"
-            ) from error
-        new_ids = np.array([row.rowid for row in rows], np.int64)
-        self._ids = np.concatenate([self._ids[kept], new_ids])
-        created = np.array([row.created for row in rows], np.float64)
-        self._created = np.concatenate([self._created[kept], created])
-        self._synchronized_with = state
-
-    def _check_dimension(self, dimension: int) -> None:
-        held = self._vectors.shape[1]
-        if dimension != held:
-            raise IndexStateError(
-                f"{self._path} holds {held}-dimensional vectors of {self._embed_model.model_name}, "
-                f"which now gives {dimension}; remove the file, it fills again by itself"
-            )
-
-
-def content_hash(node: BaseNode) -> str:
-    """Return the hash of title and text, which identifies a passage."""
-    stated = json.dumps([node.metadata.get(TITLE_KEY, ""), node.get_content()], ensure_ascii=False)
-    return hashlib.sha256(stated.encode()).hexdigest()
-
-
-def remove(
-    connection: Connection, column: InstrumentedAttribute[str], values: Iterable[str]
-) -> int:
-    """Remove the entries with one of these values, and return how many there were."""
-    return sum(
-        connection.execute(delete(ReservoirRow).where(column == value)).rowcount for value in values
-    )
+        last = int(self._ids[-1]) if len(self._ids) else 0
+        columns = select(SearchRow.rowid, SearchRow.created, SearchRow.embedding)
+        added = columns.where(valid, SearchRow.rowid > last).order_by(SearchRow.rowid)
+        rows = connection.execute(added).all()
+        if rows:
+            vectors = np.frombuffer(b"".join(row.embedding for row in rows), "<f4")
+            self._ids = np.append(self._ids, [row.rowid for row in rows])
+            self._created = np.append(self._created, [row.created for row in rows])
+            self._vectors = np.vstack([self._vectors, vectors.reshape(len(rows), dimension)])
+        count = select(func.count()).select_from(SearchRow).where(valid)
+        if connection.execute(count).scalar_one() < len(self._ids):  # some were removed
+            numbers = connection.execute(select(SearchRow.rowid).where(valid)).scalars()
+            kept = np.isin(self._ids, np.fromiter(numbers, np.int64))
+            self._ids, self._created = self._ids[kept], self._created[kept]
+            self._vectors = self._vectors[kept]

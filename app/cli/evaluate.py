@@ -218,7 +218,8 @@ def retrieval(
         real_documents.build(corpus)
         with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
             index.ingest(real_documents.folders(corpus, split), bar.update)
-        items = real_documents.questions(split, corpus, index.all_nodes(), limit)
+        every = real_documents.questions(split, corpus, index.all_nodes(), limit)
+        items = [item for item in every if item.kind != real_documents.UNANSWERED]
         name = "real documents"
     elif data is not None:
         items = questions.ramdocs(data, limit)
@@ -238,7 +239,12 @@ def retrieval(
     else:
         modules = evaluation_setup.retrieval_modules(settings, index, model)
         if measure == "reservoir":
-            result = reservoir_suite.reservoir_report(model, modules, target, split)
+            asked = (
+                real_documents.asked_again(items, split)
+                if corpus
+                else reservoir_suite.build_questions(split)
+            )
+            result = reservoir_suite.reservoir_report(model, modules, asked, target)
         else:
             result = retrieval_suite.modules_report(model, modules, items, target)
     result |= {"model": model.name, "data": name}

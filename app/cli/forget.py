@@ -211,7 +211,7 @@ def _sweep(settings: "Settings", again: bool = False) -> None:
         f"{count:,} {what}"
         for count, what in (
             (done.passages, "stored passages redacted"),
-            (done.entries, "entries of the reservoir redacted"),
+            (done.entries, "entries of the reservoir removed"),
             (done.restored, "stored passages as they were before"),
         )
         if count

@@ -1,7 +1,7 @@
 """The sweep: stored passages that state a forgotten fact are redacted, and can be restored."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,28 +38,15 @@ class Passages(Protocol):
         ...
 
 
-class ReservoirEntry(Protocol):
-    """An entry of the reservoir."""
+class Reservoir(Protocol):
+    """The reservoir of earlier searches, as far as a sweep needs it.
 
-    @property
-    def node(self) -> BaseNode:
-        """The passage."""
-        ...
+    It names passages by their ids and holds no text, but the vectors of queries, and one of those
+    may have asked for the fact.
+    """
 
-
-class Entries(Protocol):
-    """The reservoir, as far as a sweep needs it."""
-
-    def entries(self) -> Sequence[ReservoirEntry]:
-        """Return all entries."""
-        ...
-
-    def erase_entries(self, node_ids: Collection[str]) -> int:
-        """Remove entries by the ids of their passages."""
-        ...
-
-    def update(self, node: BaseNode) -> bool:
-        """Replace the passage of the same id."""
+    def clear(self) -> int:
+        """Remove all entries, and return how many there were."""
         ...
 
 
@@ -70,7 +57,7 @@ class Swept:
     Attributes:
         records: Records that were swept for.
         passages: Passages of the index that were redacted.
-        entries: Entries of the reservoir that were redacted or removed.
+        entries: Entries removed from the reservoir.
         restored: Passages whose original text was restored.
     """
 
@@ -105,7 +92,6 @@ class _Sweep:
 
     ledger: "Ledger"
     index: Passages
-    reservoir: Entries | None
     redactor: Redactor
     progress: Progress
     done: Swept = field(default_factory=Swept)
@@ -116,7 +102,7 @@ class _Sweep:
 def sweep(
     ledger: "Ledger",
     index: Passages,
-    reservoir: Entries | None,
+    reservoir: Reservoir | None,
     redactor: Redactor,
     progress: Progress = lambda _: None,
     again: bool = False,
@@ -129,12 +115,12 @@ def sweep(
     Args:
         ledger: Records, audit, and originals.
         index: The passages.
-        reservoir: The reservoir, if any.
+        reservoir: The reservoir, if any; records not swept for yet clear it.
         redactor: Of the same ledger.
         progress: Called with the number of passages just processed.
         again: Sweep for all records, since documents may have been added after the last sweep.
     """
-    state = _begin(ledger, index, reservoir, redactor, progress)
+    state = _begin(ledger, index, redactor, progress)
     active = {record.id: record for record in ledger.records()}
     for removed_id in sorted(set().union(*state.owners.values()) - active.keys()):
         _restore(state, removed_id)
@@ -144,7 +130,8 @@ def sweep(
     found = [node_id for record in todo for node_id in index.containing(search_groups(record))]
     for record_id in _redact(state, list(dict.fromkeys(found))):
         counts[record_id] = counts.get(record_id, 0) + 1
-    _sweep_entries(state, todo)
+    if reservoir is not None and todo:
+        state.done.entries = reservoir.clear()
     for record_id, passages in counts.items():
         if passages or record_id not in swept:
             ledger.note(SWEPT, record_id, passages=passages)
@@ -156,7 +143,6 @@ def restore(
     ledger: "Ledger",
     record: Record,
     index: Passages,
-    reservoir: Entries | None,
     redactor: Redactor,
     progress: Progress = lambda _: None,
 ) -> Swept:
@@ -164,7 +150,7 @@ def restore(
 
     Sentences that state another active record are not restored.
     """
-    state = _begin(ledger, index, reservoir, redactor, progress)
+    state = _begin(ledger, index, redactor, progress)
     _restore(state, record.id)
     return state.done
 
@@ -185,11 +171,10 @@ def search_groups(record: Record) -> list[list[str]]:
 def _begin(
     ledger: "Ledger",
     index: Passages,
-    reservoir: Entries | None,
     redactor: Redactor,
     progress: Progress,
 ) -> _Sweep:
-    state = _Sweep(ledger, index, reservoir, redactor, progress)
+    state = _Sweep(ledger, index, redactor, progress)
     for original in ledger.sealed():
         state.originals[original.name] = _Original(**json.loads(original.text))
         state.owners.setdefault(original.name, set()).add(original.record_id)
@@ -260,29 +245,8 @@ def _restore(state: _Sweep, record_id: str) -> None:
                     for node, result in zip(nodes, results, strict=True)
                 ]
             )
-            if state.reservoir is not None:  # it retrieves them again
-                state.reservoir.erase_entries([node.node_id for node in nodes])
         for name in part:
             state.ledger.unseal(record_id, name)
             state.owners[name].discard(record_id)
         state.done.restored += len(nodes)
         state.progress(len(part))
-
-
-def _sweep_entries(state: _Sweep, records: Sequence[Record]) -> None:
-    if state.reservoir is None or not records:
-        return
-    names = [f" {normalise(name)} " for record in records for name in record.names]
-    for entry in state.reservoir.entries():
-        title, text = title_of(entry.node), entry.node.get_content()
-        words = f" {normalise(title)} {normalise(text)} "
-        if not any(name in words for name in names):
-            continue
-        [result] = state.redactor.redact_all([(text, title)])
-        if not result.record_ids:
-            continue
-        if not result.text.strip():
-            state.reservoir.erase_entries([entry.node.node_id])
-        else:
-            state.reservoir.update(with_redacted_text(entry.node, result))
-        state.done.entries += 1

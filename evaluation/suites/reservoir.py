@@ -1,5 +1,9 @@
-"""What reservoir and trigger save: questions fill it, similar ones follow (ERM4's protocol)."""
+"""What reservoir and trigger save: questions fill it, then come again and in other words.
 
+ERM4's protocol, with the same questions asked again beside the similar ones.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,78 +14,86 @@ from evaluation import metrics
 from evaluation.datasets import builtin_facts
 from evaluation.datasets.conflicts import spread
 from evaluation.datasets.questions import PLAIN_KIND, RetrievalQuestion
-from evaluation.suites.retrieval import Arm, Modules, RetrievalRow, plain_query, run
+from evaluation.suites.retrieval import Arm, Modules, RetrievalRow, run, with_history
+from retrieval.trigger import TAU
 
 FILLING, FOLLOWING = 100, 200
-TAUS = (0.4, 0.6, 0.8)
-THETAS = (1, 2, 3)
+TAUS = (0.9, 0.8, 0.6)  # below the default, to show what they would save and lose
+FIRST, AGAIN, REWORDED = "first", "again", "in other words"
 
 
-def build_questions(split: str) -> tuple[list[RetrievalQuestion], list[RetrievalQuestion]]:
-    """100 questions, and 200 that ask for the same facts in other words."""
+def build_questions(split: str) -> dict[str, list[RetrievalQuestion]]:
+    """100 questions, the same again, and 200 that ask for the same facts in other words."""
     corpus = builtin_facts.corpus()
     facts = [fact for fact in corpus.facts if fact.split == split]
-    filling, following = list[RetrievalQuestion](), list[RetrievalQuestion]()
+    asked: dict[str, list[RetrievalQuestion]] = {FIRST: [], AGAIN: [], REWORDED: []}
     each = FOLLOWING // FILLING
     for fact in spread(facts, FILLING):
-        asked = [form.format(**fact.row) for form in corpus.forms[fact.relation]]
+        forms = [form.format(**fact.row) for form in corpus.forms[fact.relation]]
         others = [
-            text[0].upper() + text[1:] for text in asked if text.lower() != fact.question.lower()
+            text[0].upper() + text[1:] for text in forms if text.lower() != fact.question.lower()
         ]
-        for number, text in enumerate([fact.question, *others[:each]]):
-            item = RetrievalQuestion(
-                f"{fact.id}-{number}", PLAIN_KIND, text, (), tuple(fact.answers), ((fact.id,),)
-            )
-            (following if number else filling).append(item)
-    return filling, following
+        texts = {FIRST: [fact.question], AGAIN: [fact.question], REWORDED: others[:each]}
+        for time, of_time in texts.items():
+            for number, text in enumerate(of_time):
+                name = f"{fact.id}-{time}-{number}"
+                answers, evidence = tuple(fact.answers), ((fact.id,),)
+                item = RetrievalQuestion(name, PLAIN_KIND, text, (), answers, evidence)
+                asked[time].append(item)
+    return asked
 
 
 def reservoir_report(
-    language_model: Engine, modules: Modules, target: Path, split: str = "test"
+    language_model: Engine,
+    modules: Modules,
+    asked: Mapping[str, Sequence[RetrievalQuestion]],
+    target: Path,
 ) -> dict[str, Any]:
-    """External passages, seconds and hits of the 200, without and with the reservoir.
+    """External passages, seconds, recall and hits, without and with the reservoir.
 
-    ``external passages`` are the distinct ones that the index returned to each search, of which
-    the best ten go on to the filter. ``seconds`` are those until the passages are there; ``with
-    answer`` adds decoding. The curve over tau and theta searches the questions themselves, without
-    the rewriter.
+    ``external passages`` are the distinct ones that the index returned to each search. ``seconds``
+    are those until the passages are there; ``with answer`` adds decoding. ``found`` and ``read``
+    are the shares of questions with the answering passage among those found and read. The questions
+    themselves are searched, without the rewriter; of a follow-up question its conversation too.
+
+    Args:
+        language_model: Answers from what was read.
+        modules: The parts of the pipeline.
+        asked: How questions are asked, in order, and so asked.
+        target: Directory of the rows.
     """
-    filling, following = build_questions(split)
-    asked = [*filling, *following]
+    items = [item for of_time in asked.values() for item in of_time]
     ways = [
-        Arm("without", modules.rewrite, modules.search, modules.judge, modules.reads),
-        _reservoir_arm("reservoir", modules, target / "reservoir", None, None),
+        Arm("without", with_history, modules.search, modules.judge, modules.reads),
+        *(_reservoir_arm(f"tau {tau}", modules, target, tau) for tau in (TAU, *TAUS)),
     ]
-    curve = {f"tau {tau}, theta {theta}": (tau, theta) for tau in TAUS for theta in THETAS}
-    for name, (tau, theta) in curve.items():
-        ways.append(_reservoir_arm(name, modules, target / name, tau, theta))
-    rows = run(language_model, asked, ways, target)
-    table = []
-    for arm in ways:
-        later = [row for row in rows if row.arm == arm.name][len(filling) :]
-        table.append({"arm": arm.name} | _row(following, later))
-    return {"n": len(following), "tables": {"reservoir": table[:2], "curve": table[2:]}}
+    rows = {(row.arm, row.id): row for row in run(language_model, items, ways, target)}
+    table = [
+        {"arm": arm.name, "asked": time}
+        | _row(of_time, [rows[arm.name, item.id] for item in of_time])
+        for arm in ways
+        for time, of_time in asked.items()
+    ]
+    return {"n": len(items), "tables": {"reservoir": table}}
 
 
-def _reservoir_arm(
-    name: str, modules: Modules, folder: Path, tau: float | None, theta: int | None
-) -> Arm:
-    rewrite, triggered, remembered = modules.with_reservoir(folder, tau, theta, False)
-    return Arm(name, plain_query if tau else rewrite, triggered, remembered, modules.reads)
+def _reservoir_arm(name: str, modules: Modules, target: Path, tau: float) -> Arm:
+    _, triggered = modules.with_reservoir(target / name, tau)
+    return Arm(name, with_history, triggered, modules.judge, modules.reads)
 
 
-def _row(items: list[RetrievalQuestion], rows: list[RetrievalRow]) -> dict[str, Any]:
-    hits = np.array(
-        [metrics.holds(row.answer, item.answers) for row, item in zip(rows, items, strict=True)],
-        dtype=bool,
-    )
-    found = [sum(s for step, s in row.seconds.items() if step != "decode") for row in rows]
+def _row(items: Sequence[RetrievalQuestion], rows: Sequence[RetrievalRow]) -> dict[str, Any]:
+    pairs = list(zip(rows, items, strict=True))
+    hits = np.array([metrics.holds(row.answer, item.answers) for row, item in pairs], dtype=bool)
+    seconds = [sum(s for step, s in row.seconds.items() if step != "decode") for row in rows]
     external = [row.counts.get("passages_external", 0) for row in rows]
     return {
         "n": len(rows),
         "external passages": float(np.mean(external)),
-        "seconds": float(np.mean(found)),
+        "seconds": float(np.mean(seconds)),
         "with answer": float(np.mean([sum(row.seconds.values()) for row in rows])),
+        "found": 100 * float(np.mean([item.recalled(row.found) for row, item in pairs])),
+        "read": 100 * float(np.mean([item.recalled(row.read) for row, item in pairs])),
         "hit": metrics.percent(hits),
         "ci": {"hit": metrics.interval(metrics.percent, hits)},
     }

@@ -19,6 +19,7 @@ from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.runner import Rows
 from foundation import trace
 from retrieval.rewriter import Turn
+from retrieval.trigger import TAU
 
 MAX_NEW_TOKENS = 32
 RECALL_AT = 5
@@ -27,8 +28,8 @@ BASELINE = "read"
 Rewrite = Callable[[str, Sequence[Turn]], QueryBundle]
 Retrieve = Callable[[QueryBundle], list[NodeWithScore]]
 Filter = Callable[[Sequence[NodeWithScore], QueryBundle], Sequence[NodeWithScore]]
-ReservoirModules = tuple[Rewrite, Retrieve, Filter]
-"""Rewriter, search and filter over a reservoir"""
+ReservoirModules = tuple[Rewrite, Retrieve]
+"""Rewriter and search over a reservoir"""
 
 
 @dataclass(frozen=True)
@@ -251,17 +252,15 @@ class Modules:
         rewrite: Query Rewriter+.
         search: The index, for a plain question or for several searches.
         judge: The Knowledge Filter.
-        with_reservoir: The same over a reservoir in a directory, with tau and theta (or their
-            defaults): rewriting only where the reservoir does not serve nor, if asked for, a first
-            look at the index finds the answer; search by the trigger; and a filter that remembers
-            what it keeps.
+        with_reservoir: The same over a reservoir in a directory, with a tau: rewriting only where a
+            first search does not find the answer, and search by the trigger.
         reads: Passages read at most.
     """
 
     rewrite: Rewrite
     search: Retrieve
     judge: Filter
-    with_reservoir: Callable[[Path, float | None, int | None, bool], ReservoirModules]
+    with_reservoir: Callable[[Path, float], ReservoirModules]
     reads: int
 
 
@@ -272,14 +271,14 @@ def modules_report(
     target: Path,
 ) -> dict[str, Any]:
     """Direct, retrieve-and-read, each module alone, and all of them."""
-    rewrite, triggered, remembered = modules.with_reservoir(target / "reservoir", None, None, True)
+    rewrite, triggered = modules.with_reservoir(target / "reservoir", TAU)
     ways = [
         Arm("direct", plain_query, None, keep_all, modules.reads),
         Arm(BASELINE, plain_query, modules.search, keep_all, modules.reads),
         Arm("read, with history", with_history, modules.search, keep_all, modules.reads),
         Arm("+ rewriter", modules.rewrite, modules.search, keep_all, modules.reads),
         Arm("+ filter", plain_query, modules.search, modules.judge, modules.reads),
-        Arm("all", rewrite, triggered, remembered, modules.reads),
+        Arm("all", rewrite, triggered, modules.judge, modules.reads),
     ]
     rows = run(language_model, items, ways, target)
     tables = {"modules": report(items, rows), "failures": failures(items, rows)}

@@ -64,7 +64,17 @@ class PassageStore(Protocol):
         ...
 
     def get_nodes(self, node_ids: list[str] | None = None) -> list[BaseNode]:
-        """Return the passages of these ids that exist, or all, in the order they were stored."""
+        """Return the passages of these ids that exist, or all, in the order they were stored.
+
+        A passage that was asked for by its id may have its embedding, of length 1.
+        """
+        ...
+
+    def state(self) -> str | None:
+        """Return a text that every change of the passages changes; ``None`` if there is none yet.
+
+        No two indexes ever have the same one.
+        """
         ...
 
     def is_empty(self) -> bool:

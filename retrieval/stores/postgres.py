@@ -1,6 +1,7 @@
 """A ``PassageStore`` in PostgreSQL, over LlamaIndex's pgvector store."""
 
 import math
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -105,6 +106,7 @@ class PostgresStore:
                         for node, vector in zip(nodes, vectors, strict=True)
                     ]
                 )
+            record(connection, state=uuid.uuid4().hex)
         return ids
 
     def remove_document(self, document_id: str) -> int:
@@ -116,6 +118,7 @@ class PostgresStore:
             passages = select(func.count()).where(document_id == DOCUMENT_ID)
             there = int(connection.execute(passages).scalar_one())
             open_table(connection, dimension).delete(document_id)
+            record(connection, state=uuid.uuid4().hex)
         return there
 
     def documents(
@@ -216,6 +219,11 @@ class PostgresStore:
             if self._check_embedding(connection) is None:
                 return []
             return passages_containing(connection, groups)
+
+    def state(self) -> str | None:
+        """Return a text that every change of the passages changes; ``None`` before the first."""
+        with self._reading() as connection:
+            return read_settings(connection).get("state")
 
     def finish(self) -> None:
         """Build the HNSW index if there is none, and renew the planner's statistics.

@@ -14,7 +14,6 @@ from sqlalchemy import (
     String,
     column,
     func,
-    insert,
     or_,
     select,
     table,
@@ -22,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSON, REGCONFIG, TSVECTOR
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -207,14 +207,24 @@ def run(connection: Connection, statements: Sequence[str]) -> None:
 
 
 def read_settings(connection: Connection) -> dict[str, str]:
-    """Return the properties of the index: embedding (its name) and dimension."""
+    """Return the properties of the index: embedding (its name), dimension and state.
+
+    The state is random, and a new one after each change; an index that only earlier versions wrote
+    has none.
+    """
     return {name: value for name, value in connection.execute(select(SETTINGS))}
 
 
 def record(connection: Connection, **settings: str | int) -> None:
-    """Set properties of the index, once."""
+    """Set properties of the index."""
     rows = [{"name": name, "value": str(value)} for name, value in settings.items()]
-    connection.execute(insert(SETTINGS), rows)
+    statement = upsert(SETTINGS)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name"], set_={"value": statement.excluded.value}
+        ),
+        rows,
+    )
 
 
 def content_words(connection: Connection, query: str) -> list[str]:

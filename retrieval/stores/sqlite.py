@@ -193,22 +193,28 @@ class LocalStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Return the passages of these ids that exist, or all, in the order they were stored."""
+        """Return the passages of these ids that exist, or all, in the order they were stored.
+
+        Those asked for by their ids have their embeddings.
+        """
         if filters is not None:
             raise InputError("the local index cannot filter; ask without filters")
         conditions: list[ColumnElement[bool]] = [true()]
         if node_ids is not None:
             conditions = [PassageRow.node_id.in_(part) for part in _parts(node_ids)]
+        wanted = _WITHOUT_VECTOR if node_ids is None else _WITH_VECTOR
         with reading(self._engine, self._database) as connection:
             rows = [
                 row
                 for condition in conditions
-                for row in connection.execute(_WITHOUT_VECTOR.where(condition))
+                for row in connection.execute(wanted.where(condition))
             ]
-        return [
-            to_node(row, content_hash=row.content_hash)
-            for row in sorted(rows, key=lambda row: row.rowid)
-        ]
+        nodes: list[BaseNode] = []
+        for row in sorted(rows, key=lambda row: row.rowid):
+            nodes.append(to_node(row, content_hash=row.content_hash))
+            if node_ids is not None:
+                nodes[-1].embedding = to_vector(row).tolist()
+        return nodes
 
     def documents(
         self, document_ids: Collection[str], content_hashes: Collection[str]
@@ -254,6 +260,12 @@ class LocalStore(BasePydanticVectorStore):
         """Return the number of passages."""
         with reading(self._engine, self._database) as connection:
             return connection.execute(select(func.count()).select_from(PassageRow)).scalar_one()
+
+    def state(self) -> str:
+        """Return a text that every change of the passages changes."""
+        with reading(self._engine, self._database) as connection:
+            built = read_settings(connection)
+        return f"{built['identity']}:{built['generation']}"
 
     def finish(self) -> None:
         """Write the snapshot of the vectors, so that the next process need not rebuild them.

@@ -1,3 +1,4 @@
+import json
 import math
 import multiprocessing
 import os
@@ -5,27 +6,20 @@ import signal
 import sqlite3
 import threading
 import time
-from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
-from llama_index.core.bridge.pydantic import Field
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import NodeWithScore, TextNode
 from sqlalchemy import inspect
 
 from foundation.errors import IndexStateError, InputError, ModelError
-from retrieval.ingest.chunking import passage
-from retrieval.reservoir import (
-    DAY,
-    ERASURE_SECONDS,
-    MOST_ENTRIES,
-    Reservoir,
-    ReservoirTables,
-    content_hash,
-)
+from foundation.sqlite import open_database, writing
+from retrieval.reservoir import DAY, MIGRATIONS, Reservoir, ReservoirTables
 from tests.retrieval.conftest import BagOfWords
+
+STATE = "of the index"
 
 
 class Clock:
@@ -38,26 +32,28 @@ class Clock:
         return self.time
 
 
-class Counting(BagOfWords):
-    embedded: list[str] = Field(default_factory=list)
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        self.embedded.append(text)
-        return super()._get_text_embedding(text)
+def vector(text: str) -> list[float]:
+    return BagOfWords()._vector(text)
 
 
-def river(n: int, text: str | None = None) -> TextNode:
-    metadata = {"title": f"River{n}", "content_hash": f"h{n}", "source": "rivers.jsonl"}
-    return passage(f"r{n}", f"d{n}", text or f"River{n} is {n} km long.", metadata)
+def ranking(*ids: str) -> list[NodeWithScore]:
+    """Passages with scores of 0.9, 0.8 and so on."""
+    return [
+        NodeWithScore(node=TextNode(id_=name, text=f"text of {name}"), score=0.9 - place / 10)
+        for place, name in enumerate(ids)
+    ]
 
 
-def held(reservoir: Reservoir) -> list[str]:
-    return [entry.node.node_id for entry in reservoir.entries()]
+def remember(reservoir: Reservoir, query: str, *ids: str, state: str = STATE) -> None:
+    reservoir.remember(state, [vector(query)], [ranking(*ids)])
 
 
-def near(reservoir: Reservoir, query: str, tau: float = 0.3) -> list[str]:
-    [found] = reservoir.recall([BagOfWords()._vector(query)], tau)
-    return [result.node_id for result in found]
+def near(
+    reservoir: Reservoir, query: str, tau: float = 0.5, state: str = STATE
+) -> list[str] | None:
+    """The ids that the nearest search found, if that is near enough."""
+    [found] = reservoir.recall(state, [vector(query)], tau)
+    return None if found is None else [node_id for node_id, _ in found]
 
 
 @pytest.fixture
@@ -67,258 +63,187 @@ def clock() -> Clock:
 
 @pytest.fixture
 def reservoir(home: Path, clock: Clock) -> Reservoir:
-    return Reservoir(home, BagOfWords(), max_entries=5, max_age_days=10, now=clock)
+    return Reservoir(home, max_entries=5, max_age_days=10, now=clock)
 
 
-def test_recall_gives_what_is_near_enough_with_its_cosine(reservoir: Reservoir) -> None:
-    # Title and text are embedded: (river1 twice, is, 1, km, long).
-    reservoir.remember([river(1), river(2)])
-    query = BagOfWords()._vector("long river1")
-    cosines = [3 / math.sqrt(2 * 8), 1 / math.sqrt(2 * 8)]
-    [found] = reservoir.recall([query], tau=0.0)
-    assert [result.node_id for result in found] == ["r1", "r2"]
-    assert [result.score for result in found] == pytest.approx(cosines)
-    assert found[0].node == river(1)
-    assert near(reservoir, "long river1", tau=0.7) == ["r1"]
-    assert near(reservoir, "long river1", tau=0.8) == []
-    [one] = reservoir.recall([query], tau=0.0, top_k=1)
-    assert [result.node_id for result in one] == ["r1"]
+def test_a_search_comes_back_with_its_whole_ranking(reservoir: Reservoir) -> None:
+    remember(reservoir, "how long is the Rhine", "b", "a", "c")
+    [found] = reservoir.recall(STATE, [vector("how long is the Rhine")], 0.99)
+    assert found is not None
+    assert [name for name, _ in found] == ["b", "a", "c"]
+    assert [score for _, score in found] == pytest.approx([0.9, 0.8, 0.7])
 
 
-def test_many_queries_at_once(reservoir: Reservoir) -> None:
-    reservoir.remember([river(n) for n in range(4)])
-    queries = ["river2", "nothing of it", "river0"]
-    found = reservoir.recall([BagOfWords()._vector(query) for query in queries], tau=0.5)
-    assert [[result.node_id for result in results] for results in found] == [["r2"], [], ["r0"]]
-    assert reservoir.recall([]) == []
+def test_the_nearest_search_that_is_near_enough(reservoir: Reservoir) -> None:
+    remember(reservoir, "Rhine", "one")
+    remember(reservoir, "Rhine length", "two")
+    remember(reservoir, "Elbe mouth", "three")
+    assert near(reservoir, "Rhine length") == ["two"]
+    assert near(reservoir, "Rhine length in km") == ["two"]
+    assert near(reservoir, "Rhine length in km", tau=0.8) is None
+    assert near(reservoir, "Oder") is None
+
+
+def test_each_of_several_queries_is_judged_by_its_own_cosine(reservoir: Reservoir) -> None:
+    remember(reservoir, "Rhine length", "one")
+    queries = [vector(text) for text in ("Rhine length", "Rhine", "Oder")]
+    assert [found is not None for found in reservoir.recall(STATE, queries, 0.9)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_empty_reservoir(reservoir: Reservoir) -> None:
-    assert reservoir.recall([[1.0, 0.0]]) == [[]]
-    assert reservoir.retrieve("anything") == []
-    assert (reservoir.count(), reservoir.entries(), reservoir.erase(["d1"])) == (0, [], 0)
-    assert reservoir.remember([]) == 0
+    assert reservoir.recall(STATE, [], 0.5) == []
+    assert near(reservoir, "anything") is None
+    assert (reservoir.count(), reservoir.clear()) == (0, 0)
+    reservoir.remember(STATE, [], [])
+    remember(reservoir, "Rhine")  # it found nothing
+    assert near(reservoir, "Rhine") == []
 
 
-def test_it_is_a_retriever(reservoir: Reservoir) -> None:
-    reservoir.remember([river(n) for n in range(3)])
-    assert [result.node_id for result in reservoir.retrieve("river1 river1 is 1 km long")] == ["r1"]
-    both = QueryBundle("ignored", custom_embedding_strs=["river0 river0", "river2 river2"])
-    assert {result.node_id for result in reservoir.retrieve(both)} == {"r0", "r2"}
-    vector = QueryBundle("ignored", embedding=BagOfWords()._vector("river1 river1"))
-    assert [result.node_id for result in reservoir.retrieve(vector)] == ["r1"]
+def test_after_a_change_of_the_index_nothing_earlier_is_recalled(reservoir: Reservoir) -> None:
+    remember(reservoir, "Rhine", "old")
+    assert near(reservoir, "Rhine", state="changed") is None
+    remember(reservoir, "Rhine", "new", state="changed")
+    assert near(reservoir, "Rhine", state="changed") == ["new"]
+    assert near(reservoir, "Rhine") is None
+    assert reservoir.count() == 1
 
 
-def test_provenance_and_uses_are_kept(reservoir: Reservoir, clock: Clock) -> None:
-    assert reservoir.remember([river(1)]) == 1
-    clock.time += 60
-    assert reservoir.remember([NodeWithScore(node=river(1), score=0.9)]) == 0
-    [entry] = reservoir.entries()
-    assert entry.node.metadata["source"] == "rivers.jsonl"
-    assert entry.node.ref_doc_id == "d1"
-    assert (entry.created, entry.useful, entry.uses) == (1_000_000.0, 1_000_060.0, 2)
-    assert entry.content_hash == content_hash(river(1))
-    assert np.linalg.norm(entry.vector) == pytest.approx(1.0)
-
-
-def test_each_passage_is_embedded_once(home: Path) -> None:
-    model = Counting()
-    reservoir = Reservoir(home, model)
-    reservoir.remember([river(1), river(1), river(2)])
-    reservoir.remember([river(2), river(1)])
-    Reservoir(home, model).remember([river(1)])
-    assert len(model.embedded) == 2
-
-
-def test_same_passage_under_another_id_is_the_same(reservoir: Reservoir) -> None:
-    reservoir.remember([river(1)])
-    copy = passage("copy", "elsewhere", river(1).text, {"title": "River1", "content_hash": "c"})
-    assert reservoir.remember([copy]) == 0
-    assert held(reservoir) == ["r1"]
-
-
-def test_newer_content_takes_the_place_of_the_older(reservoir: Reservoir) -> None:
-    reservoir.remember([river(1)])
-    reservoir.remember([river(1, "It dried up.")])
-    [entry] = reservoir.entries()
-    assert entry.node.text == "It dried up."
-    assert near(reservoir, "dried up") == ["r1"]
-
-
-def test_least_recently_useful_goes_first(reservoir: Reservoir, clock: Clock) -> None:
-    for n in range(5):
-        clock.time += 1
-        reservoir.remember([river(n)])
-    clock.time += 1
-    reservoir.remember([river(0)])
-    reservoir.remember([river(5), river(6)])
-    assert held(reservoir) == ["r0", "r3", "r4", "r5", "r6"]
-    assert near(reservoir, "river1 river2 river3") == ["r3"]
-
-
-def test_more_at_once_than_it_holds(reservoir: Reservoir) -> None:
-    reservoir.remember([river(n) for n in range(50)])
+def test_the_oldest_go_first(reservoir: Reservoir) -> None:
+    for n in range(7):
+        remember(reservoir, f"river{n}", f"r{n}")
     assert reservoir.count() == 5
+    assert [near(reservoir, f"river{n}") for n in (1, 2, 6)] == [None, ["r2"], ["r6"]]
 
 
-def test_too_old_goes_however_useful(reservoir: Reservoir, clock: Clock) -> None:
-    reservoir.remember([river(1)])
+def test_too_old_goes(reservoir: Reservoir, clock: Clock) -> None:
+    remember(reservoir, "river1", "r1")
     clock.time += 9 * DAY
-    reservoir.remember([river(1), river(2)])
-    assert near(reservoir, "river1 river2") == ["r1", "r2"]
+    remember(reservoir, "river2", "r2")
+    assert near(reservoir, "river1") == ["r1"]
     clock.time += 2 * DAY
-    assert near(reservoir, "river1 river2") == ["r2"]
-    assert held(reservoir) == ["r1", "r2"]
-    reservoir.remember([river(3)])
-    assert held(reservoir) == ["r2", "r3"]
+    assert near(reservoir, "river1") is None
+    remember(reservoir, "river3", "r3")
+    assert reservoir.count() == 2
 
 
-def test_erased_with_its_document(reservoir: Reservoir) -> None:
-    parts = [passage(f"d:{n}", "d", f"part {n}", {"title": "t"}) for n in range(2)]
-    reservoir.remember([*parts, river(1)])
-    assert near(reservoir, "part") == ["d:0", "d:1"]
-    assert reservoir.erase(["d", "unknown"]) == 2
-    assert near(reservoir, "part") == []
-    assert held(reservoir) == ["r1"]
-
-
-def test_erased_text_does_not_lie_in_the_file(reservoir: Reservoir, home: Path) -> None:
-    def lies_there() -> bool:
-        with sqlite3.connect(home / "reservoir.db") as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-        files = home.glob("reservoir.db*")
-        return any(b"River1 is 1 km long" in file.read_bytes() for file in files)
-
-    reservoir.remember([river(1), river(2)])
-    assert lies_there()
-    reservoir.erase(["d1"])
-    assert not lies_there()
-
-
-def test_answer_under_way_does_not_bring_an_erased_document_back(
-    reservoir: Reservoir, clock: Clock
-) -> None:
-    reservoir.erase(["d1"])
-    clock.time += 5
-    reservoir.erase(["d1"])
-    assert reservoir.remember([river(1), river(2)]) == 1
-    assert held(reservoir) == ["r2"]
-    clock.time += ERASURE_SECONDS + 1
-    assert reservoir.remember([river(1)]) == 1
-
-
-def test_single_entries_can_be_changed_and_erased(reservoir: Reservoir) -> None:
-    reservoir.remember([river(1), river(2), river(3)])
-    before = reservoir.entries()[0]
-    assert near(reservoir, "km long", tau=0.2) == ["r1", "r2", "r3"]
-    assert reservoir.update(river(1, "It is blue."))
-    assert not reservoir.update(river(9))
-    assert near(reservoir, "km long", tau=0.2) == ["r2", "r3"]
-    assert near(reservoir, "blue") == ["r1"]
-    after = next(entry for entry in reservoir.entries() if entry.node.node_id == "r1")
-    assert after.content_hash == content_hash(after.node)
-    assert (after.created, after.uses) == (before.created, 1)
-    assert reservoir.erase_entries(["r1", "r3", "unknown"]) == 2
-    assert held(reservoir) == ["r2"]
-    reservoir.clear()
-    assert (reservoir.count(), near(reservoir, "river2")) == (0, [])
+def test_cleared(reservoir: Reservoir) -> None:
+    for n in range(3):
+        remember(reservoir, f"river{n}", f"r{n}")
+    assert near(reservoir, "river1") == ["r1"]
+    assert reservoir.clear() == 3
+    assert near(reservoir, "river1") is None
+    remember(reservoir, "river1", "again")
+    assert near(reservoir, "river1") == ["again"]
 
 
 def test_two_see_each_other_at_once(home: Path) -> None:
-    one, two = Reservoir(home, BagOfWords()), Reservoir(home, BagOfWords())
-    one.remember([river(1), river(2)])
+    one, two = Reservoir(home), Reservoir(home)
+    remember(one, "river1", "r1")
     assert near(two, "river1") == near(one, "river1") == ["r1"]
-    two.remember([river(3)])
+    remember(two, "river3", "r3")
     assert near(one, "river3") == ["r3"]
-    two.update(river(2, "Its bed is dry."))
-    assert near(one, "dry") == ["r2"]
-    one.erase(["d3"])
-    assert near(two, "river3") == []
-    two.remember([river(4)])  # as many entries as before the erasure
-    assert near(one, "river4") == ["r4"]
     one.clear()
-    assert near(two, "river1") == []
+    remember(one, "river4", "r4")
+    remember(one, "river5", "r5")  # as many entries as before
+    assert near(two, "river1") is None
+    assert near(two, "river5") == ["r5"]
 
 
 def test_state_outlives_the_object(home: Path) -> None:
-    Reservoir(home, BagOfWords()).remember([river(n) for n in range(3)])
-    assert near(Reservoir(home, BagOfWords()), "river2") == ["r2"]
+    remember(Reservoir(home), "river2", "r2")
+    assert near(Reservoir(home), "river2") == ["r2"]
 
 
-def test_another_embedding_model_starts_anew_and_harms_nothing(home: Path) -> None:
-    Reservoir(home, BagOfWords()).remember([river(1), river(2)])
-    other = Reservoir(home, BagOfWords(model_name="other", dimension=7))
-    assert other.recall([[1.0] * 7], tau=-1.0) == [[]]
-    assert other.remember([river(1)]) == 1
-    assert len(other.recall([[1.0] * 7], tau=-1.0)[0]) == 1
-    assert near(Reservoir(home, BagOfWords()), "river2") == ["r2"]
+def test_no_text_is_stored(home: Path, reservoir: Reservoir) -> None:
+    remember(reservoir, "a secret question", "r1")
+    files = list(home.glob("reservoir.db*"))
+    assert any(b"r1" in file.read_bytes() for file in files)
+    for word in (b"secret", b"text of"):
+        assert not any(word in file.read_bytes() for file in files)
 
 
-def test_same_name_with_another_dimension_is_told(home: Path, reservoir: Reservoir) -> None:
-    reservoir.remember([river(1)])
-    with pytest.raises(IndexStateError, match=r"8192-dimensional .* now gives 2; remove the file"):
-        reservoir.recall([[1.0, 0.0]])
+def test_texts_of_an_earlier_version_are_erased(home: Path) -> None:
+    home.mkdir()
+    path = home / "reservoir.db"
+    engine = open_database(path, MIGRATIONS[:2])
+    columns = "content_hash, node_id, document_id, title, text, details, embedding_name"
+    with writing(engine, path) as connection:
+        connection.exec_driver_sql(
+            f"INSERT INTO entries ({columns}, embedding, created, useful, uses) "  # noqa: S608
+            "VALUES ('h', 'r1', 'd1', 'Rhine', 'It is 1,233 km long.', '{}', 'm', x'00', 1, 1, 1)"
+        )
+    engine.dispose()
+    reservoir = Reservoir(home)
+    assert (reservoir.count(), near(reservoir, "Rhine")) == (0, None)
+    remember(reservoir, "Rhine", "r1")
+    assert near(reservoir, "Rhine") == ["r1"]
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    assert not any(b"1,233 km" in file.read_bytes() for file in home.glob("reservoir.db*"))
 
 
-def test_numbers_that_are_none_are_not_kept(home: Path, monkeypatch) -> None:
-    monkeypatch.setattr(BagOfWords, "_vector", lambda self, text: [math.nan, 1.0])
-    reservoir = Reservoir(home, BagOfWords())
+def test_another_dimension_or_a_damaged_vector_is_not_recalled(
+    home: Path, reservoir: Reservoir, clock: Clock
+) -> None:
+    remember(reservoir, "river1", "r1")
+    remember(reservoir, "river2", "r2")
+    assert reservoir.recall(STATE, [[1.0, 0.0]], -1.0) == [None]
+    with sqlite3.connect(home / "reservoir.db") as connection:
+        connection.execute("UPDATE searches SET embedding = x'0011' WHERE rowid = 2")
+    connection.close()
+    assert near(Reservoir(home, now=clock), "river1 river2") == ["r1"]
+
+
+def test_numbers_that_are_none_are_not_kept(reservoir: Reservoir) -> None:
     with pytest.raises(ModelError, match="not finite"):
-        reservoir.remember([river(1)])
+        reservoir.remember(STATE, [[math.nan, 1.0]], [ranking("r1")])
     assert reservoir.count() == 0
 
 
-@pytest.mark.parametrize("limits", [{"max_entries": 0}, {"max_entries": MOST_ENTRIES + 1}])
-def test_size_out_of_range(home: Path, limits: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=r"size is \d+; give 1 to 30000 entries"):
-        Reservoir(home, BagOfWords(), **limits)
+def test_size_out_of_range(home: Path) -> None:
+    with pytest.raises(InputError, match="size is 0; give 1 entry or more"):
+        Reservoir(home, max_entries=0)
 
 
 @pytest.mark.parametrize("days", [0, -1, math.nan])
 def test_age_out_of_range(home: Path, days: float) -> None:
     with pytest.raises(InputError, match="give more than 0"):
-        Reservoir(home, BagOfWords(), max_age_days=days)
+        Reservoir(home, max_age_days=days)
 
 
 def test_damaged_database(home: Path) -> None:
     home.mkdir()
     (home / "reservoir.db").write_bytes(b"This is a letter and not a database. " * 200)
     with pytest.raises(IndexStateError, match=r"reservoir\.db is damaged .*; remove it") as caught:
-        Reservoir(home, BagOfWords())
+        Reservoir(home)
     assert "\n" not in str(caught.value)
-
-
-def test_damaged_vector(home: Path, reservoir: Reservoir) -> None:
-    reservoir.remember([river(1), river(2)])
-    with sqlite3.connect(home / "reservoir.db") as connection:
-        connection.execute("UPDATE entries SET embedding = x'0011' WHERE node_id = 'r2'")
-    with pytest.raises(IndexStateError, match=r"a vector in .*reservoir\.db is damaged; remove"):
-        near(reservoir, "river1")
 
 
 def test_migrations_give_the_tables_of_the_models(reservoir: Reservoir) -> None:
     inspector = inspect(reservoir._engine)
+    assert set(inspector.get_table_names()) == {*ReservoirTables.metadata.tables, "migrations"}
     for table in ReservoirTables.metadata.sorted_tables:
         columns = {c["name"]: str(c["type"]) for c in inspector.get_columns(table.name)}
         dialect = reservoir._engine.dialect
         assert columns == {c.name: c.type.compile(dialect) for c in table.columns}
         indexed = {tuple(index["column_names"]) for index in inspector.get_indexes(table.name)}
-        unique = inspector.get_unique_constraints(table.name)
-        indexed |= {tuple(constraint["column_names"]) for constraint in unique}
         assert indexed == {(c.name,) for c in table.columns if c.index or c.unique}
 
 
 def test_threads_share_one(home: Path) -> None:
-    reservoir = Reservoir(home, BagOfWords(dimension=64))
+    reservoir = Reservoir(home)
     failures: list[Exception] = []
 
     def work(start: int) -> None:
         try:
             for n in range(start, start + 20):
-                reservoir.remember([river(n)])
-                [found] = reservoir.recall([[1.0] * 64], tau=-1.0)
-                assert f"r{n}" in {result.node_id for result in found}
+                remember(reservoir, f"river{n}", f"r{n}")
+                assert near(reservoir, f"river{n}") == [f"r{n}"]
         except Exception as error:
             failures.append(error)
 
@@ -332,24 +257,30 @@ def test_threads_share_one(home: Path) -> None:
 
 
 KILLS = 20
-TOGETHER = 4  # passages of one question, which are all there or none of them
-ERASED_AFTER = 5  # questions
+TOGETHER = 4  # searches of one question, which are all there or none of them
 SIZE = 200
 DIMENSION = 64
 
 
 def _keep_writing(home: Path, run: int, channel: Connection) -> None:
-    reservoir = Reservoir(home, BagOfWords(dimension=DIMENSION), max_entries=SIZE)
+    reservoir = Reservoir(home, max_entries=SIZE)
     for question in range(1_000_000):
-        nodes = []
-        for part in range(TOGETHER):
-            node_id, document_id = f"{run}:{question}:{part}", f"{run}:{question}"
-            text = f"run {run} question {question} part {part} " + "word " * 200
-            nodes.append(passage(node_id, document_id, text, {"title": document_id}))
-        reservoir.remember(nodes)
-        reservoir.update(passage(nodes[0].node_id, document_id, document_id, {"title": "t"}))
-        reservoir.erase([f"{run}:{question - ERASED_AFTER}"])
+        embeddings = np.random.default_rng(question).normal(size=(TOGETHER, DIMENSION)).tolist()
+        found = [ranking(*(f"{run}:{question}:{n}" for n in range(10))) for _ in range(TOGETHER)]
+        reservoir.remember(STATE, embeddings, found)
         channel.send(question)
+
+
+def _stored(home: Path) -> list[str]:
+    """The question of each stored search."""
+    assert Reservoir(home).recall(STATE, [[1.0] * DIMENSION], -1.0) != [None]
+    with sqlite3.connect(home / "reservoir.db") as connection:
+        rows = connection.execute("SELECT ranking, length(embedding) FROM searches").fetchall()
+    connection.close()
+    rankings = [json.loads(stored) for stored, _ in rows]
+    assert {size for _, size in rows} == {4 * DIMENSION}
+    assert {len(found) for found in rankings} == {10}
+    return [found[0][0].rsplit(":", 1)[0] for found in rankings]
 
 
 @pytest.mark.kill
@@ -374,16 +305,7 @@ def test_killed_at_any_moment_everything_in_it_is_whole(home: Path) -> None:
                 done = receiver.recv()
         except EOFError:
             receiver.close()
-
-        reservoir = Reservoir(home, BagOfWords(dimension=DIMENSION), max_entries=SIZE)
-        entries = reservoir.entries()
-        for entry in entries:
-            assert entry.vector.shape == (DIMENSION,)
-            assert np.linalg.norm(entry.vector) == pytest.approx(1.0, abs=1e-5)
-            assert entry.content_hash == content_hash(entry.node)
-        together = Counter(entry.node.ref_doc_id for entry in entries)
-        assert set(together.values()) == {TOGETHER}
-        assert len(entries) <= SIZE
+        together = _stored(home)
+        assert {together.count(question) for question in together} == {TOGETHER}
+        assert len(together) <= SIZE
         assert f"{run}:{done}" in together  # what was reported as done is there
-        assert f"{run}:{done - ERASED_AFTER}" not in together  # and what was erased is not
-        assert len(reservoir.recall([[1.0] * DIMENSION], tau=-1.0)[0]) == len(entries)
