@@ -10,6 +10,7 @@ from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
+from evaluation.datasets import real_documents
 from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
 from evaluation.suites.retrieval import Modules, ReservoirModules
 from evaluation.suites.router import Route, RouterFactory
@@ -20,6 +21,8 @@ from retrieval.reservoir import Reservoir
 from retrieval.rewriter import ConditionalRewriter
 from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
 from retrieval.trigger import Trigger, count_distinct, finds_answer
+from training import verdicts
+from training.verdicts import VerdictExample
 
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) -> Modules:
@@ -57,6 +60,37 @@ def filter_judges(settings: Settings, model: Engine) -> dict[str, tuple[Judge, f
         for name in ("cross-encoder", "model")
     }
     return {name: (chosen.judge, chosen.threshold) for name, chosen in filters.items()}
+
+
+def filter_examples(
+    index: PassageIndex, corpus: Path
+) -> tuple[list[VerdictExample], list[VerdictExample]]:
+    """Examples for the filter from real documents: to learn from, and to calibrate it on."""
+    passages = index.all_nodes()
+    by_id = {node.node_id: node for node in passages}
+    examples = []
+    for split, build in (
+        (real_documents.TRAINING, verdicts.build_contrasts),
+        (real_documents.CALIBRATION, verdicts.build_found_examples),
+    ):
+        items = [
+            item
+            for item in real_documents.questions(split, corpus, passages)
+            if item.kind != real_documents.UNANSWERED
+        ]
+        found = index.retrieve_batch([item.question for item in items], CANDIDATES)
+        examples.append(
+            [
+                example
+                for item, ranking in zip(items, found, strict=True)
+                for example in build(
+                    item.question,
+                    [by_id[name] for name in item.serving()],
+                    [each.node for each in ranking],
+                )
+            ]
+        )
+    return examples[0], examples[1]
 
 
 def router_factory(settings: Settings) -> RouterFactory:

@@ -33,6 +33,7 @@ FILTER_EXAMPLES, FILTER_EPOCHS = 960, 1
 CROSS_ENCODER_EXAMPLES, CROSS_ENCODER_EPOCHS = 8000, 1
 CROSS_ENCODER_RANK, CROSS_ENCODER_RATE = 16, 1e-3
 CROSS_ENCODER_BATCH = 32
+BUILT_IN_EXAMPLES = 3000  # with other text: templates teach little after the first thousands
 DEVELOPMENT_EXAMPLES = 1200
 WHOLE = ("own", "swapped")  # examples with an untouched passage, as retrieval finds them
 LEAST_RECALL = 0.98  # a passage wrongly dropped costs an answer, one wrongly kept only time
@@ -162,7 +163,7 @@ def train_cross_encoder(
         target: Directory of the run; the adapter is written to its folder ``adapter``.
         seed: Of data and training.
         smoke: A few steps only.
-        more: Examples of other text than the built-in corpus; as many of the built-in ones are
+        more: Examples of other text than the built-in corpus; fewer of the built-in ones are
             learned with them.
         found: Passages found for other questions, to fit `judgement` on.
 
@@ -187,7 +188,7 @@ def train_cross_encoder(
     set_seed(seed)  # before the classifier is drawn
     learn, _ = verdicts.build_examples(seed)
     if more:
-        learn = [*learn[: min(len(more), CROSS_ENCODER_EXAMPLES)], *more]
+        learn = [*learn[:BUILT_IN_EXAMPLES], *more]
         random.Random(seed).shuffle(learn)  # noqa: S311 - a reproducible order, nothing secret
     learn = learn[: SMOKE if smoke else len(more) + CROSS_ENCODER_EXAMPLES]
     model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
@@ -276,9 +277,7 @@ def judgement(
         for features in answering
     ]
     [logit, cosine, rank], [bias] = fitted.coef_[0], fitted.intercept_
-    return JudgeCalibration(
-        float(logit), float(cosine), float(bias), min(thresholds), float(rank)
-    )
+    return JudgeCalibration(float(logit), float(cosine), float(bias), min(thresholds), float(rank))
 
 
 def _card(started: float, settings: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from llama_index.core.schema import BaseNode
 from numpy.typing import NDArray
 
 from data import DIRECTORY as DATA
@@ -26,7 +27,7 @@ from training.rewrites import VAGUE, relation_rows, searches, wording_bank
 HERE = Path(__file__).parent
 DEVELOPMENT = ("landmark_country", "mythology")  # held out: the threshold is chosen on them
 WINDOW_WORDS = (35, 110)  # of passages cut from running text, as web chunks are
-WRONG_PASSAGES = 4  # for each question that has one right passage: the nearest ones
+WRONG_PASSAGES = 5  # for each question that has one right passage: the nearest ones
 DIGIT = re.compile(r"\d")
 
 
@@ -114,6 +115,42 @@ def build_fact_passages(
             for text in (fact.passage, *wrong)
         ]
     return examples
+
+
+def build_found_examples(
+    question: str, serving: Sequence[BaseNode], found: Sequence[BaseNode]
+) -> list[VerdictExample]:
+    """Examples from a question that was asked of an index, with all passages found, and ranks.
+
+    Args:
+        question: The question.
+        serving: The passages that answer it.
+        found: Those that a search found, best first.
+    """
+    ids = {node.node_id for node in serving}
+    return [
+        VerdictExample(
+            "", "found", question, node.metadata["title"], node.get_content(), right, rank
+        )
+        for rank, node in enumerate(found, start=1)
+        for right in (node.node_id in ids,)
+    ]
+
+
+def build_contrasts(
+    question: str, serving: Sequence[BaseNode], found: Sequence[BaseNode]
+) -> list[VerdictExample]:
+    """Examples to learn from: the passages that answer, and the first ones of other documents.
+
+    Arguments as for `build_found_examples`.
+    """
+    documents = {node.ref_doc_id for node in serving}
+    wrong = [node for node in found if node.ref_doc_id not in documents][:WRONG_PASSAGES]
+    return [
+        VerdictExample("", "contrast", question, node.metadata["title"], node.get_content(), right)
+        for nodes, right in ((serving, True), (wrong, False))
+        for node in nodes
+    ]
 
 
 def _materials() -> Iterator[Material]:

@@ -57,22 +57,56 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
     show_default=True,
     help="What is to judge passages: a small cross-encoder, or the language model.",
 )
+@click.option(
+    "--data",
+    "paths",
+    type=PATHS,
+    multiple=True,
+    help="Learn from these questions and passages too: SQuAD, or JSON Lines of question, answers "
+    "and passage; repeatable.",
+)
+@click.option(
+    "--real-documents",
+    "real",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Learn from questions about real documents too: the directory of their corpus, see "
+    "docs/evaluation.md.",
+)
 @_options
 @click.pass_obj
 def knowledge_filter(
-    given: dict[str, Any], judge: str, target: Path, seed: int, smoke: bool
+    given: dict[str, Any],
+    judge: str,
+    paths: tuple[Path, ...],
+    real: Path | None,
+    target: Path,
+    seed: int,
+    smoke: bool,
 ) -> None:
     """The Knowledge Filter's judge."""
     settings = settings_module.load(**given)
     require_packages("training needs", "training", *PACKAGES)
 
-    from app import factory
-    from training import retrieval_modules
+    from tqdm import tqdm
+
+    from app import evaluation_setup, factory
+    from evaluation.datasets import real_documents
+    from training import corpus, retrieval_modules, verdicts
 
     if judge == "model":
         written = retrieval_modules.train_filter(factory.local_model(settings), target, seed, smoke)
     else:
-        written = retrieval_modules.train_cross_encoder(target, seed, smoke)
+        facts = [fact for path in paths for fact in corpus.read(path)]
+        more = verdicts.build_fact_passages(facts, factory.vectors) if facts else []
+        found: list[verdicts.VerdictExample] = []
+        if real is not None:
+            index = factory.passage_index(settings.model_copy(update={"home": target / "home"}))
+            real_documents.build(real)
+            with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
+                index.ingest(real_documents.folders(real, real_documents.TRAINING), bar.update)
+            contrasts, found = evaluation_setup.filter_examples(index, real)
+            more += contrasts
+        written = retrieval_modules.train_cross_encoder(target, seed, smoke, more, found)
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 

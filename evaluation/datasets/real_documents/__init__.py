@@ -1,7 +1,8 @@
 """Questions over real documents: what packages bring, written by many people for other readers.
 
 The questions were written by hand while reading the documents, in words of their own; a tenth of
-them or so in key words. A fifth has no answer in the corpus. Packages, not questions, are split.
+them or so in key words. A fifth has no answer in the corpus. Packages, not questions, are split:
+``test`` against ``calibration`` and ``training``, whose questions are about the same packages.
 """
 
 import re
@@ -22,6 +23,7 @@ from retrieval.rewriter import Turn
 __all__ = ["ASKINGS", "UNANSWERED", "asked_again", "build", "folders", "questions"]
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
+TRAINING, CALIBRATION, TEST = "training", "calibration", "test"
 UNANSWERED = "none"  # the kind of a question without an answer in the corpus
 REWORDED, FOLLOW_UP = "reworded", "follow-up"
 ASKINGS = ("first", "again", REWORDED, FOLLOW_UP)
@@ -32,7 +34,8 @@ WORD = re.compile(r"\w+")
 
 def folders(corpus: Path, split: str) -> list[Path]:
     """Return the folders of the packages of a split."""
-    return [corpus / package.name for package in packages() if package.split == split]
+    tested = split == TEST
+    return [corpus / package.name for package in packages() if (package.split == TEST) == tested]
 
 
 def questions(
@@ -41,7 +44,7 @@ def questions(
     """Return the questions of a split, with the passages that hold their evidence.
 
     Args:
-        split: ``calibration`` or ``test``.
+        split: ``training``, ``calibration`` or ``test``.
         corpus: The directory that the passages were ingested from.
         passages: All passages of the index.
         limit: At most so many, drawn evenly.

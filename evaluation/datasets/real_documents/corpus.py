@@ -131,13 +131,14 @@ def _rendered(page: bytes) -> bytes:
     """A manual page as plain text; one that only names another page is empty."""
     if page.startswith(b".so "):
         return b""
-    command = ["groff", "-man", "-t", "-Tutf8", "-P-cbou", "-rLL=100n"]
-    return subprocess.run(command, input=page, capture_output=True, check=True).stdout
+    return _run(["groff", "-man", "-t", "-Tutf8", "-P-cbou", "-rLL=100n"], Path(), page)
 
 
-def _run(command: list[str], where: Path) -> bytes:
+def _run(command: list[str], where: Path, given: bytes = b"") -> bytes:
     try:
-        return subprocess.run(command, cwd=where, capture_output=True, check=True).stdout
+        done = subprocess.run(  # noqa: S603 - a fixed command; names come from packages.toml
+            command, cwd=where, input=given, capture_output=True, check=True
+        )
     except FileNotFoundError as error:
         raise DataError(
             f"{command[0]} is not installed; the corpus of real documents is built on Debian"
@@ -145,3 +146,4 @@ def _run(command: list[str], where: Path) -> bytes:
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason"])[-1]
         raise DataError(f"{' '.join(command)} failed: {reason}") from error
+    return done.stdout
