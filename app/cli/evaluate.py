@@ -181,6 +181,12 @@ def _calibrate(
 @count("--limit", help="Only so many of each kind.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of question; repeatable.")
 @click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    help='With --measure modules: only this arm, such as "read" or "all"; repeatable.',
+)
+@click.option(
     "--measure",
     type=click.Choice(["modules", "filter", "reservoir"]),
     default="modules",
@@ -196,6 +202,7 @@ def retrieval(
     split: str,
     limit: int | None,
     kinds: tuple[str, ...],
+    arms: tuple[str, ...],
     measure: str,
     target: Path,
 ) -> None:
@@ -246,7 +253,7 @@ def retrieval(
             )
             result = reservoir_suite.reservoir_report(model, modules, asked, target)
         else:
-            result = retrieval_suite.modules_report(model, modules, items, target)
+            result = retrieval_suite.modules_report(model, modules, items, target, arms)
     result |= {"model": model.name, "data": name}
     _report(result | {"split": split if data is None else None}, target)
 

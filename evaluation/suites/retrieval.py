@@ -1,7 +1,7 @@
 """What each retrieval module adds: the same questions with and without it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from evaluation import metrics
 from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.runner import Rows
 from foundation import trace
+from foundation.errors import InputError
 from retrieval.rewriter import Turn
 from retrieval.trigger import TAU
 
@@ -269,8 +270,13 @@ def modules_report(
     modules: Modules,
     items: Sequence[RetrievalQuestion],
     target: Path,
+    only: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Direct, retrieve-and-read, each module alone, and all of them."""
+    """Direct, retrieve-and-read, each module alone, and all of them; or ``only`` some of these.
+
+    Raises:
+        InputError: There is no such arm.
+    """
     rewrite, triggered = modules.with_reservoir(target / "reservoir", TAU)
     ways = [
         Arm("direct", plain_query, None, keep_all, modules.reads),
@@ -280,6 +286,10 @@ def modules_report(
         Arm("+ filter", plain_query, modules.search, modules.judge, modules.reads),
         Arm("all", rewrite, triggered, modules.judge, modules.reads),
     ]
+    if unknown := set(only) - {way.name for way in ways}:
+        names = ", ".join(repr(way.name) for way in ways)
+        raise InputError(f"--arm {min(unknown)!r}: there is {names}")
+    ways = [way for way in ways if not only or way.name in only]
     rows = run(language_model, items, ways, target)
     tables = {"modules": report(items, rows), "failures": failures(items, rows)}
     return {"n": len(items), "tables": tables}
