@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import settings as settings_module
-from app.cli.console import PATHS, REPORT, batch_size, count, example, out
+from app.cli.console import PATHS, REPORT, batch_size, count, example, model_settings, out
+from control.decoding.options import check_rule
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,20 +92,21 @@ def dial(
     target: Path,
 ) -> None:
     """How far the dial moves answers between passages and memory."""
-    settings = settings_module.load(**given)
+    for rule in rules:
+        check_rule(rule)
+    settings = model_settings(given)
 
-    from app import factory
-    from control.decoding.rules import CHOICES
-    from evaluation import report
     from evaluation.datasets import conflicts
-    from evaluation.suites import dial as dial_suite
 
-    if unknown := set(rules) - set(CHOICES):
-        raise InputError(f"rule is {min(unknown)!r}; choose one of {', '.join(CHOICES)}")
     if calibrate and split is None and data is None:
         split = "calibration"
     data = data or conflicts.BUILT_IN_CONFLICTS
     items = conflicts.spread(conflicts.conflicts(data, split), limit)
+
+    from app import factory
+    from evaluation import report
+    from evaluation.suites import dial as dial_suite
+
     model = factory.language_model(settings)
     if calibrate:
         _calibrate(settings, model, items, target, batch_size, pools)
@@ -186,13 +187,9 @@ def retrieval(
     target: Path,
 ) -> None:
     """What rewriter, filter, reservoir and trigger add to retrieval."""
-    settings = settings_module.load(**{**given, "home": target / "home"})
+    settings = model_settings({**given, "home": target / "home"})
 
-    from app import evaluation_setup, factory
     from evaluation.datasets import questions
-    from evaluation.suites import filter as filter_suite
-    from evaluation.suites import reservoir as reservoir_suite
-    from evaluation.suites import retrieval as retrieval_suite
 
     if data is None:
         items, corpus = questions.built_in(split, limit), questions.PASSAGES
@@ -203,6 +200,12 @@ def retrieval(
         if unknown := set(kinds) - set(there):
             raise InputError(f"--kind {min(unknown)}: there is {', '.join(there)}")
         items = [item for item in items if item.kind in kinds]
+
+    from app import evaluation_setup, factory
+    from evaluation.suites import filter as filter_suite
+    from evaluation.suites import reservoir as reservoir_suite
+    from evaluation.suites import retrieval as retrieval_suite
+
     index = factory.passage_index(settings)
     index.ingest([corpus])
     model = factory.language_model(settings)
@@ -289,7 +292,8 @@ def forgetting(
     target: Path,
 ) -> None:
     """What is forgotten stays forgotten, however it is asked, and nothing beside it suffers."""
-    settings = settings_module.load(**{**given, "home": target / "home"})
+    check_rule(rule)
+    settings = model_settings({**given, "home": target / "home"})
     settings = settings.model_copy(update=OWN_STATE)
 
     from app import evaluation_setup
@@ -363,14 +367,14 @@ def preference(
     target: Path,
 ) -> None:
     """Whether answers follow passages that bear on the question, and only those."""
-    settings = settings_module.load(**given)
+    settings = model_settings(given, local=True)
+    named = _named(settings, trained)
 
     from app import factory
     from control.engines import adapters
     from evaluation.datasets import contexts
     from evaluation.suites import preference as preference_suite
 
-    named = _named(settings, trained)
     items = contexts.read(data, split, limit, factory.vectors)
     model = factory.local_model(settings.model_copy(update={"adapter": None}))
     loaded = [(name, adapters.read(model, folder)) for name, folder in named]
