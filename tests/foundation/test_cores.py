@@ -10,7 +10,7 @@ from foundation.errors import InputError
 COUNTED = """
 import sys
 from foundation import cores
-if sys.argv[1] == "loaded":
+if sys.argv[1] == "before":
     import faiss, torch
 cores.limit(int(sys.argv[2]))
 import faiss, torch
@@ -68,7 +68,7 @@ def test_a_wrong_number_in_the_environment_is_named(monkeypatch, environment):
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("loaded", ["first", "loaded"])
+@pytest.mark.parametrize("when", ["later", "before"])
 def test_the_libraries_keep_to_the_number(when):
     ended = subprocess.run(
         [sys.executable, "-c", COUNTED, when, "1"], capture_output=True, text=True, check=True

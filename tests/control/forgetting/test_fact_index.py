@@ -57,7 +57,9 @@ def embed(texts):
     return np.ones((len(texts), 4), np.float32)
 
 index = FactIndex(embed, VectorStore(embed), ())
-facts = [Record(f"Land {n}", relation="capital", answers=(f"Town {n}",), id=str(n)) for n in range(100)]
+facts = [
+    Record(f"Land {n}", relation="capital", answers=(f"Town {n}",), id=str(n)) for n in range(100)
+]
 with index.lock:
     index.apply(Changes(1, list(map(with_questions, facts))))
     index.embed()
