@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from app import home
 from app.settings import Settings
-from control.assistant import Assistant
-from control.conflict import calibration as calibrations
-from control.conflict.calibration import Calibration
+from control.engines import gguf_files, transformers
 from control.engines.hub import fetched, is_gguf_spec
 from control.engines.transformers import LanguageModel, load
-from control.forgetting.suppressor import FactSuppressor
 from data import DIRECTORY as DATA
-from foundation.errors import InputError
+from foundation.addresses import check_address
+from foundation.errors import InputError, ModelError
+from retrieval.stores.urls import check_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +21,11 @@ if TYPE_CHECKING:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore
 
+    from control.assistant import Assistant
+    from control.conflict.calibration import Calibration
     from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
+    from control.forgetting.suppressor import FactSuppressor
     from control.forgetting.vector_cache import EncryptedVectorCache
     from retrieval.embedding import CachedEmbedding, Vectors
     from retrieval.filter import Judge, KnowledgeFilter
@@ -45,34 +47,82 @@ def language_model(settings: Settings) -> "Engine":
         InputError: An adapter is set for a model that takes none.
         ModelError: There is no such model, or it cannot be used.
     """
+    check(settings)
     spec = settings.model or ""
-    if ADDRESS.match(spec):
-        raise InputError(
-            f"--model {spec}: is neither a file nor an id; for a server: http://{spec}"
-        )
-    if spec.startswith(("http://", "https://")):
-        if settings.engine != "auto":
-            raise InputError(
-                f"--engine {settings.engine}: {spec} is a server, which runs it; leave it out"
-            )
+    if _is_server(spec):
         from control.engines.endpoint import ServedModel
         from control.engines.servers import connect
 
-        if settings.adapter is not None:
-            raise InputError(
-                f"--adapter {settings.adapter}: {spec} is a server, which puts its own adapters on "
-                "its models; start it with the adapter and name that model after a #"
-            )
         key = settings.model_key
         return ServedModel(partial(connect, spec, key.get_secret_value() if key else None))
-    if is_gguf_spec(spec) or (spec.lower().endswith(".gguf") and settings.engine != TRANSFORMERS):
+    if _is_for_llama_cpp(settings):
         from control.engines.llama_cpp import EmbeddedModel
 
         gguf = fetched(spec) if is_gguf_spec(spec) else Path(spec).expanduser()
         return EmbeddedModel(gguf, settings.cache, settings.adapter)
-    if settings.engine == "llama.cpp":
-        raise InputError("--engine llama.cpp runs .gguf files; give one by --model")
     return local_model(settings)
+
+
+def check(settings: Settings, local: bool = False) -> None:
+    """Say what is wrong with the model, its files and the index before anything is loaded.
+
+    It imports neither torch nor transformers, so that a mistake is told at once.
+
+    Args:
+        settings: The settings.
+        local: Whether the model is to be run by transformers, as for `local_model`.
+
+    Raises:
+        InputError: Settings contradict each other, or one cannot be used.
+        ModelError: There is no such model, adapter or calibration.
+    """
+    spec = settings.model or ""
+    if local and _is_server(spec):
+        raise InputError(
+            f"--model {spec}: this needs a model in this process; give a Hugging Face id, a model "
+            "directory or a .gguf file"
+        )
+    if settings.calibration is not None and not settings.calibration.is_file():
+        raise ModelError(
+            f"{settings.calibration}: no calibration that can be used (there is no such file); "
+            "measure the model by: fulcrum eval dial --calibrate --out DIR"
+        )
+    check_url(settings.index)
+    if ADDRESS.match(spec):
+        raise InputError(
+            f"--model {spec}: is neither a file nor an id; for a server: http://{spec}"
+        )
+    if _is_server(spec):
+        _check_server(settings, spec)
+    elif local or not _is_for_llama_cpp(settings):
+        if settings.engine == "llama.cpp" and not local:
+            raise InputError("--engine llama.cpp runs .gguf files; give one by --model")
+        transformers.check(settings.model, settings.adapter)
+    elif not is_gguf_spec(spec):
+        gguf_files.check(Path(spec).expanduser(), settings.adapter)
+
+
+def _check_server(settings: Settings, spec: str) -> None:
+    if settings.engine != "auto":
+        raise InputError(
+            f"--engine {settings.engine}: {spec} is a server, which runs it; leave it out"
+        )
+    if settings.adapter is not None:
+        raise InputError(
+            f"--adapter {settings.adapter}: {spec} is a server, which puts its own adapters on "
+            "its models; start it with the adapter and name that model after a #"
+        )
+    check_address(f"--model {spec}", spec.partition("#")[0], "FULCRUM_MODEL_KEY")
+
+
+def _is_server(spec: str) -> bool:
+    return spec.startswith(("http://", "https://"))
+
+
+def _is_for_llama_cpp(settings: Settings) -> bool:
+    spec = settings.model or ""
+    of_file = spec.lower().endswith(".gguf") and settings.engine != TRANSFORMERS
+    return of_file or is_gguf_spec(spec)
 
 
 def local_model(settings: Settings) -> LanguageModel:
@@ -82,11 +132,7 @@ def local_model(settings: Settings) -> LanguageModel:
         InputError: It is behind a server.
         ModelError: There is no such model, or it cannot be loaded.
     """
-    if (settings.model or "").startswith(("http://", "https://")):
-        raise InputError(
-            f"--model {settings.model}: this needs a model in this process; give a Hugging Face "
-            "id, a model directory or a .gguf file"
-        )
+    check(settings, local=True)
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # loading takes a second
@@ -94,15 +140,19 @@ def local_model(settings: Settings) -> LanguageModel:
     return load(settings.model, settings.cache, settings.adapter)
 
 
-def calibration(settings: Settings, model: "Engine") -> Calibration:
+def calibration(settings: Settings, model: "Engine") -> "Calibration":
     """The model's calibration: the one given, the one measured here, or the packaged one."""
+    from control.conflict import calibration as calibrations
+
     if settings.calibration is not None:
         return calibrations.fitting(settings.calibration, model)
     return calibrations.find(model, settings.cache)
 
 
-def keep(measured: Calibration, model: "Engine", settings: Settings, target: Path) -> Path:
+def keep(measured: "Calibration", model: "Engine", settings: Settings, target: Path) -> Path:
     """Store a calibration for the model, with a copy in ``target``; returns where it is stored."""
+    from control.conflict import calibration as calibrations
+
     stored = calibrations.stored(model, settings.cache)
     for path in (target / "calibration.json", stored):
         measured.save(path)
@@ -166,7 +216,7 @@ def assistant(
     model: "Engine | None" = None,
     forgets: bool = True,
     index: "PassageIndex | None" = None,
-) -> Assistant:
+) -> "Assistant":
     """The whole pipeline, without the modules that the settings exclude.
 
     Args:
@@ -176,6 +226,8 @@ def assistant(
             changes.
         index: One that is open already; by default it is opened here.
     """
+    from control.assistant import Assistant
+    from control.forgetting.suppressor import FactSuppressor
     from retrieval.rewriter import ConditionalRewriter
     from retrieval.search import CANDIDATES, MultiQueryRetriever
     from retrieval.trigger import Trigger, finds_answer
@@ -213,7 +265,7 @@ def assistant(
 
 def fact_suppressor(
     ledger: "Ledger", cache: Path | None = None, vectors: "EncryptedVectorCache | None" = None
-) -> FactSuppressor:
+) -> "FactSuppressor":
     """The suppressor of a ledger's facts; log messages are redacted too.
 
     Its thresholds were fitted on the packaged embedding model, which is the one that it uses.
@@ -226,6 +278,7 @@ def fact_suppressor(
     from control.forgetting.logs import redact_logs
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
+    from control.forgetting.suppressor import FactSuppressor
 
     embed_model = packaged_embedding()
     redactor = Redactor(ledger, embed_model, vectors)

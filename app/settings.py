@@ -55,6 +55,13 @@ class Settings(BaseSettings):
     ledger_key: SecretStr | None = Field(
         None, description="its key, 64 hexadecimal digits; default: the file ledger.key in the home"
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1_024,
+        description="threads that this process computes with; default: OMP_NUM_THREADS, else the "
+        "cores that are free when it starts, for a server all cores",
+    )
     top_k: int = Field(3, ge=1, le=100, description="passages read for a question")
     without: frozenset[Module] = Field(
         frozenset(), description="retrieval modules to leave out: rewriter, filter, reservoir"

@@ -17,6 +17,7 @@ from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
 from control.forgetting.suppressor import FactContext, FactSuppressor, refusal
 from control.prompts import Prompt
+from control.question import LONGEST_QUESTION, check_question
 from foundation import trace
 from foundation.errors import InputError
 from foundation.trace import RequestTrace
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore, QueryBundle
 
     Nodes = Sequence[NodeWithScore]
-
-LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
 
 NOT_CALIBRATED = (
     "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
@@ -356,23 +355,6 @@ def _run(state: QuestionState, *steps: Callable[[QuestionState], QuestionState])
             if not state.refused:
                 state = step(state)
     return replace(state, seconds=state.seconds + (time.perf_counter() - started))
-
-
-def check_question(question: str, longest: int = LONGEST_QUESTION) -> str:
-    """The question without surrounding space.
-
-    Raises:
-        InputError: It is empty or too long.
-    """
-    question = question.strip()
-    if not question:
-        raise InputError('the question is empty; ask one, as in: fulcrum ask "What is ...?"')
-    if len(question) > longest:
-        raise InputError(
-            f"the question has {len(question):,} characters, the limit is {longest:,}; "
-            "give long text as a document: fulcrum ask QUESTION --context FILE"
-        )
-    return question
 
 
 def _rewritten(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -13,9 +12,9 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from foundation.addresses import EXAMPLE, check_address
 from foundation.errors import ModelError
 
-EXAMPLE = "http://127.0.0.1:8000/v1"
 ATTEMPTS = 5
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds between two attempts: 0.5, 1, 2, 4 and a little
 LONGEST_ASKED = 60.0  # seconds: a server that asks for a longer pause is not waited for
@@ -40,11 +39,7 @@ def client_settings(
     Raises:
         ModelError: Address or key cannot be used.
     """
-    if not _is_usable(address):
-        raise ModelError(
-            f"{option.split(maxsplit=1)[0]} names no server: give its URL up to /v1, as in "
-            f"{EXAMPLE}, with #name where it has several models; a key goes into {variable}"
-        )
+    check_address(option, address, variable)
     key = (key or "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ModelError(f"{variable} holds characters that no key has; set it again")
@@ -114,15 +109,6 @@ def listed(names: Sequence[str]) -> str:
     """The names of models, of many the first."""
     more = f" and {len(names) - SHOWN_MODELS} more" if len(names) > SHOWN_MODELS else ""
     return ", ".join(names[:SHOWN_MODELS]) + more if names else "no model"
-
-
-def _is_usable(address: str) -> bool:
-    """Whether an address is that of a server, and holds no password that messages would show."""
-    try:
-        parts = urlsplit(address)
-        return bool(parts.hostname) and parts.port != 0 and not (parts.username or parts.query)
-    except ValueError:  # its port is no number
-        return False
 
 
 def _is_passing(error: BaseException) -> bool:

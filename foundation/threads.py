@@ -1,18 +1,19 @@
 """Background threads that stop before the interpreter exits."""
 
 import atexit
+import signal
 import threading
 import weakref
 from collections.abc import Callable
-
-JOIN_SECONDS = 30.0  # for one pass of a model, or for one that is being loaded
 
 
 class BackgroundThread(threading.Thread):
     """A daemon thread that is stopped and joined when the program ends.
 
     CPython ends a daemon thread that is still running by unwinding its stack. Within a C++ library
-    such as torch that aborts the process ("terminate called without an active exception").
+    such as torch that aborts the process ("terminate called without an active exception"). So the
+    program waits however long the thread takes to stop, which on a busy machine has no bound: what
+    ``target`` does between two looks at whether to stop has to be short.
     """
 
     def __init__(
@@ -30,11 +31,15 @@ class BackgroundThread(threading.Thread):
         _running.add(self)
         self.start()
 
-    def finish(self) -> None:
-        """Ask the thread to stop and wait until it has."""
+    def stop(self) -> None:
+        """Ask the thread to stop."""
         if self._stop_target is not None:
             self._stop_target()
-        self.join(JOIN_SECONDS)
+
+    def finish(self) -> None:
+        """Ask the thread to stop and wait until it has."""
+        self.stop()
+        self.join()
 
 
 _running: "weakref.WeakSet[BackgroundThread]" = weakref.WeakSet()
@@ -42,6 +47,11 @@ _running: "weakref.WeakSet[BackgroundThread]" = weakref.WeakSet()
 
 @atexit.register
 def _finish_all() -> None:
-    for thread in list(_running):
-        if thread.is_alive():
-            thread.finish()
+    """Stop the threads that still run, and wait for them; Ctrl+C ends the program at once."""
+    running = [thread for thread in _running if thread.is_alive()]
+    if running and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for thread in running:
+        thread.stop()
+    for thread in running:
+        thread.join()

@@ -24,9 +24,8 @@ from retrieval.search import fuse
 from retrieval.stores.base import PassageStore, StoredDocument
 from retrieval.stores.faiss import AUTO
 from retrieval.stores.sqlite import LocalStore
+from retrieval.stores.urls import LOCAL_URL, check_url
 
-LOCAL_URL = "faiss"
-POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 TOP_K = 5
 # Of each of the two fused rankings: lower ranks of one ranking do not reach the top 5.
 LEAST_CANDIDATES = 20
@@ -298,17 +297,12 @@ def open_store(
         IndexStateError: the index is damaged or cannot be reached, or was built with another
             embedding model.
     """
+    check_url(url)
     if url is None or url == LOCAL_URL:
         return LocalStore(directory, embedding_name, index_factory)
-    if url.startswith(POSTGRES_SCHEMES):
-        from retrieval.stores.postgres import PostgresStore  # an optional dependency
+    from retrieval.stores.postgres import PostgresStore  # an optional dependency
 
-        return PostgresStore(url, embedding_name)
-    scheme, _, _ = url.partition(":")  # not the rest, which may hold a password
-    raise InputError(
-        f"--index {scheme} is not supported; give {LOCAL_URL!r} or "
-        "postgresql://user:password@host:port/database, or leave it out"
-    )
+    return PostgresStore(url, embedding_name)
 
 
 def _to_ranking(result: VectorStoreQueryResult) -> list[NodeWithScore]:

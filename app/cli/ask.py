@@ -7,13 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import settings as settings_module
-from app.cli.console import PATHS, example, out, warn_of_skipped
+from app.cli.console import PATHS, example, model_settings, out, warn_of_skipped
+from control.decoding.options import DEFAULT_RULE, Alpha, Decoding
+from control.question import check_question
 from foundation.errors import InputError
+from retrieval.ingest.readers import check_paths
 
 if TYPE_CHECKING:
-    from control.decoding.generate import Alpha
     from retrieval.ingest.documents import SkippedPath
+
+
+class AlphaType(click.ParamType):
+    """A setting of the dial: a number, or ``auto``."""
+
+    name = "alpha"
+
+    def convert(self, value: Any, _param: Any, _context: Any) -> Alpha:
+        """The value of ``--alpha``.
+
+        Raises:
+            InputError: It is neither a number nor ``auto``.
+        """
+        if value == "auto":
+            return "auto"
+        try:
+            return float(value)
+        except ValueError:
+            raise InputError(
+                f"--alpha {value or repr('')}: not a number; give one from 0 (passages) to 1 "
+                "(memory), or auto"
+            ) from None
 
 
 @click.command(
@@ -25,6 +48,7 @@ if TYPE_CHECKING:
 @click.argument("question")
 @click.option(
     "--alpha",
+    type=AlphaType(),
     metavar="NUMBER|auto",
     help="0 = passages, 0.5 = plain RAG, 1 = memory, auto = by confidence.  [default: 0.5]",
 )
@@ -77,7 +101,7 @@ if TYPE_CHECKING:
 def ask(
     given: dict[str, Any],
     question: str,
-    alpha: str | None,
+    alpha: Alpha | None,
     reliance: float | None,
     rule: str | None,
     contexts: tuple[Path, ...],
@@ -93,16 +117,16 @@ def ask(
         raise InputError("--closed-book and --context contradict each other; give one of them")
     if alpha is not None and reliance is not None:
         raise InputError("--alpha and --reliance both set the dial; give one of them")
-    dial = parse_alpha(alpha or "0.5")
-    turns = read_history(history) if history else []
-    settings = settings_module.load(**given, top_k=top_k, without=without or None)
-
-    from control.assistant import check_question
-    from control.decoding.generate import Decoding
-    from control.decoding.rules import DEFAULT_RULE
-
-    decoding = Decoding(rule=rule or DEFAULT_RULE, alpha=dial, reliance=reliance, **sampling)
+    decoding = Decoding(
+        rule=rule or DEFAULT_RULE,
+        alpha=0.5 if alpha is None else alpha,
+        reliance=reliance,
+        **sampling,
+    )
     question = check_question(question)
+    check_paths(contexts)
+    turns = read_history(history) if history else []
+    settings = model_settings(given, top_k=top_k, without=without or None)
 
     from app import factory
     from app.cli import terminal
@@ -122,22 +146,6 @@ def ask(
         terminal.summary(out, answer)
         if settings.model is None:
             terminal.recommend(out, settings.cache)
-
-
-def parse_alpha(text: str) -> "Alpha":
-    """Return the value of ``--alpha``: a number or ``auto``.
-
-    Raises:
-        InputError: It is neither.
-    """
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(
-            f"--alpha {text}: not a number; give one from 0 (passages) to 1 (memory), or auto"
-        ) from None
 
 
 def read_history(path: Path) -> list[tuple[str, str]]:

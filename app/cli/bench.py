@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import settings as settings_module
-from app.cli.console import TIMES, batch_size, count, example, out
+from app.cli.console import TIMES, batch_size, count, example, model_settings, out
 from foundation.errors import InputError
+from retrieval.stores.urls import check_url
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +31,7 @@ def decoding(
     given: dict[str, Any], tokens: int, batch_size: int, rounds: int, target: Path | None
 ) -> None:
     """Two branches in one batch against plain generation and against two separate forwards."""
-    settings = settings_module.load(**given)
+    settings = model_settings(given, local=True)
 
     from app import factory
     from evaluation.bench import decoding as benchmark
@@ -49,7 +50,7 @@ def bench_dial(
     given: dict[str, Any], tokens: int, limit: int, rounds: int, target: Path | None
 ) -> None:
     """The dial's answers against plain generation, with and without a conflict."""
-    settings = settings_module.load(**given)
+    settings = model_settings(given, local=True)
 
     from app import factory
     from evaluation.bench import decoding as benchmark
@@ -85,8 +86,8 @@ def bench_engine(
     target: Path | None,
 ) -> None:
     """How fast the model answers, plain and with the dial, alone and many at once."""
-    settings = settings_module.load(**given)
     at_once = sorted(_sizes(clients, "--clients"))
+    settings = model_settings(given)
 
     from app import factory
     from evaluation.bench import engine as benchmark
@@ -125,6 +126,7 @@ def bench_index(
 ) -> None:
     """Build time, memory, recall and speed of the passage index as it grows."""
     url = url or settings_module.load(**given).index
+    check_url(url)
     local = url in (None, "faiss")
     wanted = _sizes(sizes or ("10000,100000,1000000" if local else "10000,100000"))
 
@@ -159,8 +161,8 @@ def bench_index(
 @click.pass_obj
 def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> None:
     """What forgetting adds to a question and to a token, as the records grow."""
-    settings = settings_module.load(**given)
     wanted = sorted(_sizes(sizes))
+    settings = model_settings(given, local=True)
 
     from tqdm import tqdm
 
@@ -212,8 +214,8 @@ def bench_serving(
     target: Path | None,
 ) -> None:
     """Tokens a second of a server and how long its clients wait, the more of them there are."""
-    settings = settings_module.load(**given)
     numbers = _sizes(clients, "--clients")
+    settings = model_settings(given)
 
     from tqdm import tqdm
 
@@ -241,7 +243,7 @@ def bench_serving(
 @click.pass_obj
 def bench_page(given: dict[str, Any], url: str | None, rounds: int, target: Path | None) -> None:
     """How soon the page is painted, in a headless Chromium (needs Playwright)."""
-    settings = settings_module.load(**given)
+    settings = model_settings(given)
 
     from tqdm import tqdm
 

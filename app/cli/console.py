@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from app import factory
+from app import settings as settings_module
+from foundation import cores
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
+    from app.settings import Settings
     from retrieval.ingest.documents import SkippedPath
 
 out = Console(highlight=False)
@@ -51,6 +55,26 @@ def count(
 def batch_size(default: int) -> Callable[[Any], Any]:
     """The option that says how many questions are answered at a time."""
     return count("--batch-size", default=default, help="Questions at a time.")
+
+
+def model_settings(given: dict[str, Any], local: bool = False, **own: Any) -> "Settings":
+    """The settings of a command that loads models, checked; the number of threads is set.
+
+    Called before anything is imported that computes.
+
+    Args:
+        given: The global options.
+        local: Whether the command needs a model that transformers runs.
+        own: The command's own options among the settings.
+
+    Raises:
+        InputError: A setting cannot be used.
+        ModelError: There is no such model.
+    """
+    settings = settings_module.load(**given, **own)
+    factory.check(settings, local)
+    cores.limit(settings.threads)
+    return settings
 
 
 def warn_of_skipped(skipped: "Sequence[SkippedPath]") -> None:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import settings as settings_module
-from app.cli.console import PATHS, REPORT, batch_size, count, example, out
+from app.cli.console import PATHS, REPORT, batch_size, count, example, model_settings, out
+from control.decoding.options import check_rule
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from app.settings import Settings
     from control.engines.base import Engine
     from evaluation.datasets.conflicts import Conflict
+    from evaluation.datasets.questions import RetrievalQuestion
     from evaluation.report import Layout
 
 
@@ -92,20 +93,21 @@ def dial(
     target: Path,
 ) -> None:
     """How far the dial moves answers between passages and memory."""
-    settings = settings_module.load(**given)
+    for rule in rules:
+        check_rule(rule)
+    settings = model_settings(given)
 
-    from app import factory
-    from control.decoding.rules import CHOICES
-    from evaluation import report
     from evaluation.datasets import conflicts
-    from evaluation.suites import dial as dial_suite
 
-    if unknown := set(rules) - set(CHOICES):
-        raise InputError(f"rule is {min(unknown)!r}; choose one of {', '.join(CHOICES)}")
     if calibrate and split is None and data is None:
         split = "calibration"
     data = data or conflicts.BUILT_IN_CONFLICTS
     items = conflicts.spread(conflicts.conflicts(data, split), limit)
+
+    from app import factory
+    from evaluation import report
+    from evaluation.suites import dial as dial_suite
+
     model = factory.language_model(settings)
     if calibrate:
         _calibrate(settings, model, items, target, batch_size, pools)
@@ -207,38 +209,38 @@ def retrieval(
     target: Path,
 ) -> None:
     """What rewriter, filter, reservoir and trigger add to retrieval."""
-    settings = settings_module.load(**{**given, "home": target / "home"})
+    settings = model_settings({**given, "home": target / "home"})
+
+    from evaluation.datasets import questions
+
+    if data is not None and corpus is not None:
+        raise InputError("--data and --real-documents: give one of them")
+    items: list[RetrievalQuestion] = []
+    documents = [questions.PASSAGES]
+    if data is not None:
+        items, documents = questions.ramdocs(data, limit), [questions.corpus(data, target)]
+    elif corpus is None:
+        items = questions.built_in(split, limit)
+    if corpus is None:
+        items = _of_kinds(items, kinds)
 
     from tqdm import tqdm
 
     from app import evaluation_setup, factory
-    from evaluation.datasets import questions, real_documents
+    from evaluation.datasets import real_documents
     from evaluation.suites import filter as filter_suite
     from evaluation.suites import reservoir as reservoir_suite
     from evaluation.suites import retrieval as retrieval_suite
 
-    if data is not None and corpus is not None:
-        raise InputError("--data and --real-documents: give one of them")
     index = factory.passage_index(settings)
-    name = data.name if data else "built-in"
     if corpus is not None:
         real_documents.build(corpus)
-        with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
-            index.ingest(real_documents.folders(corpus, split), bar.update)
+        documents = real_documents.folders(corpus, split)
+    with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
+        index.ingest(documents, bar.update)
+    if corpus is not None:
         every = real_documents.questions(split, corpus, index.all_nodes(), limit)
-        items = [item for item in every if item.kind != real_documents.UNANSWERED]
-        name = "real documents"
-    elif data is not None:
-        items = questions.ramdocs(data, limit)
-        index.ingest([questions.corpus(data, target)])
-    else:
-        items = questions.built_in(split, limit)
-        index.ingest([questions.PASSAGES])
-    if kinds:
-        there = dict.fromkeys(item.kind for item in items)
-        if unknown := set(kinds) - set(there):
-            raise InputError(f"--kind {min(unknown)}: there is {', '.join(there)}")
-        items = [item for item in items if item.kind in kinds]
+        items = _of_kinds([one for one in every if one.kind != real_documents.UNANSWERED], kinds)
     model = factory.language_model(settings)
     if measure == "filter":
         judges = evaluation_setup.filter_judges(settings, model)
@@ -254,8 +256,18 @@ def retrieval(
             result = reservoir_suite.reservoir_report(model, modules, asked, target)
         else:
             result = retrieval_suite.modules_report(model, modules, items, target, arms)
+    name = "real documents" if corpus else data.name if data else "built-in"
     result |= {"model": model.name, "data": name}
     _report(result | {"split": split if data is None else None}, target)
+
+
+def _of_kinds(
+    items: "Sequence[RetrievalQuestion]", kinds: Sequence[str]
+) -> "list[RetrievalQuestion]":
+    there = dict.fromkeys(item.kind for item in items)
+    if unknown := set(kinds) - set(there):
+        raise InputError(f"--kind {min(unknown)}: there is {', '.join(there)}")
+    return [item for item in items if not kinds or item.kind in kinds]
 
 
 @evaluate.command(
@@ -328,7 +340,8 @@ def forgetting(
     target: Path,
 ) -> None:
     """What is forgotten stays forgotten, however it is asked, and nothing beside it suffers."""
-    settings = settings_module.load(**{**given, "home": target / "home"})
+    check_rule(rule)
+    settings = model_settings({**given, "home": target / "home"})
     settings = settings.model_copy(update=OWN_STATE)
 
     from app import evaluation_setup
@@ -402,14 +415,14 @@ def preference(
     target: Path,
 ) -> None:
     """Whether answers follow passages that bear on the question, and only those."""
-    settings = settings_module.load(**given)
+    settings = model_settings(given, local=True)
+    named = _named(settings, trained)
 
     from app import factory
     from control.engines import adapters
     from evaluation.datasets import contexts
     from evaluation.suites import preference as preference_suite
 
-    named = _named(settings, trained)
     items = contexts.read(data, split, limit, factory.vectors)
     model = factory.local_model(settings.model_copy(update={"adapter": None}))
     loaded = [(name, adapters.read(model, folder)) for name, folder in named]

@@ -12,7 +12,9 @@ import click
 from app import home
 from app import settings as settings_module
 from app.cli.console import PATHS, example
+from foundation import cores
 from foundation.errors import IndexStateError, InputError
+from retrieval.stores.urls import check_url
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -66,7 +68,7 @@ def add(
     """Forget the fact of a SENTENCE, of the options, or those of a file."""
     # An option given as "" is a mistake to be named, and not an option left out.
     fields = {name: value for name, value in flags.items() if value is not None and value != ()}
-    settings = settings_module.load(**given)
+    settings = _settings(given)
     if file is not None:
         if sentence is not None or fields.keys() - {"who", "reason"}:
             raise InputError("--file holds whole facts; leave out the sentence and other options")
@@ -116,7 +118,7 @@ def list_records(given: dict[str, Any], as_json: bool) -> None:
 def remove(given: dict[str, Any], record_ids: tuple[str, ...], reason: str, who: str) -> None:
     """Let facts be said again; that they were forgotten stays in the audit."""
     begun = time.perf_counter()
-    settings = settings_module.load(**given)
+    settings = _settings(given)
     ledger = home.ledger(settings)
     wanted = [ledger.record(record_id).id for record_id in dict.fromkeys(record_ids)]
     for record_id in wanted:  # each was there: one mistake among them removes nothing
@@ -132,7 +134,7 @@ def sweep(given: dict[str, Any]) -> None:
 
     Until then they are redacted each time they are read.
     """
-    _sweep(settings_module.load(**given), again=True)
+    _sweep(_settings(given), again=True)
 
 
 @forget.command(epilog=example("fulcrum forget audit", "fulcrum forget audit --json"))
@@ -163,6 +165,13 @@ def verify(given: dict[str, Any]) -> None:
     click.echo(f"whole, {ledger.version():,} events")
 
 
+def _settings(given: dict[str, Any]) -> "Settings":
+    """The settings of a command that sweeps: the index is checked before anything is recorded."""
+    settings = settings_module.load(**given)
+    check_url(settings.index)
+    return settings
+
+
 def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
     from tqdm import tqdm
 
@@ -190,6 +199,8 @@ def _sweep(settings: "Settings", again: bool = False) -> None:
     """Redact and restore what is stored; interrupted, the next one does the rest."""
     if settings.index is None and not (settings.home / "index").exists():
         return  # nothing is stored, so the models need not be loaded
+
+    cores.limit(settings.threads)
 
     from tqdm import tqdm
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from app import settings as settings_module
-from app.cli.console import PATHS, example, out, warn_of_skipped
+from app.cli.console import PATHS, example, model_settings, out, warn_of_skipped
+from retrieval.ingest.readers import check_paths
 
 
 @click.command(
@@ -22,7 +22,8 @@ from app.cli.console import PATHS, example, out, warn_of_skipped
 @click.pass_obj
 def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) -> None:
     """Add documents (.txt .md .html .pdf .jsonl) or directories of them to the index."""
-    settings = settings_module.load(**given)
+    check_paths(paths)
+    settings = model_settings(given)
 
     from tqdm import tqdm
 

@@ -46,6 +46,11 @@ EXIT_INTERRUPTED = 130
 )
 @click.option("--calibration", type=PATHS, help="Calibration file; by default the model's own.")
 @click.option("--index", help="URL of the passage index; by default it lies in the home directory.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1_024),
+    help="Threads to compute with.  [default: the cores that are free at the start, for serve all]",
+)
 @click.option("--verbose", is_flag=True, help="Log what the libraries do.")
 @click.version_option(package_name="fulcrum-rag")
 @click.pass_context

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app import factory
 from app import settings as settings_module
 from app.cli.console import example, install_hint, out, require_packages
 from app.server.environment import wipe_environment
 from app.server.sockets import bind_socket, url
+from foundation import cores
 from foundation.errors import InputError
 from foundation.files import OTHERS, remove_abandoned
 from foundation.threads import BackgroundThread
@@ -42,6 +44,7 @@ def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: i
     beside them /v1/documents, /v1/forget, /health and /metrics.
     """
     settings = settings_module.load(**given, host=host, port=port, replicas=replicas)
+    factory.check(settings, local=settings.replicas > 1)
     wipe_environment()
     require_packages("serve needs", "serve", *PACKAGES)
     if settings.replicas > 1:
@@ -50,6 +53,8 @@ def serve(given: dict[str, Any], host: str | None, port: int | None, replicas: i
         except ImportError as error:  # ray itself, or what its extra "serve" brings
             raise InputError(f"replicas need {error.name}; {install_hint('replicas')}") from error
     listening = bind_socket(settings.host, settings.port)
+    if settings.threads is not None or settings.replicas == 1:  # Ray shares the cores out itself
+        cores.limit(settings.threads, alone=True)
     try:
         run(settings, listening)
     finally:

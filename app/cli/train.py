@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from app import settings as settings_module
-from app.cli.console import PATHS, count, example, out, require_packages
+from app.cli.console import PATHS, count, example, model_settings, out, require_packages
 
 PACKAGES = ("datasets", "tensorboardX", "trl")  # of the extra "training"
 
@@ -39,7 +38,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.pass_obj
 def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     """Query Rewriter+, an adapter for the language model."""
-    settings = settings_module.load(**given)
+    settings = model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from app import factory
@@ -84,7 +83,7 @@ def knowledge_filter(
     smoke: bool,
 ) -> None:
     """The Knowledge Filter's judge."""
-    settings = settings_module.load(**given)
+    settings = model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from tqdm import tqdm
@@ -149,18 +148,20 @@ def knowpo(
     **sizes: int | None,
 ) -> None:
     """The preference between passages and memory: SFT, then DPO, on constructed conflicts."""
-    settings = settings_module.load(**given)
+    from training import corpus
+
+    facts = corpus.read(data)
+    settings = model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from app import factory
-    from training import corpus, knowpo
+    from training import knowpo
     from training import recipe as recipes
 
     start = recipes.SMOKE if smoke else recipes.Recipe()
     changed: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     recipe = replace(start, seed=seed, match_lengths=not any_length, **changed)
     recipe = recipes.with_ratios(recipe, ratios)
-    facts = corpus.read(data)
     model = factory.local_model(settings)
     written = knowpo.train(
         model, facts, factory.vectors, target, settings.cache / "replies", recipe

@@ -3,7 +3,8 @@
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -46,7 +47,7 @@ class FairQueue:
         self._at_once = at_once
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
-        self._running = 0
+        self._running: list[Job] = []
         self._closed = False
         self._stopping = False
         BackgroundThread(self._run, "fulcrum-turns", self._stop)
@@ -109,7 +110,7 @@ class FairQueue:
                 future.set_exception(ClosingError())
 
     def _stop(self) -> None:
-        """End the thread before its next pass, whatever runs."""
+        """End the thread before its next pass, and fail whatever runs."""
         self._stopping = True
         self.close()
 
@@ -125,6 +126,11 @@ class FairQueue:
             else:
                 loop.step()
             del job  # keep no reference while waiting for the next
+        for left in list(
+            self._running
+        ):  # whose next pass does not come; somebody may wait for them
+            with suppress(InvalidStateError):
+                left.future.set_exception(ClosingError())
 
     def _run_job(self, job: Job) -> None:
         try:
@@ -132,10 +138,11 @@ class FairQueue:
                 try:
                     job.future.set_result(job.work())
                 except BaseException as error:  # raised by ``future.result()``
-                    job.future.set_exception(error)
+                    with suppress(InvalidStateError):  # failed already, as the thread ended
+                        job.future.set_exception(error)
         finally:
             with self._changed:
-                self._running -= 1
+                self._running.remove(job)
 
     def _wait_for_work(self) -> bool:
         """Wait until there is a job; false once there will be none."""
@@ -149,11 +156,11 @@ class FairQueue:
     def _next(self) -> Job | None:
         """Return the next job to start, and move its client to the end of the rotation."""
         with self._changed:
-            if not self._waiting or self._running == self._at_once:
+            if not self._waiting or len(self._running) == self._at_once:
                 return None
             client, queue = self._waiting.popitem(last=False)
             job = queue.popleft()
             if queue:
                 self._waiting[client] = queue
-            self._running += 1
+            self._running.append(job)
             return job

@@ -1,10 +1,8 @@
 """Two-branch decoding: both prompts of every question in one batch, combined by a token rule."""
 
-import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +17,8 @@ from transformers import (
 )
 
 from control.decoding import trace as tracing
-from control.decoding.rules import DEFAULT_RULE, DIAL, RULES, MixedStep, Rule
+from control.decoding.options import Alpha, Decoding
+from control.decoding.rules import RULES, MixedStep, Rule
 from control.decoding.trace import DecodingTrace, TokenTrace
 from control.engines import batch
 from control.engines.batch import OnStep, SequenceGroup
@@ -38,57 +37,8 @@ BASE_MODEL_STOPS = ["\n\n", "\nQuestion:"]  # a base model would go on with the 
 NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
 UNSET: dict[str, Any] = dict.fromkeys(NEUTRAL)  # greedy decoding warns of any value
 
-Alpha = float | Literal["auto"]
 OnToken = Callable[[int, TokenTrace], None]
 """Called with the index of the answer and its new token."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Settings of decoding, validated.
-
-    Attributes:
-        rule: A name in `control.decoding.rules.CHOICES`.
-        alpha: 0 = passages only, 0.5 = plain RAG, 1 = memory only, or ``"auto"``.
-        temperature: 0 is greedy; above it, sampling at that temperature.
-        top_p: Share of probability that sampling keeps.
-        seed: Of the sampling.
-        max_new_tokens: Longest answer, in tokens.
-        reliance: In place of alpha: the share of conflicts over known facts, in [0, 1], that memory
-            should win; needs rule ``fulcrum``, whose calibration has the alpha for it.
-
-    Raises:
-        InputError: A value is out of its range.
-    """
-
-    rule: str = DEFAULT_RULE
-    alpha: Alpha = 0.5
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    max_new_tokens: int = 128
-    reliance: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        if self.rule not in (DIAL, *RULES):  # which a program may have added to
-            raise InputError(f"rule is {self.rule!r}; choose one of {', '.join((DIAL, *RULES))}")
-        if self.alpha != "auto" and not _between(self.alpha, 0, 1):
-            raise InputError(
-                f"alpha is {self.alpha!r}; give a number from 0 (passages) to 1 (memory), or auto"
-            )
-        if self.reliance is not None and not _between(self.reliance, 0, 1):
-            raise InputError(f"reliance is {self.reliance!r}; give a share from 0 to 1, or none")
-        if self.reliance is not None and self.rule != DIAL:
-            raise InputError(
-                f"reliance is measured for rule {DIAL}, not for {self.rule}; turn that one by alpha"
-            )
-        if not _between(self.temperature, 0, math.inf):
-            raise InputError(f"temperature is {self.temperature!r}; give 0 (greedy) or more")
-        if not _between(self.top_p, 0, 1) or self.top_p == 0:
-            raise InputError(f"top-p is {self.top_p!r}; give a number above 0 and at most 1")
-        if self.max_new_tokens < 1:
-            raise InputError(f"max-new-tokens is {self.max_new_tokens}; give 1 or more")
 
 
 def generate(
@@ -303,7 +253,3 @@ def _pad_id(generation_config: "GenerationConfig") -> int:
     if generation_config.pad_token_id is not None:
         return generation_config.pad_token_id
     return min(_as_set(generation_config.eos_token_id), default=0)
-
-
-def _between(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and low <= value <= high

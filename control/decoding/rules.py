@@ -23,6 +23,22 @@ from control.decoding.contrastive import (
     entropy,
     log_probabilities,
 )
+from control.decoding.options import DEFAULT_RULE, DIAL, RULES
+
+__all__ = [
+    "CHOICES",
+    "CONTRASTIVE",
+    "DEFAULT_RULE",
+    "DEFAULT_TOKEN_RULE",
+    "DIAL",
+    "RULES",
+    "MixedStep",
+    "NextTokenDistribution",
+    "Rule",
+    "mix",
+    "next_token",
+    "plain",
+]
 
 
 class MixedStep(NamedTuple):
@@ -73,7 +89,7 @@ def plain(log_p_c: Tensor, _log_p_m: Tensor, _alpha: Tensor | None) -> RuleOutpu
     return RuleOutput(log_p_c, torch.zeros_like(log_p_c[:, 0], dtype=torch.bool))
 
 
-RULES: dict[str, Rule] = {
+RULES |= {
     "plain": plain,
     "cad": cad,
     "adacad": adacad,
@@ -84,6 +100,4 @@ RULES: dict[str, Rule] = {
 }
 CONTRASTIVE = ("cad", "adacad", "coiecd", "cocoa")  # at alpha auto as published, which is alpha 0
 DEFAULT_TOKEN_RULE = "ck_plug"
-DIAL = "fulcrum"  # no token rule: it decides whole answers, see `control.conflict.dial`
-DEFAULT_RULE = DIAL
 CHOICES = (DIAL, *RULES)

@@ -6,14 +6,13 @@ The package ``xllamacpp`` brings llama.cpp's server as a library. It listens on 
 
 import hashlib
 import secrets
-import struct
 from functools import partial
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from control.engines import gguf_files
 from control.engines.endpoint import ServedModel
 from control.engines.lora_gguf import converted
 from control.engines.servers import connect
@@ -22,9 +21,6 @@ from foundation.errors import ModelError
 TOKENS = 32_768  # that all requests under way may hold together
 PARALLEL = 32  # requests at once
 CACHE_MIB = 512  # prompts kept in memory once their place is taken
-MAGIC = b"GGUF"
-METADATA = 64 * 2**20  # bytes that a file's metadata take at most
-SPARE = 1.2  # memory needed for each byte of the file, caches included
 
 
 class EmbeddedModel(ServedModel):
@@ -42,12 +38,8 @@ class EmbeddedModel(ServedModel):
             ModelError: The file is missing, damaged, larger than memory, or of an architecture that
                 llama.cpp does not know; or the adapter does not fit it.
         """
-        _check(gguf)
+        gguf_files.check(gguf, adapter)
         lora = None if adapter is None else converted(adapter, gguf, cache)
-        if lora is not None and lora == adapter and not _is_adapter(lora):
-            raise ModelError(
-                f"--adapter {adapter}: is no LoRA adapter; give one, or a PEFT directory"
-            )
         self._library, key = _load(gguf, lora)
         address = f"{self._library.listening_address}/v1"
         # Without a limit on the wait: it runs in this process, which a busy machine only slows.
@@ -77,75 +69,6 @@ def _load(gguf: Path, adapter: Path | None) -> "tuple[Any, str]":
         return xllamacpp.Server(parameters), key
     except Exception as error:  # the binding raises RuntimeError and whatever llama.cpp throws
         raise ModelError(
-            f"--model {gguf}: llama.cpp cannot load it: {_fault(gguf)}; give another .gguf file"
+            f"--model {gguf}: llama.cpp cannot load it: {gguf_files.fault(gguf)}; give another "
+            ".gguf file"
         ) from error
-
-
-def _fault(gguf: Path) -> str:
-    """What is wrong with a file that cannot be loaded; llama.cpp itself tells only its log."""
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(gguf)
-        architecture = reader.fields["general.architecture"].contents()
-    except Exception:  # the reader raises whatever the damage leads to
-        return "the file is cut off or damaged"
-    return f"it may not know the architecture {architecture}, or not in this version"
-
-
-def _check(gguf: Path) -> None:
-    """Say what is wrong with a file before it is loaded.
-
-    Raises:
-        ModelError: It is missing, no GGUF, cut off, or larger than memory.
-    """
-    if gguf.is_dir():
-        raise ModelError(f"--model {gguf}: is a directory; give the .gguf file in it")
-    if not gguf.is_file():
-        raise ModelError(f"--model {gguf}: no such file; give a .gguf file that exists")
-    with gguf.open("rb") as stream:
-        head = stream.read(8)
-    if head[:4] != MAGIC or struct.unpack("<I", head[4:].ljust(4, b"\0"))[0] == 0:
-        raise ModelError(f"--model {gguf}: is no GGUF file; give another one")
-    if not _has_template(gguf):
-        if "cut off" in (fault := _fault(gguf)):
-            raise ModelError(f"--model {gguf}: {fault}; give another .gguf file")
-        raise ModelError(
-            f"--model {gguf}: has no chat template; give a model tuned for chats, or run this one "
-            "by --engine transformers"
-        )
-    size, free = gguf.stat().st_size, _free_memory()
-    if free is not None and size * SPARE > free:
-        raise ModelError(
-            f"--model {gguf}: needs about {size * SPARE / 2**30:.1f} GiB of memory, and "
-            f"{free / 2**30:.1f} are free; give a smaller model or one with fewer bits"
-        )
-
-
-def _has_template(gguf: Path) -> bool:
-    """Whether the metadata, at the beginning of the file, hold a chat template."""
-    with gguf.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
-        return content.find(b"tokenizer.chat_template", 0, METADATA) >= 0
-
-
-def _is_adapter(gguf: Path) -> bool:
-    """Whether a file holds a LoRA adapter, as its metadata say."""
-    from gguf import GGUFReader
-
-    try:
-        field = GGUFReader(gguf).fields.get("general.type")
-    except Exception:  # the reader raises whatever the damage leads to
-        return False
-    return field is not None and field.contents() == "adapter"
-
-
-def _free_memory() -> int | None:
-    """Bytes that can be had, as the operating system tells; ``None`` if it does not."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None

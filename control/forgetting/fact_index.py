@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,9 @@ from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation.threads import BackgroundThread
 
 BATCH = 256  # new records that a question waits for; more are embedded in a thread
+# Texts embedded between two looks at whether the program ends: two batches of the embedding model,
+# 0.5 s of one core.
+EMBEDDED_AT_ONCE = 64
 PREPARED = 1_000  # records, the newest, of which all that is compared is kept in memory: 18 MB
 FORMS_INDEXED = 3  # of one record
 ASKED_FORMS = 2  # of a record that tell what it asks, besides the plain one with its relation
@@ -34,6 +38,10 @@ ASKED_FORMS = 2  # of a record that tell what it asks, besides the plain one wit
 FLAT_LIMIT = 16_384
 LISTS, PROBED = 256, 16
 CENTRES = f"IVF{LISTS},SQfp16"
+
+
+class ProgramEndsError(Exception):
+    """The program ended while records were being embedded."""
 
 
 @dataclass
@@ -145,7 +153,7 @@ class FactIndex:
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._thread = BackgroundThread(self._embed_waiting, "router", self._stopping.set)
+            self._thread = BackgroundThread(self._embed_rest, "router", self._stopping.set)
 
     def _add(self, record: Record) -> None:
         self._remove(record.id)
@@ -180,6 +188,11 @@ class FactIndex:
         if not group.records:
             self.answers.remove(group.key)
             del self._by_key[group.key], self._groups[group.forms, group.spans]
+
+    def _embed_rest(self) -> None:
+        """Embed in advance until all is done or the program ends; what was embedded is stored."""
+        with suppress(ProgramEndsError):
+            self._embed_waiting()
 
     def _embed_waiting(self) -> None:
         """Embed the waiting records; meanwhile they are matched by names and answers only."""
@@ -223,11 +236,14 @@ class FactIndex:
         found = {} if self._vector_cache is None else self._vector_cache.get(texts)
         # Texts of like length make fuller batches.
         missing = sorted((text for text in texts if text not in found), key=len)
-        if missing:
-            vectors = unit(self._embed(missing))
-            found |= zip(missing, vectors, strict=True)
+        for start in range(0, len(missing), EMBEDDED_AT_ONCE):
+            if self._stopping.is_set():
+                raise ProgramEndsError
+            part = missing[start : start + EMBEDDED_AT_ONCE]
+            vectors = unit(self._embed(part))
+            found |= zip(part, vectors, strict=True)
             if self._vector_cache is not None:
-                self._vector_cache.put(missing, vectors)
+                self._vector_cache.put(part, vectors)
         return found
 
     def _index(self, records: Sequence[Record], vectors: dict[str, Vectors]) -> None:

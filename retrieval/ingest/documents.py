@@ -11,7 +11,7 @@ from pathlib import Path
 from llama_index.core.schema import Document
 
 from foundation.errors import DocumentError
-from retrieval.ingest.readers import READERS, Content, read_content
+from retrieval.ingest.readers import READERS, Content, check_paths, read_content
 
 ID_DIGITS = 16  # 64 bits of the hash: at 10^7 documents a collision has odds of 1 in 400,000
 SHOWN_REASONS = 20  # a screen of them
@@ -73,11 +73,7 @@ def read(
             holds nothing readable.
     """
     given = [Path(path) for path in paths]
-    for path in given:  # before any work, so that a wrong last path costs none
-        if not path.exists():
-            raise DocumentError(f"{path} does not exist; check the path")
-        if not path.is_dir() and path.suffix.lower() not in READERS:
-            next(read_content(path))  # raises, and says which endings can be read
+    check_paths(given)  # before any work, so that a wrong last path costs none
     for path in given:
         yield from (
             _read_directory(path, on_skipped, trust) if path.is_dir() else _read_file(path, trust)

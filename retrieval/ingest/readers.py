@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,19 @@ class Content:
     details: dict[str, Scalar] = field(default_factory=dict)
 
 
+def check_paths(paths: Iterable[Path]) -> None:
+    """Check that files and directories are there, and that the files' endings are known.
+
+    Raises:
+        DocumentError: One is missing, or is a file of another kind.
+    """
+    for path in paths:
+        if not path.exists():
+            raise DocumentError(f"{path} does not exist; check the path")
+        if not path.is_dir():
+            _reader(path)
+
+
 def read_content(path: Path) -> Iterator[Content]:
     """Yield the text of a file, or one for each line of a ``.jsonl`` file.
 
@@ -49,12 +62,7 @@ def read_content(path: Path) -> Iterator[Content]:
         DocumentError: the ending is not supported, or the file is empty, binary, damaged,
             protected, too big, or without text.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DocumentError(
-            f"{path} ends in {path.suffix or 'nothing'!r}, which cannot be read; "
-            f"give {', '.join(READERS)} or a directory of them"
-        )
+    reader = _reader(path)
     try:
         if not path.is_file():
             raise DocumentError(f"{path} is not a regular file; give a file or a directory")
@@ -223,3 +231,13 @@ READERS: dict[str, Callable[[Path], Iterator[Content]]] = {
     ".pdf": _pdf,
     ".jsonl": _json_lines,
 }
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[Content]]:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        kinds = f"{', '.join(READERS)} or a directory of them"
+        if not path.suffix:
+            raise DocumentError(f"{path} has no suffix that tells how to read it; give {kinds}")
+        raise DocumentError(f"{path} ends in {path.suffix!r}, which cannot be read; give {kinds}")
+    return reader

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -133,3 +135,45 @@ def test_closed_turns_drop_what_waits_and_take_nothing_more(held):
     with pytest.raises(ClosingError, match="shutting down"):
         turns.submit(lambda: None)
     go.set()
+
+
+ENDS_AMID_A_JOB = """
+import threading
+from app.server.fair_queue import FairQueue
+from control.engines import scheduler
+from foundation.errors import ClosingError
+from foundation.threads import BackgroundThread
+
+begun = threading.Event()
+
+class Endless:
+    failure, done, empty = None, False, False
+    def add(self, request):
+        pass
+    remove = add
+    def step(self):
+        begun.set()
+
+def load():
+    endless = Endless()
+    try:
+        turns.submit(lambda: scheduler.current().run(endless, lambda: endless, [endless])).result()
+    except ClosingError:
+        print("told", flush=True)
+
+turns = FairQueue()
+BackgroundThread(load, "loading")
+begun.wait()
+"""
+
+
+@pytest.mark.kill
+def test_whoever_waits_for_a_job_is_told_when_the_program_ends():
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_AMID_A_JOB],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "told\n", "")

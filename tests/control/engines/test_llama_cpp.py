@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from control.engines import base, llama_cpp, transformers
+from control.engines import base, gguf_files, transformers
 from control.engines.base import EnginePrompt, GenerationRequest, ScoreRequest
 from control.engines.llama_cpp import EmbeddedModel
 from data import DIRECTORY as DATA
@@ -147,7 +147,7 @@ def _replace(path: Path, old: bytes, new: bytes) -> None:
 
 
 def test_a_model_larger_than_memory_is_not_loaded(gguf, tmp_path, monkeypatch):
-    monkeypatch.setattr(llama_cpp, "_free_memory", lambda: 10_000_000)
+    monkeypatch.setattr(gguf_files, "_free_memory", lambda: 10_000_000)
     with pytest.raises(ModelError, match=r"needs about 0\.1 GiB of memory, and 0\.0 are free"):
         EmbeddedModel(gguf, tmp_path)
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -33,3 +36,40 @@ def test_the_nearest_is_found_and_gone_once_removed(monkeypatch, partitioned):
 
 def test_an_empty_index_finds_nothing():
     assert QuestionIndex().search(np.zeros((2, 16), np.float32), 3) == [[], []]
+
+
+ENDS_WHILE_EMBEDDING = """
+import threading
+import numpy as np
+from control.forgetting.fact_index import FactIndex
+from control.forgetting.gate import VectorStore
+from control.forgetting.ledger import Changes
+from control.forgetting.questions import with_questions
+from control.forgetting.record import Record
+
+begun = threading.Event()
+
+def embed(texts):
+    if threading.current_thread() is not threading.main_thread():
+        begun.set()
+        index._stopping.wait()
+        print("embedded", flush=True)
+    return np.ones((len(texts), 4), np.float32)
+
+index = FactIndex(embed, VectorStore(embed), ())
+facts = [
+    Record(f"Land {n}", relation="capital", answers=(f"Town {n}",), id=str(n)) for n in range(100)
+]
+with index.lock:
+    index.apply(Changes(1, list(map(with_questions, facts))))
+    index.embed()
+begun.wait()
+"""
+
+
+@pytest.mark.kill
+def test_a_program_that_ends_waits_for_no_more_than_one_part_of_the_texts():
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_WHILE_EMBEDDING], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "embedded\n", "")

@@ -1,0 +1,22 @@
+"""What a question has to be; importing this loads no model."""
+
+from foundation.errors import InputError
+
+LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
+
+
+def check_question(question: str, longest: int = LONGEST_QUESTION) -> str:
+    """The question without surrounding space.
+
+    Raises:
+        InputError: It is empty or too long.
+    """
+    question = question.strip()
+    if not question:
+        raise InputError('the question is empty; ask one, as in: fulcrum ask "What is ...?"')
+    if len(question) > longest:
+        raise InputError(
+            f"the question has {len(question):,} characters, the limit is {longest:,}; "
+            "give long text as a document: fulcrum ask QUESTION --context FILE"
+        )
+    return question
