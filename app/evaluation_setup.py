@@ -7,6 +7,7 @@ from typing import Any
 
 from app import factory, home
 from app.settings import Settings
+from control.assistant import FEWEST_READ
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.forgetting.ledger import Ledger
@@ -64,7 +65,7 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
         MultiQueryRetriever(search, CANDIDATES).retrieve,
         lambda found, asked: judge.postprocess_nodes(list(found), asked),
         with_reservoir,
-        settings.top_k,
+        settings.top_k or FEWEST_READ,
     )
 
 

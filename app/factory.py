@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app import home
 from app.settings import Settings
-from control.assistant import Assistant
+from control.assistant import FEWEST_READ, Assistant
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import Calibration
 from control.engines.hub import fetched, is_gguf_spec
@@ -119,7 +119,7 @@ def passage_index(settings: Settings) -> "PassageIndex":
         settings.home,
         settings.index,
         embedding(settings),
-        top_k=settings.top_k,
+        top_k=settings.top_k or FEWEST_READ,
         on_removed=lambda document_ids: open_reservoir().erase(document_ids),
     )
 
@@ -193,7 +193,9 @@ def assistant(
         suppressor = fact_suppressor(home.ledger(settings), settings.cache, vector_cache(settings))
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
-    candidates = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
+    candidates = max(CANDIDATES, settings.top_k or 0)
+    if judge is None and settings.top_k is not None:
+        candidates = settings.top_k
     query_rewriter = None if "rewriter" in settings.without else rewriter(settings, model)
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
     search: Search = lambda _, queries: index.retrieve_batch(queries, candidates)  # noqa: E731

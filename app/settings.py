@@ -55,7 +55,12 @@ class Settings(BaseSettings):
     ledger_key: SecretStr | None = Field(
         None, description="its key, 64 hexadecimal digits; default: the file ledger.key in the home"
     )
-    top_k: int = Field(3, ge=1, le=100, description="passages read for a question")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="passages read for a question at most; default: as the model's window allows",
+    )
     without: frozenset[Module] = Field(
         frozenset(), description="retrieval modules to leave out: rewriter, filter, reservoir"
     )

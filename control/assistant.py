@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
 
+# More passages hold the answer more often: of 48 questions on real documents the first 3 found held
+# it for 71 %, the first 10 for 92 %. A small window goes with a small model, which they distract.
+FEWEST_READ = 3
+READING_SHARE = 1 / 12  # of the window: 3 passages in 8,192 tokens, 12 in 32,768
+PASSAGE_TOKENS = 210  # of those passages: 9 of 10 have fewer
+
 NOT_CALIBRATED = (
     "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
     "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
@@ -131,7 +137,7 @@ class Assistant:
         rewriter: Rewrites the question to stand on its own and writes the search queries; ``None``
             searches the question itself.
         processors: Postprocessors of retrieved passages: the filter, and what remembers them.
-        reads: Passages read at most.
+        reads: Passages read at most; by default as the model's window allows, see `reading_limit`.
         forgetting: Suppresses forgotten facts.
         longest_question: In characters.
     """
@@ -141,9 +147,16 @@ class Assistant:
     retriever: "BaseRetriever | None" = None
     rewriter: "BaseQueryTransform | None" = None
     processors: "Sequence[BaseNodePostprocessor]" = ()
-    reads: int = 3
+    reads: int | None = None
     forgetting: FactSuppressor = field(default_factory=FactSuppressor)
     longest_question: int = LONGEST_QUESTION
+
+    @property
+    def reading_limit(self) -> int:
+        """Retrieved passages that are read at most."""
+        if self.reads is not None:
+            return self.reads
+        return max(FEWEST_READ, int(self.model.window * READING_SHARE / PASSAGE_TOKENS))
 
     def ask(
         self,
@@ -246,7 +259,7 @@ class Assistant:
             kept = list(state.retrieved)
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
-            return replace(state, kept=kept[: self.reads])
+            return replace(state, kept=kept[: self.reading_limit])
 
     def suppress_again(self, state: QuestionState) -> QuestionState:
         """Refuse the question if, as it was rewritten, it asks for a forgotten fact."""
@@ -263,8 +276,9 @@ class Assistant:
         )
         room = self.model.room(state.decoding.max_new_tokens)
         texts, trust = [node.text for node in nodes], [_trust(node) for node in nodes]
+        titles = [prompts.origin(node.metadata) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
-        prompt = prompts.build(self.model, question, texts, room, trust, system)
+        prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
         return replace(state, facts=facts, prompt=prompt)
 
     def decode(

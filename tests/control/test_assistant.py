@@ -175,6 +175,28 @@ def test_of_many_passages_the_first_are_read_where_none_is_judged(tiny, always):
     assert answer.sources[2].answers is None
 
 
+@pytest.mark.parametrize(("window", "read"), [(2_048, 3), (8_192, 3), (32_768, 12)])
+def test_a_larger_window_reads_more_passages(tiny, always, window, read):
+    larger = replace(tiny, window=window)
+    retriever = FixedRetriever(*"abcdefghijklmn")
+    answer = Assistant(larger, always(1, model=tiny.identity), retriever).ask("Who?", HOW)
+    assert sum(source.kept for source in answer.sources) == read
+
+
+def test_passages_are_read_with_what_is_known_of_their_origin(tiny, always, monkeypatch):
+    seen, decode = [], Assistant.decode
+
+    def noting(self, states, on_token=None):
+        seen.extend(state.prompt.context for state in states)
+        return decode(self, states, on_token)
+
+    monkeypatch.setattr(Assistant, "decode", noting)
+    metadata = {"title": "Tales", "heading": "Part 2", "page": 7, "date": "1815", "trust": 0.5}
+    given = [NodeWithScore(node=TextNode(text="abc", metadata=metadata))]
+    Assistant(tiny, always(1, model=tiny.identity)).ask("Who?", HOW, given)
+    assert "Tales, Part 2 (page 7, 1815): abc" in seen[0]
+
+
 def test_where_no_passage_answers_memory_does_and_the_answer_says_so(tiny, always):
     calibration = always(1, model=tiny.identity)
     filtered = Assistant(tiny, calibration, FixedRetriever("no", "nor"), None, [Choosy()])
