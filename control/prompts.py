@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from control.engines.base import Message
 from foundation.errors import InputError
+from foundation.text import normalise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -132,8 +133,7 @@ def build(
         )
     fitting = []
     if titled:
-        pairs = zip(titles, passages, strict=True)
-        passages = [f"{title}: {text}" if title else text for title, text in pairs]
+        passages = [_with_title(*pair) for pair in zip(titles, passages, strict=True)]
     for passage in map(model.without_markup, passages):
         used += model.length(passage)
         if used > room:
@@ -163,6 +163,11 @@ def origin(metadata: Mapping[str, Any]) -> str:
     named = ", ".join(dict.fromkeys(each for each in (title, heading) if each))
     details = ", ".join(each for each in (page and f"page {page}", date) if each)
     return f"{named} ({details})".strip() if details else named
+
+
+def _with_title(title: str, text: str) -> str:
+    """A passage with its title before it, unless it begins with that itself."""
+    return text if normalise(text).startswith(normalise(title)) else f"{title}: {text}"
 
 
 def _chat(

@@ -123,6 +123,8 @@ def _repeated_run(words: Sequence[tuple[str, int]]) -> int | None:
     """Where the last words begin to be the run of words before them."""
     written = [word for word, _ in words]
     for length in range(1, len(written) // 2 + 1):
+        if written[-1] != written[-1 - length]:
+            continue
         same = _same(written, length)
         run = written[-length:]
         if length < CLAUSE_WORDS:

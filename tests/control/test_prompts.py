@@ -65,6 +65,11 @@ def test_a_passage_is_read_with_its_title_and_without_a_number(tiny):
     assert prompts.AS_ASKED not in prompt.memory
 
 
+def test_a_title_that_the_passage_begins_with_is_not_said_twice(tiny):
+    prompt = prompts.build(tiny, "Who?", ["# Tales\nabc"], 400, titles=["Tales"])
+    assert prompt.texts == ("# Tales\nabc",)
+
+
 def test_titles_change_nothing_where_there_are_none(tiny):
     plain = prompts.build(tiny, "Who?", ["abc", "def"], 400)
     assert prompts.build(tiny, "Who?", ["abc", "def"], 400, titles=["", ""]) == plain
