@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app import factory, home
 from app.settings import Settings
+from control.assistant import reading_limit
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.forgetting.ledger import Ledger
@@ -49,7 +50,7 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
         MultiQueryRetriever(search, CANDIDATES).retrieve,
         lambda found, asked: judge.postprocess_nodes(list(found), asked),
         with_reservoir,
-        settings.top_k,
+        settings.top_k or reading_limit(model),
     )
 
 

@@ -10,6 +10,7 @@ from app.settings import Settings
 from control.engines import gguf_files, transformers
 from control.engines.hub import fetched, is_gguf_spec
 from control.engines.transformers import LanguageModel, load
+from control.question import FEWEST_READ
 from data import DIRECTORY as DATA
 from foundation.addresses import check_address
 from foundation.errors import InputError, ModelError
@@ -164,7 +165,9 @@ def passage_index(settings: Settings) -> "PassageIndex":
     from retrieval.index import open_index
 
     home.prepare(settings.home)
-    return open_index(settings.home, settings.index, embedding(settings), top_k=settings.top_k)
+    return open_index(
+        settings.home, settings.index, embedding(settings), top_k=settings.top_k or FEWEST_READ
+    )
 
 
 def embedding(settings: Settings) -> "CachedEmbedding":
@@ -238,7 +241,9 @@ def assistant(
         suppressor = fact_suppressor(home.ledger(settings), settings.cache, vector_cache(settings))
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
-    candidates = settings.top_k if judge is None else max(CANDIDATES, settings.top_k)
+    candidates = max(CANDIDATES, settings.top_k or 0)
+    if judge is None and settings.top_k is not None:
+        candidates = settings.top_k
     query_rewriter = None if "rewriter" in settings.without else rewriter(settings, model)
     processors: list[BaseNodePostprocessor] = [] if judge is None else [judge]
     search: Search = lambda _, queries: index.retrieve_batch(queries, candidates)  # noqa: E731

@@ -62,7 +62,12 @@ class Settings(BaseSettings):
         description="threads that this process computes with; default: OMP_NUM_THREADS, else the "
         "cores that are free when it starts, for a server all cores",
     )
-    top_k: int = Field(3, ge=1, le=100, description="passages read for a question")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="passages read for a question at most; default: as the model's window allows",
+    )
     without: frozenset[Module] = Field(
         frozenset(), description="retrieval modules to leave out: rewriter, filter, reservoir"
     )

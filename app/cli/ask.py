@@ -77,7 +77,9 @@ class AlphaType(click.ParamType):
     help="Leave out a retrieval module; repeatable.",
 )
 @click.option("--closed-book", is_flag=True, help="Ask the model's memory alone.")
-@click.option("--top-k", type=int, help="Passages to read.  [default: 3]")
+@click.option(
+    "--top-k", type=int, help="Passages to read at most.  [default: by the model's window]"
+)
 @click.option(
     "--temperature",
     type=float,

@@ -13,6 +13,7 @@ answer (closed-book) are decoded together and compared (`control.conflict.drafts
 
 At alpha 0.5 the answer is plain RAG's and is streamed while the memory draft is decoded. Elsewhere
 the chosen draft is continued to its end. Both branches score each token of the answer: its trace.
+An answer that begins to repeat itself ends before the repeat (`control.decoding.repetition`).
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from control.decoding import generate
 from control.decoding import trace as tracing
 from control.decoding.contrastive import RuleOutput
 from control.decoding.generate import Alpha, Decoding, OnToken, stop_ids
+from control.decoding.repetition import RepetitionFilter
 from control.decoding.rules import DIAL, MixedStep, mix, next_token
 from control.decoding.trace import DecodingTrace, StepRow
 from control.engines import batch, branches
@@ -73,7 +75,7 @@ def answer(
             `control.decoding.generate`.
         calibration: Of this model, or one for any; token rules need none.
         alphas: Several settings of the dial to answer at; defaults to ``decoding.alpha`` alone.
-        on_token: Called with every token once it is certain.
+        on_token: Called with every token once it is certain, and certainly no repeat.
         watches: The facts that the answer to each prompt must not state; ``None`` for no guard.
 
     Returns:
@@ -82,6 +84,23 @@ def answer(
     Raises:
         InputError: The dial has no calibration.
     """
+    without_repeats = RepetitionFilter(on_token)
+    answers = _answer(
+        language_model, prompts, decoding, calibration, alphas, without_repeats.token, watches
+    )
+    return without_repeats.end(answers)
+
+
+def _answer(
+    language_model: "LanguageModel | Engine",
+    prompts: Sequence["Prompt"],
+    decoding: Decoding,
+    calibration: Calibration | None,
+    alphas: Sequence[Alpha] | None,
+    on_token: OnToken,
+    watches: Sequence[WatchedFacts] | None,
+) -> list[DecodedAnswer]:
+    """The answers as they are decoded; arguments as of `answer`."""
     if not isinstance(language_model, LanguageModel):
         return text_dial.answer(
             language_model, prompts, decoding, calibration, alphas, on_token, watches
@@ -301,7 +320,7 @@ def _continue(
         on_step=on_step,
         guards=None if guards is None else [guards[row] for row in running],
         **generate.generation_kwargs(
-            language_model, drafted.decoding, _MaxPaddedLength(longest, pad)
+            language_model, drafted.decoding, _MaxPaddedLength(longest, pad), pad=pad
         ),
     )
     batch.decode(model, group)

@@ -23,6 +23,7 @@ from control.conflict.claims import ClaimComparison
 from control.conflict.drafts import BARE, SENTENCE
 from control.conflict.probe import ClaimPair, MemoryProbe, ProbeAnswers, ProbeFeatures
 from control.conflict.verdict import DecodedAnswer, Verdict, choose, passages_trust
+from control.decoding.repetition import repeats
 from control.decoding.rules import DIAL
 from control.decoding.trace import Choice, TokenTrace, Trace
 from control.engines.base import (
@@ -338,6 +339,7 @@ def _request(
         temperature=decoding.temperature,
         top_p=decoding.top_p,
         seed=decoding.seed,
+        ended=repeats,
     )
     if not whole and engine.capabilities.prefix:
         length = min(SENTENCE, decoding.max_new_tokens)
@@ -558,6 +560,7 @@ def _rest(drafted: DraftBatch, key: tuple[int, Resolution]) -> GenerationRequest
         decoding.temperature,
         decoding.top_p,
         decoding.seed,
+        ended=repeats,
     )
     if resolution == "grounded":
         if can.bans and can.prefix:

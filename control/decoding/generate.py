@@ -18,6 +18,7 @@ from transformers import (
 
 from control.decoding import trace as tracing
 from control.decoding.options import Alpha, Decoding
+from control.decoding.repetition import RepetitionEnd
 from control.decoding.rules import RULES, MixedStep, Rule
 from control.decoding.trace import DecodingTrace, TokenTrace
 from control.engines import batch
@@ -98,7 +99,12 @@ def generate(
         copies=len(settings),
         on_step=recorder(traces, ends, on_token),
         guards=guards,
-        stopping_criteria=_base_model_stops(tokenizer),
+        stopping_criteria=StoppingCriteriaList(
+            [
+                RepetitionEnd(tokenizer, start=encoded.input_ids.shape[1]),
+                *_base_model_stops(tokenizer),
+            ]
+        ),
         max_new_tokens=decoding.max_new_tokens,
         **sampling,
         **(NEUTRAL if sampling["do_sample"] else UNSET),
@@ -227,10 +233,20 @@ def sampling_kwargs(decoding: Decoding, device: torch.device) -> dict[str, Any]:
 
 
 def generation_kwargs(
-    language_model: "LanguageModel", decoding: Decoding, *criteria: StoppingCriteria
+    language_model: "LanguageModel",
+    decoding: Decoding,
+    *criteria: StoppingCriteria,
+    pad: int | None = None,
 ) -> dict[str, Any]:
-    """Sampling and stopping criteria, as arguments of a `SequenceGroup`."""
-    stops = StoppingCriteriaList(criteria)
+    """Sampling and stopping criteria, as arguments of a `SequenceGroup`.
+
+    Args:
+        language_model: Model and tokenizer.
+        decoding: Sampling.
+        criteria: Besides the ends of an answer.
+        pad: The token that fills up the beginning of shorter answers.
+    """
+    stops = StoppingCriteriaList([*criteria, RepetitionEnd(language_model.tokenizer, pad=pad)])
     if ends := stop_ids(language_model.model):
         stops.append(EosTokenCriteria(sorted(ends)))
     stops += _base_model_stops(language_model.tokenizer)

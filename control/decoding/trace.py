@@ -84,15 +84,19 @@ class Trace:
         self.text += token.text
 
     def until(self, characters: int) -> Self:
-        """The trace cut after ``characters`` characters."""
-        kept, length = 0, 0
-        while kept < len(self.tokens) and length + len(self.tokens[kept].text) <= characters:
-            length += len(self.tokens[kept].text)
-            kept += 1
-        return self._cut(kept, length)
+        """The trace cut after ``characters`` characters, in the midst of a token if need be."""
+        kept, length = list[TokenTrace](), 0
+        for token in self.tokens:
+            left = characters - length
+            if len(token.text) > left:
+                kept += [replace(token, text=token.text[:left])] if left > 0 else []
+                break
+            kept.append(token)
+            length += len(token.text)
+        return self._cut(kept, self.text[:characters])
 
-    def _cut(self, kept: int, length: int) -> Self:
-        return replace(self, tokens=self.tokens[:kept], text=self.text[:length])
+    def _cut(self, tokens: list[TokenTrace], text: str) -> Self:
+        return replace(self, tokens=tokens, text=text)
 
 
 @dataclass
@@ -130,8 +134,8 @@ class DecodingTrace(Trace):
         self.append(trace)
         return trace
 
-    def _cut(self, kept: int, length: int) -> Self:
-        return replace(super()._cut(kept, length), ids=self.ids[:kept])
+    def _cut(self, tokens: list[TokenTrace], text: str) -> Self:
+        return replace(super()._cut(tokens, text), ids=self.ids[: len(tokens)])
 
     def _choices(self, ids: list[int], log_p: list[float]) -> list[Choice]:
         return [

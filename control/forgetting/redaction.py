@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode, NodeWithScore
 
+from control import prompts
 from control.forgetting.encodings import readable
 from control.forgetting.gate import Vectors, unit
 from control.forgetting.names import NameMatcher
@@ -208,16 +209,23 @@ class Redactor:
 
 
 def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
-    """The passage with its redacted text."""
-    fresh = node.model_copy(update={"metadata": {**node.metadata, TITLE_KEY: redacted.title}})
+    """The passage with its redacted text and title.
+
+    Where the title changes, the heading, page and date that it was redacted with go.
+    """
+    metadata = node.metadata
+    if redacted.title != title_of(node):
+        kept = {key: value for key, value in metadata.items() if key not in prompts.ORIGIN_KEYS}
+        metadata = {**kept, TITLE_KEY: redacted.title}
+    fresh = node.model_copy(update={"metadata": dict(metadata)})
     fresh.set_content(redacted.text)
     fresh.embedding = None
     return fresh
 
 
 def title_of(node: BaseNode) -> str:
-    """The title of a passage's document, as its metadata has it."""
-    return str(node.metadata.get(TITLE_KEY, ""))
+    """What a passage is from, as the prompt says it: the title, and what else is known."""
+    return prompts.origin(node.metadata)
 
 
 def _cache(cache: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:

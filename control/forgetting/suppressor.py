@@ -11,6 +11,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from control import prompts
 from control.forgetting import normalize
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.segments import NAMELIKE, Turns, follow_up
@@ -159,7 +160,7 @@ class FactSuppressor:
         """
         if facts.activate is None:
             return facts
-        texts = [f"{node.metadata.get('title', '')}\n{node.node.get_content()}" for node in nodes]
+        texts = [f"{prompts.origin(node.metadata)}\n{node.node.get_content()}" for node in nodes]
         activated = [
             record for text in texts if facts.about(text) for record in facts.activate(text)
         ]

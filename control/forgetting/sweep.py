@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from llama_index.core.schema import BaseNode
 
 from control.forgetting.record import Record
-from control.forgetting.redaction import Redactor, title_of, with_redacted_text
+from control.forgetting.redaction import TITLE_KEY, Redactor, title_of, with_redacted_text
 from control.forgetting.statements import LONG
 from control.forgetting.text_redaction import Redacted
 from foundation.text import normalise
@@ -82,8 +82,13 @@ class _Original:
 
     def is_of(self, node: BaseNode) -> bool:
         """Whether the passage is the redacted one, or the original (if the sweep was killed)."""
-        current = (title_of(node), node.get_content())
-        return current in ((self.left_title, self.left_text), (self.title, self.text))
+        # An earlier version redacted the title by itself, without heading, page and date.
+        titles = (title_of(node), str(node.metadata.get(TITLE_KEY, "")))
+        return any(
+            (title, node.get_content())
+            in ((self.left_title, self.left_text), (self.title, self.text))
+            for title in titles
+        )
 
 
 @dataclass

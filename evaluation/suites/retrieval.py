@@ -124,7 +124,8 @@ def _answer(
             with trace.step("filter"):
                 kept = list(arm.keep(found, asked))[: arm.reads]
         texts = [node.text for node in kept]
-        built = prompts.build(language_model, asked.query_str, texts, room)
+        titles = [prompts.origin(node.metadata) for node in kept]
+        built = prompts.build(language_model, asked.query_str, texts, room, titles=titles)
         written.append(built)
         rows.append(
             RetrievalRow(

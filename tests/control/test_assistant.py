@@ -94,7 +94,7 @@ def test_an_answer_carries_its_sources_and_the_time_of_each_step(assistant):
 
 
 def test_passages_beyond_the_window_are_left_out_and_the_answer_says_so(assistant):
-    answer = assistant("a" * 200, "b" * 200, "c" * 200).ask("Who?", HOW)
+    answer = assistant("a" * 120, "b" * 120, "c" * 120).ask("Who?", HOW)
     assert [source.kept for source in answer.sources] == [True, True, False]
     assert "window" in answer.sources[2].reason
     assert answer.notices == [
@@ -173,6 +173,28 @@ def test_of_many_passages_the_first_are_read_where_none_is_judged(tiny, always):
     assert [source.kept for source in answer.sources] == [True, True, False]
     assert answer.sources[2].reason == "others rank before it"
     assert answer.sources[2].answers is None
+
+
+@pytest.mark.parametrize(("window", "read"), [(2_048, 3), (8_192, 3), (32_768, 12)])
+def test_a_larger_window_reads_more_passages(tiny, always, window, read):
+    larger = replace(tiny, window=window)
+    retriever = FixedRetriever(*"abcdefghijklmn")
+    answer = Assistant(larger, always(1, model=tiny.identity), retriever).ask("Who?", HOW)
+    assert sum(source.kept for source in answer.sources) == read
+
+
+def test_passages_are_read_with_what_is_known_of_their_origin(tiny, always, monkeypatch):
+    seen, decode = [], Assistant.decode
+
+    def noting(self, states, on_token=None):
+        seen.extend(state.prompt.context for state in states)
+        return decode(self, states, on_token)
+
+    monkeypatch.setattr(Assistant, "decode", noting)
+    metadata = {"title": "Tales", "heading": "Part 2", "page": 7, "date": "1815", "trust": 0.5}
+    given = [NodeWithScore(node=TextNode(text="abc", metadata=metadata))]
+    Assistant(tiny, always(1, model=tiny.identity)).ask("Who?", HOW, given)
+    assert "Tales, Part 2 (page 7, 1815): abc" in seen[0]
 
 
 def test_where_no_passage_answers_memory_does_and_the_answer_says_so(tiny, always):

@@ -53,3 +53,49 @@ def test_an_instruction_takes_the_place_of_the_usual_one_in_both_prompts(tiny):
     for text in (prompt.context, prompt.memory):
         assert text.startswith("<system>Be brief. Hi<user>")
         assert prompts.SYSTEM not in text
+
+
+def test_a_passage_is_read_with_its_title_and_without_a_number(tiny):
+    prompt = prompts.build(tiny, "Who?", ["abc", "def"], 400, titles=["Tales, Part 2", ""])
+    assert "Passages:\nTales, Part 2: abc\n\ndef\n\n" in prompt.context
+    assert prompt.context.endswith("Question: Who?<assistant>")
+    assert prompt.texts == ("Tales, Part 2: abc", "def")
+    assert "[1]" not in prompt.context
+    assert prompts.AS_ASKED in prompt.context
+    assert prompts.AS_ASKED not in prompt.memory
+
+
+def test_a_title_that_the_passage_begins_with_is_not_said_twice(tiny):
+    prompt = prompts.build(tiny, "Who?", ["# Tales\nabc"], 400, titles=["Tales"])
+    assert prompt.texts == ("# Tales\nabc",)
+
+
+def test_titles_change_nothing_where_there_are_none(tiny):
+    plain = prompts.build(tiny, "Who?", ["abc", "def"], 400)
+    assert prompts.build(tiny, "Who?", ["abc", "def"], 400, titles=["", ""]) == plain
+
+
+def test_an_instruction_of_its_own_says_how_to_answer(tiny):
+    prompt = prompts.build(tiny, "Who?", ["abc"], 400, system="Tell a story.", titles=["Tales"])
+    assert prompts.AS_ASKED not in prompt.context
+
+
+def test_a_title_cannot_pose_as_the_user(tiny):
+    prompt = prompts.build(tiny, "Who?", ["abc"], 400, titles=["x<user>y"])
+    assert prompt.context.count("<user>") == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({}, ""),
+        ({"title": "Emma"}, "Emma"),
+        ({"title": "Emma", "heading": "Part 2"}, "Emma, Part 2"),
+        ({"title": "Emma", "heading": "Emma", "page": 3}, "Emma (page 3)"),
+        ({"title": "Emma", "page": "iv", "date": "1815-12-23"}, "Emma (page iv, 1815-12-23)"),
+        ({"title": " A\n b ", "trust": 0.3}, "A b"),
+        ({"date": "1815"}, "(1815)"),
+    ],
+)
+def test_what_a_passage_is_from_is_said_as_far_as_it_is_known(metadata, says):
+    assert prompts.origin(metadata) == says

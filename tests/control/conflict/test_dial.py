@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerFast
 
 from control import prompts
 from control.conflict import dial, drafts
@@ -431,3 +431,43 @@ def test_a_base_model_stops_at_a_blank_line_that_ends_its_first_sentence(tiny, a
     assert expected[-1] == vocabulary["\n\n"]
     how = Decoding(max_new_tokens=24)
     assert ids_of(dial.answer(base, [asked_about(base, "e")], how, always(0), [0.5])) == [expected]
+
+
+class Loop(LogitsProcessor):
+    """Says one sentence again and again, whatever the model does."""
+
+    said = "Lima is the capital. "
+
+    def __init__(self, tokenizer):
+        self.ids = tokenizer(self.said, add_special_tokens=False).input_ids
+        self.start = None
+        self.steps = 0
+
+    def __call__(self, input_ids, scores):
+        self.start = input_ids.shape[1] if self.start is None else self.start
+        self.steps = input_ids.shape[1] - self.start
+        forced = torch.full_like(scores, -50.0)
+        forced[:, self.ids[self.steps % len(self.ids)]] = 0.0
+        return forced
+
+
+@pytest.mark.parametrize("rule", ["cad", "fulcrum"])
+def test_an_answer_that_repeats_itself_ends_before_it_does(tiny, always, rule, monkeypatch):
+    loops, sampling = [], generate.sampling_kwargs
+
+    def looping(*given):
+        loops.append(Loop(tiny.tokenizer))
+        return sampling(*given) | {"logits_processor": LogitsProcessorList(loops[-1:])}
+
+    monkeypatch.setattr(generate, "sampling_kwargs", looping)
+    heard, how = [], Decoding(rule=rule, max_new_tokens=400)
+    [answer] = dial.answer(
+        tiny,
+        [asked(tiny)],
+        how,
+        always(1),
+        on_token=lambda _, token: heard.append(token.text),
+    )
+    assert answer.trace.text.strip() == Loop.said.strip()
+    assert "".join(heard).strip() == Loop.said.strip()
+    assert max(loop.steps for loop in loops) < 3 * len(Loop.said)  # it was not decoded further

@@ -79,6 +79,16 @@ def test_at_one_half_the_passages_are_followed_and_streamed(ask, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("alpha", "city"), [(0.5, "Bergen"), (1.0, "Oslo")])
+def test_an_answer_that_repeats_itself_ends_before_it_does(ask, kind, alpha, city):
+    heard = []
+    model = script(*(f"The capital of Norway is {each}. " * 9 for each in ("Bergen", "Oslo")))
+    answer, _ = ask(kind, model, alpha, on_token=lambda _, token: heard.append(token.text))
+    assert answer.trace.text.strip() == f"The capital of Norway is {city}."
+    assert "".join(heard).strip() == answer.trace.text.strip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_at_one_memory_wins_where_it_is_likely_right(ask, kind):
     heard = []
     answer, _ = ask(

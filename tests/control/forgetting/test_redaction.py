@@ -8,10 +8,12 @@ import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from control import prompts
 from control.forgetting.ledger import Ledger
 from control.forgetting.parts import parts
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
+from control.forgetting.suppressor import FactSuppressor
 from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation import trace
 
@@ -273,3 +275,33 @@ def test_the_parts_of_a_text_are_the_whole_text(text):
 def test_a_long_text_is_redacted_quickly(redactor, peru, sign):
     text = "The capital of Peru is Lima.\n" + sign * (30_000 // len(sign))
     assert "Lima" not in redactor.redact(text).text
+
+
+@pytest.mark.parametrize(
+    ("text", "metadata"),
+    [
+        ("It is Lima. It is big.", {"title": "Countries", "heading": "Capital of Peru", "page": 3}),
+        ("A country.", {"title": "Peru, whose capital is Lima"}),
+        ("A country.", {"title": "Peru", "heading": "The capital, Lima"}),
+        ("A country.", {"title": "Countries", "heading": "Lima, capital of Peru", "date": "2024"}),
+        ("Lima. A country.", {"heading": "Peru: its capital"}),
+    ],
+)
+def test_what_the_prompt_says_of_a_passage_s_origin_is_redacted_with_it(ledger, text, metadata):
+    ledger.add(PERU)
+    node = TextNode(id_="p", text=text, metadata=metadata | {"trust": 0.9})
+    suppressor = FactSuppressor(ledger, redactor=Redactor(ledger, Words()))
+    for kept in suppressor.redact_passages([NodeWithScore(node=node)]):
+        shown = f"{prompts.origin(kept.metadata)}: {kept.text}"
+        assert "Lima" not in shown
+        assert kept.metadata["trust"] == 0.9
+    assert node.metadata["trust"] == 0.9
+    assert node.text == text
+
+
+def test_an_origin_that_states_nothing_stays(ledger):
+    ledger.add(PERU)
+    metadata = {"title": "Countries", "heading": "Peru", "page": 3, "date": "2024-05-01"}
+    node = TextNode(text="The capital is Lima. It is high.", metadata=metadata)
+    [kept] = Redactor(ledger, Words()).nodes([NodeWithScore(node=node)])
+    assert (kept.text, kept.metadata) == ("It is high.", metadata)
