@@ -38,7 +38,7 @@ def test_the_report_counts_what_came_from_outside_each_time(tiny, tmp_path):
 
         def triggered(bundle):
             # Each reservoir begins empty, and serves the same question, or any if tau is low.
-            serves = bundle.query_str in remembered or (tau < TAU and remembered)
+            serves = bundle.query_str in remembered or (tau < TAU and bool(remembered))
             remembered.add(bundle.query_str)
             return search(bundle, 0 if serves else OUTSIDE)
 
