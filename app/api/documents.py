@@ -103,7 +103,7 @@ async def add_documents(
 def remove_document(
     caller: Administrator, document_id: Annotated[str, InPath(min_length=1)]
 ) -> DeletedDocument:
-    """Remove a document, from the reservoir too."""
+    """Remove a document."""
     passages = caller.service.remove_document(document_id)
     if not passages:
         raise NotFoundError("there is no document of this id; GET /v1/documents lists them")

@@ -392,7 +392,7 @@ def _replica_settings(settings: "Settings", nodes: int) -> "Settings":
             raise InputError(
                 f"replicas on {nodes} machines need the key of the ledger: set FULCRUM_LEDGER_KEY"
             )
-        # A machine that removes a document cannot erase it from the reservoirs of the others.
+        # A machine that forgets a fact cannot clear the reservoirs of the others.
         changed["without"] = settings.without | {"reservoir"}
     return settings.model_copy(update=changed)
 

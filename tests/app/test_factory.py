@@ -8,7 +8,7 @@ from app import settings as settings_module
 from control.conflict import calibration as calibrations
 from foundation.errors import ModelError
 from retrieval.stores.sqlite import LocalStore
-from retrieval.trigger import ReservoirWriter, Trigger
+from retrieval.trigger import Trigger
 from tests.retrieval.conftest import BagOfWords
 
 
@@ -61,7 +61,6 @@ def test_an_embedding_model_is_opened_once_for_all_that_embed(settings, home):
     served = factory.embedding(named)
     assert factory.embedding(named.model_copy(update={"top_k": 7})) is served
     assert factory.passage_index(named)._embed_model is served
-    assert factory.reservoir(named)._embed_model is served
     packaged = factory.packaged_embedding()
     assert factory.embedding(settings()) is packaged
     assert factory.embedding(settings(embedding="all-MiniLM-L6-v2")) is packaged
@@ -97,30 +96,22 @@ def index(settings, monkeypatch):
 
 
 def retrieved(settings, index):
-    """The passages retrieved for a question, which are then stored in the reservoir."""
-    reservoir = factory.reservoir(settings())
-    found = Trigger(index, reservoir, BagOfWords(), theta=1).retrieve("Rhine Rhine length")
-    return [node.text for node in ReservoirWriter(reservoir).postprocess_nodes(found)]
+    """The passages retrieved for a question that is asked again and again."""
+    trigger = Trigger(index, factory.reservoir(settings()), BagOfWords())
+    return [node.text for node in trigger.retrieve("Rhine Rhine length")]
 
 
-def stored(settings):
-    return [entry.node.text for entry in factory.reservoir(settings()).entries()]
-
-
-def test_replaced_and_deleted_documents_are_erased_from_the_reservoir(
-    settings, home, index, document
-):
+def test_replaced_and_deleted_documents_are_not_served_again(settings, index, document):
     index.ingest([document("The length is 1,320 km.")])
-    assert not (home / "reservoir.db").exists()
-    assert retrieved(settings, index) == stored(settings) == ["The length is 1,320 km."]
+    for _ in range(2):
+        assert retrieved(settings, index) == ["The length is 1,320 km."]
     index.ingest([document("The length is 1,233 km.")])
-    assert stored(settings) == []
     assert retrieved(settings, index) == ["The length is 1,233 km."]
     index.delete("rhine")
-    assert stored(settings) == retrieved(settings, index) == []
+    assert retrieved(settings, index) == []
 
 
-def test_erasure_from_the_reservoir_survives_a_kill(settings, index, document, monkeypatch):
+def test_what_was_replaced_is_not_served_again_after_a_kill(settings, index, document, monkeypatch):
     index.ingest([document("The length is 1,320 km.")])
     retrieved(settings, index)
     add = LocalStore.add

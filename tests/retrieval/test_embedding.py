@@ -10,9 +10,16 @@ from llama_index.core.schema import MetadataMode
 
 import retrieval.embedding as module
 from foundation.errors import ModelError
-from retrieval.embedding import embed_queries, embed_texts, open_embedding, packaged_model
+from retrieval.embedding import (
+    CachedEmbedding,
+    embed_queries,
+    embed_texts,
+    open_embedding,
+    packaged_model,
+)
 from retrieval.index import open_index
 from retrieval.reservoir import Reservoir
+from retrieval.trigger import Trigger
 from tests.retrieval.conftest import BagOfWords
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,13 +87,15 @@ def test_found_passages_are_not_embedded_again(tmp_path: Path, from_the_reservoi
     (tmp_path / "docs.jsonl").write_text(
         "".join(json.dumps({"title": k, "text": v}) + "\n" for k, v in PASSAGES.items())
     )
+
+    def open_trigger(model: CachedEmbedding) -> Trigger:
+        return Trigger(open_index(tmp_path, None, model), Reservoir(tmp_path), model)
+
     open_index(tmp_path, None, open_embedding()).ingest([tmp_path / "docs.jsonl"])
     if from_the_reservoir:
-        found = open_index(tmp_path, None, open_embedding()).retrieve(query)
-        Reservoir(tmp_path, open_embedding()).remember(found)
+        open_trigger(open_embedding()).retrieve(query)
     model = open_embedding()
-    place = Reservoir(tmp_path, model) if from_the_reservoir else open_index(tmp_path, None, model)
-    texts = [found.get_content(MetadataMode.EMBED) for found in place.retrieve(query)]
+    texts = [found.get_content(MetadataMode.EMBED) for found in open_trigger(model).retrieve(query)]
     assert texts
     model._load().encode_document = None  # it would fail
     again = np.array(embed_texts(model, texts, lambda _: None))

@@ -1,5 +1,5 @@
 import multiprocessing
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -252,22 +252,6 @@ def test_what_a_kill_left_unfinished_is_done_by_the_same_call(
     written = snapshot.stat().st_mtime_ns
     open_index(home, None, BagOfWords()).ingest([path])
     assert snapshot.stat().st_mtime_ns == written  # and only once
-
-
-def test_removed_documents_are_told_before_and_after(home: Path, json_lines: Writer) -> None:
-    told: list[tuple[set[str], int]] = []  # with the passages that the index held then
-
-    def tell(document_ids: Collection[str]) -> None:
-        told.append((set(document_ids), index.count()))
-
-    index = open_index(home, None, BagOfWords(), on_removed=tell)
-    index.ingest([json_lines(river(n) for n in range(4))])
-    index.ingest([json_lines([river(0), river(9)])])
-    assert told == []
-    index.ingest([json_lines([river(0), river(1) | {"text": "Dry."}, river(2) | {"text": "Wet."}])])
-    assert told == [({"r1", "r2"}, 5), ({"r1", "r2"}, 5)]
-    index.delete("r3")
-    assert told[2:] == [({"r3"}, 5), ({"r3"}, 4)]
 
 
 def test_documents_before_a_bad_file_are_kept(index: PassageIndex, tmp_path: Path) -> None:

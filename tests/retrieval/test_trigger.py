@@ -3,33 +3,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from llama_index.core.bridge.pydantic import Field
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from foundation import trace
 from foundation.errors import InputError
 from retrieval.filter import KnowledgeFilter
-from retrieval.index import PassageIndex, open_index
+from retrieval.index import TOP_K, PassageIndex, open_index
 from retrieval.reservoir import Reservoir
-from retrieval.trigger import ReservoirWriter, Trigger, finds_answer
+from retrieval.trigger import Trigger, finds_answer
 from tests.retrieval.conftest import BagOfWords
 
 RIVERS = ("Rhine", "Elbe", "Oder", "Weser")
-
-
-class Judge(BaseNodePostprocessor):
-    """Keeps passages that share a capitalised word with the question, and remembers its calls."""
-
-    calls: list[tuple[str, set[str]]] = Field(default_factory=list)
-
-    def _postprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
-    ) -> list[NodeWithScore]:
-        question = query_bundle.query_str if query_bundle else ""
-        self.calls.append((question, {node.node_id for node in nodes}))
-        names = {word.strip("?") for word in question.split() if word[0].isupper()}
-        return [node for node in nodes if names & set(node.text.split())]
 
 
 class Searches:
@@ -64,7 +48,12 @@ def searches(filled: PassageIndex, monkeypatch: pytest.MonkeyPatch) -> Searches:
 
 @pytest.fixture
 def reservoir(home: Path) -> Reservoir:
-    return Reservoir(home, BagOfWords())
+    return Reservoir(home)
+
+
+@pytest.fixture
+def trigger(filled: PassageIndex, reservoir: Reservoir) -> Trigger:
+    return Trigger(filled, reservoir, BagOfWords())
 
 
 def asked(trigger: Trigger, question: str, *queries: str) -> tuple[list[str], dict[str, int]]:
@@ -73,126 +62,123 @@ def asked(trigger: Trigger, question: str, *queries: str) -> tuple[list[str], di
     return [result.node_id for result in found], dict(followed.counts)
 
 
-def remember(reservoir: Reservoir, index: PassageIndex, *ids: str) -> None:
-    reservoir.remember(index._store.get_nodes(list(ids)))
+def scored(found: Sequence[NodeWithScore]) -> list[tuple[BaseNode, float | None]]:
+    return [(each.node, each.score) for each in found]
 
 
-def test_what_is_held_is_served_and_the_rest_retrieved(
+@pytest.mark.parametrize("again", ["How long is the Rhine?", "how long  is the rhine"])
+def test_a_question_asked_again_finds_exactly_what_it_found_first(
+    trigger: Trigger, filled: PassageIndex, searches: Searches, again: str
+) -> None:
+    question = "How long is the Rhine?"
+    first = trigger.retrieve(question)
+    assert searches.batches == [[question]]
+    assert scored(trigger.retrieve(again)) == scored(first)
+    assert searches.batches == [[question], []]
+    assert len(first) == TOP_K
+    assert scored(filled.retrieve_batch([question], TOP_K)[0]) == scored(first)
+
+
+def test_another_question_searches_the_index(trigger: Trigger, searches: Searches) -> None:
+    asked(trigger, "Rhine length")
+    found, counts = asked(trigger, "Rhine mouth")
+    assert found[0] == "Rhine-mouth"
+    assert searches.batches == [["Rhine length"], ["Rhine mouth"]]
+    assert (counts["queries_served"], counts["queries_sent"]) == (0, 1)
+
+
+def test_each_query_of_a_question_is_served_or_searched(
     filled: PassageIndex, reservoir: Reservoir, searches: Searches
 ) -> None:
-    remember(reservoir, filled, "Rhine-length")
-    trigger = Trigger(filled, reservoir, BagOfWords(), theta=1, top_k=8)
-    queries = ("Rhine Rhine length", "Elbe Elbe mouth", "Oder Oder mouth")
+    trigger = Trigger(filled, reservoir, BagOfWords(), top_k=8)
+    asked(trigger, "Elbe mouth")
+    queries = ("Rhine length", "Elbe mouth", "Oder mouth")
     found, counts = asked(trigger, "Rhine?", *queries)
-    assert searches.batches == [["Elbe Elbe mouth", "Oder Oder mouth"]]
+    assert searches.batches[1:] == [["Rhine length", "Oder mouth"]]
     assert {"Rhine-length", "Elbe-mouth", "Oder-mouth"} <= set(found)
-    assert counts == {
-        "queries_served": 1,
-        "queries_sent": 2,
-        "passages_reservoir": 1,
-        "passages_external": 8,
-    }
+    assert counts == {"queries_served": 1, "queries_sent": 2, "passages_external": 8}
+    again, counts = asked(trigger, "Rhine?", *queries)
+    assert again == found
+    assert counts == {"queries_served": 3, "queries_sent": 0, "passages_external": 0}
 
 
-@pytest.mark.parametrize(
-    ("tau", "theta", "served"),
-    [(0.6, 2, True), (0.6, 3, False), (0.7, 1, True), (0.7, 2, False), (0.8, 1, False)],
-)
-def test_tau_and_theta_decide(
-    filled: PassageIndex,
-    reservoir: Reservoir,
-    searches: Searches,
-    tau: float,
-    theta: int,
-    served: bool,
-) -> None:
-    remember(reservoir, filled, "Rhine-length", "Rhine-mouth", "Elbe-length")
-    cosines = [
-        result.score or 0.0
-        for result in reservoir.recall([BagOfWords()._vector("Rhine Rhine length")], 0.0)[0]
-    ]
-    assert cosines == pytest.approx([5 / 40**0.5, 4 / 40**0.5, 1 / 40**0.5])
-    trigger = Trigger(filled, reservoir, BagOfWords(), tau=tau, theta=theta)
-    _, counts = asked(trigger, "Rhine Rhine length")
+@pytest.mark.parametrize(("tau", "served"), [(0.7, True), (0.9, False)])
+def test_tau_decides(filled: PassageIndex, reservoir: Reservoir, tau: float, served: bool) -> None:
+    trigger = Trigger(filled, reservoir, BagOfWords(), tau=tau)
+    asked(trigger, "where is the Rhine mouth")
+    _, counts = asked(trigger, "where is the Rhine length")  # cosine 0.8
     assert counts["queries_served"] == int(served)
-    assert len(searches.batches) == int(not served)
 
 
-def test_as_published_three_are_needed_without_a_judge_and_one_with(
+def test_a_search_for_more_passages_is_not_served_fewer(
     filled: PassageIndex, reservoir: Reservoir
 ) -> None:
-    remember(reservoir, filled, "Rhine-length", "Rhine-mouth")
-    question = "Rhine Rhine length"
-    _, counts = asked(Trigger(filled, reservoir, BagOfWords()), question)
-    assert counts["queries_served"] == 0
-    _, counts = asked(Trigger(filled, reservoir, BagOfWords(), judge=Judge()), question)
-    assert counts["queries_served"] == 1
+    few, many = (Trigger(filled, reservoir, BagOfWords(), top_k=number) for number in (2, 6))
+    assert len(few.retrieve("Rhine stated here")) == 2
+    assert len(many.retrieve("Rhine stated here")) == 6
+    assert len(few.retrieve("Rhine stated here")) == 2
 
 
-def test_what_the_judge_refuses_does_not_count(
-    filled: PassageIndex, reservoir: Reservoir, searches: Searches
+def test_new_documents_are_found_by_a_question_asked_before(
+    trigger: Trigger, filled: PassageIndex, json_lines: Callable[..., Path]
 ) -> None:
-    remember(reservoir, filled, "Rhine-length", "Elbe-length")
-    judge = Judge()
-    trigger = Trigger(filled, reservoir, BagOfWords(), judge=judge, tau=0.3)
-    queries = ("Rhine Rhine length", "Elbe Elbe length", "Rhine Elbe length")
-    found, counts = asked(trigger, "How long is the Elbe?", *queries)
-    assert judge.calls == [("How long is the Elbe?", {"Rhine-length", "Elbe-length"})]
-    assert searches.batches == [["Rhine Rhine length"]]
-    assert (counts["queries_served"], counts["passages_reservoir"]) == (2, 1)
-    assert found[0] == "Elbe-length"
+    assert "Rhine-source" not in asked(trigger, "Rhine source")[0]
+    filled.ingest([json_lines([fact("Rhine", "source")])])
+    assert asked(trigger, "Rhine source")[0][0] == "Rhine-source"
 
 
-def test_served_passages_are_real_ones_with_cosines(
-    filled: PassageIndex, reservoir: Reservoir
+def test_a_removed_document_is_no_longer_found(trigger: Trigger, filled: PassageIndex) -> None:
+    assert "Rhine-length" in asked(trigger, "Rhine length")[0]
+    filled.delete("Rhine-length")
+    found, counts = asked(trigger, "Rhine length")
+    assert "Rhine-length" not in found
+    assert counts["queries_sent"] == 1
+
+
+def test_a_replaced_document_is_served_as_it_is_now(
+    trigger: Trigger, filled: PassageIndex, json_lines: Callable[..., Path]
 ) -> None:
-    remember(reservoir, filled, "Rhine-length")
-    trigger = Trigger(filled, reservoir, BagOfWords(), theta=1)
-    [served] = trigger.retrieve("Rhine length is stated here. Rhine")
-    [[retrieved]] = filled.retrieve_batch(["Rhine length is stated here. Rhine"], top_k=1)
-    assert served.node == retrieved.node
-    assert served.score == pytest.approx(1.0)
+    trigger.retrieve("Rhine length")
+    new = fact("Rhine", "length") | {"text": "The Rhine length is 1,233 km."}
+    filled.ingest([json_lines([new])])
+    assert trigger.retrieve("Rhine length")[0].text == "The Rhine length is 1,233 km."
 
 
-def test_top_k_limits_the_passages(filled: PassageIndex, reservoir: Reservoir) -> None:
-    ids = [f"{name}-{what}" for name in RIVERS for what in ("length", "mouth")]
-    remember(reservoir, filled, *ids)
-    trigger = Trigger(filled, reservoir, BagOfWords(), tau=0.1, theta=4, top_k=2)
-    found, counts = asked(trigger, "stated here")
-    assert (len(found), counts["queries_served"]) == (2, 1)
+def test_a_redacted_passage_is_served_redacted(trigger: Trigger, filled: PassageIndex) -> None:
+    first = trigger.retrieve("Rhine length")[0].node
+    filled.replace([first.model_copy(update={"text": "Rhine length: nothing."})])
+    assert "Rhine length: nothing." in [found.text for found in trigger.retrieve("Rhine length")]
+    assert first.get_content() not in [found.text for found in trigger.retrieve("Rhine length")]
+
+
+def test_a_passage_that_vanishes_while_it_is_served_sends_the_query(
+    trigger: Trigger, filled: PassageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = asked(trigger, "Rhine length")
+    monkeypatch.setattr(filled, "get_nodes", lambda ids: [])
+    found, counts = asked(trigger, "Rhine length")
+    assert (found, counts["queries_sent"]) == (before, 1)
+
+
+def test_another_index_in_the_same_home_is_searched_itself(
+    trigger: Trigger, reservoir: Reservoir, tmp_path: Path, json_lines: Callable[..., Path]
+) -> None:
+    asked(trigger, "Rhine length")
+    other = open_index(tmp_path / "other", None, BagOfWords())
+    other.ingest([json_lines([fact("Rhine", "length") | {"id": "other"}])])
+    assert asked(Trigger(other, reservoir, BagOfWords()), "Rhine length")[0] == ["other"]
 
 
 def test_nothing_to_ask_and_nothing_to_find(index: PassageIndex, reservoir: Reservoir) -> None:
-    trigger = Trigger(index, reservoir, BagOfWords(), judge=Judge())
-    assert asked(trigger, "Rhine")[0] == []
-    for nothing in ("", "  "):
-        found, counts = asked(trigger, nothing)
-        assert found == []
-        assert set(counts.values()) == {0}
+    trigger = Trigger(index, reservoir, BagOfWords())
+    for nothing in ("Rhine", "", "  "):
+        assert asked(trigger, nothing)[0] == []
+    assert reservoir.count() == 0
 
 
-def test_held_passages_answer_without_an_index(
-    filled: PassageIndex, reservoir: Reservoir, tmp_path: Path
-) -> None:
-    remember(reservoir, filled, "Rhine-length")
-    empty = open_index(tmp_path / "other", None, BagOfWords())
-    trigger = Trigger(empty, reservoir, BagOfWords(), theta=1)
-    assert asked(trigger, "Rhine Rhine length")[0] == ["Rhine-length"]
-    assert asked(trigger, "Elbe Elbe length")[0] == []
-
-
-def test_empty_reservoir_judges_nothing(filled: PassageIndex, reservoir: Reservoir) -> None:
-    judge = Judge()
-    found, counts = asked(Trigger(filled, reservoir, BagOfWords(), judge=judge), "Oder Oder mouth")
-    assert found[0] == "Oder-mouth"
-    assert (judge.calls, counts["queries_sent"]) == ([], 1)
-
-
-def test_its_time_is_booked_apart_from_retrieval(
-    filled: PassageIndex, reservoir: Reservoir
-) -> None:
+def test_its_time_is_booked_apart_from_retrieval(trigger: Trigger) -> None:
     with trace.following() as followed, trace.step("retrieve"):
-        Trigger(filled, reservoir, BagOfWords()).retrieve("Rhine")
+        trigger.retrieve("Rhine")
     assert set(followed.seconds) == {"retrieve", "trigger"}
 
 
@@ -201,7 +187,6 @@ def test_its_time_is_booked_apart_from_retrieval(
     [
         ({"tau": 1.5}, "tau is 1.5; give a cosine from 0 to 1"),
         ({"tau": float("nan")}, "tau is nan"),
-        ({"theta": 0}, "theta is 0; give a number of passages from 1 up"),
         ({"top_k": 0}, "top_k is 0; give a number of passages from 1 up"),
     ],
 )
@@ -212,31 +197,7 @@ def test_numbers_out_of_range(
         Trigger(index, reservoir, BagOfWords(), **given)
 
 
-def test_what_survives_is_remembered_and_counts_when_it_serves_again(
-    filled: PassageIndex, reservoir: Reservoir, searches: Searches
-) -> None:
-    trigger = Trigger(filled, reservoir, BagOfWords(), judge=Judge())
-    keep = ReservoirWriter(reservoir)
-    for question in ("Rhine Rhine length", "Rhine Rhine length again"):
-        found = trigger.retrieve(question)
-        assert keep.postprocess_nodes(found[:1], query_str=question) == found[:1]
-    assert searches.batches == [["Rhine Rhine length"]]
-    [entry] = reservoir.entries()
-    assert (entry.node.node_id, entry.uses) == ("Rhine-length", 2)
-
-
-def test_erased_document_is_no_longer_served(filled: PassageIndex, reservoir: Reservoir) -> None:
-    remember(reservoir, filled, "Rhine-length")
-    trigger = Trigger(filled, reservoir, BagOfWords(), theta=1)
-    assert "Rhine-length" in asked(trigger, "Rhine Rhine length")[0]
-    filled.delete("Rhine-length")
-    reservoir.erase(["Rhine-length"])
-    assert "Rhine-length" not in asked(trigger, "Rhine Rhine length")[0]
-
-
-def test_no_query_is_embedded_twice(
-    filled: PassageIndex, reservoir: Reservoir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_query_is_embedded_twice(trigger: Trigger, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded: list[str] = []
     embed = BagOfWords._get_query_embedding
 
@@ -245,49 +206,36 @@ def test_no_query_is_embedded_twice(
         return embed(model, query)
 
     monkeypatch.setattr(BagOfWords, "_get_query_embedding", recorded)
-    trigger = Trigger(filled, reservoir, BagOfWords(), theta=1, top_k=8)
-    queries = ("Rhine Rhine length", "Elbe Elbe mouth", "Oder Oder mouth")
-    before, _ = asked(trigger, "Rhine?", *queries)
-    assert embedded == list(queries)
-    remember(reservoir, filled, "Elbe-mouth")
-    after, counts = asked(trigger, "Rhine?", *queries)
-    assert embedded == [*queries, *queries]
-    assert (counts["queries_served"], counts["queries_sent"]) == (1, 2)
-    assert {"Rhine-length", "Elbe-mouth", "Oder-mouth"} <= set(before) & set(after)
+    queries = ("Rhine length", "Elbe mouth")
+    for times in (1, 2):
+        asked(trigger, "Rhine?", *queries)
+        assert embedded == [*queries] * times
 
 
 def test_reservoir_that_cannot_be_written_costs_no_answer(
-    filled: PassageIndex, reservoir: Reservoir, home: Path
+    trigger: Trigger, filled: PassageIndex, home: Path
 ) -> None:
-    found = filled.retrieve("Rhine")
     with sqlite3.connect(home / "reservoir.db") as connection:
-        connection.execute("DROP TABLE entries")
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON searches BEGIN "
+            "INSERT INTO nowhere VALUES (1); END"
+        )
+    connection.close()
     with trace.following() as followed:
-        assert ReservoirWriter(reservoir).postprocess_nodes(found, query_str="Rhine") == found
+        assert scored(trigger.retrieve("Rhine")) == scored(filled.retrieve_batch(["Rhine"])[0])
     [notice] = followed.notices
-    assert "were not kept for later ones: " in notice
+    assert "is not kept for later questions: " in notice
     assert "\n" not in notice
 
 
-def test_half_an_answer_is_held_but_does_not_serve_a_whole_question(
-    filled: PassageIndex, reservoir: Reservoir
+def test_a_first_look_finds_what_answers_a_question_as_it_was_asked(
+    trigger: Trigger, searches: Searches
 ) -> None:
-    remember(reservoir, filled, "Rhine-length")
-    likely = 0.4
-    judge = KnowledgeFilter(lambda _, passages: [likely] * len(passages), 0.2)
-    trigger = Trigger(
-        filled, reservoir, BagOfWords(), judge=judge, strict_judge=judge.stricter(0.5)
-    )
-    assert not trigger.can_serve("Rhine Rhine length")
-    likely = 0.6  # what was judged is remembered, so ask otherwise
-    assert trigger.can_serve("Rhine Rhine length please")
-    assert "Rhine-length" in asked(trigger, "Rhine Rhine length")[0]
-
-
-def test_a_first_look_finds_what_answers_a_question_as_it_was_asked(filled: PassageIndex) -> None:
     def judge(question: str, passages: Sequence[str]) -> list[float]:
         return [float(all(word in text for word in question.split())) for text in passages]
 
     strict_judge = KnowledgeFilter(judge, 0.5)
-    assert finds_answer(filled, strict_judge, "Rhine length")
-    assert not finds_answer(filled, strict_judge, "Rhine source")
+    assert finds_answer(trigger.search, strict_judge, "Rhine length")
+    assert not finds_answer(trigger.search, strict_judge, "Rhine source")
+    _, counts = asked(trigger, "Rhine length")  # found by that look
+    assert counts["queries_served"] == 1

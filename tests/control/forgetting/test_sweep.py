@@ -10,6 +10,7 @@ from control.forgetting.redaction import Redactor
 from control.forgetting.sweep import restore, sweep
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
+from retrieval.trigger import Trigger
 from tests.retrieval.conftest import BagOfWords
 
 PERU = Record("Peru", relation="capital", answers=("Lima",))
@@ -35,7 +36,7 @@ def index(home):
 
 @pytest.fixture
 def reservoir(home):
-    return Reservoir(home, BagOfWords(dimension=1024))
+    return Reservoir(home)
 
 
 @pytest.fixture
@@ -78,19 +79,19 @@ def test_a_record_is_swept_for_once_unless_asked_again(parties, tmp_path):
 
 
 def test_removing_a_record_restores_its_passages(parties):
-    ledger, index, reservoir, redactor = parties
+    ledger, index, _, redactor = parties
     before = stored(index)
     [record] = ledger.add([PERU])
     sweep(*parties)
     ledger.remove(record.id)
-    assert restore(ledger, record, index, reservoir, redactor).restored == 2
+    assert restore(ledger, record, index, redactor).restored == 2
     assert stored(index) == before
     assert ledger.sealed() == []
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_removing_one_of_two_records_restores_only_its_passages(parties, first):
-    ledger, index, reservoir, redactor = parties
+    ledger, index, _, redactor = parties
     before = stored(index)
     records = [*ledger.add([PERU])]
     sweep(*parties)
@@ -99,7 +100,7 @@ def test_removing_one_of_two_records_restores_only_its_passages(parties, first):
     assert "Peru is in the Andes." in stored(index)
     for record in (records[first], records[1 - first]):
         ledger.remove(record.id)
-        restore(ledger, record, index, reservoir, redactor)
+        restore(ledger, record, index, redactor)
         if record is records[first]:
             left = "Its capital is Lima." if first == 0 else "Its currency is the sol."
             assert f"Peru is in the Andes. {left}" in stored(index)
@@ -117,7 +118,7 @@ def test_a_sweep_restores_the_passages_of_removed_records(parties):
 
 
 def test_a_document_changed_since_is_not_restored(parties, tmp_path):
-    ledger, index, reservoir, redactor = parties
+    ledger, index, _, redactor = parties
     file = tmp_path / "facts.jsonl"
     for text in ("The seat of Peru is Lima.", "Nothing is said here."):
         file.write_text(json.dumps({"id": "doc", "title": "Doc", "text": text}))
@@ -126,21 +127,23 @@ def test_a_document_changed_since_is_not_restored(parties, tmp_path):
             [record] = ledger.add([PERU])
             sweep(*parties)
     ledger.remove(record.id)
-    restore(ledger, record, index, reservoir, redactor)
+    restore(ledger, record, index, redactor)
     assert [node.text for node in index.get_nodes(["doc"])] == ["Nothing is said here."]
 
 
-def test_the_reservoir_is_swept(parties):
+def test_a_new_record_clears_the_reservoir(parties):
     ledger, index, reservoir, _ = parties
-    for query in ("What of the Andes?", "Is Lima the capital of Peru?"):
-        word = "Andes" if "Andes" in query else "capital"
-        found = [node for node in index.retrieve_batch([query])[0] if word in node.text]
-        reservoir.remember([node for node in found if (query[0] == "W") == ("Andes" in node.text)])
+    trigger = Trigger(index, reservoir, BagOfWords(dimension=1024))
+    question = "Is Lima the capital of Peru?"
+    assert any("Lima" in found.text for found in trigger.retrieve(question))
     ledger.add([PERU])
-    sweep(*parties)
-    entries = reservoir.entries()
-    assert "Peru is in the Andes. Its currency is the sol." in {e.node.text for e in entries}
-    assert not any("Lima" in entry.node.text for entry in entries)
+    assert sweep(*parties).entries == 1
+    assert reservoir.count() == 0
+    found = [found.text for found in trigger.retrieve(question)]
+    assert "Peru is in the Andes. Its currency is the sol." in found
+    assert not any("Peru" in text and "Lima" in text for text in found)
+    assert sweep(*parties).entries == 0  # nothing new was forgotten
+    assert reservoir.count() == 1
 
 
 class Killed(PassageIndex):
@@ -151,7 +154,7 @@ class Killed(PassageIndex):
 
 
 def test_a_killed_sweep_is_completed_by_the_next(parties, home):
-    ledger, index, reservoir, redactor = parties
+    ledger, index, _, redactor = parties
     before = stored(index)
     [record] = ledger.add([PERU])
     index.__class__ = Killed
@@ -162,7 +165,7 @@ def test_a_killed_sweep_is_completed_by_the_next(parties, home):
     assert sweep(*parties).passages == 2
     assert holding(index, "lima") == ["Lima beans are green."]
     ledger.remove(record.id)
-    restore(ledger, record, index, reservoir, redactor)
+    restore(ledger, record, index, redactor)
     assert stored(index) == before
 
 

@@ -16,6 +16,7 @@ from evaluation.suites.retrieval import (
 )
 from foundation import trace
 from foundation.errors import DataError
+from retrieval.trigger import TAU
 
 ITEMS = [
     RetrievalQuestion("1", "plain", "Who?", (), ("Ann",), (("p1",),)),
@@ -151,14 +152,14 @@ def test_the_ablation_shows_each_module_alone_and_all_together(tiny, tmp_path):
     def judge(found, _asked):
         return found[1:]
 
-    def with_reservoir(directory, tau, theta, looks):
-        reservoirs.append((directory.parent, tau, theta, looks))
-        return rewrite, Search(), judge
+    def with_reservoir(directory, tau):
+        reservoirs.append((directory.parent, tau))
+        return rewrite, Search()
 
     modules = Modules(rewrite, Search(), judge, with_reservoir, reads=1)
     shown = modules_report(tiny, modules, ITEMS[:2], tmp_path)
     assert shown["n"] == 2
-    assert reservoirs == [(tmp_path, None, None, True)]  # a reservoir of its own, not the user's
+    assert reservoirs == [(tmp_path, TAU)]  # a reservoir of its own, not the user's
     table = shown["tables"]["modules"]
     assert [line["arm"] for line in table if line["kind"] == "all"] == [
         "direct",

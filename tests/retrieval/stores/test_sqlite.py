@@ -15,6 +15,7 @@ from llama_index.core.vector_stores.types import (
 from sqlalchemy import inspect
 
 from foundation.errors import IndexStateError, InputError
+from retrieval.embedding import unit_vectors
 from retrieval.ingest.chunking import passage
 from retrieval.stores.sqlite import LocalStore
 from retrieval.stores.sqlite_tables import IndexTables
@@ -70,7 +71,7 @@ def test_query_gives_exact_cosines(store: LocalStore) -> None:
 def test_nodes_come_back_as_they_went_in(store: LocalStore) -> None:
     (node,) = store.get_nodes(["n7", "unknown"])
     (given,) = nodes(7, 8)
-    given.embedding = None
+    given.embedding = unit_vectors([given.embedding])[0].tolist()
     assert node == given
     assert node.ref_doc_id == "d7"
     assert [node.node_id for node in store.get_nodes()] == [f"n{n}" for n in range(100)]
