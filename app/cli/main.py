@@ -80,7 +80,6 @@ def _set_up_logging(verbose: bool) -> None:
             "httpx",
             "openai",
             "huggingface_hub",
-            "pypdf",
         ):
             logging.getLogger(name).setLevel(logging.ERROR)
 
