@@ -31,6 +31,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 TITLE_KEY = "title"  # of a passage's metadata
+HEADING_KEY = "heading"  # the same; its words begin the text, too, and are redacted there
 LAYER = "retrieval"
 MOST_VECTORS = 4_096  # cached, of sentences and forms, 6 MB
 MOST_TEXTS = 1_024  # cached results
@@ -208,8 +209,9 @@ class Redactor:
 
 
 def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
-    """The passage with its redacted text."""
-    fresh = node.model_copy(update={"metadata": {**node.metadata, TITLE_KEY: redacted.title}})
+    """The passage with its redacted text, and without the metadata that may state the same."""
+    metadata = {key: value for key, value in node.metadata.items() if key != HEADING_KEY}
+    fresh = node.model_copy(update={"metadata": {**metadata, TITLE_KEY: redacted.title}})
     fresh.set_content(redacted.text)
     fresh.embedding = None
     return fresh

@@ -59,10 +59,12 @@ class Draft:
 
     @property
     def tokens(self) -> int:
+        """Its word pieces, without those of its headings."""
         return sum(piece.tokens for piece in self.pieces)
 
     @property
     def page(self) -> int | None:
+        """On which it begins."""
         return self.pieces[0].page if self.pieces else None
 
 
@@ -173,7 +175,8 @@ def _runs(section: Section) -> Iterator[tuple[Kind, list[tuple[str, int | None]]
 def _prose(blocks: Sequence[tuple[str, int | None]], room: int) -> Iterator[Piece]:
     """Cut paragraphs by sentences; a sentence that goes on over the page stays whole."""
     text = ""
-    starts, pages = [], []
+    starts: list[int] = []
+    pages: list[int | None] = []
     for block, page in blocks:
         if text:
             goes_on = page != pages[-1] and text[-1].isalnum() and block[0].islower()

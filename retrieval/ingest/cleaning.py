@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from functools import cache
+from itertools import pairwise
 
 SOFT_HYPHEN = "\u00ad"
 RUN = re.compile(r"[^\W_]+")
@@ -72,5 +73,5 @@ def _words(run: str) -> list[str]:
 def _is_cased_as_word(run: str) -> bool:
     if run.islower() or run.isupper() or run.istitle():
         return True
-    changes = sum(a.isupper() != b.isupper() for a, b in zip(run, run[1:], strict=False))
+    changes = sum(a.isupper() != b.isupper() for a, b in pairwise(run))
     return changes <= len(run) / 3  # McDonald, camelCase, PhD; not QmFzZTY0

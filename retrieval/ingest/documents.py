@@ -174,7 +174,7 @@ def _read_file(
     on_read: OnRead = lambda _: None,
 ) -> Iterator[Document]:
     texts, junk = 0, 0
-    size, seen = path.stat().st_size if path.is_file() else 0, 0
+    size, seen = _size(path), 0
     try:
         for content in read_content(path):
             text = clean(content.text)
@@ -195,6 +195,13 @@ def _read_file(
         raise DocumentError(f"{path} has no words, such as a hex dump or base64; leave it out")
     if junk:
         on_skipped(SkippedPath(path, f"{path}: {junk:,} of {texts:,} texts in it have no words"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0  # gone, or its folder is closed to us: reading it says so
 
 
 def _document(path: Path, content: Content, text: str, trust: float | None) -> Document:

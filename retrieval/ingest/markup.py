@@ -161,10 +161,8 @@ def _remove_unread(page: "BeautifulSoup") -> None:
         note.extract()
     for tag in page.find_all(UNREAD):
         tag.decompose()
-    hidden = {"hidden": True}, {"aria-hidden": "true"}, {"role": UNREAD_ROLES}
-    for attributes in hidden:
-        for tag in page.find_all(attrs=attributes):
-            tag.decompose()
+    for tag in page.find_all(_is_hidden):
+        tag.decompose()
     for link in page.find_all("a"):  # the sign beside a heading; a footnote's mark
         words = link.get_text()
         mark = str(link.get("href", "")).startswith("#") and (
@@ -172,6 +170,14 @@ def _remove_unread(page: "BeautifulSoup") -> None:
         )
         if words and mark:
             link.decompose()
+
+
+def _is_hidden(tag: "Tag") -> bool:
+    return (
+        tag.has_attr("hidden")
+        or tag.get("aria-hidden") == "true"
+        or tag.get("role") in UNREAD_ROLES
+    )
 
 
 def _is_data(table: "Tag") -> bool:
@@ -211,12 +217,12 @@ def _letters(text: str) -> int:
 def _converter() -> Any:  # markdownify has no type information for its methods
     from markdownify import ATX, MarkdownConverter
 
-    class Converter(MarkdownConverter):  # type: ignore[misc]
+    class Converter(MarkdownConverter):
         """Markdown of what is read: no emphasis, no link targets, fenced code."""
 
         def process_text(self, el: Any, parent_tags: Any = None) -> str:
             tags = parent_tags or set()
-            text = str(super().process_text(el, parent_tags=tags))
+            text = str(super().process_text(el, parent_tags=tags))  # type: ignore[misc]
             return text if "pre" in tags else guard(text)
 
         def convert_td(self, el: Any, text: str, parent_tags: Any) -> str:
@@ -233,7 +239,8 @@ def _converter() -> Any:  # markdownify has no type information for its methods
 
         def convert_sup(self, el: Any, text: str, parent_tags: Any) -> str:
             before = el.previous_sibling
-            power = isinstance(before, str) and before[-1:].isdigit() and text.strip("-−").isdigit()
+            after_digit = isinstance(before, str) and before[-1:].isdigit()
+            power = after_digit and text.strip("-\u2212").isdigit()
             return f"^{text}" if power else text  # 10^6 is not 106
 
         def convert_dt(self, el: Any, text: str, parent_tags: Any) -> str:

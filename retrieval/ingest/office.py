@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundation.errors import DocumentError
-from retrieval.ingest.content import Content, check_size, page_mark
+from retrieval.ingest.content import Content, check_size, guard, page_mark
 from retrieval.ingest.markup import first_heading, html_to_markdown
 from retrieval.ingest.tables import to_cell, to_parts
 
@@ -143,7 +143,7 @@ def _slide(number: int, slide: "Slide") -> str:
     shapes = [shape for shape in slide.shapes if heading is None or shape != heading]
     blocks += _blocks(sorted(shapes, key=lambda shape: (shape.top or 0, shape.left or 0)))
     if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
-        blocks.append(slide.notes_slide.notes_text_frame.text)
+        blocks.append(guard(slide.notes_slide.notes_text_frame.text))
     return "\n\n".join(block for block in blocks if block.strip())
 
 
@@ -165,7 +165,7 @@ def _blocks(shapes: Iterable[Any]) -> Iterator[str]:
 
 def _chart(chart: Any) -> Iterator[str]:
     if chart.has_title and chart.chart_title.has_text_frame:
-        yield chart.chart_title.text_frame.text
+        yield guard(chart.chart_title.text_frame.text)
     for plot in chart.plots:
         series = list(plot.series)
         rows = zip(plot.categories, *(one.values for one in series), strict=False)
