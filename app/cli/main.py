@@ -102,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report_mistake(message: str) -> int:
-    click.echo(f"fulcrum: {' '.join(message.split())}", err=True)
+    shown = " ".join(message.encode("utf-8", "replace").decode().split())  # a file name may be none
+    click.echo(f"fulcrum: {shown}", err=True)
     return EXIT_MISTAKE
 
 

@@ -1,5 +1,6 @@
 """Cut documents into passages: the nodes that are embedded, retrieved and cited."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ OVERLAP_TOKENS = 30  # one sentence of ordinary length; a longer one is not repe
 # A section below this is merged with its neighbours of the same page: a passage of one short
 # sentence is found for little, and tells the model less.
 TINY_TOKENS = 50
+NUMBERING = re.compile(r"^(?:\d+\.)*\d*[.:)]?\s+(?=\S)")
 PAGE_KEY = "page"
 HEADING_KEY = "heading"
 # A word of more than 100 characters is one unknown piece to the tokenizer; counting at least one
@@ -267,8 +269,8 @@ def _write(draft: Draft, title: str) -> tuple[str, dict[str, Any]]:
 
 
 def _letters(title: str) -> str:
-    """A title without its number and signs, to compare it with another form of it."""
-    return "".join(filter(str.isalpha, title.lower()))
+    """A title without the number before it, and signs, to compare it with another form of it."""
+    return "".join(filter(str.isalnum, NUMBERING.sub("", title.lower())))
 
 
 def _count(text: str) -> int:

@@ -23,7 +23,10 @@ UNREAD = (
 )
 UNREAD_ROLES = ("navigation", "banner", "contentinfo", "search", "menu", "menubar", "toolbar")
 # Parts of a page that are its navigation where they are made of links.
-MADE_OF_LINKS = ("ul", "ol", "dl", "table", "div", "section", "aside", "header", "footer", "p")
+MADE_OF_LINKS = (
+    *("ul", "ol", "dl", "table", "div", "section", "aside", "header", "footer", "p"),
+    *("body", "main", "article"),
+)
 LEAST_LINKS = 2
 # Share of a part's letters inside links above which it is navigation; jusText, which sorts the
 # paragraphs of web pages in this way, takes 0.2 for paragraphs. Lists of a manual whose items
@@ -49,9 +52,10 @@ def read_html(path: Path) -> Iterator[Content]:
     if page.contains_replacement_characters:
         raise encodings.unknown_encoding(path)
     title = page.title.get_text(" ", strip=True) if page.title else None
-    had_text = any(not text.isspace() for text in (page.body or page).stripped_strings)
+    has_links = page.find("a") is not None
+    had_text = any((page.body or page).stripped_strings)
     text = to_markdown(page)
-    if had_text and not text and page.find("a"):
+    if had_text and has_links and not text:
         raise DocumentError(f"{path} holds links and no text of its own; leave it out")
     yield Content(text, title=title, markdown=True)
 

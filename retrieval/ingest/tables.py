@@ -104,7 +104,9 @@ def to_line(cells: Sequence[str]) -> str:
 def rows_of(lines: Sequence[str]) -> list[str]:
     """Write each row of a Markdown table so that it can be read without the rest of the table.
 
-    Measured, on what: see ``docs/results/conversion``.
+    Of 200 questions about 600 airports, vectors alone rank the passage with the row first for
+    55.5 % in this form, 38.0 % as Markdown with the header in each passage, 26.5 % with it once
+    (MiniLM; ``docs/results/conversion``).
 
     Args:
         lines: Of the table, header and separator first.
