@@ -160,7 +160,7 @@ def test_a_pdf_has_pages_and_the_headings_of_its_outline(tmp_path: Path) -> None
 
 def test_compatibility_signs_are_plain_unless_they_say_something_else(tmp_path: Path) -> None:
     (node,) = passages(
-        written(tmp_path / "a.txt", "A bu\ufb00er of ５ m² and 10⁶\u00a0bytes, ½ full")
+        written(tmp_path / "a.txt", "A bu\ufb00er of \uff15 m² and 10⁶\u00a0bytes, ½ full")
     )
     assert node.text == "A buffer of 5 m² and 10⁶ bytes, ½ full"
 
