@@ -27,6 +27,8 @@ class Source:
         reason: Why, or why not.
         text: The passage.
         answers: The filter's probability that it holds a clear answer; ``None`` without a filter.
+        page: Of the document, or slide, on which it begins, from 1; ``None`` if there are none.
+        heading: The headings that it stands under, "outer > inner"; empty if there are none.
     """
 
     id: str
@@ -36,6 +38,8 @@ class Source:
     reason: str
     text: str
     answers: float | None = None
+    page: int | None = None
+    heading: str = ""
 
 
 @dataclass
@@ -79,5 +83,15 @@ def source(
         reason = f"holds no answer that is clear enough (probability {answers:.2f})"
     else:
         reason = "others rank before it"
-    title = str(node.metadata.get("title", ""))
-    return Source(node.node_id, title, node.score, node.node_id in read, reason, node.text, answers)
+    page = node.metadata.get("page")
+    return Source(
+        id=node.node_id,
+        title=str(node.metadata.get("title", "")),
+        score=node.score,
+        kept=node.node_id in read,
+        reason=reason,
+        text=node.text,
+        answers=answers,
+        page=page if isinstance(page, int) else None,  # a JSON line may call anything so
+        heading=str(node.metadata.get("heading", "")),
+    )

@@ -19,7 +19,7 @@ from llama_index.core.vector_stores.types import VectorStoreQueryResult
 from foundation.errors import DocumentError, InputError
 from retrieval.embedding import cache_vectors, embed_queries, embed_texts
 from retrieval.ingest.chunking import split
-from retrieval.ingest.documents import SkippedPath, plan_changes, read
+from retrieval.ingest.documents import OnRead, SkippedPath, plan_changes, read
 from retrieval.search import fuse
 from retrieval.stores.base import PassageStore, StoredDocument
 from retrieval.stores.faiss import AUTO
@@ -95,6 +95,8 @@ class PassageIndex(BaseRetriever):
         paths: Iterable[Path | str],
         progress: OnProgress = lambda _: None,
         trust: float | None = None,
+        on_read: OnRead = lambda _: None,
+        report: IngestReport | None = None,
     ) -> IngestReport:
         """Read, split, embed and store files and directories, a batch of documents at a time.
 
@@ -105,12 +107,16 @@ class PassageIndex(BaseRetriever):
             paths: Files or directories.
             progress: Called with the number of passages just embedded, several times a second.
             trust: In the documents, in [0, 1], where they do not say it themselves.
+            on_read: Called with the bytes of files just read; their sum is
+                `ingest.documents.total_bytes` of the paths.
+            report: Its counts are increased, so that they are known after an interruption, too.
 
         Raises:
             DocumentError: as ``ingest.documents.read``. Documents read before it are kept.
         """
-        report = IngestReport()
-        for _ in self.ingest_documents(read(paths, report.skipped.append, trust), report, progress):
+        report = IngestReport() if report is None else report
+        documents = read(paths, report.skipped.append, trust, on_read)
+        for _ in self.ingest_documents(documents, report, progress):
             pass
         return report
 

@@ -63,11 +63,9 @@ def test_the_rule_and_the_format_of_the_guide_work(tmp_path, monkeypatch):
         output = rules.RULES["linear"](*likely, torch.full((1, 1), alpha))
         assert output.scores.argmax().item() == first
         assert output.mixed.all()
-    table = tmp_path / "table.csv"
-    table.write_text("country,capital\nPeru,Lima\n", encoding="utf-8")
-    assert [content.text for content in readers.read_content(table)] == [
-        "country: Peru\ncapital: Lima"
-    ]
+    table = tmp_path / "table.ini"
+    table.write_text("[Peru]\ncapital = Lima\n", encoding="utf-8")
+    assert [content.text for content in readers.read_content(table)] == ["# Peru\n\ncapital: Lima"]
 
 
 def test_the_sketches_of_a_store_and_an_engine_are_python():

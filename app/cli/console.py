@@ -84,7 +84,8 @@ def warn_of_skipped(skipped: "Sequence[SkippedPath]") -> None:
     from retrieval.ingest.documents import summarize_skipped
 
     for line in summarize_skipped(skipped):
-        err.print(f"skipped: {line}", style="yellow", markup=False, soft_wrap=True)
+        shown = line.encode("utf-8", "replace").decode()  # a file name may be no text
+        err.print(f"skipped: {shown}", style="yellow", markup=False, soft_wrap=True)
 
 
 def install_hint(extra: str) -> str:

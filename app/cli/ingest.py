@@ -1,12 +1,23 @@
 """`fulcrum ingest`: add documents to the index."""
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.console import PATHS, example, model_settings, out, warn_of_skipped
+from app.cli.console import PATHS, err, example, model_settings, out, warn_of_skipped
 from retrieval.ingest.readers import check_paths
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from retrieval.index import IngestReport
+
+LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
 @click.command(
@@ -21,20 +32,85 @@ from retrieval.ingest.readers import check_paths
 )
 @click.pass_obj
 def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) -> None:
-    """Add documents (.txt .md .html .pdf .jsonl) or directories of them to the index."""
+    """Add documents or directories of them to the index.
+
+    Read are .txt .md .rst .html .pdf .docx .pptx .xlsx .csv .tsv .epub and .jsonl files.
+    """
     check_paths(paths)
     settings = model_settings(given)
 
-    from tqdm import tqdm
-
     from app import factory
+    from retrieval.index import IngestReport
+    from retrieval.ingest.documents import total_bytes
 
     index = factory.passage_index(settings)
-    with tqdm(desc="ingesting", unit=" passages", delay=2, disable=None) as bar:
-        report = index.ingest(paths, progress=bar.update, trust=trust)
+    report = IngestReport()
+    with _progress(total_bytes(paths), report) as progress:
+        index.ingest(
+            paths, progress=progress.embedded, trust=trust, on_read=progress.read, report=report
+        )
     warn_of_skipped(report.skipped)
     out.print(
         f"{report.documents:,} documents in {report.passages:,} passages added, "
         f"{report.replaced:,} replaced, {report.duplicates:,} already there, "
         f"{len(report.skipped):,} skipped; the index holds {index.count():,} passages"
     )
+
+
+class Progress:
+    """Shows how far an ingestion is: a bar, or without a terminal a line every ten seconds."""
+
+    def __init__(self, bar: "tqdm[Any]", total: int, report: "IngestReport") -> None:
+        self._bar = bar
+        self._total = total
+        self._report = report
+        self._bytes = self._passages = 0
+        self._started = self._said = time.monotonic()
+
+    def read(self, size: int) -> None:
+        """Count bytes of files."""
+        self._bytes += size
+        self._bar.update(size)
+        self._say()
+
+    def embedded(self, passages: int) -> None:
+        """Count passages."""
+        self._passages += passages
+        self._bar.set_postfix_str(f"{self._passages:,} passages")
+        self._say()
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if not self._bar.disable or now - self._said < LINE_SECONDS:
+            return
+        self._said = now
+        err.print(
+            f"ingesting: {self._bytes / 1e6:,.1f} of {self._total / 1e6:,.1f} MB read, "
+            f"{self._report.documents:,} documents stored, {self._passages:,} passages, "
+            f"{self._passages / (now - self._started):,.0f} a second",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _progress(total: int, report: "IngestReport") -> Iterator[Progress]:
+    from tqdm import tqdm
+
+    with tqdm(
+        desc="ingesting",
+        total=total,
+        unit="B",
+        unit_scale=True,
+        delay=2,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        try:
+            yield Progress(bar, total, report)
+        except KeyboardInterrupt:
+            bar.close()
+            err.print(
+                f"{report.documents:,} documents in {report.passages:,} passages were stored; "
+                "the same command does the rest",
+                soft_wrap=True,
+            )
+            raise

@@ -85,7 +85,6 @@ def _set_up_logging(verbose: bool) -> None:
             "httpx",
             "openai",
             "huggingface_hub",
-            "pypdf",
         ):
             logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -108,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report_mistake(message: str) -> int:
-    click.echo(f"fulcrum: {' '.join(message.split())}", err=True)
+    shown = " ".join(message.encode("utf-8", "replace").decode().split())  # a file name may be none
+    click.echo(f"fulcrum: {shown}", err=True)
     return EXIT_MISTAKE
 
 

@@ -80,7 +80,8 @@ def _sources(answer: Answer) -> Table:
     for number, source in enumerate(shown, start=1):
         score = "given" if source.score is None else f"{source.score:.2f}"
         excerpt = source.text if len(source.text) <= EXCERPT else f"{source.text[:EXCERPT]}…"
-        line = Text.assemble((source.title, "bold"), "  ", (" ".join(excerpt.split()), "dim"))
+        title = source.title if source.page is None else f"{source.title}, page {source.page}"
+        line = Text.assemble((title, "bold"), "  ", (" ".join(excerpt.split()), "dim"))
         if not source.kept:
             line.append(f"  ({source.reason})", style="yellow")
         table.add_row(f"[{number}]", score, line)

@@ -32,6 +32,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 TITLE_KEY = "title"  # of a passage's metadata
+HEADING_KEY = "heading"  # the same; its words begin the text, too, and are redacted there
 LAYER = "retrieval"
 MOST_VECTORS = 4_096  # cached, of sentences and forms, 6 MB
 MOST_TEXTS = 1_024  # cached results
@@ -209,15 +210,15 @@ class Redactor:
 
 
 def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
-    """The passage with its redacted text and title.
+    """The passage with its redacted text and title, and without metadata that may state the same.
 
-    Where the title changes, the heading, page and date that it was redacted with go.
+    Where the title changes, the page and date that it was redacted with go too.
     """
-    metadata = node.metadata
+    metadata = {key: value for key, value in node.metadata.items() if key != HEADING_KEY}
     if redacted.title != title_of(node):
         kept = {key: value for key, value in metadata.items() if key not in prompts.ORIGIN_KEYS}
         metadata = {**kept, TITLE_KEY: redacted.title}
-    fresh = node.model_copy(update={"metadata": dict(metadata)})
+    fresh = node.model_copy(update={"metadata": metadata})
     fresh.set_content(redacted.text)
     fresh.embedding = None
     return fresh

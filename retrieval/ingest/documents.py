@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_index.core.schema import Document
+from llama_index.core.schema import Document, MediaResource
 
 from foundation.errors import DocumentError
-from retrieval.ingest.readers import READERS, Content, check_paths, read_content
+from retrieval.ingest.cleaning import clean, has_words
+from retrieval.ingest.content import Content
+from retrieval.ingest.readers import READERS, check_paths, read_content
+from retrieval.ingest.tables import TABLE
 
 ID_DIGITS = 16  # 64 bits of the hash: at 10^7 documents a collision has odds of 1 in 400,000
 SHOWN_REASONS = 20  # a screen of them
@@ -22,6 +24,9 @@ TITLE_CHARACTERS = 160  # about 40 word pieces, which a 200-piece chunk leaves f
 # name changes nothing (0.993). All other metadata is noise to both.
 TITLE_KEY = "title"
 TRUST_KEY = "trust"
+MARKDOWN = "text/markdown"  # the type of a document that is cut at its headings
+
+OnRead = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,12 @@ def read(
     paths: Iterable[Path | str],
     on_skipped: Callable[[SkippedPath], None],
     trust: float | None = None,
+    on_read: OnRead = lambda _: None,
 ) -> Iterator[Document]:
     """Yield the documents of files and directories, in the order given, directories sorted.
 
-    A ``.txt`` or ``.md`` file of more than 2 MB becomes several documents, one for each part.
+    A file of text or of rows of more than 2 MB becomes several documents, one for each part. A text
+    without words, such as a hex dump, is skipped.
 
     A document's id is the ``id`` of its JSON line, else the first digits of its content hash.
     Its metadata holds ``title``, ``source`` (the file's path as given, unless a JSON line states
@@ -67,17 +74,29 @@ def read(
         on_skipped: Called with each file of a directory that cannot be read.
         trust: How far the documents are trusted, in [0, 1], where a JSON line does not say it
             itself in its field ``trust``; kept in the metadata under that name.
+        on_read: Called with the bytes of the files that were read since the last call, of which
+            the sum is `total_bytes`.
 
     Raises:
         DocumentError: a path does not exist, a file that was named cannot be read, or a directory
-            holds nothing readable.
+            holds nothing readable, or a file that was named has no words.
     """
     given = [Path(path) for path in paths]
     check_paths(given)  # before any work, so that a wrong last path costs none
     for path in given:
         yield from (
-            _read_directory(path, on_skipped, trust) if path.is_dir() else _read_file(path, trust)
+            _read_directory(path, on_skipped, trust, on_read)
+            if path.is_dir()
+            else _read_file(path, on_skipped, trust, on_read)
         )
+
+
+def total_bytes(paths: Iterable[Path | str]) -> int:
+    """Return the bytes of all files that `read` would look at; a path that is missing counts 0."""
+    files = (
+        file for path in map(Path, paths) for file in (_walk(path) if path.is_dir() else [path])
+    )
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def plan_changes(
@@ -116,12 +135,15 @@ def plan_changes(
 
 
 def _read_directory(
-    directory: Path, on_skipped: Callable[[SkippedPath], None], trust: float | None
+    directory: Path,
+    on_skipped: Callable[[SkippedPath], None],
+    trust: float | None,
+    on_read: OnRead,
 ) -> Iterator[Document]:
     readable, unreadable = 0, 0
     for path in _walk(directory):
         try:
-            yield from _read_file(path, trust)
+            yield from _read_file(path, on_skipped, trust, on_read)
             readable += 1
         except DocumentError as error:
             unreadable += 1
@@ -141,35 +163,64 @@ def _walk(directory: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _read_file(path: Path, trust: float | None) -> Iterator[Document]:
-    for content in read_content(path):
-        text = _clean(content.text)
-        if not text:
-            raise DocumentError(f"{path} is empty; leave it out or give it some text")
-        yield _document(path, content, text, trust)
+def _read_file(
+    path: Path,
+    on_skipped: Callable[[SkippedPath], None],
+    trust: float | None,
+    on_read: OnRead = lambda _: None,
+) -> Iterator[Document]:
+    texts, junk = 0, 0
+    size, seen = _size(path), 0
+    try:
+        for content in read_content(path):
+            text = clean(content.text)
+            if not text:
+                raise DocumentError(f"{path} is empty; leave it out or give it some text")
+            texts += 1
+            # A table of numbers says by its header what they are.
+            if has_words(text) or (content.markdown and TABLE.search(text)):
+                yield _document(path, content, text, trust)
+            else:
+                junk += 1
+            step = min(len(content.text), size - seen)
+            seen += step
+            on_read(step)
+    finally:
+        on_read(size - seen)
+    if junk == texts:
+        raise DocumentError(f"{path} has no words, such as a hex dump or base64; leave it out")
+    if junk:
+        on_skipped(SkippedPath(path, f"{path}: {junk:,} of {texts:,} texts in it have no words"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0  # gone, or its folder is closed to us: reading it says so
 
 
 def _document(path: Path, content: Content, text: str, trust: float | None) -> Document:
-    title = " ".join(_clean(content.title or "").split())
+    title = " ".join(clean(content.title or "").split())
     details = {
-        _clean(key): _clean(value) if isinstance(value, str) else value
+        clean(key): clean(value) if isinstance(value, str) else value
         for key, value in content.details.items()
     }
     stated = details.pop(TRUST_KEY, trust)
     content_hash = _hash([title, text, details])
-    document_id = _clean(content.document_id or "") or content_hash[:ID_DIGITS]
+    document_id = clean(content.document_id or "") or content_hash[:ID_DIGITS]
     if stated is not None:  # the same document, but one that has to be stored again
         details[TRUST_KEY] = float(stated)
         content_hash = _hash([title, text, details])
     metadata = {
-        "source": str(path),
+        "source": shown_name(path),
         **details,
-        TITLE_KEY: (title or path.stem)[:TITLE_CHARACTERS],
+        TITLE_KEY: (title or shown_name(path.stem))[:TITLE_CHARACTERS],
         "content_hash": content_hash,
     }
     return Document(
         id_=document_id,
-        text=text,
+        text_resource=MediaResource(text=text, mimetype=MARKDOWN if content.markdown else None),
         metadata=metadata,
         excluded_embed_metadata_keys=hidden_keys(metadata),
         excluded_llm_metadata_keys=hidden_keys(metadata),
@@ -182,13 +233,11 @@ def _hash(stated: list[object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def shown_name(path: Path | str) -> str:
+    """Return a file name as text that can be stored and printed, whatever bytes it has."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def hidden_keys(metadata: Iterable[str]) -> list[str]:
     """Return the metadata keys to keep from embedding and prompt: all but the title."""
     return [key for key in metadata if key != TITLE_KEY]
-
-
-def _clean(text: str) -> str:
-    """Return text that every store accepts: no NUL, no lone surrogate, Unix line ends."""
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub(r"\n[ \t\n]*\n", "\n\n", text).strip().lstrip("\ufeff")

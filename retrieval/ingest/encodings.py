@@ -37,7 +37,7 @@ def read_texts(path: Path) -> Iterator[str]:
     if path.stat().st_size <= PART_BYTES:
         yield _decode(path, path.read_bytes())
         return
-    with path.open(encoding=_encoding(path)) as file:
+    with path.open(encoding=find_encoding(path)) as file:
         rest, blank = "", True
         while block := file.read(PART_BYTES):
             text = rest + block
@@ -66,8 +66,12 @@ def _decode(path: Path, data: bytes) -> str:
         return data.decode(_guess(path, data), "replace")
 
 
-def _encoding(path: Path) -> str:
-    """The encoding of a big file, in which all of it can be decoded."""
+def find_encoding(path: Path) -> str:
+    """Return the encoding in which all of a file can be decoded; it is never held as a whole.
+
+    Raises:
+        DocumentError: it is binary, or in no known encoding.
+    """
     with path.open("rb") as file:
         start = file.read(BLOCK_BYTES)
     for mark, encoding in BYTE_ORDER_MARKS:

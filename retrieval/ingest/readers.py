@@ -1,40 +1,24 @@
 """One reader for each file format, from a path to the texts in the file."""
 
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from foundation.errors import DocumentError
 from retrieval.ingest import encodings
+from retrieval.ingest.content import LONGEST_TEXT, Content, Scalar
+from retrieval.ingest.markup import read_epub, read_html, read_markdown, read_rst
+from retrieval.ingest.office import read_docx, read_pptx, read_xlsx
+from retrieval.ingest.pdf import read_pdf
+from retrieval.ingest.tables import read_csv
 
-Scalar = str | int | float | bool
-
-MARKDOWN_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$|^(\S.*)\n=+[ \t]*$", re.MULTILINE)
-HTML_UNREAD = ("script", "style", "noscript", "template", "title", "svg")
-HTML_BLOCKS = (
-    *("address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption"),
-    *("footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav"),
-    *("ol", "option", "p", "pre", "section", "summary", "table", "tr", "ul"),
-)
-# A document is cut and embedded whole: one of 10 million characters takes 0.3 GB meanwhile.
-LONGEST_TEXT = 10_000_000
 LONGEST_LINE = 2 * LONGEST_TEXT  # bytes; JSON spells some characters in six of them
-LONGEST_HTML = 20_000_000  # bytes; its tree takes 50 times as much memory
-BLOCK_EDGE = "\x1e"  # ASCII record separator: no page holds it as text
-
-
-@dataclass(frozen=True)
-class Content:
-    """One text of a file; ``title`` and ``document_id`` are ``None`` if the file has none."""
-
-    text: str
-    title: str | None = None
-    document_id: str | None = None
-    details: dict[str, Scalar] = field(default_factory=dict)
+SNIFFED_BYTES = 4096
+HTML_STARTS = (b"<!doctype html", b"<html")
+BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a]")
+TEXT_FORMATS = {".txt", ".md", ".rst", ".csv", ".tsv", ".jsonl"}
 
 
 def check_paths(paths: Iterable[Path]) -> None:
@@ -53,22 +37,23 @@ def check_paths(paths: Iterable[Path]) -> None:
 def read_content(path: Path) -> Iterator[Content]:
     """Yield the text of a file, or one for each line of a ``.jsonl`` file.
 
-    A ``.txt`` or ``.md`` file beyond ``encodings.PART_BYTES`` gives several, so that files of any
-    size stream.
+    A file of text or of rows beyond ``encodings.PART_BYTES`` gives several, so that files of any
+    size stream. A file whose content shows another format than its ending is read as what it is.
 
-    The whole file is checked before its first text is yielded, so a wrong last line costs no work.
+    A file is checked before its first text is yielded, so a wrong last line costs no work.
 
     Raises:
-        DocumentError: the ending is not supported, or the file is empty, binary, damaged,
+        DocumentError: the format is not supported, or the file is empty, binary, damaged,
             protected, too big, or without text.
     """
-    reader = _reader(path)
+    _reader(path)
+    ending = path.suffix.lower()
     try:
         if not path.is_file():
             raise DocumentError(f"{path} is not a regular file; give a file or a directory")
         if path.stat().st_size == 0:
             raise DocumentError(f"{path} is empty; leave it out or give it some text")
-        for content in reader(path):
+        for content in READERS[_format(path, ending)](path):
             if len(content.text) > LONGEST_TEXT:
                 raise DocumentError(
                     f"{path} holds a text of {len(content.text) / 1e6:.0f} million characters, and "
@@ -81,71 +66,40 @@ def read_content(path: Path) -> Iterator[Content]:
         ) from error
 
 
+def _format(path: Path, ending: str) -> str:
+    """Return the ending that fits the first bytes of a file.
+
+    Raises:
+        DocumentError: they show a format that cannot be read, such as an image.
+    """
+    import filetype
+
+    with path.open("rb") as file:
+        start = file.read(SNIFFED_BYTES)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if ending in TEXT_FORMATS - {".md"} and text.startswith(HTML_STARTS):
+        return ".html"
+    kind = filetype.guess(start)
+    if kind is None or encodings.has_byte_order_mark(start):
+        return ending
+    shown = f".{kind.extension}"
+    if shown in READERS:
+        return shown
+    if ending in TEXT_FORMATS and not BINARY.search(start):
+        return ending  # a text may begin with the letters that mark a format
+    if shown == ".zip" and ending in {".docx", ".pptx", ".xlsx", ".epub"}:
+        return ending  # the parts by which they are told come later in the file
+    if kind.mime in {"application/x-ole-storage", "application/msword", "application/vnd.ms-excel"}:
+        return ending
+    raise DocumentError(
+        f"{path} holds binary data ({kind.mime}) and not what its ending says; "
+        f"give {', '.join(READERS)} or a directory of them"
+    )
+
+
 def _plain(path: Path) -> Iterator[Content]:
     for text in encodings.read_texts(path):
         yield Content(text)
-
-
-def _markdown(path: Path) -> Iterator[Content]:
-    title = None
-    for text in encodings.read_texts(path):
-        heading = MARKDOWN_HEADING.search(text.replace("\r\n", "\n"))
-        title = title or (heading and (heading[1] or heading[2]))
-        yield Content(text, title=title)
-
-
-def _html(path: Path) -> Iterator[Content]:
-    from bs4 import BeautifulSoup  # heavy, and few runs read HTML
-
-    if path.stat().st_size > LONGEST_HTML:
-        raise DocumentError(
-            f"{path} has {path.stat().st_size / 1e6:.0f} MB, and HTML is read up to "
-            f"{LONGEST_HTML / 1e6:.0f} MB; give its text as .txt, which may be of any size"
-        )
-    data = path.read_bytes()
-    if b"\0" in data and not encodings.has_byte_order_mark(data):
-        raise DocumentError(f"{path} holds binary data, not HTML; give a text version of it")
-    page = BeautifulSoup(data, "html.parser")  # bytes, so that <meta charset> is honoured
-    if page.contains_replacement_characters:
-        raise encodings.unknown_encoding(path)
-    title = page.title.get_text(" ", strip=True) if page.title else None
-    for tag in page.find_all(HTML_UNREAD):
-        tag.decompose()
-    # Only blocks end a line: inline tags and the line ends of the source fall inside sentences.
-    for tag in page.find_all(HTML_BLOCKS):
-        tag.insert_before(BLOCK_EDGE)
-        tag.insert_after(BLOCK_EDGE)
-    for cell in page.find_all(("td", "th")):
-        cell.insert_after(" ")
-    blocks = (" ".join(block.split()) for block in page.get_text().split(BLOCK_EDGE))
-    yield Content("\n".join(block for block in blocks if block), title=title)
-
-
-def _pdf(path: Path) -> Iterator[Content]:
-    from pypdf import PdfReader  # heavy, and few runs read PDF
-
-    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of every flaw that it repairs
-    try:
-        reader = PdfReader(path)
-        # Many files are encrypted with an empty password; they open for everybody.
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise _encrypted(path)
-        text = "\n\n".join(page.extract_text() for page in reader.pages)
-        title = reader.metadata.title if reader.metadata else None
-    except (OSError, DocumentError):
-        raise
-    except Exception as error:
-        # pypdf answers damage with many kinds of exception, also KeyError and RecursionError.
-        if type(error).__name__ == "DependencyError":  # AES without the package "cryptography"
-            raise _encrypted(path) from error
-        raise DocumentError(f"{path} is not a readable PDF; open and export it anew") from error
-    if not text.strip():
-        raise DocumentError(f"{path} is a PDF without text, probably a scan; run OCR on it first")
-    yield Content(text, title=title)
-
-
-def _encrypted(path: Path) -> DocumentError:
-    return DocumentError(f"{path} is an encrypted PDF; remove its password first")
 
 
 def _json_lines(path: Path) -> Iterator[Content]:
@@ -225,10 +179,17 @@ def _shown(value: Any) -> str:
 
 READERS: dict[str, Callable[[Path], Iterator[Content]]] = {
     ".txt": _plain,
-    ".md": _markdown,
-    ".html": _html,
-    ".htm": _html,
-    ".pdf": _pdf,
+    ".md": read_markdown,
+    ".rst": read_rst,
+    ".html": read_html,
+    ".htm": read_html,
+    ".pdf": read_pdf,
+    ".docx": read_docx,
+    ".pptx": read_pptx,
+    ".xlsx": read_xlsx,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".epub": read_epub,
     ".jsonl": _json_lines,
 }
 

@@ -6,6 +6,7 @@ import pytest
 from llama_index.core.schema import Document, MetadataMode
 
 from foundation.errors import DocumentError
+from retrieval.ingest.chunking import split
 from retrieval.ingest.documents import SkippedPath, read
 from tests.retrieval.conftest import pdf
 
@@ -23,6 +24,11 @@ def read_one(path: Path, data: bytes) -> Document:
     path.write_bytes(data)
     (document,) = read_all(path)
     return document
+
+
+def text_of(document: Document) -> str:
+    (node,) = split(document)
+    return node.text
 
 
 def error_of(path: Path) -> str:
@@ -82,11 +88,14 @@ def test_html_keeps_sentences_and_drops_what_is_not_read(tmp_path: Path) -> None
     document = read_one(tmp_path / "page.HTM", page.encode())
     assert document.metadata["title"] == "Rivers & Lakes"
     assert document.text.split("\n") == [
-        "Home",
         "The Rhine is 1,233 km long1.",
-        "Elbe",
-        "Oder",
-        "Po 652",
+        "",
+        "- Elbe",
+        "- Oder",
+        "",
+        "Po",
+        "",
+        "652",
     ]
 
 
@@ -97,12 +106,13 @@ def test_html_charset_is_honoured(tmp_path: Path) -> None:
 
 def test_pdf(tmp_path: Path) -> None:
     document = read_one(tmp_path / "r.pdf", pdf("The Rhine is long.", title="Rivers"))
-    assert (document.text, document.metadata["title"]) == ("The Rhine is long.", "Rivers")
+    assert (text_of(document), document.metadata["title"]) == ("The Rhine is long.", "Rivers")
     assert read_one(tmp_path / "s.pdf", pdf("The Elbe.")).metadata["title"] == "s"
 
 
 def test_pdf_with_empty_password_opens(tmp_path: Path) -> None:
-    assert read_one(tmp_path / "r.pdf", pdf("The Rhine.", password="")).text == "The Rhine."
+    document = read_one(tmp_path / "r.pdf", pdf("The Rhine.", password=""))
+    assert text_of(document) == "The Rhine."
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -180,7 +190,8 @@ def test_what_no_store_takes_is_removed(tmp_path: Path) -> None:
         ("locked.pdf", pdf("The Rhine.", password="x"), "encrypted"),
         ("scan.pdf", pdf(""), "run OCR"),
         ("broken.pdf", b"%PDF-1.4\ngarbage", "not a readable PDF"),
-        ("sheet.xlsx", b"PK", "'.xlsx'"),
+        ("sheet.xlsx", b"PK", "not a readable .xlsx"),
+        ("song.ogg", b"OggS", "'.ogg'"),
         ("README", b"text", "'nothing'"),
         ("a.jsonl", b"\n\n", "is empty"),
     ],

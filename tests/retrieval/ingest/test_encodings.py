@@ -8,7 +8,7 @@ import pytest
 
 from foundation.errors import DocumentError
 from retrieval.index import PassageIndex
-from retrieval.ingest import encodings, readers
+from retrieval.ingest import encodings, markup, readers
 from retrieval.ingest.documents import SkippedPath, read, summarize_skipped
 
 PARAGRAPH = "Die Oder fließt durch Wrocław und mündet in die Ostsee. " * 3
@@ -41,8 +41,9 @@ def test_a_big_text_becomes_documents_of_whole_paragraphs(tmp_path: Path, encodi
 @pytest.mark.usefixtures("small_parts")
 def test_a_big_text_without_a_gap_is_cut_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_text("x" * 9000)
-    assert "".join(texts(path)) == "x" * 9000
+    text = "".join(chr(0x4E00 + n) for n in range(9000))
+    path.write_text(text)
+    assert "".join(texts(path)) == text
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -87,7 +88,7 @@ def test_documents_too_big_are_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr(readers, "LONGEST_TEXT", 1000)
     monkeypatch.setattr(readers, "LONGEST_LINE", 5000)
-    monkeypatch.setattr(readers, "LONGEST_HTML", 5000)
+    monkeypatch.setattr(markup, "LONGEST_HTML", 5000)
     text, line, page = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c.html"
     text.write_text(json.dumps({"text": "x " * 1000}))
     line.write_text('{"text": "short"}\n' + json.dumps({"text": "x " * 5000}))

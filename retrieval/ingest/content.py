@@ -1,0 +1,66 @@
+"""What a reader makes of a file: texts, and the marks that chunking reads in them."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foundation.errors import DocumentError
+
+Scalar = str | int | float | bool
+
+# A document is cut and embedded whole: one of 10 million characters takes 0.3 GB meanwhile.
+LONGEST_TEXT = 10_000_000
+PAGE_MARK = re.compile(r"<!-- page (\d+) -->")  # a comment: Markdown shows none
+FENCE = "```"
+# Before a sign that is text and would be read as Markdown; an invisible one that no text needs.
+GUARD = "\u2060"
+SIGNS = re.compile(r"^(?=#{1,6}[ \t]|\||```|<!--)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Content:
+    """One text of a file.
+
+    Attributes:
+        text: As the reader made it.
+        title: ``None`` if the file has none.
+        document_id: ``None`` if the file states none.
+        details: Further metadata.
+        markdown: Whether the text is Markdown, with headings, tables, code and page marks, by
+            which it is cut into passages; otherwise it is plain text.
+    """
+
+    text: str
+    title: str | None = None
+    document_id: str | None = None
+    details: dict[str, Scalar] = field(default_factory=dict)
+    markdown: bool = False
+
+
+def page_mark(number: int) -> str:
+    """A line of Markdown that says where a page, or a slide, begins."""
+    return f"<!-- page {number} -->"
+
+
+def guard(text: str) -> str:
+    """Keep the lines of a text from being read as headings, tables, code or page marks."""
+    return SIGNS.sub(GUARD, text)
+
+
+def check_size(path: Path, size: int, most: int, what: str) -> None:
+    """Refuse what would take too much memory.
+
+    Args:
+        path: The file.
+        size: In bytes, of the file or of what is packed in it.
+        most: Of such a file.
+        what: The format, for the message.
+
+    Raises:
+        DocumentError: ``size`` is above ``most``.
+    """
+    if size > most:
+        raise DocumentError(
+            f"{path} has {size / 1e6:,.0f} MB, and {what} is read up to {most / 1e6:,.0f} MB; "
+            "split it, or give its text as .txt, which may be of any size"
+        )

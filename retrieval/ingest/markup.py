@@ -1,0 +1,296 @@
+"""HTML and what is turned into HTML on the way: Markdown, reStructuredText, EPUB."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from foundation.errors import DocumentError
+from retrieval.ingest import encodings
+from retrieval.ingest.content import FENCE, GUARD, LONGEST_TEXT, Content, check_size, guard
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+
+LONGEST_HTML = 20_000_000  # bytes; its tree takes 50 times as much memory
+PARSER = "lxml"
+UNREAD = (
+    *("script", "style", "noscript", "template", "title", "svg", "math", "img", "picture"),
+    *("nav", "button", "select", "input", "iframe", "object", "video", "audio", "canvas"),
+)
+UNREAD_ROLES = ("navigation", "banner", "contentinfo", "search", "menu", "menubar", "toolbar")
+# Parts of a page that are its navigation where they are made of links.
+MADE_OF_LINKS = (
+    *("ul", "ol", "dl", "table", "div", "section", "aside", "header", "footer", "p"),
+    *("body", "main", "article"),
+)
+LEAST_LINKS = 2
+# Share of a part's letters inside links above which it is navigation; jusText, which sorts the
+# paragraphs of web pages in this way, takes 0.2 for paragraphs. Lists of a manual whose items
+# are links with a short description must stay.
+MOST_LINKED = 0.8
+WIDEST = 100  # columns of a cell that states its span
+FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+PERMALINK = re.compile(r"^[¶§#\s]*$")
+
+
+def read_html(path: Path) -> Iterator[Content]:
+    """Yield the text of a page, without its navigation.
+
+    Raises:
+        DocumentError: it is binary, in no known encoding, too big, or made of links only.
+    """
+    check_size(path, path.stat().st_size, LONGEST_HTML, "HTML")
+    data = path.read_bytes()
+    if b"\0" in data and not encodings.has_byte_order_mark(data):
+        raise DocumentError(f"{path} holds binary data, not HTML; give a text version of it")
+    page = _parse(data)  # bytes, so that <meta charset> is honoured
+    if page.contains_replacement_characters:
+        raise encodings.unknown_encoding(path)
+    title = page.title.get_text(" ", strip=True) if page.title else None
+    has_links = page.find("a") is not None
+    had_text = any((page.body or page).stripped_strings)
+    text = to_markdown(page)
+    if had_text and has_links and not text:
+        raise DocumentError(f"{path} holds links and no text of its own; leave it out")
+    yield Content(text, title=title, markdown=True)
+
+
+def read_markdown(path: Path) -> Iterator[Content]:
+    """Yield the text of a Markdown file, of a big one in parts.
+
+    Raises:
+        DocumentError: it is binary, or in no known encoding.
+    """
+    title = None
+    for part in encodings.read_texts(path):
+        source = part.lstrip("\ufeff").replace("\r\n", "\n")
+        stated, source = _front_matter(source)
+        text = html_to_markdown(_markdown_parser().render(source))
+        title = title or stated or first_heading(text)
+        yield Content(text, title=title, markdown=True)
+
+
+def read_rst(path: Path) -> Iterator[Content]:
+    """Yield the text of a reStructuredText file; directives of Sphinx keep their content.
+
+    Raises:
+        DocumentError: it is binary, in no known encoding, or cannot be parsed.
+    """
+    from retrieval.ingest.restructured import to_html
+
+    check_size(path, path.stat().st_size, LONGEST_TEXT, "reStructuredText")
+    source = "".join(encodings.read_texts(path))
+    text = html_to_markdown(to_html(path, source))
+    yield Content(text, title=first_heading(text), markdown=True)
+
+
+def read_epub(path: Path) -> Iterator[Content]:
+    """Yield the text of a book: its chapters in reading order.
+
+    Raises:
+        DocumentError: it is damaged, protected, or holds too much.
+    """
+    from bs4 import BeautifulSoup
+
+    from retrieval.ingest.office import open_archive
+
+    with open_archive(path, "EPUB") as archive:
+        names = set(archive.namelist())
+        if "META-INF/rights.xml" in names or "META-INF/sinf.xml" in names:
+            raise DocumentError(f"{path} is a protected EPUB; give a version without protection")
+        container = BeautifulSoup(archive.read("META-INF/container.xml"), "xml")
+        package_name = str(container.find("rootfile")["full-path"])  # type: ignore[index]
+        package = BeautifulSoup(archive.read(package_name), "xml")
+        files = {
+            item["id"]: str(PurePosixPath(package_name).parent / unquote(str(item["href"])))
+            for item in package.find_all("item")
+        }
+        order = [files.get(item["idref"], "") for item in package.find_all("itemref")]
+        chapters = [to_markdown(_parse(archive.read(name))) for name in order if name in names]
+        title = package.find("title")
+    yield Content(
+        "\n\n".join(filter(None, chapters)),
+        title=title.get_text(" ", strip=True) if title else None,
+        markdown=True,
+    )
+
+
+def html_to_markdown(html: str) -> str:
+    """Return the text of HTML as Markdown; as `to_markdown`."""
+    return to_markdown(_parse(html))
+
+
+def first_heading(text: str) -> str | None:
+    """The first heading of Markdown, as its title."""
+    found = HEADING.search(text)
+    return found[1] if found else None
+
+
+def to_markdown(page: "BeautifulSoup") -> str:
+    """Return the text of a page as Markdown: headings, paragraphs, lists, tables and code.
+
+    What is not text (images, badges), and what is navigation (by its tag or role, or because it
+    is made of links), is removed from ``page``. Emphasis and the targets of links are dropped.
+    """
+    _remove_unread(page)
+    for table in page.find_all("table"):
+        if not _is_data(table):
+            _unfold(table)
+    _remove_navigation(page)
+    try:
+        return _tidy(_converter().convert_soup(page))
+    except RecursionError:  # thousands of tags within each other: its text without structure
+        return guard(page.get_text("\n", strip=True))
+
+
+def _parse(html: str | bytes) -> "BeautifulSoup":
+    from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning  # heavy, and few runs read HTML
+
+    with warnings.catch_warnings():  # XHTML is read as HTML, for its pages are often neither
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
+        return BeautifulSoup(html, PARSER)
+
+
+def _remove_unread(page: "BeautifulSoup") -> None:
+    from bs4 import Comment, Doctype, ProcessingInstruction
+
+    for note in page.find_all(string=lambda it: isinstance(it, Comment | Doctype)):
+        note.extract()
+    for note in page.find_all(string=lambda it: isinstance(it, ProcessingInstruction)):
+        note.extract()
+    for tag in page.find_all(UNREAD):
+        tag.decompose()
+    for tag in page.find_all(_is_hidden):
+        tag.decompose()
+    for link in page.find_all("a"):  # the sign beside a heading; a footnote's mark
+        words = link.get_text()
+        mark = str(link.get("href", "")).startswith("#") and (
+            PERMALINK.match(words) or link.find_parent("sup") or link.find("sup")
+        )
+        if words and mark:
+            link.decompose()
+
+
+def _is_hidden(tag: "Tag") -> bool:
+    return (
+        tag.has_attr("hidden")
+        or tag.get("aria-hidden") == "true"
+        or tag.get("role") in UNREAD_ROLES
+    )
+
+
+def _is_data(table: "Tag") -> bool:
+    """Whether a table is one, and not the layout of a page or of a note."""
+    rows = table.find_all("tr")
+    if table.find("table") or len(rows) < 2:  # noqa: PLR2004
+        return False
+    widths = [len(row.find_all(("td", "th"))) for row in rows]
+    return sorted(widths)[len(widths) // 2] > 1
+
+
+def _unfold(table: "Tag") -> None:
+    for tag in table.find_all(("tr", "td", "th", "thead", "tbody", "tfoot", "caption")):
+        tag.name = "div"
+    for tag in table.find_all(("colgroup", "col")):
+        tag.decompose()
+    table.name = "div"
+
+
+def _remove_navigation(page: "BeautifulSoup") -> None:
+    for tag in page.find_all(MADE_OF_LINKS):
+        if tag.decomposed or (tag.name == "table" and tag.find("th")):
+            continue
+        links = tag.find_all("a", href=True)
+        if len(links) < LEAST_LINKS:
+            continue
+        linked = sum(_letters(link.get_text()) for link in links)
+        if linked >= MOST_LINKED * _letters(tag.get_text()):
+            tag.decompose()
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalnum, text))
+
+
+@cache
+def _converter() -> Any:  # markdownify has no type information for its methods
+    from markdownify import ATX, MarkdownConverter
+
+    class Converter(MarkdownConverter):
+        """Markdown of what is read: no emphasis, no link targets, fenced code."""
+
+        def process_text(self, el: Any, parent_tags: Any = None) -> str:
+            tags = parent_tags or set()
+            text = str(super().process_text(el, parent_tags=tags))  # type: ignore[misc]
+            return text if "pre" in tags else guard(text)
+
+        def convert_td(self, el: Any, text: str, parent_tags: Any) -> str:
+            span = str(el.get("colspan", "1"))
+            width = min(int(span), WIDEST) if span.isdigit() else 1
+            cell = " ".join(text.replace(GUARD, "").split()).replace("|", "\\|")
+            return f" {cell} |" + "  |" * (width - 1)
+
+        convert_th = convert_td
+
+        def convert_pre(self, el: Any, text: str, parent_tags: Any) -> str:
+            code = el.get_text().strip("\n").replace(FENCE, "'''")
+            return f"\n\n{FENCE}\n{code}\n{FENCE}\n\n" if code.strip() else ""
+
+        def convert_sup(self, el: Any, text: str, parent_tags: Any) -> str:
+            before = el.previous_sibling
+            after_digit = isinstance(before, str) and before[-1:].isdigit()
+            power = after_digit and text.strip("-\u2212").isdigit()
+            return f"^{text}" if power else text  # 10^6 is not 106
+
+        def convert_dt(self, el: Any, text: str, parent_tags: Any) -> str:
+            return f"\n\n{' '.join(text.split())}\n" if text.strip() else ""
+
+        def convert_dd(self, el: Any, text: str, parent_tags: Any) -> str:
+            return f"{text.strip()}\n\n" if text.strip() else ""
+
+    return Converter(
+        heading_style=ATX,
+        bullets="-",
+        strip=["a", "b", "strong", "i", "em", "code", "kbd", "samp", "del", "s", "sub"],
+        escape_asterisks=False,
+        escape_underscores=False,
+        escape_misc=False,
+        table_infer_header=True,
+        newline_style="backslash",
+        wrap=True,  # a line end of the source is no more than a space
+        wrap_width=None,
+    )
+
+
+@cache
+def _markdown_parser() -> Any:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+
+
+def _front_matter(source: str) -> tuple[str | None, str]:
+    """Return the title that a YAML header states, and the text after the header."""
+    import yaml
+
+    found = FRONT_MATTER.match(source)
+    if not found:
+        return None, source
+    try:
+        stated = yaml.safe_load(found[1])
+    except yaml.YAMLError:
+        return None, source
+    if not isinstance(stated, dict):
+        return None, source
+    title = stated.get("title")
+    return str(title) if isinstance(title, str | int) else None, source[found.end() :]
+
+
+def _tidy(text: str) -> str:
+    lines = [line.rstrip().removesuffix("\\") for line in text.split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

@@ -1,0 +1,302 @@
+"""Every format: its text, its headings and pages, its tables; and files that are broken."""
+
+import os
+import zipfile
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+from docx import Document as WordDocument
+from llama_index.core.schema import TextNode
+from openpyxl import Workbook
+from pptx import Presentation
+from pptx.util import Inches
+from pypdf import PdfReader, PdfWriter
+
+from foundation.errors import DocumentError
+from retrieval.ingest import office
+from retrieval.ingest.chunking import split
+from retrieval.ingest.documents import SkippedPath, read
+from tests.retrieval.conftest import pdf
+
+RIVERS = [("River", "Length"), *((f"River {n}", f"{n} km") for n in range(60))]
+
+
+def passages(path: Path) -> list[TextNode]:
+    return [node for document in read([path], pytest.fail) for node in split(document)]
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def word_file(path: Path) -> Path:
+    document = WordDocument()
+    document.add_heading("Rivers of Europe", 0)
+    document.add_heading("Lengths", 1)
+    document.add_paragraph("They were measured twice. " * 12)
+    table = document.add_table(rows=0, cols=2)
+    for row in RIVERS:
+        for cell, value in zip(table.add_row().cells, row, strict=True):
+            cell.text = value
+    document.save(str(path))
+    return path
+
+
+def slides(path: Path) -> Path:
+    deck = Presentation()
+    for number in (1, 2):
+        slide = deck.slides.add_slide(deck.slide_layouts[1])
+        slide.shapes.title.text = f"Phase {number}"
+        slide.placeholders[1].text = f"It costs {number} million."
+        slide.notes_slide.notes_text_frame.text = f"Ask contractor {number}."
+    table = slide.shapes.add_table(2, 2, Inches(1), Inches(3), Inches(4), Inches(1)).table
+    for place, value in enumerate(("River", "Length", "Rhine", "1,233 km")):
+        table.cell(place // 2, place % 2).text = value
+    deck.save(str(path))
+    return path
+
+
+def workbook(path: Path) -> Path:
+    book = Workbook()
+    sheet = book.active
+    sheet.title = "Budget"
+    for row in (["Phases of the harbour"], [], ["Phase", "Start", "Share"]):
+        sheet.append(row)
+    sheet.append(["One", date(2030, 1, 2), 0.25])
+    sheet["C4"].number_format = "0%"
+    hidden = book.create_sheet("Secret")
+    hidden.append(["not", "shown"])
+    hidden.sheet_state = "hidden"
+    book.save(path)
+    return path
+
+
+def book(path: Path) -> Path:
+    chapters = {f"c{n}.xhtml": f"<h1>Chapter {n}</h1><p>The river is {n} km.</p>" for n in (2, 1)}
+    manifest = "".join(f'<item id="{name}" href="{name}"/>' for name in chapters)
+    spine = "".join(f'<itemref idref="{name}"/>' for name in sorted(chapters))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", "application/epub+zip")
+        archive.writestr(
+            "META-INF/container.xml",
+            '<container><rootfiles><rootfile full-path="o/b.opf"/></rootfiles></container>',
+        )
+        archive.writestr(
+            "o/b.opf",
+            "<package><metadata><title>Rivers</title></metadata>"
+            f"<manifest>{manifest}</manifest><spine>{spine}</spine></package>",
+        )
+        for name, text in chapters.items():
+            archive.writestr(f"o/{name}", f"<html><body>{text}</body></html>")
+    return path
+
+
+def pages(path: Path, texts: list[str]) -> Path:
+    writer = PdfWriter()
+    for text in texts:
+        part = path.with_suffix(".part")
+        part.write_bytes(pdf(text))
+        writer.append(PdfReader(part))
+    writer.add_outline_item("The Elbe", 1)
+    writer.write(path)
+    return path
+
+
+def test_a_word_file_has_headings_and_rows_that_name_their_columns(tmp_path: Path) -> None:
+    nodes = passages(word_file(tmp_path / "r.docx"))
+    assert {node.metadata["title"] for node in nodes} == {"Rivers of Europe"}
+    assert {node.metadata["heading"] for node in nodes} == {"Lengths"}
+    assert all(node.text.startswith("Lengths\n\n") for node in nodes)
+    text = "\n".join(node.text for node in nodes)
+    for name, length in RIVERS[1:]:
+        assert f"River: {name}; Length: {length}" in text
+
+
+def test_each_slide_is_a_page_with_its_notes_and_table(tmp_path: Path) -> None:
+    first, second = passages(slides(tmp_path / "p.pptx"))
+    assert (first.metadata["page"], second.metadata["page"]) == (1, 2)
+    assert "It costs 1 million." in first.text
+    assert "Ask contractor 1." in first.text
+    assert second.text.startswith("Phase 2\n\n")
+    assert "River: Rhine; Length: 1,233 km" in second.text
+
+
+def test_a_workbook_gives_its_visible_sheets_as_they_are_shown(tmp_path: Path) -> None:
+    (node,) = passages(workbook(tmp_path / "b.xlsx"))
+    assert node.metadata["heading"] == "Budget"
+    assert "Phases of the harbour" in node.text
+    assert "Phase: One; Start: 2030-01-02; Share: 25%" in node.text
+
+
+def test_a_book_is_read_in_the_order_of_its_spine(tmp_path: Path) -> None:
+    (node,) = passages(book(tmp_path / "b.epub"))
+    assert node.metadata["title"] == "Rivers"
+    assert node.text.index("The river is 1 km.") < node.text.index("The river is 2 km.")
+
+
+@pytest.mark.parametrize(("name", "between"), [("a.csv", ","), ("b.csv", ";"), ("c.tsv", "\t")])
+def test_rows_of_a_file_name_their_columns(tmp_path: Path, name: str, between: str) -> None:
+    path = written(tmp_path / name, "".join(between.join(row) + "\n" for row in RIVERS))
+    text = "\n".join(node.text for node in passages(path))
+    for river, length in RIVERS[1:]:
+        assert f"River: {river}; Length: {length}" in text
+
+
+def test_a_table_of_numbers_is_kept_for_its_column_names(tmp_path: Path) -> None:
+    rows = "".join(f"2030-01-{n:02},{n / 7:.5f}\n" for n in range(1, 30))
+    (node, *_) = passages(written(tmp_path / "w.csv", f"date,rain\n{rows}"))
+    assert node.text.startswith("date: 2030-01-01; rain: 0.14286\n")
+
+
+def test_a_pdf_has_pages_and_the_headings_of_its_outline(tmp_path: Path) -> None:
+    first, second = passages(pages(tmp_path / "r.pdf", ["The Rhine.", "The other river."]))
+    assert (first.text, first.metadata["page"]) == ("The Rhine.", 1)
+    assert (second.text, second.metadata["page"]) == ("The Elbe\n\nThe other river.", 2)
+    assert second.metadata["heading"] == "The Elbe"
+
+
+def test_compatibility_signs_are_plain_unless_they_say_something_else(tmp_path: Path) -> None:
+    (node,) = passages(
+        written(tmp_path / "a.txt", "A bu\ufb00er of \uff15 m² and 10⁶\u00a0bytes, ½ full")
+    )
+    assert node.text == "A buffer of 5 m² and 10⁶ bytes, ½ full"
+
+
+def test_markdown_drops_badges_and_keeps_code_and_tables(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "README.md",
+        "---\ntitle: Boats\n---\n[![build](a.svg)](b) <img src='c.png'>\n\n## Use\n\n"
+        "Run **it** with [care](d).\n\n```sh\n# not a heading\nboat --go\n```\n\n"
+        "| a | b |\n|---|---|\n| 1 | 2 |\n",
+    )
+    (node,) = passages(path)
+    assert node.metadata["title"] == "Boats"
+    assert node.text == (
+        "Use\n\nRun it with care.\n\n```\n# not a heading\nboat --go\n```\n\na: 1; b: 2"
+    )
+
+
+def test_html_drops_what_is_made_of_links_and_keeps_what_is_said(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "p.html",
+        "<ul><li><a href='a'>Home</a><li><a href='b'>Up</a></ul><h1>Rivers<a href='#r'>¶</a></h1>"
+        "<p>See <a href='c'>the Elbe</a> for more, for it is long.</p>"
+        "<table><tr><th>Country<th>Capital<tr><td><a href='p'>Peru</a><td><a href='l'>Lima</a>"
+        "</table><p>It has 10<sup>6</sup> fish.</p>",
+    )
+    (node,) = passages(path)
+    assert node.text == (
+        "Rivers\n\nSee the Elbe for more, for it is long.\n\nCountry: Peru; Capital: Lima\n\n"
+        "It has 10^6 fish."
+    )
+
+
+def test_restructured_text_keeps_what_only_sphinx_knows(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "a.rst",
+        "Rivers\n======\n\n.. toctree::\n\n   other\n\n.. confval:: length\n   :type: int\n\n"
+        "   In :ref:`kilometres <km>`.\n\n.. code-block:: sh\n   :linenos:\n\n   boat --go\n",
+    )
+    (node,) = passages(path)
+    assert node.metadata["title"] == "Rivers"
+    assert node.text == "length\n\nIn kilometres.\n\n```\nboat --go\n```"
+
+
+def test_passages_do_not_cross_headings_unless_they_are_tiny(tmp_path: Path) -> None:
+    long = "The water is deep and cold here. " * 12
+    tiny = "### Mouth\n\nWide.\n\n### Spring\n\nHigh."
+    text = f"# R\n\n## Rhine\n\n{long}\n\n## Elbe\n\n{long}\n\n{tiny}"
+    nodes = passages(written(tmp_path / "r.md", text))
+    assert [node.metadata["heading"] for node in nodes] == ["Rhine", "Elbe"]
+    assert nodes[1].text.endswith("Mouth\n\nWide.\n\nSpring\n\nHigh.")
+
+
+JUNK = {
+    "x": "xxx" * 10_000,
+    "x x": "xxx " * 10_000,
+    "hex": "\n".join(f"{n:08x}: {n * 7919:08x} {n * 104729:08x}" for n in range(2_000)),
+    "base64": "QmFzZTY0IGlzIG5vdCB0ZXh0LCBidXQgYnl0ZXM3Zm9yMm1hY2hpbmVz" * 500,
+}
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_junk_is_skipped_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path / "a.txt", JUNK[kind])
+    with pytest.raises(DocumentError, match="has no words"):
+        passages(path)
+    written(tmp_path / "b.txt", "The Rhine is long.")
+    skipped: list[SkippedPath] = []
+    (document,) = read([tmp_path], skipped.append)
+    assert document.text == "The Rhine is long."
+    assert len(skipped) == 1
+
+
+def encrypted(path: Path) -> None:
+    path.write_bytes(office.OLE + bytes(1000) + office.ENCRYPTED + bytes(1000))
+
+
+def truncated(make: Callable[[Path], Path]) -> Callable[[Path], None]:
+    def cut(path: Path) -> None:
+        data = make(path).read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+
+    return cut
+
+
+def bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        with archive.open("word/document.xml", "w", force_zip64=True) as part:
+            for _ in range(110):
+                part.write(bytes(1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("a.docx", encrypted, "encrypted"),
+        ("a.xlsx", encrypted, "encrypted"),
+        ("a.pptx", lambda path: path.write_bytes(office.OLE + bytes(2000)), "before 2007"),
+        ("a.docx", truncated(word_file), "not a readable .docx"),
+        ("a.pptx", truncated(slides), "not a readable .pptx"),
+        ("a.xlsx", truncated(workbook), "not a readable .xlsx"),
+        ("a.epub", truncated(book), "not a readable EPUB"),
+        ("a.docx", bomb, "is read up to 100 MB"),
+        ("a.pdf", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), "image/png"),
+        ("a.csv", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), "image/png"),
+        ("a.pdf", lambda path: pages(path, ["", ""]), "without text (2 pages)"),
+        ("a.html", lambda path: written(path, "<a href=b>b</a> <a href=c>c</a>" * 9), "links"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, name: str, make: Callable[[Path], object], words: str
+) -> None:
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(DocumentError) as caught:
+        passages(path)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_ending_does_not_hide_what_a_file_is(tmp_path: Path) -> None:
+    page = written(
+        tmp_path / "page.txt", "<!DOCTYPE html><title>Rivers</title><p>It is <b>long</b>."
+    )
+    (node,) = passages(page)
+    assert (node.text, node.metadata["title"]) == ("It is long.", "Rivers")
+    paper = tmp_path / "paper.txt"
+    paper.write_bytes(pdf("The Rhine is long."))
+    (node,) = passages(paper)
+    assert (node.text, node.metadata["page"]) == ("The Rhine is long.", 1)
+
+
+def test_a_file_name_in_any_encoding_can_be_stored(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
+    path.write_text("The Rhine is long.")
+    (node,) = passages(tmp_path)
+    assert node.metadata["source"].endswith("caf\ufffd.txt")
+    node.metadata["title"].encode()
