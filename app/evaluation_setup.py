@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from tqdm import tqdm
+
 from app import factory, home
 from app.settings import Settings
 from control.assistant import reading_limit
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
+from control.engines.transformers import LanguageModel
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
-from evaluation.datasets import real_documents
+from evaluation.datasets import questions, real_documents
 from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
 from evaluation.suites.retrieval import Modules, ReservoirModules
 from evaluation.suites.router import Route, RouterFactory
@@ -22,8 +26,7 @@ from retrieval.reservoir import Reservoir
 from retrieval.rewriter import ConditionalRewriter
 from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
 from retrieval.trigger import Trigger, count_distinct, finds_answer
-from training import verdicts
-from training.verdicts import VerdictExample
+from training.retrieval_modules import FoundPassages
 
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) -> Modules:
@@ -38,7 +41,7 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
     def with_reservoir(folder: Path, tau: float) -> ReservoirModules:
         embed_model = factory.embedding(settings)
         trigger = Trigger(index, Reservoir(folder), embed_model, tau=tau, top_k=CANDIDATES)
-        look = partial(finds_answer, trigger.search, judge.stricter())
+        look = partial(finds_answer, trigger.search, factory.strict_filter(settings, model))
         conditional = ConditionalRewriter(rewrites, look)
         return (
             lambda question, history: conditional.run(question, {"history": history}),
@@ -55,43 +58,55 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
 
 
 def filter_judges(settings: Settings, model: Engine) -> dict[str, tuple[Judge, float]]:
-    """Both judges of the Knowledge Filter, each with its threshold."""
+    """The judges of the Knowledge Filter, each with its threshold."""
     filters = {
         name: factory.knowledge_filter(settings.model_copy(update={"judge": name}), model)
-        for name in ("cross-encoder", "model")
+        for name in (
+            "cosine",
+            "cross-encoder",
+            *(("model",) if isinstance(model, LanguageModel) else ()),
+        )
     }
     return {name: (chosen.judge, chosen.threshold) for name, chosen in filters.items()}
 
 
-def filter_examples(
-    index: PassageIndex, corpus: Path
-) -> tuple[list[VerdictExample], list[VerdictExample]]:
-    """Examples for the filter from real documents: to learn from, and to calibrate it on."""
-    passages = index.all_nodes()
-    by_id = {node.node_id: node for node in passages}
-    examples = []
-    for split, build in (
-        (real_documents.TRAINING, verdicts.build_contrasts),
-        (real_documents.CALIBRATION, verdicts.build_found_examples),
+def found_passages(settings: Settings, corpus: Path, target: Path) -> dict[str, FoundPassages]:
+    """What searches find for the calibration questions, built-in and about real documents.
+
+    Args:
+        settings: The embedding model is taken from them.
+        corpus: Of the real documents; built there if it is missing.
+        target: Directory for the two indexes.
+    """
+    split = real_documents.CALIBRATION
+    real_documents.build(corpus)
+    found = {}
+    for source, documents in (
+        ("built-in", [questions.PASSAGES]),
+        ("real documents", real_documents.folders(corpus, split)),
     ):
-        items = [
-            item
-            for item in real_documents.questions(split, corpus, passages)
-            if item.kind != real_documents.UNANSWERED
-        ]
-        found = index.retrieve_batch([item.question for item in items], CANDIDATES)
-        examples.append(
-            [
-                example
-                for item, ranking in zip(items, found, strict=True)
-                for example in build(
-                    item.question,
-                    [by_id[name] for name in item.serving()],
-                    [each.node for each in ranking],
-                )
-            ]
-        )
-    return examples[0], examples[1]
+        home = {"home": target / source.replace(" ", "-")}
+        index = factory.passage_index(settings.model_copy(update=home))
+        with tqdm(desc=f"ingesting: {source}", unit=" passages", delay=2) as bar:
+            index.ingest(documents, bar.update)
+        if source == "built-in":
+            items = questions.built_in(split)
+        else:
+            items = real_documents.questions(split, corpus, index.all_nodes())
+        found[source] = _found(index, [item for item in items if item.answers and not item.history])
+    return found
+
+
+def _found(index: PassageIndex, items: Sequence[questions.RetrievalQuestion]) -> FoundPassages:
+    rankings = index.retrieve_batch([item.question for item in items], CANDIDATES)
+    rows = [
+        (each.score, rank, each.node_id.split(":")[0] in serving or each.node_id in serving)
+        for item, ranking in zip(items, rankings, strict=True)
+        for serving in (set(item.serving()),)
+        for rank, each in enumerate(ranking, start=1)
+    ]
+    scores, ranks, answers = zip(*rows, strict=True)
+    return FoundPassages(np.array(scores), np.array(ranks), np.array(answers))
 
 
 def router_factory(settings: Settings) -> RouterFactory:

@@ -19,6 +19,7 @@ from retrieval.stores.urls import check_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from control.forgetting.suppressor import FactSuppressor
     from control.forgetting.vector_cache import EncryptedVectorCache
     from retrieval.embedding import CachedEmbedding, Vectors
-    from retrieval.filter import Judge, KnowledgeFilter
+    from retrieval.filter import CrossEncoderJudge, Judge, KnowledgeFilter
     from retrieval.index import PassageIndex
     from retrieval.ingest.documents import SkippedPath
     from retrieval.reservoir import Reservoir
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 ADDRESS = re.compile(r"[\w.-]+:\d+(/|$)")  # of a server, without http://
 TRANSFORMERS = "transformers"  # a value of the setting ``engine``
 ADAPTERS = DATA / "adapters"
+COSINE_JUDGE = DATA / "calibrations" / "filter.json"
 
 
 def language_model(settings: Settings) -> "Engine":
@@ -255,13 +257,15 @@ def assistant(
         """The search, redacted, so that no chained query contains a forgotten fact."""
         return [suppressor.redact_passages(ranking) for ranking in search(question, queries)]
 
+    rewrites: BaseQueryTransform | None = query_rewriter
+    if query_rewriter and judge:
+        first_look = partial(finds_answer, search, strict_filter(settings, model))
+        rewrites = ConditionalRewriter(query_rewriter, first_look)
     return Assistant(
         model,
         calibration(settings, model),
         MultiQueryRetriever(redacted_search, candidates),
-        ConditionalRewriter(query_rewriter, partial(finds_answer, search, judge.stricter()))
-        if query_rewriter and judge
-        else query_rewriter,
+        rewrites,
         processors,
         settings.top_k,
         suppressor,
@@ -306,16 +310,38 @@ def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":
 def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
     """The Knowledge Filter with the judge that the settings name.
 
-    The cross-encoder is an adapter of the packaged embedding model and weighs that model's cosines.
+    All judges but the language model weigh cosines of the packaged embedding model.
     """
-    from retrieval import filter as filters
+    from retrieval.filter import JUDGEMENT, CosineJudge, JudgeCalibration, KnowledgeFilter
 
     if settings.judge == "model":
-        threshold = filters.JudgeCalibration.load(ADAPTERS / "filter").threshold
-        return filters.KnowledgeFilter(_model_judge(model), threshold)
-    cross_encoder = filters.CrossEncoderJudge(ADAPTERS / "cross-encoder", packaged_embedding())
-    fitted = cross_encoder.judgement
-    return filters.KnowledgeFilter(cross_encoder, fitted.threshold, fitted.rank)
+        threshold = JudgeCalibration.load(ADAPTERS / "filter" / JUDGEMENT).threshold
+        return KnowledgeFilter(_model_judge(model), threshold)
+    if settings.judge == "cross-encoder":
+        cross_encoder = _cross_encoder()
+        return KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
+    fitted = JudgeCalibration.load(COSINE_JUDGE)
+    judge = CosineJudge(fitted, packaged_embedding())
+    return KnowledgeFilter(judge, fitted.threshold, fitted.rank)
+
+
+def strict_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
+    """A filter that keeps only what surely answers a question as it was asked.
+
+    By the cross-encoder: it tells a passage for one half of a question from one for all of it,
+    which cosines do not.
+    """
+    from retrieval.filter import STRICT_THRESHOLD, KnowledgeFilter
+
+    judge = _model_judge(model) if settings.judge == "model" else _cross_encoder()
+    return KnowledgeFilter(judge, STRICT_THRESHOLD)
+
+
+@cache
+def _cross_encoder() -> "CrossEncoderJudge":
+    from retrieval.filter import CrossEncoderJudge
+
+    return CrossEncoderJudge(ADAPTERS / "cross-encoder", packaged_embedding())
 
 
 def _model_judge(model: "Engine") -> "Judge":

@@ -1,7 +1,8 @@
 """The Knowledge Filter of ERM4: keeps only passages that hold a clear answer to the question.
 
 In ERM4 a language model judges each passage in one word; here a judge gives a probability, so that
-the threshold can be chosen on data.
+the threshold can be chosen on data. By default it is calibrated retrieval evidence: the cosine and
+the rank.
 """
 
 import json
@@ -88,12 +89,6 @@ class KnowledgeFilter(BaseNodePostprocessor):
         """The judge."""
         return self._judge
 
-    def stricter(self, threshold: float = STRICT_THRESHOLD) -> "KnowledgeFilter":
-        """Return a filter with the same judge and cache, and a higher threshold."""
-        stricter = KnowledgeFilter(self._judge, threshold, self.rank_weight)
-        stricter._recent, stricter._lock = self._recent, self._lock
-        return stricter
-
     def probabilities(self, question: str, passages: Sequence[str]) -> list[float]:
         """Return how likely each passage holds a clear answer; 0 for what is not finite."""
 
@@ -128,12 +123,10 @@ class KnowledgeFilter(BaseNodePostprocessor):
 class JudgeCalibration:
     """The logistic regression of a judge: from logit, cosine and rank to one probability.
 
-    The cross-encoder was trained on few kinds of questions, the embedding model on a billion pairs.
-    Fitted, like the threshold, on relations that the encoder was not trained on, and stored beside
-    the adapter.
+    Fitted, like the threshold, on questions that no part was trained on.
 
     Attributes:
-        logit: Weight of the cross-encoder's logit.
+        logit: Weight of the cross-encoder's logit; 0 for the judge by cosine.
         cosine: Weight of the cosine.
         bias: Added to both.
         threshold: Probability that 98 % of answering passages reach.
@@ -147,24 +140,45 @@ class JudgeCalibration:
     rank: float = 0.0
 
     @classmethod
-    def load(cls, adapter: Path) -> "JudgeCalibration":
-        """Read it from the adapter's directory.
+    def load(cls, path: Path) -> "JudgeCalibration":
+        """Read it from a file.
 
         Raises:
             ModelError: It is missing or damaged.
         """
         try:
-            return cls(**json.loads((adapter / JUDGEMENT).read_text(encoding="utf-8")))
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(
-                f"{adapter}: the filter's {JUDGEMENT} cannot be read ({error}); "
+                f"{path}: the filter's judgement cannot be read ({error}); "
                 "train it again by: fulcrum train filter --out DIR"
             ) from error
 
-    def save(self, adapter: Path) -> None:
-        """Write it into the adapter's directory."""
-        with replacing(adapter / JUDGEMENT) as new:
+    def save(self, path: Path) -> None:
+        """Write it into a file."""
+        with replacing(path) as new:
             new.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+class CosineJudge:
+    """Judges by the cosine of question and passage, which the search has computed already.
+
+    On text that nobody wrote for it this says more than a small cross-encoder, once the rank is
+    known too: fitted together with both, the cross-encoder's logit gets no weight. Measured in
+    ``docs/results.md``.
+    """
+
+    def __init__(self, fitted: JudgeCalibration, embed_model: BaseEmbedding) -> None:
+        """Take the calibration and the embedding model that it was fitted on."""
+        self._fitted = fitted
+        self._embed_model = embed_model
+
+    def __call__(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Judge passages in one batch."""
+        pairs = [(question, passage) for passage in passages]
+        weighed = self._fitted.cosine * cosines(self._embed_model, pairs) if pairs else np.zeros(0)
+        likely: list[float] = expit(weighed + self._fitted.bias).tolist()
+        return likely
 
 
 class CrossEncoderJudge:
@@ -184,7 +198,7 @@ class CrossEncoderJudge:
         Raises:
             ModelError: The directory holds no judgement.
         """
-        self.judgement = JudgeCalibration.load(adapter)
+        self.judgement = JudgeCalibration.load(adapter / JUDGEMENT)
         self._adapter = adapter
         self._embed_model = embed_model
         self._loading = threading.Lock()
@@ -215,11 +229,16 @@ def judge_features(
 
     with bfloat16_autocast(model):
         logits = model.predict(list(pairs), activation_fn=Identity(), show_progress_bar=False)
+    return np.column_stack([logits, cosines(embed_model, pairs)])
+
+
+def cosines(embed_model: BaseEmbedding, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    """Compute the cosine of each question and passage, shape (pairs,)."""
     distinct = list(dict.fromkeys(question for question, _ in pairs))
     rows = dict(zip(distinct, np.array(embed_queries(embed_model, distinct)), strict=True))
     questions = np.stack([rows[question] for question, _ in pairs])
     vectors = embed_texts(embed_model, [passage for _, passage in pairs], lambda _: None)
-    return np.column_stack([logits, (questions * np.array(vectors)).sum(axis=1)])
+    return (questions * np.array(vectors)).sum(axis=1)
 
 
 def load_cross_encoder(adapter: Path) -> "CrossEncoder":

@@ -5,17 +5,17 @@ Low-rank as in ERM4 (rank 8, alpha 16), on attention's projections only: the mer
 """
 
 import logging
-import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from control.engines.transformers import LanguageModel, preferred_device, preferred_dtype
+from retrieval.filter import JUDGEMENT
 from training import rewrites, verdicts
 from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
 
@@ -33,7 +33,6 @@ FILTER_EXAMPLES, FILTER_EPOCHS = 960, 1
 CROSS_ENCODER_EXAMPLES, CROSS_ENCODER_EPOCHS = 8000, 1
 CROSS_ENCODER_RANK, CROSS_ENCODER_RATE = 16, 1e-3
 CROSS_ENCODER_BATCH = 32
-BUILT_IN_EXAMPLES = 3000  # with other text: templates teach little after the first thousands
 DEVELOPMENT_EXAMPLES = 1200
 WHOLE = ("own", "swapped")  # examples with an untouched passage, as retrieval finds them
 LEAST_RECALL = 0.98  # a passage wrongly dropped costs an answer, one wrongly kept only time
@@ -147,13 +146,7 @@ def _tune(
     return target / "adapter"
 
 
-def train_cross_encoder(
-    target: Path,
-    seed: int = 0,
-    smoke: bool = False,
-    more: Sequence[verdicts.VerdictExample] = (),
-    found: Sequence[verdicts.VerdictExample] = (),
-) -> Path:
+def train_cross_encoder(target: Path, seed: int = 0, smoke: bool = False) -> Path:
     """Train the Knowledge Filter's other way: a cross-encoder of MiniLM size.
 
     It starts from the packaged embedding model. Only a low-rank adapter and the classifier are
@@ -163,9 +156,6 @@ def train_cross_encoder(
         target: Directory of the run; the adapter is written to its folder ``adapter``.
         seed: Of data and training.
         smoke: A few steps only.
-        more: Examples of other text than the built-in corpus; fewer of the built-in ones are
-            learned with them.
-        found: Passages found for other questions, to fit `judgement` on.
 
     Returns:
         The adapter's directory.
@@ -187,10 +177,7 @@ def train_cross_encoder(
     started = time.monotonic()
     set_seed(seed)  # before the classifier is drawn
     learn, _ = verdicts.build_examples(seed)
-    if more:
-        learn = [*learn[:BUILT_IN_EXAMPLES], *more]
-        random.Random(seed).shuffle(learn)  # noqa: S311 - a reproducible order, nothing secret
-    learn = learn[: SMOKE if smoke else len(more) + CROSS_ENCODER_EXAMPLES]
+    learn = learn[: SMOKE if smoke else CROSS_ENCODER_EXAMPLES]
     model = CrossEncoder(str(packaged_model()), num_labels=1, max_length=LONGEST_INPUT)
     model[0].model = get_peft_model(
         model[0].model,
@@ -215,7 +202,7 @@ def train_cross_encoder(
         train_dataset=Dataset.from_dict(
             {
                 "question": [example.question for example in learn],
-                "passage": [example.passage for example in learn],
+                "passage": [f"{example.title}\n{example.text}" for example in learn],
                 "label": [float(example.answers) for example in learn],
             }
         ),
@@ -231,53 +218,98 @@ def train_cross_encoder(
     card |= {"epochs": epochs, "seed": seed}
     card |= {"name": "filter", "base": PACKAGED_NAME, "count": len(learn)}
     keep(model[0].model, adapter, PACKAGED_NAME, _card(started, card))
-    judgement(adapter, found, seed).save(adapter)
+    judgement(adapter, seed).save(adapter / JUDGEMENT)
     shutil.rmtree(runs, ignore_errors=True)
     return adapter
 
 
-def judgement(
-    adapter: Path, found: Sequence[verdicts.VerdictExample] = (), seed: int = 0
-) -> "JudgeCalibration":
-    """Fit what the cross-encoder's logit, the cosine and the rank say together, and the threshold.
+def judgement(adapter: Path, seed: int = 0) -> "JudgeCalibration":
+    """Fit what the cross-encoder's logit and the cosine say together, and the threshold.
 
-    On passages found for questions that the cross-encoder was not trained on; without such, on
-    built-in relations that it was not trained on, whose passages have no rank. The threshold is
-    reached by 98 % of the passages that answer, of either kind.
-
-    Args:
-        adapter: Of the cross-encoder.
-        found: Passages found for questions, with their ranks.
-        seed: Of the built-in examples.
+    On relations that the cross-encoder was not trained on.
     """
     from sklearn.linear_model import LogisticRegression
 
     from retrieval.embedding import open_embedding
     from retrieval.filter import JudgeCalibration, judge_features, load_cross_encoder
 
-    model, embed_model = load_cross_encoder(adapter), open_embedding()
-
-    def measured(examples: Sequence[verdicts.VerdictExample]) -> NDArray[np.float64]:
-        pairs = [(example.question, example.passage) for example in examples]
-        ranks = [-np.log(example.rank) for example in examples]
-        return np.column_stack([judge_features(model, embed_model, pairs), ranks])
-
     _, develop = verdicts.build_examples(seed)
     develop = develop[:DEVELOPMENT_EXAMPLES]
-    built_in, learned = measured(develop), found or develop
-    fitted = LogisticRegression().fit(
-        measured(found) if found else built_in, [example.answers for example in learned]
-    )
-    whole = [example.answers and example.kind in WHOLE for example in develop]
-    answering = [built_in[np.array(whole)]]
-    if found:
-        answering.append(measured([example for example in found if example.answers]))
+    pairs = [(example.question, f"{example.title}\n{example.text}") for example in develop]
+    features = judge_features(load_cross_encoder(adapter), open_embedding(), pairs)
+    answers = np.array([example.answers for example in develop])
+    fitted = LogisticRegression().fit(features, answers)
+    whole = np.array([example.kind in WHOLE for example in develop])
+    likely = fitted.predict_proba(features[whole & answers])[:, 1]
+    [logit, cosine], [bias] = fitted.coef_[0], fitted.intercept_
+    threshold = float(np.quantile(likely, 1 - LEAST_RECALL))
+    return JudgeCalibration(float(logit), float(cosine), float(bias), threshold)
+
+
+class FoundPassages(NamedTuple):
+    """Passages that searches found, of all questions one after the other.
+
+    Attributes:
+        cosines: Of question and passage.
+        ranks: In the search, from 1.
+        answers: Whether the passage answers its question.
+    """
+
+    cosines: NDArray[np.float64]
+    ranks: NDArray[np.int64]
+    answers: NDArray[np.bool_]
+
+    @property
+    def features(self) -> NDArray[np.float64]:
+        """Cosine and negative logarithm of the rank, shape (passages, 2)."""
+        return np.column_stack([self.cosines, -np.log(self.ranks)])
+
+
+def fit_cosine_judge(sources: Mapping[str, FoundPassages]) -> "JudgeCalibration":
+    """Fit the judge by cosine on passages found for questions of several sources.
+
+    Each source has the same weight. The threshold is reached by 98 % of the passages that answer,
+    in each source.
+    """
+    from retrieval.filter import JudgeCalibration
+
+    fitted = _fit_found(list(sources.values()))
+    [cosine, rank], [bias] = fitted.coef_[0], fitted.intercept_
     thresholds = [
-        float(np.quantile(fitted.predict_proba(features)[:, 1], 1 - LEAST_RECALL))
-        for features in answering
+        np.quantile(fitted.predict_proba(found.features[found.answers])[:, 1], 1 - LEAST_RECALL)
+        for found in sources.values()
     ]
-    [logit, cosine, rank], [bias] = fitted.coef_[0], fitted.intercept_
-    return JudgeCalibration(float(logit), float(cosine), float(bias), min(thresholds), float(rank))
+    return JudgeCalibration(0.0, float(cosine), float(bias), float(min(thresholds)), float(rank))
+
+
+def transfer(sources: Mapping[str, FoundPassages]) -> list[dict[str, Any]]:
+    """AUROC on each source when it is left out of the fit, and by the cosine or the rank alone."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = []
+    for name, found in sources.items():
+        others = [each for other, each in sources.items() if other != name]
+        left_out = _fit_found(others).predict_proba(found.features)[:, 1] if others else None
+        scores = {"left out": left_out, "cosine": found.cosines, "rank": -found.ranks}
+        rows.append(
+            {"source": name, "n": len(found.answers)}
+            | {
+                way: float(roc_auc_score(found.answers, score))
+                for way, score in scores.items()
+                if score is not None
+            }
+        )
+    return rows
+
+
+def _fit_found(sources: Sequence[FoundPassages]) -> Any:  # scikit-learn has no types
+    from sklearn.linear_model import LogisticRegression
+
+    features = np.vstack([found.features for found in sources])
+    answers = np.concatenate([found.answers for found in sources])
+    sizes = [len(found.answers) for found in sources]
+    weights = np.concatenate([np.full(size, sum(sizes) / len(sizes) / size) for size in sizes])
+    return LogisticRegression().fit(features, answers, sample_weight=weights)
 
 
 def _card(started: float, settings: dict[str, Any]) -> str:

@@ -9,41 +9,24 @@ import random
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-from llama_index.core.schema import BaseNode
-from numpy.typing import NDArray
-
 from data import DIRECTORY as DATA
 from data.build import slug
-from foundation.text import holds
-from training.corpus import CorpusFact
 from training.rewrites import VAGUE, relation_rows, searches, wording_bank
 
 HERE = Path(__file__).parent
 DEVELOPMENT = ("landmark_country", "mythology")  # held out: the threshold is chosen on them
 WINDOW_WORDS = (35, 110)  # of passages cut from running text, as web chunks are
-WRONG_PASSAGES = 5  # for each question that has one right passage: the nearest ones
 DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True)
 class VerdictExample:
-    """A question, a passage, and whether the one answers the other.
-
-    Attributes:
-        relation: Of the fact; empty for text that was not made from facts.
-        kind: How the example came about.
-        question: The question.
-        title: The passage's title.
-        text: The passage.
-        answers: Whether it answers the question.
-        rank: Of the passage in a search for the question, from 1.
-    """
+    """A question, a passage, and whether the one answers the other."""
 
     relation: str
     kind: str
@@ -51,12 +34,6 @@ class VerdictExample:
     title: str
     text: str
     answers: bool
-    rank: int = 1
-
-    @property
-    def passage(self) -> str:
-        """Title and text, as the filter reads them."""
-        return f"{self.title}\n{self.text}".lstrip()
 
 
 @dataclass(frozen=True)
@@ -93,64 +70,6 @@ def build_examples(seed: int = 0) -> tuple[list[VerdictExample], list[VerdictExa
     draw.shuffle(learn)
     draw.shuffle(develop)
     return learn, develop
-
-
-def build_fact_passages(
-    facts: Sequence[CorpusFact], vectors: Callable[[Sequence[str]], NDArray[np.float32]]
-) -> list[VerdictExample]:
-    """Examples from questions whose passages are known.
-
-    Args:
-        facts: Questions, each with a passage that answers it.
-        vectors: Texts to unit vectors, shape (texts, dimension).
-    """
-    passages = list(dict.fromkeys(fact.passage for fact in facts))
-    cosines = vectors([fact.question for fact in facts]) @ vectors(passages).T
-    examples = []
-    for fact, row in zip(facts, cosines, strict=True):
-        nearest = [passages[place] for place in np.argsort(-row)[: 2 * WRONG_PASSAGES]]
-        wrong = [text for text in nearest if not holds(text, fact.answers)][:WRONG_PASSAGES]
-        examples += [
-            VerdictExample("", "given", fact.question, "", text, text == fact.passage)
-            for text in (fact.passage, *wrong)
-        ]
-    return examples
-
-
-def build_found_examples(
-    question: str, serving: Sequence[BaseNode], found: Sequence[BaseNode]
-) -> list[VerdictExample]:
-    """Examples from a question that was asked of an index, with all passages found, and ranks.
-
-    Args:
-        question: The question.
-        serving: The passages that answer it.
-        found: Those that a search found, best first.
-    """
-    ids = {node.node_id for node in serving}
-    return [
-        VerdictExample(
-            "", "found", question, node.metadata["title"], node.get_content(), right, rank
-        )
-        for rank, node in enumerate(found, start=1)
-        for right in (node.node_id in ids,)
-    ]
-
-
-def build_contrasts(
-    question: str, serving: Sequence[BaseNode], found: Sequence[BaseNode]
-) -> list[VerdictExample]:
-    """Examples to learn from: the passages that answer, and the first ones of other documents.
-
-    Arguments as for `build_found_examples`.
-    """
-    documents = {node.ref_doc_id for node in serving}
-    wrong = [node for node in found if node.ref_doc_id not in documents][:WRONG_PASSAGES]
-    return [
-        VerdictExample("", "contrast", question, node.metadata["title"], node.get_content(), right)
-        for nodes, right in ((serving, True), (wrong, False))
-        for node in nodes
-    ]
 
 
 def _materials() -> Iterator[Material]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from app.cli.console import PATHS, count, example, model_settings, out, require_packages
+from foundation.errors import InputError
 
 PACKAGES = ("datasets", "tensorboardX", "trl")  # of the extra "training"
 
@@ -48,64 +49,61 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
     out.print(f"the adapter is in {written}; set FULCRUM_REWRITER to use it", soft_wrap=True)
 
 
-@train.command(name="filter", epilog=example("fulcrum train filter --out runs/filter"))
-@click.option(
-    "--judge",
-    type=click.Choice(["cross-encoder", "model"]),
-    default="cross-encoder",
-    show_default=True,
-    help="What is to judge passages: a small cross-encoder, or the language model.",
+@train.command(
+    name="filter",
+    epilog=example(
+        "fulcrum train filter --out runs/filter",
+        "fulcrum train filter --judge cosine --real-documents corpus --out runs/cosine",
+    ),
 )
 @click.option(
-    "--data",
-    "paths",
-    type=PATHS,
-    multiple=True,
-    help="Learn from these questions and passages too: SQuAD, or JSON Lines of question, answers "
-    "and passage; repeatable.",
+    "--judge",
+    type=click.Choice(["cosine", "cross-encoder", "model"]),
+    default="cross-encoder",
+    show_default=True,
+    help="What is to judge passages: cosine and rank, a small cross-encoder, or the language "
+    "model.",
 )
 @click.option(
     "--real-documents",
-    "real",
+    "corpus",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Learn from questions about real documents too: the directory of their corpus, see "
-    "docs/evaluation.md.",
+    help="With --judge cosine: the corpus of real documents, whose calibration questions it is "
+    "fitted on too; see docs/evaluation.md.",
 )
 @_options
 @click.pass_obj
 def knowledge_filter(
     given: dict[str, Any],
     judge: str,
-    paths: tuple[Path, ...],
-    real: Path | None,
+    corpus: Path | None,
     target: Path,
     seed: int,
     smoke: bool,
 ) -> None:
     """The Knowledge Filter's judge."""
+    if (judge == "cosine") != (corpus is not None):
+        raise InputError("--judge cosine and --real-documents DIR go together; give both")
     settings = model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
-    from tqdm import tqdm
-
     from app import evaluation_setup, factory
-    from evaluation.datasets import real_documents
-    from training import corpus, retrieval_modules, verdicts
+    from evaluation import report
+    from training import retrieval_modules
 
+    if corpus is not None:
+        found = evaluation_setup.found_passages(settings, corpus, target)
+        retrieval_modules.fit_cosine_judge(found).save(target / "filter.json")
+        rows = retrieval_modules.transfer(found)
+        passages = sum(row["n"] for row in rows)
+        [shown] = report.tables({"n": passages, "tables": {"AUROC": rows}})
+        out.print(shown)
+        out.print(f"the judge is in {target / 'filter.json'}", soft_wrap=True)
+        return
     if judge == "model":
         written = retrieval_modules.train_filter(factory.local_model(settings), target, seed, smoke)
     else:
-        facts = [fact for path in paths for fact in corpus.read(path)]
-        more = verdicts.build_fact_passages(facts, factory.vectors) if facts else []
-        found: list[verdicts.VerdictExample] = []
-        if real is not None:
-            index = factory.passage_index(settings.model_copy(update={"home": target / "home"}))
-            real_documents.build(real)
-            with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
-                index.ingest(real_documents.folders(real, real_documents.TRAINING), bar.update)
-            contrasts, found = evaluation_setup.filter_examples(index, real)
-            more += contrasts
-        written = retrieval_modules.train_cross_encoder(target, seed, smoke, more, found)
+        written = retrieval_modules.train_cross_encoder(target, seed, smoke)
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 
