@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from control.forgetting.suppressor import FactSuppressor
     from control.forgetting.vector_cache import EncryptedVectorCache
     from retrieval.embedding import CachedEmbedding, Vectors
-    from retrieval.filter import CrossEncoderJudge, Judge, KnowledgeFilter
+    from retrieval.filter import CrossEncoderJudge, Judge, JudgeCalibration, KnowledgeFilter
     from retrieval.index import PassageIndex
     from retrieval.ingest.documents import SkippedPath
     from retrieval.reservoir import Reservoir
@@ -312,17 +312,23 @@ def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
 
     All judges but the language model weigh cosines of the packaged embedding model.
     """
-    from retrieval.filter import JUDGEMENT, CosineJudge, JudgeCalibration, KnowledgeFilter
+    from control.assistant import reading_limit
+    from retrieval.filter import NEAR_BEST, CosineJudge, JudgeCalibration, KnowledgeFilter
 
+    few = reading_limit(model) == FEWEST_READ
+    make = partial(KnowledgeFilter, near_best=NEAR_BEST if few else 0.0)
     if settings.judge == "model":
-        threshold = JudgeCalibration.load(ADAPTERS / "filter" / JUDGEMENT).threshold
-        return KnowledgeFilter(_model_judge(model), threshold)
+        return make(_model_judge(model), _calibration_of("filter").threshold)
     if settings.judge == "cross-encoder":
-        cross_encoder = _cross_encoder()
-        return KnowledgeFilter(cross_encoder, cross_encoder.judgement.threshold)
+        return make(_cross_encoder(), _calibration_of("cross-encoder").threshold)
     fitted = JudgeCalibration.load(COSINE_JUDGE)
-    judge = CosineJudge(fitted, packaged_embedding())
-    return KnowledgeFilter(judge, fitted.threshold, fitted.rank)
+    return make(CosineJudge(fitted, packaged_embedding()), fitted.threshold, fitted.rank)
+
+
+def _calibration_of(adapter: str) -> "JudgeCalibration":
+    from retrieval.filter import JUDGEMENT, JudgeCalibration
+
+    return JudgeCalibration.load(ADAPTERS / adapter / JUDGEMENT)
 
 
 def strict_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":

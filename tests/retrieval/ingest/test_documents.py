@@ -192,7 +192,7 @@ def test_what_no_store_takes_is_removed(tmp_path: Path) -> None:
         ("broken.pdf", b"%PDF-1.4\ngarbage", "not a readable PDF"),
         ("sheet.xlsx", b"PK", "not a readable .xlsx"),
         ("song.ogg", b"OggS", "'.ogg'"),
-        ("README", b"text", "'nothing'"),
+        ("README", b"text", "has no suffix"),
         ("a.jsonl", b"\n\n", "is empty"),
     ],
 )
