@@ -73,7 +73,7 @@ def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = F
     ]
     epochs = 1 if smoke else FILTER_EPOCHS
     adapter = _tune(lm, records, target, "filter --judge model", epochs, seed)
-    model_judgement(lm, adapter, seed).save(adapter)
+    model_judgement(lm, adapter, seed).save(adapter / JUDGEMENT)
     return adapter
 
 

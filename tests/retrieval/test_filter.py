@@ -10,11 +10,20 @@ from foundation import trace
 from foundation.errors import InputError, ModelError
 from retrieval import filter as filters
 from retrieval.embedding import open_embedding
-from retrieval.filter import CrossEncoderJudge, JudgeCalibration, KnowledgeFilter
+from retrieval.filter import CosineJudge, CrossEncoderJudge, JudgeCalibration, KnowledgeFilter
 from tests.retrieval.conftest import BagOfWords
 
 QUESTION = "Who wrote Emma?"
 JUDGEMENT = JudgeCalibration(logit=0.5, cosine=3.0, bias=-1.0, threshold=0.4)
+
+
+class Unit(BagOfWords):
+    """Vectors of length one, as those of the packaged model."""
+
+    def _vector(self, text):
+        vector = super()._vector(text)
+        length = math.hypot(*vector)
+        return [value / length for value in vector]
 
 
 class Table:
@@ -51,6 +60,21 @@ def test_of_passages_that_are_judged_alike_the_one_ranked_higher_is_likelier():
     knowledge = KnowledgeFilter(judge, 0.5, rank_weight=1.0)
     found = knowledge.postprocess_nodes(nodes("one", "two", "better"), QueryBundle(QUESTION))
     assert [node.text for node in found] == ["better", "one"]
+
+
+def test_a_model_that_reads_few_passages_reads_only_those_near_the_likeliest():
+    judge = Table(best=0.9, near=0.64, far=0.62)
+    knowledge = KnowledgeFilter(judge, 0.5, near_best=0.7)
+    found = knowledge.postprocess_nodes(nodes("far", "best", "near"), QueryBundle(QUESTION))
+    assert [node.text for node in found] == ["best", "near"]
+
+
+def test_the_default_judge_is_surer_of_a_passage_that_is_nearer_to_the_question():
+    judge = CosineJudge(JudgeCalibration(0.0, 3.0, -1.0, 0.4), Unit())
+    half, none = judge("wrote Emma", ["wrote novels", "another text"])
+    assert half == pytest.approx(1 / (1 + math.exp(-(3 * 0.5 - 1))))
+    assert none == pytest.approx(1 / (1 + math.exp(1)))
+    assert judge("wrote Emma", []) == []
 
 
 def test_a_passage_that_a_judge_cannot_judge_is_dropped():
@@ -137,7 +161,7 @@ def test_the_premise_ends_where_the_label_goes_on():
 
 
 def test_a_cross_encoder_without_its_files_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"gone: the filter's judgement.json cannot be read"):
+    with pytest.raises(ModelError, match=r"judgement.json: the filter's judgement cannot be read"):
         CrossEncoderJudge(tmp_path / "gone", BagOfWords())
     for damaged in ("{", "7", "[]", '{"logit": 1}'):
         (tmp_path / "judgement.json").write_text(damaged)
@@ -146,7 +170,7 @@ def test_a_cross_encoder_without_its_files_is_named(tmp_path):
 
 
 def test_a_cross_encoder_without_its_weights_is_named_when_it_is_needed(tmp_path):
-    JUDGEMENT.save(tmp_path)
+    JUDGEMENT.save(tmp_path / "judgement.json")
     judge = CrossEncoderJudge(tmp_path, BagOfWords())
     assert judge(QUESTION, []) == []
     with pytest.raises(ModelError, match="the filter's adapter cannot be loaded"):
@@ -154,14 +178,6 @@ def test_a_cross_encoder_without_its_weights_is_named_when_it_is_needed(tmp_path
 
 
 def test_logit_and_cosine_make_one_probability(tmp_path, monkeypatch):
-    class Unit(BagOfWords):
-        """Vectors of length one, as those of the packaged model."""
-
-        def _vector(self, text):
-            vector = super()._vector(text)
-            length = math.hypot(*vector)
-            return [value / length for value in vector]
-
     class Encoder:
         def predict(self, pairs, **_):
             return np.array(
@@ -170,7 +186,7 @@ def test_logit_and_cosine_make_one_probability(tmp_path, monkeypatch):
 
     monkeypatch.setattr(filters, "load_cross_encoder", lambda _: Encoder())
     monkeypatch.setattr(filters, "bfloat16_autocast", lambda _: nullcontext())
-    JUDGEMENT.save(tmp_path)
+    JUDGEMENT.save(tmp_path / "judgement.json")
     judge = CrossEncoderJudge(tmp_path, Unit())
     assert judge.judgement == JUDGEMENT
     cosine = 2 / 3  # two of three words are the same

@@ -2,6 +2,7 @@ import copy
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -107,3 +108,29 @@ def test_a_trained_cross_encoder_judges_passages(tmp_path, monkeypatch):
     assert 0 < judge.judgement.threshold < 1
     alone = judge("Who wrote Emma?", ["Sony\nSony is in Japan."])
     assert alone == pytest.approx(likely[1:], abs=0.01)
+
+
+def found(cosines, ranks, answers):
+    arrays = np.array(cosines, float), np.array(ranks), np.array(answers, bool)
+    return retrieval_modules.FoundPassages(*arrays)
+
+
+def test_the_judge_by_cosine_believes_near_passages_of_high_rank():
+    source = found([0.9, 0.8, 0.5, 0.4] * 20, [1, 2, 1, 2] * 20, [1, 1, 0, 0] * 20)
+    fitted = retrieval_modules.fit_cosine_judge({"one": source})
+    assert fitted.cosine > 0
+    far = found([0.9, 0.9] * 20, [1, 9] * 20, [1, 0] * 20)
+    assert retrieval_modules.fit_cosine_judge({"one": source, "far": far}).rank > 0
+    assert 0 < fitted.threshold < 1
+
+
+def test_each_source_is_judged_by_a_fit_without_it():
+    agreeing = found([0.9, 0.1] * 20, [1, 2] * 20, [1, 0] * 20)
+    contrary = found([0.9, 0.1] * 20, [2, 1] * 20, [0, 1] * 20)
+    rows = {
+        row["source"]: row
+        for row in retrieval_modules.transfer({"agreeing": agreeing, "contrary": contrary})
+    }
+    assert rows["agreeing"]["left out"] == rows["contrary"]["left out"] == 0
+    assert rows["agreeing"]["cosine"] == 1
+    assert rows["contrary"]["rank"] == 1

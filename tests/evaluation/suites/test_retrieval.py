@@ -9,13 +9,14 @@ from evaluation.suites.retrieval import (
     Arm,
     Modules,
     RetrievalRow,
+    failures,
     keep_all,
     modules_report,
     report,
     run,
 )
 from foundation import trace
-from foundation.errors import DataError
+from foundation.errors import DataError, InputError
 from retrieval.trigger import TAU
 
 ITEMS = [
@@ -136,6 +137,30 @@ def test_the_report_has_a_row_for_each_kind_and_arm():
     assert low <= both["hit"] <= high
     assert both["p"] == 1  # one better, one worse
     assert table["all", "read"]["p"] == 1
+
+
+def test_a_wrong_answer_counts_where_its_evidence_was_lost():
+    rows = [
+        row("read", "1", "plain", ["x", "y"], "Oslo"),  # not found
+        row("read", "2", "plain", ["x", "p2"], "Oslo"),  # found second, and one is read
+        row("read", "3", "follow-up", ["p3", "p4"], "1815"),  # right, whatever was read
+        row("all", "1", "plain", ["p1"], "Bob"),  # read
+    ]
+    [read, every] = failures(ITEMS, rows)
+    assert read == {
+        **{"arm": "read", "n": 3, "right": 1, "not found": 1},
+        **{"found, not read": 1, "read, wrong answer": 0},
+    }
+    assert every["read, wrong answer"] == every["n"] == 1
+
+
+def test_an_unknown_arm_is_refused_with_those_there_are(tiny, tmp_path):
+    keep = retrieval.keep_all
+    modules = Modules(
+        retrieval.plain_query, Search(), keep, lambda *_: (retrieval.plain_query, Search()), 3
+    )
+    with pytest.raises(InputError, match=r"--arm 'none': there is 'direct', 'read', .* 'all'"):
+        modules_report(tiny, modules, ITEMS, tmp_path, ["none"])
 
 
 def test_without_the_baseline_nothing_is_compared_with_it():
