@@ -43,7 +43,7 @@ class EmbeddedModel(ServedModel):
         self._library, key = _load(gguf, lora)
         address = f"{self._library.listening_address}/v1"
         # Without a limit on the wait: it runs in this process, which a busy machine only slows.
-        super().__init__(partial(connect, address, key, None))
+        super().__init__(partial(connect, address, key, patient=True))
         if lora is not None:
             told = self.identity.encode() + lora.read_bytes()
             self.identity = hashlib.sha256(told).hexdigest()[:16]

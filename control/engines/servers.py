@@ -58,22 +58,22 @@ MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens 
 Result = TypeVar("Result")
 
 
-async def connect(
-    url: str, key: str | None = None, read_seconds: float | None = READ_SECONDS
-) -> Server:
+async def connect(url: str, key: str | None = None, patient: bool = False) -> Server:
     """Open a model behind a server.
 
     Args:
         url: Of the API, up to ``/v1``; ``#name`` after it chooses one of several models.
         key: The server's, if it asks for one.
-        read_seconds: Longest silence of the server; ``None`` waits without end.
+        patient: Wait without end for a server that is silent.
 
     Raises:
         ModelError: It cannot be reached, refuses the key, or has no such model.
     """
     address, _, wanted = url.partition("#")
     option = f"--model {address}"
-    settings = model_server.client_settings(option, address, key, KEY, read_seconds)
+    settings = model_server.client_settings(
+        option, address, key, KEY, None if patient else READ_SECONDS
+    )
     client = openai.AsyncOpenAI(**settings)
     http = Http(client, address)
     try:

@@ -288,7 +288,7 @@ def test_a_long_text_is_redacted_quickly(redactor, peru, sign):
     ],
 )
 def test_what_the_prompt_says_of_a_passage_s_origin_is_redacted_with_it(ledger, text, metadata):
-    ledger.add(PERU)
+    ledger.add([PERU])
     node = TextNode(id_="p", text=text, metadata=metadata | {"trust": 0.9})
     suppressor = FactSuppressor(ledger, redactor=Redactor(ledger, Words()))
     for kept in suppressor.redact_passages([NodeWithScore(node=node)]):
@@ -300,7 +300,7 @@ def test_what_the_prompt_says_of_a_passage_s_origin_is_redacted_with_it(ledger, 
 
 
 def test_an_origin_that_states_nothing_stays(ledger):
-    ledger.add(PERU)
+    ledger.add([PERU])
     metadata = {"title": "Countries", "heading": "Peru", "page": 3, "date": "2024-05-01"}
     node = TextNode(text="The capital is Lima. It is high.", metadata=metadata)
     [kept] = Redactor(ledger, Words()).nodes([NodeWithScore(node=node)])
