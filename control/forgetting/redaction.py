@@ -210,11 +210,11 @@ class Redactor:
 
 
 def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
-    """The passage with its redacted text and title, and without metadata that may state the same.
+    """The passage with its redacted text and title.
 
-    Where the title changes, the page and date that it was redacted with go too.
+    Where the title changes, the heading, page and date that it was redacted with go.
     """
-    metadata = {key: value for key, value in node.metadata.items() if key != HEADING_KEY}
+    metadata = dict(node.metadata)
     if redacted.title != title_of(node):
         kept = {key: value for key, value in metadata.items() if key not in prompts.ORIGIN_KEYS}
         metadata = {**kept, TITLE_KEY: redacted.title}
