@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     Nodes = Sequence[NodeWithScore]
 
-# A small window goes with a small model, which many passages distract. In a large one, what it costs
-# to read them decides: a passage takes a model of 1.5B about two seconds on two cores.
+# A small window goes with a small model, which many passages distract. In a large one, the cost of
+# reading decides: a passage takes a model of 1.5B about two seconds on two cores.
 READING_SHARE = 1 / 20  # of the window: 3 passages in 8,192 tokens, 7 in 32,768
 PASSAGE_TOKENS = 210  # of those passages: 9 of 10 have fewer
 
