@@ -27,6 +27,7 @@ from llama_index.core.schema import QueryBundle
 from foundation import trace
 from foundation.text import words
 from foundation.trace import RequestTrace
+from retrieval.stores.bm25 import STOP_WORDS
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +208,9 @@ def _to_bundle(completion: str, question: str, history: Sequence[Turn]) -> Query
         log.info("unusable rewrite of %r: %r", question, completion)
         trace.notice(UNUSABLE)
         return unchanged(question)
-    queries = list(dict.fromkeys([rewrite.question, *rewrite.queries]))[:MOST_QUERIES]
+    told = words(" ".join([question, *(text for turn in history for text in turn)]))
+    searched = [query for query in rewrite.queries if _is_about(query, told)]
+    queries = list(dict.fromkeys([rewrite.question, *searched]))[:MOST_QUERIES]
     return QueryBundle(rewrite.question, custom_embedding_strs=queries)
 
 
@@ -221,6 +224,14 @@ def _is_faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bo
     return all(_occurs(name, given) for name in _names(rewrite.question)) and all(
         _occurs(name, rewritten) for name in _names(question)
     )
+
+
+def _is_about(query: str, told: set[str]) -> bool:
+    """Whether a query shares a word with question and conversation.
+
+    A model that was not trained to rewrite may copy a query from the examples of its prompt.
+    """
+    return not told.isdisjoint(words(query) - STOP_WORDS)
 
 
 def _names(text: str) -> set[str]:

@@ -35,7 +35,10 @@ class MultiQueryRetriever(BaseRetriever):
     """
 
     def __init__(self, search: Search, top_k: int) -> None:
-        """Search by an index or a trigger, and return ``top_k`` passages at most."""
+        """Search by an index or a trigger, and return ``top_k`` passages of each query at most.
+
+        A second query never takes the place of what the question itself finds.
+        """
         super().__init__()
         self._search = search
         self._top_k = top_k
@@ -56,7 +59,7 @@ class MultiQueryRetriever(BaseRetriever):
         query_bundle.custom_embedding_strs = [*direct, *completed]
         if completed:
             query_bundle.query_str = _extend_question(question, completed[0])
-        return interleave(rankings, self._top_k)
+        return interleave(rankings, self._top_k * len(rankings))
 
     def _complete(
         self, question: str, query: str, first: Sequence[NodeWithScore]
