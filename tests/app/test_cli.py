@@ -67,7 +67,7 @@ def test_json_is_the_object_of_the_contract(capsys, notes):
     } <= answer["tokens"][0].keys()  # fmt: skip
     assert {token["source"] for token in answer["tokens"]} <= {"context", "memory", "both"}
     assert answer["sources"][0].keys() == {
-        "id", "title", "score", "kept", "reason", "text", "answers",
+        "id", "title", "score", "kept", "reason", "text", "answers", "page", "heading",
     }  # fmt: skip
     assert answer["seconds"].keys() == {
         "route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total",
