@@ -118,8 +118,7 @@ class KnowledgeFilter(BaseNodePostprocessor):
             of_query = self.probabilities(query, texts)
             best = of_query.index(max(of_query))
             probabilities[best] = max(probabilities[best], of_query[best])
-        # The first passages of all queries come first, then their second ones.
-        ranks = 1 + np.arange(len(nodes)) // max(len(query_bundle.embedding_strs), 1)
+        ranks = np.arange(1, len(nodes) + 1)
         likely = expit(logit(probabilities) - self.rank_weight * np.log(ranks))
         least = max(self.threshold, self.near_best * likely.max(initial=0.0))
         for each, probability in zip(nodes, likely, strict=True):

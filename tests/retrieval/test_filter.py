@@ -62,14 +62,6 @@ def test_of_passages_that_are_judged_alike_the_one_ranked_higher_is_likelier():
     assert [node.text for node in found] == ["better", "one"]
 
 
-def test_the_first_passage_of_each_query_has_the_first_rank():
-    judge = Table(one=0.6, two=0.6, three=0.6)
-    knowledge = KnowledgeFilter(judge, 0.5, rank_weight=1.0)
-    asked = QueryBundle(QUESTION, custom_embedding_strs=[QUESTION, "Emma author"])
-    found = knowledge.postprocess_nodes(nodes("one", "two", "three"), asked)
-    assert [node.text for node in found] == ["one", "two"]
-
-
 def test_a_model_that_reads_few_passages_reads_only_those_near_the_likeliest():
     judge = Table(best=0.9, near=0.64, far=0.62)
     knowledge = KnowledgeFilter(judge, 0.5, near_best=0.7)
