@@ -194,6 +194,30 @@ def test_html_drops_what_is_made_of_links_and_keeps_what_is_said(tmp_path: Path)
     )
 
 
+def test_a_footer_is_dropped_where_it_is_that_of_the_page(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "p.html",
+        "<div id=wrapper><article><p>The Elbe is long.<footer>Measured in 1990.</footer></article>"
+        "<blockquote>It is cold.<footer>A boatman</footer></blockquote>"
+        "<footer><p>Imprint: River Press, Harbour Road 1</footer></div>",
+    )
+    (node,) = passages(path)
+    for kept in ("The Elbe is long.", "Measured in 1990.", "It is cold.", "A boatman"):
+        assert kept in node.text
+    assert "Imprint" not in node.text
+
+
+# A step that searches in each tag, or climbs from each, takes minutes for these.
+@pytest.mark.parametrize(
+    "tags",
+    ["<div>", "<table><tr><td>", "<nav hidden></nav><ul><li>", "<section><sup><a href='#n'>1</a>"],
+)
+def test_tags_within_each_other_do_not_hold_up_a_directory(tmp_path: Path, tags: str) -> None:
+    written(tmp_path / "deep.html", f"{tags * 20_000}The Rhine is long.")
+    (node,) = passages(tmp_path)
+    assert node.text.endswith("The Rhine is long.")
+
+
 def test_restructured_text_keeps_what_only_sphinx_knows(tmp_path: Path) -> None:
     path = written(
         tmp_path / "a.rst",
