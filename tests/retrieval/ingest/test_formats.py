@@ -145,6 +145,24 @@ def test_rows_of_a_file_name_their_columns(tmp_path: Path, name: str, between: s
         assert f"River: {river}; Length: {length}" in text
 
 
+@pytest.mark.parametrize("after", ["", '4,"deep"\n'])
+def test_a_quotation_without_an_end_hides_no_rows(tmp_path: Path, after: str) -> None:
+    path = written(tmp_path / "q.csv", f'number,note\n1,long\n2,"cold\n3,wide\n{after}')
+    with pytest.raises(DocumentError, match=r"line 3: not a table .* quotation marks"):
+        passages(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "read_as"),
+    [('"long, ""wide"""', 'long, "wide"'), ('5" pipe', '5" pipe'), ('"the "old" one"', "old")],
+)
+def test_quotation_marks_in_cells_are_read(tmp_path: Path, cell: str, read_as: str) -> None:
+    path = written(tmp_path / "q.csv", f"number,note\n1,{cell}\n2,cold\n")
+    (node,) = passages(path)
+    assert read_as in node.text
+    assert "number: 2; note: cold" in node.text
+
+
 def test_a_table_of_numbers_is_kept_for_its_column_names(tmp_path: Path) -> None:
     rows = "".join(f"2030-01-{n:02},{n / 7:.5f}\n" for n in range(1, 30))
     (node, *_) = passages(written(tmp_path / "w.csv", f"date,rain\n{rows}"))
