@@ -19,7 +19,7 @@ from llama_index.core.vector_stores.types import VectorStoreQueryResult
 from foundation.errors import DocumentError, InputError
 from retrieval.embedding import cache_vectors, embed_queries, embed_texts
 from retrieval.ingest.chunking import split
-from retrieval.ingest.documents import OnRead, SkippedPath, plan_changes, read
+from retrieval.ingest.documents import OnFile, OnRead, SkippedPath, plan_changes, read
 from retrieval.search import fuse
 from retrieval.stores.base import PassageStore, StoredDocument
 from retrieval.stores.faiss import AUTO
@@ -99,6 +99,7 @@ class PassageIndex(BaseRetriever):
         trust: float | None = None,
         on_read: OnRead = lambda _: None,
         report: IngestReport | None = None,
+        on_file: OnFile = lambda _: None,
     ) -> IngestReport:
         """Read, split, embed and store files and directories, a batch of documents at a time.
 
@@ -112,12 +113,13 @@ class PassageIndex(BaseRetriever):
             on_read: Called with the bytes of files just read; their sum is
                 `ingest.documents.total_bytes` of the paths.
             report: Its counts are increased, so that they are known after an interruption, too.
+            on_file: Called with each file before it is read.
 
         Raises:
             DocumentError: as ``ingest.documents.read``. Documents read before it are kept.
         """
         report = IngestReport() if report is None else report
-        documents = read(paths, report.skipped.append, trust, on_read)
+        documents = read(paths, report.skipped.append, trust, on_read, on_file)
         for _ in self.ingest_documents(documents, report, progress):
             pass
         return report

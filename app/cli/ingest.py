@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -47,7 +48,12 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) 
     report = IngestReport()
     with _progress(total_bytes(paths), report) as progress:
         index.ingest(
-            paths, progress=progress.embedded, trust=trust, on_read=progress.read, report=report
+            paths,
+            progress=progress.embedded,
+            trust=trust,
+            on_read=progress.read,
+            report=report,
+            on_file=progress.begun,
         )
     warn_of_skipped(report.skipped)
     out.print(
@@ -58,38 +64,58 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) 
 
 
 class Progress:
-    """Shows how far an ingestion is: a bar, or without a terminal a line every ten seconds."""
+    """Shows how far an ingestion is: a bar, or without a terminal a line every ten seconds.
+
+    The lines come from a thread of their own, so also while one big file is read.
+    """
 
     def __init__(self, bar: "tqdm[Any]", total: int, report: "IngestReport") -> None:
         self._bar = bar
         self._total = total
         self._report = report
         self._bytes = self._passages = 0
-        self._started = self._said = time.monotonic()
+        self._file: Path | None = None
+        self._started = time.monotonic()
+        self._ended = Event()
+        self._lines = Thread(target=self._write_lines, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._bar.disable:
+            self._lines.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._bar.disable:
+            self._lines.join()
+
+    def begun(self, file: Path) -> None:
+        """Name the file that is being read."""
+        self._file = file
 
     def read(self, size: int) -> None:
         """Count bytes of files."""
         self._bytes += size
         self._bar.update(size)
-        self._say()
 
     def embedded(self, passages: int) -> None:
         """Count passages."""
         self._passages += passages
         self._bar.set_postfix_str(f"{self._passages:,} passages")
-        self._say()
 
-    def _say(self) -> None:
-        now = time.monotonic()
-        if not self._bar.disable or now - self._said < LINE_SECONDS:
-            return
-        self._said = now
-        err.print(
-            f"ingesting: {self._bytes / 1e6:,.1f} of {self._total / 1e6:,.1f} MB read, "
-            f"{self._report.documents:,} documents stored, {self._passages:,} passages, "
-            f"{self._passages / (now - self._started):,.0f} a second",
-            soft_wrap=True,
-        )
+    def _write_lines(self) -> None:
+        from retrieval.ingest.documents import shown_name
+
+        while not self._ended.wait(LINE_SECONDS):
+            rate = self._passages / (time.monotonic() - self._started)
+            at = f", at {shown_name(self._file)}" if self._file else ""
+            err.print(
+                f"ingesting: {self._bytes / 1e6:,.1f} of {self._total / 1e6:,.1f} MB read, "
+                f"{self._report.documents:,} documents stored, {self._passages:,} passages, "
+                f"{rate:,.0f} a second{at}",
+                soft_wrap=True,
+                markup=False,
+            )
 
 
 @contextmanager
@@ -105,7 +131,8 @@ def _progress(total: int, report: "IngestReport") -> Iterator[Progress]:
         disable=not sys.stderr.isatty(),
     ) as bar:
         try:
-            yield Progress(bar, total, report)
+            with Progress(bar, total, report) as progress:
+                yield progress
         except KeyboardInterrupt:
             bar.close()
             err.print(

@@ -1,7 +1,6 @@
 """Cut documents into passages: the nodes that are embedded, retrieved and cited."""
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -66,7 +65,7 @@ class Draft:
 
     @property
     def page(self) -> int | None:
-        """On which it begins."""
+        """On which its pieces are."""
         return self.pieces[0].page if self.pieces else None
 
 
@@ -74,8 +73,9 @@ def split(document: Document) -> list[TextNode]:
     """Cut a document into passages of whole sentences, about 200 word pieces each.
 
     A plain text within that size stays whole. Markdown is cut at its headings: a passage does not
-    cross one unless the sections are tiny; it begins with the headings that it stands under, and
-    its metadata hold them in ``heading`` and its page in ``page``. The rows of a table name their
+    cross one unless the sections are tiny, and no page but to end a sentence. It begins with the
+    headings that it stands under, and its metadata hold them in ``heading`` and its page in
+    ``page``. The rows of a table name their
     columns; code stays in its lines. Parts without words are dropped, and repeated passages.
 
     If there is one passage it has the document's id; several add their place to it. The same
@@ -133,11 +133,11 @@ def _is_junk(draft: Draft) -> bool:
 
 
 def _fill(section: Section) -> Iterator[Draft]:
-    """Fill the blocks of a section into passages, in order."""
+    """Fill the blocks of a section into passages, in order; none goes on over a page."""
     room = CHUNK_TOKENS - (HEADING_TOKENS if section.path else 0)
     draft = Draft(section.path)
     for piece in _pieces(section, room):
-        if draft.pieces and draft.tokens + piece.tokens > room:
+        if draft.pieces and (piece.page != draft.page or draft.tokens + piece.tokens > room):
             yield draft
             draft = Draft(section.path)
         draft.pieces.append(piece)
@@ -175,22 +175,29 @@ def _runs(section: Section) -> Iterator[tuple[Kind, list[tuple[str, int | None]]
 
 
 def _prose(blocks: Sequence[tuple[str, int | None]], room: int) -> Iterator[Piece]:
-    """Cut paragraphs by sentences; a sentence that goes on over the page stays whole."""
-    text = ""
-    starts: list[int] = []
-    pages: list[int | None] = []
-    for block, page in blocks:
-        if text:
-            goes_on = page != pages[-1] and text[-1].isalnum() and block[0].islower()
-            text += " " if goes_on else "\n\n"
-        starts.append(len(text))
-        pages.append(page)
-        text += block
-    place = 0
-    for part in _splitter(room).split_text(text):
-        found = text.find(part, max(0, place - len(part)))
-        place = found if found >= 0 else place
-        yield Piece(part, _count(part), Kind.PROSE, pages[bisect_right(starts, place) - 1])
+    """Cut the paragraphs of each page by sentences."""
+    for text, page in _by_page(blocks):
+        parts = _splitter(room).split_text(text)
+        yield from (Piece(part, _count(part), Kind.PROSE, page) for part in parts)
+
+
+def _by_page(blocks: Sequence[tuple[str, int | None]]) -> Iterator[tuple[str, int | None]]:
+    """Join the paragraphs of each page; a sentence that goes on over it stays where it began."""
+    text, at = blocks[0]
+    for block, page in blocks[1:]:
+        if page == at:
+            text += f"\n\n{block}"
+            continue
+        rest = block
+        if text[-1].isalnum() and block[0].islower():
+            line = block.split("\n", 1)[0]  # it ends a paragraph of the page
+            end = _sentences(line)[0]
+            text += f" {end.rstrip()}"
+            rest = block[len(end) :].lstrip()
+        if rest:
+            yield text, at
+            text, at = rest, page
+    yield text, at
 
 
 def _cut_code(text: str, room: int) -> Iterator[str]:

@@ -27,6 +27,7 @@ TRUST_KEY = "trust"
 MARKDOWN = "text/markdown"  # the type of a document that is cut at its headings
 
 OnRead = Callable[[int], object]
+OnFile = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def read(
     on_skipped: Callable[[SkippedPath], None],
     trust: float | None = None,
     on_read: OnRead = lambda _: None,
+    on_file: OnFile = lambda _: None,
 ) -> Iterator[Document]:
     """Yield the documents of files and directories, in the order given, directories sorted.
 
@@ -76,6 +78,7 @@ def read(
             itself in its field ``trust``; kept in the metadata under that name.
         on_read: Called with the bytes of the files that were read since the last call, of which
             the sum is `total_bytes`.
+        on_file: Called with each file before it is read.
 
     Raises:
         DocumentError: a path does not exist, a file that was named cannot be read, or a directory
@@ -85,9 +88,9 @@ def read(
     check_paths(given)  # before any work, so that a wrong last path costs none
     for path in given:
         yield from (
-            _read_directory(path, on_skipped, trust, on_read)
+            _read_directory(path, on_skipped, trust, on_read, on_file)
             if path.is_dir()
-            else _read_file(path, on_skipped, trust, on_read)
+            else _read_file(path, on_skipped, trust, on_read, on_file)
         )
 
 
@@ -139,11 +142,12 @@ def _read_directory(
     on_skipped: Callable[[SkippedPath], None],
     trust: float | None,
     on_read: OnRead,
+    on_file: OnFile,
 ) -> Iterator[Document]:
     readable, unreadable = 0, 0
     for path in _walk(directory):
         try:
-            yield from _read_file(path, on_skipped, trust, on_read)
+            yield from _read_file(path, on_skipped, trust, on_read, on_file)
             readable += 1
         except DocumentError as error:
             unreadable += 1
@@ -168,7 +172,9 @@ def _read_file(
     on_skipped: Callable[[SkippedPath], None],
     trust: float | None,
     on_read: OnRead = lambda _: None,
+    on_file: OnFile = lambda _: None,
 ) -> Iterator[Document]:
+    on_file(path)
     texts, junk = 0, 0
     size, seen = _size(path), 0
     try:

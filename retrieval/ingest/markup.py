@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,14 @@ UNREAD = (
     *("nav", "button", "select", "input", "iframe", "object", "video", "audio", "canvas"),
 )
 UNREAD_ROLES = ("navigation", "banner", "contentinfo", "search", "menu", "menubar", "toolbar")
+# Where a <footer> is none of the page: by HTML's rules for the role "contentinfo", and what quotes.
+PARTS_WITH_FOOTERS = ("article", "aside", "main", "section", "blockquote", "figure", "td")
 # Parts of a page that are its navigation where they are made of links.
 MADE_OF_LINKS = (
     *("ul", "ol", "dl", "table", "div", "section", "aside", "header", "footer", "p"),
     *("body", "main", "article"),
 )
+PARTS_OF_TABLES = ("tr", "td", "th", "thead", "tbody", "tfoot", "caption")
 LEAST_LINKS = 2
 # Share of a part's letters inside links above which it is navigation; jusText, which sorts the
 # paragraphs of web pages in this way, takes 0.2 for paragraphs. Lists of a manual whose items
@@ -138,9 +142,7 @@ def to_markdown(page: "BeautifulSoup") -> str:
     is made of links), is removed from ``page``. Emphasis and the targets of links are dropped.
     """
     _remove_unread(page)
-    for table in page.find_all("table"):
-        if not _is_data(table):
-            _unfold(table)
+    _unfold_layout(page)
     _remove_navigation(page)
     try:
         return _tidy(_converter().convert_soup(page))
@@ -163,17 +165,47 @@ def _remove_unread(page: "BeautifulSoup") -> None:
         note.extract()
     for note in page.find_all(string=lambda it: isinstance(it, ProcessingInstruction)):
         note.extract()
-    for tag in page.find_all(UNREAD):
-        tag.decompose()
-    for tag in page.find_all(_is_hidden):
-        tag.decompose()
-    for link in page.find_all("a"):  # the sign beside a heading; a footnote's mark
+    _remove(page.find_all(UNREAD))
+    _remove(page.find_all(_is_hidden))
+    in_parts = _below(page, lambda tag: tag.name in PARTS_WITH_FOOTERS)
+    _remove(tag for tag in page.find_all("footer") if id(tag) not in in_parts)
+    in_notes = _below(page, lambda tag: tag.name == "sup")
+    in_links = _below(page, _is_inner_link)
+    for link in page.find_all(_is_inner_link):  # the sign beside a heading; a footnote's mark
+        if id(link) in in_links:
+            continue
         words = link.get_text()
-        mark = str(link.get("href", "")).startswith("#") and (
-            PERMALINK.match(words) or link.find_parent("sup") or link.find("sup")
-        )
-        if words and mark:
+        if words and (PERMALINK.match(words) or id(link) in in_notes or link.find("sup")):
             link.decompose()
+
+
+def _remove(tags: "Iterable[Tag]") -> None:
+    for tag in tags:
+        if not tag.decomposed:  # as part of another
+            tag.decompose()
+
+
+def _below(page: "BeautifulSoup", is_outer: "Callable[[Tag], bool]") -> set[int]:
+    """Return the ids of the tags that stand within such a tag.
+
+    One pass: to climb from each tag, or to search in each, is quadratic where tags are nested.
+    """
+    below: set[int] = set()
+    for tag in page.find_all(True):  # parents come before what is in them
+        parent = tag.parent
+        if parent is not None and (id(parent) in below or is_outer(parent)):
+            below.add(id(tag))
+    return below
+
+
+def _add_up(tags: "Sequence[Tag]", counts: Counter[int]) -> None:
+    """Add the counts of tags, by their ids, to those of all tags that they stand within."""
+    for tag in reversed(tags):  # what is in a tag comes before it
+        counts[id(tag.parent)] += counts[id(tag)]
+
+
+def _is_inner_link(tag: "Tag") -> bool:
+    return tag.name == "a" and str(tag.get("href", "")).startswith("#")
 
 
 def _is_hidden(tag: "Tag") -> bool:
@@ -184,33 +216,47 @@ def _is_hidden(tag: "Tag") -> bool:
     )
 
 
+def _unfold_layout(page: "BeautifulSoup") -> None:
+    """Make plain blocks of the tables that are the layout of a page or of a note."""
+    tables = page.find_all("table")
+    held = Counter(id(table) for table in tables)
+    _add_up(page.find_all(True), held)
+    layout = {id(table) for table in tables if held[id(table)] > 1 or not _is_data(table)}
+    unfolded = _below(page, lambda tag: id(tag) in layout)
+    for tag in page.find_all(("table", *PARTS_OF_TABLES)):
+        if id(tag) in layout or id(tag) in unfolded:
+            tag.name = "div"
+    _remove(tag for tag in page.find_all(("colgroup", "col")) if id(tag) in unfolded)
+
+
 def _is_data(table: "Tag") -> bool:
-    """Whether a table is one, and not the layout of a page or of a note."""
+    """Whether a table without others in it is one, and not layout."""
     rows = table.find_all("tr")
-    if table.find("table") or len(rows) < 2:  # noqa: PLR2004
+    if len(rows) < 2:  # noqa: PLR2004
         return False
     widths = [len(row.find_all(("td", "th"))) for row in rows]
     return sorted(widths)[len(widths) // 2] > 1
 
 
-def _unfold(table: "Tag") -> None:
-    for tag in table.find_all(("tr", "td", "th", "thead", "tbody", "tfoot", "caption")):
-        tag.name = "div"
-    for tag in table.find_all(("colgroup", "col")):
-        tag.decompose()
-    table.name = "div"
-
-
 def _remove_navigation(page: "BeautifulSoup") -> None:
-    for tag in page.find_all(MADE_OF_LINKS):
-        if tag.decomposed or (tag.name == "table" and tag.find("th")):
-            continue
-        links = tag.find_all("a", href=True)
-        if len(links) < LEAST_LINKS:
-            continue
-        linked = sum(_letters(link.get_text()) for link in links)
-        if linked >= MOST_LINKED * _letters(tag.get_text()):
-            tag.decompose()
+    tags = page.find_all(True)
+    in_links = _below(page, lambda tag: tag.name == "a" and tag.has_attr("href"))
+    letters: Counter[int] = Counter()  # in each tag, by its id
+    for text in page.strings:
+        letters[id(text.parent)] += _letters(text)
+    _add_up(tags, letters)
+    links = Counter(id(tag) for tag in page.find_all("a", href=True))
+    linked = Counter({link: letters[link] for link in links if link not in in_links})
+    _add_up(tags, links)
+    _add_up(tags, linked)
+    _remove(
+        tag
+        for tag in tags
+        if tag.name in MADE_OF_LINKS
+        and links[id(tag)] >= LEAST_LINKS
+        and linked[id(tag)] >= MOST_LINKED * letters[id(tag)]
+        and not (tag.name == "table" and tag.find("th"))
+    )
 
 
 def _letters(text: str) -> int:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
+from typing import TextIO
 
 from foundation.errors import DocumentError
 from retrieval.ingest import encodings
@@ -12,6 +13,7 @@ from retrieval.ingest.content import Content
 
 DELIMITERS = ",;\t|"
 SAMPLE_CHARACTERS = 65_536  # to find the delimiter in
+UNCLOSED = "unexpected end of data"  # csv's error for a quotation without an end
 SEPARATOR = re.compile(r"^\|(?:\s*:?-+:?\s*\|)+\s*$")
 TABLE = re.compile(r"^\|.*\|\n\|(?: --- \|)+$", re.MULTILINE)
 CELL_EDGE = re.compile(r"(?<!\\)\|")
@@ -27,14 +29,14 @@ def read_csv(path: Path) -> Iterator[Content]:
     with path.open(encoding=encodings.find_encoding(path), newline="", errors="replace") as file:
         delimiter = _delimiter(file.read(SAMPLE_CHARACTERS), path.suffix.lower())
         file.seek(0)
+        _check_quotes(path, file, delimiter)
+        file.seek(0)
         rows = csv.reader(file, delimiter=delimiter)
         try:
             for text in to_parts(rows):
                 yield Content(text, markdown=True)
         except csv.Error as error:
-            raise DocumentError(
-                f"{path}, line {rows.line_num}: not a table ({error}); check its quotation marks"
-            ) from error
+            raise _not_a_table(path, rows.line_num, error) from error
 
 
 def to_parts(rows: Iterable[Sequence[object]], heading: str = "") -> Iterator[str]:
@@ -146,6 +148,27 @@ def _without_empty_end(cells: list[str]) -> list[str]:
     while cells and not cells[-1]:
         cells.pop()
     return cells
+
+
+def _check_quotes(path: Path, file: TextIO, delimiter: str) -> None:
+    """Check that each quotation ends, for one that does not hides the rows after it.
+
+    A quotation mark within a quoted cell that is not doubled is common, and read as csv does.
+    """
+    rows = csv.reader(file, delimiter=delimiter, strict=True)
+    line = 1  # where the row begins
+    try:
+        for _ in rows:
+            line = rows.line_num + 1
+    except csv.Error as error:
+        file.seek(0)
+        is_odd = sum(text.count('"') for text in file) % 2
+        if is_odd or str(error) == UNCLOSED:
+            raise _not_a_table(path, line, error) from error
+
+
+def _not_a_table(path: Path, line: int, error: csv.Error) -> DocumentError:
+    return DocumentError(f"{path}, line {line}: not a table ({error}); check its quotation marks")
 
 
 def _delimiter(sample: str, suffix: str) -> str:

@@ -3,12 +3,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from llama_index.core.schema import Document, MetadataMode
+from llama_index.core.schema import Document, MediaResource, MetadataMode
 from tokenizers import Tokenizer
 
 from retrieval.embedding import packaged_model
 from retrieval.ingest.chunking import split
-from retrieval.ingest.documents import read
+from retrieval.ingest.documents import MARKDOWN, read
 
 LIMIT = 256  # word pieces that the embedding model reads
 
@@ -76,3 +76,23 @@ def test_text_without_sentences_is_still_cut(tmp_path: Path, text: str) -> None:
     assert len(nodes) > 1
     assert "".join(node.text for node in nodes).count(text[0]) >= text.count(text[0])
     assert max(len(node.text) for node in nodes) <= 2_000
+
+
+def test_a_passage_stays_on_its_page_but_for_the_end_of_a_sentence() -> None:
+    rivers = {n: f"River {n} rises in the hills of its country. " * 3 for n in (1, 2, 3)}
+    text = (
+        f"# Rivers\n\n<!-- page 1 -->\n\n{rivers[1]}It was measured by\n\n"
+        f"<!-- page 2 -->\n\na boat of the town. {rivers[2]}\n\n"
+        f"<!-- page 3 -->\n\n{rivers[3]}\n\n| Bank | Side |\n| --- | --- |\n| Low | left |\n\n"
+        "<!-- page 4 -->\n\n| Bank | Side |\n| --- | --- |\n| High | right |"
+    )
+    resource = MediaResource(text=text, mimetype=MARKDOWN)
+    source = Document(text_resource=resource, metadata={"title": "", "content_hash": ""})
+    nodes = split(source)
+    assert [node.metadata["page"] for node in nodes] == [1, 2, 3, 4]
+    for node, number in zip(nodes, rivers, strict=False):
+        others = {f"River {other}" for other in rivers if other != number}
+        assert f"River {number}" in node.text
+        assert not any(other in node.text for other in others)
+    assert nodes[0].text.endswith("It was measured by a boat of the town.")
+    assert nodes[3].text.endswith("Bank: High; Side: right")

@@ -145,6 +145,24 @@ def test_rows_of_a_file_name_their_columns(tmp_path: Path, name: str, between: s
         assert f"River: {river}; Length: {length}" in text
 
 
+@pytest.mark.parametrize("after", ["", '4,"deep"\n'])
+def test_a_quotation_without_an_end_hides_no_rows(tmp_path: Path, after: str) -> None:
+    path = written(tmp_path / "q.csv", f'number,note\n1,long\n2,"cold\n3,wide\n{after}')
+    with pytest.raises(DocumentError, match=r"line 3: not a table .* quotation marks"):
+        passages(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "read_as"),
+    [('"long, ""wide"""', 'long, "wide"'), ('5" pipe', '5" pipe'), ('"the "old" one"', "old")],
+)
+def test_quotation_marks_in_cells_are_read(tmp_path: Path, cell: str, read_as: str) -> None:
+    path = written(tmp_path / "q.csv", f"number,note\n1,{cell}\n2,cold\n")
+    (node,) = passages(path)
+    assert read_as in node.text
+    assert "number: 2; note: cold" in node.text
+
+
 def test_a_table_of_numbers_is_kept_for_its_column_names(tmp_path: Path) -> None:
     rows = "".join(f"2030-01-{n:02},{n / 7:.5f}\n" for n in range(1, 30))
     (node, *_) = passages(written(tmp_path / "w.csv", f"date,rain\n{rows}"))
@@ -192,6 +210,30 @@ def test_html_drops_what_is_made_of_links_and_keeps_what_is_said(tmp_path: Path)
         "Rivers\n\nSee the Elbe for more, for it is long.\n\nCountry: Peru; Capital: Lima\n\n"
         "It has 10^6 fish."
     )
+
+
+def test_a_footer_is_dropped_where_it_is_that_of_the_page(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "p.html",
+        "<div id=wrapper><article><p>The Elbe is long.<footer>Measured in 1990.</footer></article>"
+        "<blockquote>It is cold.<footer>A boatman</footer></blockquote>"
+        "<footer><p>Imprint: River Press, Harbour Road 1</footer></div>",
+    )
+    (node,) = passages(path)
+    for kept in ("The Elbe is long.", "Measured in 1990.", "It is cold.", "A boatman"):
+        assert kept in node.text
+    assert "Imprint" not in node.text
+
+
+# A step that searches in each tag, or climbs from each, takes minutes for these.
+@pytest.mark.parametrize(
+    "tags",
+    ["<div>", "<table><tr><td>", "<nav hidden></nav><ul><li>", "<section><sup><a href='#n'>1</a>"],
+)
+def test_tags_within_each_other_do_not_hold_up_a_directory(tmp_path: Path, tags: str) -> None:
+    written(tmp_path / "deep.html", f"{tags * 20_000}The Rhine is long.")
+    (node,) = passages(tmp_path)
+    assert node.text.endswith("The Rhine is long.")
 
 
 def test_restructured_text_keeps_what_only_sphinx_knows(tmp_path: Path) -> None:
