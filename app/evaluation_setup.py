@@ -59,13 +59,12 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
 
 def filter_judges(settings: Settings, model: Engine) -> dict[str, tuple[Judge, float]]:
     """The judges of the Knowledge Filter, each with its threshold."""
+    names = ["cosine", "cross-encoder"]
+    if isinstance(model, LanguageModel):
+        names.append("model")
     filters = {
         name: factory.knowledge_filter(settings.model_copy(update={"judge": name}), model)
-        for name in (
-            "cosine",
-            "cross-encoder",
-            *(("model",) if isinstance(model, LanguageModel) else ()),
-        )
+        for name in names
     }
     return {name: (chosen.judge, chosen.threshold) for name, chosen in filters.items()}
 

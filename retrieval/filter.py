@@ -43,7 +43,7 @@ STRICT_THRESHOLD = (
 )
 # For models that read few passages, which less likely ones distract more than they help. On the
 # built-in calibration questions it keeps 93 % of what answers and 1.5 passages a question; on real
-# documents, from which larger models are to read, it would lose every tenth answer.
+# documents, from which larger models are to read, it loses what answers every tenth question.
 NEAR_BEST = 0.3
 CACHED_PASSAGES = 512  # the trigger judges passages that are judged again afterwards
 LONGEST_INPUT = 256  # word pieces of question and passage that the cross-encoder reads
