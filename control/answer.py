@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
 from control.decoding.generate import Alpha
 from control.decoding.trace import TokenTrace
@@ -44,7 +45,27 @@ class Source:
 
 @dataclass
 class Answer:
-    """An answer and its sources: the object that ``fulcrum ask --json`` prints."""
+    """An answer and its sources: the object that ``fulcrum ask --json`` prints.
+
+    Attributes:
+        question: As asked.
+        rewritten: To stand on its own.
+        queries: What was searched for.
+        answer: The text.
+        alpha: The setting of the dial.
+        conflict: Whether memory and passages disagree.
+        verdict: On that conflict.
+        tokens: Of the answer, with the scores of both branches.
+        sources: Passages found or given.
+        forgotten: The forgotten facts that were withheld, and where.
+        notices: What the user should know, one sentence each.
+        seconds: Of each step.
+        claims: What each source claims.
+        settled: In one sentence, which claims the answer follows and why; empty where the sources
+            do not disagree.
+        citations: Of each sentence with something to check, the passages that support it.
+        abstained: Whether the documents do not say, and nothing else was to be said.
+    """
 
     question: str
     rewritten: str
@@ -58,6 +79,10 @@ class Answer:
     forgotten: list[dict[str, str]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+    claims: list[SourceClaim] = field(default_factory=list)
+    settled: str = ""
+    citations: list[Citation] = field(default_factory=list)
+    abstained: bool = False
 
 
 def source(
