@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from control.assistant import Assistant
     from control.conflict.calibration import Calibration
+    from control.conflict.reader import Reader, Reading
+    from control.corrections import Corrections
     from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
     from control.forgetting.suppressor import FactSuppressor
@@ -294,6 +296,32 @@ def fact_suppressor(
     redact_logs(redactor)
     router = Router(ledger, embed_model, cache=cache, vector_cache=vectors)
     return FactSuppressor(ledger, router, redactor)
+
+
+def corrections(settings: Settings, ledger: "Ledger") -> "Corrections":
+    """The pinned corrections of a ledger; nothing is loaded before a statement has to be read."""
+    from control.corrections import Corrections
+    from control.forgetting.redaction import Redactor
+
+    embed_model = packaged_embedding()
+    redactor = Redactor(ledger, embed_model, vector_cache(settings))
+    return Corrections(ledger, embed_model, LazyReader(), redactor)
+
+
+class LazyReader:
+    """The reader, loaded when the first text is read."""
+
+    def read(self, asked: "Sequence[tuple[str, str]]") -> "list[Reading]":
+        """Read pairs of question and text; see `control.conflict.reader.Reader`."""
+        return _reader().read(asked)
+
+
+@cache
+def _reader() -> "Reader":
+    from control.conflict.reader import load
+    from retrieval.embedding import packaged_model
+
+    return load(packaged_model(), ADAPTERS / "reader")
 
 
 def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":

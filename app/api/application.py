@@ -1,4 +1,4 @@
-"""The OpenAI-compatible API, with documents, forgetting and metrics."""
+"""The OpenAI-compatible API, with documents, corrections, forgetting and metrics."""
 
 import base64
 import logging
@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from app.api import completions, errors
+from app.api import corrections as api_corrections
 from app.api import documents as api_documents
 from app.api import forgetting as api_forgetting
 from app.api.access import Reader
@@ -64,8 +65,9 @@ def build(
     app.state.service = service
     app.state.metrics = counts = Metrics(service)
     errors.add_handlers(app)
-    for router in (general, completions.router, api_documents.router, api_forgetting.router):
-        app.include_router(router)
+    for each in (completions, api_documents, api_corrections, api_forgetting):
+        app.include_router(each.router)
+    app.include_router(general)
     return RequestGuard(_counted(app, counts), keys, host, limits or RequestLimits())
 
 

@@ -319,3 +319,13 @@ class ForgetBody(StrictBody):
             name: tuple(value) if isinstance(value, list) else value
             for name, value in given.items()
         }
+
+
+class CorrectionBody(StrictBody):
+    """A correction to be pinned."""
+
+    statement: Text = Field(description="What holds, as in: The refund window is 30 days")
+    source: Text = Field("", description="Where that is from; shown with every answer.")
+    who: Text = ""
+    scope: Text = Field("", description="The subject that it is about; shown only.")
+    replace: bool = Field(False, description="Withdraw the corrections that it contradicts.")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from control.forgetting.record import Record
 
 SECONDS_WIDTH = 19  # of an ISO time: the date and the time of day, to the second
+KIND_WIDTH = 20  # of "correction withdrawn"
 
 
 @click.group()
@@ -84,10 +85,10 @@ def add(
             return
     begun, started = time.perf_counter(), _now()
     [kept] = home.ledger(settings).add([record])
-    took = _milliseconds(begun)
+    took = milliseconds(begun)
     if kept.time < started:
         click.echo(
-            f"{kept.id}: {_line(kept)} is forgotten already, since {_moment(kept.time)} ({took}); "
+            f"{kept.id}: {_line(kept)} is forgotten already, since {moment(kept.time)} ({took}); "
             "to change its names or questions, remove it first"
         )
     else:
@@ -105,7 +106,7 @@ def list_records(given: dict[str, Any], as_json: bool) -> None:
         _print_json(asdict(record) for record in records)
         return
     for record in records:
-        click.echo(f"{record.id}  {_moment(record.time)}  {_line(record)}")
+        click.echo(f"{record.id}  {moment(record.time)}  {_line(record)}")
     if not records:
         click.echo("nothing is forgotten")
 
@@ -123,7 +124,7 @@ def remove(given: dict[str, Any], record_ids: tuple[str, ...], reason: str, who:
     wanted = [ledger.record(record_id).id for record_id in dict.fromkeys(record_ids)]
     for record_id in wanted:  # each was there: one mistake among them removes nothing
         record = ledger.remove(record_id, who=who, reason=reason)
-        click.echo(f"{record.id}: {_line(record)} may be said again ({_milliseconds(begun)})")
+        click.echo(f"{record.id}: {_line(record)} may be said again ({milliseconds(begun)})")
     _sweep(settings)
 
 
@@ -148,7 +149,7 @@ def audit(given: dict[str, Any], as_json: bool) -> None:
         return
     for event in events:
         click.echo(
-            f"{event.sequence:6}  {_moment(event.time)}  {event.kind:10}  "
+            f"{event.sequence:6}  {moment(event.time)}  {event.kind:{KIND_WIDTH}}  "
             f"{event.record_id or '-':16}  {_happened(event)}".rstrip()
         )
     if not events:
@@ -190,7 +191,7 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
     new = {record.id for record in kept if record.time >= started}
     click.echo(
         f"{len(new):,} facts are forgotten from now on, {len(kept) - len(new):,} were already "
-        f"({_milliseconds(begun)})"
+        f"({milliseconds(begun)})"
     )
     _sweep(settings)
 
@@ -237,19 +238,21 @@ def _now() -> str:
     return now()
 
 
-def _milliseconds(begun: float) -> str:
+def milliseconds(begun: float) -> str:
+    """The time since then, of `time.perf_counter`."""
     return f"{1000 * (time.perf_counter() - begun):,.0f} ms"
 
 
-def _moment(iso: str) -> str:
+def moment(iso: str) -> str:
+    """An ISO time to the second."""
     return iso[:SECONDS_WIDTH].replace("T", " ")
 
 
 def _line(record: "Record") -> str:
     if record.scope == "subject":
-        return f"everything about {_plain(record.subject)}"
+        return f"everything about {plain(record.subject)}"
     about = f"{record.relation} of {record.subject}" if record.relation else record.subject
-    return _plain(f"{about}: {', '.join(record.answers)}")
+    return plain(f"{about}: {', '.join(record.answers)}")
 
 
 def _happened(event: "Event") -> str:
@@ -261,11 +264,11 @@ def _happened(event: "Event") -> str:
         words = {name: details[name] for name in ("who", "reason")}
     else:
         said, words = "", details
-    rest = [f"{name}={_plain(str(value))}" for name, value in words.items() if value != ""]
+    rest = [f"{name}={plain(str(value))}" for name, value in words.items() if value != ""]
     return "  ".join([said, *rest] if said else rest)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One line without what a terminal would obey."""
     return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))
 
@@ -280,7 +283,7 @@ def _show(record: "Record") -> None:
     click.echo(f"{_line(record)}\n")
     for name, texts in shown.items():
         for number, text in enumerate(texts):
-            click.echo(f"  {'' if number else name:10} {_plain(text)}")
+            click.echo(f"  {'' if number else name:10} {plain(text)}")
     click.echo("")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from app.cli import ask, bench, evaluate, forget, ingest, serve, train
+from app.cli import ask, bench, correct, evaluate, forget, ingest, serve, train
 from app.cli.console import PATHS, example
 from foundation.errors import FulcrumError
 
@@ -63,6 +63,7 @@ def cli(context: click.Context, verbose: bool, **given: Any) -> None:
 for command in (
     ask.ask,
     ingest.ingest,
+    correct.correct,
     forget.forget,
     evaluate.evaluate,
     train.train,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from control.answer import Answer
     from control.assistant import Assistant, Query
     from control.conflict.calibration import Calibration
+    from control.corrections import Corrections
     from control.decoding.generate import Decoding, OnToken
     from control.decoding.trace import TokenTrace
     from control.engines.base import Engine
@@ -390,6 +391,12 @@ class Service:
         self._schedule_sweep()
         return record
 
+    @property
+    def corrections(self) -> "Corrections":
+        """The pinned corrections."""
+        with self._opening:
+            return self._corrections
+
     def sweep(self) -> None:
         """Redact and restore stored passages, and wait until that is done."""
         self._sweeps.submit(self._sweep).result()
@@ -498,6 +505,12 @@ class Service:
     @cached_property
     def _ledger(self) -> "Ledger":
         return home.ledger(self.settings)
+
+    @cached_property
+    def _corrections(self) -> "Corrections":
+        from app import factory
+
+        return factory.corrections(self.settings, self._ledger)
 
     @property
     def _index(self) -> "PassageIndex":

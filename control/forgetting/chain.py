@@ -1,7 +1,7 @@
 """The hash chain of the ledger's events: head, appending, and verification."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,6 +94,11 @@ class Chain:
         row = dict(zip(PLACE, place, strict=True)) | {"payload": payload, "hash": link}
         self._pending.append(row)
         self.head = Head(place[0], link)
+
+    def happened(self, kinds: Collection[str], since: int) -> bool:
+        """Whether events of these kinds were stored after the event of this number."""
+        rows = select(Row.sequence).where(Row.kind.in_(kinds), Row.sequence > since)
+        return self.connection.execute(rows.limit(1)).first() is not None
 
     def write(self) -> None:
         """Insert the appended events into the database."""

@@ -1,9 +1,9 @@
-"""The ledger of forgotten facts: append-only, chained by hashes, encrypted."""
+"""The ledger of forgotten facts and of corrections: append-only, chained by hashes, encrypted."""
 
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +25,8 @@ from foundation.text import normalise
 
 DATABASE = "ledger.db"
 ADDED, REMOVED = "added", "removed"
+CORRECTED, WITHDRAWN = "corrected", "correction withdrawn"
+ENTERED = (ADDED, REMOVED, CORRECTED, WITHDRAWN)  # events that change what is in force
 ID_BYTES = 8  # drawn at random: two of 100,000 records collide in one of 4 billion ledgers
 BATCH = 1_000  # events written by one statement
 
@@ -35,10 +37,10 @@ class Event:
 
     Attributes:
         sequence: Its number; consecutive from 1.
-        kind: "added", "removed", "refused", "redacted", "guarded", "swept", ...
-        record_id: The record that it concerns, or "".
+        kind: "added", "removed", "corrected", "correction withdrawn", "withheld", "swept".
+        record_id: The record or correction that it concerns, or "".
         time: ISO 8601 in UTC.
-        details: Further data; for "added" the fields of the record.
+        details: Further data; for "added" and "corrected" the fields of the entry.
     """
 
     sequence: int
@@ -63,8 +65,23 @@ class Changes:
     removed: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class EntryChanges:
+    """The changes since a version among entries of one kind, such as the corrections.
+
+    Attributes:
+        version: The number of the newest event, from which the next changes are requested.
+        entered: The events of entries made since then and still in force.
+        ended: Ids of entries that ended since then.
+    """
+
+    version: int
+    entered: list[Event] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+
 class Ledger:
-    """The records and the audit of forgetting, in SQLite or PostgreSQL.
+    """The records and the audit of forgetting, and the corrections, in SQLite or PostgreSQL.
 
     Every change is one transaction, so a process killed at any moment leaves the state before or
     after it, and every call sees all earlier changes of any process. Personal data is encrypted
@@ -111,7 +128,7 @@ class Ledger:
         ready = [(checked(record), _identity(record)) for record in records]
         added: list[Record] = []
         if ready:
-            with self._appending() as chain:
+            with self.appending() as chain:
                 for start in range(0, len(ready), BATCH):
                     added += self._add_part(chain, ready[start : start + BATCH])
         return added
@@ -122,16 +139,16 @@ class Ledger:
         Raises:
             InputError: there is no such record, or it was removed before.
         """
-        with self._appending() as chain:
+        with self.appending() as chain:
             record = self._active(chain.connection, record_id)
             chain.append(REMOVED, record_id, {"who": who, "reason": reason})
         return record
 
     def note(self, kind: str, record_id: str = "", **details: Any) -> None:
         """Add an event to the audit, with encrypted details."""
-        if kind in (ADDED, REMOVED):
-            raise InputError(f"an event cannot be noted as {kind!r}; add or remove the record")
-        with self._appending() as chain:
+        if kind in ENTERED:
+            raise InputError(f"an event cannot be noted as {kind!r}; add or remove the entry")
+        with self.appending() as chain:
             chain.append(kind, record_id, details)
 
     def records(self) -> list[Record]:
@@ -153,29 +170,28 @@ class Ledger:
         Raises:
             IndexStateError: the ledger has fewer events than that, or one that cannot be read.
         """
-        with self._database.reading() as connection:
-            version = chains.version(connection)
-            if version == since:
-                return Changes(version)
-            if version < since:
-                fault = f"it ends with event {version}, but event {since} was there before"
-                raise IndexStateError(self._truncation_message(fault))
-            new = (Row.sequence > since) & (Row.sequence <= version)
-            gone = connection.execute(
-                select(Row.record_id).where(Row.kind == REMOVED, new).order_by(Row.sequence)
-            )
-            removed = list(gone.scalars())
-            rows = connection.execute(_active_rows().where(new).order_by(Row.sequence))
-            return Changes(version, [self._record(row) for row in rows], removed)
+        version, rows, removed = self._changed(ADDED, REMOVED, since)
+        return Changes(version, [self._record(row) for row in rows], removed)
+
+    def entries(self, entered: str, ended: str, since: int = 0) -> EntryChanges:
+        """Return the changes among entries that begin and end by events of these kinds.
+
+        Args:
+            entered: Kind of the event that makes an entry; its ``record_id`` is the entry's id.
+            ended: Kind of the event that ends the entry of its ``record_id``.
+            since: Number of the event after which changes are returned; 0 for all changes.
+
+        Raises:
+            IndexStateError: the ledger has fewer events than that, or one that cannot be read.
+        """
+        version, rows, gone = self._changed(entered, ended, since)
+        return EntryChanges(version, [self._event(row) for row in rows], gone)
 
     def events(self) -> list[Event]:
         """Return the whole audit, the oldest event first."""
         with self._database.reading() as connection:
             rows = connection.execute(COLUMNS.order_by(Row.sequence))
-            return [
-                Event(row.sequence, row.kind, row.record_id, row.time, self._details(row))
-                for row in rows
-            ]
+            return [self._event(row) for row in rows]
 
     def version(self) -> int:
         """Return the number of the newest event, which is how many there are; 0 if none."""
@@ -226,6 +242,48 @@ class Ledger:
             originals.remove(connection, cipher, record_id, name)
         return found
 
+    @contextmanager
+    def appending(self) -> Iterator[Chain]:
+        """Open a transaction that appends: all of its events are recorded, or none.
+
+        It excludes other writers, so do slow work before it.
+
+        Yields:
+            The end of the chain, to append to.
+        """
+        with self._database.writing() as connection:
+            # Checked again: an empty ledger may have been filled with another key, or truncated.
+            self._check(connection, self._seen())
+            start = chains.last(connection)
+            chain = Chain(connection, partial(self._cipher, create=start == START), start)
+            yield chain
+            chain.write()
+        if self._head and chain.head != start:  # committed, so the checkpoint is advanced
+            self._head.advance(chain.head)
+
+    def _changed(
+        self, entered: str, ended: str, since: int
+    ) -> tuple[int, Sequence[Any], list[str]]:
+        """The version, the rows of new entries in force, and the ids of those that ended."""
+        with self._database.reading() as connection:
+            version = chains.version(connection)
+            if version == since:
+                return version, [], []
+            if version < since:
+                fault = f"it ends with event {version}, but event {since} was there before"
+                raise IndexStateError(self._truncation_message(fault))
+            new = (Row.sequence > since) & (Row.sequence <= version)
+            gone = connection.execute(
+                select(Row.record_id).where(Row.kind == ended, new).order_by(Row.sequence)
+            )
+            rows = connection.execute(
+                _active_rows(entered, ended).where(new).order_by(Row.sequence)
+            )
+            return version, rows.all(), list(gone.scalars())
+
+    def _event(self, row: Any) -> Event:
+        return Event(row.sequence, row.kind, row.record_id, row.time, self._details(row))
+
     def _add_part(self, chain: Chain, part: list[tuple[Record, list[str]]]) -> list[Record]:
         hashed = [(chain.cipher().keyed_hash(identity), record) for record, identity in part]
         known = Row.fact.in_({fact for fact, _ in hashed})
@@ -238,19 +296,6 @@ class Ledger:
                 stored[fact] = new
         chain.write()
         return [stored[fact] for fact, _ in hashed]
-
-    @contextmanager
-    def _appending(self) -> Iterator[Chain]:
-        """Open a transaction that appends; once it is committed, the checkpoint is advanced."""
-        with self._database.writing() as connection:
-            # Checked again: an empty ledger may have been filled with another key, or truncated.
-            self._check(connection, self._seen())
-            start = chains.last(connection)
-            chain = Chain(connection, partial(self._cipher, create=start == START), start)
-            yield chain
-            chain.write()
-        if self._head and chain.head != start:
-            self._head.advance(chain.head)
 
     def _seen(self) -> Head | None:
         # Read before the database, so that an event added in between is not taken for a fault.
@@ -272,7 +317,7 @@ class Ledger:
             key = file.create()
         if key is None:
             raise IndexStateError(
-                f"{self._database.place} holds forgotten facts, but its key "
+                f"{self._database.place} holds forgotten facts or corrections, but its key "
                 f"{file.path if file else ''} is missing; put the key back or set {VARIABLE}"
             )
         return key
@@ -366,7 +411,7 @@ def _fields(record: Record) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in ("id", "time")}
 
 
-def _active_rows() -> Select[Any]:
+def _active_rows(entered: str = ADDED, ended: str = REMOVED) -> Select[Any]:
     later = aliased(Row)
-    gone = exists().where(later.record_id == Row.record_id, later.kind == REMOVED)
-    return COLUMNS.where(Row.kind == ADDED, ~gone)
+    gone = exists().where(later.record_id == Row.record_id, later.kind == ended)
+    return COLUMNS.where(Row.kind == entered, ~gone)
