@@ -1,0 +1,302 @@
+"""Corrections over a real ledger; the reader and the embedding are made up."""
+
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from llama_index.core.base.embeddings.base import BaseEmbedding
+
+from control.corrections import LONGEST, Correction, Corrections, checked, is_question
+from control.forgetting.ledger import open_ledger
+from control.forgetting.record import Record
+from foundation import trace
+from foundation.errors import InputError
+from foundation.text import normalise
+
+REFUND = "The refund window is 30 days"
+SHORTER = "The refund window is 14 days"
+PARKING = "Visitors park behind the mill"
+LIMA = Record(
+    "Peru", relation="capital", questions=("What is the capital of Peru?",), answers=("Lima",)
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    answer: str = ""
+    start: int = 0
+    answers: float = 0.0
+
+
+class WordReader:
+    """Answers a question with the first words of a text that it does not hold, if it shares two."""
+
+    def __init__(self):
+        self.asked = []
+        self.before = lambda: None
+
+    def read(self, asked):
+        self.before()
+        self.asked += asked
+        return [self._read(*pair) for pair in asked]
+
+    def _read(self, question, text):
+        known = set(normalise(question).split())
+        shared = [word for word in text.split() if normalise(word) in known - {"the", "is"}]
+        new = [word for word in text.split() if normalise(word) not in known]
+        if len(shared) < 2 or not new:
+            return Found(answers=0.1)
+        return Found(new[0], text.index(new[0]), 0.6 + len(shared) / 100)
+
+
+class WordEmbedding(BaseEmbedding):
+    """Texts that share words are near."""
+
+    def _get_text_embedding(self, text):
+        vector = np.full(64, 0.01)
+        for word in set(normalise(text).split()) - {"the", "is"}:
+            vector[sum(word.encode()) % 64] += 1.0
+        return vector.tolist()
+
+    _get_query_embedding = _get_text_embedding
+
+    async def _aget_query_embedding(self, query):
+        return self._get_query_embedding(query)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request):
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def ledger(home, url):
+    return open_ledger(home, url)
+
+
+@pytest.fixture
+def reader():
+    return WordReader()
+
+
+@pytest.fixture
+def corrections(ledger, reader):
+    return Corrections(ledger, WordEmbedding(), reader)
+
+
+def pin(corrections, statement=REFUND, replaces=False, **fields):
+    return corrections.add(Correction(statement, **fields), replaces)
+
+
+def statements(corrections):
+    return [each.statement for each in corrections.all()]
+
+
+def test_a_correction_is_seen_by_every_process_and_in_the_audit(corrections, ledger, home, url):
+    given = Correction(REFUND, "board meeting, 3 May 2025", "Ann", "refunds")
+    pinned = corrections.add(given)
+    assert pinned.new
+    assert replace(pinned.correction, id="", time="") == given
+    other = Corrections(open_ledger(home, url), WordEmbedding(), WordReader())
+    assert other.all() == [pinned.correction]
+    [event] = ledger.events()
+    assert (event.kind, event.record_id) == ("corrected", pinned.correction.id)
+    assert event.details["statement"] == REFUND
+    assert ledger.verify() is None
+    assert ledger.records() == []
+
+
+def test_what_is_pinned_is_encrypted(corrections, home):
+    pin(corrections, "Ms Oduya leads the archive")
+    stored = b"".join(path.read_bytes() for path in home.glob("ledger.db*"))
+    assert b"Oduya" not in stored
+
+
+def test_a_change_past_the_ledger_is_found(corrections, ledger, home):
+    import sqlalchemy
+
+    from control.forgetting.ledger_tables import open_tables
+
+    if ledger._database.place.startswith("postgresql"):
+        pytest.skip("the same chain")
+    pin(corrections)
+    with open_tables(home / "ledger.db").writing() as connection:
+        connection.execute(sqlalchemy.text("UPDATE ledger_events SET record_id = 'x'"))
+    assert "event 1 (corrected" in ledger.verify()
+
+
+def test_paraphrases_are_answered_and_neighbours_left_alone(corrections):
+    pinned = pin(corrections).correction
+    pin(corrections, PARKING)
+    assert corrections.for_question("How long is the refund window?") == [pinned]
+    assert corrections.for_question("Our window for a refund?") == [pinned]
+    assert corrections.for_question("Who cleans the window?") == []
+    assert corrections.for_question("What is the capital of Peru?") == []
+
+
+def test_the_reader_is_asked_only_about_statements_that_are_near(corrections, reader):
+    pin(corrections)
+    pin(corrections, PARKING)
+    reader.asked.clear()
+    corrections.for_question("How long is the refund window?")
+    assert [text for _, text in reader.asked] == [REFUND]
+
+
+def test_nothing_is_read_or_embedded_without_corrections(ledger):
+    unused = Corrections(ledger, None, None, redactor=object())
+    assert unused.for_question("How long?") == unused.nodes_for("How long?") == []
+
+
+def test_the_assistant_gets_passages_with_source_day_and_trust(corrections):
+    pinned = pin(corrections, source="board meeting").correction
+    pin(corrections, PARKING)
+    [node] = corrections.nodes_for("How long is the refund window?")
+    assert (node.node_id, node.text) == (f"correction:{pinned.id}", REFUND)
+    assert node.metadata == {"title": "board meeting", "date": pinned.time[:10], "trust": 1.0}
+    assert node.score > 0.5
+    [node] = corrections.nodes_for("Where do visitors park?")
+    assert node.metadata["title"] == "Correction"
+
+
+def test_a_withdrawn_correction_is_not_used_and_stays_in_the_audit(corrections, ledger, home, url):
+    other = Corrections(open_ledger(home, url), WordEmbedding(), WordReader())
+    pinned = pin(corrections).correction
+    assert other.for_question("How long is the refund window?") == [pinned]
+    assert corrections.withdraw(pinned.id, "Ann", "wrong") == pinned
+    assert other.for_question("How long is the refund window?") == []
+    kinds = [event.kind for event in ledger.events()]
+    assert kinds == ["corrected", "correction withdrawn"]
+    assert ledger.events()[1].details == {"who": "Ann", "reason": "wrong"}
+    assert ledger.verify() is None
+    with pytest.raises(InputError, match="was withdrawn already, at 2"):
+        corrections.withdraw(pinned.id)
+    assert pin(corrections).new
+
+
+def test_an_unknown_id_is_named(corrections, ledger):
+    [record] = ledger.add([LIMA])
+    for unknown in ("abc", record.id):
+        with pytest.raises(InputError, match=f"there is no correction '{unknown}'; fulcrum correc"):
+            corrections.withdraw(unknown)
+    with pytest.raises(InputError, match="no record"):
+        ledger.remove(pin(corrections).correction.id)
+
+
+def test_the_same_statement_is_there_already(corrections, ledger):
+    first = pin(corrections)
+    again = pin(corrections, "  the refund window  is 30 days. ")
+    assert (again.new, again.correction) == (False, first.correction)
+    assert ledger.version() == 1
+
+
+def test_signs_make_another_statement(corrections):
+    pin(corrections, "Store it at 5 °C")
+    assert pin(corrections, "Store it at -5 °C", replaces=True).new
+
+
+def test_a_contradiction_names_the_other_correction(corrections):
+    first = pin(corrections).correction
+    with pytest.raises(InputError, match=f"contradicts correction {first.id}, '{REFUND}'"):
+        pin(corrections, SHORTER)
+    assert corrections.all() == [first]
+
+
+def test_replacing_withdraws_it_in_the_same_transaction(corrections, ledger):
+    first = pin(corrections).correction
+    second = pin(corrections, SHORTER, replaces=True, who="Ann")
+    assert second.replaced == (first,)
+    assert statements(corrections) == [SHORTER]
+    _, withdrawn, corrected = ledger.events()
+    assert (withdrawn.kind, withdrawn.record_id) == ("correction withdrawn", first.id)
+    assert withdrawn.details == {"who": "Ann", "replaced_by": second.correction.id}
+    assert withdrawn.time == corrected.time
+
+
+def test_a_statement_about_something_else_contradicts_nothing(corrections):
+    pin(corrections)
+    assert pin(corrections, "The exchange desk is open 14 hours").replaced == ()
+    assert pin(corrections, PARKING).replaced == ()
+
+
+def test_two_who_contradict_each_other_at_once_are_not_both_pinned(corrections, reader, home, url):
+    other = Corrections(open_ledger(home, url), WordEmbedding(), WordReader())
+    pin(corrections, "The refund desk is upstairs")  # so that something is read
+    entered = threading.Event()
+
+    def enter():
+        if not entered.is_set():
+            entered.set()
+            pin(other)
+
+    reader.before = enter
+    with pytest.raises(InputError, match="contradicts correction"):
+        pin(corrections, SHORTER)
+    assert SHORTER not in statements(corrections)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("", "the statement is empty"),
+        (" \n ", "the statement is empty"),
+        ("…", "the statement is empty"),
+        ("x" * (LONGEST + 1), "the statement has 1,001 characters, the limit is 1,000"),
+        ("How long is the refund window?", "is a question"),
+        ("how many days is the refund window", "is a question"),
+        ("ما هي المدة؟", "is a question"),
+        ("half \ud800", "bytes that are no text"),
+    ],
+)
+def test_what_is_no_statement_is_refused(corrections, ledger, statement, said):
+    with pytest.raises(InputError, match=said):
+        pin(corrections, statement)
+    assert ledger.version() == 0
+
+
+def test_the_longest_statement_is_taken():
+    assert checked(Correction("x" * LONGEST)).statement == "x" * LONGEST
+
+
+def test_a_statement_may_begin_as_a_question_does():
+    for statement in ("When the shop is closed, ring the bell.", "What we sell is paper."):
+        assert not is_question(statement)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Correction("Lima is the capital of Peru"),
+        Correction("Its capital is Lima", scope="Peru"),
+        Correction(REFUND, source="The capital of Peru is Lima"),
+        Correction(REFUND, who="The capital of Peru is Lima"),
+    ],
+)
+def test_what_is_forgotten_is_not_taken(corrections, ledger, given):
+    [record] = ledger.add([LIMA])
+    with pytest.raises(InputError) as refused:
+        corrections.add(given)
+    assert "Lima" not in str(refused.value)
+    assert "Peru" not in str(refused.value)
+    assert corrections.all() == []
+    noted = ledger.events()[-1]
+    assert (noted.kind, noted.record_id) == ("withheld", record.id)
+
+
+def test_what_is_forgotten_later_is_not_used_until_it_may_be_said_again(corrections, ledger):
+    pinned = pin(corrections, "Lima is the capital of Peru").correction
+    question = "Which town is Peru capital?"
+    assert corrections.for_question(question) == [pinned]
+    [record] = ledger.add([LIMA])
+    with trace.following() as seen:
+        assert corrections.for_question(question) == corrections.nodes_for(question) == []
+    assert seen.withheld == [(record.id, "correction")]
+    assert corrections.forgotten(pinned) == (record.id,)
+    ledger.remove(record.id)
+    assert corrections.for_question(question) == [pinned]
+
+
+def test_an_event_cannot_be_noted_as_a_correction(ledger):
+    for kind in ("corrected", "correction withdrawn"):
+        with pytest.raises(InputError, match="cannot be noted"):
+            ledger.note(kind)
