@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from control.assistant import Assistant
     from control.conflict.calibration import Calibration
+    from control.conflict.reader import Reader
     from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
     from control.forgetting.suppressor import FactSuppressor
@@ -232,6 +233,7 @@ def assistant(
         index: One that is open already; by default it is opened here.
     """
     from control.assistant import Assistant
+    from control.conflict.sources import SourceOptions
     from control.forgetting.suppressor import FactSuppressor
     from retrieval.rewriter import ConditionalRewriter
     from retrieval.search import CANDIDATES, MultiQueryRetriever
@@ -261,6 +263,7 @@ def assistant(
     if query_rewriter and judge:
         first_look = partial(finds_answer, search, strict_filter(settings, model))
         rewrites = ConditionalRewriter(query_rewriter, first_look)
+    reads = "reader" not in settings.without
     return Assistant(
         model,
         calibration(settings, model),
@@ -269,7 +272,19 @@ def assistant(
         processors,
         settings.top_k,
         suppressor,
+        reader() if reads else None,
+        support(settings, model) if reads else None,
+        SourceOptions(settings.policy, only_documents=settings.only_documents),
     )
+
+
+@cache
+def reader() -> "Reader":
+    """What finds the claims of passages and answers, on the packaged embedding model."""
+    from control.conflict import reader as readers
+    from retrieval.embedding import packaged_model
+
+    return readers.load(packaged_model(), ADAPTERS / "reader")
 
 
 def fact_suppressor(

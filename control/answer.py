@@ -13,7 +13,18 @@ from foundation.trace import RequestTrace
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-STEPS = ("route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total")
+STEPS = (
+    "route",
+    "rewrite",
+    "trigger",
+    "retrieve",
+    "filter",
+    "redact",
+    "claims",
+    "decode",
+    "cite",
+    "total",
+)
 
 
 @dataclass(frozen=True)
