@@ -1,0 +1,500 @@
+"""Numbers with units in a text, and how two of them relate.
+
+Units and their names come from Unicode's CLDR (through babel) and are converted by pint; spelled
+numbers are read by text2num. quantulum3, which does all of it, took 3.8 s for its first quantity,
+reads English only and raises on "between 5 and 10 km" with the scikit-learn of today.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from control.conflict.dates import LANGUAGES
+from foundation.text import normalise
+
+if TYPE_CHECKING:
+    import pint
+
+Relation = Literal["same", "compatible", "contradictory"]
+Bound = Literal["", "about", "least", "more", "most", "less"]
+
+# What text2num leaves out of the numbers that have a word.
+MULTIPLES = {
+    **dict.fromkeys(("dozen", "dozens", "dutzend", "douzaine", "docena"), 12.0),
+    **dict.fromkeys(("half", "halb", "halbe", "halben", "demi", "medio", "media"), 0.5),
+    "hundred": 100.0,
+    "thousand": 1000.0,
+}
+FRACTIONS = {"half": 0.5, "quarter": 0.25, "third": 1 / 3}
+BOUNDS: dict[str, Bound] = {
+    **dict.fromkeys(
+        ("at least", "minimum", "minimum of", "a minimum of", "no less than", "not less than")
+        + ("no fewer than", "≥", "mindestens", "au moins", "al menos", "como minimo"),
+        "least",
+    ),
+    **dict.fromkeys(
+        ("more than", "over", "above", "after", "exceeding", "longer than", "greater than", ">")
+        + ("mehr als", "uber", "nach", "plus de", "apres", "mas de", "despues de"),
+        "more",
+    ),
+    **dict.fromkeys(
+        ("at most", "up to", "maximum", "maximum of", "a maximum of", "no more than", "within")
+        + ("not more than", "no longer than", "≤", "hochstens", "maximal", "bis zu", "au plus")
+        + ("jusqu a", "como maximo", "hasta"),
+        "most",
+    ),
+    **dict.fromkeys(
+        ("less than", "under", "below", "fewer than", "before", "shorter than", "<", "almost")
+        + ("nearly", "weniger als", "unter", "vor", "moins de", "avant", "menos de", "antes de"),
+        "less",
+    ),
+    **dict.fromkeys(
+        ("about", "around", "approximately", "approx", "roughly", "circa", "ca", "some", "~", "≈")
+        + ("an estimated", "estimated", "etwa", "ungefahr", "rund", "environ", "unos"),
+        "about",
+    ),
+}
+NEARLY = ("almost", "nearly")  # close below
+BOUNDS |= dict.fromkeys(NEARLY, "about")
+AFTER: dict[str, Bound] = {
+    "or more": "least",
+    "or longer": "least",
+    "and above": "least",
+    "or older": "least",
+    "+": "least",
+    "or less": "most",
+    "or fewer": "most",
+}
+LONGEST_BOUND = 3  # words
+LONGEST_UNIT = 5  # words: "kilogram-force per square centimeter" is longer than anyone writes
+ABOUT = 0.05  # of the value; how far "about" reaches, unless the number is rounder than that
+ROUND = 1000.0  # a number without digits below this one may be a rounded one
+CONVERTED = 0.02  # of the value; how far a rounded conversion ("5 miles", "8 km") may be off
+EXACT = 1e-6
+ROUNDED_UNITS = ("currency", "ordinal")  # their decimals are exact
+
+NUMBER = re.compile(
+    r"\d+\s\d+/[1-9]\d*(?![\d/])|\d+/[1-9]\d*(?![\d/])"
+    r"|\d{1,3}(?:([,.'’ ])\d{3})(?:\1\d{3})*(?:[.,]\d+)?(?![\d])|\d+(?:[.,]\d+)?"
+)
+GROUPED = re.compile(r"\d{1,3}([,.'’ ])\d{3}(?:\1\d{3})*")
+ORDINAL = re.compile(r"(?:st|nd|rd|th|ère|er|ème|e|º|ª)(?!\w)")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One meaning of a quantity.
+
+    Attributes:
+        kind: What it measures: pint's dimensions, ``currency``, or empty for a bare number.
+        unit: Its name, which tells US dollars from euros.
+        low: The smallest value, in the base unit.
+        high: The largest value, in the base unit.
+        raw: The value as written, in its own unit.
+        step: Of its last digit that counts, in the base unit.
+        rounded: Whether it may stand for a more exact one.
+    """
+
+    kind: str
+    unit: str
+    low: float
+    high: float
+    raw: float
+    step: float
+    rounded: bool
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number in a text.
+
+    Attributes:
+        readings: What it means; several where the notation ("1.500") or the unit ("pounds") has
+            several meanings.
+        shown: Digits with the unit's symbol.
+        bound: How the words around it bound it.
+        unit_words: The normalised words of the unit.
+    """
+
+    readings: tuple[Reading, ...]
+    shown: str
+    bound: Bound = ""
+    unit_words: tuple[str, ...] = ()
+
+    def to(self, other: "Quantity") -> "Quantity | None":
+        """The range from this one to ``other``, if there is one."""
+        found = tuple(
+            replace(last, low=first.low, raw=math.nan)
+            for first in self.readings
+            for last in other.readings
+            if (first.kind, first.unit) == (last.kind, last.unit) and first.low < last.high
+        )
+        shown = f"{self.shown.split(' ')[0]}–{other.shown}"
+        return Quantity(found, shown, other.bound, other.unit_words) if found else None
+
+    def plus(self, other: "Quantity") -> "Quantity | None":
+        """Their sum, if ``other`` continues this one: "6 feet 2 inches"."""
+        found = tuple(
+            replace(
+                first, low=first.low + last.low, high=first.high + last.high, step=last.step,
+                raw=math.nan,
+            )
+            for first in self.readings
+            for last in other.readings
+            if first.kind and first.kind == last.kind and 0 < last.step < first.step
+            and first.unit != last.unit and last.low < first.step
+        )  # fmt: skip
+        shown = f"{self.shown} {other.shown}"
+        return Quantity(found, shown, self.bound, self.unit_words) if found else None
+
+
+def relate(one: Quantity, two: Quantity) -> Relation:
+    """The closest relation that any of their readings have."""
+    found = {_relate(a, one.bound, b, two.bound) for a in one.readings for b in two.readings}
+    for relation in ("same", "compatible"):
+        if relation in found:
+            return relation  # type: ignore[return-value]
+    return "contradictory"
+
+
+def _relate(a: Reading, a_bound: Bound, b: Reading, b_bound: Bound) -> Relation:
+    if (a.kind, a.unit if a.kind == "currency" else "") != (
+        b.kind,
+        b.unit if b.kind == "currency" else "",
+    ):
+        short, long = sorted((a, b), key=lambda each: len(each.unit))
+        if {short.kind, long.kind} == {"", "ordinal"}:
+            return "same" if a.raw == b.raw else "contradictory"
+        part = not short.unit or set(short.unit.split()) < set(long.unit.split())
+        if not part or short.kind == "currency":
+            return "contradictory"
+        a, b = (replace(x, kind="", unit="", **_own(x)) for x in (a, b))
+        return "contradictory" if _relate(a, a_bound, b, b_bound) == "contradictory" else "compatible"
+    if a.unit != b.unit and not a.kind and a.raw == b.raw and a_bound == b_bound:
+        return "compatible"  # "50" and "50 %"
+    if a_bound == b_bound:
+        if math.isclose(a.low, b.low, rel_tol=EXACT) and math.isclose(a.high, b.high, rel_tol=EXACT):
+            return "same"
+        if a_bound in ("least", "more", "most", "less"):
+            return "contradictory"  # two limits of one thing
+        if not a_bound and a.low == a.high and b.low == b.high:
+            return _relate_points(a, b)
+    (a_low, a_high), (b_low, b_high) = _interval(a, a_bound), _interval(b, b_bound)
+    if a.low < a.high and b.low < b.high:  # two ranges
+        inside = (a_low <= b_low and b_high <= a_high) or (b_low <= a_low and a_high <= b_high)
+        return "compatible" if inside else "contradictory"
+    return "compatible" if a_low <= b_high and b_low <= a_high else "contradictory"
+
+
+def _own(reading: Reading) -> dict[str, float]:
+    """The values of a reading in its own unit."""
+    if math.isnan(reading.raw):
+        return {}
+    factor = reading.raw / reading.low if reading.low else 1.0
+    return {"low": reading.raw, "high": reading.raw, "step": abs(reading.step * factor)}
+
+
+def _relate_points(a: Reading, b: Reading) -> Relation:
+    apart = abs(a.low - b.low)
+    coarse, fine = (a, b) if a.step > b.step else (b, a)
+    near = apart <= CONVERTED * max(abs(a.low), abs(b.low))
+    decimal = math.log10(a.step / b.step) if a.step > 0 and b.step > 0 else 0.5
+    converted = a.unit != b.unit and a.kind not in ROUNDED_UNITS and bool(a.kind)
+    if converted and not math.isclose(decimal, round(decimal), abs_tol=EXACT):
+        return "same" if near and apart <= coarse.step / 2 + EXACT else "contradictory"
+    rounded = coarse.rounded or converted
+    if rounded and coarse.step > fine.step and near and apart <= coarse.step / 2 * (1 + EXACT):
+        return "compatible"
+    return "contradictory"
+
+
+def _interval(reading: Reading, bound: Bound) -> tuple[float, float]:
+    if bound in ("least", "more"):
+        return math.nextafter(reading.low, math.inf) if bound == "more" else reading.low, math.inf
+    if bound in ("most", "less"):
+        high = math.nextafter(reading.high, -math.inf) if bound == "less" else reading.high
+        return -math.inf, high
+    if bound == "about":
+        far = max(reading.step / 2, ABOUT * max(abs(reading.low), abs(reading.high)))
+        if reading.kind == "" and 1000 <= reading.low < 2200:  # noqa: PLR2004 - "about 1850" is a year
+            far = reading.step / 2 + 2
+        return reading.low - far, reading.high + far
+    return reading.low, reading.high
+
+
+# Numbers and units
+
+
+def spelled(text: str, is_english: "frozenset[str]") -> str:
+    """The text with spelled numbers as digits.
+
+    Args:
+        text: In one of the languages of `LANGUAGES`.
+        is_english: Those of its words that are English.
+    """
+    from text_to_num import alpha2digit
+
+    try:
+        found = alpha2digit(text, "en", 0)
+        others = [word for word in text.split() if word.isalpha() and word not in is_english]
+        if found == text and others:
+            for language in LANGUAGES[1:]:
+                other = alpha2digit(text, language, 0)
+                if other != text and any(word not in other.split() for word in others):
+                    return str(other)
+    except (ValueError, OverflowError):
+        return text
+    return str(found)
+
+
+def numbers(text: str) -> tuple[tuple[float, float, bool], ...]:
+    """The values of a number in digits, each with the step of its last digit and roundness."""
+    if "/" in text:
+        whole, _, fraction = text.rpartition(" ")
+        over, under = fraction.split("/")
+        value = float(whole or 0) + float(over) / float(under)
+        return ((value, 1 / float(under), False),) if math.isfinite(value) else ()
+    found = []
+    if GROUPED.fullmatch(text) or re.fullmatch(r"\d{1,3}([,.'’ ])\d{3}(?:\1\d{3})*[.,]\d+", text):
+        body, mark = text, re.search(r"[,.'’ ]", text)
+        group = mark.group() if mark else ","
+        decimal = re.search(r"[.,](\d+)$", text)
+        if decimal and decimal.group()[0] != group:
+            body = text[: decimal.start()].replace(group, "") + "." + decimal[1]
+        else:
+            body = text.replace(group, "")
+        found.append(body)
+        if group in ",." and text.count(group) == 1 and body.isdigit() and text[0] != "0":
+            found.append(text.replace(group, "."))
+        if text[0] == "0":
+            found = [text.replace(group, ".")]
+    else:
+        found.append(text.replace(",", "."))
+    # The first is the likelier one: a comma groups, a point is decimal.
+    if len(found) > 1 and "." in text:
+        found.reverse()
+    read = []
+    for body in found:
+        value = float(body)
+        if not math.isfinite(value):
+            continue
+        decimals = len(body.partition(".")[2])
+        digits = body.partition(".")[0]
+        zeros = len(digits) - len(digits.rstrip("0")) if value and not decimals else 0
+        step = 10.0 ** (zeros - decimals)
+        read.append((value, step, decimals > 0 or step >= ROUND))
+    return tuple(read)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of measurement.
+
+    Attributes:
+        kind: What it measures.
+        name: In English, as CLDR or pint has it.
+        symbol: To show.
+        scale: Base units in one of it.
+        offset: Of its zero, in base units.
+    """
+
+    kind: str
+    name: str
+    symbol: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+def quantity(text: str, units: tuple[Unit, ...], multiple: float = 1.0) -> Quantity | None:
+    """The quantity of a number in digits.
+
+    Args:
+        text: The number.
+        units: What its unit may be; empty for a bare number.
+        multiple: What to multiply it by.
+
+    Returns:
+        ``None`` if the number is larger than a float.
+    """
+    readings = []
+    read = [
+        (value * multiple, step * multiple, is_round or multiple >= ROUND)
+        for value, step, is_round in numbers(text)
+        if math.isfinite(value * multiple)
+    ]
+    for value, step, is_round in read:
+        for unit in units or (Unit("", "", ""),):
+            base = value * unit.scale + unit.offset
+            exact = unit.kind in ROUNDED_UNITS and multiple < ROUND and step < ROUND
+            readings.append(
+                Reading(
+                    unit.kind, unit.name, base, base, value, step * unit.scale,
+                    is_round and not exact,
+                )
+            )  # fmt: skip
+    if not readings:
+        return None
+    value = read[0][0]
+    shown = str(int(value)) if value == int(value) else f"{value:.12g}"
+    symbol = units[0].symbol if units else ""
+    return Quantity(tuple(readings), f"{shown} {symbol}".strip())
+
+
+@lru_cache(maxsize=4096)
+def units(words: str) -> tuple[Unit, ...]:
+    """What a unit as written may be; empty if it is none."""
+    key = " ".join(words.split())
+    found = _currency_codes().get(key) or _unit_names().get(_key(key))
+    if found:
+        return found
+    if " " in key or not key.isascii():
+        return ()
+    registry = _registry()
+    whole = len(key) > 3  # noqa: PLR2004 - a word, not a symbol: pint would read prefixes into it
+    if not re.fullmatch(r"[A-Za-z]+(?:/[A-Za-z]+)?\d?", key) or len(key) > 20:  # noqa: PLR2004
+        return ()
+    if whole and "/" not in key and not any(p == "" for p, *_ in registry.parse_unit_name(key)):
+        return ()
+    return _pint_unit(re.sub(r"(?<=[a-z])(\d)$", r"**\1", key), key)
+
+
+def multiple(word: str, currency: bool) -> float | None:
+    """What a word after a number multiplies it by, such as "million"; ``None`` if it does not."""
+    known = _multiples()
+    if word.casefold() in MULTIPLES:
+        return MULTIPLES[word.casefold()]
+    if currency or word.isupper() or len(word) > 1 or word == "k":
+        return known.get(word.casefold().rstrip("."))
+    return None
+
+
+@cache
+def unit_words() -> frozenset[str]:
+    """The normalised words that are names of units."""
+    return frozenset(word for name in _unit_names() for word in name.split() if len(word) > 2)  # noqa: PLR2004
+
+
+def _key(name: str) -> str:
+    """A unit's name without case, where it is a word: "mW" is not "MW"."""
+    if any(len(part) > 3 for part in re.split(r"[\s/]", name)):  # noqa: PLR2004
+        return normalise(name)
+    return name
+
+
+@cache
+def _registry() -> "pint.UnitRegistry":
+    import pint
+
+    return pint.UnitRegistry(autoconvert_offset_to_baseunit=True, cache_folder=None)
+
+
+def _pint_unit(expression: str, symbol: str) -> tuple[Unit, ...]:
+    registry = _registry()
+    try:
+        unit = registry.Unit(expression)
+        zero = registry.Quantity(0.0, unit).to_base_units()
+        one = registry.Quantity(1.0, unit).to_base_units()
+    except Exception:  # noqa: BLE001 - pint raises whatever its tokenizer, parser and eval raise
+        return ()
+    kind = str(zero.dimensionality)
+    if kind == "dimensionless":  # angles and bytes are no bare numbers; percents are
+        kind = "" if str(zero.units) == "dimensionless" else str(zero.units)
+    name = str(unit).replace("_", " ")
+    scale, offset = float(one.magnitude - zero.magnitude), float(zero.magnitude)
+    return (Unit(kind, name, f"{unit:~P}" or symbol, scale, offset),)
+
+
+@cache
+def _currency_codes() -> dict[str, tuple[Unit, ...]]:
+    """Currencies by code and symbol, as written."""
+    from babel import Locale
+
+    found: dict[str, tuple[Unit, ...]] = {}
+    for language in ("en", "en_GB", "en_CA", *LANGUAGES[1:]):
+        locale = Locale.parse(language)
+        for code, symbol in locale.currency_symbols.items():
+            if not symbol.isalpha():
+                found.setdefault(symbol, (_currency(code),))
+    for code in Locale("en").currencies:
+        found[code] = (_currency(code),)
+    return found
+
+
+def _currency(code: str) -> Unit:
+    return Unit("currency", code, code)
+
+
+@cache
+def _unit_names() -> dict[str, tuple[Unit, ...]]:
+    """Units by their names and symbols in CLDR."""
+    from babel import Locale
+
+    found: dict[str, list[Unit]] = {}
+    by_id: dict[str, tuple[Unit, ...]] = {}
+
+    def add(name: str, given: tuple[Unit, ...]) -> None:
+        known = found.setdefault(_key(name), [])
+        known += [unit for unit in given if unit not in known]
+
+    for language in ("en", "en_GB", *LANGUAGES[1:]):
+        for cldr, widths in Locale.parse(language)._data["unit_patterns"].items():
+            if cldr not in by_id:
+                by_id[cldr] = _cldr_unit(cldr)
+            for width in ("long", "short", "narrow"):
+                for form, pattern in widths.get(width, {}).items():
+                    name = str(pattern).replace("{0}", "").strip().rstrip(".")
+                    if form not in ("per", "gender") and name and name != "m":
+                        add(name, by_id[cldr])
+    add("m", by_id["length-meter"])
+    for language in LANGUAGES:
+        locale = Locale(language)
+        plurals = locale._data["currency_names_plural"]
+        last: dict[str, set[str]] = {}
+        for code, name in locale.currencies.items():
+            for form in {name, *plurals.get(code, {}).values()}:
+                add(form, (_currency(code),))
+                last.setdefault(form.split()[-1], set()).add(code)
+        for word, codes in last.items():
+            # Plain "dollars" are those of the currency with a plain sign: $, £, €.
+            plain = [c for c in codes if len(Locale("en").currency_symbols.get(c, c)) == 1]
+            if len(plain) == 1 or (len(codes) == 1 and not plain):
+                add(word, (_currency((plain or list(codes))[0]),))
+    return {name: tuple(given) for name, given in found.items()}
+
+
+def _cldr_unit(cldr: str) -> tuple[Unit, ...]:
+    """The unit of an id such as ``speed-kilometer-per-hour``."""
+    name = cldr.partition("-")[2]
+    over = []
+    for part in name.split("-per-"):
+        part = re.sub(r"^(square|cubic)-(\w+)", lambda m: f"{m[2]}**{2 + (m[1] == 'cubic')}", part)
+        over.append(part.replace("-", "_"))
+    expression = "/".join(over)
+    kinds = _pint_unit(expression, name)
+    shown = name.replace("-", " ")
+    return kinds or (Unit(name, shown, shown),)
+
+
+@cache
+def _multiples() -> dict[str, float]:
+    """What CLDR writes after a number instead of zeros, without case."""
+    from babel import Locale
+
+    found = {"bn": 1e9, "k": 1e3}  # "bn" is what English papers write; CLDR has "B"
+    for language in LANGUAGES:
+        for width in ("long", "short"):
+            for patterns in _forms(Locale(language)._data["compact_decimal_formats"][width]):
+                for power, pattern in patterns:
+                    text = re.sub(r"[0\s'\u00a0\u202f]", "", pattern)
+                    if text and "0" in pattern:
+                        zeros = pattern.count("0") - 1
+                        found.setdefault(text.casefold().rstrip("."), float(power) / 10**zeros)
+    return found
+
+
+def _forms(formats: object) -> Iterator[list[tuple[str, str]]]:
+    for form in formats.values():  # type: ignore[attr-defined]
+        yield [(str(power), pattern.pattern) for power, pattern in form.items()]

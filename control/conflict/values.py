@@ -1,0 +1,801 @@
+"""The value of an answer span, and whether two spans that answer one question agree."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from itertools import product
+
+from control.conflict.claims import FUNCTION_WORDS
+from control.conflict.dates import FoundDate, PartialDate, find_dates, weekday
+from control.conflict.quantities import (
+    AFTER,
+    BOUNDS,
+    FRACTIONS,
+    LONGEST_BOUND,
+    LONGEST_UNIT,
+    MULTIPLES,
+    NUMBER,
+    ORDINAL,
+    Quantity,
+    Reading,
+    Relation,
+    Unit,
+    multiple,
+    quantity,
+    relate,
+    spelled,
+    unit_words,
+    units,
+)
+from foundation.text import normalise, words
+
+LONGEST = 400  # characters; longer texts are no answer spans: only their words are compared
+# The closed classes of the four languages: words that say nothing about which answer it is.
+GRAMMAR = FUNCTION_WORDS | words(
+    "am any being could do does did can may might must shall should will would have having "
+    "i you we us our your my me him them what when where why how there here then about into "
+    "der die das den dem des ein eine einen einem einer eines und oder im am zu zum zur von vom "
+    "bei mit auf ist sind war waren wird es er sie ja "
+    "le la les l un une du au aux et ou est sont en dans il elle ils elles ce c d "
+    "el los las lo una unos unas y del al son era por con "
+)
+NEGATIONS = words("no not never none neither nor without cannot isnt arent nein nicht nie kein "
+    "keine keinen ohne non pas jamais sans nunca sin ningun ninguna nothing nobody noone")  # fmt: skip
+AGREEMENTS = words("yes yeah yep true correct indeed certainly oui ja jawohl si sure right")
+YES_NO = words("am is are was were do does did has have had can could may might must shall should "
+    "will would isnt arent doesnt didnt ist sind war hat haben kann darf wird est peut es")  # fmt: skip
+ASKS_VALUE = re.compile(
+    r"\b(?:how (?:many|much|long|old|tall|far|fast|big|large|heavy|high|deep|wide|often|hot)|when"
+    r"|wie (?:viel|viele|lange|alt|hoch|weit|gro(?:ß|ss))|wann|combien|quand|cu[aá]nt[oa]s?"
+    r"|cu[aá]ndo)\b",
+    re.IGNORECASE,
+)
+NEGATED = re.compile(r"\b(\w+?)n['’]t\b", re.IGNORECASE)
+JOINTS = ("to", "-", "–", "—", "bis", "à", "a", "and", "or", "und", "et", "y")
+ARTICLES = ("a", "an", "one", "ein", "eine", "einen", "un", "une", "una")
+SPELLING = 0.9  # Indel similarity of two names from which on one is a spelling of the other
+SHORTEST_SPELLING = 6  # letters; shorter words that differ are different words
+ROMAN = {
+    "X" * (number // 10) + unit: number
+    for number in range(1, 40)
+    for unit in [("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")[number % 10]]
+}
+TOKEN = re.compile(
+    r"(?P<opaque>\+\d[\d\s()/-]{5,}\d|\d+(?:\.\d+){2,}|\d+:\d+|(?<![\d.,])\d{1,2}-\d{1,2}(?![\d-]))"
+    rf"|(?P<number>{NUMBER.pattern.replace(chr(92) + '1', chr(92) + '3')})"
+    r"|(?P<letters>(?:[^\W\d_]\.){2,}(?:[^\W\d_](?!\w))?)"
+    r"|(?P<word>[^\W\d_]\w*(?:['’-]\w+)*)"
+    r"|(?P<symbol>[^\s\w])"
+)
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that carries a part of the answer.
+
+    Attributes:
+        raw: As written.
+        key: Its normalised base form.
+    """
+
+    raw: str
+    key: str
+
+
+@dataclass
+class Span:
+    """What an answer span says.
+
+    Attributes:
+        words: Of its text, without grammar, numbers and dates.
+        dates: Readings of each date; times of day are in ``times``.
+        times: Readings of each time of day.
+        quantities: Its numbers, with their units.
+        negative: Whether it is negated.
+        agrees: Whether it says yes or no in so many words.
+        shown: The text with its values normalised.
+    """
+
+    words: list[Word] = field(default_factory=list)
+    dates: list[tuple[PartialDate, ...]] = field(default_factory=list)
+    times: list[tuple[PartialDate, ...]] = field(default_factory=list)
+    quantities: list[Quantity] = field(default_factory=list)
+    negative: bool = False
+    agrees: bool = False
+    shown: str = ""
+
+
+@dataclass
+class _Piece:
+    """A word or a quantity in order, with its place in the text."""
+
+    start: int
+    stop: int
+    raw: str
+    quantity: Quantity | None = None
+
+
+def compare(question: str, a: str, b: str) -> Relation:
+    """How two answer spans of one question relate.
+
+    Args:
+        question: That both answer.
+        a: The one span; English, German, French and Spanish dates, numbers and units are read.
+        b: The other.
+
+    Returns:
+        ``same`` if they are notations of one value, ``compatible`` if one is more precise than the
+        other or a part of it, ``contradictory`` if at most one of them is right.
+    """
+    a, b = _clean(a), _clean(b)
+    if a.casefold() == b.casefold():
+        return "same"
+    if not a or not b:
+        return "compatible"  # what claims nothing contradicts nothing
+    if max(len(a), len(b)) > LONGEST:
+        return _compare_long(a, b)
+    years = any(
+        any(reading.month or reading.years for reading in found.readings)
+        for text in (a, b)
+        for found in _dates(text, False)
+    )
+    one, two = _span(a, years), _span(b, years)
+    if one.agrees or two.agrees or _asks_yes_no(question):
+        return _compare_agreement(question, one, two)
+    if one.negative != two.negative:
+        return "contradictory"
+    return _compare_values(question, one, two)
+
+
+def normalised(question: str, text: str) -> str:  # noqa: ARG001 - may decide how a value is read
+    """The span as it is shown: ISO dates, digits with the symbols of units, names as written.
+
+    Args:
+        question: That it answers.
+        text: The span.
+    """
+    text = _clean(text)
+    return text if len(text) > LONGEST else _span(text, False).shown
+
+
+def group(question: str, texts: Sequence[str]) -> list[int]:
+    """The group of each span: those that agree share one, those that contradict never do.
+
+    Args:
+        question: That all of them answer.
+        texts: The spans.
+
+    Returns:
+        A number per span, from 0 in the order of first appearance. A span that is compatible with
+        two groups joins the first one in which it contradicts nothing.
+    """
+    members: list[list[str]] = []
+    numbers = []
+    for text in texts:
+        relations = [[compare(question, text, other) for other in each] for each in members]
+        fits = [at for at, each in enumerate(relations) if "contradictory" not in each]
+        at = next((at for at in fits if "same" in relations[at]), fits[0] if fits else len(members))
+        if at == len(members):
+            members.append([])
+        members[at].append(text)
+        numbers.append(at)
+    return numbers
+
+
+def _compare_values(question: str, one: Span, two: Span) -> Relation:
+    """Compare dates with dates, quantities with quantities, and words with words."""
+    relations: list[Relation] = []
+    shared = 0
+    pairs: list[tuple[Sequence[object], Sequence[object], object]] = [
+        (one.dates, two.dates, _relate_dates),
+        (one.times, two.times, _relate_dates),
+        (one.quantities, two.quantities, relate),
+    ]
+    for mine, its, relation in pairs:
+        if mine and its:
+            relations.append(_match(mine, its, relation))
+            shared += 1
+        elif mine or its:
+            relations.append("compatible")
+    if "contradictory" in relations:
+        return "contradictory"
+    matched, exact, extra_one, extra_two = _match_words(one.words, two.words)
+    asked = _keys(question)
+    if matched or shared:
+        # A word of the question tells nothing new: "the Elbe", "the Elbe river".
+        extra_one = [word for word in extra_one if word.key not in asked]
+        extra_two = [word for word in extra_two if word.key not in asked]
+        if _units_asked(question, one, two):
+            relations = ["same" if each == "compatible" and shared == 1 else each for each in relations]
+    if extra_one and extra_two:
+        strong = unit_words()
+        values_only = shared and ASKS_VALUE.search(question)
+        if not values_only or all(
+            any(normalise(word.raw) in strong or weekday(word.key) for word in extra)
+            for extra in (extra_one, extra_two)
+        ):
+            return "contradictory"
+        return "compatible"
+    if not matched and not shared and (one.words or two.words):
+        nothing = not (one.words or one.dates or one.times or one.quantities) or not (
+            two.words or two.dates or two.times or two.quantities
+        )
+        return "compatible" if nothing and not (one.negative or two.negative) else "contradictory"
+    if not matched and not shared:
+        both = (one.dates or one.times or one.quantities) and (
+            two.dates or two.times or two.quantities
+        )
+        if both:
+            # "March" and "12:00" may both be right; a date and an amount may not.
+            times = not (one.quantities or two.quantities)
+            return "compatible" if times else "contradictory"
+        return "same" if one.negative and two.negative else "contradictory"
+    if extra_one or extra_two or not exact or "compatible" in relations:
+        return "compatible"
+    return "same"
+
+
+def _compare_agreement(question: str, one: Span, two: Span) -> Relation:
+    """Compare two spans of which at least one says yes or no."""
+    if one.negative != two.negative:
+        return "contradictory"
+    asked = _keys(question)
+    rest = [
+        replace(span, words=[word for word in span.words if word.key not in asked])
+        for span in (one, two)
+    ]
+    empty = [
+        not (span.words or span.dates or span.times or span.quantities) for span in rest
+    ]
+    if all(empty):
+        return "same"
+    return "compatible" if any(empty) else _compare_values(question, *rest)
+
+
+def _compare_long(a: str, b: str) -> Relation:
+    one, two = words(a) - GRAMMAR, words(b) - GRAMMAR
+    if one == two:
+        return "same"
+    return "compatible" if one <= two or two <= one else "contradictory"
+
+
+def _match(one: Sequence[object], two: Sequence[object], relation: object) -> Relation:
+    """The relation of two lists of values, each value matched to the closest one left."""
+    short, long = sorted((list(one), list(two)), key=len)
+    found: list[Relation] = []
+    for value in short:
+        ranked = [(relation(value, other), at) for at, other in enumerate(long)]  # type: ignore[operator]
+        for wanted in ("same", "compatible"):
+            at = next((at for each, at in ranked if each == wanted), None)
+            if at is not None:
+                found.append(wanted)  # type: ignore[arg-type]
+                del long[at]
+                break
+        else:
+            return "contradictory"
+    return "compatible" if long or "compatible" in found else "same"
+
+
+def _relate_dates(one: tuple[PartialDate, ...], two: tuple[PartialDate, ...]) -> Relation:
+    if set(one) & set(two):
+        return "same"
+    for a, b in product(one, two):
+        if (a.minute is not None and a.half_open) or (b.minute is not None and b.half_open):
+            if a.minute == b.minute:
+                return "same"
+            continue
+        if not a.excludes(b):
+            return "compatible"
+    return "contradictory"
+
+
+def _units_asked(question: str, one: Span, two: Span) -> bool:
+    """Whether the quantities differ only by a unit that the question gives."""
+    if len(one.quantities) != 1 or len(two.quantities) != 1:
+        return False
+    a, b = one.quantities[0], two.quantities[0]
+    if a.bound != b.bound or a.unit_words == b.unit_words or (a.unit_words and b.unit_words):
+        return False
+    asked = _keys(question)
+    return all(_lemma(word) in asked for word in a.unit_words + b.unit_words)
+
+
+# Words
+
+
+def _match_words(
+    one: Sequence[Word], two: Sequence[Word]
+) -> tuple[int, bool, list[Word], list[Word]]:
+    """How many words match, whether all of them exactly, and the rest of either side."""
+    left, right = list(one), list(two)
+    matched, exact = 0, True
+    for same in (_equal, _similar):
+        for word in list(left):
+            other = next((other for other in right if same(word, other)), None)
+            if other is not None:
+                left.remove(word)
+                right.remove(other)
+                matched += 1
+    for mine, its in ((left, right), (right, left)):
+        for word in list(mine):
+            if run := _spelled_out(word, its):
+                mine.remove(word)
+                del its[run[0] : run[1]]
+                matched += 1
+    for mine, its in ((left, right), (right, left)):
+        for word in [word for word in mine if len(word.key) == 1 and word.raw[0].isupper()]:
+            other = next((o for o in its if o.raw[0].isupper() and o.key[0] == word.key), None)
+            if other is not None and word in mine:
+                mine.remove(word)
+                its.remove(other)
+                matched, exact = matched + 1, False
+    return matched, exact, left, right
+
+
+def _equal(one: Word, two: Word) -> bool:
+    return one.key == two.key
+
+
+def _similar(one: Word, two: Word) -> bool:
+    """Whether one is another spelling of the other."""
+    from rapidfuzz.distance import OSA
+    from rapidfuzz.fuzz import ratio
+
+    a, b = one.key, two.key
+    if normalise(one.raw.casefold().translate(UMLAUTS)) == normalise(
+        two.raw.casefold().translate(UMLAUTS)
+    ):
+        return True
+    if "." in a or "." in b or a[0] != b[0] or min(len(a), len(b)) < SHORTEST_SPELLING - 1:
+        return False
+    if any(char.isdigit() for char in a + b) or max(len(a), len(b)) < SHORTEST_SPELLING:
+        return False
+    names = one.raw[0].isupper() and two.raw[0].isupper()
+    swapped = sorted(a) == sorted(b) and OSA.distance(a, b) == 1  # theatre, theater
+    return swapped or ratio(a, b) >= 100 * SPELLING or (not names and _british(a, b))
+
+
+def _british(a: str, b: str) -> bool:
+    """Whether lower-case words differ in one letter only, and not at the end."""
+    from rapidfuzz.distance import OSA
+
+    return a[-1] == b[-1] and len(a) != len(b) and OSA.distance(a, b) == 1
+
+
+def _spelled_out(word: Word, others: Sequence[Word]) -> tuple[int, int] | None:
+    """The run of words whose initials ``word`` consists of."""
+    letters = word.raw.replace(".", "")
+    if not (letters.isupper() and letters.isalpha() and len(letters) > 1):
+        return None
+    initials = "".join(other.raw[0] for other in others)
+    at = initials.upper().find(letters)
+    if at < 0 or not others[at].raw[0].isupper():
+        return None
+    return at, at + len(letters)
+
+
+def _keys(text: str) -> frozenset[str]:
+    return frozenset(_lemma(word) for word in normalise(text).split())
+
+
+@lru_cache(maxsize=8192)
+def _lemma(word: str) -> str:
+    """The base form of a normalised word in English."""
+    import simplemma
+
+    return normalise(simplemma.lemmatize(word, lang="en")) or word
+
+
+@lru_cache(maxsize=4096)
+def _known(word: str) -> bool:
+    import simplemma
+
+    return simplemma.is_known(word.lower(), lang="en")
+
+
+@cache
+def _titles() -> frozenset[str]:
+    from nameparser.config import CONSTANTS
+
+    return frozenset(CONSTANTS.titles)
+
+
+@lru_cache(maxsize=4096)
+def _entity(name: str) -> tuple[str, ...]:
+    """The countries, cities and currencies of a name, each city with its country behind it."""
+    from babel.core import get_global
+
+    from control.forgetting.aliases import entities
+
+    for entity in entities(name):
+        kind, _, code = entity.partition(" ")
+        if kind == "territory":
+            return (entity,)
+        if kind == "city":
+            return (entity, f"territory {get_global('zone_territories')[code]}")
+    return ()
+
+
+# Reading a span
+
+
+def _clean(text: str) -> str:
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    text = unicodedata.normalize("NFKC", text).replace("⁄", "/").replace("−", "-")
+    return " ".join(text.split()).strip(" .,;:!?\"'“”„«»*_")
+
+
+@lru_cache(maxsize=4096)
+def _dates(text: str, years: bool) -> tuple[FoundDate, ...]:
+    return tuple(find_dates(_digits(text), years))
+
+
+@lru_cache(maxsize=4096)
+def _digits(text: str) -> str:
+    known = frozenset(word for word in text.split() if word.isalpha() and _known(word))
+    return spelled(text, known)
+
+
+@lru_cache(maxsize=4096)
+def _span(text: str, years: bool) -> Span:
+    raw = NEGATED.sub(r"\1 not", _digits(text).replace("can't", "can not"))
+    span = Span()
+    shown: list[tuple[int, int, str]] = []
+    rest = raw
+    for found in find_dates(raw, years):
+        is_time = found.readings[0].minute is not None and found.readings[0].years is None
+        (span.times if is_time else span.dates).append(found.readings)
+        rest = rest[: found.start] + " " * (found.stop - found.start) + rest[found.stop :]
+        if len(found.readings) == 1:
+            shown.append((found.start, found.stop, str(found.readings[0])))
+    pieces = _joined(_pieces(rest))
+    if span.dates:
+        _bound_dates(span, raw)
+    for piece in pieces:
+        if piece.quantity is not None:
+            span.quantities.append(piece.quantity)
+            shown.append((piece.start, piece.stop, piece.quantity.shown))
+    _read_words(span, pieces, rest)
+    last = 0
+    for start, stop, value in sorted(shown):
+        if start >= last:
+            span.shown += raw[last:start] + value
+            last = stop
+    span.shown += raw[last:]
+    return span
+
+
+def _bound_dates(span: Span, text: str) -> None:
+    """Turn the years of a range or behind a bound into a span of years."""
+    years = [each[0].years for each in span.dates if each[0].month is None and each[0].years]
+    if len(span.dates) == 2 == len(years):  # noqa: PLR2004
+        first, last = years
+        if re.search(r"between|from|\d\s?[-–—]\s?\d|\d (?:to|until|bis) \d", text) and (
+            first is not None and last is not None and first[0] < last[1]
+        ):
+            span.dates[:] = [(PartialDate((first[0], last[1])),)]
+    elif len(span.dates) == 1 == len(years) and years[0] is not None:
+        before = normalise(text.split(str(years[0][0]))[0])
+        low, high = years[0]
+        bound = next((b for phrase, b in BOUNDS.items() if phrase == before), "")
+        spans = {"more": (high + 1, 9999), "less": (0, low - 1), "about": (low - 5, high + 5)}
+        if bound in spans:
+            span.dates[:] = [(PartialDate(spans[bound]),)]
+
+
+def _pieces(text: str) -> list[_Piece]:
+    """The words and the quantities of a text, in order."""
+    tokens = list(TOKEN.finditer(text))
+    pieces: list[_Piece] = []
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        kind, raw = token.lastgroup, token.group()
+        if kind is None or kind not in token.groupdict():
+            kind = next(name for name, value in token.groupdict().items() if value is not None)
+        piece = _Piece(token.start(), token.end(), raw)
+        at += 1
+        if kind == "opaque":
+            numbers = re.fullmatch(r"(\d+)-(\d+)", raw)
+            if numbers and int(numbers[1]) < int(numbers[2]):
+                last, at = _quantity(text, tokens, at - 1, numbers[2], token.start(2))
+                first = last and quantity(numbers[1], ())
+                if last and first:
+                    readings = tuple(
+                        replace(r, low=r.low * int(numbers[1]) / int(numbers[2]))
+                        for r in last.quantity.readings  # type: ignore[union-attr]
+                    )
+                    last.start = token.start()
+                    last.quantity = replace(
+                        last.quantity,  # type: ignore[type-var]
+                        readings=readings,
+                        shown=f"{numbers[1]}–{last.quantity.shown}",  # type: ignore[union-attr]
+                    )
+                    pieces.append(last)
+                    continue
+            piece.raw = re.sub(r"[^\d.]+", ":", raw) if raw[0] != "+" else re.sub(r"\D", "", raw)
+        elif kind == "number":
+            number, at = _quantity(text, tokens, at - 1, raw, token.start())
+            if number is not None:
+                _take_before(pieces, number, text)
+                pieces.append(number)
+                continue
+        elif kind == "word" and normalise(raw) in MULTIPLES:
+            read, at = _multiple_word(text, tokens, at - 1, pieces)
+            if read is not None:
+                pieces.append(read)
+                continue
+        pieces.append(piece)
+    return pieces
+
+
+def _quantity(
+    text: str, tokens: Sequence[re.Match[str]], at: int, number: str, start: int
+) -> tuple[_Piece | None, int]:
+    """The quantity whose number is token ``at``, and the token after it."""
+    stop = tokens[at].end()
+    at += 1
+    before = re.search(r"([^\W\d_]{0,3}[^\w\s.,;:()/+-]|\b[A-Z]{3})\s?$", text[:start])
+    currency = units(before[1]) if before else ()
+    factor = 1.0
+    if ordinal := ORDINAL.match(text, stop):
+        at += 1 if at < len(tokens) and tokens[at].start() < ordinal.end() else 0
+        found = quantity(number, (Unit("ordinal", "ordinal", ""),))
+        if found is None:
+            return None, at
+        shown = text[start : ordinal.end()]
+        return _Piece(start, ordinal.end(), number, replace(found, shown=shown)), at
+    while at < len(tokens):
+        word = tokens[at].group()
+        if word.isdigit() and word.strip("0") == "1" and len(word) > 2:  # noqa: PLR2004 - "3.2 1000000"
+            by: float | None = float(word)
+        else:
+            by = multiple(word, bool(currency)) if tokens[at].group("word") else None
+        if by is None or (by < 1 and factor >= 1 and normalise(word) in FRACTIONS):
+            break
+        factor *= by
+        stop = tokens[at].end()
+        at += 1
+    fraction = re.match(r" and (?:a |1 )?(half|quarter|third)s?\b", text[stop:])
+    added = 0.0
+    if fraction:
+        added = FRACTIONS[fraction[1]]
+        stop += fraction.end()
+        while at < len(tokens) and tokens[at].start() < stop:
+            at += 1
+    found_units: tuple[Unit, ...] = currency
+    unit_text = ""
+    if not currency:
+        first = at
+        for skip in (0, 1):  # an adjective may stand between: "14 working days"
+            for length in range(min(LONGEST_UNIT, len(tokens) - first - skip), 0, -1):
+                begin, end = tokens[first + skip].start(), tokens[first + skip + length - 1].end()
+                if skip and (length > 1 or not tokens[first].group("word")):
+                    continue
+                unit_text = text[begin:end]
+                if skip and len(unit_text) <= 2:  # noqa: PLR2004 - "3 people in Oslo": no inches
+                    continue
+                if unit_text == "in" and end < len(text.rstrip()):
+                    continue
+                if found_units := units(unit_text):
+                    if not skip:
+                        at, stop = first + length, end
+                    break
+            if found_units or len(tokens) <= first + 1:
+                break
+    found = quantity(number, found_units, factor)
+    if found is None:
+        return None, at
+    if added:
+        more = quantity(str(float(number.replace(",", ".")) + added), found_units, factor)
+        found = more or found
+    begin = start
+    if currency and before:
+        begin = before.start(1)
+    elif start and text[start - 1] in "-" and not text[: start - 1].rstrip()[-1:].isalnum():
+        begin, found = start - 1, _negated(found)
+    unit_keys = tuple(normalise(unit_text).split()) if found_units and not currency else ()
+    if currency:
+        unit_keys = (currency[0].symbol,)
+    return _Piece(begin, stop, number, replace(found, unit_words=unit_keys)), at
+
+
+def _negated(found: Quantity) -> Quantity:
+    def flip(reading: Reading) -> Reading:
+        offset = reading.low - reading.raw if reading.kind == "[temperature]" else 0.0
+        low = offset - reading.raw if offset else -reading.low
+        return replace(reading, low=low, high=low, raw=-reading.raw)
+
+    return replace(
+        found, readings=tuple(map(flip, found.readings)), shown=f"-{found.shown}"
+    )
+
+
+def _take_before(pieces: list[_Piece], number: _Piece, text: str) -> None:
+    """Move the words before a number that bound it, or its sign, into the quantity."""
+    assert number.quantity is not None  # noqa: S101 - by construction
+    while pieces and pieces[-1].start >= number.start:
+        pieces.pop()  # the symbol of its currency
+    if pieces and normalise(pieces[-1].raw) in ("minus", "moins", "menos"):
+        number.start = pieces.pop().start
+        number.quantity = _negated(number.quantity)
+    for length in range(min(LONGEST_BOUND, len(pieces)), 0, -1):
+        last = pieces[-length:]
+        if any(piece.quantity for piece in last):
+            continue
+        phrase = " ".join(normalise(piece.raw) or piece.raw for piece in last)
+        if bound := BOUNDS.get(phrase):
+            number.quantity = replace(number.quantity, bound=bound)
+            del pieces[-length:]
+            return
+    after = normalise(text[number.stop :]) or text[number.stop :].strip()
+    for phrase, bound in AFTER.items():
+        if after == phrase or after.startswith(f"{phrase} "):
+            number.quantity = replace(number.quantity, bound=bound)
+
+
+def _multiple_word(
+    text: str, tokens: Sequence[re.Match[str]], at: int, pieces: list[_Piece]
+) -> tuple[_Piece | None, int]:
+    """A number that is a word only: "a dozen boats", "half an hour", "every half hour"."""
+    token = tokens[at]
+    stop, after = token.end(), at + 1
+    if after < len(tokens) and tokens[after].group() in ("a", "an", "of", "1"):
+        after += 1
+    found: tuple[Unit, ...] = ()
+    if after < len(tokens):
+        found = units(tokens[after].group()) if len(tokens[after].group()) > 1 else ()
+    value = quantity("1", found, MULTIPLES[normalise(token.group())])
+    if value is None:
+        return None, at + 1
+    at = at + 1
+    keys: tuple[str, ...] = ()
+    if found:
+        stop, at = tokens[after].end(), after + 1
+        keys = (normalise(tokens[after].group()),)
+    piece = _Piece(token.start(), stop, token.group(), replace(value, unit_words=keys))
+    if pieces and pieces[-1].quantity is None and pieces[-1].raw in ARTICLES:
+        piece.start = pieces.pop().start
+    _take_before(pieces, piece, text)
+    return piece, at
+
+
+def _joined(pieces: list[_Piece]) -> list[_Piece]:
+    """The pieces with ranges ("5 to 10 km"), sums ("6 feet 2 inches") and "a month" as one."""
+    done: list[_Piece] = []
+    for piece in pieces:
+        if (
+            piece.quantity is None and done and done[-1].quantity is None
+            and done[-1].raw.casefold() in ARTICLES and len(piece.raw) > 2  # noqa: PLR2004
+            and len(done) == 1 and (found := units(piece.raw))
+            and piece is pieces[-1]
+        ):  # fmt: skip
+            value = quantity("1", found)
+            keys = (normalise(piece.raw),)
+            done[-1] = _Piece(
+                done[-1].start, piece.stop, "1", value and replace(value, unit_words=keys)
+            )
+            continue
+        if piece.quantity is not None and len(done) > 1 and done[-1].raw in JOINTS:
+            first = done[-2].quantity
+            between = len(done) > 2 and done[-3].raw.casefold() in ("between", "entre", "zwischen")  # noqa: PLR2004
+            if first is not None and (done[-1].raw not in ("and", "und", "et", "y") or between):
+                bare = all(reading.kind == "" for reading in first.readings)
+                if bare and piece.quantity.readings[0].kind:
+                    shape = piece.quantity.readings
+                    scale = [r.low / r.raw if r.raw else 1.0 for r in shape]
+                    first = replace(
+                        first,
+                        readings=tuple(
+                            replace(r, low=f.raw * s, high=f.raw * s, raw=f.raw)
+                            for f in first.readings
+                            for r, s in zip(shape, scale, strict=True)
+                        ),
+                    )
+                if both := first.to(piece.quantity):
+                    start = done[-2].start
+                    del done[-2:]
+                    if between:
+                        start = done.pop().start
+                    elif done and done[-1].raw.casefold() in ("from", "von", "de"):
+                        start = done.pop().start
+                    done.append(_Piece(start, piece.stop, "", both))
+                    continue
+        if piece.quantity is not None and done:
+            back = 2 if done[-1].raw in ("and", "und", "et", "y", ",") and len(done) > 1 else 1
+            first = done[-back].quantity
+            if first is not None and (both := first.plus(piece.quantity)):
+                start = done[-back].start
+                del done[-back:]
+                done.append(_Piece(start, piece.stop, "", both))
+                continue
+        done.append(piece)
+    return done
+
+
+def _read_words(span: Span, pieces: Sequence[_Piece], text: str) -> None:
+    """Fill the words of a span, its negation and its yes."""
+    plain = [piece for piece in pieces if piece.quantity is None]
+    for part in _parts(plain, text):
+        named = _entity(normalise(" ".join(piece.raw for piece in part)))
+        if named:
+            raw = " ".join(piece.raw for piece in part)
+            span.words += [Word(raw if at == 0 else f"{raw}…", each) for at, each in enumerate(named)]
+            continue
+        _read_part(span, part)
+
+
+def _parts(pieces: Sequence[_Piece], text: str) -> Iterator[list[_Piece]]:
+    """The pieces between commas, without symbols and leading grammar."""
+    part: list[_Piece] = []
+    for piece in pieces:
+        key = normalise(piece.raw)
+        if not key:
+            if part and piece.raw in ",;/()&":
+                yield part
+                part = []
+        elif key in ("and", "or", "und", "oder", "et", "ou", "y", "o") and part:
+            yield part
+            part = []
+        elif part or key not in GRAMMAR:
+            part.append(piece)
+        elif key in AGREEMENTS | NEGATIONS:
+            yield [piece]
+    if part:
+        yield part
+
+
+def _read_part(span: Span, part: Sequence[_Piece]) -> None:
+    titled = [piece for piece in part if piece.raw[:1].isupper()]
+    for at, piece in enumerate(part):
+        raw, key = piece.raw.replace(".", "") if piece.raw[0].isalpha() else piece.raw, ""
+        key = normalise(raw) if raw[:1].isalpha() else raw
+        if key in NEGATIONS:
+            span.negative = True
+            span.agrees = span.agrees or key in ("no", "nein", "non") and len(part) == 1
+            continue
+        if key in AGREEMENTS:
+            span.agrees = True
+            continue
+        initial = len(raw) == 1 and raw.isupper() and len(titled) > 1
+        if key in GRAMMAR and not initial:
+            continue
+        later = part[at + 1 :]
+        if key in _titles() and later and later[0].raw[:1].isupper() and raw[0].isupper():
+            if key not in ("saint", "st"):
+                continue
+        if at and raw in ROMAN and part[at - 1].raw[:1].isupper() and len(part[at - 1].raw) > 1:
+            number = quantity(str(ROMAN[raw]), ())
+            if number is not None:
+                span.quantities.append(number)
+            continue
+        span.words += _keyed(raw, key)
+
+
+def _keyed(raw: str, key: str) -> Iterator[Word]:
+    if day := weekday(key):
+        yield Word(raw, day.casefold())
+        return
+    if key == "st" or key == "saint":
+        yield Word("Saint", "saint")
+        return
+    if re.fullmatch(r"(?:[A-Z]\w*)(?:-[A-Z]\w*)+", raw):
+        yield Word(raw, key)  # a double name is one name
+        return
+    if raw.isupper() and 1 < len(raw) <= 4 and raw.isalpha() and len(raw) == 3 and raw[1:2] == raw[2:3]:
+        yield Word(raw, key)
+        return
+    if not raw[:1].isalpha():
+        yield Word(raw, raw)
+        return
+    for one, low in zip(re.split(r"[-'’]", raw), key.split(), strict=False):
+        if low and low != "s":
+            yield Word(one or raw, _lemma(low))
+    
+
+def _asks_yes_no(question: str) -> bool:
+    first = normalise(question).split()[:1]
+    return bool(first) and first[0] in YES_NO and not re.search(r"\bor\b|\boder\b|\bou\b", question)
