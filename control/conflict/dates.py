@@ -16,11 +16,11 @@ LANGUAGES = ("en", "de", "fr", "es")
 Order = Literal["DMY", "MDY"]
 # Two days that share no year, month, day, hour or minute: what dateparser takes from them differs.
 BASES = (datetime(2001, 1, 31, 3, 7), datetime(2008, 6, 15, 14, 41))
-TIME = r"\d{1,2}[:.]\d\d(?::\d\d)?\s?(?:[ap]\.?m\b\.?|uhr\b|h\b)?|\d{1,2}\s?(?:[ap]\.?m\b\.?|uhr\b)"
+TIME = r"\d{1,2} o['’]clock\b(?: [ap]\.?m\b\.?)?|\d{1,2}[:.]\d\d(?::\d\d)?\s?(?:[ap]\.?m\b\.?|uhr\b|h\b)?|\d{1,2}\s?(?:[ap]\.?m\b\.?|uhr\b)"
 TIMES = re.compile(rf"(?<![\w.:,])(?:{TIME}|noon\b|midnight\b)(?![\w:])", re.IGNORECASE)
 CLOCK = re.compile(r"\d[\d.]*:|[a-z]", re.IGNORECASE)  # "17.30" alone is a number
 NUMERIC = re.compile(
-    r"(?<![\w./-])(?:\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{4}-(?:0[1-9]|1[0-2])"
+    r"(?<![\w./-])(?:\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{4}-(?:0[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/\d{4}"
     r"|(?P<day>\d{1,2})([-/.])(?P<month>\d{1,2})\3(?:\d{4}|\d\d))(?![\w/-]|\.\d)"
 )
 DECADE = re.compile(r"(?<!\w)(?:the |les années |die )?(\d{3}0)(?:['’]?s|er)(?: Jahren?)?(?!\w)")
@@ -132,10 +132,11 @@ def _candidates(text: str, years: bool) -> Iterator[FoundDate]:
         first = 100 * (int(match[1]) - 1) + 1
         yield FoundDate(match.start(), match.end(), (PartialDate((first, first + 99)),))
     for match in TIMES.finditer(text):
-        time = _read(match.group(), "DMY") if CLOCK.search(match.group()) else None
+        clock = re.sub(r" o['’]clock", ":00", match.group())
+        time = _read(clock, "DMY") if CLOCK.search(match.group()) else None
         if time is None or time.minute is None:
             continue
-        spoken = re.search(r"[a-zA-Z]", match.group())
+        spoken = re.search(r"[a-zA-Z]", clock)
         both = not spoken and 0 < time.minute // 60 <= 12 and not match.group().startswith("0")  # noqa: PLR2004
         later = (PartialDate(minute=(time.minute + 720) % 1440, half_open=True),) if both else ()
         yield FoundDate(match.start(), match.end(), (time, *later))

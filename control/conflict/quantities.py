@@ -25,6 +25,8 @@ Bound = Literal["", "about", "least", "more", "most", "less"]
 MULTIPLES = {
     **dict.fromkeys(("dozen", "dozens", "dutzend", "douzaine", "docena"), 12.0),
     **dict.fromkeys(("half", "halb", "halbe", "halben", "demi", "medio", "media"), 0.5),
+    **dict.fromkeys(("quarter", "quarters", "viertel"), 0.25),
+    **dict.fromkeys(("pair", "couple", "paar", "paire"), 2.0),
     "hundred": 100.0,
     "thousand": 1000.0,
 }
@@ -58,6 +60,11 @@ BOUNDS: dict[str, Bound] = {
     ),
 }
 NEARLY = ("almost", "nearly")  # close below
+BOUNDS |= dict.fromkeys(
+    ("exactly", "precisely", "just", "only", "a total of", "in", "on", "since", "as of", "seit")
+    + ("genau", "nur", "depuis", "exactement", "desde", "exactamente"),
+    "",
+)
 BOUNDS |= dict.fromkeys(NEARLY, "about")
 AFTER: dict[str, Bound] = {
     "or more": "least",
@@ -168,7 +175,8 @@ def _relate(a: Reading, a_bound: Bound, b: Reading, b_bound: Bound) -> Relation:
         short, long = sorted((a, b), key=lambda each: len(each.unit))
         if {short.kind, long.kind} == {"", "ordinal"}:
             return "same" if a.raw == b.raw else "contradictory"
-        part = not short.unit or set(short.unit.split()) < set(long.unit.split())
+        # "30" or "30 degrees" may be short for "30 °C"
+        part = not short.unit or (short.unit == "degree" and long.kind == "[temperature]")
         if not part or short.kind == "currency":
             return "contradictory"
         a, b = (replace(x, kind="", unit="", **_own(x)) for x in (a, b))
@@ -218,7 +226,8 @@ def _interval(reading: Reading, bound: Bound) -> tuple[float, float]:
         high = math.nextafter(reading.high, -math.inf) if bound == "less" else reading.high
         return -math.inf, high
     if bound == "about":
-        far = max(reading.step / 2, ABOUT * max(abs(reading.low), abs(reading.high)))
+        size = max(abs(reading.low), abs(reading.high))
+        far = max(min(reading.step / 2, 2 * ABOUT * size), ABOUT * size)
         if reading.kind == "" and 1000 <= reading.low < 2200:  # noqa: PLR2004 - "about 1850" is a year
             far = reading.step / 2 + 2
         return reading.low - far, reading.high + far

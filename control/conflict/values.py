@@ -31,6 +31,9 @@ from control.conflict.quantities import (
 )
 from foundation.text import normalise, words
 
+SHORTEST_NAME = 2  # letters of a short form that is always the same one: "St", "Mt"
+LONGEST_ABBREVIATION = 4  # letters
+LONGEST_NAME = 4  # words of a country or a city
 LONGEST = 400  # characters; longer texts are no answer spans: only their words are compared
 # The closed classes of the four languages: words that say nothing about which answer it is.
 GRAMMAR = FUNCTION_WORDS | words(
@@ -39,7 +42,7 @@ GRAMMAR = FUNCTION_WORDS | words(
     "der die das den dem des ein eine einen einem einer eines und oder im am zu zum zur von vom "
     "bei mit auf ist sind war waren wird es er sie ja "
     "le la les l un une du au aux et ou est sont en dans il elle ils elles ce c d "
-    "el los las lo una unos unas y del al son era por con "
+    "per pro par por el los las lo una unos unas y del al son era por con "
 )
 NEGATIONS = words("no not never none neither nor without cannot isnt arent nein nicht nie kein "
     "keine keinen ohne non pas jamais sans nunca sin ningun ninguna nothing nobody noone")  # fmt: skip
@@ -63,12 +66,13 @@ ROMAN = {
     for unit in [("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")[number % 10]]
 }
 TOKEN = re.compile(
-    r"(?P<opaque>\+\d[\d\s()/-]{5,}\d|\d+(?:\.\d+){2,}|\d+:\d+|(?<![\d.,])\d{1,2}-\d{1,2}(?![\d-]))"
+    r"(?P<opaque>\S+@\S+|(?:https?://|www\.)\S+|\+\d[\d\s()/-]{5,}\d|\d+(?:\.\d+){2,}|\d+:\d+|(?<![\d.,])\d{1,2}-\d{1,2}(?![\d-]))"
     rf"|(?P<number>{NUMBER.pattern.replace(chr(92) + '1', chr(92) + '3')})"
-    r"|(?P<letters>(?:[^\W\d_]\.){2,}(?:[^\W\d_](?!\w))?)"
+    r"|(?P<letters>(?:[^\W\d_]\.)+[^\W\d_](?!\w)\.?)"
     r"|(?P<word>[^\W\d_]\w*(?:['’-]\w+)*)"
     r"|(?P<symbol>[^\s\w])"
 )
+VERSION = re.compile(r"\d+(?:\.\d+){2}")
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 
 
@@ -79,10 +83,14 @@ class Word:
     Attributes:
         raw: As written.
         key: Its normalised base form.
+        entity: The country, city or language that it names, if any.
+        title: Whether it is a title before a name.
     """
 
     raw: str
     key: str
+    entity: str = ""
+    title: bool = False
 
 
 @dataclass
@@ -91,6 +99,7 @@ class Span:
 
     Attributes:
         words: Of its text, without grammar, numbers and dates.
+        implied: The countries of its cities.
         dates: Readings of each date; times of day are in ``times``.
         times: Readings of each time of day.
         quantities: Its numbers, with their units.
@@ -100,6 +109,7 @@ class Span:
     """
 
     words: list[Word] = field(default_factory=list)
+    implied: set[str] = field(default_factory=set)
     dates: list[tuple[PartialDate, ...]] = field(default_factory=list)
     times: list[tuple[PartialDate, ...]] = field(default_factory=list)
     quantities: list[Quantity] = field(default_factory=list)
@@ -131,7 +141,7 @@ def compare(question: str, a: str, b: str) -> Relation:
         other or a part of it, ``contradictory`` if at most one of them is right.
     """
     a, b = _clean(a), _clean(b)
-    if a.casefold() == b.casefold():
+    if _compact(a) == _compact(b):
         return "same"
     if not a or not b:
         return "compatible"  # what claims nothing contradicts nothing
@@ -142,11 +152,15 @@ def compare(question: str, a: str, b: str) -> Relation:
         for text in (a, b)
         for found in _dates(text, False)
     )
-    one, two = _span(a, years), _span(b, years)
+    versions = any(VERSION.search(text) for text in (a, b))
+    one, two = _span(a, years, versions), _span(b, years, versions)
     if one.agrees or two.agrees or _asks_yes_no(question):
         return _compare_agreement(question, one, two)
     if one.negative != two.negative:
-        return "contradictory"
+        # "none" is a number
+        nothing, number = (one, two) if one.negative else (two, one)
+        zero = any(each.low == 0 for found in number.quantities for each in found.readings)
+        return "same" if zero and not nothing.words and not number.words else "contradictory"
     return _compare_values(question, one, two)
 
 
@@ -158,7 +172,7 @@ def normalised(question: str, text: str) -> str:  # noqa: ARG001 - may decide ho
         text: The span.
     """
     text = _clean(text)
-    return text if len(text) > LONGEST else _span(text, False).shown
+    return text if len(text) > LONGEST else _span(text, False, False).shown
 
 
 def group(question: str, texts: Sequence[str]) -> list[int]:
@@ -202,7 +216,12 @@ def _compare_values(question: str, one: Span, two: Span) -> Relation:
             relations.append("compatible")
     if "contradictory" in relations:
         return "contradictory"
-    matched, exact, extra_one, extra_two = _match_words(one.words, two.words)
+    matched, exact, extra_one, extra_two = _match_words(one, two)
+    if matched or shared:
+        if any(word.title for word in extra_one) and any(word.title for word in extra_two):
+            exact = False
+        extra_one = [word for word in extra_one if not word.title]
+        extra_two = [word for word in extra_two if not word.title]
     asked = _keys(question)
     if matched or shared:
         # A word of the question tells nothing new: "the Elbe", "the Elbe river".
@@ -212,7 +231,7 @@ def _compare_values(question: str, one: Span, two: Span) -> Relation:
             relations = ["same" if each == "compatible" and shared == 1 else each for each in relations]
     if extra_one and extra_two:
         strong = unit_words()
-        values_only = shared and ASKS_VALUE.search(question)
+        values_only = one.quantities and two.quantities and ASKS_VALUE.search(question)
         if not values_only or all(
             any(normalise(word.raw) in strong or weekday(word.key) for word in extra)
             for extra in (extra_one, extra_two)
@@ -306,11 +325,11 @@ def _units_asked(question: str, one: Span, two: Span) -> bool:
 # Words
 
 
-def _match_words(
-    one: Sequence[Word], two: Sequence[Word]
-) -> tuple[int, bool, list[Word], list[Word]]:
+def _match_words(one: Span, two: Span) -> tuple[int, bool, list[Word], list[Word]]:
     """How many words match, whether all of them exactly, and the rest of either side."""
-    left, right = list(one), list(two)
+    left, right = list(one.words), list(two.words)
+    if left and " ".join(word.key for word in left) == " ".join(word.key for word in right):
+        return len(left), True, [], []
     matched, exact = 0, True
     for same in (_equal, _similar):
         for word in list(left):
@@ -326,17 +345,38 @@ def _match_words(
                 del its[run[0] : run[1]]
                 matched += 1
     for mine, its in ((left, right), (right, left)):
-        for word in [word for word in mine if len(word.key) == 1 and word.raw[0].isupper()]:
-            other = next((o for o in its if o.raw[0].isupper() and o.key[0] == word.key), None)
-            if other is not None and word in mine:
+        for word in list(mine):
+            other = next((other for other in its if _abbreviates(word, other)), None)
+            if other is not None:
                 mine.remove(word)
                 its.remove(other)
+                matched += 1
+                exact = exact and 1 < len(word.key) <= SHORTEST_NAME
+    for mine, its in ((left, two), (right, one)):
+        for word in list(mine):
+            if word.entity in its.implied:  # "Oslo", "Norway"
+                mine.remove(word)
+                other = next((o for o in (right if mine is left else left) if o.entity), None)
+                if other is not None:
+                    (right if mine is left else left).remove(other)
                 matched, exact = matched + 1, False
     return matched, exact, left, right
 
 
+def _abbreviates(short: Word, long: Word) -> bool:
+    """Whether one is short for the other: "A.", "St", "Alex"; or a version for its releases."""
+    a, b = short.key, long.key
+    if VERSION.match(b):
+        return b.startswith(f"{a}.")
+    if not (short.raw[0].isupper() and long.raw[0].isupper() and a[0] == b[0]):
+        return False
+    if len(a) == 1 or len(a) > LONGEST_ABBREVIATION or len(b) < len(a) + SHORTEST_NAME:
+        return len(a) == 1
+    return b.startswith(a) or (len(a) <= SHORTEST_NAME and a[-1] == b[-1])
+
+
 def _equal(one: Word, two: Word) -> bool:
-    return one.key == two.key
+    return one.key == two.key or (one.entity != "" and one.entity == two.entity)
 
 
 def _similar(one: Word, two: Word) -> bool:
@@ -349,7 +389,7 @@ def _similar(one: Word, two: Word) -> bool:
         two.raw.casefold().translate(UMLAUTS)
     ):
         return True
-    if "." in a or "." in b or a[0] != b[0] or min(len(a), len(b)) < SHORTEST_SPELLING - 1:
+    if " " in a + b or "." in a + b or a[0] != b[0] or min(len(a), len(b)) < SHORTEST_SPELLING - 1:
         return False
     if any(char.isdigit() for char in a + b) or max(len(a), len(b)) < SHORTEST_SPELLING:
         return False
@@ -370,11 +410,11 @@ def _spelled_out(word: Word, others: Sequence[Word]) -> tuple[int, int] | None:
     letters = word.raw.replace(".", "")
     if not (letters.isupper() and letters.isalpha() and len(letters) > 1):
         return None
-    initials = "".join(other.raw[0] for other in others)
-    at = initials.upper().find(letters)
-    if at < 0 or not others[at].raw[0].isupper():
+    owners = [(at, part) for at, o in enumerate(others) for part in re.split(r"[\s-]+", o.raw) if part]
+    at = "".join(part[0] for _, part in owners).upper().find(letters)
+    if at < 0 or not owners[at][1][0].isupper():
         return None
-    return at, at + len(letters)
+    return owners[at][0], owners[at + len(letters) - 1][0] + 1
 
 
 def _keys(text: str) -> frozenset[str]:
@@ -412,7 +452,7 @@ def _entity(name: str) -> tuple[str, ...]:
 
     for entity in entities(name):
         kind, _, code = entity.partition(" ")
-        if kind == "territory":
+        if kind == "language" or (kind == "territory" and code.isalpha()):  # no "World"
             return (entity,)
         if kind == "city":
             return (entity, f"territory {get_global('zone_territories')[code]}")
@@ -436,11 +476,17 @@ def _dates(text: str, years: bool) -> tuple[FoundDate, ...]:
 @lru_cache(maxsize=4096)
 def _digits(text: str) -> str:
     known = frozenset(word for word in text.split() if word.isalpha() and _known(word))
-    return spelled(text, known)
+    # "two-year": a hyphen before a unit
+    text = re.sub(
+        r"(?<=[^\W\d_])-(?=([^\W\d_]{4,}))", lambda at: " " if units(at[1]) else "-", text
+    )
+    text = spelled(text, known)
+    text = re.sub(r"\b(?:an?|1) 3rd\b(?! \w+ of)", "1/3", text)
+    return re.sub(r"\b(\d) thirds\b", r"\1/3", text)
 
 
 @lru_cache(maxsize=4096)
-def _span(text: str, years: bool) -> Span:
+def _span(text: str, years: bool, versions: bool) -> Span:
     raw = NEGATED.sub(r"\1 not", _digits(text).replace("can't", "can not"))
     span = Span()
     shown: list[tuple[int, int, str]] = []
@@ -451,7 +497,7 @@ def _span(text: str, years: bool) -> Span:
         rest = rest[: found.start] + " " * (found.stop - found.start) + rest[found.stop :]
         if len(found.readings) == 1:
             shown.append((found.start, found.stop, str(found.readings[0])))
-    pieces = _joined(_pieces(rest))
+    pieces = _joined(_pieces(rest, versions))
     if span.dates:
         _bound_dates(span, raw)
     for piece in pieces:
@@ -486,7 +532,7 @@ def _bound_dates(span: Span, text: str) -> None:
             span.dates[:] = [(PartialDate(spans[bound]),)]
 
 
-def _pieces(text: str) -> list[_Piece]:
+def _pieces(text: str, versions: bool) -> list[_Piece]:
     """The words and the quantities of a text, in order."""
     tokens = list(TOKEN.finditer(text))
     pieces: list[_Piece] = []
@@ -498,6 +544,8 @@ def _pieces(text: str) -> list[_Piece]:
             kind = next(name for name, value in token.groupdict().items() if value is not None)
         piece = _Piece(token.start(), token.end(), raw)
         at += 1
+        if kind == "number" and versions and "." in raw:
+            kind = "version"
         if kind == "opaque":
             numbers = re.fullmatch(r"(\d+)-(\d+)", raw)
             if numbers and int(numbers[1]) < int(numbers[2]):
@@ -516,7 +564,10 @@ def _pieces(text: str) -> list[_Piece]:
                     )
                     pieces.append(last)
                     continue
-            piece.raw = re.sub(r"[^\d.]+", ":", raw) if raw[0] != "+" else re.sub(r"\D", "", raw)
+            if raw[0].isdigit() and "@" not in raw:
+                piece.raw = re.sub(r"[^\d.]+", ":", raw)
+            elif raw[0] == "+":
+                piece.raw = re.sub(r"\D", "", raw)
         elif kind == "number":
             number, at = _quantity(text, tokens, at - 1, raw, token.start())
             if number is not None:
@@ -553,7 +604,8 @@ def _quantity(
         if word.isdigit() and word.strip("0") == "1" and len(word) > 2:  # noqa: PLR2004 - "3.2 1000000"
             by: float | None = float(word)
         else:
-            by = multiple(word, bool(currency)) if tokens[at].group("word") else None
+            near = bool(currency) or len(word) > 1 or tokens[at].start() == stop  # "5K", but "5 K"
+            by = multiple(word, bool(currency)) if tokens[at].group("word") and near else None
         if by is None or (by < 1 and factor >= 1 and normalise(word) in FRACTIONS):
             break
         factor *= by
@@ -565,6 +617,10 @@ def _quantity(
         added = FRACTIONS[fraction[1]]
         stop += fraction.end()
         while at < len(tokens) and tokens[at].start() < stop:
+            at += 1
+    of = re.match(r" of (?:an?|1) (?=\w)", text[stop:])
+    if of and factor < 1:
+        while at < len(tokens) and tokens[at].start() < stop + of.end():
             at += 1
     found_units: tuple[Unit, ...] = currency
     unit_text = ""
@@ -627,8 +683,8 @@ def _take_before(pieces: list[_Piece], number: _Piece, text: str) -> None:
         if any(piece.quantity for piece in last):
             continue
         phrase = " ".join(normalise(piece.raw) or piece.raw for piece in last)
-        if bound := BOUNDS.get(phrase):
-            number.quantity = replace(number.quantity, bound=bound)
+        if phrase in BOUNDS:
+            number.quantity = replace(number.quantity, bound=BOUNDS[phrase])
             del pieces[-length:]
             return
     after = normalise(text[number.stop :]) or text[number.stop :].strip()
@@ -670,14 +726,14 @@ def _joined(pieces: list[_Piece]) -> list[_Piece]:
         if (
             piece.quantity is None and done and done[-1].quantity is None
             and done[-1].raw.casefold() in ARTICLES and len(piece.raw) > 2  # noqa: PLR2004
-            and len(done) == 1 and (found := units(piece.raw))
-            and piece is pieces[-1]
+            and (len(done) == 1 or " ".join(normalise(o.raw) for o in done[:-1]) in BOUNDS)
+            and (found := units(piece.raw)) and piece is pieces[-1]
         ):  # fmt: skip
+            bound = BOUNDS.get(" ".join(normalise(other.raw) for other in done[:-1]), "")
             value = quantity("1", found)
             keys = (normalise(piece.raw),)
-            done[-1] = _Piece(
-                done[-1].start, piece.stop, "1", value and replace(value, unit_words=keys)
-            )
+            value = value and replace(value, unit_words=keys, bound=bound)
+            done[:] = [_Piece(done[0].start, piece.stop, "1", value)]
             continue
         if piece.quantity is not None and len(done) > 1 and done[-1].raw in JOINTS:
             first = done[-2].quantity
@@ -720,12 +776,27 @@ def _read_words(span: Span, pieces: Sequence[_Piece], text: str) -> None:
     """Fill the words of a span, its negation and its yes."""
     plain = [piece for piece in pieces if piece.quantity is None]
     for part in _parts(plain, text):
-        named = _entity(normalise(" ".join(piece.raw for piece in part)))
+        start, stop, named = _entity_in(part)
+        _read_part(span, part[:start], text)
+        raw = " ".join(piece.raw for piece in part[start:stop])
         if named:
-            raw = " ".join(piece.raw for piece in part)
-            span.words += [Word(raw if at == 0 else f"{raw}…", each) for at, each in enumerate(named)]
-            continue
-        _read_part(span, part)
+            span.words.append(Word(raw, normalise(raw), entity=named[0]))
+            span.implied.update(named[1:])
+        _read_part(span, part[stop:], text)
+    for word in list(span.words):  # "World Trade Organization (WTO)" says it twice
+        if _spelled_out(word, [other for other in span.words if other is not word]):
+            span.words.remove(word)
+
+
+def _entity_in(part: Sequence[_Piece]) -> tuple[int, int, tuple[str, ...]]:
+    """The longest run of words that names a country, a city or a language, and its entities."""
+    for length in range(min(LONGEST_NAME, len(part)), 0, -1):
+        for start in range(len(part) - length + 1):
+            run = part[start : start + length]
+            name = " ".join(piece.raw.replace(".", "") for piece in run)
+            if run[0].raw[:1].isupper() and (found := _entity(normalise(name))):
+                return start, start + length, found
+    return len(part), len(part), ()
 
 
 def _parts(pieces: Sequence[_Piece], text: str) -> Iterator[list[_Piece]]:
@@ -737,22 +808,31 @@ def _parts(pieces: Sequence[_Piece], text: str) -> Iterator[list[_Piece]]:
             if part and piece.raw in ",;/()&":
                 yield part
                 part = []
+        elif key in AGREEMENTS | NEGATIONS:
+            if part:
+                yield part
+                part = []
+            yield [piece]
         elif key in ("and", "or", "und", "oder", "et", "ou", "y", "o") and part:
             yield part
             part = []
-        elif part or key not in GRAMMAR:
+        elif part or key not in GRAMMAR or _is_acronym(piece.raw, text):
             part.append(piece)
-        elif key in AGREEMENTS | NEGATIONS:
-            yield [piece]
     if part:
         yield part
 
 
-def _read_part(span: Span, part: Sequence[_Piece]) -> None:
+def _is_acronym(raw: str, text: str) -> bool:
+    letters = raw.replace(".", "")
+    return letters.isupper() and len(letters) > 1 and not (text.isupper() and " " in text.strip())
+
+
+def _read_part(span: Span, part: Sequence[_Piece], text: str) -> None:
+    titles = True
     titled = [piece for piece in part if piece.raw[:1].isupper()]
     for at, piece in enumerate(part):
         raw, key = piece.raw.replace(".", "") if piece.raw[0].isalpha() else piece.raw, ""
-        key = normalise(raw) if raw[:1].isalpha() else raw
+        key = normalise(raw) if raw[:1].isalpha() and "@" not in raw else raw.casefold()
         if key in NEGATIONS:
             span.negative = True
             span.agrees = span.agrees or key in ("no", "nein", "non") and len(part) == 1
@@ -761,12 +841,14 @@ def _read_part(span: Span, part: Sequence[_Piece]) -> None:
             span.agrees = True
             continue
         initial = len(raw) == 1 and raw.isupper() and len(titled) > 1
-        if key in GRAMMAR and not initial:
+        if key in GRAMMAR and not initial and not _is_acronym(raw, text):
             continue
         later = part[at + 1 :]
-        if key in _titles() and later and later[0].raw[:1].isupper() and raw[0].isupper():
-            if key not in ("saint", "st"):
-                continue
+        named = bool(later) and later[0].raw[:1].isupper() and raw[:1].isupper()
+        titles = titles and named and key in _titles()
+        if titles:
+            span.words.append(Word(raw, key, title=True))
+            continue
         if at and raw in ROMAN and part[at - 1].raw[:1].isupper() and len(part[at - 1].raw) > 1:
             number = quantity(str(ROMAN[raw]), ())
             if number is not None:
@@ -779,22 +861,28 @@ def _keyed(raw: str, key: str) -> Iterator[Word]:
     if day := weekday(key):
         yield Word(raw, day.casefold())
         return
-    if key == "st" or key == "saint":
-        yield Word("Saint", "saint")
+    if len(key) == 1 or raw.isupper():
+        yield Word(raw, key)  # no word: a letter or an acronym
         return
     if re.fullmatch(r"(?:[A-Z]\w*)(?:-[A-Z]\w*)+", raw):
         yield Word(raw, key)  # a double name is one name
         return
-    if raw.isupper() and 1 < len(raw) <= 4 and raw.isalpha() and len(raw) == 3 and raw[1:2] == raw[2:3]:
+    if not raw[:1].isalpha():
         yield Word(raw, key)
         return
-    if not raw[:1].isalpha():
-        yield Word(raw, raw)
+    if "@" in raw or "://" in raw:
+        yield Word(raw, raw.casefold())
         return
     for one, low in zip(re.split(r"[-'’]", raw), key.split(), strict=False):
         if low and low != "s":
             yield Word(one or raw, _lemma(low))
     
+
+def _compact(text: str) -> str:
+    """Text that tells two texts apart, without case where it has no unit, and without hyphens."""
+    text = re.sub(r"(?<=[^\W\d_])[-'’.](?=\w)", "", text)
+    return text if any(map(str.isdigit, text)) else text.casefold()
+
 
 def _asks_yes_no(question: str) -> bool:
     first = normalise(question).split()[:1]
