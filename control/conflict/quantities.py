@@ -180,11 +180,15 @@ def _relate(a: Reading, a_bound: Bound, b: Reading, b_bound: Bound) -> Relation:
         if not part or short.kind == "currency":
             return "contradictory"
         a, b = (replace(x, kind="", unit="", **_own(x)) for x in (a, b))
-        return "contradictory" if _relate(a, a_bound, b, b_bound) == "contradictory" else "compatible"
+        return (
+            "contradictory" if _relate(a, a_bound, b, b_bound) == "contradictory" else "compatible"
+        )
     if a.unit != b.unit and not a.kind and a.raw == b.raw and a_bound == b_bound:
         return "compatible"  # "50" and "50 %"
     if a_bound == b_bound:
-        if math.isclose(a.low, b.low, rel_tol=EXACT) and math.isclose(a.high, b.high, rel_tol=EXACT):
+        if math.isclose(a.low, b.low, rel_tol=EXACT) and math.isclose(
+            a.high, b.high, rel_tol=EXACT
+        ):
             return "same"
         if a_bound in ("least", "more", "most", "less"):
             return "contradictory"  # two limits of one thing
@@ -229,7 +233,7 @@ def _interval(reading: Reading, bound: Bound) -> tuple[float, float]:
         size = max(abs(reading.low), abs(reading.high))
         far = max(min(reading.step / 2, 2 * ABOUT * size), ABOUT * size)
         if reading.kind == "" and 1000 <= reading.low < 2200:  # noqa: PLR2004 - "about 1850" is a year
-            far = reading.step / 2 + 2
+            far = min(far, reading.step / 2 + 2)
         return reading.low - far, reading.high + far
     return reading.low, reading.high
 
@@ -248,7 +252,11 @@ def spelled(text: str, is_english: "frozenset[str]") -> str:
 
     try:
         found = alpha2digit(text, "en", 0)
-        others = [word for word in text.split() if word.isalpha() and word not in is_english]
+        others = [
+            word
+            for word in text.split()
+            if word.isalpha() and not word.isupper() and word not in is_english
+        ]
         if found == text and others:
             for language in LANGUAGES[1:]:
                 other = alpha2digit(text, language, 0)
@@ -306,6 +314,7 @@ class Unit:
         kind: What it measures.
         name: In English, as CLDR or pint has it.
         symbol: To show.
+        single: To show after 1, where it differs.
         scale: Base units in one of it.
         offset: Of its zero, in base units.
     """
@@ -315,6 +324,7 @@ class Unit:
     symbol: str
     scale: float = 1.0
     offset: float = 0.0
+    single: str = ""
 
 
 def quantity(text: str, units: tuple[Unit, ...], multiple: float = 1.0) -> Quantity | None:
@@ -349,6 +359,8 @@ def quantity(text: str, units: tuple[Unit, ...], multiple: float = 1.0) -> Quant
     value = read[0][0]
     shown = str(int(value)) if value == int(value) else f"{value:.12g}"
     symbol = units[0].symbol if units else ""
+    if units and value == 1:
+        symbol = units[0].single or symbol
     return Quantity(tuple(readings), f"{shown} {symbol}".strip())
 
 
@@ -403,9 +415,10 @@ def _registry() -> "pint.UnitRegistry":
 def _pint_unit(expression: str, symbol: str) -> tuple[Unit, ...]:
     registry = _registry()
     try:
-        unit = registry.Unit(expression)
+        unit = registry.parse_expression(expression)
+        factor, unit = getattr(unit, "magnitude", 1.0), getattr(unit, "units", unit)
         zero = registry.Quantity(0.0, unit).to_base_units()
-        one = registry.Quantity(1.0, unit).to_base_units()
+        one = registry.Quantity(float(factor), unit).to_base_units()
     except Exception:  # noqa: BLE001 - pint raises whatever its tokenizer, parser and eval raise
         return ()
     kind = str(zero.dimensionality)
@@ -476,15 +489,22 @@ def _unit_names() -> dict[str, tuple[Unit, ...]]:
 
 def _cldr_unit(cldr: str) -> tuple[Unit, ...]:
     """The unit of an id such as ``speed-kilometer-per-hour``."""
+    from babel import Locale
+
     name = cldr.partition("-")[2]
     over = []
     for part in name.split("-per-"):
         part = re.sub(r"^(square|cubic)-(\w+)", lambda m: f"{m[2]}**{2 + (m[1] == 'cubic')}", part)
         over.append(part.replace("-", "_"))
-    expression = "/".join(over)
-    kinds = _pint_unit(expression, name)
-    shown = name.replace("-", " ")
-    return kinds or (Unit(name, shown, shown),)
+    expression = "10 year" if name == "decade" else "/".join(over)  # pint's is a factor of ten
+    shown = Locale("en")._data["unit_patterns"].get(cldr, {})
+    width = "long" if cldr.startswith("duration") and "long" in shown else "short"
+    forms = {
+        form: str(pattern).replace("{0}", "").strip() for form, pattern in shown.get(width, {}).items()
+    }
+    symbol = forms.get("other", name)
+    found = _pint_unit(expression, symbol) or (Unit(name, name.replace("-", " "), symbol),)
+    return tuple(replace(each, symbol=symbol, single=forms.get("one", symbol)) for each in found)
 
 
 @cache

@@ -42,7 +42,7 @@ GRAMMAR = FUNCTION_WORDS | words(
     "der die das den dem des ein eine einen einem einer eines und oder im am zu zum zur von vom "
     "bei mit auf ist sind war waren wird es er sie ja "
     "le la les l un une du au aux et ou est sont en dans il elle ils elles ce c d "
-    "per pro par por el los las lo una unos unas y del al son era por con "
+    "per por el los las lo una unos unas y del al son era por con "
 )
 NEGATIONS = words("no not never none neither nor without cannot isnt arent nein nicht nie kein "
     "keine keinen ohne non pas jamais sans nunca sin ningun ninguna nothing nobody noone")  # fmt: skip
@@ -50,9 +50,8 @@ AGREEMENTS = words("yes yeah yep true correct indeed certainly oui ja jawohl si 
 YES_NO = words("am is are was were do does did has have had can could may might must shall should "
     "will would isnt arent doesnt didnt ist sind war hat haben kann darf wird est peut es")  # fmt: skip
 ASKS_VALUE = re.compile(
-    r"\b(?:how (?:many|much|long|old|tall|far|fast|big|large|heavy|high|deep|wide|often|hot)|when"
-    r"|wie (?:viel|viele|lange|alt|hoch|weit|gro(?:ß|ss))|wann|combien|quand|cu[aá]nt[oa]s?"
-    r"|cu[aá]ndo)\b",
+    r"\b(?:how (?:many|much|long|old|tall|far|fast|big|large|heavy|high|deep|wide|often|hot)"
+    r"|wie (?:viel|viele|lange|alt|hoch|weit|gro(?:ß|ss))|combien|cu[aá]nt[oa]s?)\b",
     re.IGNORECASE,
 )
 NEGATED = re.compile(r"\b(\w+?)n['’]t\b", re.IGNORECASE)
@@ -228,7 +227,9 @@ def _compare_values(question: str, one: Span, two: Span) -> Relation:
         extra_one = [word for word in extra_one if word.key not in asked]
         extra_two = [word for word in extra_two if word.key not in asked]
         if _units_asked(question, one, two):
-            relations = ["same" if each == "compatible" and shared == 1 else each for each in relations]
+            relations = [
+                "same" if each == "compatible" and shared == 1 else each for each in relations
+            ]
     if extra_one and extra_two:
         strong = unit_words()
         values_only = one.quantities and two.quantities and ASKS_VALUE.search(question)
@@ -266,9 +267,7 @@ def _compare_agreement(question: str, one: Span, two: Span) -> Relation:
         replace(span, words=[word for word in span.words if word.key not in asked])
         for span in (one, two)
     ]
-    empty = [
-        not (span.words or span.dates or span.times or span.quantities) for span in rest
-    ]
+    empty = [not (span.words or span.dates or span.times or span.quantities) for span in rest]
     if all(empty):
         return "same"
     return "compatible" if any(empty) else _compare_values(question, *rest)
@@ -352,13 +351,12 @@ def _match_words(one: Span, two: Span) -> tuple[int, bool, list[Word], list[Word
                 its.remove(other)
                 matched += 1
                 exact = exact and 1 < len(word.key) <= SHORTEST_NAME
-    for mine, its in ((left, two), (right, one)):
+    for mine, its, span in ((left, right, two), (right, left, one)):
         for word in list(mine):
-            if word.entity in its.implied:  # "Oslo", "Norway"
+            city = next((other for other in its if other.entity and other is not word), None)
+            if city is not None and word.entity in span.implied:  # "Oslo", "Norway"
                 mine.remove(word)
-                other = next((o for o in (right if mine is left else left) if o.entity), None)
-                if other is not None:
-                    (right if mine is left else left).remove(other)
+                its.remove(city)
                 matched, exact = matched + 1, False
     return matched, exact, left, right
 
@@ -410,7 +408,9 @@ def _spelled_out(word: Word, others: Sequence[Word]) -> tuple[int, int] | None:
     letters = word.raw.replace(".", "")
     if not (letters.isupper() and letters.isalpha() and len(letters) > 1):
         return None
-    owners = [(at, part) for at, o in enumerate(others) for part in re.split(r"[\s-]+", o.raw) if part]
+    owners = [
+        (at, part) for at, o in enumerate(others) for part in re.split(r"[\s-]+", o.raw) if part
+    ]
     at = "".join(part[0] for _, part in owners).upper().find(letters)
     if at < 0 or not owners[at][1][0].isupper():
         return None
@@ -665,9 +665,7 @@ def _negated(found: Quantity) -> Quantity:
         low = offset - reading.raw if offset else -reading.low
         return replace(reading, low=low, high=low, raw=-reading.raw)
 
-    return replace(
-        found, readings=tuple(map(flip, found.readings)), shown=f"-{found.shown}"
-    )
+    return replace(found, readings=tuple(map(flip, found.readings)), shown=f"-{found.shown}")
 
 
 def _take_before(pieces: list[_Piece], number: _Piece, text: str) -> None:
@@ -876,7 +874,7 @@ def _keyed(raw: str, key: str) -> Iterator[Word]:
     for one, low in zip(re.split(r"[-'’]", raw), key.split(), strict=False):
         if low and low != "s":
             yield Word(one or raw, _lemma(low))
-    
+
 
 def _compact(text: str) -> str:
     """Text that tells two texts apart, without case where it has no unit, and without hyphens."""
