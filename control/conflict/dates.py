@@ -29,7 +29,7 @@ CENTURY = re.compile(
     r"[ -](?:century|centuries|Jahrhunderts?|siècle)(?!\w)",
     re.IGNORECASE,
 )
-YEAR = re.compile(r"(?<![\w.,$€£-])(?:1\d|20|21)\d\d(?![\w.,]*\w|\s?[%€$£])")
+YEAR = re.compile(r"(?<![\w.,$€£])(?<!\d-)(?:1\d|20|21)\d\d(?![\w.,]*\w|\s?[%€$£])")
 
 
 @dataclass(frozen=True)

@@ -124,12 +124,16 @@ class Quantity:
         shown: Digits with the unit's symbol.
         bound: How the words around it bound it.
         unit_words: The normalised words of the unit.
+        units: What the unit may be.
+        counts: Whether a noun follows instead of a unit: "24 boats".
     """
 
     readings: tuple[Reading, ...]
     shown: str
     bound: Bound = ""
     unit_words: tuple[str, ...] = ()
+    units: tuple["Unit", ...] = ()
+    counts: bool = False
 
     def to(self, other: "Quantity") -> "Quantity | None":
         """The range from this one to ``other``, if there is one."""
@@ -140,7 +144,7 @@ class Quantity:
             if (first.kind, first.unit) == (last.kind, last.unit) and first.low < last.high
         )
         shown = f"{self.shown.split(' ')[0]}–{other.shown}"
-        return Quantity(found, shown, other.bound, other.unit_words) if found else None
+        return replace(other, readings=found, shown=shown) if found else None
 
     def plus(self, other: "Quantity") -> "Quantity | None":
         """Their sum, if ``other`` continues this one: "6 feet 2 inches"."""
@@ -155,11 +159,13 @@ class Quantity:
             and first.unit != last.unit and last.low < first.step
         )  # fmt: skip
         shown = f"{self.shown} {other.shown}"
-        return Quantity(found, shown, self.bound, self.unit_words) if found else None
+        return replace(self, readings=found, shown=shown) if found else None
 
 
 def relate(one: Quantity, two: Quantity) -> Relation:
     """The closest relation that any of their readings have."""
+    if (one.counts and two.unit_words) or (two.counts and one.unit_words):
+        return "contradictory"  # "4 apples", "4 kg"
     found = {_relate(a, one.bound, b, two.bound) for a in one.readings for b in two.readings}
     for relation in ("same", "compatible"):
         if relation in found:
@@ -361,7 +367,7 @@ def quantity(text: str, units: tuple[Unit, ...], multiple: float = 1.0) -> Quant
     symbol = units[0].symbol if units else ""
     if units and value == 1:
         symbol = units[0].single or symbol
-    return Quantity(tuple(readings), f"{shown} {symbol}".strip())
+    return Quantity(tuple(readings), f"{shown} {symbol}".strip(), units=units)
 
 
 @lru_cache(maxsize=4096)
@@ -371,6 +377,8 @@ def units(words: str) -> tuple[Unit, ...]:
     found = _currency_codes().get(key) or _unit_names().get(_key(key))
     if found:
         return found
+    if square := re.fullmatch(r"sq\.? (\w+)", key):
+        return _pint_unit(f"{square[1]}**2", key)
     if " " in key or not key.isascii():
         return ()
     registry = _registry()
@@ -379,6 +387,8 @@ def units(words: str) -> tuple[Unit, ...]:
         return ()
     if whole and "/" not in key and not any(p == "" for p, *_ in registry.parse_unit_name(key)):
         return ()
+    if key in ("C", "F"):  # written without the sign of degrees more often than for farads
+        return _pint_unit(f"deg{key}", f"°{key}")
     return _pint_unit(re.sub(r"(?<=[a-z])(\d)$", r"**\1", key), key)
 
 
@@ -415,10 +425,10 @@ def _registry() -> "pint.UnitRegistry":
 def _pint_unit(expression: str, symbol: str) -> tuple[Unit, ...]:
     registry = _registry()
     try:
-        unit = registry.parse_expression(expression)
-        factor, unit = getattr(unit, "magnitude", 1.0), getattr(unit, "units", unit)
+        unit = registry.parse_units(expression.removeprefix("10 "))
+        factor = 10.0 if expression.startswith("10 ") else 1.0
         zero = registry.Quantity(0.0, unit).to_base_units()
-        one = registry.Quantity(float(factor), unit).to_base_units()
+        one = registry.Quantity(factor, unit).to_base_units()
     except Exception:  # noqa: BLE001 - pint raises whatever its tokenizer, parser and eval raise
         return ()
     kind = str(zero.dimensionality)

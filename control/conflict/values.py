@@ -68,7 +68,7 @@ TOKEN = re.compile(
     r"(?P<opaque>\S+@\S+|(?:https?://|www\.)\S+|\+\d[\d\s()/-]{5,}\d|\d+(?:\.\d+){2,}|\d+:\d+|(?<![\d.,])\d{1,2}-\d{1,2}(?![\d-]))"
     rf"|(?P<number>{NUMBER.pattern.replace(chr(92) + '1', chr(92) + '3')})"
     r"|(?P<letters>(?:[^\W\d_]\.)+[^\W\d_](?!\w)\.?)"
-    r"|(?P<word>[^\W\d_]\w*(?:['’-]\w+)*)"
+    r"|(?P<word>[^\W\d_]\w*(?:['’-][^\W\d_]\w*)*)"
     r"|(?P<symbol>[^\s\w])"
 )
 VERSION = re.compile(r"\d+(?:\.\d+){2}")
@@ -232,7 +232,13 @@ def _compare_values(question: str, one: Span, two: Span) -> Relation:
             ]
     if extra_one and extra_two:
         strong = unit_words()
-        values_only = one.quantities and two.quantities and ASKS_VALUE.search(question)
+        counts = [each for span in (one, two) for each in span.quantities]
+        values_only = (
+            one.quantities
+            and two.quantities
+            and not any(each.unit_words for each in counts)
+            and ASKS_VALUE.search(question)
+        )
         if not values_only or all(
             any(normalise(word.raw) in strong or weekday(word.key) for word in extra)
             for extra in (extra_one, extra_two)
@@ -327,7 +333,7 @@ def _units_asked(question: str, one: Span, two: Span) -> bool:
 def _match_words(one: Span, two: Span) -> tuple[int, bool, list[Word], list[Word]]:
     """How many words match, whether all of them exactly, and the rest of either side."""
     left, right = list(one.words), list(two.words)
-    if left and " ".join(word.key for word in left) == " ".join(word.key for word in right):
+    if left and _joined_keys(left) == _joined_keys(right):
         return len(left), True, [], []
     matched, exact = 0, True
     for same in (_equal, _similar):
@@ -350,7 +356,7 @@ def _match_words(one: Span, two: Span) -> tuple[int, bool, list[Word], list[Word
                 mine.remove(word)
                 its.remove(other)
                 matched += 1
-                exact = exact and 1 < len(word.key) <= SHORTEST_NAME
+                exact = exact and _contracts(word.key, other.key)
     for mine, its, span in ((left, right, two), (right, left, one)):
         for word in list(mine):
             city = next((other for other in its if other.entity and other is not word), None)
@@ -359,6 +365,21 @@ def _match_words(one: Span, two: Span) -> tuple[int, bool, list[Word], list[Word
                 its.remove(city)
                 matched, exact = matched + 1, False
     return matched, exact, left, right
+
+
+def _contracts(short: str, long: str) -> bool:
+    """Whether the letters without vowels are those of a longer word: "St", "Ltd"."""
+    rest = iter(long)
+    return (
+        len(short) > 1
+        and short[-1] == long[-1]
+        and not re.search("[aeiou]", short)
+        and all(letter in rest for letter in short)
+    )
+
+
+def _joined_keys(given: Sequence[Word]) -> str:
+    return " ".join(normalise(word.raw) for word in given)
 
 
 def _abbreviates(short: Word, long: Word) -> bool:
@@ -370,7 +391,7 @@ def _abbreviates(short: Word, long: Word) -> bool:
         return False
     if len(a) == 1 or len(a) > LONGEST_ABBREVIATION or len(b) < len(a) + SHORTEST_NAME:
         return len(a) == 1
-    return b.startswith(a) or (len(a) <= SHORTEST_NAME and a[-1] == b[-1])
+    return b.startswith(a) or _contracts(a, b)
 
 
 def _equal(one: Word, two: Word) -> bool:
@@ -389,11 +410,14 @@ def _similar(one: Word, two: Word) -> bool:
         return True
     if " " in a + b or "." in a + b or a[0] != b[0] or min(len(a), len(b)) < SHORTEST_SPELLING - 1:
         return False
-    if any(char.isdigit() for char in a + b) or max(len(a), len(b)) < SHORTEST_SPELLING:
+    if any(char.isdigit() for char in a + b):
+        return False
+    if sorted(a) == sorted(b) and OSA.distance(a, b) == 1:
+        return True  # theatre, theater
+    if max(len(a), len(b)) < SHORTEST_SPELLING:
         return False
     names = one.raw[0].isupper() and two.raw[0].isupper()
-    swapped = sorted(a) == sorted(b) and OSA.distance(a, b) == 1  # theatre, theater
-    return swapped or ratio(a, b) >= 100 * SPELLING or (not names and _british(a, b))
+    return ratio(a, b) >= 100 * SPELLING or (not names and _british(a, b))
 
 
 def _british(a: str, b: str) -> bool:
@@ -475,7 +499,7 @@ def _dates(text: str, years: bool) -> tuple[FoundDate, ...]:
 
 @lru_cache(maxsize=4096)
 def _digits(text: str) -> str:
-    known = frozenset(word for word in text.split() if word.isalpha() and _known(word))
+    known = frozenset(word for word in re.findall(r"[^\W\d_]+", text) if _known(word))
     # "two-year": a hyphen before a unit
     text = re.sub(
         r"(?<=[^\W\d_])-(?=([^\W\d_]{4,}))", lambda at: " " if units(at[1]) else "-", text
@@ -550,18 +574,11 @@ def _pieces(text: str, versions: bool) -> list[_Piece]:
             numbers = re.fullmatch(r"(\d+)-(\d+)", raw)
             if numbers and int(numbers[1]) < int(numbers[2]):
                 last, at = _quantity(text, tokens, at - 1, numbers[2], token.start(2))
-                first = last and quantity(numbers[1], ())
-                if last and first:
-                    readings = tuple(
-                        replace(r, low=r.low * int(numbers[1]) / int(numbers[2]))
-                        for r in last.quantity.readings  # type: ignore[union-attr]
-                    )
-                    last.start = token.start()
-                    last.quantity = replace(
-                        last.quantity,  # type: ignore[type-var]
-                        readings=readings,
-                        shown=f"{numbers[1]}–{last.quantity.shown}",  # type: ignore[union-attr]
-                    )
+                if last is not None and last.quantity is not None:
+                    both = quantity(numbers[1], last.quantity.units)
+                    both = both and both.to(last.quantity)
+                    if both:
+                        last.start, last.quantity = token.start(), both
                     pieces.append(last)
                     continue
             if raw[0].isdigit() and "@" not in raw:
@@ -572,6 +589,8 @@ def _pieces(text: str, versions: bool) -> list[_Piece]:
             number, at = _quantity(text, tokens, at - 1, raw, token.start())
             if number is not None:
                 _take_before(pieces, number, text)
+                while at < len(tokens) and tokens[at].start() < number.stop:
+                    at += 1
                 pieces.append(number)
                 continue
         elif kind == "word" and normalise(raw) in MULTIPLES:
@@ -599,8 +618,12 @@ def _quantity(
             return None, at
         shown = text[start : ordinal.end()]
         return _Piece(start, ordinal.end(), number, replace(found, shown=shown)), at
+    added, stop, at = _fraction(text, tokens, stop, at)
     while at < len(tokens):
         word = tokens[at].group()
+        if word == "." and factor > 1 and tokens[at].start() == stop and at + 1 < len(tokens):
+            at += 1  # "4 Mio. €"
+            continue
         if word.isdigit() and word.strip("0") == "1" and len(word) > 2:  # noqa: PLR2004 - "3.2 1000000"
             by: float | None = float(word)
         else:
@@ -611,13 +634,8 @@ def _quantity(
         factor *= by
         stop = tokens[at].end()
         at += 1
-    fraction = re.match(r" and (?:a |1 )?(half|quarter|third)s?\b", text[stop:])
-    added = 0.0
-    if fraction:
-        added = FRACTIONS[fraction[1]]
-        stop += fraction.end()
-        while at < len(tokens) and tokens[at].start() < stop:
-            at += 1
+    if not added:
+        added, stop, at = _fraction(text, tokens, stop, at)
     of = re.match(r" of (?:an?|1) (?=\w)", text[stop:])
     if of and factor < 1:
         while at < len(tokens) and tokens[at].start() < stop + of.end():
@@ -653,16 +671,32 @@ def _quantity(
         begin = before.start(1)
     elif start and text[start - 1] in "-" and not text[: start - 1].rstrip()[-1:].isalnum():
         begin, found = start - 1, _negated(found)
+    noun = at < len(tokens) and tokens[at].group("word") and tokens[at].group().islower()
+    counts = bool(noun and not found_units and normalise(tokens[at].group()) not in GRAMMAR)
+    found = replace(found, counts=counts)
     unit_keys = tuple(normalise(unit_text).split()) if found_units and not currency else ()
     if currency:
         unit_keys = (currency[0].symbol,)
     return _Piece(begin, stop, number, replace(found, unit_words=unit_keys)), at
 
 
+def _fraction(
+    text: str, tokens: Sequence[re.Match[str]], stop: int, at: int
+) -> tuple[float, int, int]:
+    """The fraction behind a number, "and a half", the character and the token after it."""
+    fraction = re.match(r" and (?:an? |1 )?(half|quarter|third)s?\b", text[stop:])
+    if fraction is None:
+        return 0.0, stop, at
+    stop += fraction.end()
+    while at < len(tokens) and tokens[at].start() < stop:
+        at += 1
+    return FRACTIONS[fraction[1]], stop, at
+
+
 def _negated(found: Quantity) -> Quantity:
     def flip(reading: Reading) -> Reading:
-        offset = reading.low - reading.raw if reading.kind == "[temperature]" else 0.0
-        low = offset - reading.raw if offset else -reading.low
+        offset = next((u.offset for u in found.units if u.name == reading.unit), 0.0)
+        low = 2 * offset - reading.low
         return replace(reading, low=low, high=low, raw=-reading.raw)
 
     return replace(found, readings=tuple(map(flip, found.readings)), shown=f"-{found.shown}")
@@ -685,10 +719,11 @@ def _take_before(pieces: list[_Piece], number: _Piece, text: str) -> None:
             number.quantity = replace(number.quantity, bound=BOUNDS[phrase])
             del pieces[-length:]
             return
-    after = normalise(text[number.stop :]) or text[number.stop :].strip()
     for phrase, bound in AFTER.items():
-        if after == phrase or after.startswith(f"{phrase} "):
+        if after := re.match(rf"\s?{re.escape(phrase)}(?!\w)", text[number.stop :]):
             number.quantity = replace(number.quantity, bound=bound)
+            number.stop += after.end()
+            return
 
 
 def _multiple_word(
@@ -739,16 +774,7 @@ def _joined(pieces: list[_Piece]) -> list[_Piece]:
             if first is not None and (done[-1].raw not in ("and", "und", "et", "y") or between):
                 bare = all(reading.kind == "" for reading in first.readings)
                 if bare and piece.quantity.readings[0].kind:
-                    shape = piece.quantity.readings
-                    scale = [r.low / r.raw if r.raw else 1.0 for r in shape]
-                    first = replace(
-                        first,
-                        readings=tuple(
-                            replace(r, low=f.raw * s, high=f.raw * s, raw=f.raw)
-                            for f in first.readings
-                            for r, s in zip(shape, scale, strict=True)
-                        ),
-                    )
+                    first = quantity(done[-2].raw, piece.quantity.units) or first
                 if both := first.to(piece.quantity):
                     start = done[-2].start
                     del done[-2:]
@@ -774,6 +800,9 @@ def _read_words(span: Span, pieces: Sequence[_Piece], text: str) -> None:
     """Fill the words of a span, its negation and its yes."""
     plain = [piece for piece in pieces if piece.quantity is None]
     for part in _parts(plain, text):
+        before = text[: part[0].start].rstrip()
+        if span.words and normalise(part[0].raw) in NEGATIONS and re.search(r"(?:,|\bbut)$", before):
+            break  # "coal, but not oil"
         start, stop, named = _entity_in(part)
         _read_part(span, part[:start], text)
         raw = " ".join(piece.raw for piece in part[start:stop])
@@ -822,7 +851,9 @@ def _parts(pieces: Sequence[_Piece], text: str) -> Iterator[list[_Piece]]:
 
 def _is_acronym(raw: str, text: str) -> bool:
     letters = raw.replace(".", "")
-    return letters.isupper() and len(letters) > 1 and not (text.isupper() and " " in text.strip())
+    if len(letters) == 1:
+        return letters.isupper() and not text.rstrip().partition(letters)[2]  # "grade B"
+    return letters.isupper() and not (text.isupper() and " " in text.strip())
 
 
 def _read_part(span: Span, part: Sequence[_Piece], text: str) -> None:
