@@ -162,6 +162,17 @@ class Quantity:
         return replace(self, readings=found, shown=shown) if found else None
 
 
+def negated(found: Quantity) -> Quantity:
+    """The quantity with a minus."""
+
+    def flip(reading: Reading) -> Reading:
+        offset = next((unit.offset for unit in found.units if unit.name == reading.unit), 0.0)
+        low = 2 * offset - reading.low
+        return replace(reading, low=low, high=low, raw=-reading.raw)
+
+    return replace(found, readings=tuple(map(flip, found.readings)), shown=f"-{found.shown}")
+
+
 def relate(one: Quantity, two: Quantity) -> Relation:
     """The closest relation that any of their readings have."""
     if (one.counts and two.unit_words) or (two.counts and one.unit_words):
@@ -266,7 +277,7 @@ def spelled(text: str, is_english: "frozenset[str]") -> str:
         if found == text and others:
             for language in LANGUAGES[1:]:
                 other = alpha2digit(text, language, 0)
-                if other != text and any(word not in other.split() for word in others):
+                if other != text and any(word not in other for word in others):
                     return str(other)
     except (ValueError, OverflowError):
         return text
@@ -429,7 +440,7 @@ def _pint_unit(expression: str, symbol: str) -> tuple[Unit, ...]:
         factor = 10.0 if expression.startswith("10 ") else 1.0
         zero = registry.Quantity(0.0, unit).to_base_units()
         one = registry.Quantity(factor, unit).to_base_units()
-    except Exception:  # noqa: BLE001 - pint raises whatever its tokenizer, parser and eval raise
+    except Exception:
         return ()
     kind = str(zero.dimensionality)
     if kind == "dimensionless":  # angles and bytes are no bare numbers; percents are
@@ -510,7 +521,8 @@ def _cldr_unit(cldr: str) -> tuple[Unit, ...]:
     shown = Locale("en")._data["unit_patterns"].get(cldr, {})
     width = "long" if cldr.startswith("duration") and "long" in shown else "short"
     forms = {
-        form: str(pattern).replace("{0}", "").strip() for form, pattern in shown.get(width, {}).items()
+        form: str(pattern).replace("{0}", "").strip()
+        for form, pattern in shown.get(width, {}).items()
     }
     symbol = forms.get("other", name)
     found = _pint_unit(expression, symbol) or (Unit(name, name.replace("-", " "), symbol),)
