@@ -16,7 +16,11 @@ LANGUAGES = ("en", "de", "fr", "es")
 Order = Literal["DMY", "MDY"]
 # Two days that share no year, month, day, hour or minute: what dateparser takes from them differs.
 BASES = (datetime(2001, 1, 31, 3, 7), datetime(2008, 6, 15, 14, 41))
-TIME = r"\d{1,2} o['’]clock\b(?: [ap]\.?m\b\.?)?|\d{1,2}[:.]\d\d(?::\d\d)?\s?(?:[ap]\.?m\b\.?|uhr\b|h\b)?|\d{1,2}\s?(?:[ap]\.?m\b\.?|uhr\b)"
+TIME = (
+    r"\d{1,2} o['’]clock\b(?: [ap]\.?m\b\.?)?"
+    r"|\d{1,2}[:.]\d\d(?::\d\d)?\s?(?:[ap]\.?m\b\.?|uhr\b|h\b)?"
+    r"|\d{1,2}\s?(?:[ap]\.?m\b\.?|uhr\b)"
+)
 TIMES = re.compile(rf"(?<![\w.:,])(?:{TIME}|noon\b|midnight\b)(?![\w:])", re.IGNORECASE)
 CLOCK = re.compile(r"\d[\d.]*:|[a-z]", re.IGNORECASE)  # "17.30" alone is a number
 NUMERIC = re.compile(

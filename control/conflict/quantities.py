@@ -31,41 +31,58 @@ MULTIPLES = {
     "thousand": 1000.0,
 }
 FRACTIONS = {"half": 0.5, "quarter": 0.25, "third": 1 / 3}
+
+
+def _phrases(text: str) -> list[str]:
+    return text.split("|")
+
+
 BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
-        ("at least", "minimum", "minimum of", "a minimum of", "no less than", "not less than")
-        + ("no fewer than", "≥", "mindestens", "au moins", "al menos", "como minimo"),
+        _phrases(
+            "at least|minimum|minimum of|a minimum of|no less than|not less than|"
+            "no fewer than|≥|mindestens|au moins|al menos|como minimo"
+        ),
         "least",
     ),
     **dict.fromkeys(
-        ("more than", "over", "above", "after", "exceeding", "longer than", "greater than", ">")
-        + ("mehr als", "uber", "nach", "plus de", "apres", "mas de", "despues de"),
+        _phrases(
+            "more than|over|above|after|exceeding|longer than|greater than|>|"
+            "mehr als|uber|nach|plus de|apres|mas de|despues de"
+        ),
         "more",
     ),
     **dict.fromkeys(
-        ("at most", "up to", "maximum", "maximum of", "a maximum of", "no more than", "within")
-        + ("not more than", "no longer than", "≤", "hochstens", "maximal", "bis zu", "au plus")
-        + ("jusqu a", "como maximo", "hasta"),
+        _phrases(
+            "at most|up to|maximum|maximum of|a maximum of|no more than|within|"
+            "not more than|no longer than|≤|hochstens|maximal|bis zu|au plus|"
+            "jusqu a|como maximo|hasta"
+        ),
         "most",
     ),
     **dict.fromkeys(
-        ("less than", "under", "below", "fewer than", "before", "shorter than", "<", "almost")
-        + ("nearly", "weniger als", "unter", "vor", "moins de", "avant", "menos de", "antes de"),
+        _phrases(
+            "less than|under|below|fewer than|before|shorter than|<|"
+            "weniger als|unter|vor|moins de|avant|menos de|antes de"
+        ),
         "less",
     ),
     **dict.fromkeys(
-        ("about", "around", "approximately", "approx", "roughly", "circa", "ca", "some", "~", "≈")
-        + ("an estimated", "estimated", "etwa", "ungefahr", "rund", "environ", "unos"),
+        _phrases(
+            "about|around|almost|nearly|approximately|approx|roughly|circa|ca|some|~|≈|"
+            "an estimated|estimated|etwa|ungefahr|rund|environ|unos"
+        ),
         "about",
     ),
 }
-NEARLY = ("almost", "nearly")  # close below
 BOUNDS |= dict.fromkeys(
-    ("exactly", "precisely", "just", "only", "a total of", "in", "on", "since", "as of", "seit")
-    + ("genau", "nur", "depuis", "exactement", "desde", "exactamente"),
+    _phrases(
+        "exactly|precisely|just|only|a total of|in|on|since|as of|seit|genau|"
+        "nur|depuis|exactement|desde|exactamente"
+    ),
     "",
 )
-BOUNDS |= dict.fromkeys(NEARLY, "about")
+
 AFTER: dict[str, Bound] = {
     "or more": "least",
     "or longer": "least",
@@ -143,7 +160,7 @@ class Quantity:
             for last in other.readings
             if (first.kind, first.unit) == (last.kind, last.unit) and first.low < last.high
         )
-        shown = f"{self.shown.split(' ')[0]}–{other.shown}"
+        shown = f"{self.shown.split(' ')[0]}\N{EN DASH}{other.shown}"
         return replace(other, readings=found, shown=shown) if found else None
 
     def plus(self, other: "Quantity") -> "Quantity | None":

@@ -38,11 +38,13 @@ GRAMMAR = FUNCTION_WORDS | words(
     "le la les l un une du au aux et ou est sont en dans il elle ils elles ce c d "
     "per por el los las lo una unos unas y del al son era por con "
 )
-NEGATIONS = words("no not never none neither nor without cannot isnt arent nein nicht nie kein "
-    "keine keinen ohne non pas jamais sans nunca sin ningun ninguna nothing nobody noone")  # fmt: skip
+NEGATIONS = words(
+    "no not never none neither nor without cannot isnt arent nein nicht nie kein "
+    "keine keinen ohne non pas jamais sans nunca sin ningun ninguna nothing nobody noone"
+)
 AGREEMENTS = words("yes yeah yep true correct indeed certainly oui ja jawohl si sure right")
 NEGATED = re.compile(r"\b(\w+?)n['’]t\b", re.IGNORECASE)
-JOINTS = ("to", "-", "–", "—", "bis", "à", "a", "and", "or", "und", "et", "y")
+JOINTS = ("to", "-", "\N{EN DASH}", "\N{EM DASH}", "bis", "à", "a", "and", "or", "und", "et", "y")
 ARTICLES = ("a", "an", "one", "ein", "eine", "einen", "un", "une", "una")
 ROMAN = {
     "X" * (number // 10) + unit: number
@@ -121,8 +123,9 @@ class Piece:
 
 
 def clean(text: str) -> str:
+    """The text in compatibility form (NFKC), with single spaces and without outer punctuation."""
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
-    text = unicodedata.normalize("NFKC", text).replace("⁄", "/").replace("−", "-")
+    text = unicodedata.normalize("NFKC", text).replace("\u2044", "/").replace("\N{MINUS SIGN}", "-")
     return " ".join(text.split()).strip(" .,;:!?\"'“”„«»*_")
 
 
@@ -134,11 +137,19 @@ def compact(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def dates_in(text: str, years: bool) -> tuple[FoundDate, ...]:
+    """The dates of a span; see `find_dates`."""
     return tuple(find_dates(_digits(text), years))
 
 
 @lru_cache(maxsize=4096)
 def read_span(text: str, years: bool, versions: bool) -> Span:
+    """What a span says.
+
+    Args:
+        text: The span, from `clean`.
+        years: Whether a number such as 1987 is a year.
+        versions: Whether a number such as 3.11 is a version.
+    """
     raw = NEGATED.sub(r"\1 not", _digits(text).replace("can't", "can not"))
     span = Span()
     shown: list[tuple[int, int, str]] = []
@@ -238,7 +249,7 @@ def _bound_dates(span: Span, text: str) -> None:
     years = [each[0].years for each in span.dates if each[0].month is None and each[0].years]
     if len(span.dates) == 2 == len(years):  # noqa: PLR2004
         first, last = years
-        if re.search(r"between|from|\d\s?[-–—]\s?\d|\d (?:to|until|bis) \d", text) and (
+        if re.search(r"between|from|\d\s?[-\u2013\u2014]\s?\d|\d (?:to|until|bis) \d", text) and (
             first is not None and last is not None and first[0] < last[1]
         ):
             span.dates[:] = [(PartialDate((first[0], last[1])),)]
@@ -550,7 +561,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def _join_article(done: list[Piece]) -> None:
-    """ "a month", "under an hour": one of a unit, if the text says nothing else."""
+    """Read "a month" and "under an hour" as one of a unit, if the text says nothing else."""
     *before, last = done
     if not before or before[-1].raw.casefold() not in ARTICLES or len(last.raw) <= LONGEST_SYMBOL:
         return

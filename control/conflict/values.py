@@ -1,9 +1,10 @@
 """The value of an answer span, and whether two spans that answer one question agree."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from itertools import product
+from typing import TypeVar
 
 from control.conflict.dates import PartialDate, weekday
 from control.conflict.quantities import Relation, relate, unit_words
@@ -17,24 +18,21 @@ from control.conflict.spans import (
     dates_in,
     lemma,
     read_span,
-    spelled_out,
 )
+from control.conflict.words import match_words
 from foundation.text import normalise, words
 
-SHORTEST_NAME = 2  # letters of a short form that is always the same one: "St", "Mt"
-LONGEST_ABBREVIATION = 4  # letters
-LONGEST_NAME = 4  # words of a country or a city
+T = TypeVar("T")
 LONGEST = 400  # characters; longer texts are no answer spans: only their words are compared
-YES_NO = words("am is are was were do does did has have had can could may might must shall should "
-    "will would isnt arent doesnt didnt ist sind war hat haben kann darf wird est peut es")  # fmt: skip
-ASKS_VALUE = re.compile(
+YES_NO = words(
+    "am is are was were do does did has have had can could may might must shall should "
+    "will would isnt arent doesnt didnt ist sind war hat haben kann darf wird est peut es"
+)
+ASKS_NUMBER = re.compile(
     r"\b(?:how (?:many|much|long|old|tall|far|fast|big|large|heavy|high|deep|wide|often|hot)"
     r"|wie (?:viel|viele|lange|alt|hoch|weit|gro(?:ß|ss))|combien|cu[aá]nt[oa]s?)\b",
     re.IGNORECASE,
 )
-SPELLING = 0.9  # Indel similarity of two names from which on one is a spelling of the other
-SHORTEST_SPELLING = 6  # letters; shorter words that differ are different words
-UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 
 
 def compare(question: str, a: str, b: str) -> Relation:
@@ -110,68 +108,59 @@ def group(question: str, texts: Sequence[str]) -> list[int]:
 
 def _compare_values(question: str, one: Span, two: Span) -> Relation:
     """Compare dates with dates, quantities with quantities, and words with words."""
-    relations: list[Relation] = []
-    shared = 0
-    pairs: list[tuple[Sequence[object], Sequence[object], object]] = [
-        (one.dates, two.dates, _relate_dates),
-        (one.times, two.times, _relate_dates),
-        (one.quantities, two.quantities, relate),
-    ]
-    for mine, its, relation in pairs:
-        if mine and its:
-            relations.append(_match(mine, its, relation))
-            shared += 1
-        elif mine or its:
-            relations.append("compatible")
-    if "contradictory" in relations:
-        return "contradictory"
-    matched, exact, extra_one, extra_two = _match_words(one, two)
-    if matched or shared:
-        if any(word.title for word in extra_one) and any(word.title for word in extra_two):
-            exact = False
-        extra_one = [word for word in extra_one if not word.title]
-        extra_two = [word for word in extra_two if not word.title]
+    shared, values = _value_relations(one, two)
+    match = match_words(one, two)
+    if "contradictory" in values or not (shared or match.count):
+        return "contradictory" if "contradictory" in values else _compare_disjoint(one, two)
+    # A word of the question tells nothing new: "the Elbe", "the Elbe river".
     asked = _keys(question)
-    if matched or shared:
-        # A word of the question tells nothing new: "the Elbe", "the Elbe river".
-        extra_one = [word for word in extra_one if word.key not in asked]
-        extra_two = [word for word in extra_two if word.key not in asked]
-        if _units_asked(question, one, two):
-            relations = [
-                "same" if each == "compatible" and shared == 1 else each for each in relations
-            ]
-    if extra_one and extra_two:
-        strong = unit_words()
-        counts = [each for span in (one, two) for each in span.quantities]
-        values_only = (
-            one.quantities
-            and two.quantities
-            and not any(each.unit_words for each in counts)
-            and ASKS_VALUE.search(question)
-        )
-        if not values_only or all(
-            any(normalise(word.raw) in strong or weekday(word.key) for word in extra)
-            for extra in (extra_one, extra_two)
-        ):
-            return "contradictory"
-        return "compatible"
-    if not matched and not shared and (one.words or two.words):
-        nothing = not (one.words or one.dates or one.times or one.quantities) or not (
-            two.words or two.dates or two.times or two.quantities
-        )
-        return "compatible" if nothing and not (one.negative or two.negative) else "contradictory"
-    if not matched and not shared:
-        both = (one.dates or one.times or one.quantities) and (
-            two.dates or two.times or two.quantities
-        )
-        if both:
-            # "March" and "12:00" may both be right; a date and an amount may not.
-            times = not (one.quantities or two.quantities)
-            return "compatible" if times else "contradictory"
+    exact = match.exact and not (
+        any(w.title for w in match.one) and any(w.title for w in match.two)
+    )
+    extra = [
+        [word for word in rest if not word.title and word.key not in asked]
+        for rest in (match.one, match.two)
+    ]
+    if all(extra):
+        counts = one.quantities + two.quantities
+        counted = one.quantities and two.quantities and not any(each.unit_words for each in counts)
+        # "3,000 people" and "3,000 inhabitants" are one number; "12 EUR per day" is not "per year".
+        lenient = counted and ASKS_NUMBER.search(question) and not all(map(_measures, extra))
+        return "compatible" if lenient else "contradictory"
+    if shared == 1 and _unit_asked(asked, one, two):
+        values = [] if values == ["compatible"] else values
+    return "compatible" if any(extra) or not exact or "compatible" in values else "same"
+
+
+def _value_relations(one: Span, two: Span) -> tuple[int, list[Relation]]:
+    """How many kinds of values both have, and how the values of each kind relate."""
+    shared, relations = 0, list[Relation]()
+    kinds = (
+        _match(one.dates, two.dates, _relate_dates),
+        _match(one.times, two.times, _relate_dates),
+        _match(one.quantities, two.quantities, relate),
+    )
+    for both, relation in kinds:
+        shared += both
+        if relation is not None:
+            relations.append(relation)
+    return shared, relations
+
+
+def _compare_disjoint(one: Span, two: Span) -> Relation:
+    """Compare spans without a word and without a kind of value in common."""
+    said = [bool(span.words or span.dates or span.times or span.quantities) for span in (one, two)]
+    if not any(said):
         return "same" if one.negative and two.negative else "contradictory"
-    if extra_one or extra_two or not exact or "compatible" in relations:
-        return "compatible"
-    return "same"
+    if not all(said):
+        return "contradictory" if one.negative or two.negative else "compatible"
+    # "March" and "12:00" may both be right; a date and an amount may not.
+    points = not any(span.words or span.quantities for span in (one, two))
+    return "compatible" if points else "contradictory"
+
+
+def _measures(extra: Sequence[Word]) -> bool:
+    return any(normalise(word.raw) in unit_words() or weekday(word.key) for word in extra)
 
 
 def _compare_agreement(question: str, one: Span, two: Span) -> Relation:
@@ -196,21 +185,22 @@ def _compare_long(a: str, b: str) -> Relation:
     return "compatible" if one <= two or two <= one else "contradictory"
 
 
-def _match(one: Sequence[object], two: Sequence[object], relation: object) -> Relation:
-    """The relation of two lists of values, each value matched to the closest one left."""
+def _match(
+    one: Sequence[T], two: Sequence[T], relation: Callable[[T, T], Relation]
+) -> tuple[bool, Relation | None]:
+    """Whether both lists have values, and their relation: each matched to the closest one left."""
+    if not one or not two:
+        return False, "compatible" if one or two else None
     short, long = sorted((list(one), list(two)), key=len)
-    found: list[Relation] = []
+    result: Relation = "same"
     for value in short:
-        ranked = [(relation(value, other), at) for at, other in enumerate(long)]  # type: ignore[operator]
-        for wanted in ("same", "compatible"):
-            at = next((at for each, at in ranked if each == wanted), None)
-            if at is not None:
-                found.append(wanted)  # type: ignore[arg-type]
-                del long[at]
-                break
-        else:
-            return "contradictory"
-    return "compatible" if long or "compatible" in found else "same"
+        relations = [relation(value, other) for other in long]
+        closest: Relation = "same" if "same" in relations else "compatible"
+        if closest not in relations:
+            return True, "contradictory"
+        del long[relations.index(closest)]
+        result = closest if result == "same" else result
+    return True, "compatible" if long else result
 
 
 def _relate_dates(one: tuple[PartialDate, ...], two: tuple[PartialDate, ...]) -> Relation:
@@ -226,115 +216,14 @@ def _relate_dates(one: tuple[PartialDate, ...], two: tuple[PartialDate, ...]) ->
     return "contradictory"
 
 
-def _units_asked(question: str, one: Span, two: Span) -> bool:
+def _unit_asked(asked: Set[str], one: Span, two: Span) -> bool:
     """Whether the quantities differ only by a unit that the question gives."""
     if len(one.quantities) != 1 or len(two.quantities) != 1:
         return False
     a, b = one.quantities[0], two.quantities[0]
     if a.bound != b.bound or a.unit_words == b.unit_words or (a.unit_words and b.unit_words):
         return False
-    asked = _keys(question)
     return all(lemma(word) in asked for word in a.unit_words + b.unit_words)
-
-
-# Words
-
-
-def _match_words(one: Span, two: Span) -> tuple[int, bool, list[Word], list[Word]]:
-    """How many words match, whether all of them exactly, and the rest of either side."""
-    left, right = list(one.words), list(two.words)
-    if left and _joined_keys(left) == _joined_keys(right):
-        return len(left), True, [], []
-    matched, exact = 0, True
-    for same in (_equal, _similar):
-        for word in list(left):
-            other = next((other for other in right if same(word, other)), None)
-            if other is not None:
-                left.remove(word)
-                right.remove(other)
-                matched += 1
-    for mine, its in ((left, right), (right, left)):
-        for word in list(mine):
-            if run := spelled_out(word, its):
-                mine.remove(word)
-                del its[run[0] : run[1]]
-                matched += 1
-    for mine, its in ((left, right), (right, left)):
-        for word in list(mine):
-            other = next((other for other in its if _abbreviates(word, other)), None)
-            if other is not None:
-                mine.remove(word)
-                its.remove(other)
-                matched += 1
-                exact = exact and _contracts(word.key, other.key)
-    for mine, its, span in ((left, right, two), (right, left, one)):
-        for word in list(mine):
-            city = next((other for other in its if other.entity and other is not word), None)
-            if city is not None and word.entity in span.implied:  # "Oslo", "Norway"
-                mine.remove(word)
-                its.remove(city)
-                matched, exact = matched + 1, False
-    return matched, exact, left, right
-
-
-def _contracts(short: str, long: str) -> bool:
-    """Whether the letters without vowels are those of a longer word: "St", "Ltd"."""
-    rest = iter(long)
-    return (
-        len(short) > 1
-        and short[-1] == long[-1]
-        and not re.search("[aeiou]", short)
-        and all(letter in rest for letter in short)
-    )
-
-
-def _joined_keys(given: Sequence[Word]) -> str:
-    return " ".join(normalise(word.raw) for word in given)
-
-
-def _abbreviates(short: Word, long: Word) -> bool:
-    """Whether one is short for the other: "A.", "St", "Alex"; or a version for its releases."""
-    a, b = short.key, long.key
-    if VERSION.match(b):
-        return b.startswith(f"{a}.")
-    if not (short.raw[0].isupper() and long.raw[0].isupper() and a[0] == b[0]):
-        return False
-    if len(a) == 1 or len(a) > LONGEST_ABBREVIATION or len(b) < len(a) + SHORTEST_NAME:
-        return len(a) == 1
-    return b.startswith(a) or _contracts(a, b)
-
-
-def _equal(one: Word, two: Word) -> bool:
-    return one.key == two.key or (one.entity != "" and one.entity == two.entity)
-
-
-def _similar(one: Word, two: Word) -> bool:
-    """Whether one is another spelling of the other."""
-    from rapidfuzz.distance import OSA
-    from rapidfuzz.fuzz import ratio
-
-    a, b = one.key, two.key
-    if normalise(one.raw.casefold().translate(UMLAUTS)) == normalise(
-        two.raw.casefold().translate(UMLAUTS)
-    ):
-        return True
-    if " " in a + b or "." in a + b or a[0] != b[0] or min(len(a), len(b)) < SHORTEST_SPELLING - 1:
-        return False
-    if any(char.isdigit() for char in a + b):
-        return False
-    if sorted(a) == sorted(b) and OSA.distance(a, b) == 1:
-        return True  # theatre, theater
-    if max(len(a), len(b)) < SHORTEST_SPELLING:
-        return False
-    names = one.raw[0].isupper() and two.raw[0].isupper()
-    return ratio(a, b) >= 100 * SPELLING or (not names and _british(a, b))
-
-
-def _british(a: str, b: str) -> bool:
-    """Whether lower-case words differ in one letter only, and not at the end."""
-    from rapidfuzz.distance import OSA
-
-    return a[-1] == b[-1] and len(a) != len(b) and OSA.distance(a, b) == 1
 
 
 def _keys(text: str) -> frozenset[str]:
