@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from control.conflict.dates import LANGUAGES
@@ -94,11 +95,16 @@ AFTER: dict[str, Bound] = {
 }
 LONGEST_BOUND = 3  # words
 LONGEST_UNIT = 5  # words: "kilogram-force per square centimeter" is longer than anyone writes
+LONGEST_SYMBOL = 3  # letters of a unit that is no word
+LONGEST_EXPRESSION = 20  # characters of a unit that only pint knows
 ABOUT = 0.05  # of the value; how far "about" reaches, unless the number is rounder than that
 ROUND = 1000.0  # a number without digits below this one may be a rounded one
 CONVERTED = 0.02  # of the value; how far a rounded conversion ("5 miles", "8 km") may be off
 EXACT = 1e-6
 ROUNDED_UNITS = ("currency", "ordinal")  # their decimals are exact
+
+POWERS = {"square": 2, "cubic": 3}
+WIDTHS = ("long", "short", "narrow")  # of CLDR's patterns
 
 NUMBER = re.compile(
     r"\d+\s\d+/[1-9]\d*(?![\d/])|\d+/[1-9]\d*(?![\d/])"
@@ -195,52 +201,52 @@ def relate(one: Quantity, two: Quantity) -> Relation:
     if (one.counts and two.unit_words) or (two.counts and one.unit_words):
         return "contradictory"  # "4 apples", "4 kg"
     found = {_relate(a, one.bound, b, two.bound) for a in one.readings for b in two.readings}
-    for relation in ("same", "compatible"):
-        if relation in found:
-            return relation  # type: ignore[return-value]
-    return "contradictory"
+    closest: tuple[Relation, ...] = ("same", "compatible", "contradictory")
+    return next((relation for relation in closest if relation in found), "contradictory")
 
 
 def _relate(a: Reading, a_bound: Bound, b: Reading, b_bound: Bound) -> Relation:
-    if (a.kind, a.unit if a.kind == "currency" else "") != (
-        b.kind,
-        b.unit if b.kind == "currency" else "",
-    ):
-        short, long = sorted((a, b), key=lambda each: len(each.unit))
-        if {short.kind, long.kind} == {"", "ordinal"}:
-            return "same" if a.raw == b.raw else "contradictory"
-        # "30" or "30 degrees" may be short for "30 °C"
-        part = not short.unit or (short.unit == "degree" and long.kind == "[temperature]")
-        if not part or short.kind == "currency":
-            return "contradictory"
-        a, b = (replace(x, kind="", unit="", **_own(x)) for x in (a, b))
-        return (
-            "contradictory" if _relate(a, a_bound, b, b_bound) == "contradictory" else "compatible"
-        )
+    if a.kind != b.kind or (a.kind == "currency" and a.unit != b.unit):
+        return _relate_kinds(a, a_bound, b, b_bound)
     if a.unit != b.unit and not a.kind and a.raw == b.raw and a_bound == b_bound:
         return "compatible"  # "50" and "50 %"
-    if a_bound == b_bound:
-        if math.isclose(a.low, b.low, rel_tol=EXACT) and math.isclose(
-            a.high, b.high, rel_tol=EXACT
-        ):
-            return "same"
-        if a_bound in ("least", "more", "most", "less"):
-            return "contradictory"  # two limits of one thing
-        if not a_bound and a.low == a.high and b.low == b.high:
-            return _relate_points(a, b)
+    if a_bound == b_bound and _close(a.low, b.low) and _close(a.high, b.high):
+        return "same"
+    if a_bound == b_bound and a_bound in ("least", "more", "most", "less"):
+        return "contradictory"  # two limits of one thing
+    if not a_bound and not b_bound and a.low == a.high and b.low == b.high:
+        return _relate_points(a, b)
     (a_low, a_high), (b_low, b_high) = _interval(a, a_bound), _interval(b, b_bound)
-    if a.low < a.high and b.low < b.high:  # two ranges
-        inside = (a_low <= b_low and b_high <= a_high) or (b_low <= a_low and a_high <= b_high)
-        return "compatible" if inside else "contradictory"
-    return "compatible" if a_low <= b_high and b_low <= a_high else "contradictory"
+    agree = a_low <= b_high and b_low <= a_high
+    if a.low < a.high and b.low < b.high:  # of two ranges, one holds the other
+        agree = (a_low <= b_low and b_high <= a_high) or (b_low <= a_low and a_high <= b_high)
+    return "compatible" if agree else "contradictory"
 
 
-def _own(reading: Reading) -> dict[str, float]:
-    """The values of a reading in its own unit."""
+def _relate_kinds(a: Reading, a_bound: Bound, b: Reading, b_bound: Bound) -> Relation:
+    """Relate quantities of two kinds, of which one may be short for the other."""
+    if {a.kind, b.kind} == {"", "ordinal"}:
+        return "same" if a.raw == b.raw else "contradictory"  # "World War II", "the Second"
+    short, long = sorted((a, b), key=lambda each: len(each.unit))
+    # "30" or "30 degrees" may be short for "30 °C"
+    if short.unit and not (short.unit == "degree" and long.kind == "[temperature]"):
+        return "contradictory"
+    relation = _relate(_bare(a), a_bound, _bare(b), b_bound)
+    return "compatible" if relation == "same" else relation
+
+
+def _bare(reading: Reading) -> Reading:
+    """The reading in its own unit, without it."""
+    reading = replace(reading, kind="", unit="")
     if math.isnan(reading.raw):
-        return {}
+        return reading
     factor = reading.raw / reading.low if reading.low else 1.0
-    return {"low": reading.raw, "high": reading.raw, "step": abs(reading.step * factor)}
+    step = abs(reading.step * factor)
+    return replace(reading, low=reading.raw, high=reading.raw, step=step)
+
+
+def _close(one: float, two: float) -> bool:
+    return math.isclose(one, two, rel_tol=EXACT)
 
 
 def _relate_points(a: Reading, b: Reading) -> Relation:
@@ -402,21 +408,19 @@ def quantity(text: str, units: tuple[Unit, ...], multiple: float = 1.0) -> Quant
 def units(words: str) -> tuple[Unit, ...]:
     """What a unit as written may be; empty if it is none."""
     key = " ".join(words.split())
-    found = _currency_codes().get(key) or _unit_names().get(_key(key))
-    if found:
+    found = _currency_codes().get(key) or _unit_names().get(_key(key)) or ()
+    if found or len(key) > LONGEST_EXPRESSION:
         return found
     if square := re.fullmatch(r"sq\.? (\w+)", key):
         return _pint_unit(f"{square[1]}**2", key)
-    if " " in key or not key.isascii():
-        return ()
-    registry = _registry()
-    whole = len(key) > 3  # noqa: PLR2004 - a word, not a symbol: pint would read prefixes into it
-    if not re.fullmatch(r"[A-Za-z]+(?:/[A-Za-z]+)?\d?", key) or len(key) > 20:  # noqa: PLR2004
-        return ()
-    if whole and "/" not in key and not any(p == "" for p, *_ in registry.parse_unit_name(key)):
-        return ()
-    if key in ("C", "F"):  # written without the sign of degrees more often than for farads
+    if key in ("C", "F"):  # without the sign of degrees, more often than coulombs and farads
         return _pint_unit(f"deg{key}", f"°{key}")
+    if not re.fullmatch(r"[A-Za-z]+(?:/[A-Za-z]+)?\d?", key):
+        return ()
+    # Into a word, pint would read a prefix and a symbol: "cats" are centi-atmospheres.
+    is_word = len(key) > LONGEST_SYMBOL and "/" not in key
+    if is_word and not any(not prefix for prefix, *_ in _registry().parse_unit_name(key)):
+        return ()
     return _pint_unit(re.sub(r"(?<=[a-z])(\d)$", r"**\1", key), key)
 
 
@@ -433,18 +437,20 @@ def multiple(word: str, currency: bool) -> float | None:
 @cache
 def unit_words() -> frozenset[str]:
     """The normalised words that are names of units."""
-    return frozenset(word for name in _unit_names() for word in name.split() if len(word) > 2)  # noqa: PLR2004
+    return frozenset(
+        word for name in _unit_names() for word in name.split() if len(word) >= LONGEST_SYMBOL
+    )
 
 
 def _key(name: str) -> str:
     """A unit's name without case, where it is a word: "mW" is not "MW"."""
-    if any(len(part) > 3 for part in re.split(r"[\s/]", name)):  # noqa: PLR2004
+    if any(len(part) > LONGEST_SYMBOL for part in re.split(r"[\s/]", name)):
         return normalise(name)
     return name
 
 
 @cache
-def _registry() -> "pint.UnitRegistry":
+def _registry() -> "pint.UnitRegistry[float]":
     import pint
 
     return pint.UnitRegistry(autoconvert_offset_to_baseunit=True, cache_folder=None)
@@ -475,10 +481,10 @@ def _currency_codes() -> dict[str, tuple[Unit, ...]]:
     found: dict[str, tuple[Unit, ...]] = {}
     for language in ("en", "en_GB", "en_CA", *LANGUAGES[1:]):
         locale = Locale.parse(language)
-        for code, symbol in locale.currency_symbols.items():
+        for code, symbol in locale._data["currency_symbols"].items():
             if not symbol.isalpha():
                 found.setdefault(symbol, (_currency(code),))
-    for code in Locale("en").currencies:
+    for code in map(str, Locale("en").currencies):
         found[code] = (_currency(code),)
     return found
 
@@ -489,40 +495,48 @@ def _currency(code: str) -> Unit:
 
 @cache
 def _unit_names() -> dict[str, tuple[Unit, ...]]:
-    """Units by their names and symbols in CLDR."""
+    """Units by their names and symbols in CLDR; a name may have several: "pounds"."""
+    found: dict[str, dict[Unit, None]] = {}
+    for name, given in chain(_measures(), _currency_names()):
+        found.setdefault(_key(name), {}).update(dict.fromkeys(given))
+    return {name: tuple(given) for name, given in found.items()}
+
+
+def _measures() -> Iterator[tuple[str, tuple[Unit, ...]]]:
+    """Names and symbols of the units of measurement."""
     from babel import Locale
 
-    found: dict[str, list[Unit]] = {}
     by_id: dict[str, tuple[Unit, ...]] = {}
-
-    def add(name: str, given: tuple[Unit, ...]) -> None:
-        known = found.setdefault(_key(name), [])
-        known += [unit for unit in given if unit not in known]
-
     for language in ("en", "en_GB", *LANGUAGES[1:]):
         for cldr, widths in Locale.parse(language)._data["unit_patterns"].items():
             if cldr not in by_id:
                 by_id[cldr] = _cldr_unit(cldr)
-            for width in ("long", "short", "narrow"):
-                for form, pattern in widths.get(width, {}).items():
-                    name = str(pattern).replace("{0}", "").strip().rstrip(".")
-                    if form not in ("per", "gender") and name and name != "m":
-                        add(name, by_id[cldr])
-    add("m", by_id["length-meter"])
+            forms = [item for width in WIDTHS for item in widths.get(width, {}).items()]
+            for form, pattern in forms:
+                name = str(pattern).replace("{0}", "").strip().rstrip(".")
+                # "m" is short for months and minutes, too, but not after a number in a text.
+                if form not in ("per", "gender") and name and name != "m":
+                    yield name, by_id[cldr]
+    yield "m", by_id["length-meter"]
+
+
+def _currency_names() -> Iterator[tuple[str, tuple[Unit, ...]]]:
+    """Names of currencies, and last words of them: "dollars" are those with a plain sign."""
+    from babel import Locale
+
+    symbols = Locale("en").currency_symbols
     for language in LANGUAGES:
         locale = Locale(language)
         plurals = locale._data["currency_names_plural"]
         last: dict[str, set[str]] = {}
         for code, name in locale.currencies.items():
             for form in {name, *plurals.get(code, {}).values()}:
-                add(form, (_currency(code),))
+                yield form, (_currency(code),)
                 last.setdefault(form.split()[-1], set()).add(code)
         for word, codes in last.items():
-            # Plain "dollars" are those of the currency with a plain sign: $, £, €.
-            plain = [c for c in codes if len(Locale("en").currency_symbols.get(c, c)) == 1]
+            plain = [code for code in codes if len(symbols.get(code, code)) == 1]
             if len(plain) == 1 or (len(codes) == 1 and not plain):
-                add(word, (_currency((plain or list(codes))[0]),))
-    return {name: tuple(given) for name, given in found.items()}
+                yield word, (_currency((plain or list(codes))[0]),)
 
 
 def _cldr_unit(cldr: str) -> tuple[Unit, ...]:
@@ -530,11 +544,13 @@ def _cldr_unit(cldr: str) -> tuple[Unit, ...]:
     from babel import Locale
 
     name = cldr.partition("-")[2]
-    over = []
-    for part in name.split("-per-"):
-        part = re.sub(r"^(square|cubic)-(\w+)", lambda m: f"{m[2]}**{2 + (m[1] == 'cubic')}", part)
-        over.append(part.replace("-", "_"))
-    expression = "10 year" if name == "decade" else "/".join(over)  # pint's is a factor of ten
+    over = [
+        re.sub(r"^(square|cubic)-(\w+)", lambda m: f"{m[2]}**{POWERS[m[1]]}", part)
+        for part in name.split("-per-")
+    ]
+    expression = (
+        "10 year" if name == "decade" else "/".join(over).replace("-", "_")
+    )  # pint's is a factor of ten
     shown = Locale("en")._data["unit_patterns"].get(cldr, {})
     width = "long" if cldr.startswith("duration") and "long" in shown else "short"
     forms = {

@@ -438,7 +438,9 @@ class _Reader:
         if ordinal := ORDINAL.match(self.text, stop):
             found = quantity(number, (Unit("ordinal", "ordinal", ""),))
             shown = self.text[start : ordinal.end()]
-            return found and Piece(start, ordinal.end(), number, replace(found, shown=shown))
+            if found is None:
+                return None
+            return Piece(start, ordinal.end(), number, replace(found, shown=shown))
         before = CURRENCY.search(self.text[:start])
         currency = units(before[1]) if before else ()
         added, stop = self._fraction(stop)
