@@ -41,7 +41,7 @@ def _phrases(text: str) -> list[str]:
 BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
         _phrases(
-            "at least|minimum|minimum of|a minimum of|no less than|not less than|"
+            "at least|no earlier than|minimum|minimum of|a minimum of|no less than|not less than|"
             "no fewer than|≥|mindestens|au moins|al menos|como minimo"
         ),
         "least",
@@ -55,7 +55,7 @@ BOUNDS: dict[str, Bound] = {
     ),
     **dict.fromkeys(
         _phrases(
-            "at most|up to|maximum|maximum of|a maximum of|no more than|within|"
+            "at most|up to|no later than|not later than|maximum|maximum of|a maximum of|no more than|within|"
             "not more than|no longer than|≤|hochstens|maximal|bis zu|au plus|"
             "jusqu a|como maximo|hasta"
         ),
@@ -523,13 +523,18 @@ def _measures() -> Iterator[tuple[str, tuple[Unit, ...]]]:
 def _currency_names() -> Iterator[tuple[str, tuple[Unit, ...]]]:
     """Names of currencies, and last words of them: "dollars" are those with a plain sign."""
     from babel import Locale
+    from babel.core import get_global
 
     symbols = Locale("en").currency_symbols
+    money = {item[0] for items in get_global("territory_currencies").values() for item in items}
     for language in LANGUAGES:
         locale = Locale(language)
         plurals = locale._data["currency_names_plural"]
         last: dict[str, set[str]] = {}
-        for code, name in locale.currencies.items():
+        # Gold has a code, but is no currency: "or" is a word.
+        for code, name in (
+            (code, name) for code, name in locale.currencies.items() if code in money
+        ):
             for form in {name, *plurals.get(code, {}).values()}:
                 yield form, (_currency(code),)
                 last.setdefault(form.split()[-1], set()).add(code)

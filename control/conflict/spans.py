@@ -31,7 +31,7 @@ LONGEST_NAME = 4  # words of a country or a city
 LONGEST_SYMBOL = 2  # letters; "in" after "3 people" is no unit
 # The closed classes of the four languages: words that say nothing about which answer it is.
 GRAMMAR = FUNCTION_WORDS | words(
-    "am any being could do does did can may might must shall should will would have having "
+    "yet already still am any being could do does did can may might must shall should will would have having "
     "i you we us our your my me him them what when where why how there here then about into "
     "der die das den dem des ein eine einen einem einer eines und oder im am zu zum zur von vom "
     "bei mit auf ist sind war waren wird es er sie ja "
@@ -42,6 +42,7 @@ NEGATIONS = words(
     "no not never none neither nor without cannot isnt arent nein nicht nie kein "
     "keine keinen ohne non pas jamais sans nunca sin ningun ninguna nothing nobody noone"
 )
+LACKS = words("without ohne sans sin")
 AGREEMENTS = words("yes yeah yep true correct indeed certainly oui ja jawohl si sure right")
 NEGATED = re.compile(r"\b(\w+?)n['’]t\b", re.IGNORECASE)
 JOINTS = ("to", "-", "\N{EN DASH}", "\N{EM DASH}", "bis", "à", "a", "and", "or", "und", "et", "y")
@@ -332,6 +333,9 @@ def _read_part(span: Span, part: Sequence[Piece], text: str) -> None:
     for at, piece in enumerate(part):
         raw, key = piece.raw.replace(".", "") if piece.raw[0].isalpha() else piece.raw, ""
         key = normalise(raw) if raw[:1].isalpha() and "@" not in raw else raw.casefold()
+        if key in LACKS and (span.words or span.quantities):
+            span.words.append(Word(raw, key))  # "coffee without sugar"
+            continue
         if key in NEGATIONS:
             span.negative = True
             span.agrees = span.agrees or (key in ("no", "nein", "non") and len(part) == 1)
@@ -499,9 +503,13 @@ class _Reader:
         for length in range(min(LONGEST_UNIT, len(tokens)), 0, -1):
             end = tokens[length - 1].end()
             text = self.text[tokens[0].start() : end]
-            if text == "in" and length < len(tokens):
+            if text in FUNCTION_WORDS and length < len(tokens):
                 continue  # "5 in Oslo"
             if found := units(text):
+                speed = re.match(r" (?:per|pro|par|por) (\w+)", self.text[end:])
+                if speed and found[0].kind == "[length]":
+                    rate = units(f"{found[0].symbol}/{speed[1]}")
+                    found, end = (rate, end + speed.end()) if rate else (found, end)
                 return found, tuple(normalise(text).split()), end
         # An adjective may stand between: "14 working days".
         if len(tokens) > 1 and tokens[0].group("word"):

@@ -10,6 +10,7 @@ from foundation.text import normalise
 SPELLING = 0.9  # Indel similarity of two names from which on one is a spelling of the other
 SHORTEST_SPELLING = 6  # letters; shorter words that differ are different words
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
+STROKES = str.maketrans({"ø": "o", "ł": "l", "đ": "d"})  # Unicode does not decompose these
 LONGEST_ABBREVIATION = 4  # letters: "Blvd"
 LEAST_LEFT_OUT = 2  # letters: "Ann" is not short for "Anna"
 
@@ -106,6 +107,8 @@ def _shortens(short: Word, long: Word) -> bool:
         return long.key.startswith(f"{short.key}.")
     if not (short.raw[0].isupper() and long.raw[0].isupper() and b.startswith(a)):
         return False
+    if b.startswith(f"{a} "):
+        return True  # "Weiss", "Weiss-Keller"
     return len(a) == 1 or (len(a) <= LONGEST_ABBREVIATION and len(b) >= len(a) + LEAST_LEFT_OUT)
 
 
@@ -119,9 +122,11 @@ def _similar(one: Word, two: Word) -> bool:
     from rapidfuzz.fuzz import ratio
 
     a, b = one.key, two.key
-    if normalise(one.raw.casefold().translate(UMLAUTS)) == normalise(
-        two.raw.casefold().translate(UMLAUTS)
-    ):
+    forms = [
+        {normalise(word.raw.casefold().translate(table)) for table in (UMLAUTS, STROKES)}
+        for word in (one, two)
+    ]
+    if forms[0] & forms[1]:
         return True
     if " " in a + b or "." in a + b or a[0] != b[0] or min(len(a), len(b)) < SHORTEST_SPELLING - 1:
         return False
