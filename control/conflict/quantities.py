@@ -55,9 +55,9 @@ BOUNDS: dict[str, Bound] = {
     ),
     **dict.fromkeys(
         _phrases(
-            "at most|up to|no later than|not later than|maximum|maximum of|a maximum of|no more than|within|"
-            "not more than|no longer than|≤|hochstens|maximal|bis zu|au plus|"
-            "jusqu a|como maximo|hasta"
+            "at most|up to|no later than|not later than|maximum|maximum of|a maximum of|"
+            "no more than|within|not more than|no longer than|≤|hochstens|maximal|bis zu|"
+            "au plus|jusqu a|como maximo|hasta"
         ),
         "most",
     ),

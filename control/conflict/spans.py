@@ -31,7 +31,8 @@ LONGEST_NAME = 4  # words of a country or a city
 LONGEST_SYMBOL = 2  # letters; "in" after "3 people" is no unit
 # The closed classes of the four languages: words that say nothing about which answer it is.
 GRAMMAR = FUNCTION_WORDS | words(
-    "yet already still am any being could do does did can may might must shall should will would have having "
+    "yet already still am any being could do does did can may might must shall should will would "
+    "having "
     "i you we us our your my me him them what when where why how there here then about into "
     "der die das den dem des ein eine einen einem einer eines und oder im am zu zum zur von vom "
     "bei mit auf ist sind war waren wird es er sie ja "
