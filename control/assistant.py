@@ -439,7 +439,11 @@ class Assistant:
             conflict=decoded is not None and decoded.conflict,
             verdict=decoded.verdict if decoded else None,
             tokens=decoded.trace.tokens if decoded else [],
-            sources=[source(node, read, state.kept, steps) for node in state.retrieved if decoded],
+            sources=[
+                source(node, read, state.kept, steps, state.settlement.set_aside)
+                for node in state.retrieved
+                if decoded
+            ],
             forgotten=[{"id": each, "layer": layer} for each, layer in withheld],
             notices=steps.notices + self._notices(state) if decoded else [],
             seconds=dict.fromkeys(STEPS, 0.0)
