@@ -234,6 +234,7 @@ def assistant(
         index: One that is open already; by default it is opened here.
     """
     from control.assistant import Assistant
+    from control.conflict.sources import SourceOptions
     from control.forgetting.suppressor import FactSuppressor
     from retrieval.rewriter import ConditionalRewriter
     from retrieval.search import CANDIDATES, MultiQueryRetriever
@@ -263,6 +264,7 @@ def assistant(
     if query_rewriter and judge:
         first_look = partial(finds_answer, search, strict_filter(settings, model))
         rewrites = ConditionalRewriter(query_rewriter, first_look)
+    reads = "reader" not in settings.without
     return Assistant(
         model,
         calibration(settings, model),
@@ -271,7 +273,19 @@ def assistant(
         processors,
         settings.top_k,
         suppressor,
+        reader() if reads else None,
+        support(settings, model) if reads else None,
+        SourceOptions(settings.policy, only_documents=settings.only_documents),
     )
+
+
+@cache
+def reader() -> "Reader":
+    """What finds the claims of passages and answers, on the packaged embedding model."""
+    from control.conflict import reader as readers
+    from retrieval.embedding import packaged_model
+
+    return readers.load(packaged_model(), ADAPTERS / "reader")
 
 
 def fact_suppressor(
@@ -309,19 +323,11 @@ def corrections(settings: Settings, ledger: "Ledger") -> "Corrections":
 
 
 class LazyReader:
-    """The reader, loaded when the first text is read."""
+    """The reader, loaded when the first text is read: a list of corrections needs none."""
 
     def read(self, asked: "Sequence[tuple[str, str]]") -> "list[Reading]":
         """Read pairs of question and text; see `control.conflict.reader.Reader`."""
-        return _reader().read(asked)
-
-
-@cache
-def _reader() -> "Reader":
-    from control.conflict.reader import load
-    from retrieval.embedding import packaged_model
-
-    return load(packaged_model(), ADAPTERS / "reader")
+        return reader().read(asked)
 
 
 def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":

@@ -7,11 +7,12 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from control.conflict.sources import Policy
 from foundation.errors import InputError
 
 PREFIX = "FULCRUM_"  # of the environment variables
 
-Module = Literal["rewriter", "filter", "reservoir"]
+Module = Literal["rewriter", "filter", "reservoir", "reader"]
 
 
 class Settings(BaseSettings):
@@ -69,7 +70,15 @@ class Settings(BaseSettings):
         description="passages read for a question at most; default: as the model's window allows",
     )
     without: frozenset[Module] = Field(
-        frozenset(), description="retrieval modules to leave out: rewriter, filter, reservoir"
+        frozenset(), description="modules to leave out: rewriter, filter, reservoir, reader"
+    )
+    policy: Policy | None = Field(
+        None,
+        description="which documents an answer follows where they disagree: newest, trusted, "
+        "majority, or all; default: the trusted or else the newest ones, if that can be told",
+    )
+    only_documents: bool = Field(
+        False, description="answer only what a document claims, and nothing from memory"
     )
     rewriter: Path | None = Field(
         None, description="rewriter adapter; default: the shipped one, for the packaged model"

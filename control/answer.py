@@ -13,7 +13,18 @@ from foundation.trace import RequestTrace
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-STEPS = ("route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total")
+STEPS = (
+    "route",
+    "rewrite",
+    "trigger",
+    "retrieve",
+    "filter",
+    "redact",
+    "claims",
+    "decode",
+    "cite",
+    "total",
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,7 @@ def source(
     read: Collection[str],
     kept: "Sequence[NodeWithScore]",
     trace: RequestTrace,
+    set_aside: Collection[str] = (),
 ) -> Source:
     """A retrieved passage as a source, with the reason why it was read or not.
 
@@ -98,10 +110,13 @@ def source(
         read: Ids of the passages in the prompt.
         kept: Passages that passed the filter.
         trace: Holds the filter's verdicts.
+        set_aside: Ids of the passages whose claim the answer does not follow.
     """
     answers = trace.verdicts.get(node.node_id)
     if node.node_id in read:
         reason = "read by the model"
+    elif node.node_id in set_aside:
+        reason = "claims what the answer does not follow"
     elif any(node.node_id == other.node_id for other in kept):
         reason = "does not fit into the model's window"
     elif answers is not None and node.node_id not in trace.passed:

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from control import prompts
 from control.answer import STEPS, Answer, source
-from control.conflict import dial
+from control.conflict import dial, policies, values
 from control.conflict.calibration import ANY_MODEL, Calibration
+from control.conflict.policies import Settlement
+from control.conflict.reader import Reader
+from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
+from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
 from control.decoding.generate import Decoding, OnToken
 from control.decoding.rules import DIAL
-from control.decoding.trace import TokenTrace
+from control.decoding.trace import TokenTrace, written
 from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
 from control.forgetting.suppressor import FactContext, FactSuppressor, refusal
@@ -45,6 +49,7 @@ NOTHING_FOUND = (
 NOTHING_KEPT = (
     "none of the {found} passages found holds a clear answer, so the answer is from memory alone"
 )
+ABSTAINED = "The documents do not say."
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -73,12 +78,14 @@ class Query:
         system: An instruction that takes the place of ``prompts.SYSTEM``. It stands above the
             passages and below the forgotten facts: it is redacted, and what it asks for is refused
             as if the question asked for it.
+        sources: How what the sources claim is settled; what is not said there is as usual.
     """
 
     question: str
     given: "Nodes | None" = None
     history: Sequence[tuple[str, str]] = ()
     system: str = ""
+    sources: SourceOptions = field(default_factory=SourceOptions)
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,10 @@ class QuestionState:
         facts: The forgotten facts that it concerns.
         retrieved: Passages retrieved, or given.
         kept: Those of them to read.
+        settlement: What they claim, and which of it the answer follows.
         prompt: With them and without; ``None`` where the question is refused.
         decoded: The answer; ``None`` where the question is refused.
+        citations: Of its sentences.
         seconds: Time of all steps before decoding.
         decode_seconds: Its share of the batch's decoding.
     """
@@ -108,8 +117,10 @@ class QuestionState:
     facts: FactContext = field(default_factory=FactContext)
     retrieved: "Nodes" = ()
     kept: "Nodes" = ()
+    settlement: Settlement = field(default_factory=Settlement)
     prompt: Prompt | None = None
     decoded: DecodedAnswer | None = None
+    citations: Sequence[Citation] = ()
     seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -121,7 +132,9 @@ class QuestionState:
     @property
     def read(self) -> list[str]:
         """Ids of the passages in the prompt."""
-        return [node.node_id for node in self.kept[: self.prompt.passages if self.prompt else 0]]
+        aside, count = self.settlement.set_aside, self.prompt.passages if self.prompt else 0
+        followed = [node.node_id for node in self.kept if node.node_id not in aside]
+        return followed[:count]
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,9 @@ class Assistant:
         processors: Postprocessors of retrieved passages: the filter, and what remembers them.
         reads: Passages read at most; by default as the model's window allows, see `reading_limit`.
         forgetting: Suppresses forgotten facts.
+        reader: Finds what passages and drafts claim; ``None`` compares drafts by their words alone.
+        support: Finds the passages that support a sentence; ``None`` cites nothing.
+        sources: How what the sources claim is usually settled.
         longest_question: In characters.
     """
 
@@ -147,6 +163,9 @@ class Assistant:
     processors: "Sequence[BaseNodePostprocessor]" = ()
     reads: int | None = None
     forgetting: FactSuppressor = field(default_factory=FactSuppressor)
+    reader: Reader | None = None
+    support: Support | None = None
+    sources: SourceOptions = field(default_factory=SourceOptions)
     longest_question: int = LONGEST_QUESTION
 
     @property
@@ -161,9 +180,11 @@ class Assistant:
         given: "Nodes | None" = None,
         on_token: OnToken | None = None,
         history: Sequence[tuple[str, str]] = (),
+        sources: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
     ) -> Answer:
         """Answer one question; arguments as in `Query`, the rest as in `ask_batch`."""
-        [answer] = self.ask_batch([Query(question, given, history)], decoding, on_token)
+        query = Query(question, given, history, sources=sources)
+        [answer] = self.ask_batch([query], decoding, on_token)
         return answer
 
     def ask_batch(
@@ -184,9 +205,12 @@ class Assistant:
             decoding = replace(decoding, alpha=alpha, reliance=None)
         states = [_run(self._start(query, decoding), self.suppress) for query in queries]
         states = self.rewrite(states)
-        reading = (self.retrieve, self.redact, self.filter, self.suppress_again, self.write_prompt)
+        reading = (self.retrieve, self.redact, self.filter, self.suppress_again)
         states = [_run(state, *reading) for state in states]
+        states = self.read_claims(states)
+        states = [_run(state, self.write_prompt) for state in states]
         states = self.decode(states, on_token)
+        states = [_run(state, self.cite) for state in states]
         return [self.answer(state) for state in states]
 
     def _start(self, query: Query, decoding: Decoding) -> QuestionState:
@@ -198,6 +222,7 @@ class Assistant:
                 f"the system message has {len(query.system):,} characters, the limit is "
                 f"{self.longest_question:,}; shorten it"
             )
+        query = replace(query, sources=query.sources.over(self.sources))
         if query.system:
             [(system, _)] = self.forgetting.redact_history([(query.system, "")])
             query = replace(query, system=system.strip())
@@ -264,9 +289,36 @@ class Assistant:
             facts = self.forgetting.route(asked, before=state.facts, system=system)
         return replace(state, facts=facts)
 
+    def read_claims(self, states: Sequence[QuestionState]) -> list[QuestionState]:
+        """Read what each passage claims, in one batch, and choose where they disagree."""
+        changed, reader = list(states), self.reader
+        places = [at for at, state in enumerate(states) if state.kept and not state.refused]
+        if reader is None or not places:
+            return changed
+        started = time.perf_counter()
+        asked = [
+            (states[at].search.query_str, policies.passage_text(node))
+            for at in places
+            for node in states[at].kept
+        ]
+        readings = iter(reader.read(asked))
+        found = {
+            at: policies.passage_claims([(node, next(readings)) for node in states[at].kept])
+            for at in places
+        }
+        share = (time.perf_counter() - started) / len(places)
+        for at, claims in found.items():
+            options, question = states[at].query.sources, states[at].search.query_str
+            settled = policies.settle(question, claims, options.policy, options.as_of)
+            states[at].trace.seconds["claims"] += share
+            seconds = states[at].seconds + share
+            changed[at] = replace(states[at], settlement=settled, seconds=seconds)
+        return changed
+
     def write_prompt(self, state: QuestionState) -> QuestionState:
-        """Write the prompt with the passages and without, within the model's window."""
-        pasted, nodes = state.query.given is not None, state.kept
+        """Write the prompt with the passages to follow and without, within the model's window."""
+        pasted, aside = state.query.given is not None, state.settlement.set_aside
+        nodes = [node for node in state.kept if node.node_id not in aside]
         facts = self.forgetting.activate_from_passages(
             state.facts, nodes, state.trace.withheld, pasted
         )
@@ -300,9 +352,10 @@ class Assistant:
         if not states:
             return []
         watches = [self.forgetting.watch(state.facts) for state in states]
+        settled = [state.settlement.told or state.query.sources.only_documents for state in states]
 
         def emit(index: int, token: TokenTrace) -> None:
-            if on_token is not None:
+            if on_token is not None and not settled[index]:
                 on_token(places[index], token)
 
         with self.forgetting.buffer_stream(emit, watches) as (buffer, stopped):
@@ -313,9 +366,59 @@ class Assistant:
                 self.calibration,
                 on_token=buffer,
                 watches=watches if any(watches) else None,
+                reader=self.reader,
             )
             stopped.update(index for index, each in enumerate(answers) if each.trace.blocked)
-        return list(map(self.forgetting.strip_leaks, answers, watches))
+        answers = self._hold_to_documents(states, answers)
+        answers = list(map(self.forgetting.strip_leaks, answers, watches))
+        for index, each in enumerate(answers):
+            for token in each.trace.tokens if settled[index] and on_token is not None else ():
+                on_token(places[index], token)
+        return answers
+
+    def _hold_to_documents(
+        self, states: Sequence[QuestionState], answers: Sequence[DecodedAnswer]
+    ) -> list[DecodedAnswer]:
+        """Answers of which the documents decide the words.
+
+        Where nothing decides between documents that disagree, every claim is told. Where only
+        documents are to be answered from, an answer that does not claim what they do gives way to
+        the sentence that does, or to `ABSTAINED`.
+        """
+        held, reader = list(answers), self.reader
+        for at, state in enumerate(states):
+            follows_memory = held[at].verdict is not None and held[at].verdict.follows == "memory"
+            if state.settlement.told and not follows_memory:
+                held[at] = replace(held[at], trace=written(state.settlement.told))
+        places = [
+            at
+            for at, state in enumerate(states)
+            if state.query.sources.only_documents and not state.settlement.told
+        ]
+        if reader is None or not places:
+            return held
+        asked = [states[at].search.query_str for at in places]
+        readings = reader.read(
+            [(q, held[at].trace.text) for q, at in zip(asked, places, strict=True)]
+        )
+        for at, question, reading in zip(places, asked, readings, strict=True):
+            settlement = states[at].settlement
+            if not any(
+                reading.answer and values.compare(question, says, reading.answer) != "contradictory"
+                for says in settlement.followed
+            ):
+                held[at] = DecodedAnswer(written(settlement.quoted or ABSTAINED), False, None)
+        return held
+
+    def cite(self, state: QuestionState) -> QuestionState:
+        """Find the passages that support each sentence of the answer."""
+        if self.support is None or state.decoded is None or not state.kept:
+            return state
+        with trace.step("cite"):
+            texts = {node.node_id: policies.passage_text(node) for node in state.kept}
+            passages = [(name, texts[name]) for name in state.read]
+            question, text = state.search.query_str, state.decoded.trace.text.strip()
+            return replace(state, citations=self.support.cite(question, text, passages))
 
     def answer(self, state: QuestionState) -> Answer:
         """The answer with its sources, notices and times; a refusal if the answer is withheld."""
@@ -336,13 +439,36 @@ class Assistant:
             conflict=decoded is not None and decoded.conflict,
             verdict=decoded.verdict if decoded else None,
             tokens=decoded.trace.tokens if decoded else [],
-            sources=[source(node, read, state.kept, steps) for node in state.retrieved if decoded],
+            sources=[
+                source(node, read, state.kept, steps, state.settlement.set_aside)
+                for node in state.retrieved
+                if decoded
+            ],
             forgotten=[{"id": each, "layer": layer} for each, layer in withheld],
             notices=steps.notices + self._notices(state) if decoded else [],
             seconds=dict.fromkeys(STEPS, 0.0)
             | dict(steps.seconds)
             | {"decode": state.decode_seconds, "total": state.seconds + state.decode_seconds},
+            claims=self._claims(state, decoded) if decoded else [],
+            settled=state.settlement.reason if decoded else "",
+            citations=list(state.citations) if decoded else [],
+            abstained=decoded is not None and decoded.trace.text == ABSTAINED,
         )
+
+    def _claims(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
+        """What each passage claims, and memory if it claims anything."""
+        claims, says = list(state.settlement.claims), decoded.memory
+        if says is None:
+            return claims
+        groups = values.group(state.search.query_str, [*(each.says for each in claims), says.text])
+        own = SourceClaim(
+            MEMORY,
+            says.text,
+            confidence=decoded.confidence,
+            group=groups[-1],
+            followed=decoded.verdict is not None and decoded.verdict.follows == "memory",
+        )
+        return [*claims, own]
 
     def _notices(self, state: QuestionState) -> list[str]:
         notices, searched = [], state.query.given is None

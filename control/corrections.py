@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from control.conflict import values
 from control.forgetting.gate import Vectors, unit
 from control.forgetting.ledger import CORRECTED, ENTERED, ID_BYTES, WITHDRAWN, Event, Ledger
 from control.forgetting.record import LONGEST_TEXT, SURROGATES, shown
@@ -302,15 +303,19 @@ class Corrections:
         read = self._reader.read([(question, other) for question, _ in asked])
         back = [
             (value, _cloze(other, found.answer))
-            for (_, value), found in zip(asked, read, strict=True)
-            if found.answer and found.answers >= ANSWERS and not _same(found.answer, value)
+            for (question, value), found in zip(asked, read, strict=True)
+            if found.answer
+            and found.answers >= ANSWERS
+            and values.compare(question, found.answer, value) == "contradictory"
         ]
         if not back:
             return False
         checks = self._reader.read([(question, one) for _, question in back])
         return any(
-            check.answer and check.answers >= ANSWERS and _same(check.answer, value)
-            for (value, _), check in zip(back, checks, strict=True)
+            check.answer
+            and check.answers >= ANSWERS
+            and values.compare(question, check.answer, value) != "contradictory"
+            for (value, question), check in zip(back, checks, strict=True)
         )
 
     def _refuse_forgotten(self, correction: Correction) -> None:
@@ -342,9 +347,9 @@ def checked(correction: Correction) -> Correction:
     Raises:
         InputError: The statement is empty, too long or a question, or another text is too long.
     """
-    values = {name: " ".join(text.split()) for name, text in _fields(correction).items()}
-    statement = values["statement"]
-    if any(SURROGATES.search(text) for text in values.values()):
+    texts = {name: " ".join(text.split()) for name, text in _fields(correction).items()}
+    statement = texts["statement"]
+    if any(SURROGATES.search(text) for text in texts.values()):
         raise InputError("the correction holds bytes that are no text; give it in UTF-8")
     if not normalise(statement):
         raise InputError(
@@ -356,7 +361,7 @@ def checked(correction: Correction) -> Correction:
             f"the statement has {len(statement):,} characters, the limit is {LONGEST:,}; give one "
             "statement at a time, and long text as a document: fulcrum ingest FILE"
         )
-    for name, text in values.items():
+    for name, text in texts.items():
         if len(text) > LONGEST_TEXT:
             raise InputError(f"{name} has {len(text):,} characters, the limit is {LONGEST_TEXT:,}")
     if is_question(statement):
@@ -364,7 +369,7 @@ def checked(correction: Correction) -> Correction:
             f"{shown(statement)} is a question; say what holds, as in: fulcrum correct "
             '"The refund window is 30 days"'
         )
-    return replace(correction, **values)
+    return replace(correction, **texts)
 
 
 def is_question(text: str) -> bool:
@@ -401,12 +406,6 @@ def _clozes(one: str, other: str) -> Iterator[tuple[str, str]]:
 def _cloze(statement: str, value: str) -> str:
     """A statement that asks for one of its values."""
     return f"{statement.replace(value, 'what', 1).rstrip('.! ')}?"
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two values are the same, or one is a part of the other."""
-    padded = f" {normalise(one)} ", f" {normalise(other)} "
-    return padded[0] in padded[1] or padded[1] in padded[0]
 
 
 def _identity(correction: Correction) -> list[str]:

@@ -133,7 +133,7 @@ def build(
         )
     fitting = []
     if titled:
-        passages = [_with_title(*pair) for pair in zip(titles, passages, strict=True)]
+        passages = [with_title(*pair) for pair in zip(titles, passages, strict=True)]
     for passage in map(model.without_markup, passages):
         used += model.length(passage)
         if used > room:
@@ -165,7 +165,7 @@ def origin(metadata: Mapping[str, Any]) -> str:
     return f"{named} ({details})".strip() if details else named
 
 
-def _with_title(title: str, text: str) -> str:
+def with_title(title: str, text: str) -> str:
     """A passage with its title before it, unless it begins with that itself."""
     return text if normalise(text).startswith(normalise(title)) else f"{title}: {text}"
 

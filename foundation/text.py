@@ -31,3 +31,29 @@ def holds(text: str, wanted: Sequence[str]) -> bool:
     """Whether normalised ``text`` holds one of ``wanted``, as whole words."""
     padded = f" {normalise(text)} "
     return any(f" {words} " in padded for phrase in wanted if (words := normalise(phrase)))
+
+
+def find(text: str, phrase: str) -> tuple[int, int] | None:
+    """Where ``phrase`` stands in ``text`` as whole words; as it is written, else normalised.
+
+    Returns:
+        Start and end, in characters; ``None`` where it does not stand there.
+    """
+    for match in re.finditer(re.escape(phrase), text):
+        if _whole(text, *match.span()):
+            return match.span()
+    wanted = normalise(phrase).split()
+    spans = [match.span() for match in re.finditer(r"\w+", text)]
+    held = [normalise(text[start:end]) for start, end in spans]
+    for at in range(len(held) - len(wanted) + 1) if wanted else ():
+        if held[at : at + len(wanted)] == wanted:
+            return spans[at][0], spans[at + len(wanted) - 1][1]
+    return None
+
+
+def _whole(text: str, start: int, end: int) -> bool:
+    """Whether a span ends where words do."""
+    inside = text[start:end]
+    cut_before = text[:start][-1:].isalnum() and inside[:1].isalnum()
+    cut_after = text[end:][:1].isalnum() and inside[-1:].isalnum()
+    return not (cut_before or cut_after) and bool(inside)

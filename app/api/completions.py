@@ -194,7 +194,7 @@ async def chat(request: ChatRequest, caller: Reader) -> Response:
     """
     history, question = _parse_messages(request.messages)
     text = "\n".join(message.text for message in request.messages)
-    query = Query(question, _given_passages(request.documents), history, request.system)
+    query = Query(question, _given_passages(request.documents), history, request.system, request.sources)
     longest = request.max_completion_tokens or request.max_tokens
     return await _answer(caller, request, [query], caller.service.tokens(text), longest)
 
@@ -212,7 +212,7 @@ async def completions(request: CompletionRequest, caller: Reader) -> Response:
     if request.scores:
         return await _score(caller, request, texts, used)
     given = _given_passages(request.documents)
-    queries = [Query(question, given) for question in texts]
+    queries = [Query(question, given, sources=request.sources) for question in texts]
     return await _answer(caller, request, queries, used, request.max_tokens)
 
 
@@ -338,5 +338,5 @@ def _given_passages(documents: Sequence[GivenPassage] | None) -> "list[NodeWithS
     return [
         node
         for number, each in enumerate(documents, start=1)
-        for node in split_text(each.text, f"given-{number}", each.title, each.trust)
+        for node in split_text(each.text, f"given-{number}", each.title, each.trust, each.date or "")
     ]

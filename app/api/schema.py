@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from control.conflict.sources import DATE, POLICIES, SourceOptions
 from control.decoding.rules import CHOICES, DEFAULT_RULE
 
 MOST_MESSAGES = 200
@@ -115,7 +116,10 @@ class GivenPassage(RequestBody):
 
     text: Words
     title: Text = ""
-    trust: Share | None = Field(None, description="How far it is trusted against memory.")
+    trust: Share | None = Field(None, description="How far it is trusted.")
+    date: Annotated[str, Field(pattern=f"^{DATE.pattern}$")] | None = Field(
+        None, description="Since when it holds, such as 2024-06-30 or 2024."
+    )
 
 
 class StreamOptions(RequestBody):
@@ -143,6 +147,15 @@ class DecodingRequest(RequestBody):
         "settle.",
     )
     rule: Literal[CHOICES] = Field(DEFAULT_RULE, description="How to decode.")  # type: ignore[valid-type]
+    only_documents: bool | None = Field(
+        None, description="Answer only what a document claims, and nothing from memory."
+    )
+    policy: Literal[POLICIES] | None = Field(  # type: ignore[valid-type]
+        None, description="Which documents to follow where they disagree; all tells every claim."
+    )
+    as_of: Annotated[str, Field(pattern=f"^{DATE.pattern}$")] | None = Field(
+        None, description="Follow no document of a later date, such as 2024-06-30 or 2024."
+    )
     documents: Annotated[list[GivenPassage], Field(max_length=MOST_DOCUMENTS)] | None = Field(
         None, description="Passages to read instead of the index; an empty list asks memory alone."
     )
@@ -170,6 +183,11 @@ class DecodingRequest(RequestBody):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options are for a stream; set stream to true")
         return self
+
+    @property
+    def sources(self) -> SourceOptions:
+        """How what the sources claim is settled."""
+        return SourceOptions(self.policy, self.as_of or "", self.only_documents)
 
     @property
     def copies(self) -> int:

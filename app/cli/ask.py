@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.console import PATHS, example, model_settings, out, warn_of_skipped
+from control.conflict.sources import POLICIES, Policy, SourceOptions
 from control.decoding.options import DEFAULT_RULE, Alpha, Decoding
 from control.question import check_question
 from foundation.errors import InputError
@@ -43,6 +44,7 @@ class AlphaType(click.ParamType):
     epilog=example(
         'fulcrum ask "What is the capital of Peru?" --alpha 0.2',
         'fulcrum ask "Who wrote Emma?" --context notes.md --json',
+        'fulcrum ask "How long may I wait?" --only-documents --as-of 2024-06-30',
     )
 )
 @click.argument("question")
@@ -59,6 +61,23 @@ class AlphaType(click.ParamType):
 )
 @click.option("--rule", default=None, help="How to decode; a wrong name lists the ways.")
 @click.option(
+    "--only-documents",
+    is_flag=True,
+    help="Answer only what a document claims, and nothing from memory.",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(POLICIES),
+    help="Which documents to follow where they disagree; all tells every claim.  [default: the "
+    "trusted or else the newest ones, if that can be told]",
+)
+@click.option(
+    "--as-of",
+    metavar="DATE",
+    default="",
+    help="Follow no document of a later date, such as 2024-06-30 or 2024.",
+)
+@click.option(
     "--context",
     "contexts",
     multiple=True,
@@ -73,8 +92,8 @@ class AlphaType(click.ParamType):
 @click.option(
     "--without",
     multiple=True,
-    type=click.Choice(["rewriter", "filter", "reservoir"]),
-    help="Leave out a retrieval module; repeatable.",
+    type=click.Choice(["rewriter", "filter", "reservoir", "reader"]),
+    help="Leave out a module; repeatable.",
 )
 @click.option("--closed-book", is_flag=True, help="Ask the model's memory alone.")
 @click.option(
@@ -110,6 +129,9 @@ def ask(
     history: Path | None,
     without: tuple[str, ...],
     closed_book: bool,
+    only_documents: bool,
+    policy: Policy | None,
+    as_of: str,
     top_k: int | None,
     as_json: bool,
     **sampling: Any,
@@ -117,6 +139,8 @@ def ask(
     """Answer QUESTION and show where each token came from."""
     if closed_book and contexts:
         raise InputError("--closed-book and --context contradict each other; give one of them")
+    if closed_book and only_documents:
+        raise InputError("--closed-book and --only-documents contradict each other; give one")
     if alpha is not None and reliance is not None:
         raise InputError("--alpha and --reliance both set the dial; give one of them")
     decoding = Decoding(
@@ -128,6 +152,7 @@ def ask(
     question = check_question(question)
     check_paths(contexts)
     turns = read_history(history) if history else []
+    sources = SourceOptions(policy, as_of, only_documents or None)
     settings = model_settings(given, top_k=top_k, without=without or None)
 
     from app import factory
@@ -140,7 +165,7 @@ def ask(
         passages = []
     on_token = None if as_json else lambda _, token: terminal.token(out, token)
     answer = factory.assistant(settings).ask(
-        question, decoding, passages, on_token=on_token, history=turns
+        question, decoding, passages, on_token=on_token, history=turns, sources=sources
     )
     if as_json:
         click.echo(json.dumps(asdict(answer), ensure_ascii=False))

@@ -50,6 +50,35 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
 
 
 @train.command(
+    epilog=example(
+        "fulcrum train reader --out runs/reader",
+        "fulcrum train reader --data squad.json --out runs/reader",
+    )
+)
+@click.option(
+    "--data",
+    "files",
+    multiple=True,
+    type=PATHS,
+    help="Natural questions besides the packaged ones: SQuAD, or JSON Lines of question, answers "
+    "and passage; repeatable.",
+)
+@_options
+@click.pass_obj
+def reader(
+    given: dict[str, Any], files: tuple[Path, ...], target: Path, seed: int, smoke: bool
+) -> None:
+    """What reads the claims of passages and answers, an adapter for the embedding model."""
+    model_settings(given, local=True)
+    require_packages("training needs", "training", *PACKAGES)
+
+    from training import reader
+
+    written = reader.train(target, files, seed, smoke)
+    out.print(f"the adapter is in {written}", soft_wrap=True)
+
+
+@train.command(
     name="filter",
     epilog=example(
         "fulcrum train filter --out runs/filter",

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from control.conflict import values
 from foundation.text import normalise, words
 
 if TYPE_CHECKING:
+    from control.conflict.reader import Reading
     from transformers import PreTrainedTokenizerBase
 
 # Words that carry no answer: no claim consists of them or is supported by them.
@@ -30,12 +32,14 @@ class Claim:
         stop: The token after its last one.
         text: The words.
         gain: Its log-probability in the branch that decoded it minus that in the other, in nats.
+        log_p: Its log-probability in the branch that decoded it, in nats; ``None`` if unknown.
     """
 
     start: int
     stop: int
     text: str
     gain: float
+    log_p: float | None = None
 
 
 class DraftText(Protocol):
@@ -116,6 +120,7 @@ class ClaimComparison:
             support in the passages.
         supported: Whether the passages hold its claim.
         unsupported: Its claims that the passages lack, where it has no support in them.
+        remembered_claim: What memory claims, whether or not there is a conflict.
     """
 
     claim: Claim | None = None
@@ -124,6 +129,7 @@ class ClaimComparison:
     states_memory: bool = False
     supported: bool = False
     unsupported: Sequence[Claim] = ()
+    remembered_claim: Claim | None = None
 
 
 def compare(
@@ -133,6 +139,8 @@ def compare(
     passages_gain: Sequence[float],
     memory: DraftText,
     memory_gain: Sequence[float],
+    memory_log_p: Sequence[float] = (),
+    read: "tuple[Reading, Reading] | None" = None,
 ) -> ClaimComparison:
     """Compare the drafts of passages and memory.
 
@@ -143,16 +151,24 @@ def compare(
         passages_gain: Log-probability of its tokens with the passages minus that without, in nats.
         memory: The draft without them.
         memory_gain: Log-probability of its tokens without the passages minus that with, in nats.
+        memory_log_p: Log-probability of its tokens without the passages; empty if unknown.
+        read: What the reader finds in the draft with the passages, and in memory's; without it, the
+            words that a draft adds count as its claims.
     """
     if not texts:
         return ClaimComparison()
     asked = words(question) | FUNCTION_WORDS
     held = words(" ".join(texts))
     memory_text = memory.text(0, len(memory))
-    claim = strongest(claims(memory, memory_gain, asked | held))
     own = claims(passages, passages_gain, asked)
-    other = claims(passages, passages_gain, asked | words(memory_text))
-    passages_claim = strongest(other) or strongest(own)
+    if read is None:
+        claim = stated = strongest(claims(memory, memory_gain, asked | held))
+        other = claims(passages, passages_gain, asked | words(memory_text))
+        passages_claim = strongest(other) or strongest(own)
+    else:
+        passages_claim = claim_at(passages, passages_gain, read[0])
+        stated = claim_at(memory, memory_gain, read[1], memory_log_p)
+        claim = stated if _contradicts(question, stated, passages_claim, held) else None
     unsupported = [each for each in own if not words(each.text) - asked <= held]
     support = max((each.gain for each in own if each not in unsupported), default=0.0)
     remembered = new_words(memory_text, asked | held)
@@ -166,7 +182,37 @@ def compare(
         supported=passages_claim is not None and words(passages_claim.text) <= held,
         # The text before a replaced word stays, so the first claim shared with memory is replaced.
         unsupported=(shared[:1] or unsupported) if support < SUPPORTED else [],
+        remembered_claim=stated,
     )
+
+
+def claim_at(
+    draft: DraftText, gain: Sequence[float], reading: "Reading", log_p: Sequence[float] = ()
+) -> Claim | None:
+    """What the reader finds in a draft, as a run of its tokens; ``None`` where it finds nothing.
+
+    Args:
+        draft: Its tokens.
+        gain: As of `claims`.
+        reading: Of the draft's text.
+        log_p: Log-probability of each token in the branch that decoded it; empty if unknown.
+    """
+    if not reading.answer:
+        return None
+    ends = [len(draft.text(0, at + 1)) for at in range(len(draft))]
+    start = next((at for at, end in enumerate(ends) if end > reading.start), len(ends))
+    stop = next((at + 1 for at, end in enumerate(ends) if end >= reading.end), len(ends))
+    likely = float(sum(log_p[start:stop])) if log_p else None
+    return Claim(start, stop, reading.answer, float(sum(gain[start:stop])), likely)
+
+
+def _contradicts(
+    question: str, stated: Claim | None, passages_claim: Claim | None, held: set[str]
+) -> bool:
+    """Whether memory's claim and the passages' cannot both answer; ``held`` are these' words."""
+    if stated is None or passages_claim is None or words(stated.text) <= held:
+        return False
+    return values.compare(question, passages_claim.text, stated.text) == "contradictory"
 
 
 def new_words(text: str, skip: set[str]) -> list[str]:

@@ -51,6 +51,7 @@ from control.forgetting.guard import LeakGuard, WatchedFacts
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
+    from control.conflict.reader import Reader
     from control.engines.base import Engine
     from control.prompts import Prompt
 
@@ -65,6 +66,7 @@ def answer(
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
     watches: Sequence[WatchedFacts] | None = None,
+    reader: "Reader | None" = None,
 ) -> list[DecodedAnswer]:
     """Answer every prompt, once for each of ``alphas``.
 
@@ -77,6 +79,7 @@ def answer(
         alphas: Several settings of the dial to answer at; defaults to ``decoding.alpha`` alone.
         on_token: Called with every token once it is certain, and certainly no repeat.
         watches: The facts that the answer to each prompt must not state; ``None`` for no guard.
+        reader: Finds what the drafts claim; without it, the words that they add count.
 
     Returns:
         All alphas of the first prompt, then all of the second, and so on.
@@ -86,7 +89,14 @@ def answer(
     """
     without_repeats = RepetitionFilter(on_token)
     answers = _answer(
-        language_model, prompts, decoding, calibration, alphas, without_repeats.token, watches
+        language_model,
+        prompts,
+        decoding,
+        calibration,
+        alphas,
+        without_repeats.token,
+        watches,
+        reader,
     )
     return without_repeats.end(answers)
 
@@ -99,11 +109,12 @@ def _answer(
     alphas: Sequence[Alpha] | None,
     on_token: OnToken,
     watches: Sequence[WatchedFacts] | None,
+    reader: "Reader | None",
 ) -> list[DecodedAnswer]:
     """The answers as they are decoded; arguments as of `answer`."""
     if not isinstance(language_model, LanguageModel):
         return text_dial.answer(
-            language_model, prompts, decoding, calibration, alphas, on_token, watches
+            language_model, prompts, decoding, calibration, alphas, on_token, watches, reader
         )
     if decoding.rule != DIAL:
         traces = generate.generate(language_model, prompts, decoding, alphas, on_token, watches)
@@ -120,8 +131,10 @@ def _answer(
             f"rule {DIAL} needs a calibration; take control.conflict.calibration.shipped(...)"
         )
     if len(settings) == 1 and _is_plain_rag(prompts, settings[0], calibration):
-        return _stream_plain(language_model, prompts, decoding, calibration, on_token, watches)
-    drafted = drafts.compare(language_model, prompts, decoding, watches)
+        return _stream_plain(
+            language_model, prompts, decoding, calibration, on_token, watches, reader
+        )
+    drafted = drafts.compare(language_model, prompts, decoding, watches, reader=reader)
     confidences = _confidences(drafted, calibration)
     chosen = [
         [
@@ -162,13 +175,14 @@ def _stream_plain(
     calibration: Calibration,
     on_token: OnToken | None,
     watches: Sequence[WatchedFacts] | None,
+    reader: "Reader | None",
 ) -> list[DecodedAnswer]:
     """Plain RAG's answers, streamed as they are decoded; memory is compared afterwards."""
     traces = [
         DecodingTrace(prompt.passages > 0, tokenizer=language_model.tokenizer) for prompt in prompts
     ]
     on_step = generate.recorder(traces, stop_ids(language_model.model), on_token)
-    drafted = drafts.compare(language_model, prompts, decoding, watches, on_step)
+    drafted = drafts.compare(language_model, prompts, decoding, watches, on_step, reader)
     guarding.report(drafted.guards, traces)
     confidences = _confidences(drafted, calibration)
     return [
@@ -348,11 +362,12 @@ def _decoded(
     comparison: DraftComparison, confidence: float, resolution: Resolution, trace: DecodingTrace
 ) -> DecodedAnswer:
     claim, says, grounded = comparison.claim, comparison.passages_say, comparison.grounded
+    stated = comparison.remembered_claim
     if claim is None or not says:
-        return DecodedAnswer(trace, claim is not None, None)
+        return DecodedAnswer(trace, claim is not None, None, stated)
     if resolution == "grounded" and grounded is not None:  # the word as it was completed
         rest = trace.tokenizer.decode(trace.ids[len(grounded.ids) - 1 :])
         says = next(iter(claims.new_words(rest, set())), says)
     memory = resolution == "memory" or (comparison.states_memory and resolution == "plain")
     verdict = Verdict(says, claim.text, confidence, "memory" if memory else "passages")
-    return DecodedAnswer(trace, True, verdict)
+    return DecodedAnswer(trace, True, verdict, stated, confidence)

@@ -27,6 +27,7 @@ from control.forgetting.guard import LeakGuard, WatchedFacts, guards
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from control.conflict.reader import Reader, Reading
     from control.engines.transformers import LanguageModel
     from control.prompts import Prompt
 
@@ -120,6 +121,7 @@ class DraftComparison:
         features: The probe's features of the conflict, if there is one.
         grounded: How the answer begins when it is restricted to the passages' wording; ``None``
             where the draft has support in them already.
+        remembered_claim: What memory claims, whether or not there is a conflict.
     """
 
     passages: list[int]
@@ -129,6 +131,7 @@ class DraftComparison:
     states_memory: bool
     features: ProbeFeatures | None
     grounded: Grounded | None
+    remembered_claim: Claim | None = None
 
     @property
     def conflict(self) -> bool:
@@ -173,6 +176,7 @@ def compare(
     decoding: Decoding,
     watches: Sequence[WatchedFacts] | None = None,
     on_step: OnStep | None = None,
+    reader: "Reader | None" = None,
 ) -> DraftBatch:
     """Read all prompts, decode both drafts of each question within its guard, and compare them.
 
@@ -202,7 +206,7 @@ def compare(
         )
         if on_step is not None:
             passages = passages.first_sentences(tokenizer)
-        comparisons = _compare(language_model, prompts, state, passages, memory)
+        comparisons = _compare(language_model, prompts, state, passages, memory, reader)
     return DraftBatch(language_model, prompts, decoding, state, comparisons, watching)
 
 
@@ -252,13 +256,19 @@ def _compare(
     state: DecodeState,
     passages: DraftRecorder,
     memory: DraftRecorder,
+    reader: "Reader | None",
 ) -> list[DraftComparison]:
     """Compare both drafts of every question; further passes only where they differ."""
     ends = stop_ids(language_model.model)
     pairs = list(zip(passages.drafts(ends), memory.drafts(ends), strict=True))
+    texts = [
+        tuple(language_model.tokenizer.decode(each.ids, skip_special_tokens=True) for each in pair)
+        for pair in pairs
+    ]
+    readings = read_drafts(reader, prompts, texts)
     found = [
-        _compare_claims(language_model.tokenizer, prompt, *pair)
-        for prompt, pair in zip(prompts, pairs, strict=True)
+        _compare_claims(language_model.tokenizer, prompt, *pair, read)
+        for prompt, pair, read in zip(prompts, pairs, readings, strict=True)
     ]
     features = _probe_features(language_model, prompts, state, pairs, found)
     grounded = _ground(language_model, prompts, state, pairs, found)
@@ -271,13 +281,38 @@ def _compare(
             states_memory=each.states_memory,
             features=features.get(row),
             grounded=grounded.get(row),
+            remembered_claim=each.remembered_claim,
         )
         for row, each in enumerate(found)
     ]
 
 
+def read_drafts(
+    reader: "Reader | None", prompts: Sequence["Prompt"], drafts: Sequence[tuple[str, ...]]
+) -> "Sequence[tuple[Reading, Reading] | None]":
+    """What the reader finds in both drafts of each question; ``None`` without a reader.
+
+    Args:
+        reader: The reader.
+        prompts: The questions; nothing is read where there are no passages.
+        drafts: Texts of the draft with the passages, and of memory's.
+    """
+    if reader is None:
+        return [None] * len(prompts)
+    places = [place for place, prompt in enumerate(prompts) if prompt.texts]
+    found = iter(
+        reader.read([(prompts[place].question, text) for place in places for text in drafts[place]])
+    )
+    by_place = {place: (next(found), next(found)) for place in places}
+    return [by_place.get(place) for place in range(len(prompts))]
+
+
 def _compare_claims(
-    tokenizer: "PreTrainedTokenizerBase", prompt: "Prompt", passages: Draft, memory: Draft
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: "Prompt",
+    passages: Draft,
+    memory: Draft,
+    read: "tuple[Reading, Reading] | None",
 ) -> ClaimComparison:
     return claims.compare(
         prompt.question,
@@ -286,6 +321,8 @@ def _compare_claims(
         passages.gain.tolist(),
         DecodedTokens(tokenizer, memory.ids),
         memory.gain.tolist(),
+        memory.own.log_p.tolist(),
+        read,
     )
 
 

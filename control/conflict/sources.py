@@ -1,9 +1,51 @@
-"""What each source of a question claims, and which sentences of the answer rest on which passages."""
+"""What each source of a question claims, and which passages the answer's sentences rest on."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from foundation.errors import InputError
+
+Policy = Literal["newest", "trusted", "majority", "all"]
+POLICIES: tuple[Policy, ...] = ("newest", "trusted", "majority", "all")
 MEMORY = "memory"
+DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How what the sources claim is settled.
+
+    Attributes:
+        policy: Which documents the answer follows where they disagree; ``None``: the trusted or,
+            where none is trusted more than the others, the newest, if that can be told.
+        as_of: A date in ISO 8601; documents of later dates are not followed.
+        only_documents: Whether only what a document claims is answered; ``None`` is no.
+    """
+
+    policy: Policy | None = None
+    as_of: str = ""
+    only_documents: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            InputError: One cannot be used.
+        """
+        if self.policy not in (None, *POLICIES):
+            raise InputError(f"policy is {self.policy!r}; choose one of {', '.join(POLICIES)}")
+        if self.as_of and not DATE.fullmatch(self.as_of):
+            raise InputError(
+                f"as-of is {self.as_of!r}; give a date such as 2024-06-30, 2024-06 or 2024"
+            )
+
+
+    def over(self, usual: "SourceOptions") -> "SourceOptions":
+        """These options, and the usual ones where nothing is said."""
+        only = usual.only_documents if self.only_documents is None else self.only_documents
+        return SourceOptions(self.policy or usual.policy, self.as_of or usual.as_of, only)
 
 
 @dataclass(frozen=True)

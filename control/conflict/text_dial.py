@@ -20,7 +20,7 @@ import torch
 from control.conflict import claims, probe
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds
 from control.conflict.claims import ClaimComparison
-from control.conflict.drafts import BARE, SENTENCE
+from control.conflict.drafts import BARE, SENTENCE, read_drafts
 from control.conflict.probe import ClaimPair, MemoryProbe, ProbeAnswers, ProbeFeatures
 from control.conflict.verdict import DecodedAnswer, Verdict, choose, passages_trust
 from control.decoding.repetition import repeats
@@ -43,6 +43,7 @@ from foundation.errors import InputError
 from foundation.text import words
 
 if TYPE_CHECKING:
+    from control.conflict.reader import Reader, Reading
     from control.decoding.generate import Alpha, Decoding, OnToken
     from control.forgetting.guard import WatchedFacts
     from control.prompts import Prompt
@@ -165,6 +166,7 @@ def answer(
     alphas: "Sequence[Alpha] | None" = None,
     on_token: "OnToken | None" = None,
     watches: "Sequence[WatchedFacts] | None" = None,
+    reader: "Reader | None" = None,
 ) -> list[DecodedAnswer]:
     """Answer every prompt, once for each of ``alphas``; as `control.conflict.dial.answer`.
 
@@ -185,7 +187,7 @@ def answer(
         if on_token is not None and len(settings) == 1:
             on_token(place, _token(token, "context" if prompts[place].passages else "memory"))
 
-    drafted = compare(engine, prompts, decoding, watches, plain, stream)
+    drafted = compare(engine, prompts, decoding, watches, plain, stream, reader)
     confidences = [_confidence(each, measured) for each in drafted.comparisons]
     chosen = [
         [
@@ -286,6 +288,7 @@ def compare(
     watches: "Sequence[WatchedFacts] | None" = None,
     whole: Sequence[bool] = (),
     on_token: "OnGenerated | None" = None,
+    reader: "Reader | None" = None,
 ) -> DraftBatch:
     """Begin both answers of every question, all at once, and compare them.
 
@@ -296,6 +299,7 @@ def compare(
         watches: The facts that each answer must not state.
         whole: For each question, whether its answer with the passages is written to its end.
         on_token: Called with the tokens of those, as they come.
+        reader: Finds the claims in the drafts; without it, the words that they add count.
     """
     whole = whole or [False] * len(prompts)
     requests, owners = list[GenerationRequest](), list[tuple[int, bool]]()
@@ -321,7 +325,7 @@ def compare(
         (_first_sentence(ours.tokens), _first_sentence(theirs.tokens))
         for ours, theirs in zip(passages, memory, strict=True)
     ]
-    comparisons = _comparisons(engine, prompts, drafts)
+    comparisons = _comparisons(engine, prompts, drafts, reader)
     return DraftBatch(engine, prompts, decoding, watches, passages, memory, comparisons)
 
 
@@ -377,11 +381,13 @@ def _comparisons(
     engine: Engine,
     prompts: "Sequence[Prompt]",
     drafts: Sequence[tuple[tuple[Token, ...], tuple[Token, ...]]],
+    reader: "Reader | None",
 ) -> list[Comparison]:
-    """Compare the drafts by their words; only where those differ is anything scored."""
+    """Compare what the drafts claim; only where they differ is anything scored."""
+    readings = read_drafts(reader, prompts, [(text(ours), text(theirs)) for ours, theirs in drafts])
     found = [
-        _compared(prompt, Draft(ours), Draft(theirs))
-        for prompt, (ours, theirs) in zip(prompts, drafts, strict=True)
+        _compared(prompt, Draft(ours), Draft(theirs), read)
+        for prompt, (ours, theirs), read in zip(prompts, drafts, readings, strict=True)
     ]
     differing = [place for place, each in enumerate(found) if each.conflict or each.unsupported]
     can = engine.capabilities
@@ -403,15 +409,28 @@ def _comparisons(
             by_memory = tuple(next(left)) if ours else ()
             by_passages = tuple(next(left)) if theirs else ()
             found[place] = _compared(
-                prompts[place], Draft(ours, by_memory), Draft(theirs, by_passages)
+                prompts[place],
+                Draft(ours, by_memory),
+                Draft(theirs, by_passages),
+                readings[place],
             )
     _set_features(engine, prompts, found, can)
     return found
 
 
-def _compared(prompt: "Prompt", passages: Draft, memory: Draft) -> Comparison:
+def _compared(
+    prompt: "Prompt", passages: Draft, memory: Draft, read: "tuple[Reading, Reading] | None"
+) -> Comparison:
+    likely = [token.log_p for token in memory.tokens]
     found = claims.compare(
-        prompt.question, prompt.texts, passages, passages.gain, memory, memory.gain
+        prompt.question,
+        prompt.texts,
+        passages,
+        passages.gain,
+        memory,
+        memory.gain,
+        [] if None in likely else memory.log_p,
+        read,
     )
     return Comparison(passages, memory, found)
 
@@ -624,7 +643,7 @@ def _decoded(
     comparison = drafted.comparisons[place]
     found, says = comparison.found, comparison.passages_say
     if found.claim is None or not says:
-        return DecodedAnswer(trace, found.claim is not None, None)
+        return DecodedAnswer(trace, found.claim is not None, None, found.remembered_claim)
     if resolution == "grounded":
         begun = len(_beginning(drafted, (place, resolution)).tokens)
         written = "".join(token.text for token in trace.tokens[begun:])
@@ -637,4 +656,4 @@ def _decoded(
         None if unmeasured else confidence,
         "memory" if memory else "passages",
     )
-    return DecodedAnswer(trace, True, verdict)
+    return DecodedAnswer(trace, True, verdict, found.remembered_claim, verdict.confidence)

@@ -8,6 +8,7 @@ from control.conflict.calibration import Calibration, Resolution, decide
 from foundation.text import words
 
 if TYPE_CHECKING:
+    from control.conflict.claims import Claim
     from control.decoding.generate import Alpha
     from control.decoding.trace import Trace
     from control.prompts import Prompt
@@ -50,11 +51,15 @@ class DecodedAnswer:
         conflict: Whether memory and passages disagree.
         verdict: On the conflict; ``None`` where there is none, where the passages' answer claims
             nothing, and from token rules, which compare no claims.
+        memory: What memory claims, whether or not there is a conflict; ``None`` if nothing.
+        confidence: How likely memory is right where there is a conflict, in [0, 1].
     """
 
     trace: "Trace"
     conflict: bool
     verdict: Verdict | None
+    memory: "Claim | None" = None
+    confidence: float | None = None
 
 
 def choose(

@@ -1,6 +1,7 @@
 """Where each token of an answer came from."""
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -97,6 +98,16 @@ class Trace:
 
     def _cut(self, tokens: list[TokenTrace], text: str) -> Self:
         return replace(self, tokens=tokens, text=text)
+
+
+def written(text: str) -> Trace:
+    """The trace of a text about the passages that no branch has decoded, a word to a token."""
+    trace = Trace(has_passages=True)
+    for word in re.findall(r"\s*\S+", text):
+        trace.append(
+            TokenTrace(word, None, None, None, False, "context", False, [], [], None, None)
+        )
+    return trace
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Aliases: names of the same entity in other languages and other forms."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -247,3 +247,8 @@ def long_names() -> tuple[str, ...]:
     """Such names of several words, normalised; also with their words in reverse order."""
     several = [name.split() for name in _entities() if " " in name]
     return tuple(" ".join(words) for name in several for words in (name, name[::-1]))
+
+
+def entities(name: str) -> Sequence[str]:
+    """The entities of a normalised name: ``territory NO``, ``city Europe/Oslo``; often none."""
+    return _entities().get(name, ())

@@ -95,12 +95,12 @@ def split(document: Document) -> list[TextNode]:
 
 
 def split_text(
-    text: str, document_id: str, title: str = "", trust: float | None = None
+    text: str, document_id: str, title: str = "", trust: float | None = None, date: str = ""
 ) -> list[NodeWithScore]:
     """Cut a text that is given with a question into passages; they have no score."""
     metadata: dict[str, Any] = {"title": title, "content_hash": ""}
-    if trust is not None:
-        metadata[TRUST_KEY] = trust
+    metadata |= {} if trust is None else {TRUST_KEY: trust}
+    metadata |= {"date": date} if date else {}
     document = Document(id_=document_id, text=text, metadata=metadata)
     return [NodeWithScore(node=node) for node in split(document)]
 

@@ -504,3 +504,72 @@ def test_the_real_model_suppresses_a_fact_until_its_record_is_removed(real, tmp_
     assert kinds[0] == "added"
     assert "withheld" in kinds
     assert suppressor.ledger.verify() is None
+
+
+class DaysReader:
+    """Finds a number of days in a text."""
+
+    def read(self, asked):
+        found = [(text, re.search(r"\d+ days", text)) for _, text in asked]
+        return [
+            Reading(match.group(), match.start(), 0.9) if match else Reading(answers=0.1)
+            for _, match in found
+        ]
+
+
+def dated(**texts):
+    """Given passages by name, each "date: text"."""
+    return [
+        NodeWithScore(node=TextNode(id_=name, text=text, metadata={"title": name, "date": date}))
+        for name, (date, text) in texts.items()
+    ]
+
+
+@pytest.fixture
+def reading(tiny, always):
+    """An assistant with a reader, asked about given passages."""
+    assistant = Assistant(tiny, always(1, model=tiny.identity), reader=DaysReader())
+
+    def ask(given, on_token=None, **options):
+        sources = SourceOptions(**options)
+        return assistant.ask("How long?", HOW, given, on_token=on_token, sources=sources)
+
+    return ask
+
+
+OLD, NEW = ("2022", "You have 14 days."), ("2025", "You have 30 days.")
+
+
+def test_of_documents_that_disagree_the_newest_is_read_and_both_are_shown(reading):
+    answer = reading(dated(old=OLD, new=NEW))
+    assert [(c.source, c.says, c.date, c.followed) for c in answer.claims] == [
+        ("old", "14 days", "2022", False),
+        ("new", "30 days", "2025", True),
+    ]
+    assert "newest" in answer.settled
+    assert [source.kept for source in answer.sources] == [False, True]
+    assert "not follow" in answer.sources[0].reason
+
+
+def test_where_nothing_decides_all_claims_are_told_and_streamed_once(reading):
+    heard = []
+    answer = reading(
+        dated(one=("", OLD[1]), two=("", NEW[1])), lambda _, token: heard.append(token.text)
+    )
+    assert "14 days (one)" in answer.answer
+    assert "30 days (two)" in answer.answer
+    assert "".join(heard).strip() == answer.answer
+
+
+def test_from_documents_alone_nothing_is_answered_that_none_of_them_claims(reading):
+    answer = reading(dated(one=("", "Nothing of the kind.")), only_documents=True)
+    assert answer.abstained
+    assert answer.answer == "The documents do not say."
+    assert [source.id for source in answer.sources] == ["one"]
+    assert not reading(dated(one=("", "Nothing of the kind."))).abstained
+
+
+def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_the_passage(reading):
+    answer = reading(dated(one=("", "It rains. You have 14 days. Bye.")), only_documents=True)
+    assert answer.answer == "You have 14 days."
+    assert not answer.abstained

@@ -1,0 +1,231 @@
+"""Dates in a text, as precise as it gives them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from foundation.text import normalise
+
+if TYPE_CHECKING:
+    from dateparser.date import DateDataParser
+
+LANGUAGES = ("en", "de", "fr", "es")
+Order = Literal["DMY", "MDY"]
+# Two days that share no year, month, day, hour or minute: what dateparser takes from them differs.
+BASES = (datetime(2001, 1, 31, 3, 7), datetime(2008, 6, 15, 14, 41))
+TIME = (
+    r"\d{1,2} o['’]clock\b(?: [ap]\.?m\b\.?)?"
+    r"|\d{1,2}[:.]\d\d(?::\d\d)?\s?(?:[ap]\.?m\b\.?|uhr\b|h\b)?"
+    r"|\d{1,2}\s?(?:[ap]\.?m\b\.?|uhr\b)"
+)
+TIMES = re.compile(rf"(?<![\w.:,])(?:{TIME}|noon\b|midnight\b)(?![\w:])", re.IGNORECASE)
+CLOCK = re.compile(r"\d[\d.]*:|[a-z]", re.IGNORECASE)  # "17.30" alone is a number
+NUMERIC = re.compile(
+    r"(?<![\w./-])(?:\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{4}-(?:0[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/\d{4}"
+    r"|(?P<day>\d{1,2})([-/.])(?P<month>\d{1,2})\3(?:\d{4}|\d\d))(?![\w/-]|\.\d)"
+)
+DECADE = re.compile(r"(?<!\w)(?:the |les années |die )?(\d{3}0)(?:['’]?s|er)(?: Jahren?)?(?!\w)")
+CENTURY = re.compile(
+    r"(?<!\w)(?:the |le |el |das |im )?(\d{1,2})(?:st|nd|rd|th|er|e|ème|\.)?"
+    r"[ -](?:century|centuries|Jahrhunderts?|siècle)(?!\w)",
+    re.IGNORECASE,
+)
+YEAR = re.compile(r"(?<![\w.,$€£])(?<!\d-)(?:1\d|20|21)\d\d(?![\w.,]*\w|\s?[%€$£])")
+
+
+@dataclass(frozen=True)
+class PartialDate:
+    """A point or a span of time; what is ``None`` was not given.
+
+    Attributes:
+        years: The first and the last year.
+        month: In 1 to 12.
+        day: Of the month.
+        minute: Of the day, in 0 to 1439.
+        half_open: Whether the time may be one of the afternoon as well: "8:30".
+    """
+
+    years: tuple[int, int] | None = None
+    month: int | None = None
+    day: int | None = None
+    minute: int | None = None
+    half_open: bool = False
+
+    def __str__(self) -> str:
+        """In ISO 8601 as far as it goes; a span of years with a slash."""
+        text = ""
+        if self.years is not None:
+            first, last = self.years
+            text = f"{first:04}" if first == last else f"{first:04}/{last:04}"
+        if self.month is not None:
+            text = f"{text or '-'}-{self.month:02}"
+        if self.day is not None:
+            text = f"{text}-{self.day:02}"
+        if self.minute is not None:
+            text = f"{text}T" if text else text
+            text += f"{self.minute // 60:02}:{self.minute % 60:02}"
+        return text
+
+    def excludes(self, other: "PartialDate") -> bool:
+        """Whether no time is both."""
+        mine, its = self.years, other.years
+        if mine is not None and its is not None and (mine[0] > its[1] or its[0] > mine[1]):
+            return True
+        fields = ((self.month, other.month), (self.day, other.day))
+        if any(None not in pair and pair[0] != pair[1] for pair in fields):
+            return True
+        if self.minute is None or other.minute is None:
+            return False
+        return self.minute != other.minute
+
+
+@dataclass(frozen=True)
+class FoundDate:
+    """A date and its place in the text.
+
+    Attributes:
+        start: Its first character.
+        stop: The character after its last one.
+        readings: What it means; two where month and day may be either.
+    """
+
+    start: int
+    stop: int
+    readings: tuple[PartialDate, ...]
+
+
+def find_dates(text: str, years: bool) -> list[FoundDate]:
+    """The dates in ``text``, in order, none overlapping another.
+
+    Args:
+        text: In one of `LANGUAGES`, or in ISO 8601.
+        years: Whether a number such as 1987 is a year.
+    """
+    found: list[FoundDate] = []
+    for one in _candidates(text, years):
+        if one.readings and all(
+            one.stop <= other.start or other.stop <= one.start for other in found
+        ):
+            found.append(one)
+    return sorted(found, key=lambda one: one.start)
+
+
+def weekday(word: str) -> str | None:
+    """The English name of a day of the week, if a normalised word is one, or its plural."""
+    return _weekdays().get(word) or _weekdays().get(word.removesuffix("s"))
+
+
+def _candidates(text: str, years: bool) -> Iterator[FoundDate]:
+    for match in NUMERIC.finditer(text):
+        orders: tuple[Order, ...] = ("DMY", "MDY")
+        if match[3] == ".":
+            orders = ("DMY",)  # no locale of CLDR writes month.day.year
+        read = dict.fromkeys(each for order in orders if (each := _read(match.group(), order)))
+        yield FoundDate(match.start(), match.end(), tuple(read))
+    for match in _named().finditer(text):
+        date = _read(match.group(), "DMY")
+        yield FoundDate(match.start(), match.end(), (date,) if date else ())
+    for match in DECADE.finditer(text):
+        first = int(match[1])
+        last = first + 99 if first % 100 == 0 else first + 9
+        yield FoundDate(match.start(), match.end(), (PartialDate((first, last)),))
+    for match in CENTURY.finditer(text):
+        first = 100 * (int(match[1]) - 1) + 1
+        yield FoundDate(match.start(), match.end(), (PartialDate((first, first + 99)),))
+    for match in TIMES.finditer(text):
+        clock = re.sub(r" o['’]clock", ":00", match.group())
+        time = _read(clock, "DMY") if CLOCK.search(match.group()) else None
+        if time is None or time.minute is None:
+            continue
+        spoken = re.search(r"[a-zA-Z]", clock)
+        both = not spoken and 0 < time.minute // 60 <= 12 and not match.group().startswith("0")  # noqa: PLR2004
+        later = (PartialDate(minute=(time.minute + 720) % 1440, half_open=True),) if both else ()
+        yield FoundDate(match.start(), match.end(), (time, *later))
+    if years:
+        for match in YEAR.finditer(text):
+            year = int(match.group())
+            yield FoundDate(match.start(), match.end(), (PartialDate((year, year)),))
+
+
+@cache
+def _weekdays() -> dict[str, str]:
+    from babel import Locale
+
+    english = Locale("en").days["format"]["wide"]
+    return {
+        normalise(name): english[day]
+        for language in LANGUAGES
+        for day, name in Locale(language).days["format"]["wide"].items()
+    }
+
+
+@cache
+def _named() -> re.Pattern[str]:
+    """Matches a date whose month is a word; a month alone must be written in full, as a name."""
+    from babel import Locale
+
+    full, short = set[str](), set[str]()
+    for language in LANGUAGES:
+        months = Locale(language).months["format"]
+        full.update(months["wide"].values())
+        short.update(name.rstrip(".") for name in months["abbreviated"].values())
+    short |= {name[:3] for name in Locale("en").months["format"]["wide"].values()} | {"Sept"}
+    month = "|".join(sorted(map(re.escape, full | short), key=len, reverse=True))
+    alone = "|".join(
+        name for each in ("en", "de") for name in Locale(each).months["format"]["wide"].values()
+    )
+    day = r"\d{1,2}(?:st|nd|rd|th|er|\.|º)?"
+    joint = r"[\s,./-]{0,3}(?:of |de |del |d['’])?"
+    four = r"\d{4}(?!\d)"
+    return re.compile(
+        rf"(?<![\w.,])(?:(?:the |le |el |den |am )?{day}{joint}(?:{month})\b\.?(?:{joint}{four})?"
+        rf"|{four}{joint}(?:{month})\b\.?(?:{joint}{day}(?!\w))?"
+        rf"|(?:{month})\b\.?\s{{0,2}}(?:the )?{day}(?![\d:])(?:{joint}{four})?"
+        rf"|(?:{month})\b\.?{joint}{four})(?!\w)|(?<!\w)(?:{alone})(?!\w)",
+        # A month alone keeps its capital letter: "may", "march" and "august" are words.
+        re.IGNORECASE,
+    )
+
+
+@cache
+def _parsers(order: Order) -> tuple["DateDataParser", ...]:
+    from dateparser.date import DateDataParser
+
+    return tuple(
+        DateDataParser(
+            languages=list(LANGUAGES),
+            settings={
+                "PARSERS": ["absolute-time"],
+                "RELATIVE_BASE": base,
+                "DATE_ORDER": order,
+                "PREFER_LOCALE_DATE_ORDER": False,
+                "PREFER_DATES_FROM": "current_period",
+                "PREFER_DAY_OF_MONTH": "current",
+                "RETURN_TIME_AS_PERIOD": True,
+            },
+        )
+        for base in BASES
+    )
+
+
+def _read(text: str, order: Order) -> PartialDate | None:
+    """What both readings of a date agree on: the rest is what dateparser filled in."""
+    if text.islower() and text.isalpha() and text not in ("noon", "midnight"):
+        return None  # see _named
+    try:
+        one, two = (parser.get_date_data(text).date_obj for parser in _parsers(order))
+    except (ValueError, OverflowError, TypeError, AttributeError, IndexError):
+        return None
+    if one is None or two is None:
+        return None
+    has_time = TIMES.fullmatch(text) is not None
+    date = PartialDate(
+        years=(one.year, one.year) if one.year == two.year else None,
+        month=one.month if one.month == two.month else None,
+        day=one.day if one.day == two.day else None,
+        minute=60 * one.hour + one.minute if has_time else None,
+    )
+    return date if any(each is not None for each in astuple(date)[:-1]) else None

@@ -1,0 +1,224 @@
+"""Whom the answer follows where documents disagree.
+
+Passages whose claims are the same are a group. A policy chooses between groups; where it cannot,
+every claim is told with its source.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from control import prompts
+from control.conflict import values
+from control.conflict.sources import Policy, SourceClaim
+from control.conflict.verdict import NEUTRAL_TRUST
+from control.forgetting.parts import parts
+from foundation.text import find
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
+    from control.conflict.reader import Reading
+
+LEAST_ANSWERS = 0.5  # probability from which a passage counts as claiming something
+ANY = "*"  # of what a document replaces: every earlier one
+WHY = {
+    "newest": "the newest document",
+    "trusted": "the most trusted document",
+    "majority": "most documents",
+    "replaces": "the document that replaces the others",
+}
+
+
+@dataclass(frozen=True)
+class PassageClaim:
+    """A claim of a passage, and what is known of its document.
+
+    Attributes:
+        claim: The claim; its group is not yet known.
+        document: The id of the document.
+        title: Of the document.
+        replaces: Titles or dates of documents that this one says it replaces.
+        sentence: The sentence of the passage that holds the claim.
+    """
+
+    claim: SourceClaim
+    document: str
+    title: str = ""
+    replaces: tuple[str, ...] = ()
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What the documents claim, and which of it the answer follows.
+
+    Attributes:
+        claims: Of the passages, with their groups.
+        disagree: Whether they contradict each other.
+        reason: In one sentence, whom the answer follows and why; empty where they agree.
+        told: The text that tells every claim with its source, where none is followed alone; else
+            empty.
+        quoted: The sentence that holds the claim to follow, from the passage that is surest of it.
+    """
+
+    claims: tuple[SourceClaim, ...] = ()
+    disagree: bool = False
+    reason: str = ""
+    told: str = ""
+    quoted: str = ""
+
+    @property
+    def followed(self) -> list[str]:
+        """What the documents that are followed claim."""
+        return [claim.says for claim in self.claims if claim.followed]
+
+    @property
+    def set_aside(self) -> set[str]:
+        """Ids of the passages that claim something which the answer does not follow."""
+        return {claim.source for claim in self.claims if not claim.followed}
+
+
+def passage_text(node: "NodeWithScore") -> str:
+    """A passage as it is read, with what it is from before it."""
+    return prompts.with_title(prompts.origin(node.metadata), node.text)
+
+
+def passage_claims(
+    read: "Sequence[tuple[NodeWithScore, Reading]]", least: float = LEAST_ANSWERS
+) -> list[PassageClaim]:
+    """The claims of the passages that claim something.
+
+    Args:
+        read: Passages with what the reader found in them.
+        least: Probability from which one counts as claiming something.
+    """
+    return [
+        PassageClaim(
+            SourceClaim(
+                node.node_id,
+                reading.answer,
+                str(node.metadata.get("date", "")),
+                float(node.metadata.get("trust", NEUTRAL_TRUST)),
+                reading.answers,
+            ),
+            node.node.ref_doc_id or node.node_id,
+            str(node.metadata.get("title", "")),
+            tuple(filter(None, str(node.metadata.get("replaces", "")).split("; "))),
+            _sentence(node.text, reading.answer),
+        )
+        for node, reading in read
+        if reading.answer and reading.answers >= least
+    ]
+
+
+def _sentence(text: str, answer: str) -> str:
+    """The sentence of a text that holds an answer; all of it where none does by itself."""
+    span = find(text, answer)
+    for start, end in parts(text) if span else ():
+        if span is not None and start <= span[0] < end:
+            return text[start:end].strip()
+    return text.strip()
+
+
+def settle(
+    question: str,
+    passages: Sequence[PassageClaim],
+    policy: Policy | None = None,
+    as_of: str = "",
+) -> Settlement:
+    """Group the claims of passages and choose between the groups.
+
+    Args:
+        question: What they answer.
+        passages: Those that claim something, best first.
+        policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
+            dates; where neither does, every claim is told.
+        as_of: A date in ISO 8601; what is dated later is set aside, unless nothing else is left.
+    """
+    if not passages:
+        return Settlement()
+    groups = values.group(question, [each.claim.says for each in passages])
+    grouped = [
+        replace(each, claim=replace(each.claim, group=group))
+        for each, group in zip(passages, groups, strict=True)
+    ]
+    in_force = [each for each in grouped if not as_of or each.claim.date <= as_of] or grouped
+    remaining = {each.claim.group for each in in_force}
+    if len(set(groups)) == 1:
+        return _following(grouped, remaining)
+    if len(remaining) == 1:
+        return _following(
+            grouped,
+            remaining,
+            f"The documents disagree; the answer follows what was in force on {as_of}.",
+        )
+    chosen, why = _choose(in_force, policy)
+    if chosen is None:
+        return replace(
+            _following(
+                grouped, remaining, "The documents disagree, and nothing decides between them."
+            ),
+            told=_tell(in_force),
+        )
+    reason = f"The documents disagree; the answer follows {WHY[why]}."
+    return _following(grouped, {chosen}, reason)
+
+
+def _following(passages: Sequence[PassageClaim], groups: set[int], reason: str = "") -> Settlement:
+    claims = tuple(replace(each.claim, followed=each.claim.group in groups) for each in passages)
+    surest = max(
+        (each for each in passages if each.claim.group in groups),
+        key=lambda each: each.claim.confidence or 0.0,
+    )
+    return Settlement(claims, bool(reason), reason, quoted=surest.sentence)
+
+
+def _choose(passages: Sequence[PassageClaim], policy: Policy | None) -> tuple[int | None, str]:
+    """The group to follow, and why; ``None`` where there is none."""
+    rules = {
+        "replaces": lambda group: _replacing(group, passages),
+        "trusted": lambda group: max(each.claim.trust for each in group),
+        "newest": lambda group: max(each.claim.date for each in group),
+        "majority": lambda group: len({each.document for each in group}),
+    }
+    order = {
+        None: ("trusted", "replaces", "newest"),
+        "newest": ("replaces", "newest"),
+        "all": (),
+    }.get(policy, (policy,))
+    groups = list(dict.fromkeys(each.claim.group for each in passages))
+    members = {group: [each for each in passages if each.claim.group == group] for group in groups}
+    for name in order:
+        if policy is None and name == "newest" and not all(each.claim.date for each in passages):
+            continue  # an undated document may be newer
+        ranked = sorted(groups, key=lambda group: rules[name](members[group]), reverse=True)
+        if rules[name](members[ranked[0]]) > rules[name](members[ranked[1]]):
+            return ranked[0], name
+    return None, ""
+
+
+def _replacing(group: Sequence[PassageClaim], passages: Sequence[PassageClaim]) -> bool:
+    """Whether a document of the group says that it replaces one outside, and none the group's."""
+    outside = [each for each in passages if each not in group]
+    return _names(group, outside) and not _names(outside, group)
+
+
+def _names(ones: Sequence[PassageClaim], others: Sequence[PassageClaim]) -> bool:
+    named = {name for each in ones for name in each.replaces}
+    return ANY in named or any({other.title, other.claim.date} & named - {""} for other in others)
+
+
+def _tell(passages: Sequence[PassageClaim]) -> str:
+    """Every claim with its sources, each on a line of its own."""
+    lines = []
+    for group in dict.fromkeys(each.claim.group for each in passages):
+        members = [each for each in passages if each.claim.group == group]
+        names = dict.fromkeys(_name(each) for each in members)
+        lines.append(f"- {members[0].claim.says} ({'; '.join(names)})")
+    return "\n".join(["The documents disagree:", *lines])
+
+
+def _name(passage: PassageClaim) -> str:
+    title = passage.title or "a document without a title"
+    return f"{title}, {passage.claim.date}" if passage.claim.date else title

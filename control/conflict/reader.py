@@ -1,0 +1,167 @@
+"""The reader: which words of a text answer a question, if any do.
+
+Extractive reading as BERT does it on SQuAD 2.0 (Devlin et al. 2019, arXiv:1810.04805, section 4.3):
+an encoder reads question and text together, and of each word piece it is scored how likely the
+answer starts and ends there; the first piece of all stands for "no answer". The encoder is the
+packaged embedding model with a low-rank adapter (`training.reader`), a hundredth of the work of
+reading with a language model of 1.5B. One reader serves passages, drafts and answers, whichever
+engine wrote them.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from control.engines.transformers import preferred_device, preferred_dtype
+from foundation.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LONGEST = 512  # word pieces of question and text that the encoder reads
+LONGEST_ANSWER = 30  # word pieces, as in BERT's own evaluation
+BATCH = 16  # pairs
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a text answers.
+
+    Attributes:
+        answer: The words of the text that answer; empty where none do.
+        start: Its first character in the text.
+        answers: The probability that the text answers at all, in [0, 1].
+    """
+
+    answer: str = ""
+    start: int = 0
+    answers: float = 0.0
+
+    @property
+    def end(self) -> int:
+        """The character after the answer."""
+        return self.start + len(self.answer)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Finds answers in texts.
+
+    Attributes:
+        model: The encoder with a head for starts and ends, in evaluation mode.
+        tokenizer: Its tokenizer.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def read(self, asked: Sequence[tuple[str, str]]) -> list[Reading]:
+        """Read texts, each for its question; of one that is too long, its beginning.
+
+        Args:
+            asked: Pairs of question and text.
+
+        Returns:
+            One for each pair. An answer stands in its text as it is given.
+        """
+        by_length = sorted(range(len(asked)), key=lambda place: len(asked[place][1]))
+        found: dict[int, Reading] = {}
+        with self._lock, torch.inference_mode():  # a tokenizer serves one at a time
+            for first in range(0, len(by_length), BATCH):
+                places = by_length[first : first + BATCH]
+                readings = self._read([asked[place] for place in places])
+                found |= dict(zip(places, readings, strict=True))
+        return [found[place] for place in range(len(asked))]
+
+    def _read(self, asked: Sequence[tuple[str, str]]) -> list[Reading]:
+        questions, texts = zip(*asked, strict=True)
+        encoded = self.tokenizer(
+            # A question may be as long as the user likes; the text keeps half of the room.
+            [self._first(question, LONGEST // 2) for question in questions],
+            list(texts),
+            truncation="only_second",
+            max_length=LONGEST,
+            padding=True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        offsets = encoded.pop("offset_mapping")
+        output = self.model(**encoded.to(self.model.device))
+        starts, ends = output.start_logits.float().cpu(), output.end_logits.float().cpu()
+        return [
+            _best(text, starts[row], ends[row], offsets[row], encoded.sequence_ids(row))
+            for row, text in enumerate(texts)
+        ]
+
+    def _first(self, text: str, most: int) -> str:
+        """The beginning of a text, at most so many word pieces of it."""
+        ids = self.tokenizer(text, add_special_tokens=False, truncation=True, max_length=most)
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        kept = len(ids.input_ids)
+        return text[: spans.offset_mapping[kept - 1][1]] if kept else ""
+
+
+def load(base: Path, adapter: Path) -> Reader:
+    """The reader: the packaged encoder with its adapter merged.
+
+    Args:
+        base: Directory of the encoder.
+        adapter: Directory of the adapter.
+
+    Raises:
+        ModelError: The adapter is missing or does not fit.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the packaged model has no such head: the adapter brings it
+    try:
+        model = AutoModelForQuestionAnswering.from_pretrained(base)
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        tokenizer = AutoTokenizer.from_pretrained(base)
+    except Exception as error:  # peft raises anything from KeyError to RuntimeError
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{adapter}: the reader's adapter cannot be loaded ({first})") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    return Reader(model.to(preferred_device(), preferred_dtype()).eval(), tokenizer)
+
+
+def _best(
+    text: str, starts: Tensor, ends: Tensor, offsets: Tensor, parts: Sequence[int | None]
+) -> Reading:
+    """The likeliest span of a text, unless no answer is likelier.
+
+    Args:
+        text: The text.
+        starts: Logits of the first word piece, shape (pieces,).
+        ends: Logits of the last one, shape (pieces,).
+        offsets: First and last character of each piece, shape (pieces, 2).
+        parts: 1 for pieces of the text.
+    """
+    outside = torch.tensor([part != 1 for part in parts])
+    outside[0] = False  # stands for no answer
+    log_start = starts.masked_fill(outside, -torch.inf).log_softmax(0)
+    log_end = ends.masked_fill(outside, -torch.inf).log_softmax(0)
+    spans = log_start[:, None] + log_end[None, :]
+    nothing = float(spans[0, 0].exp())
+    allowed = torch.ones_like(spans, dtype=torch.bool).triu().tril(LONGEST_ANSWER - 1)
+    allowed[0] = False
+    spans = spans.masked_fill(~allowed, -torch.inf)
+    first, last = divmod(int(spans.argmax()), spans.shape[1])
+    likely = float(spans[first, last].exp())
+    if likely + nothing == 0 or not likely:
+        return Reading()
+    answers = likely / (likely + nothing)
+    if likely <= nothing:
+        return Reading(answers=answers)
+    start, end = int(offsets[first, 0]), int(offsets[last, 1])
+    return Reading(text[start:end], start, answers)

@@ -1,0 +1,81 @@
+"""Whom the answer follows where documents disagree."""
+
+import pytest
+
+from control.conflict.policies import PassageClaim, settle
+from control.conflict.sources import SourceClaim, SourceOptions
+from foundation.errors import InputError
+
+QUESTION = "How long is the refund window?"
+
+
+def said(days, name, **known):
+    """A passage that claims so many days, from a document of its own unless one is named."""
+    claim = SourceClaim(name, f"{days} days", known.pop("date", ""), known.pop("trust", 0.5))
+    document = known.pop("document", name)
+    return PassageClaim(claim, document, title=name, sentence=f"It is {days} days.", **known)
+
+
+def followed(settled):
+    return {claim.source for claim in settled.claims if claim.followed}
+
+
+def test_equal_claims_are_one_group_and_nothing_is_to_settle():
+    settled = settle(QUESTION, [said(14, "a"), said(14, "b")])
+    assert not settled.disagree
+    assert not settled.reason
+    assert [claim.group for claim in settled.claims] == [0, 0]
+    assert followed(settled) == {"a", "b"}
+
+
+def test_of_two_versions_the_newest_is_followed_and_both_are_shown():
+    settled = settle(QUESTION, [said(14, "old", date="2022-01-01"), said(30, "new", date="2025")])
+    assert followed(settled) == {"new"}
+    assert [claim.says for claim in settled.claims] == ["14 days", "30 days"]
+    assert "newest" in settled.reason
+    assert settled.quoted == "It is 30 days."
+
+
+def test_trust_stands_above_the_date():
+    passages = [said(14, "old", date="2022", trust=0.9), said(30, "new", date="2025")]
+    assert followed(settle(QUESTION, passages)) == {"old"}
+    assert followed(settle(QUESTION, passages, "newest")) == {"new"}
+
+
+def test_what_replaces_another_document_is_followed_whatever_the_dates():
+    passages = [said(14, "Policy of 2022", date="2022"), said(30, "b", replaces=("Policy of 2022",))]
+    assert followed(settle(QUESTION, passages)) == {"b"}
+
+
+def test_where_nothing_decides_every_claim_is_told_with_its_source():
+    settled = settle(QUESTION, [said(14, "Leaflet"), said(30, "Notice", date="2025-03-01")])
+    assert followed(settled) == {"Leaflet", "Notice"}
+    for part in ("14 days", "Leaflet", "30 days", "Notice, 2025-03-01"):
+        assert part in settled.told
+
+
+def test_a_majority_is_one_of_documents_and_not_of_passages():
+    twice = [said(14, "a1", document="a"), said(14, "a2", document="a")]
+    assert settle(QUESTION, [*twice, said(30, "b")], "majority").told
+    assert followed(settle(QUESTION, [*twice, said(14, "c"), said(30, "b")], "majority")) == {
+        "a1",
+        "a2",
+        "c",
+    }
+
+
+def test_as_of_a_date_later_documents_are_set_aside():
+    passages = [said(14, "old", date="2022"), said(30, "new", date="2025-03-01")]
+    settled = settle(QUESTION, passages, as_of="2024-06-30")
+    assert followed(settled) == {"old"}
+    assert "2024-06-30" in settled.reason
+
+
+def test_nothing_claimed_settles_nothing():
+    assert settle(QUESTION, []).claims == ()
+
+
+@pytest.mark.parametrize("wrong", [{"policy": "latest"}, {"as_of": "June 2024"}])
+def test_options_that_cannot_be_used_are_named(wrong):
+    with pytest.raises(InputError, match=r"policy|as-of"):
+        SourceOptions(**wrong)
