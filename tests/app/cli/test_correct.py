@@ -1,0 +1,119 @@
+import json
+
+import pytest
+
+from app import cli, factory
+from control.conflict.reader import Reading
+
+REFUND = "The refund window is 30 days"
+
+
+class NumberReader:
+    """Answers any question that has a word in common with a text by the number in the text."""
+
+    def read(self, asked):
+        return [self._read(question, text) for question, text in asked]
+
+    def _read(self, question, text):
+        numbers = [word for word in text.split() if word.isdigit() and word not in question]
+        if "window" not in question or "window" not in text or not numbers:
+            return Reading()
+        return Reading(numbers[0], text.index(numbers[0]), 0.9)
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch):
+    monkeypatch.setattr(factory, "reader", NumberReader)
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments):
+        code = cli.main(list(arguments))
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return command
+
+
+@pytest.fixture
+def done(run):
+    def command(*arguments):
+        code, out, err = run(*arguments)
+        assert (code, err) == (0, "")
+        return out
+
+    return command
+
+
+@pytest.fixture
+def refused(run):
+    def command(*arguments):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+        return err
+
+    return command
+
+
+@pytest.fixture
+def listed(done):
+    return lambda: json.loads(done("correct", "--list", "--json"))
+
+
+def test_a_correction_is_pinned_listed_and_withdrawn(done, listed):
+    out = done(
+        "correct", REFUND, "--source", "board meeting", "--who", "Ann", "--scope", "refunds"
+    )
+    [correction] = listed()
+    assert out.startswith(f"{correction['id']}: {REFUND} is pinned (")
+    assert (correction["statement"], correction["source"]) == (REFUND, "board meeting")
+    assert (correction["who"], correction["scope"]) == ("Ann", "refunds")
+    shown = done("correct", "--list")
+    assert f"{REFUND}  source=board meeting  who=Ann  scope=refunds" in shown
+    gone = done("correct", "--withdraw", correction["id"], "--who", "Ben")
+    assert gone == f"{correction['id']}: {REFUND} is withdrawn\n"
+    assert done("correct", "--list") == "nothing is corrected\n"
+    audit = done("forget", "audit")
+    assert "corrected" in audit.splitlines()[0]
+    assert "correction withdrawn" in audit.splitlines()[1]
+    assert "who=Ben" in audit
+    assert done("forget", "verify") == "whole, 2 events\n"
+    assert done("forget", "list") == "nothing is forgotten\n"
+
+
+def test_the_same_statement_is_no_mistake(done, listed):
+    done("correct", REFUND)
+    assert "is pinned already, since 2" in done("correct", f"{REFUND}.")
+    assert json.loads(done("correct", REFUND, "--json"))["new"] is False
+    assert len(listed()) == 1
+
+
+def test_a_contradiction_names_the_correction_to_withdraw(done, refused, listed):
+    first = json.loads(done("correct", REFUND, "--json"))
+    said = refused("correct", "The refund window is 14 days")
+    assert f"contradicts correction {first['id']}" in said
+    assert f"fulcrum correct --withdraw {first['id']}" in said
+    second = json.loads(done("correct", "The refund window is 14 days", "--replace", "--json"))
+    assert second["replaced"] == [first["id"]]
+    assert [each["id"] for each in listed()] == [second["id"]]
+    assert "was withdrawn already" in refused("correct", "--withdraw", first["id"])
+
+
+def test_replacing_says_what_is_withdrawn(done):
+    done("correct", REFUND)
+    first, second = done("correct", "The refund window is 14 days", "--replace").splitlines()
+    assert first.endswith(f"{REFUND} is withdrawn")
+    assert "The refund window is 14 days is pinned (" in second
+
+
+def test_what_is_forgotten_stands_above(done, refused, listed):
+    done("correct", "Lima is the capital of Peru")
+    done("forget", "add", "The capital of Peru is Lima", "--yes")
+    assert "not used: it states what is forgotten" in done("correct", "--list")
+    [correction] = listed()
+    assert correction["forgotten"] == [json.loads(done("forget", "list", "--json"))[0]["id"]]
+    said = refused("correct", "Peru's capital is Lima")
+    assert "says something that is forgotten" in said
+    assert "Lima" not in said
