@@ -22,7 +22,7 @@ RANK, ALPHA = 64, 64
 TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
 BATCH = 32
-EPOCHS = 5
+EPOCHS = 3
 LONGEST = 384  # word pieces of question and text
 SMOKE = 48  # examples of a trial run
 

@@ -41,7 +41,6 @@ class SourceOptions:
                 f"as-of is {self.as_of!r}; give a date such as 2024-06-30, 2024-06 or 2024"
             )
 
-
     def over(self, usual: "SourceOptions") -> "SourceOptions":
         """These options, and the usual ones where nothing is said."""
         only = usual.only_documents if self.only_documents is None else self.only_documents

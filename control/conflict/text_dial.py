@@ -40,7 +40,7 @@ from control.engines.base import (
 )
 from control.engines.branches import TokenScores
 from foundation.errors import InputError
-from foundation.text import words
+from foundation.text import FUNCTION_WORDS, words
 
 if TYPE_CHECKING:
     from control.conflict.reader import Reader, Reading
@@ -647,7 +647,7 @@ def _decoded(
     if resolution == "grounded":
         begun = len(_beginning(drafted, (place, resolution)).tokens)
         written = "".join(token.text for token in trace.tokens[begun:])
-        asked = claims.FUNCTION_WORDS | words(drafted.prompts[place].question)
+        asked = FUNCTION_WORDS | words(drafted.prompts[place].question)
         says = next(iter(claims.new_words(written, asked)), says)
     memory = resolution == "memory" or (found.states_memory and resolution == "plain")
     verdict = Verdict(

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import asdict, replace
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ from control.answer import STEPS
 from control.assistant import Assistant, Query
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import ANY_MODEL
+from control.conflict.reader import Reading
+from control.conflict.sources import SourceOptions
 from control.decoding.generate import Decoding
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
@@ -569,7 +572,9 @@ def test_from_documents_alone_nothing_is_answered_that_none_of_them_claims(readi
     assert not reading(dated(one=("", "Nothing of the kind."))).abstained
 
 
-def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_the_passage(reading):
+def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_the_passage(
+    reading,
+):
     answer = reading(dated(one=("", "It rains. You have 14 days. Bye.")), only_documents=True)
     assert answer.answer == "You have 14 days."
     assert not answer.abstained
