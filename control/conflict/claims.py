@@ -9,8 +9,9 @@ from control.conflict import values
 from foundation.text import FUNCTION_WORDS, normalise, words
 
 if TYPE_CHECKING:
-    from control.conflict.reader import Reading
     from transformers import PreTrainedTokenizerBase
+
+    from control.conflict.reader import Reading
 
 SUPPORTED = 3.0  # nats; an answer rests on the passages if they raise one of its claims so much
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")

@@ -252,7 +252,9 @@ def test_each_step_has_its_own_time(tiny, always, monkeypatch):
         "retrieve": 2,
         "filter": 4,
         "redact": 0,
+        "claims": 0,
         "decode": 0,
+        "cite": 0,
         "total": 10,
     }
 
