@@ -124,6 +124,7 @@ def dial(
         known_only,
         trust,
         unknown_limit,
+        reader=factory.reader(),
     )
     result |= {"data": data.name, "split": split}
     report.write(result, target, "dial")
@@ -144,7 +145,7 @@ def _calibrate(
     from evaluation.suites import calibration
 
     others = {path.name: calibration.read(path) for path in pools}
-    observations = calibration.run(model, items, target, batch_size)
+    observations = calibration.run(model, items, target, batch_size, factory.reader())
     measured = calibration.fit(model.identity, model.name, observations)
     pooled = {model.name: observations, **others}
     calibration.fit_any(pooled).save(target / "any.json")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from evaluation.datasets.conflicts import Conflict
 from evaluation.runner import Rows
 from evaluation.suites.dial import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, AnswerSetting, DialAnswers
 from foundation.errors import DataError
+
+if TYPE_CHECKING:
+    from control.conflict.reader import Reader
 
 STATES_WEIGHT = 0.3  # of a hidden state's component against a number, both standardised
 PENALTY = 0.005  # inverse strength of the L2 penalty; both chosen leaving relations out
@@ -70,7 +73,11 @@ class Observation:
 
 
 def run(
-    language_model: Engine, items: Sequence[Conflict], target: Path, batch_size: int = 16
+    language_model: Engine,
+    items: Sequence[Conflict],
+    target: Path,
+    batch_size: int = 16,
+    reader: "Reader | None" = None,
 ) -> list[Observation]:
     """Observe the model on every item, for `fit`.
 
@@ -81,6 +88,7 @@ def run(
         items: Facts; those that it does not know need a true passage.
         target: Directory for answers and observations.
         batch_size: Questions per batch.
+        reader: Finds what the drafts claim; without it, the words that they add count.
 
     Raises:
         DataError: ``target`` holds answers of another run.
@@ -98,7 +106,7 @@ def run(
     rows.complete(
         asked,
         lambda item: [item.id],
-        partial(_observe, language_model, known),
+        partial(_observe, language_model, reader, known),
         batch_size,
         length=lambda item: len(item.context),
         title="both branches",
@@ -107,7 +115,7 @@ def run(
 
 
 def _observe(
-    language_model: Engine, known: set[str], batch: Sequence[Conflict]
+    language_model: Engine, reader: "Reader | None", known: set[str], batch: Sequence[Conflict]
 ) -> dict[str, Observation]:
     how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
     room = language_model.room(how.max_new_tokens)
@@ -120,7 +128,7 @@ def _observe(
         )
         for item in batch
     ]
-    views, ways, written = _written(language_model, asked, how)
+    views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
     for item, view, chosen, traces in zip(batch, views, ways, written, strict=True):
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
@@ -138,7 +146,7 @@ def _observe(
 
 
 def _written(
-    model: Engine, asked: Sequence[Prompt], how: Decoding
+    model: Engine, asked: Sequence[Prompt], how: Decoding, reader: "Reader | None"
 ) -> tuple[
     Sequence[DraftComparison | Comparison], list[list[Resolution]], Sequence[Sequence[Trace]]
 ]:
@@ -151,10 +159,10 @@ def _written(
         ]
 
     if isinstance(model, LanguageModel):
-        local = drafts.compare(model, asked, how)
+        local = drafts.compare(model, asked, how, reader=reader)
         wanted = ways(local.comparisons)
         return local.comparisons, wanted, dial.finish(local, wanted)
-    served = text_dial.compare(model, asked, how)
+    served = text_dial.compare(model, asked, how, reader=reader)
     wanted = ways(served.comparisons)
     return served.comparisons, wanted, text_dial.finish(served, wanted)
 
