@@ -28,6 +28,7 @@ TAIL_LINES = 6  # a signature and a page footer
 EDGE_CHARACTERS = 4_000  # in which those lines are looked for
 LONGEST_STATEMENT = 600  # characters of a line; beyond, only its first and last ones are judged
 LONGEST_SUBJECT = 5  # words: "The Acme Travel and Expenses Policy is valid from"
+LONGEST_HEADING = 12  # words of a line at the start that may be the title
 LONGEST_TITLE = 120  # characters of what a document replaces
 MOST_DATED_LINES = 2  # lines of nothing but a date: more of them are a diary or a programme
 # Seconds between the creation and the last change of an office file, below which a program made
@@ -47,15 +48,15 @@ ISSUED = _set(
     "date dated effective valid validity force effect apply applies applicable binding updated "
     "update lastmod modified revised revision rev reviewed amended edited issued issue published "
     "publication posted adopted approved ratified signed version edition release released created "
-    "written compiled prepared printed generated status sent circulated drafted draft minutes "
+    "written made concluded compiled prepared printed generated status sent circulated drafted draft minutes "
     "meeting held done given asof pubdate datepublished datemodified"
 )
 IN_FORCE = _set("effective valid apply applies applicable")
 # Kinds of documents.
 KINDS = _set(
-    "document policy policies minutes protocol report letter memo memorandum notice notes note "
+    "act law decree ordinance guidance advice document policy policies minutes protocol report letter memo memorandum notice notes note "
     "handbook manual guide guideline guidelines handout version edition revision release update "
-    "newsletter bulletin circular agreement contract terms conditions rules regulations charter "
+    "newsletter bulletin circular agreement contract terms regulation datasheet sheet conditions rules regulations charter "
     "statute statutes bylaws code plan procedure procedures standard specification page text list "
     "statement announcement press changelog changes brief briefing paper leaflet brochure "
     "catalogue invoice schedule instructions directive order form faq privacy review meeting "
@@ -63,8 +64,8 @@ KINDS = _set(
 )
 # What adds nothing of its own between those words and the date.
 NEUTRAL = _set(
-    "a an and as at by came comes entered enters entry for first from has have been in into is "
-    "it its last latest most recently new no of on our since start starting the these this was "
+    "a an and as at by came come comes enter entered enters entry for first from has have been in into is "
+    "it its last latest most recently new no of on our since the these this was "
     "were went will with be become becomes took takes place time v ver number current currently "
     "here full day den le la el il de del der vom am du mr ms edt est utc gmt"
 )
@@ -95,7 +96,7 @@ EARLIER = re.compile(
     r"(?i)\b(?:all|any|every)\b.*\b(?:earlier|previous|prior|former|older|other)\b"
 )
 OBJECT_END = re.compile(
-    r"(?i)[;!?()\n]|\.(?:\s|$)|,?\s(?:which|that|with effect|in (?:its|their) entirety|as of|"
+    r"[;!?()\n]|\.(?:\s+[A-Z]|\s*$)|,?\s(?i:which|that|with effect|in (?:its|their) entirety|as of|"
     r"effective|and (?:is|are|applies|apply|takes?|comes?|enters?|will)|(?:from|on|since)\s(?=\d|"
     r"the \d|[A-Z]\w+ \d))"
 )
@@ -290,6 +291,7 @@ def _date_pattern() -> re.Pattern[str]:
     return re.compile(
         rf"(?<![\d.])(?P<y0>{year})(?P<s0>[-/.])(?P<m0>\d{{1,2}})(?:(?P=s0)(?P<d0>\d{{1,2}}))?(?![\d])(?!-\d)"
         rf"|(?<![\d.])(?P<a>\d{{1,2}})(?P<s>[./-])\s?(?P<b>\d{{1,2}})(?P=s)\s?(?P<y1>{year})"
+        rf"|(?<![\d./-])(?P<m8>0[1-9]|1[0-2])[/.](?P<y8>{year})(?![\d/.-]\d)"
         rf"|(?<![\w])(?P<d2>\d{{1,2}}){ordinal}{joint}(?P<m2>{month})\b\.?{joint}(?P<y2>{year})"
         rf"|(?<![\w])(?P<m3>{month})\b\.?\s*(?P<d3>\d{{1,2}}){ordinal},?\s+(?P<y3>{year})"
         rf"|(?<![\w])(?P<y4>{year})[\s-](?P<m4>{month})\b\.?(?:[\s-](?P<d4>\d{{1,2}})\b)?"
@@ -442,18 +444,18 @@ def _says_only_issued(before: str, *, at_edge: bool = True) -> bool:
     follows = words[last + 1 :]
     if follows and follows[0] in KINDS:  # "The Acme Travel Policy is valid from"
         return any(word in ISSUED for word in follows)
-    return at_edge and any(word in IN_FORCE for word in follows)  # "Our prices apply from"
+    past = {"was", "were", "had"} & set(words)  # a law of history
+    return at_edge and not past and any(word in IN_FORCE for word in follows)  # "Prices apply from"
 
 
 def _clauses(line: str) -> Iterator[tuple[str, Found, str]]:
     """Yield each date of a line with what stands before it in its sentence, and after it."""
-    dates = find_dates(line)
-    start = 0
-    for found in dates:
-        before = SENTENCE_END.split(line[start : found.start])[-1]
-        label = before.rstrip(" :")
-        pieces = [piece for piece in SEPARATOR.split(label) if piece.strip(MARKS)]
-        yield (pieces[-1] if pieces else ""), found, line[found.end :]
+    before, start = "", 0
+    for found in find_dates(line):
+        before = SENTENCE_END.split(f"{before} {line[start : found.start].strip()}".strip())[-1]
+        pieces = [piece for piece in SEPARATOR.split(before) if piece.strip(MARKS)]
+        before = pieces[-1] if pieces else ""
+        yield before, found, line[found.end :]
         start = found.end
 
 
@@ -485,15 +487,17 @@ def _of_sentences(text: str) -> Iterator[tuple[Evidence, str]]:
 
 def _of_title(title: str, head: list[str], text: str) -> Iterator[tuple[Evidence, str]]:
     headings = [line for line in head if line.startswith("#")][:1]
-    for line in {title, *head[:1], *headings}:
-        if len(line) > LONGEST_STATEMENT:
+    short = [line for line in head[:3] if len(_words(line)) <= LONGEST_HEADING]
+    for line in dict.fromkeys([title, *short, *headings]):
+        if len(line) > LONGEST_STATEMENT or line.rstrip().endswith("."):
             continue
         for found in find_dates(line):
             before, after = line[: found.start], line[found.end :]
             if not found.iso or not _is_titled(before, after):
                 continue
             if len(found.iso) == FULL:
-                yield Evidence.TITLE, found.iso
+                first = line not in short[1:]
+                yield (Evidence.TITLE if first else Evidence.STATEMENT), found.iso
             elif not _is_outdated(found.iso, text):
                 yield Evidence.COARSE_TITLE, found.iso
 
@@ -501,6 +505,8 @@ def _of_title(title: str, head: list[str], text: str) -> Iterator[tuple[Evidence
 def _is_titled(before: str, after: str) -> bool:
     """Whether a title names a kind of document and then its date, or a date and then the kind."""
     words = _words(before)
+    if MINUTES.search(before):
+        return True
     if any(word in KINDS for word in words):
         apart = bool(re.search(r"[,(:|·–—-]\s*(?:[A-Z]?\w+day,?\s*)?$", before))
         kind = max(number for number, word in enumerate(words) if word in KINDS)
@@ -511,7 +517,8 @@ def _is_titled(before: str, after: str) -> bool:
 def _of_versions(text: str, title: str, head: list[str]) -> Iterator[tuple[Evidence, str]]:
     """Yield the dates of headings that name a version, as in release notes."""
     series = bool(SERIES.search(f"{title}\n" + "\n".join(head[:1])))
-    for line in re.findall(r"^#{1,4} .*[12]\d{3}.*$", text, re.MULTILINE):
+    headings = re.findall(r"^#{1,4} .*[12]\d{3}.*$", text, re.MULTILINE)
+    for line in [title, *head[:1], *headings]:
         for before, found, _ in _clauses(line):
             words = _words(before)
             version = bool(words) and bool(re.match(r"v?\d+(?:\.\w+)+$", words[-1]))
@@ -561,9 +568,9 @@ def _alone(line: str) -> Iterator[str]:
     if line.startswith("|"):
         return
     dates = find_dates(line)
-    if len(dates) != 1 or not dates[0].iso:
+    if not dates or not dates[0].iso:
         return
-    (found,) = dates
+    found = dates[0]
     pieces = [piece for piece in SEPARATOR.split(line[: found.start]) if piece.strip(MARKS)]
     before = pieces[-1] if pieces and not SEPARATOR.search(line[: found.start][-2:]) else ""
     words = [word for word in _words(before) if word not in NEUTRAL | _weekdays()]
@@ -572,14 +579,18 @@ def _alone(line: str) -> Iterator[str]:
     place = re.sub(r"\b(?:\w+day|den|the|le|on)\b[,.]?\s*$", "", place).strip()
     named = place.endswith(",") and bool(PLACE.match(place))
     full = len(found.iso) > len("2000")
-    if words and not (named or not place.strip(MARKS)):
+    if (words and not (named or not place.strip(MARKS))) or (words and before.rstrip()[-1:] == ":"):
         return
     dash = re.match(r"^[–—-]+\s+\w", after)
     if dash and named and full:  # "BERLIN, 3 May 2021 — The ministry"
         yield found.iso
+    elif len(dates) > 1:
+        return
     elif full or not words:
         rest = BYLINE.sub("", after).strip(MARKS)
         few = len(_words(rest)) <= LONGEST_SUBJECT and not dash
+        if CLOCK.match(rest) and any(word in _weekdays() for word in _words(before)):
+            return  # an event
         if not rest or CLOCK.match(rest) or (few and after[:1] in {",", "|", "·", "•", "("}):
             yield found.iso
 
@@ -587,9 +598,9 @@ def _alone(line: str) -> Iterator[str]:
 def _is_document(before: str, *, at_edge: bool) -> bool:
     """Whether the subject of "replaces" is the document."""
     words = _words(before)
-    if not words:
-        return at_edge and not before.strip(MARKS)
-    if words[-1] in {"be", "to", "not", "will"} and words[-1] != "will":
+    if not words or words in (["it"], ["they"]):
+        return at_edge
+    if words[-1] in {"be", "to", "not"}:
         return False
     subject = [number for number, word in enumerate(words) if word in KINDS]
     own = bool(SELF.search(before)) or at_edge
@@ -615,7 +626,7 @@ def _objects(named: str) -> Iterator[str]:
             yield dates[0].iso
         elif words and (dates or (named_title and any(word in KINDS for word in words))):
             yield title[:LONGEST_TITLE]
-        elif words and not rest and re.search(r"\d", title):  # "version 2.1"
+        elif words and len(rest) <= 2 and re.search(r"\d", title):  # "version 2.1"
             yield title[:LONGEST_TITLE]
 
 

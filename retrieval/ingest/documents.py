@@ -11,7 +11,7 @@ from llama_index.core.schema import Document, MediaResource
 
 from foundation.errors import DocumentError
 from retrieval.ingest.cleaning import clean, has_words
-from retrieval.ingest.content import Content
+from retrieval.ingest.content import Content, Scalar
 from retrieval.ingest.dates import (
     DATE_KEY,
     REPLACES_KEY,
@@ -239,18 +239,18 @@ def _document(
         clean(key): clean(value) if isinstance(value, str) else value
         for key, value in content.details.items()
     }
-    added = {
+    date = details.pop(DATE_KEY, "")
+    added: dict[str, Scalar | None] = {
         TRUST_KEY: details.pop(TRUST_KEY, trust),
-        DATE_KEY: stated_date(details.pop(DATE_KEY))
-        if details.get(DATE_KEY)
+        DATE_KEY: stated_date(date)
+        if date
         else dated or document_date(content, text, shown_name(path.stem), date_before),
         REPLACES_KEY: details.pop(REPLACES_KEY, "") or document_replaces(content, text),
     }
     content_hash = _hash([title, text, details])
     document_id = clean(content.document_id or "") or content_hash[:ID_DIGITS]
-    added = {key: value for key, value in added.items() if value not in {None, ""}}
-    if added:  # the same document, but one that has to be stored again
-        details |= added
+    if stated := {key: value for key, value in added.items() if value is not None and value != ""}:
+        details |= stated  # the same document, but one that has to be stored again
         content_hash = _hash([title, text, details])
     metadata = {
         "source": shown_name(path),
