@@ -86,6 +86,9 @@ CLOCK = re.compile(r"(?i)^\W*(?:T|at\s)?\s*\d{1,2}[:.]\d\d.{0,24}$")
 AFTER = re.compile(r"(?i)^\s*\(?(?:edition|version|revision|release|update)\b")
 RANGE_BEFORE = re.compile(r"\d\w{0,2}\s*(?:[-–—/]|to|and)\s*$")
 RANGE_AFTER = re.compile(r"^\s*(?:[-–—]|to|until|through)\s*(?:\w+ )?\d")
+IN_FIGURES = re.compile(
+    r"(?<![\d./-])(?P<a>\d{1,2})(?P<s>[/-])(?P<b>\d{1,2})(?P=s)(?P<y1>[12]\d{3})\b"
+)
 TABLE_RULE = re.compile(r"^\|[\s:|-]+\|$")
 FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 STATES_ITSELF = re.compile(r"(?i)\b(?:this|these|the present)\s(?=[^.\n]{0,200}?[12]\d{3})[^\n]*")
@@ -119,11 +122,19 @@ class Evidence(IntEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """A date in a text: its ISO 8601 form, which may lack day or month, and its place."""
+    """A date in a text.
+
+    Attributes:
+        iso: In ISO 8601, of which day or month may lack; empty if it is none, or ends a period.
+        start: Where it begins in the text, in characters.
+        end: Where it ends.
+        begins_period: Whether "to" or a dash and another date follow.
+    """
 
     iso: str
     start: int
     end: int
+    begins_period: bool = False
 
 
 def parse_dated(given: str) -> str:
@@ -190,6 +201,7 @@ def text_date(text: str, title: str = "", margin: str = "") -> str:
         title: Of the document.
         margin: What stands around the text on each page, such as a page footer.
     """
+    text = _with_clear_order(text)
     head, tail = _edges(text)
     found = [
         *_of_title(title, head, text),
@@ -258,9 +270,24 @@ def find_dates(text: str) -> list[Found]:
     for match in matches:
         before, after = text[: match.start()], text[match.end() :]
         if iso := _match_iso(match, day_first):
-            ranged = RANGE_BEFORE.search(before[-12:]) or RANGE_AFTER.match(after[:16])
-            found.append(Found("" if ranged else iso, match.start(), match.end()))
+            ends = RANGE_BEFORE.search(before[-12:])
+            begins = bool(RANGE_AFTER.match(after[:16]))
+            found.append(Found("" if ends else iso, match.start(), match.end(), begins))
     return found
+
+
+def _with_clear_order(text: str) -> str:
+    """Write dates in figures in ISO 8601 if one of them shows whether the day comes first."""
+    dates = list(IN_FIGURES.finditer(text))
+    day_first = _is_day_first(dates)
+    if day_first is None:
+        return text
+
+    def written(match: re.Match[str]) -> str:
+        day, month = (match["a"], match["b"]) if day_first else (match["b"], match["a"])
+        return _iso(match["y1"], month, day) or match[0]
+
+    return IN_FIGURES.sub(written, text)
 
 
 @cache
@@ -493,7 +520,7 @@ def _of_title(title: str, head: list[str], text: str) -> Iterator[tuple[Evidence
             continue
         for found in find_dates(line):
             before, after = line[: found.start], line[found.end :]
-            if not found.iso or not _is_titled(before, after):
+            if not found.iso or found.begins_period or not _is_titled(before, after):
                 continue
             if len(found.iso) == FULL:
                 first = line not in short[1:]
@@ -568,7 +595,7 @@ def _alone(line: str) -> Iterator[str]:
     if line.startswith("|"):
         return
     dates = find_dates(line)
-    if not dates or not dates[0].iso:
+    if not dates or not dates[0].iso or dates[0].begins_period:
         return
     found = dates[0]
     pieces = [piece for piece in SEPARATOR.split(line[: found.start]) if piece.strip(MARKS)]
