@@ -83,6 +83,9 @@ PLACE_WORDS = r"[^\W\d_a-z][\w.'’-]*(?:[ -][^\W\d_a-z][\w.'’-]*){0,3}"
 PLACE = re.compile(rf"^{PLACE_WORDS}(?:\s*\([^()]*\))?,?$")
 AT_PLACE = re.compile(rf"\b(?:at|in)\s+{PLACE_WORDS}")
 CLOCK = re.compile(r"(?i)^\W*(?:T|at\s)?\s*\d{1,2}[:.]\d\d.{0,24}$")
+DAY_NAME = re.compile(r"\b(?:\w+day|den|the|le|on)\b[,.]?\s*$")
+DASH_AND_WORD = re.compile(r"^\s*[–—-]+\s+\w")
+COLUMN_END = re.compile(r"^(?:\s{2}|\s*[,|·•(])")
 AFTER = re.compile(r"(?i)^\s*\(?(?:edition|version|revision|release|update)\b")
 RANGE_BEFORE = re.compile(r"\d\w{0,2}\s*(?:[-–—/]|to|and)\s*$")
 RANGE_AFTER = re.compile(r"^\s*(?:[-–—]|to|until|through)\s*(?:\w+ )?\d")
@@ -592,34 +595,33 @@ def _of_lines(head: list[str], tail: list[str], title: str) -> Iterator[tuple[Ev
 
 def _alone(line: str) -> Iterator[str]:
     """Yield the date of a line of nothing else, or with a place or an author, as in a letter."""
-    if line.startswith("|"):
-        return
-    dates = find_dates(line)
+    dates = [] if line.startswith("|") else find_dates(line)
     if not dates or not dates[0].iso or dates[0].begins_period:
         return
     found = dates[0]
-    pieces = [piece for piece in SEPARATOR.split(line[: found.start]) if piece.strip(MARKS)]
-    before = pieces[-1] if pieces and not SEPARATOR.search(line[: found.start][-2:]) else ""
-    words = [word for word in _words(before) if word not in NEUTRAL | _weekdays()]
-    after = line[found.end :].strip()
-    place = BYLINE.sub("", before).strip(" #*_>-–—(")
-    place = re.sub(r"\b(?:\w+day|den|the|le|on)\b[,.]?\s*$", "", place).strip()
-    named = place.endswith(",") and bool(PLACE.match(place))
-    full = len(found.iso) > len("2000")
-    if (words and not (named or not place.strip(MARKS))) or (words and before.rstrip()[-1:] == ":"):
-        return
-    dash = re.match(r"^[–—-]+\s+\w", after)
-    if dash and named and full:  # "BERLIN, 3 May 2021 — The ministry"
-        yield found.iso
-    elif len(dates) > 1:
-        return
-    elif full or not words:
-        rest = BYLINE.sub("", after).strip(MARKS)
-        few = len(_words(rest)) <= LONGEST_SUBJECT and not dash
-        if CLOCK.match(rest) and any(word in _weekdays() for word in _words(before)):
-            return  # an event
-        if not rest or CLOCK.match(rest) or (few and after[:1] in {",", "|", "·", "•", "("}):
+    if len(found.iso) == len("2000"):  # under a title
+        if line.strip(MARKS.replace(".", "")) == found.iso:
             yield found.iso
+        return
+    column = re.search(r"(?:^|[;|·•\t]|\s{2})\s*$", line[: found.start])
+    before = "" if column else SEPARATOR.split(line[: found.start])[-1]
+    place = DAY_NAME.sub("", BYLINE.sub("", before).strip(" #*_>-–—(")).strip()
+    named = place.endswith(",") and bool(PLACE.match(place))
+    if place.strip(MARKS) and not named:
+        if before.rstrip().endswith(":") or set(_words(place)) - NEUTRAL - _weekdays():
+            return
+    after = line[found.end :]
+    dash = DASH_AND_WORD.match(after)
+    if dash or len(dates) > 1:
+        if dash and named:  # "BERLIN, 3 May 2021 — The ministry"
+            yield found.iso
+        return
+    rest = BYLINE.sub("", after).strip(MARKS)
+    if CLOCK.match(rest):
+        if not _weekdays() & set(_words(before)):  # with both it is an event
+            yield found.iso
+    elif not rest or (len(_words(rest)) <= LONGEST_SUBJECT and COLUMN_END.match(after)):
+        yield found.iso
 
 
 def _is_document(before: str, *, at_edge: bool) -> bool:
