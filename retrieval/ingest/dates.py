@@ -28,6 +28,7 @@ TAIL_LINES = 6  # a signature and a page footer
 EDGE_CHARACTERS = 4_000  # in which those lines are looked for
 LONGEST_STATEMENT = 600  # characters of a line; beyond, only its first and last ones are judged
 LONGEST_SUBJECT = 5  # words: "The Acme Travel and Expenses Policy is valid from"
+MOST_UNKNOWN = 2  # words of what is replaced: "tariff sheet no. 11"
 LONGEST_HEADING = 12  # words of a line at the start that may be the title
 LONGEST_TITLE = 120  # characters of what a document replaces
 MOST_DATED_LINES = 2  # lines of nothing but a date: more of them are a diary or a programme
@@ -48,29 +49,29 @@ ISSUED = _set(
     "date dated effective valid validity force effect apply applies applicable binding updated "
     "update lastmod modified revised revision rev reviewed amended edited issued issue published "
     "publication posted adopted approved ratified signed version edition release released created "
-    "written made concluded compiled prepared printed generated status sent circulated drafted draft minutes "
-    "meeting held done given asof pubdate datepublished datemodified"
+    "written made concluded compiled prepared printed generated status sent circulated drafted "
+    "draft minutes meeting held done given asof pubdate datepublished datemodified"
 )
 IN_FORCE = _set("effective valid apply applies applicable")
 # Kinds of documents.
 KINDS = _set(
-    "act law decree ordinance guidance advice document policy policies minutes protocol report letter memo memorandum notice notes note "
-    "handbook manual guide guideline guidelines handout version edition revision release update "
-    "newsletter bulletin circular agreement contract terms regulation datasheet sheet conditions rules regulations charter "
-    "statute statutes bylaws code plan procedure procedures standard specification page text list "
-    "statement announcement press changelog changes brief briefing paper leaflet brochure "
-    "catalogue invoice schedule instructions directive order form faq privacy review meeting "
-    "agenda article post"
+    "act law decree ordinance guidance advice document policy policies minutes protocol report "
+    "letter memo memorandum notice notes note handbook manual guide guideline guidelines handout "
+    "version edition revision release update newsletter bulletin circular agreement contract "
+    "terms regulation datasheet sheet conditions rules regulations charter statute statutes "
+    "bylaws code plan procedure procedures standard specification page text list statement "
+    "announcement press changelog changes brief briefing paper leaflet brochure catalogue invoice "
+    "schedule instructions directive order form faq privacy review meeting agenda article post"
 )
 # What adds nothing of its own between those words and the date.
 NEUTRAL = _set(
-    "a an and as at by came come comes enter entered enters entry for first from has have been in into is "
-    "it its last latest most recently new no of on our since the these this was "
-    "were went will with be become becomes took takes place time v ver number current currently "
-    "here full day den le la el il de del der vom am du mr ms edt est utc gmt"
+    "a an and as at by came come comes enter entered enters entry for first from has have been in "
+    "into is it its last latest most recently new no of on our since the these this was were went "
+    "will with be become becomes took takes place time v ver number current currently here full "
+    "day den le la el il de del der vom am du mr ms edt est utc gmt"
 )
 SELF = re.compile(r"(?i)\b(?:this|these|the present)\b")
-MAIL_OR_EVENT = re.compile(r"(?i)^\W*(?:time|when|where|place|venue|location|doors|starts?)\W*[:|]")
+EVENT = re.compile(r"(?i)\b(?:time|when|where|place|venue|location|doors)\W?[:|]")
 MINUTES = re.compile(r"(?i)\b(?:minutes|protocol|meeting notes|notes of)\b")
 SERIES = re.compile(r"(?i)\b(?:change ?log|release notes|what.s new|changes|history|news)\b")
 MARKS = " \t#*_>|()[]{}<>-–—:;,.•·'\"\u2060"
@@ -538,7 +539,7 @@ def _is_titled(before: str, after: str) -> bool:
     if MINUTES.search(before):
         return True
     if any(word in KINDS for word in words):
-        apart = bool(re.search(r"[,(:|·–—-]\s*(?:[A-Z]?\w+day,?\s*)?$", before))
+        apart = bool(re.search(r"[,(|·–—-]\s*(?:[A-Z]?\w+day,?\s*)?$", before))
         kind = max(number for number, word in enumerate(words) if word in KINDS)
         return apart or all(map(_is_plain, words[kind + 1 :]))
     return not words and any(word in KINDS for word in _words(after)[:LONGEST_SUBJECT])
@@ -583,7 +584,7 @@ def _of_lines(head: list[str], tail: list[str], title: str) -> Iterator[tuple[Ev
     for lines in (head, tail):
         for number, line in enumerate(lines):
             near = lines[number + 1 : number + 3] + lines[max(0, number - 1) : number]
-            event = any(map(MAIL_OR_EVENT.match, near)) and not minutes
+            event = any(map(EVENT.search, [line, *near])) and not minutes
             if len(line) > LONGEST_STATEMENT:
                 line = line[:LONGEST_STATEMENT]  # noqa: PLW2901
             if not event:
@@ -593,7 +594,7 @@ def _of_lines(head: list[str], tail: list[str], title: str) -> Iterator[tuple[Ev
         yield from ((Evidence.LINE, iso) for iso in alone)
 
 
-def _alone(line: str) -> Iterator[str]:
+def _alone(line: str) -> Iterator[str]:  # noqa: C901
     """Yield the date of a line of nothing else, or with a place or an author, as in a letter."""
     dates = [] if line.startswith("|") else find_dates(line)
     if not dates or not dates[0].iso or dates[0].begins_period:
@@ -607,9 +608,9 @@ def _alone(line: str) -> Iterator[str]:
     before = "" if column else SEPARATOR.split(line[: found.start])[-1]
     place = DAY_NAME.sub("", BYLINE.sub("", before).strip(" #*_>-–—(")).strip()
     named = place.endswith(",") and bool(PLACE.match(place))
-    if place.strip(MARKS) and not named:
-        if before.rstrip().endswith(":") or set(_words(place)) - NEUTRAL - _weekdays():
-            return
+    label = before.rstrip().endswith(":") or bool(set(_words(place)) - NEUTRAL - _weekdays())
+    if place.strip(MARKS) and label and not named:
+        return
     after = line[found.end :]
     dash = DASH_AND_WORD.match(after)
     if dash or len(dates) > 1:
@@ -655,8 +656,8 @@ def _objects(named: str) -> Iterator[str]:
             yield dates[0].iso
         elif words and (dates or (named_title and any(word in KINDS for word in words))):
             yield title[:LONGEST_TITLE]
-        elif words and len(rest) <= 2 and re.search(r"\d", title):  # "version 2.1"
-            yield title[:LONGEST_TITLE]
+        elif words and len(rest) <= MOST_UNKNOWN and re.search(r"\d", title):  # noqa: SIM114
+            yield title[:LONGEST_TITLE]  # "version 2.1"
 
 
 def _proper(text: str) -> bool:

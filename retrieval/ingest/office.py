@@ -8,8 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lxml import etree
-
 from foundation.errors import DocumentError
 from retrieval.ingest.content import Content, check_size, guard, page_mark
 from retrieval.ingest.dates import office_dates
@@ -17,6 +15,7 @@ from retrieval.ingest.markup import first_heading, html_to_markdown
 from retrieval.ingest.tables import to_cell, to_parts
 
 if TYPE_CHECKING:
+    from lxml import etree
     from pptx.slide import Slide
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # begins the formats before 2007, and encrypted files
@@ -138,11 +137,8 @@ def read_xlsx(path: Path) -> Iterator[Content]:
 
 def _properties(archive: zipfile.ZipFile) -> dict[str, object]:
     """Return the dates of an office file's core properties."""
-    if CORE_PROPERTIES not in archive.namelist():
-        return {}
-    core = etree.fromstring(archive.read(CORE_PROPERTIES), etree.XMLParser(resolve_entities=False))
     created, modified = (
-        next((str(tag.text or "") for tag in core.iter(f"{{*}}{name}")), "")
+        next((str(tag.text or "") for tag in _tags(archive, CORE_PROPERTIES, name)), "")
         for name in ("created", "modified")
     )
     return office_dates(created, modified)
@@ -150,13 +146,22 @@ def _properties(archive: zipfile.ZipFile) -> dict[str, object]:
 
 def _margin(archive: zipfile.ZipFile) -> str:
     """Return the text of a Word document's page headers and footers, a paragraph a line."""
-    parser = etree.XMLParser(resolve_entities=False)
     return "\n".join(
-        "".join(text for run in paragraph.iter("{*}t") for text in [run.text or ""])
-        for name in sorted(archive.namelist())
-        if DOCX_MARGIN.fullmatch(name)
-        for paragraph in etree.fromstring(archive.read(name), parser).iter("{*}p")
+        "".join(run.text or "" for run in paragraph.iter("{*}t"))
+        for name in sorted(filter(DOCX_MARGIN.fullmatch, archive.namelist()))
+        for paragraph in _tags(archive, name, "p")
     )
+
+
+def _tags(archive: zipfile.ZipFile, part: str, name: str) -> "Iterator[etree._Element]":
+    """Yield the tags of a name in a part of the file; none if it is missing or damaged."""
+    from lxml import etree
+
+    if part in archive.namelist():
+        parser = etree.XMLParser(recover=True, resolve_entities=False)
+        root = etree.fromstring(archive.read(part), parser)
+        if root is not None:
+            yield from root.iter(f"{{*}}{name}")
 
 
 def _values(sheet: Any) -> Iterator[list[object]]:
