@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from foundation.errors import InputError
@@ -86,7 +86,7 @@ AT_PLACE = re.compile(rf"\b(?:at|in)\s+{PLACE_WORDS}")
 CLOCK = re.compile(r"(?i)^\W*(?:T|at\s)?\s*\d{1,2}[:.]\d\d.{0,24}$")
 DAY_NAME = re.compile(r"\b(?:\w+day|den|the|le|on)\b[,.]?\s*$")
 DASH_AND_WORD = re.compile(r"^\s*[–—-]+\s+\w")
-COLUMN_END = re.compile(r"^(?:\s{2}|\s*[,|·•(])")
+COLUMN_END = re.compile(r"^(?:\s{2}|\s*[|·•(]|,\s*[A-Z])")
 AFTER = re.compile(r"(?i)^\s*\(?(?:edition|version|revision|release|update)\b")
 RANGE_BEFORE = re.compile(r"\d\w{0,2}\s*(?:[-–—/]|to|and)\s*$")
 RANGE_AFTER = re.compile(r"^\s*(?:[-–—]|to|until|through)\s*(?:\w+ )?\d")
@@ -112,6 +112,8 @@ FILE_DATE = re.compile(
     r"(?<!\d)(?P<y>[12]\d{3})(?:(?P<sep>[-_.]?)(?P<m>0[1-9]|1[0-2])"
     r"(?:(?P=sep)(?P<d>0[1-9]|[12]\d|3[01]))?)?(?![\d.]?\d)"
 )
+YEAR = re.compile(r"[12]\d{3}")
+KEPT_LINES = 256  # of one text: each is looked at in up to four ways
 FULL, MONTH = len("2000-01-01"), len("2000-01")
 
 
@@ -262,12 +264,15 @@ def text_replaces(text: str) -> str:
     return ALL_EARLIER if ALL_EARLIER in found else "; ".join(found)
 
 
+@lru_cache(KEPT_LINES)
 def find_dates(text: str) -> list[Found]:
     """Return the dates in a text, in order: with a day, of a month, or a year alone.
 
     A date in figures whose day and month could be exchanged (3/4/2021) gives its year alone,
     unless another one of the text shows their order.
     """
+    if not YEAR.search(text):
+        return []
     matches = list(_date_pattern().finditer(text))
     day_first = _is_day_first(matches)
     found = []
@@ -399,7 +404,8 @@ def _is_outdated(iso: str, text: str) -> bool:
     """Whether a text tells of years after a date that is only known to the month or year."""
     if len(iso) == FULL:
         return False
-    told = (each.iso for each in find_dates(text[: 2 * EDGE_CHARACTERS]))
+    lines = text[: 2 * EDGE_CHARACTERS].split("\n")
+    told = (each.iso for line in lines for each in find_dates(line))
     limit = str(int(iso[:4]) + 2)  # a plan or a term of validity reaches into the next years
     return any(_possible(other) and other[:4] > limit for other in told)
 
@@ -522,8 +528,10 @@ def _of_title(title: str, head: list[str], text: str) -> Iterator[tuple[Evidence
     for line in dict.fromkeys([title, *short, *headings]):
         if len(line) > LONGEST_STATEMENT or line.rstrip().endswith("."):
             continue
-        for found in find_dates(line):
+        for found in find_dates(line)[:1]:
             before, after = line[: found.start], line[found.end :]
+            if line in short[1:] and before.rstrip().endswith(":"):
+                continue
             if not found.iso or found.begins_period or not _is_titled(before, after):
                 continue
             if len(found.iso) == FULL:
@@ -594,7 +602,7 @@ def _of_lines(head: list[str], tail: list[str], title: str) -> Iterator[tuple[Ev
         yield from ((Evidence.LINE, iso) for iso in alone)
 
 
-def _alone(line: str) -> Iterator[str]:  # noqa: C901
+def _alone(line: str) -> Iterator[str]:
     """Yield the date of a line of nothing else, or with a place or an author, as in a letter."""
     dates = [] if line.startswith("|") else find_dates(line)
     if not dates or not dates[0].iso or dates[0].begins_period:
@@ -656,7 +664,7 @@ def _objects(named: str) -> Iterator[str]:
             yield dates[0].iso
         elif words and (dates or (named_title and any(word in KINDS for word in words))):
             yield title[:LONGEST_TITLE]
-        elif words and len(rest) <= MOST_UNKNOWN and re.search(r"\d", title):  # noqa: SIM114
+        elif words and len(rest) <= MOST_UNKNOWN and re.search(r"\d", title):
             yield title[:LONGEST_TITLE]  # "version 2.1"
 
 
