@@ -279,7 +279,9 @@ class Service:
         self._check_ready()
         return self._queue.submit(work, client).result()
 
-    def ingest(self, paths: Sequence[Path], trust: float | None = None) -> Iterator[IngestProgress]:
+    def ingest(
+        self, paths: Sequence[Path], trust: float | None = None, dated: str | None = None
+    ) -> Iterator[IngestProgress]:
         """Add files to the index; each is parsed in a process of its own, within limits.
 
         Files that cannot be read are skipped and reported with the reason.
@@ -287,6 +289,7 @@ class Service:
         Args:
             paths: Files; their documents say that they come from a file of this name.
             trust: Of the documents, in [0, 1], where they do not state it themselves.
+            dated: Their date, as for `retrieval.ingest.documents.read`.
 
         Yields:
             The progress at each file and each stored batch of documents; the last item is
@@ -301,7 +304,7 @@ class Service:
                 now = replace(now, file=path.name, read=number)
                 yield now
                 try:
-                    read = uploads.documents(path, self._limits, trust)
+                    read = uploads.documents(path, self._limits, trust, dated)
                     for so_far in self._index.ingest_documents(read, report):
                         now = _with_counts(now, so_far)
                         yield now

@@ -20,6 +20,7 @@ class StoredDocument:
         source: The file that it came from.
         passages: Their number.
         trust: Its trust against memory, in [0, 1]; ``None`` if not given.
+        date: In ISO 8601, of which day or month may lack; empty if not known.
     """
 
     id: str
@@ -27,6 +28,7 @@ class StoredDocument:
     source: str
     passages: int
     trust: float | None = None
+    date: str = ""
 
 
 class PassageStore(Protocol):

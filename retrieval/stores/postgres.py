@@ -161,6 +161,7 @@ class PostgresStore:
                 str(metadata.get("source", "")),
                 passages,
                 metadata.get("trust"),
+                str(metadata.get("date", "")),
             )
             for metadata, passages in self._rows(listed)
         ]

@@ -246,7 +246,12 @@ class LocalStore(BasePydanticVectorStore):
         with reading(self._engine, self._database) as connection:
             return [
                 StoredDocument(
-                    row[0], row[1], str(row[2].get("source", "")), row[3], row[2].get("trust")
+                    row[0],
+                    row[1],
+                    str(row[2].get("source", "")),
+                    row[3],
+                    row[2].get("trust"),
+                    str(row[2].get("date", "")),
                 )
                 for row in connection.execute(listed)
             ]
