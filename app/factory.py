@@ -275,6 +275,7 @@ def assistant(
         suppressor,
         reader() if reads else None,
         support() if reads else None,
+        corrections(settings, suppressor.ledger) if reads and suppressor.ledger else None,
         SourceOptions(settings.policy, only_documents=settings.only_documents),
     )
 
