@@ -8,14 +8,15 @@
   const line = (label, text) => {
     if (!text) return;
     const row = tip.appendChild(document.createElement("p"));
-    row.appendChild(document.createElement("b")).textContent = label;
-    row.append(" " + text); // as text: nothing of it is ever markup
+    if (label) row.appendChild(document.createElement("b")).textContent = label;
+    row.append((label && " ") + text); // as text: nothing of it is ever markup
   };
 
   const show = (token) => {
     if (!tip.isConnected) document.body.append(tip);
     tip.replaceChildren();
-    line("“" + token.textContent + "”", token.dataset.told);
+    const word = token.matches(".token");
+    line(word ? "“" + token.textContent + "”" : "", token.dataset.told);
     if (token.dataset.gain) line("confidence gain", token.dataset.gain + " nats");
     if (token.dataset.passages) line("the passages would say", token.dataset.passages);
     if (token.dataset.memory) line("memory would say", token.dataset.memory);
@@ -35,9 +36,22 @@
     });
   };
 
-  const told = (event) => event.target.closest?.(".token[data-told]");
+  // The sentence under the pointer or the focus lights up, with the passages that support it.
+  const light = (sentence) => {
+    document.querySelectorAll(".lit").forEach((lit) => lit.classList.remove("lit"));
+    if (!sentence) return;
+    const { sentence: number, cites } = sentence.dataset;
+    const same = `.sentence[data-sentence="${number}"]`;
+    const passages = cites.split(" ").map((id) => document.getElementById(id));
+    for (const each of [...sentence.closest(".said").querySelectorAll(same), ...passages]) {
+      each?.classList.add("lit");
+    }
+  };
+
+  const told = (event) => event.target.closest?.("[data-told]");
   const onto = (event) => {
     hide();
+    light(event.target.closest?.(".sentence"));
     if (told(event)) show(told(event));
   };
   document.addEventListener("pointerover", onto);
@@ -50,10 +64,10 @@
   const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") hide();
-    const token = told(event);
+    const token = event.target.closest?.(".token[data-told]");
     if (!token || !(event.key in steps)) return;
     event.preventDefault();
-    const all = [...token.parentElement.querySelectorAll(".token[data-told]")];
+    const all = [...token.closest(".said").querySelectorAll(".token[data-told]")];
     const next = all[Math.max(0, Math.min(all.length - 1, all.indexOf(token) + steps[event.key]))];
     token.tabIndex = -1;
     next.tabIndex = 0;
