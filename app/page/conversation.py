@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -102,8 +102,8 @@ class ConversationTurn:
         """The passages that were found and not read."""
         return views.unread(self.answer) if self.answer else []
 
-    def holds(self, record: "Record") -> bool:
-        """Whether anything shown of it holds the record's fact."""
+    def holds(self, records: "Iterable[Record]") -> bool:
+        """Whether anything shown of it holds the fact of one of the records."""
         from control.forgetting import normalize
 
         shown = [self.question, self.passage]
@@ -116,7 +116,15 @@ class ConversationTurn:
             shown += [f"{source.title} {source.text}" for source in self.answer.sources]
             shown += [self.answer.settled, *(claim.says for claim in self.answer.claims)]
             shown += self.answer.notices
-        return normalize.holds("\n".join(shown), record.spans or record.names)
+        phrases = {phrase for one in records for phrase in one.spans or one.names}
+        return normalize.holds("\n".join(shown), sorted(phrases))
+
+
+def without_forgotten(
+    turns: Iterable[ConversationTurn], records: "Collection[Record]"
+) -> list[ConversationTurn]:
+    """Leave out the turns that hold a fact which was forgotten meanwhile."""
+    return [turn for turn in turns if not turn.holds(records)]
 
 
 def alpha(dial: str) -> "Alpha":

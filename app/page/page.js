@@ -58,7 +58,11 @@
   document.addEventListener("focusin", onto);
   document.addEventListener("click", onto);
   document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", hide, true);
+  document.addEventListener("scroll", () => {
+    const word = document.querySelector("[aria-describedby=tip]");
+    hide();
+    if (word?.matches(":hover, :focus")) show(word);
+  }, true);
 
   // One stop of the Tab key for a whole answer; the arrows go from word to word.
   const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
@@ -80,15 +84,71 @@
     else document.addEventListener("DOMContentLoaded", act);
   };
 
-  // A new question comes to the top of the view, where its answer will be read.
+  // It shows at once that it works, before the server has said a word.
+  const works = (on) => document.body.classList.toggle("works", on);
+  const asks = "#question .submit-button, button[data-action=ask], button[data-action=again], " +
+    "button[data-action=edit]";
+  const full = () => document.querySelector("#question textarea")?.value.trim();
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(asks);
+    if (button && (!button.matches(".submit-button") || full())) works(true);
+  }, true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.target.closest("#question") && full()) works(true);
+    if (!event.target.closest(".actions textarea")) return;
+    event.preventDefault();
+    event.target.parentElement.querySelector("button").click();
+  }, true);
+
+  // A new question, or the latest of a conversation that comes back, is moved to the top, where its answer will be read.
+  history.scrollRestoration = "manual";
   const follow = new MutationObserver(() => {
+    if (document.querySelector("#latest .turn[aria-busy=true], .toast-body")) works(false);
     const turn = document.querySelector("#latest .turn");
-    const asked = turn?.id + turn?.querySelector("h2").textContent;
+    const before = document.querySelectorAll("#earlier .turn").length;
+    const asked = before + turn?.id + turn?.querySelector("h2").textContent;
     if (!turn || asked === follow.asked) return;
     follow.asked = asked;
     turn.scrollIntoView({ block: "start", behavior: "smooth" });
   });
   drawn(() => follow.observe(document.body, { childList: true, subtree: true }));
+
+  // A file that the server has made is saved.
+  const saved = new MutationObserver(() => {
+    const made = document.querySelector("#file [data-file]");
+    if (!made) return;
+    const link = document.createElement("a");
+    link.download = made.dataset.file;
+    link.href = URL.createObjectURL(new Blob([made.textContent], { type: "text/plain" }));
+    made.remove();
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  drawn(() => saved.observe(document.body, { childList: true, subtree: true }));
+
+  // Only a page from a safe place has the clipboard; others copy what is selected.
+  const copy = async (text) => {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const box = document.body.appendChild(document.createElement("textarea"));
+    box.value = text;
+    box.select();
+    document.execCommand("copy");
+    box.remove();
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("button[data-copy]");
+    if (!button) return;
+    await copy(button.dataset.copy);
+    button.textContent = "Copied";
+  });
+
+  // gradio shows no label of this box, and gives it none for who cannot see the hint in it.
+  const named = new MutationObserver(() => {
+    const box = document.querySelector("#question textarea:not([aria-label])");
+    box?.setAttribute("aria-label", "Question");
+  });
+  drawn(() => named.observe(document.body, { childList: true, subtree: true }));
 
   // Whoever has a keyboard may type at once; on a phone one would only see the keyboard. The page
   // is drawn in several steps, and each may take the focus away again.

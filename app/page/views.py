@@ -23,6 +23,8 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
+# What is no HTML needs no escapes.
+MARKDOWN = TEMPLATES.overlay(autoescape=False)
 YOUR_PASSAGE = "your passage"  # has no title
 MEMORY_SAYS = "the model’s memory"
 OTHERS_SAY = "a correction"  # neither memory nor a passage
@@ -45,6 +47,12 @@ class ShownPassage:
     score: str
     verdict: str
     html: Markup
+
+    @property
+    def name(self) -> str:
+        """The title, and the page of a document that has pages."""
+        title = self.source.title or YOUR_PASSAGE
+        return title if self.source.page is None else f"{title}, page {self.source.page}"
 
 
 @dataclass(frozen=True)
@@ -197,4 +205,19 @@ def describe_event(event: Event) -> str:
     return " · ".join([said, *parts] if said else parts)
 
 
-TEMPLATES.filters |= {"fact": describe_fact, "happened": describe_event}
+def quoted(text: str) -> str:
+    """Return a text as a quotation in Markdown."""
+    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a table in Markdown."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+TEMPLATES.filters |= {
+    "cell": cell,
+    "fact": describe_fact,
+    "happened": describe_event,
+    "quoted": quoted,
+}

@@ -349,9 +349,9 @@ class TestConversation:
         read = ConversationTurn(
             1, "Where?", answer=answer("There.", [passage("Lima lies in Peru.")])
         )
-        assert lima.holds(PERU)
-        assert read.holds(PERU)
-        assert not ConversationTurn(1, "What?", answer=answer()).holds(PERU)
+        assert lima.holds([PERU])
+        assert read.holds([PERU])
+        assert not ConversationTurn(1, "What?", answer=answer()).holds([PERU])
 
 
 class TestRunning:
