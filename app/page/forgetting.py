@@ -100,7 +100,7 @@ def build(
     add.click(
         added,
         [*form.fields, talk.turns],
-        [*form.fields, said, facts, *talk.drawn],
+        [*form.fields, said, *facts, *talk.drawn],
         **QUIET,
     )
     return refresh
