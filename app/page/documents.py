@@ -119,12 +119,10 @@ def build(service: "Service") -> "Refresh":
             elem_id="trust",
         )
     progress = gr.HTML(apply_default_css=False, elem_id="progress")
-    search = gr.Textbox(
-        label="Search",
-        placeholder="Title, file or date",
-        max_lines=1,
-        elem_id="search",
-    )
+    with gr.Column(elem_classes="form-column"):
+        search = gr.Textbox(
+            label="Search", placeholder="Title, file or date", max_lines=1, elem_id="search"
+        )
     view = gr.State(ListView())
     documents = lists.html_list(
         "documents", "documents", found=[], count=0, more=False, may=True, view=ListView(), texts=[]

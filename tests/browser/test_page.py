@@ -190,7 +190,7 @@ def test_a_document_is_added_read_as_text_and_removed(visit, document, viewport)
     expect(page.locator("#documents")).to_contain_text("no documents yet")
     page.set_input_files("#files input[type=file]", document("quellin.html", HOSTILE))
     expect(page.locator("#progress")).to_contain_text("Done: 1 document in 1 passage")
-    expect(page.locator("#documents .rows li")).to_have_count(1)
+    expect(page.locator("#documents tbody tr")).to_have_count(1)
     assert fits(page)
 
     tab(page, "Ask")
