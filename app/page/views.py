@@ -62,7 +62,7 @@ class ShownClaim:
     Attributes:
         says: The claim.
         sources: Who says so: (number of the passage that was read, else 0; its name).
-        since: Dates, in ISO 8601; empty if none is known.
+        since: The first and the last date, in ISO 8601, or the only one; empty if none is known.
         trust: In the sources, in [0, 1].
         sure: How likely they say so, or memory is right; empty if unknown.
         followed: Whether the answer follows it.
@@ -71,7 +71,7 @@ class ShownClaim:
 
     says: str
     sources: Sequence[tuple[int, str]]
-    since: str
+    since: Sequence[str]
     trust: str
     sure: str
     followed: bool
@@ -136,17 +136,17 @@ def _claim(
     return ShownClaim(
         group[0].says,
         sources,
-        _range([claim.date for claim in group if claim.date]),
-        _range([f"{claim.trust:.2f}" for claim in group]),
+        _ends([claim.date for claim in group if claim.date]),
+        " to ".join(_ends([f"{claim.trust:.2f}" for claim in group])),
         words.percent(max(sure)) if sure else "",
         any(claim.followed for claim in group),
         any(claim.source == MEMORY for claim in group),
     )
 
 
-def _range(values: Sequence[str]) -> str:
+def _ends(values: Sequence[str]) -> Sequence[str]:
     """The least and the greatest of some dates or numbers, as they sort as text."""
-    return " to ".join(sorted({min(values), max(values)})) if values else ""
+    return sorted({min(values), max(values)}) if values else ()
 
 
 def _passage(number: int, source: Source, wanted: Collection[str]) -> ShownPassage:
