@@ -169,6 +169,10 @@ class PassageIndex(BaseRetriever):
         """Return the stored documents, in order of ingestion."""
         return self._store.list_documents(offset, limit)
 
+    def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
+        """Return the first ``limit`` passages of a document, in order."""
+        return self._store.passages_of(document_id, limit)
+
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
         """Return the passages of these ids that exist."""
         nodes = self._store.get_nodes(list(node_ids))

@@ -65,6 +65,10 @@ class PassageStore(Protocol):
         """Return ``limit`` documents from ``offset`` on, in order of ingestion."""
         ...
 
+    def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
+        """Return the first ``limit`` passages of a document, in order."""
+        ...
+
     def get_nodes(self, node_ids: list[str] | None = None) -> list[BaseNode]:
         """Return the passages of these ids that exist, or all, in the order they were stored.
 
