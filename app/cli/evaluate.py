@@ -1,6 +1,7 @@
 """The commands that measure: `fulcrum eval`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,10 @@ def _calibrate(
 
     others = {path.name: calibration.read(path) for path in pools}
     observations = calibration.run(model, items, target, batch_size, factory.reader())
-    measured = calibration.fit(model.identity, model.name, observations)
+    measured = replace(
+        calibration.fit(model.identity, model.name, observations),
+        memory_bar=calibration.memory_bar(model, factory.reader()),
+    )
     pooled = {model.name: observations, **others}
     calibration.fit_any(pooled).save(target / "any.json")
     if not isinstance(model, LanguageModel) and model.capabilities.scores:

@@ -210,7 +210,7 @@ def answer(
 
     written = finish(drafted, chosen, tell)
     return [
-        _decoded(drafted, place, confidence, resolution, trace, measured is UNMEASURED)
+        _decoded(drafted, place, confidence, resolution, trace, measured)
         for place, (confidence, row) in enumerate(zip(confidences, written, strict=True))
         for resolution, trace in zip(chosen[place], row, strict=True)
     ]
@@ -638,10 +638,12 @@ def _decoded(
     confidence: float,
     resolution: Resolution,
     trace: Trace,
-    unmeasured: bool,
+    measured: Calibration,
 ) -> DecodedAnswer:
     comparison = drafted.comparisons[place]
     found, says = comparison.found, comparison.passages_say
+    if resolution != "memory" and not measured.remembers(found.remembered_claim):
+        return DecodedAnswer(trace, False, None)
     if found.claim is None or not says:
         return DecodedAnswer(trace, found.claim is not None, None, found.remembered_claim)
     if resolution == "grounded":
@@ -653,7 +655,7 @@ def _decoded(
     verdict = Verdict(
         says,
         found.claim.text,
-        None if unmeasured else confidence,
+        None if measured is UNMEASURED else confidence,
         "memory" if memory else "passages",
     )
     return DecodedAnswer(trace, True, verdict, found.remembered_claim, verdict.confidence)

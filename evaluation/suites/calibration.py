@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
+from tqdm import tqdm
 
 from control import prompts
-from control.conflict import dial, drafts, text_dial
+from control.conflict import claims, dial, drafts, text_dial
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
 from control.conflict.drafts import DraftComparison
 from control.conflict.probe import OF_DRAFTS, MemoryProbe, ProbeFeatures
 from control.conflict.text_dial import Comparison
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace
-from control.engines.base import Engine
+from control.engines.base import Engine, EnginePrompt, GenerationRequest
 from control.engines.transformers import LanguageModel
 from control.prompts import Prompt
 from evaluation import metrics, report
@@ -35,12 +36,16 @@ from evaluation.datasets.conflicts import Conflict
 from evaluation.runner import Rows
 from evaluation.suites.dial import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, AnswerSetting, DialAnswers
 from foundation.errors import DataError
+from training import reading
 
 if TYPE_CHECKING:
     from control.conflict.reader import Reader
 
 STATES_WEIGHT = 0.3  # of a hidden state's component against a number, both standardised
 PENALTY = 0.005  # inverse strength of the L2 penalty; both chosen leaving relations out
+INVENTED = 400  # questions about invented things
+NOT_INVENTED = 0.98  # of what a model claims about them, this share counts as made up
+BATCH = 16
 FEWEST = 20  # conflicts that memory should win, and as many that it should lose
 FOLDS = 5  # where no relation is stated
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
@@ -165,6 +170,34 @@ def _written(
     served = text_dial.compare(model, asked, how, reader=reader)
     wanted = ways(served.comparisons)
     return served.comparisons, wanted, text_dial.finish(served, wanted)
+
+
+def memory_bar(model: Engine, reader: "Reader") -> float:
+    """What `Calibration.memory_bar` is for a model: asked about things that are invented.
+
+    The questions are those of `training.reading`, one of each passage, without the passage.
+    """
+    asked = [record["questions"][0]["question"] for record in reading.written()][:INVENTED]
+    requests = []
+    for question in asked:
+        prompt = prompts.build(model, question, [], model.room(MAX_NEW_TOKENS))
+        given = EnginePrompt(prompt.memory, prompt.memory_chat)
+        requests.append(
+            GenerationRequest(given, max_new_tokens=MAX_NEW_TOKENS, ended=claims.ends_sentence)
+        )
+    drafted = [
+        text_dial.Draft(tuple(written.tokens))
+        for start in tqdm(range(0, len(requests), BATCH), desc="invented things", delay=2)
+        for written in model.generate(requests[start : start + BATCH])
+    ]
+    texts = [draft.text(0, len(draft)) for draft in drafted]
+    readings = reader.read(list(zip(asked, texts, strict=True)))
+    found = [
+        claims.claim_at(draft, [0.0] * len(draft), each, draft.log_p)
+        for draft, each in zip(drafted, readings, strict=True)
+    ]
+    likely = [-np.inf if each is None or each.log_p is None else each.log_p for each in found]
+    return float(np.quantile(likely, NOT_INVENTED, method="higher"))
 
 
 def _encode(_: str, observation: Observation) -> dict[str, Any]:
