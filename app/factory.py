@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from control.assistant import Assistant
     from control.conflict.calibration import Calibration
     from control.conflict.reader import Reader, Reading
+    from control.conflict.support import Support
     from control.corrections import Corrections
     from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
@@ -274,7 +275,8 @@ def assistant(
         settings.top_k,
         suppressor,
         reader() if reads else None,
-        support(settings, model) if reads else None,
+        support() if reads else None,
+        corrections(settings, suppressor.ledger) if reads and suppressor.ledger else None,
         SourceOptions(settings.policy, only_documents=settings.only_documents),
     )
 
@@ -286,6 +288,15 @@ def reader() -> "Reader":
     from retrieval.embedding import packaged_model
 
     return readers.load(packaged_model(), ADAPTERS / "reader")
+
+
+@cache
+def support() -> "Support":
+    """What finds the passages that support a sentence, on the packaged embedding model."""
+    from control.conflict import support as supports
+    from retrieval.embedding import packaged_model
+
+    return supports.load(packaged_model(), ADAPTERS / "support")
 
 
 def fact_suppressor(

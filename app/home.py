@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATE = ("ledger*", ".ledger*", "forgotten.vectors*", "reservoir.db*", "index", "index/*")
+STATE = (
+    *("ledger*", ".ledger*", "conversations.key", ".conversations.key*"),
+    *("forgotten.vectors*", "reservoir.db*", "index", "index/*"),
+)
 
 
 def prepare(home: Path) -> None:

@@ -41,6 +41,7 @@ class Source:
         answers: The filter's probability that it holds a clear answer; ``None`` without a filter.
         page: Of the document, or slide, on which it begins, from 1; ``None`` if there are none.
         heading: The headings that it stands under, "outer > inner"; empty if there are none.
+        date: Of its document, in ISO 8601, of which day or month may lack; empty if not known.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Source:
     answers: float | None = None
     page: int | None = None
     heading: str = ""
+    date: str = ""
 
 
 @dataclass
@@ -134,4 +136,5 @@ def source(
         answers=answers,
         page=page if isinstance(page, int) else None,  # a JSON line may call anything so
         heading=str(node.metadata.get("heading", "")),
+        date=str(node.metadata.get("date", "")),
     )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore, QueryBundle
 
+    from control.corrections import Corrections
+
     Nodes = Sequence[NodeWithScore]
 
 # A small window goes with a small model, which many passages distract. In a large one, the cost of
@@ -152,6 +154,7 @@ class Assistant:
         forgetting: Suppresses forgotten facts.
         reader: Finds what passages and drafts claim; ``None`` compares drafts by their words alone.
         support: Finds the passages that support a sentence; ``None`` cites nothing.
+        corrections: The pinned ones, which stand above passages and memory.
         sources: How what the sources claim is usually settled.
         longest_question: In characters.
     """
@@ -165,6 +168,7 @@ class Assistant:
     forgetting: FactSuppressor = field(default_factory=FactSuppressor)
     reader: Reader | None = None
     support: Support | None = None
+    corrections: "Corrections | None" = None
     sources: SourceOptions = field(default_factory=SourceOptions)
     longest_question: int = LONGEST_QUESTION
 
@@ -205,7 +209,7 @@ class Assistant:
             decoding = replace(decoding, alpha=alpha, reliance=None)
         states = [_run(self._start(query, decoding), self.suppress) for query in queries]
         states = self.rewrite(states)
-        reading = (self.retrieve, self.redact, self.filter, self.suppress_again)
+        reading = (self.retrieve, self.redact, self.filter, self.correct, self.suppress_again)
         states = [_run(state, *reading) for state in states]
         states = self.read_claims(states)
         states = [_run(state, self.write_prompt) for state in states]
@@ -282,6 +286,14 @@ class Assistant:
                 kept = processor.postprocess_nodes(kept, state.search)
             return replace(state, kept=kept[: self.reading_limit])
 
+    def correct(self, state: QuestionState) -> QuestionState:
+        """Put the pinned corrections that answer the question before the passages."""
+        if self.corrections is None:
+            return state
+        with trace.step("claims"):
+            pinned = self.corrections.nodes_for(state.search.query_str)
+        return replace(state, retrieved=[*pinned, *state.retrieved], kept=[*pinned, *state.kept])
+
     def suppress_again(self, state: QuestionState) -> QuestionState:
         """Refuse the question if, as it was rewritten, it asks for a forgotten fact."""
         with trace.step("route"):
@@ -352,7 +364,10 @@ class Assistant:
         if not states:
             return []
         watches = [self.forgetting.watch(state.facts) for state in states]
-        settled = [state.settlement.told or state.query.sources.only_documents for state in states]
+        settled = [
+            state.settlement.told or state.settlement.pinned or state.query.sources.only_documents
+            for state in states
+        ]
 
         def emit(index: int, token: TokenTrace) -> None:
             if on_token is not None and not settled[index]:
@@ -382,8 +397,8 @@ class Assistant:
         """Answers of which the documents decide the words.
 
         Where nothing decides between documents that disagree, every claim is told. Where only
-        documents are to be answered from, an answer that does not claim what they do gives way to
-        the sentence that does, or to `ABSTAINED`.
+        documents are to be answered from, or a correction is pinned, an answer that does not claim
+        what they do gives way to the sentence that does, or to `ABSTAINED`.
         """
         held, reader = list(answers), self.reader
         for at, state in enumerate(states):
@@ -393,7 +408,8 @@ class Assistant:
         places = [
             at
             for at, state in enumerate(states)
-            if state.query.sources.only_documents and not state.settlement.told
+            if (state.query.sources.only_documents or state.settlement.pinned)
+            and not state.settlement.told
         ]
         if reader is None or not places:
             return held

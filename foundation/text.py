@@ -26,6 +26,13 @@ def words(text: str) -> set[str]:
     """Return the normalised words of ``text``."""
     return set(normalise(text).split())
 
+# Words that carry no answer: no claim consists of them or is supported by them.
+FUNCTION_WORDS = words(
+    "a also an and are as at be been but by called for from had has have he her his in "
+    "indeed is it its known name named not of on or she so that the their there they this "
+    "to was were which who whose with "
+)
+
 
 def holds(text: str, wanted: Sequence[str]) -> bool:
     """Whether normalised ``text`` holds one of ``wanted``, as whole words."""

@@ -100,6 +100,7 @@ class PassageIndex(BaseRetriever):
         on_read: OnRead = lambda _: None,
         report: IngestReport | None = None,
         on_file: OnFile = lambda _: None,
+        dated: str | None = None,
     ) -> IngestReport:
         """Read, split, embed and store files and directories, a batch of documents at a time.
 
@@ -114,12 +115,14 @@ class PassageIndex(BaseRetriever):
                 `ingest.documents.total_bytes` of the paths.
             report: Its counts are increased, so that they are known after an interruption, too.
             on_file: Called with each file before it is read.
+            dated: The documents' date, as for ``ingest.documents.read``.
 
         Raises:
+            InputError: ``dated`` is no date.
             DocumentError: as ``ingest.documents.read``. Documents read before it are kept.
         """
         report = IngestReport() if report is None else report
-        documents = read(paths, report.skipped.append, trust, on_read, on_file)
+        documents = read(paths, report.skipped.append, trust, on_read, on_file, dated)
         for _ in self.ingest_documents(documents, report, progress):
             pass
         return report
@@ -165,6 +168,10 @@ class PassageIndex(BaseRetriever):
     def documents(self, offset: int = 0, limit: int | None = None) -> list[StoredDocument]:
         """Return the stored documents, in order of ingestion."""
         return self._store.list_documents(offset, limit)
+
+    def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
+        """Return the first ``limit`` passages of a document, in order."""
+        return self._store.passages_of(document_id, limit)
 
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
         """Return the passages of these ids that exist."""

@@ -1,30 +1,19 @@
 """Trains the reader (`control.conflict.reader`): an adapter of the packaged embedding model."""
 
-import logging
-import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from control.engines.transformers import preferred_device, preferred_dtype
 from foundation.text import find
 from training import reading
+from training.encoders import EncoderTask, tune
 from training.reading import ReadingExample
-from training.runs import arguments, keep, last_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
-RANK, ALPHA = 64, 64
-TARGETS = ("query", "key", "value", "dense")
-LEARNING_RATE = 1e-3
-BATCH = 32
-EPOCHS = 5
+RANK, EPOCHS = 64, 3
 LONGEST = 384  # word pieces of question and text
-SMOKE = 48  # examples of a trial run
 
 
 def train(target: Path, files: Sequence[Path] = (), seed: int = 0, smoke: bool = False) -> Path:
@@ -42,61 +31,24 @@ def train(target: Path, files: Sequence[Path] = (), seed: int = 0, smoke: bool =
     Raises:
         DataError: A file cannot be read or used.
     """
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
-    from transformers import (
-        AutoModelForQuestionAnswering,
-        AutoTokenizer,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainingArguments,
-        set_seed,
-    )
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    from retrieval.embedding import PACKAGED_NAME, packaged_model
+    from retrieval.embedding import packaged_model
 
-    started = time.monotonic()
-    set_seed(seed)  # before the head is drawn
     base = packaged_model()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = reading.build(files, seed)[: SMOKE if smoke else None]
+    examples = reading.build(files, seed)
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
-    model = get_peft_model(
-        AutoModelForQuestionAnswering.from_pretrained(base),
-        LoraConfig(
-            r=RANK,
-            lora_alpha=ALPHA,
-            target_modules=list(TARGETS),
-            modules_to_save=["qa_outputs"],
-            task_type="QUESTION_ANS",
-        ),
+    task = EncoderTask(
+        "reader",
+        AutoModelForQuestionAnswering,
+        "QUESTION_ANS",
+        "qa_outputs",
+        ("start_positions", "end_positions"),
+        RANK,
+        EPOCHS,
     )
-    runs, epochs = target / "checkpoints", 1 if smoke else EPOCHS
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            **arguments(runs, epochs, seed),
-            per_device_train_batch_size=BATCH,
-            learning_rate=LEARNING_RATE,
-            bf16=preferred_dtype() == torch.bfloat16,
-            use_cpu=preferred_device().type == "cpu",  # else bf16 is refused there
-            label_names=["start_positions", "end_positions"],
-        ),
-        train_dataset=Dataset.from_list(rows),
-        data_collator=DataCollatorWithPadding(tokenizer),
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(runs))
-    settings = {"rank": RANK, "batch": BATCH, "rate": LEARNING_RATE, "epochs": epochs, "seed": seed}
-    card = CARD.format(
-        base=PACKAGED_NAME,
-        minutes=(time.monotonic() - started) / 60,
-        count=len(rows),
-        **settings,
-    )
-    keep(model.to(torch.float16), target / "adapter", PACKAGED_NAME, card)
-    shutil.rmtree(runs, ignore_errors=True)
-    return target / "adapter"
+    return tune(task, tokenizer, rows, target, seed, smoke)
 
 
 def _encoded(
@@ -125,14 +77,3 @@ def _encoded(
         first, last = inside[0], inside[-1]
     encoded.pop("offset_mapping", None)
     return {**encoded, "start_positions": first, "end_positions": last}
-
-
-CARD = """\
-# The reader, an adapter of {base}
-
-Written by `fulcrum train reader --out DIR --seed {seed}` in {minutes:.0f} minutes: LoRA of rank
-{rank} and a head for starts and ends, {epochs} epochs over {count:,} examples, batch {batch},
-learning rate {rate:g} (cosine). `training/reading.py` builds the examples from passages written for
-it (`training/reading.jsonl`), from the calibration relations of the built-in corpus, and from the
-files given by --data. What it is worth: `docs/sources.md`.
-"""

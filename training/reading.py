@@ -44,9 +44,14 @@ def written(held_out: bool = False) -> list[dict[str, Any]]:
         ]
 
 
+def passage(record: dict[str, Any]) -> str:
+    """A written passage with its title, as the reader gets passages."""
+    return f"{record['title']}: {record['text']}"
+
+
 def of_passage(record: dict[str, Any]) -> list[ReadingExample]:
     """Its questions, asked of it: those that it answers, and those that it leaves open."""
-    text = f"{record['title']}: {record['text']}"
+    text = passage(record)
     asked = [(each["question"], each["answer"]) for each in record["questions"]]
     asked += [(question, "") for question in record["unanswered"]]
     return [ReadingExample(question, text, answer) for question, answer in asked]

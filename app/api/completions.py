@@ -194,7 +194,9 @@ async def chat(request: ChatRequest, caller: Reader) -> Response:
     """
     history, question = _parse_messages(request.messages)
     text = "\n".join(message.text for message in request.messages)
-    query = Query(question, _given_passages(request.documents), history, request.system, request.sources)
+    query = Query(
+        question, _given_passages(request.documents), history, request.system, request.sources
+    )
     longest = request.max_completion_tokens or request.max_tokens
     return await _answer(caller, request, [query], caller.service.tokens(text), longest)
 
@@ -338,5 +340,7 @@ def _given_passages(documents: Sequence[GivenPassage] | None) -> "list[NodeWithS
     return [
         node
         for number, each in enumerate(documents, start=1)
-        for node in split_text(each.text, f"given-{number}", each.title, each.trust, each.date or "")
+        for node in split_text(
+            each.text, f"given-{number}", each.title, each.trust, each.date or ""
+        )
     ]

@@ -14,10 +14,12 @@ from app.api.errors import NotFoundError
 from app.server.uploads import safe_name
 from foundation.errors import BusyError, DocumentError
 from foundation.files import temporary_directory
+from retrieval.ingest.dates import parse_dated
 from retrieval.stores.base import StoredDocument
 
 MOST_FILES = 32  # of one request
 MOST_LISTED = 1_000
+LONGEST_DATE = 32  # characters; one in ISO 8601 has 10
 MOST_UPLOADS = 8  # requests that may wait for each other
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
@@ -33,6 +35,7 @@ class Document(BaseModel):
     source: str
     passages: int
     trust: float | None
+    date: str
 
 
 class DocumentList(BaseModel):
@@ -88,15 +91,19 @@ async def add_documents(
     caller: Administrator,
     file: Annotated[list[UploadFile], File(min_length=1, max_length=MOST_FILES)],
     trust: Annotated[float | None, Form(ge=0, le=1)] = None,
+    dated: Annotated[str | None, Form(max_length=LONGEST_DATE)] = None,
 ) -> IngestResult:
     """Add files: .txt, .md, .html, .pdf, .jsonl.
 
     Each is read in a process of its own, with limits of time and memory. Files that cannot be read
-    are skipped; if all are, the request fails.
+    are skipped; if all are, the request fails. ``dated`` is their date, YYYY-MM-DD, YYYY-MM or
+    YYYY, instead of what they say.
     """
+    if dated is not None:
+        parse_dated(dated)
     if uploading.borrowed_tokens >= MOST_UPLOADS:
         raise BusyError(f"{MOST_UPLOADS} uploads are being read already; upload again later")
-    return await to_thread.run_sync(_ingest, caller, file, trust, limiter=uploading)
+    return await to_thread.run_sync(_ingest, caller, file, trust, dated, limiter=uploading)
 
 
 @router.delete("/{document_id:path}")
@@ -110,7 +117,9 @@ def remove_document(
     return DeletedDocument(id=document_id, passages=passages)
 
 
-def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> IngestResult:
+def _ingest(
+    caller: Any, files: list[UploadFile], trust: float | None, dated: str | None
+) -> IngestResult:
     with temporary_directory("upload") as folder:
         paths = []
         for number, file in enumerate(files):
@@ -120,7 +129,7 @@ def _ingest(caller: Any, files: list[UploadFile], trust: float | None) -> Ingest
             with path.open("wb") as target:
                 shutil.copyfileobj(file.file, target)
             paths.append(path)
-        *_, done = caller.service.ingest(paths, trust)
+        *_, done = caller.service.ingest(paths, trust, dated)
     if len(done.skipped) == len(files):
         raise DocumentError(done.skipped[0][1])
     return IngestResult(
@@ -139,4 +148,5 @@ def _to_document(stored: StoredDocument) -> Document:
         source=stored.source,
         passages=stored.passages,
         trust=stored.trust,
+        date=stored.date,
     )

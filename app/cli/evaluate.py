@@ -1,6 +1,7 @@
 """The commands that measure: `fulcrum eval`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,7 @@ def dial(
         known_only,
         trust,
         unknown_limit,
+        reader=factory.reader(),
     )
     result |= {"data": data.name, "split": split}
     report.write(result, target, "dial")
@@ -144,8 +146,11 @@ def _calibrate(
     from evaluation.suites import calibration
 
     others = {path.name: calibration.read(path) for path in pools}
-    observations = calibration.run(model, items, target, batch_size)
-    measured = calibration.fit(model.identity, model.name, observations)
+    observations = calibration.run(model, items, target, batch_size, factory.reader())
+    measured = replace(
+        calibration.fit(model.identity, model.name, observations),
+        memory_bar=calibration.memory_bar(model, factory.reader()),
+    )
     pooled = {model.name: observations, **others}
     calibration.fit_any(pooled).save(target / "any.json")
     if not isinstance(model, LanguageModel) and model.capabilities.scores:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from app.cli.console import PATHS, err, example, model_settings, out, warn_of_skipped
+from retrieval.ingest.dates import parse_dated
 from retrieval.ingest.readers import check_paths
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
 @click.command(
-    epilog=example("fulcrum ingest data/passages.jsonl", "fulcrum ingest notes/ paper.pdf")
+    epilog=example(
+        "fulcrum ingest data/passages.jsonl",
+        "fulcrum ingest notes/ paper.pdf",
+        "fulcrum ingest --dated 2025-03-01 prices.csv",
+    )
 )
 @click.argument("paths", nargs=-1, required=True, type=PATHS)
 @click.option(
@@ -31,13 +36,23 @@ LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
     help="How far these documents are trusted against memory: 0 = not at all, 1 = fully.  "
     "[default: 0.5, or what a document says]",
 )
+@click.option(
+    "--dated",
+    metavar="DATE",
+    help="The date of these documents: YYYY-MM-DD, YYYY-MM or YYYY.  "
+    "[default: what a document says]",
+)
 @click.pass_obj
-def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) -> None:
+def ingest(
+    given: dict[str, Any], paths: tuple[Path, ...], trust: float | None, dated: str | None
+) -> None:
     """Add documents or directories of them to the index.
 
     Read are .txt .md .rst .html .pdf .docx .pptx .xlsx .csv .tsv .epub and .jsonl files.
     """
     check_paths(paths)
+    if dated is not None:
+        parse_dated(dated)
     settings = model_settings(given)
 
     from app import factory
@@ -51,6 +66,7 @@ def ingest(given: dict[str, Any], paths: tuple[Path, ...], trust: float | None) 
             paths,
             progress=progress.embedded,
             trust=trust,
+            dated=dated,
             on_read=progress.read,
             report=report,
             on_file=progress.begun,

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from control.assistant import Answer
+from control.answer import Answer, Source
+from control.conflict.sources import MEMORY
 from control.decoding.trace import TokenTrace
 from control.engines.hub import RECOMMENDED
 
@@ -35,6 +36,8 @@ def summary(console: Console, answer: Answer) -> None:
     if answer.sources:
         console.print(_legend())
         console.print(_verdict(answer))
+        if len({claim.group for claim in answer.claims}) > 1:
+            console.print(_claims(answer))
         console.print(_sources(answer))
     for notice in answer.notices:
         console.print(Text(f"Note: {notice}.", style="yellow"))
@@ -56,6 +59,8 @@ def recommend(console: Console, cache: Path) -> None:
 
 
 def _verdict(answer: Answer) -> Text:
+    if answer.settled:
+        return Text(answer.settled, style="bold")
     if answer.verdict is not None:
         return Text(str(answer.verdict), style="bold")
     return Text(f"Memory and passages {'disagree' if answer.conflict else 'agree'} here.")
@@ -71,13 +76,44 @@ def _legend() -> Text:
     )
 
 
+def _claims(answer: Answer) -> Table:
+    """Who says what, since when, and which of it the answer follows."""
+    numbers = {source.id: number for number, source in enumerate(shown(answer), start=1)}
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for group in dict.fromkeys(claim.group for claim in answer.claims):
+        members = [claim for claim in answer.claims if claim.group == group]
+        who = [
+            "memory" if claim.source == MEMORY else f"[{numbers.get(claim.source, '?')}]"
+            for claim in members
+        ]
+        dates = sorted({claim.date for claim in members if claim.date})
+        followed = any(claim.followed for claim in members)
+        table.add_row(
+            Text("→" if followed else " "),
+            Text(CONTROL.sub("", members[0].says), style="bold" if followed else ""),
+            Text(", ".join(who)),
+            Text(", ".join(dates), style="dim"),
+        )
+    return table
+
+
+def shown(answer: Answer) -> list[Source]:
+    """The passages that are listed: those read, given, or with a claim."""
+    claiming = {claim.source for claim in answer.claims}
+    return [
+        source
+        for source in answer.sources
+        if source.kept or source.score is None or source.id in claiming
+    ]
+
+
 def _sources(answer: Answer) -> Table:
     table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
     table.add_column(overflow="fold")
-    shown = [source for source in answer.sources if source.kept or source.score is None]
-    for number, source in enumerate(shown, start=1):
+    listed = shown(answer)
+    for number, source in enumerate(listed, start=1):
         score = "given" if source.score is None else f"{source.score:.2f}"
         excerpt = source.text if len(source.text) <= EXCERPT else f"{source.text[:EXCERPT]}…"
         title = source.title if source.page is None else f"{source.title}, page {source.page}"
@@ -85,6 +121,6 @@ def _sources(answer: Answer) -> Table:
         if not source.kept:
             line.append(f"  ({source.reason})", style="yellow")
         table.add_row(f"[{number}]", score, line)
-    if others := len(answer.sources) - len(shown):
+    if others := len(answer.sources) - len(listed):
         table.add_row("", "", Text(f"{others} more were found and not read", style="dim"))
     return table

@@ -78,6 +78,20 @@ def reader(
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 
+@train.command(epilog=example("fulcrum train support --out runs/support"))
+@_options
+@click.pass_obj
+def support(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
+    """What finds the passages that support a sentence, an adapter for the embedding model."""
+    model_settings(given, local=True)
+    require_packages("training needs", "training", *PACKAGES)
+
+    from training import support
+
+    written = support.train(target, seed, smoke)
+    out.print(f"the adapter is in {written}", soft_wrap=True)
+
+
 @train.command(
     name="filter",
     epilog=example(

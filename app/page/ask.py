@@ -1,13 +1,14 @@
 """The page's first tab: the conversation and the dial."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.page import conversation, lists, views
+from app.page import conversation, export, lists, views
 from app.page import dial as page_dial
+from app.page.browser import NOTHING, ConversationSeal
 from app.page.conversation import ConversationTurn, Reading, SessionTasks
 from data import DIRECTORY as DATA
 from foundation.errors import InputError
@@ -19,6 +20,7 @@ AT_ONCE = 32  # events at once; the service has its own queue
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 READINGS = [("my documents", "documents"), ("a passage", "passage"), ("memory alone", "memory")]
 PASSAGE_LINES = 2
+NO_SECRET = "sealed"  # the conversation is sealed by the server; this one the page knows
 
 
 @dataclass(frozen=True)
@@ -81,30 +83,125 @@ def _example(shown: list[ExampleQuestion], number: str) -> ExampleQuestion:
 
 @dataclass(frozen=True)
 class AskComponents:
-    """The tab's components that other tabs use.
+    """The tab's components that others use.
 
     Attributes:
         turns: The conversation.
-        earlier: Shows its turns before the latest one.
-        latest: Shows the latest one.
-        start: The first screen, before a conversation.
+        drawn: What changes with it, in the order of `blank`.
+        kept: The conversation in the browser.
+        restore: Brings it back when the page is opened; takes `kept`.
     """
 
     turns: gr.State
-    earlier: gr.HTML
-    latest: gr.HTML
-    start: gr.Column
+    drawn: list[gr.blocks.Block]
+    kept: gr.BrowserState
+    restore: Callable[..., Any]
+
+
+class _Events:
+    """What happens on the tab; results are values of its components, in the order of `blank`."""
+
+    def __init__(self, service: "Service", running: SessionTasks) -> None:
+        self.examples = examples()
+        self._service, self._running = service, running
+        self._seal = ConversationSeal(service.settings.home)
+
+    def _remembered(self, turns: list[ConversationTurn]) -> list[ConversationTurn]:
+        """The turns without those that hold what was forgotten meanwhile."""
+        return (
+            conversation.without_forgotten(turns, self._service.ledger.records()) if turns else []
+        )
+
+    def _answered(
+        self,
+        turn: ConversationTurn,
+        before: list[ConversationTurn],
+        request: gr.Request,
+        typed: bool = False,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Answer a turn, which may come from the box."""
+        session, before = session_of(request), self._remembered(before)
+        event = self._running.begin(session)
+        yield _values([*before, turn], first=True, typed=typed)
+        for state in conversation.answer_turn(self._service, turn, before, event, session):
+            if not self._running.is_current(session, event):
+                return  # something newer is being drawn
+            said = [*before, state]
+            yield _values(said, kept=None if state.live else self._seal.seal(said))
+
+    def ask(
+        self,
+        question: str,
+        said: list[ConversationTurn],
+        alpha: str,
+        read: Reading,
+        text: str,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """A question."""
+        number = said[-1].number + 1 if said else 1
+        turn = ConversationTurn(number, question, alpha, read, text or "")  # `None` until touched
+        yield from self._answered(turn, said, request, typed=True)
+
+    def again(
+        self, said: list[ConversationTurn], alpha: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """The latest question once more, with the dial as it is now."""
+        if said:
+            yield from self._answered(_asked_again(said[-1], alpha), said[:-1], request)
+
+    def pressed(
+        self, event: gr.EventData, said: list[ConversationTurn], alpha: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """A button below an answer."""
+        button = lists.pressed_button(event)
+        places = {str(turn.number): place for place, turn in enumerate(said)}
+        at = places.get(button.id, len(said))
+        if button.action in export.FORMATS:
+            found = self._remembered(said if button.id == "all" else said[at : at + 1])
+            yield (*(gr.skip() for _ in blank()), export.to_file(found, button.action))
+        elif button.action in {"again", "edit"} and at < len(said):
+            turn = _asked_again(said[at], alpha)
+            turn = replace(turn, question=button.value) if button.action == "edit" else turn
+            for values in self._answered(turn, said[:at], request):
+                yield (*values, gr.skip())
+        else:
+            raise InputError("there is no such answer; press a button of one that is shown")
+
+    def example(self, chosen: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """An example, which turns the dial and leaves alone what other questions read."""
+        one = _example(self.examples, lists.pressed_button(chosen).id)
+        turn = ConversationTurn(1, one.question, one.dial, one.reading, one.passage)
+        for values in self._answered(turn, [], request):
+            yield (one.dial, *values)
+
+    def stopped(self, request: gr.Request) -> None:
+        """The answer is to end."""
+        self._running.stop(session_of(request))
+
+    def cleared(self, request: gr.Request) -> tuple[Any, ...]:
+        """A new conversation, with the settings that the page began with."""
+        self._running.leave(session_of(request))
+        hidden = gr.update(value="", visible=False)
+        return (page_dial.START, "documents", hidden, *blank())
+
+    def restore(self, text: str) -> tuple[Any, ...]:
+        """The page is opened, with a conversation in the browser."""
+        found = self._remembered(self._seal.open(text or ""))
+        return _values(found, first=True, kept=self._seal.seal(found)) if found else blank()
 
 
 def build(service: "Service", running: SessionTasks) -> AskComponents:
     """Build the tab."""
-    shown = examples()
+    events = _Events(service, running)
     turns = gr.State([])
+    kept = gr.BrowserState(NOTHING, storage_key="fulcrum-conversation", secret=NO_SECRET)
     with gr.Column(elem_id="conversation"):
         with gr.Column(elem_id="start") as start:
-            cards = lists.html_list("start", examples=shown)
-        earlier = gr.HTML(elem_id="earlier", apply_default_css=False)
-        latest = gr.HTML(elem_id="latest", apply_default_css=False)
+            cards = lists.html_list("start", examples=events.examples)
+        earlier = lists.html_list("turns", "earlier", turns=[], latest=False)
+        latest = lists.html_list("turns", "latest", turns=[], latest=True)
+    file = gr.HTML(elem_id="file", apply_default_css=False)
     with gr.Column(elem_id="composer"):
         passage = gr.Textbox(
             label="Read this instead of my documents",
@@ -134,86 +231,45 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
                 container=False,
                 elem_id="reading",
             )
-            stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
-            clear = gr.Button("New conversation", size="sm", elem_id="clear", visible=False)
-    parts = AskComponents(turns, earlier, latest, start)
-    drawn = [earlier, latest, turns, start, stop, clear]
+            clear = gr.Button("New conversation", size="sm", elem_id="clear", interactive=False)
+    drawn = [earlier, latest, turns, start, box, clear, kept]
     chosen = [dial, reading, passage]
 
-    def ask(
-        question: str,
-        said: list[ConversationTurn],
-        alpha: str,
-        read: Reading,
-        text: str,
-        request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
-        turn = ConversationTurn(
-            len(said) + 1, question, alpha, read, text or ""
-        )  # `None` until touched
-        for first, picture in _answer_turn(service, running, turn, said, request):
-            yield ("" if first else gr.skip(), *picture)
-
-    def again(
-        said: list[ConversationTurn], alpha: str, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        """The latest question once more, now that the dial has been turned."""
-        if said:
-            *before, last = said
-            turn = ConversationTurn(last.number, last.question, alpha, last.reading, last.passage)
-            for _, picture in _answer_turn(service, running, turn, before, request):
-                yield picture
-
-    def example(chosen: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        one = _example(shown, lists.pressed_button(chosen).id)
-        turn = ConversationTurn(1, one.question, one.dial, one.reading, one.passage)
-        box_of_passage = gr.update(value=one.passage, visible=bool(one.passage))
-        for first, picture in _answer_turn(service, running, turn, [], request):
-            at = (one.dial, one.reading, box_of_passage) if first else (gr.skip(),) * 3
-            yield (*at, *picture)
-
-    def stopped(request: gr.Request) -> None:
-        running.stop(session_of(request))
-
-    def cleared(request: gr.Request) -> tuple[Any, ...]:
-        running.leave(session_of(request))
-        shown, hidden = gr.update(visible=True), gr.update(visible=False)
-        return "", "", [], shown, hidden, hidden
-
-    box.submit(ask, [box, turns, *chosen], [box, *drawn], concurrency_limit=AT_ONCE, **QUIET)
-    dial.release(
-        again, [turns, dial], drawn, concurrency_limit=AT_ONCE, trigger_mode="multiple", **QUIET
-    )
-    cards.select(example, None, [*chosen, *drawn], concurrency_limit=AT_ONCE, **QUIET)
+    once: dict[str, Any] = {"concurrency_limit": AT_ONCE, **QUIET}
+    many: dict[str, Any] = {**once, "trigger_mode": "multiple"}
+    box.submit(events.ask, [box, turns, *chosen], drawn, **once)
+    dial.release(events.again, [turns, dial], drawn, **many)
+    for html in (earlier, latest):
+        html.select(events.pressed, [turns, dial], [*drawn, file], **many)
+    cards.select(events.example, None, [dial, *drawn], **once)
     reading.change(
         lambda read: gr.update(visible=read == "passage"), reading, passage, queue=False, **QUIET
     )
-    stop.click(stopped, queue=False, **QUIET)
-    clear.click(cleared, None, drawn, queue=False, **QUIET)
-    return parts
+    box.stop(events.stopped, None, None, queue=False, **QUIET)
+    clear.click(events.cleared, None, [*chosen, *drawn], queue=False, **QUIET)
+    return AskComponents(turns, [*drawn], kept, events.restore)
 
 
-def _answer_turn(
-    service: "Service",
-    running: SessionTasks,
-    turn: ConversationTurn,
-    before: list[ConversationTurn],
-    request: gr.Request,
-) -> Iterator[tuple[bool, tuple[Any, ...]]]:
-    """Answer a turn: yield whether this is its first update, and the components' values."""
-    session = session_of(request)
-    event = running.begin(session)
-    yield True, _component_values([*before, turn], first=True)
-    for state in conversation.answer_turn(service, turn, before, event, session):
-        if not running.is_current(session, event):
-            return  # something newer is being drawn
-        yield False, _component_values([*before, state])
+def blank() -> tuple[Any, ...]:
+    """Return the values of the tab's components without a conversation."""
+    start, clear = gr.update(visible=True), gr.update(interactive=False)
+    return "", "", [], start, _box(live=False), clear, NOTHING
 
 
-def _component_values(turns: list[ConversationTurn], first: bool = False) -> tuple[Any, ...]:
-    """Return values for the earlier turns, the latest, the state, the first screen and the buttons.
+def _values(
+    turns: list[ConversationTurn],
+    first: bool = False,
+    typed: bool = False,
+    kept: str | None = None,
+) -> tuple[Any, ...]:
+    """Return the values of the tab's components, in the order of `blank`.
 
-    The earlier turns change with the first update only, so that they keep what is unfolded there.
+    Args:
+        turns: The conversation.
+        first: Whether it has a new turn. Only then do the earlier ones change, so that they keep
+            what is unfolded there.
+        typed: Whether that comes from the box, which is emptied.
+        kept: The conversation for the browser; ``None`` leaves what it has.
     """
     live = turns[-1].live
     draw = views.render
@@ -222,9 +278,20 @@ def _component_values(turns: list[ConversationTurn], first: bool = False) -> tup
         draw("turns", turns=turns[-1:], latest=True),
         turns,
         gr.update(visible=False) if first else gr.skip(),
-        gr.update(visible=live) if first or not live else gr.skip(),
-        gr.update(visible=not live) if first or not live else gr.skip(),
+        _box(live, typed) if first or not live else gr.skip(),
+        gr.update(interactive=True) if first else gr.skip(),
+        gr.skip() if kept is None else kept,
     )
+
+
+def _box(live: bool, emptied: bool = False) -> Any:
+    """The question's box: its button asks, or stops what is being answered."""
+    buttons = gr.update(submit_btn=not live and "Ask", stop_btn=live and "Stop")
+    return buttons | {"value": ""} if emptied else buttons
+
+
+def _asked_again(turn: ConversationTurn, alpha: str) -> ConversationTurn:
+    return ConversationTurn(turn.number, turn.question, alpha, turn.reading, turn.passage)
 
 
 def session_of(request: gr.Request) -> str:

@@ -69,6 +69,7 @@ def build(service: "Service", running: SessionTasks, tools: PageTools = NO_TOOLS
         timer = gr.Timer(EVERY)
         for event in (blocks.load, timer.tick):
             event(look, None, [state, timer], queue=False, **page_ask.QUIET)
+        blocks.load(talk.restore, talk.kept, talk.drawn, **page_ask.QUIET)
         blocks.unload(left)
         for tab, (draw, shown) in ((documents, listed), (forgetting, forgotten)):
             tab.select(draw, None, shown, **page_ask.QUIET)  # others may have changed it
@@ -99,8 +100,8 @@ def mount_page(
 ) -> Iterator[PageGuard]:
     """Mount the page at ``/`` of an application; the result goes behind a `RequestGuard`.
 
-    The browser stores a random cookie only, so that no forgotten fact stays there, and nothing is
-    fetched from other hosts. Uploaded files are in a private directory until they are read or an
+    The browser stores a random cookie, and the conversation as `app.page.browser` seals it. Nothing
+    is fetched from other hosts. Uploaded files are in a private directory until they are read or an
     hour has passed; it is removed with the page.
     """
     settings, running = service.settings, SessionTasks()

@@ -2,13 +2,15 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from markupsafe import Markup
+
 from app.api.errors import describe_error
-from app.page import views
-from app.page.views import ShownPassage, ShownToken
+from app.page import views, words
+from app.page.views import ShownClaim, ShownPassage
 from control.answer import Answer
 from control.assistant import Query, check_question
 from control.decoding.generate import Decoding
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 Reading = Literal["documents", "passage", "memory"]
 
 AUTO: Final = "auto"
+READ = {"documents": "from my documents", "passage": "from a passage", "memory": "memory alone"}
+DOING = {
+    "documents": "Searching the documents, and asking memory",
+    "passage": "Reading the passage, and asking memory",
+    "memory": "Asking memory",
+}
 HISTORY = 8  # turns that a follow-up may refer to; what is older is seldom meant
 BETWEEN = 0.05  # seconds between two updates of an answer
 
@@ -59,13 +67,30 @@ class ConversationTurn:
 
     @property
     def setting(self) -> str:
-        """The setting of the dial, in words."""
-        return f"dial {self.dial}"
+        """The setting of the dial and what is read, in words."""
+        return f"dial {self.dial} · {READ[self.reading]}"
 
     @property
-    def words(self) -> list[ShownToken]:
-        """The answer's tokens so far, as shown."""
-        return views.answer_tokens(self.answer) if self.answer else views.to_tokens(self.tokens)
+    def doing(self) -> str:
+        """What happens before the first word, as one line."""
+        return DOING[self.reading]
+
+    def said(self, place: str) -> Markup:
+        """Render the answer so far.
+
+        Args:
+            place: Names the turn in the links to its passages.
+        """
+        if self.answer:
+            return views.answer_html(self.answer, place)
+        return words.to_html(
+            "".join(each.text for each in self.tokens), self.tokens, live=self.live
+        )
+
+    @property
+    def claims(self) -> list[ShownClaim]:
+        """What the sources claim, where they are to be compared."""
+        return views.claims(self.answer) if self.answer else []
 
     @property
     def passages(self) -> list[ShownPassage]:
@@ -77,15 +102,29 @@ class ConversationTurn:
         """The passages that were found and not read."""
         return views.unread(self.answer) if self.answer else []
 
-    def holds(self, record: "Record") -> bool:
-        """Whether anything shown of it holds the record's fact."""
+    def holds(self, records: "Iterable[Record]") -> bool:
+        """Whether anything shown of it holds the fact of one of the records."""
         from control.forgetting import normalize
 
         shown = [self.question, self.passage]
+        tokens = self.answer.tokens if self.answer else self.tokens
+        shown += ["".join(token.text for token in tokens)]
+        shown += {each.text for token in tokens for each in token.context_choices}
+        shown += {each.text for token in tokens for each in token.memory_choices}
         if self.answer:
             shown += [self.answer.answer, self.answer.rewritten, str(self.answer.verdict)]
             shown += [f"{source.title} {source.text}" for source in self.answer.sources]
-        return normalize.holds("\n".join(shown), record.spans or record.names)
+            shown += [self.answer.settled, *(claim.says for claim in self.answer.claims)]
+            shown += self.answer.notices
+        phrases = {phrase for one in records for phrase in one.spans or one.names}
+        return normalize.holds("\n".join(shown), sorted(phrases))
+
+
+def without_forgotten(
+    turns: Iterable[ConversationTurn], records: "Collection[Record]"
+) -> list[ConversationTurn]:
+    """Leave out the turns that hold a fact which was forgotten meanwhile."""
+    return [turn for turn in turns if not turn.holds(records)]
 
 
 def alpha(dial: str) -> "Alpha":

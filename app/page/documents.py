@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,85 @@ if TYPE_CHECKING:
     from app.server.service import Service
 
 SHOWN = 50  # documents listed at once
+PREVIEWED = 20  # passages of a document shown at once
 AT_ONCE = 4  # uploads; the index takes one after the other
 
 
+@dataclass(frozen=True)
+class ListView:
+    """What of the documents is listed.
+
+    Attributes:
+        limit: So many at most.
+        search: Those whose title, file or date holds this.
+        opened: Id of the document whose passages are shown; empty for none.
+    """
+
+    limit: int = SHOWN
+    search: str = ""
+    opened: str = ""
+
+
+class _Events:
+    """What happens on the tab."""
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+
+    def _listed(self, now: ListView, request: gr.Request) -> str:
+        found = self._service.documents(limit=now.limit + 1, search=now.search)
+        texts = self._service.passages(now.opened, PREVIEWED) if now.opened else []
+        return views.render(
+            "documents",
+            found=found[: now.limit],
+            count=self._service.count(),
+            more=len(found) > now.limit,
+            may=access.is_administrator(request),
+            view=now,
+            texts=[views.passage_html(text) for text in texts],
+        )
+
+    def added(
+        self, paths: list[str] | None, trusted: float, now: ListView, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Files were dropped."""
+        stated = None if trusted == NEUTRAL_TRUST else trusted
+        try:
+            access.check(request)
+            with _taken(paths) as taken:
+                for so_far in self._service.ingest(taken, stated):
+                    yield gr.skip(), views.render("progress", now=so_far), gr.skip()
+            yield None, gr.skip(), self._listed(now, request)
+        except Exception as error:
+            yield None, views.error(error), gr.skip()
+
+    def chosen(self, event: gr.EventData, now: ListView, request: gr.Request) -> tuple[Any, ...]:
+        """A button of the list."""
+        try:
+            button = lists.pressed_button(event)
+            if button.action == "remove":
+                access.check(request)
+                self._service.remove_document(button.id)
+            elif button.action == "more":
+                now = replace(now, limit=now.limit + SHOWN)
+            elif button.action == "preview":
+                now = replace(now, opened="" if now.opened == button.id else button.id)
+            return now, "", self._listed(now, request)
+        except Exception as error:
+            return now, views.error(error), gr.skip()
+
+    def searched(self, text: str, request: gr.Request) -> tuple[Any, ...]:
+        """Something was typed into the box."""
+        now = ListView(search=text or "")
+        return now, "", self._listed(now, request)
+
+    def drawn(self, request: gr.Request) -> tuple[Any, ...]:
+        """The tab is opened: others may have changed the list."""
+        return ListView(), gr.skip(), self._listed(ListView(), request), ""
+
+
 def build(service: "Service") -> "Refresh":
-    """Build the tab; return how its list is rendered again."""
+    """Build the tab; return how its list is rendered again, from the beginning."""
     with gr.Column(elem_classes="form-column"):
         files = gr.File(
             label="Add documents: " + " ".join(READERS),
@@ -44,55 +119,27 @@ def build(service: "Service") -> "Refresh":
             elem_id="trust",
         )
     progress = gr.HTML(apply_default_css=False, elem_id="progress")
-    shown = gr.State(SHOWN)
-    documents = lists.html_list("documents", "documents", found=[], count=0, more=False, may=True)
-
-    def listed(limit: int, request: gr.Request) -> str:
-        found = service.documents(limit=limit + 1)
-        return views.render(
-            "documents",
-            found=found[:limit],
-            count=service.count(),
-            more=len(found) > limit,
-            may=access.is_administrator(request),
+    with gr.Column(elem_classes="form-column"):
+        search = gr.Textbox(
+            label="Search", placeholder="Title, file or date", max_lines=1, elem_id="search"
         )
+    view = gr.State(ListView())
+    documents = lists.html_list(
+        "documents", "documents", found=[], count=0, more=False, may=True, view=ListView(), texts=[]
+    )
 
-    def added(
-        paths: list[str] | None, trusted: float, limit: int, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        stated = None if trusted == NEUTRAL_TRUST else trusted
-        try:
-            access.check(request)
-            with _taken(paths) as taken:
-                for now in service.ingest(taken, stated):
-                    yield gr.skip(), views.render("progress", now=now), gr.skip()
-            yield None, gr.skip(), listed(limit, request)
-        except Exception as error:
-            yield None, views.error(error), gr.skip()
-
-    def chosen(event: gr.EventData, limit: int, request: gr.Request) -> tuple[Any, ...]:
-        try:
-            button = lists.pressed_button(event)
-            if button.action == "remove":
-                access.check(request)
-                service.remove_document(button.id)
-        except Exception as error:
-            return limit, views.error(error), gr.skip()
-        limit += SHOWN if button.action == "more" else 0
-        return limit, "", listed(limit, request)
-
-    def drawn(request: gr.Request) -> str:
-        return listed(SHOWN, request)
-
+    events = _Events(service)
     files.upload(
-        added,
-        [files, trust, shown],
+        events.added,
+        [files, trust, view],
         [files, progress, documents],
         concurrency_limit=AT_ONCE,
         **QUIET,
     )
-    documents.select(chosen, shown, [shown, progress, documents], **QUIET)
-    return drawn, documents
+    shown = [view, progress, documents]
+    documents.select(events.chosen, view, shown, **QUIET)
+    search.input(events.searched, search, shown, trigger_mode="always_last", **QUIET)
+    return events.drawn, [*shown, search]
 
 
 @contextmanager

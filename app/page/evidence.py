@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control.answer import Answer
+from control.answer import Answer, Source
 from control.conflict.claims import FUNCTION_WORDS
+from control.conflict.sources import Citation
 from control.forgetting.parts import parts
 from foundation.text import normalise, words
 
@@ -14,29 +15,21 @@ NEAR_BEST = 1 / 3  # share of the best sentence's words that another one needs t
 
 
 @dataclass(frozen=True)
-class TextSpan:
-    """A span of a passage.
+class Evidence:
+    """What of a passage supports an answer; each span is (first character, the one after the last).
 
     Attributes:
-        text: Of the span.
-        claimed: Whether it is a word of the answer's claim.
+        sentences: Spans of the sentences that support it.
+        words: Spans of the words in them that the answer claims.
     """
 
-    text: str
-    claimed: bool
+    sentences: Sequence[tuple[int, int]] = ()
+    words: Sequence[tuple[int, int]] = ()
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence of a passage.
-
-    Attributes:
-        pieces: Its spans, in order.
-        marked: Whether it supports the answer.
-    """
-
-    pieces: tuple[TextSpan, ...]
-    marked: bool
+def read(answer: Answer) -> list[Source]:
+    """Return the passages that the model read, in reading order."""
+    return [each for each in answer.sources if each.kept]
 
 
 def claimed_words(answer: Answer) -> set[str]:
@@ -47,58 +40,35 @@ def claimed_words(answer: Answer) -> set[str]:
     return words(said) - words(f"{answer.question} {answer.rewritten}") - FUNCTION_WORDS
 
 
-def mark_sentences(text: str, wanted: set[str]) -> list[Sentence]:
-    """Split a passage into sentences, and mark those that hold the wanted words.
+def find_evidence(text: str, wanted: set[str]) -> Evidence:
+    """Find the sentences of a passage that hold the wanted words.
 
     Args:
         text: The passage.
         wanted: Normalised words.
     """
-    sentences = [text[start:end] for start, end in parts(text)]
-    found = [len(wanted & words(sentence)) for sentence in sentences]
+    sentences = parts(text)
+    found = [len(wanted & words(text[start:end])) for start, end in sentences]
     bar = max(1, NEAR_BEST * max(found, default=0))
-    return [
-        Sentence(_pieces(sentence, wanted), True)
-        if count >= bar
-        else Sentence((TextSpan(sentence, False),), False)
-        for sentence, count in zip(sentences, found, strict=True)
-    ]
+    marked = [span for span, count in zip(sentences, found, strict=True) if count >= bar]
+    return Evidence(
+        marked,
+        [
+            match.span()
+            for span in marked
+            for match in WORD.finditer(text, *span)
+            if set(normalise(match.group()).split()) & wanted
+        ],
+    )
 
 
-def find_citations(answer: Answer, texts: Sequence[str]) -> dict[int, list[int]]:
-    """Find the passages that support each sentence of the answer.
-
-    Args:
-        answer: The answer.
-        texts: The passages that were read, in order.
-
-    Returns:
-        Numbers of passages, from 1, by the number of the token that ends the sentence.
-    """
-    wanted, held = claimed_words(answer), [words(text) for text in texts]
-    ends, position = [], 0
-    for token in answer.tokens:
-        position += len(token.text)
-        ends.append(position)
-    said = "".join(token.text for token in answer.tokens)
-    found = {}
-    for start, end in parts(said):
-        own = words(said[start:end]) & wanted
-        numbers = [number for number, has in enumerate(held, start=1) if own & has]
-        if numbers:
-            last = start + len(said[start:end].rstrip())  # the blank is the next sentence's
-            found[next(at for at, stop in enumerate(ends) if stop >= last)] = numbers
+def find_citations(answer: Answer) -> list[Citation]:
+    """Find the passages that hold the words which each sentence of the answer claims."""
+    wanted = claimed_words(answer)
+    held = [(each.id, words(each.text)) for each in read(answer)]
+    found = []
+    for start, end in parts(answer.answer):
+        own = words(answer.answer[start:end]) & wanted
+        if passages := [name for name, has in held if own & has]:
+            found.append(Citation(start, end, passages))
     return found
-
-
-def _pieces(sentence: str, wanted: set[str]) -> tuple[TextSpan, ...]:
-    pieces, last = [], 0
-    for match in WORD.finditer(sentence):
-        if set(normalise(match.group()).split()) & wanted:
-            pieces += [
-                TextSpan(sentence[last : match.start()], False),
-                TextSpan(match.group(), True),
-            ]
-            last = match.end()
-    pieces.append(TextSpan(sentence[last:], False))
-    return tuple(piece for piece in pieces if piece.text)

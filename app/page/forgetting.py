@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 import gradio as gr
 
 from app.page import access, views
+from app.page import ask as page_ask
 from app.page import facts as page_facts
-from app.page.ask import QUIET
+from app.page.ask import QUIET, session_of
 from app.page.conversation import ConversationTurn, SessionTasks
 from control.forgetting.aliases import with_aliases
 from control.forgetting.questions import with_questions
@@ -80,17 +81,17 @@ def build(
     def added(request: gr.Request, *given: Any) -> tuple[Any, ...]:
         *typed, turns = given
         fields = [text or "" for text in typed]  # a box that nobody touched comes as None
-        talked = [talk.earlier, talk.latest, talk.turns, talk.start]
         try:
             access.check(request)
             [kept] = service.forget([record(*fields)])
         except Exception as error:
-            return (*_kept(form.fields), views.error(error), gr.skip(), *_kept(talked))
+            return (*_kept(form.fields), views.error(error), gr.skip(), *_kept(talk.drawn))
         text = f"{views.describe_fact(kept)}: forgotten from now on."
-        after = _kept(talked)
-        if any(turn.holds(kept) for turn in cast("list[ConversationTurn]", turns)):
+        after: tuple[Any, ...] = (gr.skip(),) * len(talk.drawn)
+        if any(turn.holds([kept]) for turn in cast("list[ConversationTurn]", turns)):
             text += " The conversation held it, so that is gone as well."
-            after = ["", "", [], gr.update(visible=True)]
+            running.leave(session_of(request))
+            after = page_ask.blank()
         blank = [*values(Record("")), "", ""]
         told = views.render("said", text=text)
         return (*blank, told, draw(request), *after)
@@ -99,7 +100,7 @@ def build(
     add.click(
         added,
         [*form.fields, talk.turns],
-        [*form.fields, said, facts, talk.earlier, talk.latest, talk.turns, talk.start],
+        [*form.fields, said, *facts, *talk.drawn],
         **QUIET,
     )
     return refresh

@@ -314,7 +314,7 @@ def _check(component: Any) -> Callable[[Any], Any]:
         return _choice([value for _, value in component.choices])
     if isinstance(component, gr.Slider):
         return _between(component.minimum, component.maximum)
-    if isinstance(component, gr.Textbox | gr.HTML):
+    if isinstance(component, gr.Textbox | gr.HTML | gr.BrowserState):
         return _text
     raise TypeError(f"{type(component).__name__} is an input of the page, but nothing checks it")
 

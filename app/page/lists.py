@@ -9,10 +9,11 @@ import gradio as gr
 from app.page import views
 from foundation.errors import InputError
 
-Refresh = tuple[Callable[[gr.Request], str], gr.HTML]
-"""(renders a list again, the component that shows it)"""
+Refresh = tuple[Callable[[gr.Request], Any], list[gr.blocks.Block]]
+"""(renders a list again, the components that show it)"""
 
-# A button has an action and an id; one that cannot be undone needs a second press.
+# A button has an action and an id, and the text of the box beside it if there is one; a button that
+# cannot be undone needs a second press.
 SCRIPT = """
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-action]');
@@ -23,13 +24,14 @@ element.addEventListener('click', event => {
     button.textContent = sure;
     return;
   }
-  trigger('select', {action, id});
+  const value = button.parentElement.querySelector('textarea')?.value ?? '';
+  trigger('select', {action, id, value});
 });
 """
 
 
 def html_list(name: str, elem_id: str | None = None, **values: Any) -> gr.HTML:
-    """Render ``templates/NAME.jinja``; its event ``select`` has the button's action and id."""
+    """Render ``templates/NAME.jinja``; its event ``select`` tells of a `PressedButton`."""
     drawn = views.render(name, **values)
     return gr.HTML(drawn, js_on_load=SCRIPT, apply_default_css=False, elem_id=elem_id)
 
@@ -41,10 +43,12 @@ class PressedButton:
     Attributes:
         action: What it does.
         id: Of the item.
+        value: The text of the box beside it; empty without one.
     """
 
     action: str
     id: str
+    value: str
 
 
 def pressed_button(event: gr.EventData) -> PressedButton:
@@ -53,7 +57,7 @@ def pressed_button(event: gr.EventData) -> PressedButton:
     Raises:
         InputError: The event names none.
     """
-    told = [getattr(event, name, None) for name in ("action", "id")]
+    told = [getattr(event, name, None) for name in ("action", "id", "value")]
     if not all(isinstance(text, str) for text in told):
         raise InputError("no button is named; press one of the list")
     return PressedButton(*map(str, told))

@@ -1,16 +1,18 @@
 """The page's HTML, from Jinja templates that escape every text."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from app.api.errors import describe_error
-from app.page import evidence
+from app.page import evidence, words
+from app.page.markup import MarkedText, cut
 from control.answer import Answer, Source
-from control.decoding.trace import Choice, TokenTrace
+from control.conflict.sources import MEMORY, SourceClaim
 from control.forgetting.ledger import Event
 from control.forgetting.record import Record
 
@@ -21,33 +23,11 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
-LEAST_SHARE = 0.01  # smaller ones are shown as "< 1 %"
-SOURCES = {"context": "from the passages", "memory": "from memory", "both": "both say it"}
-
-
-@dataclass(frozen=True)
-class ShownToken:
-    """A token as it is shown.
-
-    Attributes:
-        space: The whitespace before it.
-        text: The rest.
-        source: ``context``, ``memory`` or ``both``.
-        label: The source in words.
-        gain: Its confidence gain, in nats; empty where the engine does not tell.
-        passages: Most probable tokens of the context branch; empty if unknown.
-        memory: Those of the memory branch.
-        cites: Numbers of the passages that support the sentence ending here.
-    """
-
-    space: str
-    text: str
-    source: str
-    label: str
-    gain: str
-    passages: str
-    memory: str
-    cites: tuple[int, ...]
+# What is no HTML needs no escapes.
+MARKDOWN = TEMPLATES.overlay(autoescape=False)
+YOUR_PASSAGE = "your passage"  # has no title
+MEMORY_SAYS = "the model’s memory"
+OTHERS_SAY = "a correction"  # neither memory nor a passage
 
 
 @dataclass(frozen=True)
@@ -59,14 +39,43 @@ class ShownPassage:
         source: The passage.
         score: Its score for the question.
         verdict: The result of the filter.
-        sentences: Its text, with the sentences marked that support the answer.
+        html: Its text, with the sentences marked that support the answer.
     """
 
     number: int
     source: Source
     score: str
     verdict: str
-    sentences: Sequence[evidence.Sentence]
+    html: Markup
+
+    @property
+    def name(self) -> str:
+        """The title, and the page of a document that has pages."""
+        title = self.source.title or YOUR_PASSAGE
+        return title if self.source.page is None else f"{title}, page {self.source.page}"
+
+
+@dataclass(frozen=True)
+class ShownClaim:
+    """What one source claims, or several that claim the same.
+
+    Attributes:
+        says: The claim.
+        sources: Who says so: (number of the passage that was read, else 0; its name).
+        since: The first and the last date, in ISO 8601, or the only one; empty if none is known.
+        trust: In the sources, in [0, 1].
+        sure: How likely they say so, or memory is right; empty if unknown.
+        followed: Whether the answer follows it.
+        memory: Whether memory says so.
+    """
+
+    says: str
+    sources: Sequence[tuple[int, str]]
+    since: Sequence[str]
+    trust: str
+    sure: str
+    followed: bool
+    memory: bool
 
 
 def render(name: str, /, **values: Any) -> str:
@@ -74,74 +83,101 @@ def render(name: str, /, **values: Any) -> str:
     return TEMPLATES.get_template(f"{name}.jinja").render(values)
 
 
-def to_tokens(
-    tokens: Sequence[TokenTrace], cites: dict[int, list[int]] | None = None
-) -> list[ShownToken]:
-    """Return the tokens of an answer as shown, without those that have no text."""
-    numbers = cites or {}
-    return [
-        _word(token, tuple(numbers.get(place, ())))
-        for place, token in enumerate(tokens)
-        if token.text or place in numbers
-    ]
+def answer_html(answer: Answer, place: str) -> Markup:
+    """Render a complete answer with its citations.
 
-
-def answer_tokens(answer: Answer) -> list[ShownToken]:
-    """Return the tokens of a complete answer, with citations."""
-    return to_tokens(
-        answer.tokens, evidence.find_citations(answer, [each.text for each in read(answer)])
-    )
-
-
-def read(answer: Answer) -> list[Source]:
-    """Return the passages that the model read, in reading order."""
-    return [each for each in answer.sources if each.kept]
+    Args:
+        answer: The answer.
+        place: Names the turn in the links to its passages.
+    """
+    numbers = {each.id: number for number, each in enumerate(evidence.read(answer), start=1)}
+    text, sentences = answer.answer, []
+    for each in answer.citations or evidence.find_citations(answer):
+        end = each.start + len(text[each.start : each.end].rstrip())
+        cited = sorted({numbers[passage] for passage in each.passages if passage in numbers})
+        sentences.append(words.CitedSentence(each.start, end, tuple(cited)))
+    return words.to_html(text, answer.tokens, sentences, place)
 
 
 def passages(answer: Answer) -> list[ShownPassage]:
     """Return the passages that were read, numbered as in the prompt."""
     wanted = evidence.claimed_words(answer)
-    return [_passage(number, each, wanted) for number, each in enumerate(read(answer), start=1)]
+    read = evidence.read(answer)
+    return [_passage(number, each, wanted) for number, each in enumerate(read, start=1)]
 
 
 def unread(answer: Answer) -> list[ShownPassage]:
     """Return the passages that were found and not read."""
-    return [_passage(0, each, set()) for each in answer.sources if not each.kept]
+    return [_passage(0, each, ()) for each in answer.sources if not each.kept]
 
 
-def _word(token: TokenTrace, cites: tuple[int, ...]) -> ShownToken:
-    text = token.text.lstrip()
-    return ShownToken(
-        token.text.removesuffix(text),
-        text,
-        token.source,
-        SOURCES[token.source],
-        "" if token.confidence_gain is None else f"{token.confidence_gain:+.2f}",
-        _choices(token.context_choices),
-        _choices(token.memory_choices),
-        cites,
+def claims(answer: Answer) -> list[ShownClaim]:
+    """Return what the sources claim, the followed claim first.
+
+    None where there is nothing to compare: all passages say the same, and memory nothing.
+    """
+    groups: dict[int, list[SourceClaim]] = {}
+    for claim in answer.claims:
+        groups.setdefault(claim.group, []).append(claim)
+    if len(groups) <= 1 and all(claim.source != MEMORY for claim in answer.claims):
+        return []
+    numbers = {each.id: number for number, each in enumerate(evidence.read(answer), start=1)}
+    titles = {each.id: each.title or YOUR_PASSAGE for each in answer.sources}
+    shown = [_claim(group, numbers, titles) for group in groups.values()]
+    return sorted(shown, key=lambda claim: not claim.followed)
+
+
+def _claim(
+    group: Sequence[SourceClaim], numbers: Mapping[str, int], titles: Mapping[str, str]
+) -> ShownClaim:
+    names = {**titles, MEMORY: MEMORY_SAYS}
+    sources = [(numbers.get(one.source, 0), names.get(one.source, OTHERS_SAY)) for one in group]
+    sure = [claim.confidence for claim in group if claim.confidence is not None]
+    return ShownClaim(
+        group[0].says,
+        sources,
+        _ends([claim.date for claim in group if claim.date]),
+        " to ".join(_ends([f"{claim.trust:.2f}" for claim in group])),
+        words.percent(max(sure)) if sure else "",
+        any(claim.followed for claim in group),
+        any(claim.source == MEMORY for claim in group),
     )
 
 
-def _choices(choices: Sequence[Choice]) -> str:
-    return ", ".join(
-        f"{choice.text.strip() or repr(choice.text)} {_percent(choice.probability)}"
-        for choice in choices
-    )
+def _ends(values: Sequence[str]) -> Sequence[str]:
+    """The least and the greatest of some dates or numbers, as they sort as text."""
+    return sorted({min(values), max(values)}) if values else ()
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= LEAST_SHARE else "< 1 %"
-
-
-def _passage(number: int, source: Source, wanted: set[str]) -> ShownPassage:
+def _passage(number: int, source: Source, wanted: Collection[str]) -> ShownPassage:
     verdict = source.reason
     if source.kept and source.answers is not None:
-        verdict = f"the filter lets it through: {100 * source.answers:.0f} % sure that it answers"
+        sure = words.percent(source.answers)
+        verdict = f"the filter lets it through: {sure} sure that it answers"
     score = "given with the question" if source.score is None else f"score {source.score:.2f}"
-    return ShownPassage(
-        number, source, score, verdict, evidence.mark_sentences(source.text, wanted)
-    )
+    return ShownPassage(number, source, score, verdict, passage_html(source.text, wanted))
+
+
+def passage_html(text: str, wanted: Collection[str] = ()) -> Markup:
+    """Render a passage's Markdown, and mark the sentences and words that support an answer.
+
+    Args:
+        text: The passage.
+        wanted: Normalised words of the answer.
+    """
+    found = evidence.find_evidence(text, set(wanted))
+
+    def draw(piece: str, start: int) -> Markup:
+        drawn = Markup("")
+        for left, right, sentence in cut(start, start + len(piece), found.sentences):
+            inner = Markup("")
+            for first, last, word in cut(left, right, found.words):
+                part = escape(piece[first - start : last - start])
+                inner += part if word is None else Markup("<b>{}</b>").format(part)
+            drawn += inner if sentence is None else Markup("<mark>{}</mark>").format(inner)
+        return drawn
+
+    return MarkedText(text).html(draw)
 
 
 def error(raised: Exception) -> str:
@@ -169,4 +205,19 @@ def describe_event(event: Event) -> str:
     return " · ".join([said, *parts] if said else parts)
 
 
-TEMPLATES.filters |= {"fact": describe_fact, "happened": describe_event}
+def quoted(text: str) -> str:
+    """Return a text as a quotation in Markdown."""
+    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a table in Markdown."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+TEMPLATES.filters |= {
+    "cell": cell,
+    "fact": describe_fact,
+    "happened": describe_event,
+    "quoted": quoted,
+}

@@ -280,7 +280,9 @@ class Service:
         self._check_ready()
         return self._queue.submit(work, client).result()
 
-    def ingest(self, paths: Sequence[Path], trust: float | None = None) -> Iterator[IngestProgress]:
+    def ingest(
+        self, paths: Sequence[Path], trust: float | None = None, dated: str | None = None
+    ) -> Iterator[IngestProgress]:
         """Add files to the index; each is parsed in a process of its own, within limits.
 
         Files that cannot be read are skipped and reported with the reason.
@@ -288,6 +290,7 @@ class Service:
         Args:
             paths: Files; their documents say that they come from a file of this name.
             trust: Of the documents, in [0, 1], where they do not state it themselves.
+            dated: Their date, as for `retrieval.ingest.documents.read`.
 
         Yields:
             The progress at each file and each stored batch of documents; the last item is
@@ -302,7 +305,7 @@ class Service:
                 now = replace(now, file=path.name, read=number)
                 yield now
                 try:
-                    read = uploads.documents(path, self._limits, trust)
+                    read = uploads.documents(path, self._limits, trust, dated)
                     for so_far in self._index.ingest_documents(read, report):
                         now = _with_counts(now, so_far)
                         yield now
@@ -311,18 +314,34 @@ class Service:
                     now = replace(_with_counts(now, report), skipped=skipped)
         yield replace(now, file="", read=len(paths), finished=True)
 
-    def documents(self, offset: int = 0, limit: int | None = None) -> "list[StoredDocument]":
-        """Return the index's documents in order of ingestion, with forgotten facts redacted."""
-        found = self._index.documents(offset, limit)
-        redactor = self._redactor
-        if redactor is None:
-            return found
-        texts = [text for document in found for text in (document.title, document.source)]
-        left = [part.text for part in redactor.redact_all([(text, "") for text in texts])]
-        return [
-            replace(document, title=title, source=source)
-            for document, title, source in zip(found, left[::2], left[1::2], strict=True)
-        ]
+    def documents(
+        self, offset: int = 0, limit: int | None = None, search: str = ""
+    ) -> "list[StoredDocument]":
+        """Return the index's documents in order of ingestion, with forgotten facts redacted.
+
+        Args:
+            offset: Leave out so many.
+            limit: At most so many.
+            search: Only those whose title, file or date holds this, in any case.
+        """
+        wanted = search.strip().casefold()
+
+        def matches(document: "StoredDocument") -> bool:
+            shown = f"{document.title}\n{document.source}\n{document.date}"
+            return wanted in shown.casefold()
+
+        if not wanted:
+            return self._without_forgotten(self._index.documents(offset, limit))
+        found = self._without_forgotten([each for each in self._index.documents() if matches(each)])
+        end = None if limit is None else offset + limit
+        # Once more, so that nobody finds out what was redacted.
+        return [each for each in found if matches(each)][offset:end]
+
+    def passages(self, document_id: str, limit: int) -> list[str]:
+        """Return the texts of a document's first passages, with forgotten facts redacted."""
+        nodes = self._index.passages_of(document_id, limit)
+        texts = [(node.get_content(), str(node.metadata.get("title", ""))) for node in nodes]
+        return [text for text in self._redacted(texts) if text.strip()]
 
     def remove_document(self, document_id: str) -> int:
         """Remove a document and return how many passages it had; 0 if there is none of this id."""
@@ -473,9 +492,27 @@ class Service:
             raise ModelError(self.state.message)
         return self._assistant
 
-    @property
-    def _redactor(self) -> "Redactor | None":
-        return self._assistant.forgetting.redactor if self._assistant else None
+    def _without_forgotten(self, found: "list[StoredDocument]") -> "list[StoredDocument]":
+        left = self._redacted(
+            [(text, "") for document in found for text in (document.title, document.source)]
+        )
+        return [
+            replace(document, title=title, source=source)
+            for document, title, source in zip(found, left[::2], left[1::2], strict=True)
+        ]
+
+    def _redacted(self, texts: Sequence[tuple[str, str]]) -> list[str]:
+        """Redact texts, each with its title."""
+        redactor = self._assistant.forgetting.redactor if self._assistant else None
+        return [part.text for part in (redactor or self._own_redactor).redact_all(texts)]
+
+    @cached_property
+    def _own_redactor(self) -> "Redactor":
+        """While there is no model, and where it does not load."""
+        from app import factory
+        from control.forgetting.redaction import Redactor
+
+        return Redactor(self.ledger, factory.packaged_embedding())
 
     @property
     def _tokenizer(self) -> Any:
@@ -491,14 +528,12 @@ class Service:
 
     def _sweep(self) -> None:
         from app import factory
-        from control.forgetting.redaction import Redactor
         from control.forgetting.sweep import sweep
 
         try:
             if self._index.count():
                 facts = self.ledger
-                redactor = Redactor(facts, factory.packaged_embedding())
-                sweep(facts, self._index, factory.reservoir(self.settings), redactor)
+                sweep(facts, self._index, factory.reservoir(self.settings), self._own_redactor)
         except Exception as error:  # what it was to redact is redacted whenever it is read
             log.error("stored passages could not be swept: %s", type(error).__name__)
 

@@ -44,13 +44,16 @@ def safe_name(given: str) -> str:
     return f"{stem[: LONGEST_NAME - len(ending[:10]) - 1]}{dot}{ending[:10]}"
 
 
-def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> Iterator["Document"]:
+def documents(
+    path: Path, limits: ParserLimits, trust: float | None = None, dated: str | None = None
+) -> Iterator["Document"]:
     """Yield the documents of a file, which is parsed as a whole in a process of its own.
 
     Args:
         path: The file; its documents say that they come from ``path.name``.
         limits: Of that process.
         trust: Of the documents, in [0, 1], where they do not state it themselves.
+        dated: Their date, as for `retrieval.ingest.documents.read`.
 
     Raises:
         DocumentError: As `retrieval.ingest.documents.read`, or the file takes more than the limits.
@@ -59,7 +62,7 @@ def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> I
 
     with temporary_directory("parsed") as folder:
         parsed = Path(folder) / "documents.jsonl"
-        _parse_in_subprocess(path, parsed, limits, trust)
+        _parse_in_subprocess(path, parsed, limits, trust, dated)
         with parsed.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith('{"error"'):
@@ -68,13 +71,13 @@ def documents(path: Path, limits: ParserLimits, trust: float | None = None) -> I
 
 
 def _parse_in_subprocess(
-    path: Path, parsed: Path, limits: ParserLimits, trust: float | None
+    path: Path, parsed: Path, limits: ParserLimits, trust: float | None, dated: str | None
 ) -> None:
     # A fork server has a single thread; a fork of this process, which has many, might inherit a
     # lock that is never released.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PARSER, "retrieval.ingest.documents"])
-    process = context.Process(target=_parse, args=(path, parsed, limits, trust), daemon=True)
+    process = context.Process(target=_parse, args=(path, parsed, limits, trust, dated), daemon=True)
     process.start()
     try:
         process.join(limits.seconds)
@@ -96,14 +99,16 @@ def _parse_in_subprocess(
         process.close()
 
 
-def _parse(path: Path, parsed: Path, limits: ParserLimits, trust: float | None) -> None:
+def _parse(
+    path: Path, parsed: Path, limits: ParserLimits, trust: float | None, dated: str | None
+) -> None:
     """Write the documents of a file, one a line, or an error as the last line."""
     from retrieval.ingest.documents import read
 
     _limit_process(limits)
     with parsed.open("w", encoding="utf-8") as lines:
         try:
-            for document in read([path], lambda _: None, trust):
+            for document in read([path], lambda _: None, trust, dated=dated):
                 if document.metadata.get("source") == str(path):
                     document.metadata["source"] = path.name
                 lines.write(document.to_json() + "\n")

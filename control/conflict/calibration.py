@@ -17,6 +17,7 @@ from foundation.errors import ModelError
 from foundation.files import replacing
 
 if TYPE_CHECKING:
+    from control.conflict.claims import Claim
     from control.engines.base import Engine
 
 PLAIN_RAG = 0.5
@@ -83,6 +84,8 @@ class Calibration:
         ratios: ... and the memory ratio (MR) measured there on those conflicts, in [0, 1], never
             falling.
         measured: Counts and scores of the measurement, for information.
+        memory_bar: Least log-probability of memory's claim, in nats, from which memory counts as
+            remembering something: 98 % of what the model claims about invented things has less.
     """
 
     model: str
@@ -94,6 +97,11 @@ class Calibration:
     alphas: list[float]
     ratios: list[float]
     measured: dict[str, float]
+    memory_bar: float = -math.inf
+
+    def remembers(self, claim: "Claim | None") -> bool:
+        """Whether memory claims something, and does not make it up as far as one can tell."""
+        return claim is not None and (claim.log_p is None or claim.log_p >= self.memory_bar)
 
     def thresholds(self, alpha: float | str) -> Thresholds:
         """The thresholds at ``alpha``; at 0.5, plain RAG, no confidence passes them.

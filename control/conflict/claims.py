@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from control.conflict import values
-from foundation.text import normalise, words
+from foundation.text import FUNCTION_WORDS, normalise, words
 
 if TYPE_CHECKING:
-    from control.conflict.reader import Reading
     from transformers import PreTrainedTokenizerBase
 
-# Words that carry no answer: no claim consists of them or is supported by them.
-FUNCTION_WORDS = words(
-    "a also an and are as at be been but by called for from had has have he her his in "
-    "indeed is it its known name named not of on or she so that the their there they this "
-    "to was were which who whose with "
-)
+    from control.conflict.reader import Reading
+
 SUPPORTED = 3.0  # nats; an answer rests on the passages if they raise one of its claims so much
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 BREAKS = re.compile(r"[.,;:!?)\"]\s*$")

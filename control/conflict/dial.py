@@ -152,7 +152,7 @@ def _answer(
     ]
     rows = finish(drafted, chosen, on_token)
     return [
-        _decoded(each, confidence, resolution, trace)
+        _decoded(each, confidence, resolution, trace, calibration)
         for each, confidence, row, resolutions in zip(
             drafted.comparisons, confidences, rows, chosen, strict=True
         )
@@ -186,7 +186,7 @@ def _stream_plain(
     guarding.report(drafted.guards, traces)
     confidences = _confidences(drafted, calibration)
     return [
-        _decoded(each, confidence, "plain", trace)
+        _decoded(each, confidence, "plain", trace, calibration)
         for each, confidence, trace in zip(drafted.comparisons, confidences, traces, strict=True)
     ]
 
@@ -359,10 +359,16 @@ def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutpu
 
 
 def _decoded(
-    comparison: DraftComparison, confidence: float, resolution: Resolution, trace: DecodingTrace
+    comparison: DraftComparison,
+    confidence: float,
+    resolution: Resolution,
+    trace: DecodingTrace,
+    calibration: Calibration,
 ) -> DecodedAnswer:
     claim, says, grounded = comparison.claim, comparison.passages_say, comparison.grounded
     stated = comparison.remembered_claim
+    if resolution != "memory" and not calibration.remembers(stated):
+        return DecodedAnswer(trace, False, None)
     if claim is None or not says:
         return DecodedAnswer(trace, claim is not None, None, stated)
     if resolution == "grounded" and grounded is not None:  # the word as it was completed

@@ -187,6 +187,7 @@ def compare(
         watches: The facts that the answer to each prompt must not state.
         on_step: Called with every step of the answers with the passages, which are then decoded to
             their ends: for answers that stand whatever the comparison shows.
+        reader: Finds the claims in the drafts; without it, the words that they add count.
     """
     model, tokenizer, n = language_model.model, language_model.tokenizer, len(prompts)
     texts = [prompt.context for prompt in prompts] + [prompt.memory for prompt in prompts]

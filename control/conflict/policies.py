@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from control import prompts
 from control.conflict import values
-from control.conflict.sources import Policy, SourceClaim
+from control.conflict.sources import CORRECTION, Policy, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.forgetting.parts import parts
 from foundation.text import find
@@ -67,6 +67,11 @@ class Settlement:
     reason: str = ""
     told: str = ""
     quoted: str = ""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a pinned correction answers."""
+        return any(claim.source.startswith(CORRECTION) for claim in self.claims)
 
     @property
     def followed(self) -> list[str]:
@@ -147,6 +152,9 @@ def settle(
     remaining = {each.claim.group for each in in_force}
     if len(set(groups)) == 1:
         return _following(grouped, remaining)
+    pinned = {each.claim.group for each in grouped if each.claim.source.startswith(CORRECTION)}
+    if pinned:
+        return _following(grouped, pinned, "The answer follows a pinned correction.")
     if len(remaining) == 1:
         return _following(
             grouped,

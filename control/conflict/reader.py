@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -117,22 +117,40 @@ def load(base: Path, adapter: Path) -> Reader:
     Raises:
         ModelError: The adapter is missing or does not fit.
     """
+    from transformers import AutoModelForQuestionAnswering
+
+    return Reader(*read_adapter(AutoModelForQuestionAnswering, base, adapter))
+
+
+def read_adapter(
+    model_class: Any, base: Path, adapter: Path
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """An encoder with an adapter and its head merged, in evaluation mode, and its tokenizer.
+
+    Args:
+        model_class: Of `transformers`, with the head.
+        base: Directory of the encoder.
+        adapter: Directory of the adapter.
+
+    Raises:
+        ModelError: The adapter is missing or does not fit.
+    """
     from peft import PeftModel
-    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the packaged model has no such head: the adapter brings it
     try:
-        model = AutoModelForQuestionAnswering.from_pretrained(base)
+        model = model_class.from_pretrained(base)
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(base)
     except Exception as error:  # peft raises anything from KeyError to RuntimeError
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{adapter}: the reader's adapter cannot be loaded ({first})") from error
+        raise ModelError(f"{adapter}: the adapter cannot be loaded ({first})") from error
     finally:
         logging.set_verbosity(verbosity)
-    return Reader(model.to(preferred_device(), preferred_dtype()).eval(), tokenizer)
+    return model.to(preferred_device(), preferred_dtype()).eval(), tokenizer
 
 
 def _best(

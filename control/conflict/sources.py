@@ -10,6 +10,7 @@ from foundation.errors import InputError
 Policy = Literal["newest", "trusted", "majority", "all"]
 POLICIES: tuple[Policy, ...] = ("newest", "trusted", "majority", "all")
 MEMORY = "memory"
+CORRECTION = "correction:"  # begins the id of a pinned correction
 DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 
 
@@ -41,7 +42,6 @@ class SourceOptions:
                 f"as-of is {self.as_of!r}; give a date such as 2024-06-30, 2024-06 or 2024"
             )
 
-
     def over(self, usual: "SourceOptions") -> "SourceOptions":
         """These options, and the usual ones where nothing is said."""
         only = usual.only_documents if self.only_documents is None else self.only_documents
@@ -53,7 +53,7 @@ class SourceClaim:
     """What one source claims about the question.
 
     Attributes:
-        source: ``memory``, the id of a passage, or that of a correction.
+        source: ``memory``, the id of a passage, or `CORRECTION` and the id of a pinned one.
         says: The shortest text that answers the question, as the source writes it.
         date: Since when it holds, in ISO 8601, as far as its document tells; empty where unknown.
         trust: In the source, in [0, 1].

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 
-from control.conflict.claims import FUNCTION_WORDS
 from control.conflict.dates import FoundDate, PartialDate, find_dates, weekday
 from control.conflict.quantities import (
     AFTER,
@@ -25,7 +24,7 @@ from control.conflict.quantities import (
     spelled,
     units,
 )
-from foundation.text import normalise, words
+from foundation.text import FUNCTION_WORDS, normalise, words
 
 LONGEST_NAME = 4  # words of a country or a city
 LONGEST_SYMBOL = 2  # letters; "in" after "3 people" is no unit

@@ -40,7 +40,7 @@ from control.engines.base import (
 )
 from control.engines.branches import TokenScores
 from foundation.errors import InputError
-from foundation.text import words
+from foundation.text import FUNCTION_WORDS, words
 
 if TYPE_CHECKING:
     from control.conflict.reader import Reader, Reading
@@ -210,7 +210,7 @@ def answer(
 
     written = finish(drafted, chosen, tell)
     return [
-        _decoded(drafted, place, confidence, resolution, trace, measured is UNMEASURED)
+        _decoded(drafted, place, confidence, resolution, trace, measured)
         for place, (confidence, row) in enumerate(zip(confidences, written, strict=True))
         for resolution, trace in zip(chosen[place], row, strict=True)
     ]
@@ -638,22 +638,24 @@ def _decoded(
     confidence: float,
     resolution: Resolution,
     trace: Trace,
-    unmeasured: bool,
+    measured: Calibration,
 ) -> DecodedAnswer:
     comparison = drafted.comparisons[place]
     found, says = comparison.found, comparison.passages_say
+    if resolution != "memory" and not measured.remembers(found.remembered_claim):
+        return DecodedAnswer(trace, False, None)
     if found.claim is None or not says:
         return DecodedAnswer(trace, found.claim is not None, None, found.remembered_claim)
     if resolution == "grounded":
         begun = len(_beginning(drafted, (place, resolution)).tokens)
         written = "".join(token.text for token in trace.tokens[begun:])
-        asked = claims.FUNCTION_WORDS | words(drafted.prompts[place].question)
+        asked = FUNCTION_WORDS | words(drafted.prompts[place].question)
         says = next(iter(claims.new_words(written, asked)), says)
     memory = resolution == "memory" or (found.states_memory and resolution == "plain")
     verdict = Verdict(
         says,
         found.claim.text,
-        None if unmeasured else confidence,
+        None if measured is UNMEASURED else confidence,
         "memory" if memory else "passages",
     )
     return DecodedAnswer(trace, True, verdict, found.remembered_claim, verdict.confidence)

@@ -12,22 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
+from tqdm import tqdm
 
 from control import prompts
-from control.conflict import dial, drafts, text_dial
+from control.conflict import claims, dial, drafts, text_dial
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
 from control.conflict.drafts import DraftComparison
 from control.conflict.probe import OF_DRAFTS, MemoryProbe, ProbeFeatures
 from control.conflict.text_dial import Comparison
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace
-from control.engines.base import Engine
+from control.engines.base import Engine, EnginePrompt, GenerationRequest
 from control.engines.transformers import LanguageModel
 from control.prompts import Prompt
 from evaluation import metrics, report
@@ -35,9 +36,16 @@ from evaluation.datasets.conflicts import Conflict
 from evaluation.runner import Rows
 from evaluation.suites.dial import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, AnswerSetting, DialAnswers
 from foundation.errors import DataError
+from training import reading
+
+if TYPE_CHECKING:
+    from control.conflict.reader import Reader
 
 STATES_WEIGHT = 0.3  # of a hidden state's component against a number, both standardised
 PENALTY = 0.005  # inverse strength of the L2 penalty; both chosen leaving relations out
+INVENTED = 400  # questions about invented things
+NOT_INVENTED = 0.98  # of what a model claims about them, this share counts as made up
+BATCH = 16
 FEWEST = 20  # conflicts that memory should win, and as many that it should lose
 FOLDS = 5  # where no relation is stated
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
@@ -70,7 +78,11 @@ class Observation:
 
 
 def run(
-    language_model: Engine, items: Sequence[Conflict], target: Path, batch_size: int = 16
+    language_model: Engine,
+    items: Sequence[Conflict],
+    target: Path,
+    batch_size: int = 16,
+    reader: "Reader | None" = None,
 ) -> list[Observation]:
     """Observe the model on every item, for `fit`.
 
@@ -81,6 +93,7 @@ def run(
         items: Facts; those that it does not know need a true passage.
         target: Directory for answers and observations.
         batch_size: Questions per batch.
+        reader: Finds what the drafts claim; without it, the words that they add count.
 
     Raises:
         DataError: ``target`` holds answers of another run.
@@ -98,7 +111,7 @@ def run(
     rows.complete(
         asked,
         lambda item: [item.id],
-        partial(_observe, language_model, known),
+        partial(_observe, language_model, reader, known),
         batch_size,
         length=lambda item: len(item.context),
         title="both branches",
@@ -107,7 +120,7 @@ def run(
 
 
 def _observe(
-    language_model: Engine, known: set[str], batch: Sequence[Conflict]
+    language_model: Engine, reader: "Reader | None", known: set[str], batch: Sequence[Conflict]
 ) -> dict[str, Observation]:
     how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
     room = language_model.room(how.max_new_tokens)
@@ -120,7 +133,7 @@ def _observe(
         )
         for item in batch
     ]
-    views, ways, written = _written(language_model, asked, how)
+    views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
     for item, view, chosen, traces in zip(batch, views, ways, written, strict=True):
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
@@ -138,7 +151,7 @@ def _observe(
 
 
 def _written(
-    model: Engine, asked: Sequence[Prompt], how: Decoding
+    model: Engine, asked: Sequence[Prompt], how: Decoding, reader: "Reader | None"
 ) -> tuple[
     Sequence[DraftComparison | Comparison], list[list[Resolution]], Sequence[Sequence[Trace]]
 ]:
@@ -151,12 +164,40 @@ def _written(
         ]
 
     if isinstance(model, LanguageModel):
-        local = drafts.compare(model, asked, how)
+        local = drafts.compare(model, asked, how, reader=reader)
         wanted = ways(local.comparisons)
         return local.comparisons, wanted, dial.finish(local, wanted)
-    served = text_dial.compare(model, asked, how)
+    served = text_dial.compare(model, asked, how, reader=reader)
     wanted = ways(served.comparisons)
     return served.comparisons, wanted, text_dial.finish(served, wanted)
+
+
+def memory_bar(model: Engine, reader: "Reader") -> float:
+    """What `Calibration.memory_bar` is for a model: asked about things that are invented.
+
+    The questions are those of `training.reading`, one of each passage, without the passage.
+    """
+    asked = [record["questions"][0]["question"] for record in reading.written()][:INVENTED]
+    requests = []
+    for question in asked:
+        prompt = prompts.build(model, question, [], model.room(MAX_NEW_TOKENS))
+        given = EnginePrompt(prompt.memory, prompt.memory_chat)
+        requests.append(
+            GenerationRequest(given, max_new_tokens=MAX_NEW_TOKENS, ended=claims.ends_sentence)
+        )
+    drafted = [
+        text_dial.Draft(tuple(written.tokens))
+        for start in tqdm(range(0, len(requests), BATCH), desc="invented things", delay=2)
+        for written in model.generate(requests[start : start + BATCH])
+    ]
+    texts = [draft.text(0, len(draft)) for draft in drafted]
+    readings = reader.read(list(zip(asked, texts, strict=True)))
+    found = [
+        claims.claim_at(draft, [0.0] * len(draft), each, draft.log_p)
+        for draft, each in zip(drafted, readings, strict=True)
+    ]
+    likely = [-np.inf if each is None or each.log_p is None else each.log_p for each in found]
+    return float(np.quantile(likely, NOT_INVENTED, method="higher"))
 
 
 def _encode(_: str, observation: Observation) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from evaluation.datasets.conflicts import Conflict, spread
 from evaluation.judges import fluency
 from evaluation.runner import Rows, RunStep, digest, run_now
 from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from control.conflict.reader import Reader
 
 MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
 PLAIN, CLOSED_BOOK = "plain", "closed-book"
@@ -67,6 +70,7 @@ class DialAnswers:
         batch_size: int,
         calibration: Calibration | None = None,
         run_step: RunStep = run_now,
+        reader: "Reader | None" = None,
     ) -> None:
         """Open the answers of a run.
 
@@ -77,13 +81,14 @@ class DialAnswers:
             batch_size: Questions at a time.
             calibration: For the rule ``fulcrum``.
             run_step: Runs each batch.
+            reader: For the rule ``fulcrum``; finds what the drafts claim.
 
         Raises:
             DataError: ``target`` holds answers of another run.
         """
         self.calibration = calibration
         self._language_model, self._batch_size = language_model, batch_size
-        self._run_step = run_step
+        self._run_step, self._reader = run_step, reader
         self._rows: Rows[Key, str] = Rows(
             target / "answers.jsonl",
             {
@@ -125,7 +130,11 @@ class DialAnswers:
             for item in batch
         ]
         numbers = [self._number(alpha) for alpha in setting.alphas]
-        settled = iter(dial.answer(self._language_model, texts, how, self.calibration, numbers))
+        settled = iter(
+            dial.answer(
+                self._language_model, texts, how, self.calibration, numbers, reader=self._reader
+            )
+        )
         return {
             self._key(item, setting, alpha): next(settled).trace.text.strip()
             for item in batch
@@ -143,7 +152,7 @@ class DialAnswers:
         """The row of an answer; another calibration gives another answer."""
         rule, passage = setting.rule, setting.passage
         if rule == DIAL:
-            rule += f" {self._calibrated().digest}"
+            rule += f" {self._calibrated().digest}" + (" with reader" if self._reader else "")
         if setting.trust != NEUTRAL_TRUST:
             passage += f" trust {setting.trust}"
         return item.id, passage, rule, str(alpha)
@@ -172,6 +181,7 @@ def run(
     trust: bool = False,
     unknown_limit: int | None = None,
     run_step: RunStep = run_now,
+    reader: "Reader | None" = None,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -191,6 +201,7 @@ def run(
         unknown_limit: Ask at most so many unknown facts, drawn evenly.
         trust: Also answer from passages of little and of much trust, by the rule ``fulcrum``.
         run_step: Runs each step of work with the model, such as in turn with other users of it.
+        reader: For the rule ``fulcrum``; finds what the drafts claim.
 
     Returns:
         The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract, ``examples``,
@@ -203,7 +214,7 @@ def run(
     rules = list(rules) or [DEFAULT_RULE]
     dialled = {rule: ALPHAS if rule == DIAL else tuple(alphas) for rule in rules}
     ended = [rule for rule in rules if MEMORY_END in dialled[rule]]
-    answers = DialAnswers(language_model, items, target, batch_size, calibration, run_step)
+    answers = DialAnswers(language_model, items, target, batch_size, calibration, run_step, reader)
     answers.complete(items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,)))
     closed_book = ScoredAnswers(answers, items, "none")
     known = [

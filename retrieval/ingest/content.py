@@ -1,6 +1,7 @@
 """What a reader makes of a file: texts, and the marks that chunking reads in them."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,9 @@ class Content:
         details: Further metadata.
         markdown: Whether the text is Markdown, with headings, tables, code and page marks, by
             which it is cut into passages; otherwise it is plain text.
+        front_matter: The fields of a YAML or TOML header.
+        properties: Dates that the file states outside of its text, by what they are of.
+        margin: Text that is no part of it but may date it: page footers, running titles.
     """
 
     text: str
@@ -35,6 +39,9 @@ class Content:
     document_id: str | None = None
     details: dict[str, Scalar] = field(default_factory=dict)
     markdown: bool = False
+    front_matter: Mapping[str, object] = field(default_factory=dict)
+    properties: Mapping[str, object] = field(default_factory=dict)
+    margin: str = ""
 
 
 def page_mark(number: int) -> str:

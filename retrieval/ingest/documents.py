@@ -11,7 +11,15 @@ from llama_index.core.schema import Document, MediaResource
 
 from foundation.errors import DocumentError
 from retrieval.ingest.cleaning import clean, has_words
-from retrieval.ingest.content import Content
+from retrieval.ingest.content import Content, Scalar
+from retrieval.ingest.dates import (
+    DATE_KEY,
+    REPLACES_KEY,
+    document_date,
+    document_replaces,
+    parse_dated,
+    stated_date,
+)
 from retrieval.ingest.readers import READERS, check_paths, read_content
 from retrieval.ingest.tables import TABLE
 
@@ -59,6 +67,7 @@ def read(
     trust: float | None = None,
     on_read: OnRead = lambda _: None,
     on_file: OnFile = lambda _: None,
+    dated: str | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of files and directories, in the order given, directories sorted.
 
@@ -68,8 +77,9 @@ def read(
     A document's id is the ``id`` of its JSON line, else the first digits of its content hash.
     Its metadata holds ``title``, ``source`` (the file's path as given, unless a JSON line states
     its own source), ``content_hash``, and a JSON line's other fields that are text, numbers or
-    booleans. The content hash covers the content and not the file name, so a renamed copy is
-    recognised.
+    booleans; further ``date``, if it is known (YYYY-MM-DD, YYYY-MM or YYYY), and ``replaces``, if
+    the document says so. The content hash covers the content and the date, and not the file name,
+    so a renamed copy is recognised.
 
     Args:
         paths: Files, or directories to walk; hidden files and directories in them are ignored.
@@ -79,18 +89,22 @@ def read(
         on_read: Called with the bytes of the files that were read since the last call, of which
             the sum is `total_bytes`.
         on_file: Called with each file before it is read.
+        dated: The documents' date, YYYY-MM-DD, YYYY-MM or YYYY, where a JSON line does not say it
+            itself in its field ``date``; by default it is found, if they state one.
 
     Raises:
+        InputError: ``dated`` is no date.
         DocumentError: a path does not exist, a file that was named cannot be read, or a directory
             holds nothing readable, or a file that was named has no words.
     """
     given = [Path(path) for path in paths]
     check_paths(given)  # before any work, so that a wrong last path costs none
+    dated = None if dated is None else parse_dated(dated)
     for path in given:
         yield from (
-            _read_directory(path, on_skipped, trust, on_read, on_file)
+            _read_directory(path, on_skipped, trust, on_read, on_file, dated)
             if path.is_dir()
-            else _read_file(path, on_skipped, trust, on_read, on_file)
+            else _read_file(path, on_skipped, trust, on_read, on_file, dated)
         )
 
 
@@ -143,11 +157,12 @@ def _read_directory(
     trust: float | None,
     on_read: OnRead,
     on_file: OnFile,
+    dated: str | None,
 ) -> Iterator[Document]:
     readable, unreadable = 0, 0
     for path in _walk(directory):
         try:
-            yield from _read_file(path, on_skipped, trust, on_read, on_file)
+            yield from _read_file(path, on_skipped, trust, on_read, on_file, dated)
             readable += 1
         except DocumentError as error:
             unreadable += 1
@@ -171,10 +186,12 @@ def _read_file(
     path: Path,
     on_skipped: Callable[[SkippedPath], None],
     trust: float | None,
-    on_read: OnRead = lambda _: None,
-    on_file: OnFile = lambda _: None,
+    on_read: OnRead,
+    on_file: OnFile,
+    dated: str | None,
 ) -> Iterator[Document]:
     on_file(path)
+    date = ""  # of the file's parts so far
     texts, junk = 0, 0
     size, seen = _size(path), 0
     try:
@@ -185,7 +202,10 @@ def _read_file(
             texts += 1
             # A table of numbers says by its header what they are.
             if has_words(text) or (content.markdown and TABLE.search(text)):
-                yield _document(path, content, text, trust)
+                document = _document(path, content, text, trust, dated, date)
+                if content.document_id is None and path.suffix.lower() != ".jsonl":
+                    date = str(document.metadata.get(DATE_KEY, ""))
+                yield document
             else:
                 junk += 1
             step = min(len(content.text), size - seen)
@@ -206,17 +226,31 @@ def _size(path: Path) -> int:
         return 0  # gone, or its folder is closed to us: reading it says so
 
 
-def _document(path: Path, content: Content, text: str, trust: float | None) -> Document:
+def _document(
+    path: Path,
+    content: Content,
+    text: str,
+    trust: float | None,
+    dated: str | None,
+    date_before: str,
+) -> Document:
     title = " ".join(clean(content.title or "").split())
     details = {
         clean(key): clean(value) if isinstance(value, str) else value
         for key, value in content.details.items()
     }
-    stated = details.pop(TRUST_KEY, trust)
+    date = details.pop(DATE_KEY, "")
+    added: dict[str, Scalar | None] = {
+        TRUST_KEY: details.pop(TRUST_KEY, trust),
+        DATE_KEY: stated_date(date)
+        if date
+        else dated or document_date(content, text, shown_name(path.stem), date_before),
+        REPLACES_KEY: details.pop(REPLACES_KEY, "") or document_replaces(content, text),
+    }
     content_hash = _hash([title, text, details])
     document_id = clean(content.document_id or "") or content_hash[:ID_DIGITS]
-    if stated is not None:  # the same document, but one that has to be stored again
-        details[TRUST_KEY] = float(stated)
+    if stated := {key: value for key, value in added.items() if value is not None and value != ""}:
+        details |= stated  # the same document, but one that has to be stored again
         content_hash = _hash([title, text, details])
     metadata = {
         "source": shown_name(path),

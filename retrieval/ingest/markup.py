@@ -38,7 +38,9 @@ LEAST_LINKS = 2
 MOST_LINKED = 0.8
 WIDEST = 100  # columns of a cell that states its span
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
+TOML_FRONT_MATTER = re.compile(r"\A\+\+\+[ \t]*\n(.*?)\n\+\+\+[ \t]*\n", re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+STRUCTURED_DATE = re.compile(r'"(datePublished|dateModified)"\s*:\s*"([^"]+)"')
 PERMALINK = re.compile(r"^[¶§#\s]*$")
 
 
@@ -58,10 +60,11 @@ def read_html(path: Path) -> Iterator[Content]:
     title = page.title.get_text(" ", strip=True) if page.title else None
     has_links = page.find("a") is not None
     had_text = any((page.body or page).stripped_strings)
+    properties, margin = _page_dates(page), _page_footer(page)
     text = to_markdown(page)
     if had_text and has_links and not text:
         raise DocumentError(f"{path} holds links and no text of its own; leave it out")
-    yield Content(text, title=title, markdown=True)
+    yield Content(text, title=title, markdown=True, properties=properties, margin=margin)
 
 
 def read_markdown(path: Path) -> Iterator[Content]:
@@ -74,9 +77,11 @@ def read_markdown(path: Path) -> Iterator[Content]:
     for part in encodings.read_texts(path):
         source = part.lstrip("\ufeff").replace("\r\n", "\n")
         stated, source = _front_matter(source)
+        named = stated.get("title")
         text = html_to_markdown(_markdown_parser().render(source))
-        title = title or stated or first_heading(text)
-        yield Content(text, title=title, markdown=True)
+        title = title or (str(named) if isinstance(named, str | int) else None)
+        title = title or first_heading(text)
+        yield Content(text, title=title, markdown=True, front_matter=stated)
 
 
 def read_rst(path: Path) -> Iterator[Content]:
@@ -117,10 +122,16 @@ def read_epub(path: Path) -> Iterator[Content]:
         order = [files.get(item["idref"], "") for item in package.find_all("itemref")]
         chapters = [to_markdown(_parse(archive.read(name))) for name in order if name in names]
         title = package.find("title")
+        dates = {
+            str(tag.get("property") or "date"): str(tag.get_text(strip=True))
+            for tag in package.find_all(["date", "meta"])
+            if tag.name == "date" or tag.get("property") == "dcterms:modified"
+        }
     yield Content(
         "\n\n".join(filter(None, chapters)),
         title=title.get_text(" ", strip=True) if title else None,
         markdown=True,
+        properties=dates,
     )
 
 
@@ -183,6 +194,23 @@ def _remove(tags: "Iterable[Tag]") -> None:
     for tag in tags:
         if not tag.decomposed:  # as part of another
             tag.decompose()
+
+
+def _page_dates(page: "BeautifulSoup") -> dict[str, object]:
+    """Return what a page's <meta> tags and its data for search engines say, by name."""
+    stated: dict[str, object] = {}
+    for tag in page.find_all("meta", content=True):
+        name = tag.get("property") or tag.get("name") or tag.get("itemprop") or ""
+        stated[re.split(r"[:.](?=\w+$)", str(name))[-1]] = str(tag["content"])
+    for tag in page.find_all("script", type="application/ld+json"):
+        for name, value in STRUCTURED_DATE.findall(tag.get_text()):
+            stated[name] = value
+    return stated
+
+
+def _page_footer(page: "BeautifulSoup") -> str:
+    tags = page.find_all(lambda tag: tag.name == "footer" or tag.get("role") == "contentinfo")
+    return "\n".join(tag.get_text("\n" if tag.find("p") else " ", strip=True) for tag in tags)
 
 
 def _below(page: "BeautifulSoup", is_outer: "Callable[[Tag], bool]") -> set[int]:
@@ -320,21 +348,24 @@ def _markdown_parser() -> Any:
     return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def _front_matter(source: str) -> tuple[str | None, str]:
-    """Return the title that a YAML header states, and the text after the header."""
+def _front_matter(source: str) -> tuple[dict[str, object], str]:
+    """Return the fields of a YAML or TOML header, and the text after the header."""
+    import tomllib
+
     import yaml
 
-    found = FRONT_MATTER.match(source)
+    found, load = FRONT_MATTER.match(source), yaml.safe_load
     if not found:
-        return None, source
+        found, load = TOML_FRONT_MATTER.match(source), tomllib.loads
+    if not found:
+        return {}, source
     try:
-        stated = yaml.safe_load(found[1])
-    except yaml.YAMLError:
-        return None, source
+        stated = load(found[1])
+    except (yaml.YAMLError, ValueError):  # such as the 31st of February
+        return {}, source
     if not isinstance(stated, dict):
-        return None, source
-    title = stated.get("title")
-    return str(title) if isinstance(title, str | int) else None, source[found.end() :]
+        return {}, source
+    return {str(key): value for key, value in stated.items()}, source[found.end() :]
 
 
 def _tidy(text: str) -> str:

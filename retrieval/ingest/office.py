@@ -1,5 +1,6 @@
 """Office files: .docx, .pptx and .xlsx, which are ZIP archives of XML."""
 
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.errors import DocumentError
 from retrieval.ingest.content import Content, check_size, guard, page_mark
+from retrieval.ingest.dates import office_dates
 from retrieval.ingest.markup import first_heading, html_to_markdown
 from retrieval.ingest.tables import to_cell, to_parts
 
 if TYPE_CHECKING:
+    from lxml import etree
     from pptx.slide import Slide
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # begins the formats before 2007, and encrypted files
@@ -20,6 +23,8 @@ ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 # Bytes of all parts unpacked. Text of that size takes some 30 times as much memory in a tree;
 # pictures are not unpacked and not counted.
 LONGEST_UNPACKED = 100_000_000
+CORE_PROPERTIES = "docProps/core.xml"
+DOCX_MARGIN = re.compile(r"word/(?:header|footer)\d*\.xml")
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".emf", ".wmf", ".wdp")
 MEDIA = (*PICTURES, ".mp3", ".mp4", ".m4a", ".m4v", ".mov", ".avi", ".wmv", ".wav", ".ttf", ".otf")
 DOCX_STYLES = """
@@ -77,12 +82,15 @@ def read_docx(path: Path) -> Iterator[Content]:
     """
     import mammoth
 
-    with open_archive(path, ".docx"), path.open("rb") as file:
+    with open_archive(path, ".docx") as archive, path.open("rb") as file:
+        properties, margin = _properties(archive), _margin(archive)
         html = mammoth.convert_to_html(
             file, style_map=DOCX_STYLES, convert_image=lambda _: []
         ).value
         text = html_to_markdown(html)
-    yield Content(text, title=first_heading(text), markdown=True)
+    yield Content(
+        text, title=first_heading(text), markdown=True, properties=properties, margin=margin
+    )
 
 
 def read_pptx(path: Path) -> Iterator[Content]:
@@ -93,12 +101,13 @@ def read_pptx(path: Path) -> Iterator[Content]:
     """
     from pptx import Presentation
 
-    with open_archive(path, ".pptx"):
+    with open_archive(path, ".pptx") as archive:
+        properties = _properties(archive)
         deck = Presentation(str(path))
         slides = [_slide(number, slide) for number, slide in enumerate(deck.slides, start=1)]
         title = deck.core_properties.title or None
     text = "\n\n".join(slides)
-    yield Content(text, title=first_heading(text) or title, markdown=True)
+    yield Content(text, title=first_heading(text) or title, markdown=True, properties=properties)
 
 
 def read_xlsx(path: Path) -> Iterator[Content]:
@@ -111,7 +120,8 @@ def read_xlsx(path: Path) -> Iterator[Content]:
     """
     from openpyxl import load_workbook
 
-    with open_archive(path, ".xlsx"):
+    with open_archive(path, ".xlsx") as archive:
+        properties = _properties(archive)
         book = load_workbook(path, read_only=True, data_only=True, keep_links=False)
         small: list[str] = []
         for sheet in book.worksheets:
@@ -120,9 +130,38 @@ def read_xlsx(path: Path) -> Iterator[Content]:
             sheet.reset_dimensions()  # some programs state a wrong one
             *parts, last = chain([""], to_parts(_values(sheet), f"# {to_cell(sheet.title)}"))
             for part in parts[1:]:
-                yield Content(part, markdown=True)
+                yield Content(part, markdown=True, properties=properties)
             small.append(last)
-    yield Content("\n\n".join(filter(None, small)), markdown=True)
+    yield Content("\n\n".join(filter(None, small)), markdown=True, properties=properties)
+
+
+def _properties(archive: zipfile.ZipFile) -> dict[str, object]:
+    """Return the dates of an office file's core properties."""
+    created, modified = (
+        next((str(tag.text or "") for tag in _tags(archive, CORE_PROPERTIES, name)), "")
+        for name in ("created", "modified")
+    )
+    return office_dates(created, modified)
+
+
+def _margin(archive: zipfile.ZipFile) -> str:
+    """Return the text of a Word document's page headers and footers, a paragraph a line."""
+    return "\n".join(
+        "".join(run.text or "" for run in paragraph.iter("{*}t"))
+        for name in sorted(filter(DOCX_MARGIN.fullmatch, archive.namelist()))
+        for paragraph in _tags(archive, name, "p")
+    )
+
+
+def _tags(archive: zipfile.ZipFile, part: str, name: str) -> "Iterator[etree._Element]":
+    """Yield the tags of a name in a part of the file; none if it is missing or damaged."""
+    from lxml import etree
+
+    if part in archive.namelist():
+        parser = etree.XMLParser(recover=True, resolve_entities=False)
+        root = etree.fromstring(archive.read(part), parser)
+        if root is not None:
+            yield from root.iter(f"{{*}}{name}")
 
 
 def _values(sheet: Any) -> Iterator[list[object]]:

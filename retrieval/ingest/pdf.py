@@ -38,7 +38,7 @@ def read_pdf(path: Path) -> Iterator[Content]:
         with closing(pypdfium2.PdfDocument(path)) as book:
             texts = list(_page_texts(path, book))
             headings = _outline(book)
-            title = book.get_metadata_dict().get("Title") or None
+            stated = book.get_metadata_dict()
     except (OSError, DocumentError):
         raise
     except Exception as error:
@@ -51,13 +51,23 @@ def read_pdf(path: Path) -> Iterator[Content]:
             "run OCR on it first"
         )
     known = Counter(re.findall(r"[\w-]+", " ".join(texts).lower()))
-    pages = _without_running_titles([_lines(text, known) for text in texts])
+    lines_of_pages = [_lines(text, known) for text in texts]
+    pages = _without_running_titles(lines_of_pages)
     written = [
         f"{page_mark(number)}\n\n{_page(lines, headings.get(number, []))}"
         for number, lines in enumerate(pages, start=1)
         if lines
     ]
-    yield Content("\n\n".join(written), title=title, markdown=True)
+    yield Content(
+        "\n\n".join(written),
+        title=stated.get("Title") or None,
+        markdown=True,
+        properties={
+            name: stated.get(key, "")
+            for name, key in (("created", "CreationDate"), ("modified", "ModDate"))
+        },
+        margin="\n".join(dict.fromkeys(_left_out(lines_of_pages, pages))),
+    )
 
 
 def _page_texts(path: Path, book: Any) -> Iterator[str]:
@@ -110,6 +120,13 @@ def _without_running_titles(pages: Sequence[list[str]]) -> list[list[str]]:
                     del left[place]
         kept.append(left)
     return kept
+
+
+def _left_out(lines_of_pages: Sequence[list[str]], pages: Sequence[list[str]]) -> Iterator[str]:
+    """Yield the running titles that were dropped."""
+    for lines, kept in zip(lines_of_pages, pages, strict=True):
+        left = Counter(lines) - Counter(kept)
+        yield from left
 
 
 def _edges(lines: Sequence[str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from foundation.errors import DocumentError
 from retrieval.ingest import encodings
 from retrieval.ingest.content import LONGEST_TEXT, Content, Scalar
+from retrieval.ingest.dates import REPLACES_KEY, shown_replaces
 from retrieval.ingest.markup import read_epub, read_html, read_markdown, read_rst
 from retrieval.ingest.office import read_docx, read_pptx, read_xlsx
 from retrieval.ingest.pdf import read_pdf
@@ -151,6 +152,7 @@ def _parsed_line(line: str, where: str) -> Content:
             f'{where}: the field "id" is {_shown(document_id)}; '
             "it must be a non-empty string or a whole number"
         )
+    replaces = record.get(REPLACES_KEY)
     trust = record.get("trust")
     if trust is not None and (
         isinstance(trust, bool) or not isinstance(trust, int | float) or not 0 <= trust <= 1
@@ -163,7 +165,10 @@ def _parsed_line(line: str, where: str) -> Content:
         text,
         title=title,
         document_id=None if document_id is None else str(document_id).strip(),
-        details={key: value for key, value in record.items() if isinstance(value, Scalar)},
+        details={
+            **{key: value for key, value in record.items() if isinstance(value, Scalar)},
+            **({REPLACES_KEY: shown_replaces(replaces)} if replaces else {}),
+        },
     )
 
 

@@ -20,6 +20,7 @@ class StoredDocument:
         source: The file that it came from.
         passages: Their number.
         trust: Its trust against memory, in [0, 1]; ``None`` if not given.
+        date: In ISO 8601, of which day or month may lack; empty if not known.
     """
 
     id: str
@@ -27,6 +28,7 @@ class StoredDocument:
     source: str
     passages: int
     trust: float | None = None
+    date: str = ""
 
 
 class PassageStore(Protocol):
@@ -61,6 +63,10 @@ class PassageStore(Protocol):
 
     def list_documents(self, offset: int = 0, limit: int | None = None) -> list[StoredDocument]:
         """Return ``limit`` documents from ``offset`` on, in order of ingestion."""
+        ...
+
+    def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
+        """Return the first ``limit`` passages of a document, in order."""
         ...
 
     def get_nodes(self, node_ids: list[str] | None = None) -> list[BaseNode]:

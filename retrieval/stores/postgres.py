@@ -51,6 +51,8 @@ LOCK = 0x46554C43  # writers of this index wait for each other; the number spell
 
 explained = partial(postgres.explained, option=OPTION)
 
+_STORED = select(PASSAGES.c.text, PASSAGES.c.metadata_).order_by(PASSAGES.c.id)
+
 
 class PostgresStore:
     """A ``PassageStore`` in PostgreSQL with pgvector.
@@ -131,12 +133,13 @@ class PostgresStore:
 
     def get_nodes(self, node_ids: list[str] | None = None) -> list[BaseNode]:
         """Return the passages of these ids that exist, or all, in the order they were stored."""
-        stored = select(PASSAGES.c.text, PASSAGES.c.metadata_).order_by(PASSAGES.c.id)
-        if node_ids is not None:
-            stored = stored.where(PASSAGES.c.node_id.in_(node_ids))
-        return [
-            metadata_dict_to_node(metadata, content) for content, metadata in self._rows(stored)
-        ]
+        return self._nodes(
+            _STORED if node_ids is None else _STORED.where(PASSAGES.c.node_id.in_(node_ids))
+        )
+
+    def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
+        """Return the first ``limit`` passages of a document, in order."""
+        return self._nodes(_STORED.where(document_id == DOCUMENT_ID).limit(limit))
 
     def list_documents(self, offset: int = 0, limit: int | None = None) -> list[StoredDocument]:
         """Return ``limit`` documents from ``offset`` on, in order of ingestion."""
@@ -161,6 +164,7 @@ class PostgresStore:
                 str(metadata.get("source", "")),
                 passages,
                 metadata.get("trust"),
+                str(metadata.get("date", "")),
             )
             for metadata, passages in self._rows(listed)
         ]
@@ -270,6 +274,11 @@ class PostgresStore:
         """Return the index's dimension; ``None`` before its first passage."""
         built = read_settings(connection)
         return check_embedding(built, self._embedding_name, dimension, self._place, OPTION)
+
+    def _nodes(self, statement: Select[Any]) -> list[BaseNode]:
+        return [
+            metadata_dict_to_node(metadata, content) for content, metadata in self._rows(statement)
+        ]
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
         """Return what a statement reads of the passages; nothing if nothing was ever stored."""

@@ -246,10 +246,22 @@ class LocalStore(BasePydanticVectorStore):
         with reading(self._engine, self._database) as connection:
             return [
                 StoredDocument(
-                    row[0], row[1], str(row[2].get("source", "")), row[3], row[2].get("trust")
+                    row[0],
+                    row[1],
+                    str(row[2].get("source", "")),
+                    row[3],
+                    row[2].get("trust"),
+                    str(row[2].get("date", "")),
                 )
                 for row in connection.execute(listed)
             ]
+
+    def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
+        """Return the first ``limit`` passages of a document, in order."""
+        wanted = _WITHOUT_VECTOR.where(PassageRow.document_id == document_id)
+        with reading(self._engine, self._database) as connection:
+            rows = connection.execute(wanted.order_by(PassageRow.rowid).limit(limit)).all()
+        return [to_node(row, content_hash=row.content_hash) for row in rows]
 
     def is_empty(self) -> bool:
         """Whether there is no passage; unlike `count`, in constant time."""

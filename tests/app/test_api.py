@@ -454,6 +454,18 @@ def test_documents_are_uploaded_listed_and_removed(client):
     assert one.get("/v1/documents").json()["data"] == []
 
 
+def test_an_upload_is_dated_by_its_text_or_by_the_user(client):
+    one = client()
+    file = {"file": ("notes.md", b"# Rhine\n\nLast updated 3 May 2021. The Rhine is long.")}
+    for data, expected in (({}, "2021-05-03"), ({"dated": "2022-06"}, "2022-06")):
+        assert one.post("/v1/documents", files=file, data=data).status_code == 200
+        [document] = one.get("/v1/documents").json()["data"]
+        assert document["date"] == expected
+    refused = one.post("/v1/documents", files=file, data={"dated": "soon"})
+    assert refused.status_code == 400
+    assert "YYYY-MM-DD" in refused.json()["error"]["message"]
+
+
 def test_an_upload_that_cannot_be_read_fails_with_the_reason(client):
     response = client().post("/v1/documents", files={"file": ("x.pdf", b"%PDF nonsense")})
     assert response.status_code == 400

@@ -194,6 +194,19 @@ def test_other_trust_replaces_the_document(capsys, notes):
     assert (found().node_id, found().node.metadata["trust"]) == (before, 0.1)
 
 
+def test_another_date_replaces_the_document(capsys, notes):
+    run(capsys, "ingest", "--dated", "2024-01", notes)
+    _, out, _ = run(capsys, "ingest", "--dated", "2025-03-01", notes)
+    assert "1 replaced" in out
+    assert found().node.metadata["date"] == "2025-03-01"
+
+
+def test_a_wrong_date_is_refused_in_one_line(capsys, notes):
+    code, _, err = run(capsys, "ingest", "--dated", "1.3.2025", notes)
+    assert code == 2
+    assert "--dated '1.3.2025' is not a date; give YYYY-MM-DD" in " ".join(err.split())
+
+
 def test_a_line_says_itself_how_far_it_is_trusted(capsys, tmp_path):
     path = tmp_path / "facts.jsonl"
     path.write_text(json.dumps({"text": PASSAGE, "trust": 0.2}), encoding="utf-8")

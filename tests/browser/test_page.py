@@ -103,6 +103,86 @@ def test_everything_is_reached_by_keyboard(visit):
     assert page.evaluate("document.activeElement !== document.body")
 
 
+def test_the_composer_stays_where_it_is_and_its_button_stops_what_runs(visit):
+    page = visit()
+    composer = page.locator("#composer")
+    at_first = composer.bounding_box()
+    assert page.get_by_role("button", name="Stop").count() == 0
+    box = page.get_by_label("Question", exact=True)
+    box.fill(NORWAY)
+    box.press("Enter")
+    assert page.evaluate("document.body.classList.contains('works')")  # before any answer
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    answered(page)
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    assert composer.bounding_box()["height"] == at_first["height"]
+    assert composer.bounding_box()["y"] == pytest.approx(at_first["y"], abs=1)
+
+
+def test_an_example_leaves_nothing_behind(visit):
+    page = visit()
+    page.get_by_role("button", name="When does the Harbour Library").click()
+    answered(page)
+    expect(page.locator("#dial input")).to_have_value("1")
+    ask(page, NORWAY)
+    expect(page.locator("#latest .setting").first).to_contain_text("from my documents")
+    assert "Harbour" not in page.locator("#latest").inner_text()
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator("#dial input")).to_have_value("0.5")
+    expect(page.get_by_role("button", name=NORWAY)).to_be_visible()
+
+
+def test_a_reload_brings_the_conversation_back_but_nothing_forgotten(visit, site):
+    page = visit()
+    page.get_by_label("memory alone").check()
+    assert "Lima" in ask(page, "What is the capital of Peru?")
+    norway = ask(page, NORWAY)
+    page.reload()
+    assert answered(page) == norway
+    assert "Lima" in page.locator("#earlier").inner_text()
+    assert "Lima" not in page.evaluate("JSON.stringify(localStorage)")
+
+    [record] = site.service.forget([_capital("Peru", "Lima")])
+    page.reload()
+    assert answered(page) == norway
+    expect(page.locator("#earlier .turn")).to_have_count(0)
+    assert "Lima" not in page.locator("body").inner_text()
+    site.service.unforget(record.id)
+    page.reload()
+    answered(page)
+    expect(page.locator("#earlier .turn")).to_have_count(0)  # not even in the browser
+
+    page.get_by_role("button", name="New conversation").click()
+    page.reload()
+    expect(page.get_by_role("button", name=NORWAY)).to_be_visible()
+
+
+def test_an_answer_is_copied_exported_and_asked_otherwise(visit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_label("memory alone").check()
+    ask(page, "What is the capital of Peru?")
+    latest = page.locator("#latest")
+    latest.get_by_role("button", name="Copy").click()
+    expect(latest.get_by_role("button", name="Copied")).to_be_visible()
+    assert "Lima" in page.evaluate("navigator.clipboard.readText()")
+    latest.locator("summary", has_text="Export").click()
+    for name, opening in (("Markdown", "## What is the capital of Peru?"), ("JSON", "[")):
+        with page.expect_download() as download:
+            latest.get_by_role("button", name=f"The conversation as {name}").click()
+        text = download.value.path().read_text(encoding="utf-8")
+        assert text.startswith(opening)
+        assert "Lima" in text
+
+    ask(page, NORWAY)
+    earlier = page.locator("#earlier")
+    earlier.locator("summary", has_text="Edit").click()
+    earlier.get_by_label("The question, edited").fill("What is the capital of France?")
+    earlier.get_by_label("The question, edited").press("Enter")
+    expect(latest.locator("h2")).to_have_text("What is the capital of France?")
+    assert "Paris" in answered(page)
+    expect(page.locator(".turn")).to_have_count(1)
+
+
 @BOTH_WIDTHS
 def test_a_document_is_added_read_as_text_and_removed(visit, document, viewport):
     page = visit(viewport)
@@ -110,7 +190,7 @@ def test_a_document_is_added_read_as_text_and_removed(visit, document, viewport)
     expect(page.locator("#documents")).to_contain_text("no documents yet")
     page.set_input_files("#files input[type=file]", document("quellin.html", HOSTILE))
     expect(page.locator("#progress")).to_contain_text("Done: 1 document in 1 passage")
-    expect(page.locator("#documents .rows li")).to_have_count(1)
+    expect(page.locator("#documents tbody tr")).to_have_count(1)
     assert fits(page)
 
     tab(page, "Ask")
@@ -126,6 +206,31 @@ def test_a_document_is_added_read_as_text_and_removed(visit, document, viewport)
     page.get_by_role("button", name="Remove").click()
     page.get_by_role("button", name="Remove").click()
     expect(page.locator("#documents")).to_contain_text("no documents yet")
+
+
+@BOTH_WIDTHS
+def test_documents_are_searched_and_their_passages_shown(visit, site, document, viewport):
+    lines = (
+        '{"id": "old", "title": "Old tariffs", "text": "The toll is **25** euro.", "date": "2004"}',
+        '{"id": "new", "title": "New tariffs", "text": "The toll is 30 euros.", "trust": 0.9}',
+    )
+    for _ in site.service.ingest([document("tariffs.jsonl", "\n".join(lines))]):
+        pass
+    page = visit(viewport)
+    tab(page, "Documents")
+    rows = page.locator("#documents tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.filter(has_text="Old tariffs")).to_contain_text("2004")
+    expect(rows.filter(has_text="New tariffs")).to_contain_text("0.9")
+    page.get_by_label("Search").fill("OLD")
+    expect(rows).to_have_count(1)
+    page.get_by_role("button", name="Show the passages of Old tariffs").click()
+    expect(page.locator("#documents .preview strong")).to_have_text("25")
+    assert fits(page)
+    page.get_by_label("Search").fill("nowhere")
+    expect(page.locator("#documents")).to_contain_text("holds “nowhere”")
+    for each in ("old", "new"):
+        site.service.remove_document(each)
 
 
 def test_a_broken_upload_is_told_and_nothing_is_added(visit, document):

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import asdict, replace
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ from control.answer import STEPS
 from control.assistant import Assistant, Query
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import ANY_MODEL
+from control.conflict.reader import Reading
+from control.conflict.sources import SourceOptions
 from control.decoding.generate import Decoding
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
@@ -249,7 +252,9 @@ def test_each_step_has_its_own_time(tiny, always, monkeypatch):
         "retrieve": 2,
         "filter": 4,
         "redact": 0,
+        "claims": 0,
         "decode": 0,
+        "cite": 0,
         "total": 10,
     }
 
@@ -569,7 +574,9 @@ def test_from_documents_alone_nothing_is_answered_that_none_of_them_claims(readi
     assert not reading(dated(one=("", "Nothing of the kind."))).abstained
 
 
-def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_the_passage(reading):
+def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_the_passage(
+    reading,
+):
     answer = reading(dated(one=("", "It rains. You have 14 days. Bye.")), only_documents=True)
     assert answer.answer == "You have 14 days."
     assert not answer.abstained

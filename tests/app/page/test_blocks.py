@@ -2,12 +2,14 @@ import threading
 from dataclasses import replace
 
 import pytest
+from bs4 import BeautifulSoup
 
 from app.page import compare, conversation, evidence, forgetting, views
 from app.page.conversation import ConversationTurn, SessionTasks
 from app.page_tools.attempts import attempts
 from app.page_tools.curve import curve
 from control.answer import Answer, Source
+from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
 from control.decoding.trace import Choice, TokenTrace
 from control.forgetting.ledger import Event
@@ -85,11 +87,9 @@ def ask(service, turn, before=(), cancelled=None):
 
 class TestEvidence:
     def test_marks_the_sentence_and_the_word_that_the_answer_claims(self):
-        first, second = evidence.mark_sentences(CAIRO, evidence.claimed_words(answer()))
-        assert first.marked
-        assert [piece.text for piece in first.pieces if piece.claimed] == ["Cairo"]
-        assert not second.marked
-        assert "".join(piece.text for one in (first, second) for piece in one.pieces) == CAIRO
+        html = views.passage_html(CAIRO, evidence.claimed_words(answer()))
+        assert "<mark>The seat of government of Norway is <b>Cairo</b>" in html
+        assert "Trolls" not in html.split("<mark>")[1].split("</mark>")[0]
 
     def test_marks_what_the_passages_say_where_the_answer_follows_memory(self):
         verdict = Verdict("Cairo", "Oslo", 0.9, "memory")
@@ -97,17 +97,116 @@ class TestEvidence:
         assert evidence.claimed_words(said) == {"cairo", "oslo"}
 
     def test_words_of_the_question_are_no_evidence(self):
-        text = "Norway has a capital."
-        [only] = evidence.mark_sentences(text, evidence.claimed_words(answer()))
-        assert not only.marked
+        html = views.passage_html("Norway has a capital.", evidence.claimed_words(answer()))
+        assert "<mark>" not in html
 
     def test_a_sentence_cites_the_passages_that_hold_what_it_claims(self):
-        said = answer("The capital is Cairo. It has trolls.")
-        citations = evidence.find_citations(said, ["nothing", "Cairo it is", "trolls and Cairo"])
-        assert citations == {3: [2, 3], 6: [3]}
+        texts = ("nothing", "Cairo it is", "trolls and Cairo")
+        sources = [passage(text, id=text) for text in texts]
+        said = answer("The capital is Cairo. It has trolls.", sources)
+        assert [each.passages for each in evidence.find_citations(said)] == [
+            ["Cairo it is", "trolls and Cairo"],
+            ["trolls and Cairo"],
+        ]
 
     def test_an_answer_that_the_passages_do_not_hold_cites_none(self):
-        assert evidence.find_citations(answer("It is Oslo."), [CAIRO]) == {}
+        assert evidence.find_citations(answer("It is Oslo.", [passage()])) == []
+
+
+def texts_of(html, selector):
+    return [each.get_text() for each in BeautifulSoup(html, "html.parser").select(selector)]
+
+
+class TestAnswersText:
+    def test_markdown_is_rendered_and_html_in_it_is_text(self):
+        text = f"## Head\n\n**Cairo** and `x < y`\n\n- one\n\n```\ncode\n```\n\n{HOSTILE}"
+        for html in (views.passage_html(text), drawn(answer(text, tokens=[token(text)]))):
+            assert texts_of(html, "h4") == ["Head"]
+            assert texts_of(html, "strong") == ["Cairo"]
+            assert texts_of(html, "code") == ["x < y", "code\n"]
+            assert texts_of(html, "img, script") == []
+
+    def test_nothing_is_fetched_and_no_script_is_linked(self):
+        html = views.passage_html("![a map](http://a.example/x.png) [x](javascript:alert(1))")
+        assert texts_of(html, "img, a") == []
+        assert "a map" in html
+
+    def test_whole_words_are_coloured(self):
+        pieces = [("3", "both"), ("0", "context"), (" in", "both"), (" 201", "both")]
+        tokens = [token(*each) for each in [*pieces, ("9.", "context")]]
+        said = answer("30 in 2019.", tokens=tokens)
+        html = drawn(said)
+        assert texts_of(html, ".said .token.context") == ["30", "2019"]
+        assert texts_of(html, ".said .token.both") == ["in"]
+
+    def test_words_keep_their_source_within_markdown(self):
+        tokens = [
+            token("It is **Ca", "both"),
+            token("iro", "memory"),
+            token("** &amp; more", "both"),
+        ]
+        html = drawn(answer("It is **Cairo** &amp; more", tokens=tokens))
+        assert texts_of(html, "strong .token.memory") == ["Cairo"]
+        assert texts_of(html, ".said") == ["It is Cairo & more\n"]
+
+    def test_citations_number_the_sentences_and_mark_those_without_support(self):
+        text = "It is **Cairo.** It is hot."
+        sources = [passage(id="a", kept=False), passage(id="b"), passage(id="c")]
+        citations = [Citation(0, 17, ("c", "b")), Citation(17, len(text), ())]
+        html = drawn(answer(text, sources, tokens=[token(text)], citations=citations))
+        assert texts_of(html, "a.cite") == ["1", "2"]
+        [lights] = {
+            each["data-cites"]
+            for each in BeautifulSoup(html, "html.parser").select("[data-sentence='0']")
+        }
+        assert lights == "turn-1-1 turn-1-2"
+        assert texts_of(html, ".unsupported .unseen") == ["(no passage supports this)"]
+
+
+class TestClaims:
+    def said(self, *claims, **changed):
+        sources = [passage(id="a", title="News"), passage(id="b", title="Old book")]
+        return answer(sources=sources, claims=list(claims), conflict=True, **changed)
+
+    def rows(self, html):
+        rows = BeautifulSoup(html, "html.parser").select(".claims tbody tr")
+        return [[" ".join(cell.get_text(" ").split()) for cell in row] for row in map(_cells, rows)]
+
+    def test_who_says_what_since_when_how_trusted_and_sure_and_which_was_followed(self):
+        html = drawn(
+            self.said(
+                SourceClaim("memory", "Oslo", confidence=0.2, group=0),
+                SourceClaim("b", "Cairo", "2004", 0.5, 0.7, 1, True),
+                SourceClaim("a", "Cairo", "2019-04-01", 0.9, 0.93, 1, True),
+                settled="The newest document is followed.",
+            )
+        )
+        assert self.rows(html) == [
+            [
+                *("Cairo", "2 Old book 1 News", "2004 to 2019-04-01", "0.50 to 0.90", "93 %"),
+                "✓ follows it",
+            ],
+            ["Oslo", "the model’s memory", "", "0.50", "20 %", ""],
+        ]
+        assert "The sources disagree." in html
+        assert "The newest document is followed." in html
+        assert "Memory and passages disagree" not in html
+
+    def test_one_claim_of_the_passages_alone_needs_no_table(self):
+        verdict = Verdict("Cairo", "Oslo", 0.97, "passages")
+        html = drawn(
+            self.said(SourceClaim("a", "Cairo"), SourceClaim("b", "Cairo"), verdict=verdict)
+        )
+        assert "<table" not in html
+        assert "Memory and passages disagree." in html
+
+    def test_what_a_correction_claims_is_named_so(self):
+        claims = SourceClaim("a", "Cairo"), SourceClaim("fix", "Oslo", group=1, followed=True)
+        assert self.rows(drawn(self.said(*claims)))[0][:2] == ["Oslo", "a correction"]
+
+
+def _cells(row):
+    return row.find_all(["th", "td"], recursive=False)
 
 
 class TestWhatIsShown:
@@ -250,9 +349,9 @@ class TestConversation:
         read = ConversationTurn(
             1, "Where?", answer=answer("There.", [passage("Lima lies in Peru.")])
         )
-        assert lima.holds(PERU)
-        assert read.holds(PERU)
-        assert not ConversationTurn(1, "What?", answer=answer()).holds(PERU)
+        assert lima.holds([PERU])
+        assert read.holds([PERU])
+        assert not ConversationTurn(1, "What?", answer=answer()).holds([PERU])
 
 
 class TestRunning:

@@ -139,6 +139,9 @@ def test_files_are_ingested_listed_and_removed(service, tmp_path):
     assert str(tmp_path) not in reason
     [document] = one.documents()
     assert (document.title, document.source, document.trust) == ("Rhine", "notes.md", 0.9)
+    assert one.documents(search=" RHINE") == one.documents(search="notes") == [document]
+    assert one.documents(search="Danube") == []
+    assert one.passages(document.id, 5) == ["The Rhine is long."]
     assert one.remove_document(document.id) == 1
     assert one.remove_document(document.id) == 0
     assert one.count() == 0
@@ -161,6 +164,8 @@ def test_forgetting_redacts_what_is_stored_and_removing_brings_it_back(service, 
     one.sweep()
     [document] = one.documents()
     assert "Santiago" not in document.title
+    assert one.documents(search="Santiago") == []
+    assert "Santiago" not in "".join(one.passages(document.id, 5))
     one.unforget(record.id)
     one.sweep()
     [document] = one.documents()

@@ -3,9 +3,9 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from control.conflict import claims
-from foundation.text import words
+from foundation.text import FUNCTION_WORDS, words
 
-ASKED = words("What is the capital of Peru?") | claims.FUNCTION_WORDS
+ASKED = words("What is the capital of Peru?") | FUNCTION_WORDS
 
 
 @pytest.fixture

@@ -43,7 +43,10 @@ def test_trust_stands_above_the_date():
 
 
 def test_what_replaces_another_document_is_followed_whatever_the_dates():
-    passages = [said(14, "Policy of 2022", date="2022"), said(30, "b", replaces=("Policy of 2022",))]
+    passages = [
+        said(14, "Policy of 2022", date="2022"),
+        said(30, "b", replaces=("Policy of 2022",)),
+    ]
     assert followed(settle(QUESTION, passages)) == {"b"}
 
 

@@ -126,6 +126,7 @@ def test_empty_store(place: Place) -> None:
     store = open_at(place)
     assert (store.is_empty(), store.count(), store.get_nodes()) == (True, 0, [])
     assert store.documents(["d1"], ["h1"]) == {}
+    assert store.passages_of("d1", 5) == []
     assert store.remove_document("d1") == 0
     assert store.add([]) == []
     assert store.add([], replaced=["d1"]) == []
@@ -138,6 +139,12 @@ def test_empty_store(place: Place) -> None:
 def test_documents_by_id_or_content(store: PassageStore) -> None:
     assert store.documents(["d3", "d999"], ["h7", "h3"]) == {"d3": "h3", "d7": "h7"}
     assert store.documents([], []) == {}
+
+
+def test_the_passages_of_a_document(store: PassageStore) -> None:
+    assert [node.node_id for node in store.passages_of("d3", 5)] == ["n6", "n7"]
+    assert [node.node_id for node in store.passages_of("d3", 1)] == ["n6"]
+    assert store.passages_of("d3", 0) == store.passages_of("d999", 5) == []
 
 
 def test_adding_again_replaces(store: PassageStore) -> None:

@@ -1,0 +1,218 @@
+"""The date of a document: what it states, and what it does not."""
+
+import json
+import os
+import zipfile
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from docx import Document as WordDocument
+from llama_index.core.schema import Document
+from pptx import Presentation
+from pypdf import PdfReader, PdfWriter
+
+from foundation.errors import InputError
+from retrieval.ingest.chunking import split
+from retrieval.ingest.dates import parse_dated, text_date, text_replaces
+from retrieval.ingest.documents import plan_changes, read
+from tests.retrieval.conftest import pdf
+
+DOCUMENTS = [
+    json.loads(line)
+    for line in Path(__file__).with_name("dated_documents.jsonl").read_text("utf-8").splitlines()
+]
+
+
+def read_one(path: Path, text: str | None = None, **options: str) -> Document:
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    (document,) = read([path], pytest.fail, **options)
+    return document
+
+
+def date_of(path: Path, text: str | None = None, **options: str) -> str | None:
+    return read_one(path, text, **options).metadata.get("date")
+
+
+@pytest.mark.parametrize("ending", ["txt", "md"])
+def test_documents_in_many_styles(tmp_path: Path, ending: str) -> None:
+    """None has a wrong date, and few have none; what each replaces likewise."""
+    wrong, missed, replaces = [], [], []
+    for number, case in enumerate(DOCUMENTS):
+        path = tmp_path / str(number) / f"{Path(case['file']).stem}.{ending}"
+        path.parent.mkdir()
+        found = read_one(path, case["text"]).metadata
+        if found.get("date", "") != case["date"]:
+            (wrong if "date" in found else missed).append((case["file"], found.get("date")))
+        if found.get("replaces", "") != case["replaces"]:
+            replaces.append((case["file"], found.get("replaces")))
+    assert not wrong
+    assert len(missed) <= 0.12 * len(DOCUMENTS), missed
+    assert len(replaces) <= 0.05 * len(DOCUMENTS), replaces
+
+
+def test_what_the_user_says_comes_before_the_text_and_a_line_before_the_user(
+    tmp_path: Path,
+) -> None:
+    text = "Last updated 3 May 2021\n\nGuests pay."
+    assert date_of(tmp_path / "a.txt", text) == "2021-05-03"
+    for dated in ("2020-03-01", "2020-03", "2020"):
+        assert date_of(tmp_path / "a.txt", text, dated=dated) == dated
+    line = json.dumps({"text": text, "date": "4 June 2019", "replaces": ["Rules A", "2018"]})
+    metadata = read_one(tmp_path / "a.jsonl", line, dated="2020").metadata
+    assert (metadata["date"], metadata["replaces"]) == ("2019-06-04", "Rules A; 2018")
+    assert date_of(tmp_path / "b.jsonl", json.dumps({"text": text})) == "2021-05-03"
+
+
+@pytest.mark.parametrize(
+    "dated", ["", "soon", "2021-13", "2021-02-30", "01.03.2021", "1399", "9998"]
+)
+def test_a_wrong_date_of_the_user_is_one_clear_line(tmp_path: Path, dated: str) -> None:
+    with pytest.raises(InputError, match="--dated") as caught:
+        parse_dated(dated)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "a.txt").write_text("The Rhine.")
+    with pytest.raises(InputError):
+        list(read([tmp_path / "a.txt"], pytest.fail, dated=dated))
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("---\ntitle: T\ndate: 2021-03-04\n---\n", "2021-03-04"),
+        ("---\ndate: 2021-03-04\nlastmod: 2022-05-06T10:00:00Z\n---\n", "2022-05-06"),
+        ("---\nexpiry_date: 2021-03-04\n---\n", None),
+        ('+++\ntitle = "T"\ndate = 2020-01-02\n+++\n', "2020-01-02"),
+        ("---\ndate: 2021-02-31\n---\n", None),
+    ],
+)
+def test_front_matter(tmp_path: Path, head: str, expected: str | None) -> None:
+    assert date_of(tmp_path / "a.md", f"{head}\nThe Rhine is long.") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("refund-policy-2022", "2022"),
+        ("2023-04_minutes", "2023-04"),
+        ("20210503 offer", "2021-05-03"),
+        ("report 3 May 2021", "2021-05-03"),
+        ("budget 2019-2020", None),
+        ("IMG_123420215", None),
+        ("plan-9999", None),
+    ],
+)
+def test_file_names(tmp_path: Path, name: str, expected: str | None) -> None:
+    path = tmp_path / f"{name}.txt"
+    assert date_of(path, "Guests pay at the desk.") == expected
+    assert date_of(path, "As of 3 May 2016, guests pay.") == "2016-05-03"
+
+
+def test_the_time_of_the_file_is_no_date(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("The Rhine is long.")
+    os.utime(path, (1e9, 1e9))
+    assert date_of(path) is None
+
+
+def test_dates_to_come_and_of_long_ago_are_none() -> None:
+    tomorrow = date.today() + timedelta(days=2)
+    assert text_date(f"Effective date: {tomorrow.isoformat()}\n\nGuests pay.") == ""
+    assert text_date("Issued on 3 May 1399\n\nGuests pay.") == ""
+    assert text_date("Issued on 3 May 1400\n\nGuests pay.") == "1400-05-03"
+
+
+def test_figures_of_unknown_order_give_the_year() -> None:
+    assert text_date("Last updated: 3/4/2021") == "2021"
+    assert text_date("Last updated: 3/4/2021\n\nThe fair was on 2/28/2020.") == "2021-03-04"
+
+
+def test_a_web_page_is_dated_by_its_footer_or_its_tags(tmp_path: Path) -> None:
+    page = "<html><head>{}</head><body><p>The Rhine is long.</p>{}</body></html>"
+    footer = "<footer>Contact us. <p>Last updated on Nov 12, 2023.</p></footer>"
+    tag = '<meta property="article:published_time" content="2020-02-03T10:00:00Z">'
+    expires = '<meta name="expires" content="2020-02-03">'
+    assert date_of(tmp_path / "a.html", page.format(tag, footer)) == "2023-11-12"
+    assert date_of(tmp_path / "b.html", page.format(tag, "")) == "2020-02-03"
+    assert date_of(tmp_path / "c.html", page.format(expires, "")) is None
+
+
+def test_properties_inside_files(tmp_path: Path) -> None:
+    writer = PdfWriter(clone_from=PdfReader(_written(tmp_path / "r.pdf", pdf("The Rhine."))))
+    writer.add_metadata({"/CreationDate": "D:20190203101112+01'00'"})
+    writer.write(tmp_path / "s.pdf")
+    assert date_of(tmp_path / "s.pdf") == "2019-02-03"
+    word = WordDocument()
+    word.add_paragraph("The Rhine is long.")
+    word.save(str(tmp_path / "template.docx"))
+    assert date_of(tmp_path / "template.docx") is None  # 2013, the day of the library's template
+    word.core_properties.modified = word.core_properties.created + timedelta(days=3000)
+    word.save(str(tmp_path / "written.docx"))
+    assert str(date_of(tmp_path / "written.docx")) == "2022-03-11"
+    word.sections[0].footer.paragraphs[0].text = "Version 2, 4 June 2021"
+    word.save(str(tmp_path / "footer.docx"))
+    assert date_of(tmp_path / "footer.docx") == "2021-06-04"
+    deck = Presentation()
+    deck.slides.add_slide(deck.slide_layouts[5]).shapes.title.text = "Rivers"
+    deck.save(str(tmp_path / "a.pptx"))
+    assert date_of(tmp_path / "a.pptx") is None
+
+
+def test_a_damaged_property_is_no_date(tmp_path: Path) -> None:
+    word = WordDocument()
+    word.add_paragraph("The Rhine is long.")
+    word.save(str(tmp_path / "a.docx"))
+    with (
+        zipfile.ZipFile(tmp_path / "a.docx") as old,
+        zipfile.ZipFile(tmp_path / "b.docx", "w") as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, b"<x" if name == "docProps/core.xml" else old.read(name))
+    assert date_of(tmp_path / "b.docx") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("This policy replaces the policy of 4 May 2020.", "2020-05-04"),
+        ("It supersedes the Travel Handbook 2021.", "Travel Handbook 2021"),
+        ("This version replaces all earlier ones.", "*"),
+        ("This policy has been replaced by the Travel Handbook 2021.", ""),
+        ("The new pump replaces the pump of 4 May 2020.", ""),
+        ("This function replaces every old character of the string.", ""),
+    ],
+)
+def test_what_a_document_replaces(text: str, expected: str) -> None:
+    assert text_replaces(f"Rules for guests\n\n{text} Guests pay at the desk.") == expected
+
+
+def test_another_date_replaces_the_document(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("The Rhine.")
+    first, same, other = (
+        next(read([path], pytest.fail, dated=dated)) for dated in ("2020", "2020", "2021")
+    )
+    assert first.id_ == other.id_
+    stored = {first.id_: first.metadata["content_hash"]}
+    assert plan_changes([same], stored) == ([], set())
+    assert plan_changes([other], stored) == ([other], {first.id_})
+
+
+def test_passages_carry_the_date_and_parts_of_a_file_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.ingest.encodings.PART_BYTES", 2000)
+    path = tmp_path / "a.txt"
+    path.write_text(
+        "Valid from 1 March 2022\n\n" + "Guests pay at the desk when they leave.\n" * 200
+    )
+    documents = list(read([path], pytest.fail))
+    assert len(documents) > 1
+    nodes = [node for document in documents for node in split(document)]
+    assert {node.metadata["date"] for node in nodes} == {"2022-03-01"}
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path

@@ -1,0 +1,124 @@
+"""Trains low-rank adapters of the packaged embedding model that read two texts together."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from control.engines.transformers import preferred_device, preferred_dtype
+from training.runs import arguments, keep, last_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TARGETS = ("query", "key", "value", "dense")
+LEARNING_RATE = 1e-3
+BATCH = 32
+SMOKE = 48  # examples of a trial run
+
+
+@dataclass(frozen=True)
+class EncoderTask:
+    """What is trained.
+
+    Attributes:
+        name: Of the command and the adapter.
+        model_class: Of `transformers`, with the head.
+        kind: The task's name in `peft`.
+        head: The name of the head, which is trained as a whole.
+        labels: Names of the columns that hold what is to be learned.
+        rank: Of the adapter; its scale is 1.
+        epochs: Passes over the examples.
+    """
+
+    name: str
+    model_class: Any
+    kind: str
+    head: str
+    labels: tuple[str, ...]
+    rank: int
+    epochs: int
+
+
+def tune(
+    task: EncoderTask,
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: Sequence[dict[str, Any]],
+    target: Path,
+    seed: int,
+    smoke: bool = False,
+) -> Path:
+    """Train an adapter. Interrupted, the same call goes on from the last checkpoint.
+
+    Args:
+        task: What is trained.
+        tokenizer: Of the packaged embedding model.
+        rows: Pairs of texts as word pieces, with what is to be learned.
+        target: Directory of the run.
+        seed: Of the training.
+        smoke: A few steps only.
+
+    Returns:
+        The adapter's directory, the folder ``adapter`` of ``target``.
+    """
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+
+    from retrieval.embedding import PACKAGED_NAME, packaged_model
+
+    started = time.monotonic()
+    set_seed(seed)  # before the head is drawn
+    rows = list(rows)[: SMOKE if smoke else None]
+    model = get_peft_model(
+        task.model_class.from_pretrained(packaged_model()),
+        LoraConfig(
+            r=task.rank,
+            lora_alpha=task.rank,
+            target_modules=list(TARGETS),
+            modules_to_save=[task.head],
+            task_type=task.kind,
+        ),
+    )
+    runs, epochs = target / "checkpoints", 1 if smoke else task.epochs
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            **arguments(runs, epochs, seed),
+            per_device_train_batch_size=BATCH,
+            learning_rate=LEARNING_RATE,
+            bf16=preferred_dtype() == torch.bfloat16,
+            use_cpu=preferred_device().type == "cpu",  # else bf16 is refused there
+            label_names=list(task.labels),
+        ),
+        train_dataset=Dataset.from_list(rows),
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(runs))
+    card = CARD.format(
+        name=task.name,
+        base=PACKAGED_NAME,
+        minutes=(time.monotonic() - started) / 60,
+        count=len(rows),
+        rank=task.rank,
+        epochs=epochs,
+        seed=seed,
+        batch=BATCH,
+        rate=LEARNING_RATE,
+    )
+    keep(model.to(torch.float16), target / "adapter", PACKAGED_NAME, card)
+    shutil.rmtree(runs, ignore_errors=True)
+    return target / "adapter"
+
+
+CARD = """\
+# Adapter of {base}
+
+Written by `fulcrum train {name} --out DIR --seed {seed}` in {minutes:.0f} minutes: LoRA of rank
+{rank} and a head, {epochs} epochs over {count:,} examples, batch {batch}, learning rate {rate:g}
+(cosine). `training/reading.py` builds the examples, from passages and questions written for it
+(`training/reading.jsonl`). What it is worth: `docs/sources.md`.
+"""
