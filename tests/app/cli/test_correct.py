@@ -63,9 +63,7 @@ def listed(done):
 
 
 def test_a_correction_is_pinned_listed_and_withdrawn(done, listed):
-    out = done(
-        "correct", REFUND, "--source", "board meeting", "--who", "Ann", "--scope", "refunds"
-    )
+    out = done("correct", REFUND, "--source", "board meeting", "--who", "Ann", "--scope", "refunds")
     [correction] = listed()
     assert out.startswith(f"{correction['id']}: {REFUND} is pinned (")
     assert (correction["statement"], correction["source"]) == (REFUND, "board meeting")
