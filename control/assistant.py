@@ -10,7 +10,7 @@ from control.answer import STEPS, Answer, source
 from control.conflict import dial, policies, values
 from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.policies import Settlement
-from control.conflict.reader import Reader
+from control.conflict.reader import AnswerReader, read_passages
 from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
@@ -166,7 +166,7 @@ class Assistant:
     processors: "Sequence[BaseNodePostprocessor]" = ()
     reads: int | None = None
     forgetting: FactSuppressor = field(default_factory=FactSuppressor)
-    reader: Reader | None = None
+    reader: AnswerReader | None = None
     support: Support | None = None
     corrections: "Corrections | None" = None
     sources: SourceOptions = field(default_factory=SourceOptions)
@@ -309,11 +309,11 @@ class Assistant:
             return changed
         started = time.perf_counter()
         asked = [
-            (states[at].search.query_str, policies.passage_text(node))
+            (states[at].search.query_str, prompts.origin(node.metadata), node.text)
             for at in places
             for node in states[at].kept
         ]
-        readings = iter(reader.read(asked))
+        readings = iter(read_passages(reader, asked))
         found = {
             at: policies.passage_claims([(node, next(readings)) for node in states[at].kept])
             for at in places
@@ -492,8 +492,9 @@ class Assistant:
             notices.append(NOTHING_FOUND)
         elif searched and not state.kept:
             notices.append(NOTHING_KEPT.format(found=len(state.retrieved)))
-        if dropped := len(state.kept) - len(state.read):
-            notices.append(TOO_LONG.format(dropped=dropped, all=len(state.kept)))
+        followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
+        if dropped := len(followed) - len(state.read):
+            notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
         notices += engine_notices(self.model)
         if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
             notices.append(NOT_CALIBRATED.format(model=self.model.name))

@@ -10,14 +10,15 @@ import re
 import secrets
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from control.conflict import values
+from control.conflict.reader import AnswerReader
 from control.forgetting.gate import Vectors, unit
 from control.forgetting.ledger import CORRECTED, ENTERED, ID_BYTES, WITHDRAWN, Event, Ledger
 from control.forgetting.record import LONGEST_TEXT, SURROGATES, shown
@@ -51,25 +52,6 @@ ASKS = re.compile(
     re.IGNORECASE,
 )
 WORD = re.compile(r"\S+")
-
-
-class FoundAnswer(Protocol):
-    """What a reader found in a text."""
-
-    @property
-    def answer(self) -> str:
-        """The words of the text that answer; empty where none do."""
-
-    @property
-    def answers(self) -> float:
-        """The probability that the text answers, in [0, 1]."""
-
-
-class AnswerReader(Protocol):
-    """What reads texts for the answers to questions, such as `control.conflict.reader.Reader`."""
-
-    def read(self, asked: Sequence[tuple[str, str]]) -> Sequence[FoundAnswer]:
-        """Read pairs of question and text; one result for each."""
 
 
 @dataclass(frozen=True)

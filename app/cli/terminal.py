@@ -15,6 +15,12 @@ from control.engines.hub import RECOMMENDED
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model writes to no terminal directly
+AGREEMENT = {  # whether memory claims something, and whether a passage does
+    (True, True): "Memory and passages agree here.",
+    (True, False): "Only memory claims an answer; no passage does.",
+    (False, True): "Only the passages claim an answer; memory knows of none.",
+    (False, False): "Neither passages nor memory claim an answer.",
+}
 EXCERPT = 160  # characters of a passage
 
 
@@ -63,7 +69,10 @@ def _verdict(answer: Answer) -> Text:
         return Text(answer.settled, style="bold")
     if answer.verdict is not None:
         return Text(str(answer.verdict), style="bold")
-    return Text(f"Memory and passages {'disagree' if answer.conflict else 'agree'} here.")
+    if answer.conflict:
+        return Text("Memory and passages disagree here.")
+    claiming = {claim.source == MEMORY for claim in answer.claims}
+    return Text(AGREEMENT[True in claiming, False in claiming])
 
 
 def _legend() -> Text:

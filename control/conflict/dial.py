@@ -51,7 +51,7 @@ from control.forgetting.guard import LeakGuard, WatchedFacts
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from control.conflict.reader import Reader
+    from control.conflict.reader import AnswerReader
     from control.engines.base import Engine
     from control.prompts import Prompt
 
@@ -66,7 +66,7 @@ def answer(
     alphas: Sequence[Alpha] | None = None,
     on_token: OnToken | None = None,
     watches: Sequence[WatchedFacts] | None = None,
-    reader: "Reader | None" = None,
+    reader: "AnswerReader | None" = None,
 ) -> list[DecodedAnswer]:
     """Answer every prompt, once for each of ``alphas``.
 
@@ -109,7 +109,7 @@ def _answer(
     alphas: Sequence[Alpha] | None,
     on_token: OnToken,
     watches: Sequence[WatchedFacts] | None,
-    reader: "Reader | None",
+    reader: "AnswerReader | None",
 ) -> list[DecodedAnswer]:
     """The answers as they are decoded; arguments as of `answer`."""
     if not isinstance(language_model, LanguageModel):
@@ -175,7 +175,7 @@ def _stream_plain(
     calibration: Calibration,
     on_token: OnToken | None,
     watches: Sequence[WatchedFacts] | None,
-    reader: "Reader | None",
+    reader: "AnswerReader | None",
 ) -> list[DecodedAnswer]:
     """Plain RAG's answers, streamed as they are decoded; memory is compared afterwards."""
     traces = [

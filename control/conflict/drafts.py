@@ -27,7 +27,7 @@ from control.forgetting.guard import LeakGuard, WatchedFacts, guards
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from control.conflict.reader import Reader, Reading
+    from control.conflict.reader import AnswerReader, Reading
     from control.engines.transformers import LanguageModel
     from control.prompts import Prompt
 
@@ -176,7 +176,7 @@ def compare(
     decoding: Decoding,
     watches: Sequence[WatchedFacts] | None = None,
     on_step: OnStep | None = None,
-    reader: "Reader | None" = None,
+    reader: "AnswerReader | None" = None,
 ) -> DraftBatch:
     """Read all prompts, decode both drafts of each question within its guard, and compare them.
 
@@ -257,7 +257,7 @@ def _compare(
     state: DecodeState,
     passages: DraftRecorder,
     memory: DraftRecorder,
-    reader: "Reader | None",
+    reader: "AnswerReader | None",
 ) -> list[DraftComparison]:
     """Compare both drafts of every question; further passes only where they differ."""
     ends = stop_ids(language_model.model)
@@ -289,7 +289,7 @@ def _compare(
 
 
 def read_drafts(
-    reader: "Reader | None", prompts: Sequence["Prompt"], drafts: Sequence[tuple[str, ...]]
+    reader: "AnswerReader | None", prompts: Sequence["Prompt"], drafts: Sequence[tuple[str, ...]]
 ) -> "Sequence[tuple[Reading, Reading] | None]":
     """What the reader finds in both drafts of each question; ``None`` without a reader.
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from control.conflict.reader import Reading
 
-LEAST_ANSWERS = 0.5  # probability from which a passage counts as claiming something
+# Probability from which a passage counts as claiming something: of 120 questions to several
+# passages each (`training/documents.jsonl`), 82 % of the disagreements that it finds are some, and
+# it finds 91 % of them; from 0.5 on 78 and 95 %, from 0.9 on 84 and 78 %.
+LEAST_ANSWERS = 0.7
 ANY = "*"  # of what a document replaces: every earlier one
 WHY = {
     "newest": "the newest document",

@@ -43,7 +43,7 @@ from foundation.errors import InputError
 from foundation.text import FUNCTION_WORDS, words
 
 if TYPE_CHECKING:
-    from control.conflict.reader import Reader, Reading
+    from control.conflict.reader import AnswerReader, Reading
     from control.decoding.generate import Alpha, Decoding, OnToken
     from control.forgetting.guard import WatchedFacts
     from control.prompts import Prompt
@@ -166,7 +166,7 @@ def answer(
     alphas: "Sequence[Alpha] | None" = None,
     on_token: "OnToken | None" = None,
     watches: "Sequence[WatchedFacts] | None" = None,
-    reader: "Reader | None" = None,
+    reader: "AnswerReader | None" = None,
 ) -> list[DecodedAnswer]:
     """Answer every prompt, once for each of ``alphas``; as `control.conflict.dial.answer`.
 
@@ -288,7 +288,7 @@ def compare(
     watches: "Sequence[WatchedFacts] | None" = None,
     whole: Sequence[bool] = (),
     on_token: "OnGenerated | None" = None,
-    reader: "Reader | None" = None,
+    reader: "AnswerReader | None" = None,
 ) -> DraftBatch:
     """Begin both answers of every question, all at once, and compare them.
 
@@ -381,7 +381,7 @@ def _comparisons(
     engine: Engine,
     prompts: "Sequence[Prompt]",
     drafts: Sequence[tuple[tuple[Token, ...], tuple[Token, ...]]],
-    reader: "Reader | None",
+    reader: "AnswerReader | None",
 ) -> list[Comparison]:
     """Compare what the drafts claim; only where they differ is anything scored."""
     readings = read_drafts(reader, prompts, [(text(ours), text(theirs)) for ours, theirs in drafts])

@@ -39,7 +39,7 @@ from foundation.errors import DataError
 from training import reading
 
 if TYPE_CHECKING:
-    from control.conflict.reader import Reader
+    from control.conflict.reader import AnswerReader
 
 STATES_WEIGHT = 0.3  # of a hidden state's component against a number, both standardised
 PENALTY = 0.005  # inverse strength of the L2 penalty; both chosen leaving relations out
@@ -82,7 +82,7 @@ def run(
     items: Sequence[Conflict],
     target: Path,
     batch_size: int = 16,
-    reader: "Reader | None" = None,
+    reader: "AnswerReader | None" = None,
 ) -> list[Observation]:
     """Observe the model on every item, for `fit`.
 
@@ -120,7 +120,10 @@ def run(
 
 
 def _observe(
-    language_model: Engine, reader: "Reader | None", known: set[str], batch: Sequence[Conflict]
+    language_model: Engine,
+    reader: "AnswerReader | None",
+    known: set[str],
+    batch: Sequence[Conflict],
 ) -> dict[str, Observation]:
     how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
     room = language_model.room(how.max_new_tokens)
@@ -151,7 +154,7 @@ def _observe(
 
 
 def _written(
-    model: Engine, asked: Sequence[Prompt], how: Decoding, reader: "Reader | None"
+    model: Engine, asked: Sequence[Prompt], how: Decoding, reader: "AnswerReader | None"
 ) -> tuple[
     Sequence[DraftComparison | Comparison], list[list[Resolution]], Sequence[Sequence[Trace]]
 ]:
@@ -172,7 +175,7 @@ def _written(
     return served.comparisons, wanted, text_dial.finish(served, wanted)
 
 
-def memory_bar(model: Engine, reader: "Reader") -> float:
+def memory_bar(model: Engine, reader: "AnswerReader") -> float:
     """What `Calibration.memory_bar` is for a model: asked about things that are invented.
 
     The questions are those of `training.reading`, one of each passage, without the passage.

@@ -22,7 +22,7 @@ from evaluation.runner import Rows, RunStep, digest, run_now
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from control.conflict.reader import Reader
+    from control.conflict.reader import AnswerReader
 
 MAX_NEW_TOKENS = 32  # every built-in answer stands in the first sentence
 PLAIN, CLOSED_BOOK = "plain", "closed-book"
@@ -70,7 +70,7 @@ class DialAnswers:
         batch_size: int,
         calibration: Calibration | None = None,
         run_step: RunStep = run_now,
-        reader: "Reader | None" = None,
+        reader: "AnswerReader | None" = None,
     ) -> None:
         """Open the answers of a run.
 
@@ -181,7 +181,7 @@ def run(
     trust: bool = False,
     unknown_limit: int | None = None,
     run_step: RunStep = run_now,
-    reader: "Reader | None" = None,
+    reader: "AnswerReader | None" = None,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
