@@ -1,8 +1,11 @@
 """Builds the systems that `fulcrum eval` measures from settings."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -15,10 +18,13 @@ from control.engines.base import Engine
 from control.engines.transformers import LanguageModel
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
-from evaluation.datasets import questions, real_documents
+from evaluation.datasets import questions, real_documents, sources
+from evaluation.runner import digest
 from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
 from evaluation.suites.retrieval import Modules, ReservoirModules
 from evaluation.suites.router import Route, RouterFactory
+from evaluation.suites.sources.system import MAX_NEW_TOKENS as MAX_SOURCE_TOKENS
+from evaluation.suites.sources.system import SourceSystem
 from foundation import trace
 from retrieval.filter import Judge
 from retrieval.index import PassageIndex
@@ -134,3 +140,42 @@ def guarded_assistant(
         factory.passage_index(settings).ingest(list(documents))
     assistant = factory.assistant(settings)
     return AssistantSystem(assistant, how), assistant.forgetting.ledger or home.ledger(settings)
+
+
+def source_system(settings: Settings, corpus: bool) -> SourceSystem:
+    """The assistant whose claims, verdicts and citations are measured.
+
+    It remembers no earlier searches, so that no answer depends on which questions came before.
+
+    Args:
+        settings: The settings.
+        corpus: Whether its index is to hold the documents of `evaluation.datasets.sources`.
+    """
+    settings = settings.model_copy(update={"without": settings.without | {"reservoir"}})
+    index = factory.passage_index(settings)
+    if corpus:
+        with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
+            index.ingest([sources.CORPUS], bar.update)
+    assistant = factory.assistant(settings, index=index)
+    how = Decoding(max_new_tokens=MAX_SOURCE_TOKENS)
+    corrections: Any = getattr(assistant, "corrections", None)
+    for left in corrections.all() if corrections is not None else ():  # by a run that was killed
+        corrections.withdraw(left.id)
+
+    @contextmanager
+    def pin(statement: str) -> Iterator[None]:
+        from control.corrections import Correction
+
+        pinned = corrections.add(Correction(statement))
+        try:
+            yield
+        finally:
+            corrections.withdraw(pinned.correction.id)
+
+    weights = [
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("reader", "support")
+        for path in sorted((factory.ADAPTERS / name).rglob("*"))
+        if path.is_file() and assistant.reader is not None
+    ]
+    return SourceSystem(assistant, how, digest(weights), pin if corrections is not None else None)

@@ -1,6 +1,6 @@
 """The commands that measure: `fulcrum eval`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 PLAIN = "plain"
 OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the user's
 SHIPPED_ADAPTER = "knowpo"
+SOURCE_TASKS = (  # of evaluation.suites.sources, which is too slow to import for --help
+    "claims",
+    "values",
+    "verdicts",
+    "memory",
+    "versions",
+    "documents",
+    "sentences",
+    "corrections",
+    "ramdocs",
+)
 
 
 @click.group(name="eval")
@@ -443,6 +454,51 @@ def preference(
     _report(result, target)
 
 
+@evaluate.command(
+    epilog=example(
+        "fulcrum eval sources --out results/sources",
+        "fulcrum eval sources --task claims --task verdicts --limit 20 --out results/sources",
+        "fulcrum eval sources --task ramdocs --data ramdocs_test.jsonl --out results/ramdocs",
+    )
+)
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    type=click.Choice(SOURCE_TASKS),
+    help="What is measured; repeatable, see docs/evaluation.md.  [default: all but corrections and "
+    "ramdocs]",
+)
+@click.option("--data", type=PATHS, help="The file of RAMDocs, for --task ramdocs.")
+@count("--limit", help="Only so many records of each task, drawn evenly.")
+@batch_size(8)
+@REPORT
+@click.pass_obj
+def sources(
+    given: dict[str, Any],
+    tasks: tuple[str, ...],
+    data: Path | None,
+    limit: int | None,
+    batch_size: int,
+    target: Path,
+) -> None:
+    """Whether what each source claims is found, told and followed rightly."""
+    settings = model_settings({**given, "home": target / "home"})
+    settings = settings.model_copy(update=OWN_STATE)
+    if (data is None) == ("ramdocs" in tasks):
+        raise InputError("--data and --task ramdocs go together; give both or neither")
+
+    from app import evaluation_setup
+    from evaluation.suites import sources as sources_suite
+
+    tasks = tasks or sources_suite.USUAL_TASKS
+    system = evaluation_setup.source_system(settings, corpus="documents" in tasks)
+    run = sources_suite.Run(system, target, limit, batch_size)
+    result = sources_suite.run(run, tasks, data)
+    result |= {"model": system.assistant.model.name, "data": data.name if data else "built-in"}
+    _report(result | {"split": None}, target, hidden=sources_suite.HIDDEN)
+
+
 def _named(settings: "Settings", trained: tuple[str, ...]) -> list[tuple[str, Path]]:
     """The adapters to measure, by name."""
     from app.factory import ADAPTERS
@@ -462,13 +518,18 @@ def _named(settings: "Settings", trained: tuple[str, ...]) -> list[tuple[str, Pa
 
 
 def _report(
-    result: dict[str, Any], target: Path, layout: "Layout" = "tables", announce: bool = True
+    result: dict[str, Any],
+    target: Path,
+    layout: "Layout" = "tables",
+    announce: bool = True,
+    hidden: Collection[str] = (),
 ) -> None:
-    """Write the report and print its tables."""
+    """Write the report and print its tables, but for the long ones that are hidden."""
     from evaluation import report
 
     report.write(result, target, layout)
-    for table in report.tables(result):
+    shown = {name: rows for name, rows in result["tables"].items() if name not in hidden}
+    for table in report.tables(result | {"tables": shown}):
         out.print(table)
     if announce:
         out.print(f"report: {target / 'report.html'}")

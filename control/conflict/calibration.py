@@ -84,8 +84,9 @@ class Calibration:
         ratios: ... and the memory ratio (MR) measured there on those conflicts, in [0, 1], never
             falling.
         measured: Counts and scores of the measurement, for information.
-        memory_bar: Least log-probability of memory's claim, in nats, from which memory counts as
-            remembering something: 98 % of what the model claims about invented things has less.
+        memory_bar: Least mean log-probability of a token of memory's draft, in nats, from which
+            memory counts as remembering something: 98 % of the model's drafts about invented things
+            have less.
     """
 
     model: str
@@ -101,7 +102,8 @@ class Calibration:
 
     def remembers(self, claim: "Claim | None") -> bool:
         """Whether memory claims something, and does not make it up as far as one can tell."""
-        return claim is not None and (claim.log_p is None or claim.log_p >= self.memory_bar)
+        likely = None if claim is None else claim.draft_log_p
+        return claim is not None and (likely is None or likely >= self.memory_bar)
 
     def thresholds(self, alpha: float | str) -> Thresholds:
         """The thresholds at ``alpha``; at 0.5, plain RAG, no confidence passes them.

@@ -27,14 +27,15 @@ class Claim:
         stop: The token after its last one.
         text: The words.
         gain: Its log-probability in the branch that decoded it minus that in the other, in nats.
-        log_p: Its log-probability in the branch that decoded it, in nats; ``None`` if unknown.
+        draft_log_p: Mean log-probability of a token of the draft that it stands in, in the branch
+            that decoded it, in nats; ``None`` if unknown.
     """
 
     start: int
     stop: int
     text: str
     gain: float
-    log_p: float | None = None
+    draft_log_p: float | None = None
 
 
 class DraftText(Protocol):
@@ -197,7 +198,7 @@ def claim_at(
     ends = [len(draft.text(0, at + 1)) for at in range(len(draft))]
     start = next((at for at, end in enumerate(ends) if end > reading.start), len(ends))
     stop = next((at + 1 for at, end in enumerate(ends) if end >= reading.end), len(ends))
-    likely = float(sum(log_p[start:stop])) if log_p else None
+    likely = float(sum(log_p) / len(log_p)) if log_p else None
     return Claim(start, stop, reading.answer, float(sum(gain[start:stop])), likely)
 
 

@@ -199,7 +199,9 @@ def memory_bar(model: Engine, reader: "AnswerReader") -> float:
         claims.claim_at(draft, [0.0] * len(draft), each, draft.log_p)
         for draft, each in zip(drafted, readings, strict=True)
     ]
-    likely = [-np.inf if each is None or each.log_p is None else each.log_p for each in found]
+    likely = [
+        -np.inf if each is None or each.draft_log_p is None else each.draft_log_p for each in found
+    ]
     return float(np.quantile(likely, NOT_INVENTED, method="higher"))
 
 

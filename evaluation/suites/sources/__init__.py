@@ -1,0 +1,65 @@
+"""What sources claim: whether claims are found, disagreements told, and answers rest on sources."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluation.suites.sources import (
+    citations,
+    corrections,
+    disagreement,
+    documents,
+    spans,
+    versions,
+)
+from evaluation.suites.sources.checks import Table
+from evaluation.suites.sources.system import Run, SourceSystem
+
+__all__ = ["HIDDEN", "TASKS", "USUAL_TASKS", "Run", "SourceSystem", "run"]
+
+FAILURES = "failures"
+HIDDEN = (FAILURES, "versions: dates")  # tables with a line for each record
+RAMDOCS = "ramdocs"
+CORRECTIONS = "corrections"
+TASKS: dict[str, Callable[[Run], dict[str, Table]]] = {
+    "claims": spans.claims,
+    "values": spans.compared,
+    "verdicts": disagreement.verdicts,
+    "memory": disagreement.memory,
+    "versions": versions.versions,
+    "documents": documents.documents,
+    "sentences": citations.sentences,
+    CORRECTIONS: corrections.corrections,
+    RAMDOCS: partial(disagreement.ramdocs, path=None),
+}
+"""The tasks by name; that of RAMDocs is given its file by `run`"""
+
+USUAL_TASKS = tuple(name for name in TASKS if name not in (CORRECTIONS, RAMDOCS))
+
+
+def run(given: Run, tasks: Sequence[str] = USUAL_TASKS, data: Path | None = None) -> dict[str, Any]:
+    """Measure each task; rows are stored in ``rows/TASK.jsonl`` as they come.
+
+    Args:
+        given: The system under test and where its rows are.
+        tasks: Names of `TASKS`.
+        data: The file of RAMDocs.
+
+    Returns:
+        The report: ``n`` records, for each task a table of shares, for some more, and ``failures``.
+
+    Raises:
+        DataError: The directory holds rows of another run.
+        InputError: The system lacks what a task needs.
+    """
+    chosen = TASKS | {RAMDOCS: partial(disagreement.ramdocs, path=data)}
+    tables: dict[str, Table] = {}
+    lost: Table = []
+    for name in dict.fromkeys(tasks):
+        found = chosen[name](given)
+        lost += found.pop(FAILURES)
+        tables |= found
+    if lost:
+        tables[FAILURES] = lost
+    return {"n": sum(given.counts.values()), "tables": tables}

@@ -1,0 +1,123 @@
+"""Tasks on answer spans: what the reader finds in texts, and whether spans are told apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from control.conflict import values
+from evaluation import metrics
+from evaluation.datasets import sources
+from evaluation.datasets.sources import ComparedSpans, ReadText
+from evaluation.suites.sources.checks import Check, Table, failures, shares
+from evaluation.suites.sources.system import Run
+from foundation.errors import InputError
+
+RELATIONS = ("same", "compatible", "contradictory")
+
+
+@dataclass(frozen=True)
+class SpanRow:
+    """What the reader found in a text, and the value of it."""
+
+    id: str
+    span: str
+    value: str
+
+    @property
+    def key(self) -> str:
+        """The id."""
+        return self.id
+
+
+@dataclass(frozen=True)
+class RelationRow:
+    """How two spans were said to relate."""
+
+    id: str
+    relation: str
+
+    @property
+    def key(self) -> str:
+        """The id."""
+        return self.id
+
+
+def claims(run: Run) -> dict[str, Table]:
+    """The reader alone: whole spans, shared words (F1), and values.
+
+    Raises:
+        InputError: The system has no reader.
+    """
+    reader = run.system.assistant.reader
+    if reader is None:
+        raise InputError("--task claims needs the reader; leave out --without reader")
+    items = sources.claims(run.limit)
+
+    def read(batch: Sequence[ReadText]) -> dict[str, SpanRow]:
+        found = reader.read([(item.question, item.text) for item in batch])
+        return {
+            item.id: SpanRow(
+                item.id, reading.answer, values.normalised(item.question, reading.answer)
+            )
+            for item, reading in zip(batch, found, strict=True)
+        }
+
+    rows = run.rows("claims", items, SpanRow)
+    rows.complete(items, lambda item: [item.id], read, run.batch_size, title="claims")
+    checks = [check for item in items for check in _read_checks(item, rows[item.id])]
+    # A wrong span always shares too few words: its F1 fails with it.
+    lost = failures("claims", [check for check in checks if check.measure != "F1"])
+    return {"claims": shares(checks), "failures": lost}
+
+
+def _read_checks(item: ReadText, row: SpanRow) -> list[Check]:
+    about = (item.question, " | ".join(item.answers), row.span)
+    exact = metrics.normalise(row.span) in map(metrics.normalise, item.answers)
+    shared = max(metrics.token_f1(row.span, answer) for answer in item.answers)
+    same = metrics.normalise(row.value) == metrics.normalise(item.value)
+    valued = (item.question, item.value, row.value)
+    return [
+        Check("exact span", item.id, exact, *about, of=item.kind),
+        Check("F1", item.id, shared, *about, of=item.kind),
+        Check("value", item.id, same, *valued, of=item.kind),
+    ]
+
+
+def compared(run: Run) -> dict[str, Table]:
+    """Whether spans have the same value: a table of confusions, and the share told rightly."""
+    items = sources.values(run.limit)
+
+    def compare(batch: Sequence[ComparedSpans]) -> dict[str, RelationRow]:
+        return {
+            item.id: RelationRow(item.id, values.compare(item.question, item.a, item.b))
+            for item in batch
+        }
+
+    rows = run.rows("values", items, RelationRow)
+    rows.complete(items, lambda item: [item.id], compare, run.batch_size, title="values")
+    checks = [
+        Check(
+            "relation",
+            item.id,
+            rows[item.id].relation == item.relation,
+            item.question,
+            f"{item.a} | {item.b}: {item.relation}",
+            rows[item.id].relation,
+            of=item.relation,
+        )
+        for item in items
+    ]
+    confusions: Table = [
+        {"is": true, "n": sum(item.relation == true for item in items)}
+        | {
+            f"said {said}": sum(
+                (item.relation, rows[item.id].relation) == (true, said) for item in items
+            )
+            for said in RELATIONS
+        }
+        for true in RELATIONS
+    ]
+    return {
+        "values": shares(checks),
+        "values: confusions": confusions,
+        "failures": failures("values", checks),
+    }
