@@ -275,7 +275,7 @@ def assistant(
         settings.top_k,
         suppressor,
         reader() if reads else None,
-        support() if reads and (ADAPTERS / "support" / "adapter_config.json").exists() else None,
+        support() if reads else None,
         corrections(settings, suppressor.ledger) if reads and suppressor.ledger else None,
         SourceOptions(settings.policy, only_documents=settings.only_documents),
     )
