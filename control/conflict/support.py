@@ -22,8 +22,8 @@ from foundation.text import normalise
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# On passages that were held out it keeps 94 % of the sentences that their passage states, 8 % of those
-# in which one value is another, and 1 % of those of another passage.
+# On passages that were held out it keeps 94 % of the sentences that their passage states, 8 % of
+# those in which one value is another, and 1 % of those of another passage.
 SUPPORTS = 0.8  # probability from which a passage supports a sentence
 BATCH = 16  # pairs
 
