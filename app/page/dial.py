@@ -52,7 +52,12 @@ def dial(value: str = START, elem_id: str = "dial") -> gr.HTML:
 def only_documents(value: bool) -> gr.Checkbox:
     """Build the choice to answer nothing from memory."""
     return gr.Checkbox(
-        value, label="Only documents", container=False, min_width=0, elem_id="only-documents"
+        value,
+        label="Only documents",
+        info="answers nothing from memory",
+        container=False,
+        min_width=0,
+        elem_id="only-documents",
     )
 
 
