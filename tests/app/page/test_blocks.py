@@ -253,7 +253,7 @@ class TestWhatIsShown:
         assert len(texts_of(html, "details.sources[open] blockquote")) == 1
         assert kept or texts_of(html, ".sources details[open] blockquote")
         assert texts_of(html, ".said") == [f"{text}\n"]
-        assert texts_of(html, ".said .token, .unsupported, .legend, mark") == []  # it states nothing
+        assert texts_of(html, ".said .token, .unsupported, .legend, mark") == []
         assert texts_of(drawn(answer(sources=found)), ".abstained") == []
 
     def test_a_refusal_says_no_more_than_the_refusal(self):
