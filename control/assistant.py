@@ -45,12 +45,9 @@ NOT_CALIBRATED = (
     "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
     "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
 )
-NOTHING_FOUND = (
-    "no passages were found, so the answer is from memory alone; add documents by: fulcrum ingest"
-)
-NOTHING_KEPT = (
-    "none of the {found} passages found holds a clear answer, so the answer is from memory alone"
-)
+NOTHING_FOUND = "no passages were found{so}; add documents by: fulcrum ingest"
+NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
+FROM_MEMORY = ", so the answer is from memory alone"
 ABSTAINED = "The documents do not say."
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
@@ -468,7 +465,7 @@ class Assistant:
             claims=self._claims(state, decoded) if decoded else [],
             settled=state.settlement.reason if decoded else "",
             citations=list(state.citations) if decoded else [],
-            abstained=decoded is not None and decoded.trace.text == ABSTAINED,
+            abstained=_abstained(decoded),
         )
 
     def _claims(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
@@ -488,10 +485,11 @@ class Assistant:
 
     def _notices(self, state: QuestionState) -> list[str]:
         notices, searched = [], state.query.given is None
+        so = "" if _abstained(state.decoded) else FROM_MEMORY
         if searched and not state.retrieved:
-            notices.append(NOTHING_FOUND)
+            notices.append(NOTHING_FOUND.format(so=so))
         elif searched and not state.kept:
-            notices.append(NOTHING_KEPT.format(found=len(state.retrieved)))
+            notices.append(NOTHING_KEPT.format(found=len(state.retrieved), so=so))
         followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
         if dropped := len(followed) - len(state.read):
             notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
@@ -529,6 +527,10 @@ def _rewritten(
         with trace.following(state.trace), trace.step("rewrite"):
             found.append(rewriter.run(state.question, {"history": turns}))
     return found
+
+
+def _abstained(decoded: DecodedAnswer | None) -> bool:
+    return decoded is not None and decoded.trace.text == ABSTAINED
 
 
 def _trust(node: "NodeWithScore") -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
@@ -15,6 +15,7 @@ from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from app.server.service import Service
+    from control.conflict.sources import Policy
 
 AT_ONCE = 32  # events at once; the service has its own queue
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -89,12 +90,14 @@ class AskComponents:
         turns: The conversation.
         drawn: What changes with it, in the order of `blank`.
         kept: The conversation in the browser.
-        restore: Brings it back when the page is opened; takes `kept`.
+        restored: What comes back with it when the page is opened: the settings, and `drawn`.
+        restore: Brings it back; takes `kept`, and gives the values of `restored`.
     """
 
     turns: gr.State
     drawn: list[gr.blocks.Block]
     kept: gr.BrowserState
+    restored: list[gr.blocks.Block]
     restore: Callable[..., Any]
 
 
@@ -105,6 +108,8 @@ class _Events:
         self.examples = examples()
         self._service, self._running = service, running
         self._seal = ConversationSeal(service.settings.home)
+        self._only_documents = service.settings.only_documents
+        self._policy = service.settings.policy or page_dial.USUAL
 
     def _remembered(self, turns: list[ConversationTurn]) -> list[ConversationTurn]:
         """The turns without those that hold what was forgotten meanwhile."""
@@ -134,6 +139,8 @@ class _Events:
         question: str,
         said: list[ConversationTurn],
         alpha: str,
+        only: bool | None,
+        policy: str | None,
         read: Reading,
         text: str,
         request: gr.Request,
@@ -141,17 +148,41 @@ class _Events:
         """A question."""
         number = said[-1].number + 1 if said else 1
         turn = ConversationTurn(number, question, alpha, read, text or "")  # `None` until touched
-        yield from self._answered(turn, said, request, typed=True)
+        yield from self._answered(_settled(turn, only, policy), said, request, typed=True)
 
     def again(
-        self, said: list[ConversationTurn], alpha: str, request: gr.Request
+        self,
+        said: list[ConversationTurn],
+        alpha: str,
+        only: bool | None,
+        policy: str | None,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """The latest question once more, with the dial as it is now."""
+        """The latest question once more, with the settings as they are now."""
         if said:
-            yield from self._answered(_asked_again(said[-1], alpha), said[:-1], request)
+            turn = _settled(_asked_again(said[-1], alpha), only, policy)
+            yield from self._answered(turn, said[:-1], request)
+
+    def settled(
+        self,
+        said: list[ConversationTurn],
+        alpha: str,
+        only: bool | None,
+        policy: str | None,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """The same when only what is beside the dial has changed, unless that changes nothing."""
+        if said and _settled(said[-1], only, policy).sources != said[-1].sources:
+            yield from self.again(said, alpha, only, policy, request)
 
     def pressed(
-        self, event: gr.EventData, said: list[ConversationTurn], alpha: str, request: gr.Request
+        self,
+        event: gr.EventData,
+        said: list[ConversationTurn],
+        alpha: str,
+        only: bool | None,
+        policy: str | None,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """A button below an answer."""
         button = lists.pressed_button(event)
@@ -161,18 +192,20 @@ class _Events:
             found = self._remembered(said if button.id == "all" else said[at : at + 1])
             yield (*(gr.skip() for _ in blank()), export.to_file(found, button.action))
         elif button.action in {"again", "edit"} and at < len(said):
-            turn = _asked_again(said[at], alpha)
+            turn = _settled(_asked_again(said[at], alpha), only, policy)
             turn = replace(turn, question=button.value) if button.action == "edit" else turn
             for values in self._answered(turn, said[:at], request):
                 yield (*values, gr.skip())
         else:
             raise InputError("there is no such answer; press a button of one that is shown")
 
-    def example(self, chosen: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def example(
+        self, chosen: gr.EventData, only: bool | None, policy: str | None, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """An example, which turns the dial and leaves alone what other questions read."""
         one = _example(self.examples, lists.pressed_button(chosen).id)
         turn = ConversationTurn(1, one.question, one.dial, one.reading, one.passage)
-        for values in self._answered(turn, [], request):
+        for values in self._answered(_settled(turn, only, policy), [], request):
             yield (one.dial, *values)
 
     def stopped(self, request: gr.Request) -> None:
@@ -183,12 +216,18 @@ class _Events:
         """A new conversation, with the settings that the page began with."""
         self._running.leave(session_of(request))
         hidden = gr.update(value="", visible=False)
-        return (page_dial.START, "documents", hidden, *blank())
+        only = gr.update(value=self._only_documents, interactive=True)
+        policy = gr.update(value=self._policy, interactive=True)
+        return (page_dial.START, only, policy, "documents", hidden, *blank())
 
     def restore(self, text: str) -> tuple[Any, ...]:
-        """The page is opened, with a conversation in the browser."""
+        """The page is opened, with a conversation in the browser and the settings of its end."""
         found = self._remembered(self._seal.open(text or ""))
-        return _values(found, first=True, kept=self._seal.seal(found)) if found else blank()
+        if not found:
+            return (gr.skip(), gr.skip(), gr.skip(), *blank())
+        drawn, latest = _values(found, first=True, kept=self._seal.seal(found)), found[-1]
+        only = self._only_documents if latest.only_documents is None else latest.only_documents
+        return (latest.dial, only, latest.policy or self._policy, *drawn)
 
 
 def build(service: "Service", running: SessionTasks) -> AskComponents:
@@ -212,6 +251,9 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
             elem_id="passage",
         )
         dial = page_dial.dial()
+        with gr.Row(elem_id="settled"):
+            only = page_dial.only_documents(service.settings.only_documents)
+            policy = page_dial.policy(service.settings.policy)
         box = gr.Textbox(
             label="Question",
             show_label=False,
@@ -233,21 +275,28 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
             )
             clear = gr.Button("New conversation", size="sm", elem_id="clear", interactive=False)
     drawn = [earlier, latest, turns, start, box, clear, kept]
-    chosen = [dial, reading, passage]
+    settings = [dial, only, policy]
+    chosen = [*settings, reading, passage]
 
     once: dict[str, Any] = {"concurrency_limit": AT_ONCE, **QUIET}
     many: dict[str, Any] = {**once, "trigger_mode": "multiple"}
     box.submit(events.ask, [box, turns, *chosen], drawn, **once)
-    dial.release(events.again, [turns, dial], drawn, **many)
+    dial.release(events.again, [turns, *settings], drawn, **many)
+    for beside in (only, policy):
+        beside.input(events.settled, [turns, *settings], drawn, **many)
     for html in (earlier, latest):
-        html.select(events.pressed, [turns, dial], [*drawn, file], **many)
-    cards.select(events.example, None, [dial, *drawn], **once)
-    reading.change(
-        lambda read: gr.update(visible=read == "passage"), reading, passage, queue=False, **QUIET
-    )
+        html.select(events.pressed, [turns, *settings], [*drawn, file], **many)
+    cards.select(events.example, [only, policy], [dial, *drawn], **once)
+    reading.change(_offered, reading, [passage, only, policy], queue=False, **QUIET)
     box.stop(events.stopped, None, None, queue=False, **QUIET)
     clear.click(events.cleared, None, [*chosen, *drawn], queue=False, **QUIET)
-    return AskComponents(turns, [*drawn], kept, events.restore)
+    return AskComponents(turns, [*drawn], kept, [*settings, *drawn], events.restore)
+
+
+def _offered(read: Reading | None) -> tuple[Any, Any, Any]:
+    """What can be said about what is read: the passage, and what is beside the dial."""
+    settled = gr.update(interactive=read != "memory")
+    return gr.update(visible=read == "passage"), settled, settled
 
 
 def blank() -> tuple[Any, ...]:
@@ -292,6 +341,12 @@ def _box(live: bool, emptied: bool = False) -> Any:
 
 def _asked_again(turn: ConversationTurn, alpha: str) -> ConversationTurn:
     return ConversationTurn(turn.number, turn.question, alpha, turn.reading, turn.passage)
+
+
+def _settled(turn: ConversationTurn, only: bool | None, policy: str | None) -> ConversationTurn:
+    """The turn with what is chosen beside the dial."""
+    chosen = None if policy == page_dial.USUAL else cast("Policy | None", policy)
+    return replace(turn, only_documents=bool(only), policy=chosen)
 
 
 def session_of(request: gr.Request) -> str:

@@ -69,7 +69,7 @@ def build(service: "Service", running: SessionTasks, tools: PageTools = NO_TOOLS
         timer = gr.Timer(EVERY)
         for event in (blocks.load, timer.tick):
             event(look, None, [state, timer], queue=False, **page_ask.QUIET)
-        blocks.load(talk.restore, talk.kept, talk.drawn, **page_ask.QUIET)
+        blocks.load(talk.restore, talk.kept, talk.restored, **page_ask.QUIET)
         blocks.unload(left)
         for tab, (draw, shown) in ((documents, listed), (forgetting, forgotten)):
             tab.select(draw, None, shown, **page_ask.QUIET)  # others may have changed it

@@ -13,6 +13,7 @@ from app.page import views, words
 from app.page.views import ShownClaim, ShownPassage
 from control.answer import Answer
 from control.assistant import Query, check_question
+from control.conflict.sources import Policy, SourceOptions
 from control.decoding.generate import Decoding
 from control.decoding.trace import TokenTrace
 from foundation.errors import InputError
@@ -33,6 +34,12 @@ DOING = {
     "passage": "Reading the passage, and asking memory",
     "memory": "Asking memory",
 }
+POLICY_NAMES: dict[Policy, str] = {
+    "newest": "the newest",
+    "trusted": "the trusted",
+    "majority": "the majority",
+    "all": "all of them",
+}
 HISTORY = 8  # turns that a follow-up may refer to; what is older is seldom meant
 BETWEEN = 0.05  # seconds between two updates of an answer
 
@@ -47,6 +54,9 @@ class ConversationTurn:
         dial: Alpha as text, or ``auto``.
         reading: What the answer is read from.
         passage: The given text, if it is read from that.
+        only_documents: Whether nothing is answered from memory; ``None`` is as usual in the home.
+            It says nothing where memory alone is asked, and neither does the policy.
+        policy: Which documents are followed where they disagree; ``None`` is as usual in the home.
         tokens: The tokens so far.
         answer: The complete answer.
         error: Why there is no answer.
@@ -59,6 +69,8 @@ class ConversationTurn:
     dial: str = "0.5"
     reading: Reading = "documents"
     passage: str = ""
+    only_documents: bool | None = None
+    policy: Policy | None = None
     tokens: tuple[TokenTrace, ...] = ()
     answer: Answer | None = None
     error: str = ""
@@ -67,8 +79,20 @@ class ConversationTurn:
 
     @property
     def setting(self) -> str:
-        """The setting of the dial and what is read, in words."""
-        return f"dial {self.dial} · {READ[self.reading]}"
+        """The setting of the dial, what is read and how it is settled, in words."""
+        said = [f"dial {self.dial}", READ[self.reading]]
+        if self.sources.only_documents:
+            said.append("only documents")
+        if self.sources.policy:
+            said.append(f"where documents disagree: {POLICY_NAMES[self.sources.policy]}")
+        return " · ".join(said)
+
+    @property
+    def sources(self) -> SourceOptions:
+        """How what the sources claim is settled; memory alone answers in every home."""
+        if self.reading == "memory":
+            return SourceOptions(only_documents=False)
+        return SourceOptions(self.policy, only_documents=self.only_documents)
 
     @property
     def doing(self) -> str:
@@ -138,7 +162,8 @@ def alpha(dial: str) -> "Alpha":
 def query(turn: ConversationTurn, before: Sequence[ConversationTurn] = ()) -> Query:
     """Return the query of a turn, with the turns before it as its history."""
     history = [(one.question, one.answer.answer) for one in before if one.answer]
-    return Query(turn.question, _given_passages(turn), history[-HISTORY:])
+    given = _given_passages(turn)
+    return Query(turn.question, given, history[-HISTORY:], sources=turn.sources)
 
 
 def answer_turn(

@@ -1,8 +1,12 @@
-"""The dial between documents and memory, as one control."""
+"""What an answer follows: the dial between documents and memory, and what is beside it."""
 
 import gradio as gr
 
+from app.page.conversation import POLICY_NAMES
+from control.conflict.sources import Policy
+
 START = "0.5"
+USUAL, USUAL_NAME = "usual", "the trusted or newest"  # no policy is chosen
 
 TEMPLATE = """
 <div class="dial ${value === 'auto' ? 'automatic' : ''}" role="group" aria-label="Dial">
@@ -42,4 +46,33 @@ def dial(value: str = START, elem_id: str = "dial") -> gr.HTML:
         js_on_load=SCRIPT,
         apply_default_css=False,
         elem_id=elem_id,
+    )
+
+
+def only_documents(value: bool) -> gr.Checkbox:
+    """Build the choice to answer nothing from memory."""
+    return gr.Checkbox(
+        value,
+        label="Only documents",
+        info="answers nothing from memory",
+        container=False,
+        min_width=0,
+        elem_id="only-documents",
+    )
+
+
+def policy(usual: Policy | None) -> gr.Dropdown:
+    """Build the choice of the documents to follow where they disagree.
+
+    Args:
+        usual: The policy of the home. Without one, `USUAL` can be chosen too.
+    """
+    names: list[tuple[str, str]] = [(name, each) for each, name in POLICY_NAMES.items()]
+    return gr.Dropdown(
+        names if usual else [(USUAL_NAME, USUAL), *names],
+        value=usual or USUAL,
+        label="If documents disagree",
+        filterable=False,
+        min_width=0,
+        elem_id="policy",
     )

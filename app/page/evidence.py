@@ -34,7 +34,7 @@ def read(answer: Answer) -> list[Source]:
 
 def claimed_words(answer: Answer) -> set[str]:
     """Return the normalised words that the answer, or the passages' claim in a conflict, adds."""
-    said = answer.answer if answer.tokens else ""
+    said = answer.answer if answer.tokens and not answer.abstained else ""
     if answer.verdict is not None:
         said += f" {answer.verdict.passages_say}"
     return words(said) - words(f"{answer.question} {answer.rewritten}") - FUNCTION_WORDS

@@ -310,8 +310,12 @@ class PageGuard:
 def _check(component: Any) -> Callable[[Any], Any]:
     if isinstance(component, gr.State):
         return lambda _: None  # the server keeps it
-    if isinstance(component, gr.Radio):
+    if isinstance(component, gr.Radio) or (
+        isinstance(component, gr.Dropdown) and not component.multiselect
+    ):
         return _choice([value for _, value in component.choices])
+    if isinstance(component, gr.Checkbox):
+        return _yes_or_no
     if isinstance(component, gr.Slider):
         return _between(component.minimum, component.maximum)
     if isinstance(component, gr.Textbox | gr.HTML | gr.BrowserState):
@@ -326,6 +330,12 @@ def _text(value: Any, none: bool = True) -> str | None:
         raise _wrong("data", "give a text")
     if not _storable(value):
         raise _wrong("data", "the text holds half a character; send whole UTF-8")
+    return value
+
+
+def _yes_or_no(value: Any) -> bool | None:
+    if value is not None and type(value) is not bool:
+        raise _wrong("data", "give true or false")
     return value
 
 

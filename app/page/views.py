@@ -12,7 +12,7 @@ from app.api.errors import describe_error
 from app.page import evidence, words
 from app.page.markup import MarkedText, cut
 from control.answer import Answer, Source
-from control.conflict.sources import MEMORY, SourceClaim
+from control.conflict.sources import CORRECTION, MEMORY, SourceClaim
 from control.forgetting.ledger import Event
 from control.forgetting.record import Record
 
@@ -27,7 +27,7 @@ TEMPLATES = jinja2.Environment(
 MARKDOWN = TEMPLATES.overlay(autoescape=False)
 YOUR_PASSAGE = "your passage"  # has no title
 MEMORY_SAYS = "the model’s memory"
-OTHERS_SAY = "a correction"  # neither memory nor a passage
+PINNED = "Correction"
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,14 @@ def render(name: str, /, **values: Any) -> str:
 
 
 def answer_html(answer: Answer, place: str) -> Markup:
-    """Render a complete answer with its citations.
+    """Render a complete answer with its citations; one that abstains states nothing to support.
 
     Args:
         answer: The answer.
         place: Names the turn in the links to its passages.
     """
+    if answer.abstained:
+        return words.to_html(answer.answer, ())
     numbers = {each.id: number for number, each in enumerate(evidence.read(answer), start=1)}
     text, sentences = answer.answer, []
     for each in answer.citations or evidence.find_citations(answer):
@@ -130,8 +132,7 @@ def claims(answer: Answer) -> list[ShownClaim]:
 def _claim(
     group: Sequence[SourceClaim], numbers: Mapping[str, int], titles: Mapping[str, str]
 ) -> ShownClaim:
-    names = {**titles, MEMORY: MEMORY_SAYS}
-    sources = [(numbers.get(one.source, 0), names.get(one.source, OTHERS_SAY)) for one in group]
+    sources = [(numbers.get(one.source, 0), _name(one.source, titles)) for one in group]
     sure = [claim.confidence for claim in group if claim.confidence is not None]
     return ShownClaim(
         group[0].says,
@@ -142,6 +143,15 @@ def _claim(
         any(claim.followed for claim in group),
         any(claim.source == MEMORY for claim in group),
     )
+
+
+def _name(source: str, titles: Mapping[str, str]) -> str:
+    if source == MEMORY:
+        return MEMORY_SAYS
+    if not source.startswith(CORRECTION):
+        return titles.get(source, YOUR_PASSAGE)
+    origin = titles.get(source, PINNED)  # has its own title where nobody said where it is from
+    return PINNED if origin in (PINNED, YOUR_PASSAGE) else f"{PINNED}: {origin}"
 
 
 def _ends(values: Sequence[str]) -> Sequence[str]:

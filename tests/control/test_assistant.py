@@ -572,6 +572,7 @@ def test_from_documents_alone_nothing_is_answered_that_none_of_them_claims(readi
     assert answer.answer == "The documents do not say."
     assert [source.id for source in answer.sources] == ["one"]
     assert not reading(dated(one=("", "Nothing of the kind."))).abstained
+    assert not any("memory" in notice for notice in reading(None, only_documents=True).notices)
 
 
 def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_the_passage(

@@ -200,9 +200,14 @@ class TestClaims:
         assert "<table" not in html
         assert "Memory and passages disagree." in html
 
-    def test_what_a_correction_claims_is_named_so(self):
-        claims = SourceClaim("a", "Cairo"), SourceClaim("fix", "Oslo", group=1, followed=True)
-        assert self.rows(drawn(self.said(*claims)))[0][:2] == ["Oslo", "a correction"]
+    @pytest.mark.parametrize(
+        ("title", "name"), [("Correction", "Correction"), ("The board", "Correction: The board")]
+    )
+    def test_what_a_correction_claims_is_named_so(self, title, name):
+        sources = [passage(id="correction:1", title=title), passage(id="a", title="News")]
+        claims = [SourceClaim("a", "Cairo"), SourceClaim("correction:1", "Oslo", group=1)]
+        rows = self.rows(drawn(answer(sources=sources, claims=claims, conflict=True)))
+        assert [row[:2] for row in rows] == [["Cairo", "2 News"], ["Oslo", f"1 {name}"]]
 
 
 def _cells(row):
@@ -237,6 +242,19 @@ class TestWhatIsShown:
             (1, "Two"),
             (2, "Three"),
         ]
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_where_no_document_says_it_what_was_found_is_beside_it(self, kept):
+        text = "The documents do not say."
+        citations = [Citation(0, len(text), ())]
+        found = [passage("What the documents say is that trolls live.", kept=kept)]
+        html = drawn(answer(text, found, citations=citations, abstained=True))
+        assert texts_of(html, ".abstained") == ["No document says it."]
+        assert len(texts_of(html, "details.sources[open] blockquote")) == 1
+        assert kept or texts_of(html, ".sources details[open] blockquote")
+        assert texts_of(html, ".said") == [f"{text}\n"]
+        assert texts_of(html, ".said .token, .unsupported, .legend, mark") == []
+        assert texts_of(drawn(answer(sources=found)), ".abstained") == []
 
     def test_a_refusal_says_no_more_than_the_refusal(self):
         refused = answer("I can't answer that.", tokens=[], forgotten=[{"id": "x", "layer": "y"}])
