@@ -384,8 +384,9 @@ class Assistant:
         answers = self._hold_to_documents(states, answers)
         answers = list(map(self.forgetting.strip_leaks, answers, watches))
         for index, each in enumerate(answers):
-            for token in each.trace.tokens if settled[index] and on_token is not None else ():
-                on_token(places[index], token)
+            for token in each.trace.tokens if settled[index] else ():
+                if on_token is not None:
+                    on_token(places[index], token)
         return answers
 
     def _hold_to_documents(
@@ -399,8 +400,8 @@ class Assistant:
         """
         held, reader = list(answers), self.reader
         for at, state in enumerate(states):
-            follows_memory = held[at].verdict is not None and held[at].verdict.follows == "memory"
-            if state.settlement.told and not follows_memory:
+            verdict = held[at].verdict
+            if state.settlement.told and (verdict is None or verdict.follows != "memory"):
                 held[at] = replace(held[at], trace=written(state.settlement.told))
         places = [
             at
@@ -471,7 +472,7 @@ class Assistant:
     def _claims(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
         """What each passage claims, and memory if it claims anything."""
         claims, says = list(state.settlement.claims), decoded.memory
-        if says is None:
+        if says is None or not self.forgetting.leak_free([says.text], state.facts):
             return claims
         groups = values.group(state.search.query_str, [*(each.says for each in claims), says.text])
         own = SourceClaim(

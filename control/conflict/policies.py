@@ -4,9 +4,9 @@ Passages whose claims are the same are a group. A policy chooses between groups;
 every claim is told with its source.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from control import prompts
 from control.conflict import values
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 # passages each (`training/documents.jsonl`), 82 % of the disagreements that it finds are some, and
 # it finds 91 % of them; from 0.5 on 78 and 95 %, from 0.9 on 84 and 78 %.
 LEAST_ANSWERS = 0.7
+ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
+    None: ("trusted", "replaces", "newest"),
+    "newest": ("replaces", "newest"),
+    "trusted": ("trusted",),
+    "majority": ("majority",),
+    "all": (),
+}
 ANY = "*"  # of what a document replaces: every earlier one
 WHY = {
     "newest": "the newest document",
@@ -187,17 +194,13 @@ def _following(passages: Sequence[PassageClaim], groups: set[int], reason: str =
 
 def _choose(passages: Sequence[PassageClaim], policy: Policy | None) -> tuple[int | None, str]:
     """The group to follow, and why; ``None`` where there is none."""
-    rules = {
+    rules: dict[str, Callable[[Sequence[PassageClaim]], Any]] = {
         "replaces": lambda group: _replacing(group, passages),
         "trusted": lambda group: max(each.claim.trust for each in group),
         "newest": lambda group: max(each.claim.date for each in group),
         "majority": lambda group: len({each.document for each in group}),
     }
-    order = {
-        None: ("trusted", "replaces", "newest"),
-        "newest": ("replaces", "newest"),
-        "all": (),
-    }.get(policy, (policy,))
+    order = ORDER[policy]
     groups = list(dict.fromkeys(each.claim.group for each in passages))
     members = {group: [each for each in passages if each.claim.group == group] for group in groups}
     for name in order:
