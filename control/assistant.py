@@ -431,8 +431,8 @@ class Assistant:
         with trace.step("cite"):
             texts = {node.node_id: policies.passage_text(node) for node in state.kept}
             passages = [(name, texts[name]) for name in state.read]
-            question, text = state.search.query_str, state.decoded.trace.text.strip()
-            return replace(state, citations=self.support.cite(question, text, passages))
+            text = state.decoded.trace.text.strip()
+            return replace(state, citations=self.support.cite(text, passages))
 
     def answer(self, state: QuestionState) -> Answer:
         """The answer with its sources, notices and times; a refusal if the answer is withheld."""

@@ -16,14 +16,16 @@ def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
     """Train the adapter; arguments, result and errors as of `training.encoders.tune`."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from control.conflict.support import pair
     from retrieval.embedding import packaged_model
 
     tokenizer = AutoTokenizer.from_pretrained(packaged_model())
     rows = [
         {
             **tokenizer(
-                *pair(question, sentence, passage), truncation="only_second", max_length=LONGEST
+                f"{question} {sentence}".strip(),
+                passage,
+                truncation="only_second",
+                max_length=LONGEST,
             ),
             "labels": int(supports),
         }

@@ -41,13 +41,10 @@ class Support:
     tokenizer: "PreTrainedTokenizerBase"
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def cite(
-        self, question: str, answer: str, passages: Sequence[tuple[str, str]]
-    ) -> list[Citation]:
+    def cite(self, answer: str, passages: Sequence[tuple[str, str]]) -> list[Citation]:
         """The passages that support each sentence of an answer.
 
         Args:
-            question: What was asked.
             answer: The answer.
             passages: Id and text of each passage.
 
@@ -57,7 +54,7 @@ class Support:
         spans = sentences(answer)
         texts = [text for _, text in passages]
         likely = self.probabilities(
-            [(question, answer[start:end], text) for start, end in spans for text in texts]
+            [(answer[start:end], text) for start, end in spans for text in texts]
         )
         citations = []
         for at, (start, end) in enumerate(spans):
@@ -69,17 +66,16 @@ class Support:
             citations.append(Citation(start, end, tuple(passages[at][0] for at in supporting)))
         return citations
 
-    def probabilities(self, asked: Sequence[tuple[str, str, str]]) -> list[float]:
+    def probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """How likely a passage supports a sentence, in [0, 1].
 
         Args:
-            asked: Question, sentence and passage.
+            pairs: Sentence and passage of each.
         """
         found: list[float] = []
         with self._lock, torch.inference_mode():  # a tokenizer serves one at a time
-            for first in range(0, len(asked), BATCH):
-                pairs = [pair(*each) for each in asked[first : first + BATCH]]
-                ones, others = zip(*pairs, strict=True)
+            for first in range(0, len(pairs), BATCH):
+                ones, others = zip(*pairs[first : first + BATCH], strict=True)
                 encoded = self.tokenizer(
                     list(ones),
                     list(others),
@@ -90,11 +86,6 @@ class Support:
                 ).to(self.model.device)
                 found += self.model(**encoded).logits.float().softmax(-1)[:, 1].tolist()
         return found
-
-
-def pair(question: str, sentence: str, passage: str) -> tuple[str, str]:
-    """The two texts that the encoder reads; a short answer is understood by its question."""
-    return f"{question} {sentence}".strip(), passage
 
 
 def load(base: Path, adapter: Path) -> Support:

@@ -40,9 +40,7 @@ def sentences(run: Run) -> dict[str, Table]:
         for item in batch:
             nodes = given(item.id, item.passages)
             text, spans = _joined(item)
-            found = support.cite(
-                item.question, text, [(node.node_id, passage_text(node)) for node in nodes]
-            )
+            found = support.cite(text, [(node.node_id, passage_text(node)) for node in nodes])
             cited = [
                 sorted(
                     {

@@ -139,7 +139,7 @@ class Perfect:
         items = [self.read_texts[pair] for pair in asked]
         return [Reading(item.answers[0], 0, 1.0) for item in items]
 
-    def cite(self, question, answer, passages):
+    def cite(self, answer, passages):
         citations = []
         for sentence in self.written[question].sentences:
             start = answer.index(sentence.text)
@@ -173,7 +173,7 @@ class Useless(Perfect):
     def read(self, asked):
         return [Reading("nonsense", 0, 1.0)] * len(asked)
 
-    def cite(self, question, answer, passages):
+    def cite(self, answer, passages):
         citations = []
         for sentence in self.written[question].sentences:
             start = answer.index(sentence.text)
