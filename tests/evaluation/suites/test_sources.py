@@ -139,9 +139,16 @@ class Perfect:
         items = [self.read_texts[pair] for pair in asked]
         return [Reading(item.answers[0], 0, 1.0) for item in items]
 
+    def written_as(self, answer):
+        return next(
+            item
+            for item in self.written.values()
+            if all(sentence.text in answer for sentence in item.sentences)
+        )
+
     def cite(self, answer, passages):
         citations = []
-        for sentence in self.written[question].sentences:
+        for sentence in self.written_as(answer).sentences:
             start = answer.index(sentence.text)
             names = tuple(passages[place][0] for place in sentence.passages)
             citations.append(Citation(start, start + len(sentence.text), names))
@@ -175,7 +182,7 @@ class Useless(Perfect):
 
     def cite(self, answer, passages):
         citations = []
-        for sentence in self.written[question].sentences:
+        for sentence in self.written_as(answer).sentences:
             start = answer.index(sentence.text)
             wrong = tuple(
                 name for place, (name, _) in enumerate(passages) if place not in sentence.passages
