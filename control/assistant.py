@@ -129,6 +129,12 @@ class QuestionState:
         return self.facts.refused is not None
 
     @property
+    def passages_read(self) -> list[tuple[str, str]]:
+        """Id and text of the passages in the prompt."""
+        texts = {node.node_id: policies.passage_text(node) for node in self.kept}
+        return [(name, texts[name]) for name in self.read]
+
+    @property
     def read(self) -> list[str]:
         """Ids of the passages in the prompt."""
         aside, count = self.settlement.set_aside, self.prompt.passages if self.prompt else 0
@@ -264,7 +270,8 @@ class Assistant:
         """Take the passages given, or those that the search finds."""
         with trace.step("retrieve"):  # the trigger records its own time
             if state.query.given is not None:
-                return replace(state, retrieved=list(state.query.given))
+                given = {node.node_id: node for node in state.query.given}  # each but once
+                return replace(state, retrieved=list(given.values()))
             found = self.retriever.retrieve(state.search) if self.retriever else []
             return replace(state, retrieved=found)
 
@@ -416,23 +423,31 @@ class Assistant:
             [(q, held[at].trace.text) for q, at in zip(asked, places, strict=True)]
         )
         for at, question, reading in zip(places, asked, readings, strict=True):
-            settlement = states[at].settlement
-            if not any(
+            settlement, text = states[at].settlement, held[at].trace.text
+            claimed = any(
                 reading.answer and values.compare(question, says, reading.answer) != "contradictory"
                 for says in settlement.followed
-            ):
-                held[at] = DecodedAnswer(written(settlement.quoted or ABSTAINED), False, None)
+            )
+            supported = self._supported(text, states[at]) if claimed else ""
+            if supported != text.strip():
+                text = supported or settlement.quoted or ABSTAINED
+                held[at] = DecodedAnswer(written(text), False, None)
         return held
+
+    def _supported(self, text: str, state: QuestionState) -> str:
+        """The sentences of an answer that a passage supports."""
+        if self.support is None:
+            return text.strip()
+        cited = self.support.cite(text, state.passages_read)
+        return " ".join(text[each.start : each.end] for each in cited if each.passages)
 
     def cite(self, state: QuestionState) -> QuestionState:
         """Find the passages that support each sentence of the answer."""
-        if self.support is None or state.decoded is None or not state.kept:
+        text = state.decoded.trace.text.strip() if state.decoded else ABSTAINED
+        if self.support is None or text == ABSTAINED or not state.kept:
             return state
         with trace.step("cite"):
-            texts = {node.node_id: policies.passage_text(node) for node in state.kept}
-            passages = [(name, texts[name]) for name in state.read]
-            text = state.decoded.trace.text.strip()
-            return replace(state, citations=self.support.cite(text, passages))
+            return replace(state, citations=self.support.cite(text, state.passages_read))
 
     def answer(self, state: QuestionState) -> Answer:
         """The answer with its sources, notices and times; a refusal if the answer is withheld."""

@@ -153,34 +153,56 @@ def settle(
     """
     if not passages:
         return Settlement()
+    passages = _surest(passages)
     groups = values.group(question, [each.claim.says for each in passages])
     grouped = [
         replace(each, claim=replace(each.claim, group=group))
         for each, group in zip(passages, groups, strict=True)
     ]
-    in_force = [each for each in grouped if not as_of or each.claim.date <= as_of] or grouped
+    in_force = [each for each in grouped if not as_of or each.claim.date <= as_of]
+    if not in_force:
+        claims = tuple(each.claim for each in grouped)
+        return Settlement(claims, reason=f"What the documents claim is of later than {as_of}.")
+    groups_followed, reason, told = _decide(grouped, in_force, policy, as_of)
+    return replace(_following(grouped, groups_followed, reason), told=told)
+
+
+def _decide(
+    grouped: Sequence[PassageClaim],
+    in_force: Sequence[PassageClaim],
+    policy: Policy | None,
+    as_of: str,
+) -> tuple[set[int], str, str]:
+    """The groups to follow, why, and the text that tells them where they are several."""
     remaining = {each.claim.group for each in in_force}
-    if len(set(groups)) == 1:
-        return _following(grouped, remaining)
     pinned = {each.claim.group for each in grouped if each.claim.source.startswith(CORRECTION)}
+    if len({each.claim.group for each in grouped}) == 1:
+        return remaining, "", ""
     if pinned:
-        return _following(grouped, pinned, "The answer follows a pinned correction.")
+        return pinned, "The answer follows a pinned correction.", ""
     if len(remaining) == 1:
-        return _following(
-            grouped,
-            remaining,
-            f"The documents disagree; the answer follows what was in force on {as_of}.",
-        )
+        reason = f"The documents disagree; the answer follows what was in force as of {as_of}."
+        return remaining, reason, ""
     chosen, why = _choose(in_force, policy)
-    if chosen is None:
-        return replace(
-            _following(
-                grouped, remaining, "The documents disagree, and nothing decides between them."
-            ),
-            told=_tell(in_force),
+    if chosen is not None:
+        return {chosen}, f"The documents disagree; the answer follows {WHY[why]}.", ""
+    reason = "The documents disagree; every claim is told."
+    if policy != "all":
+        undated = not all(each.claim.date for each in in_force)
+        reason = "The documents disagree, and nothing decides between them" + (
+            ": not all of them have a date." if undated else "."
         )
-    reason = f"The documents disagree; the answer follows {WHY[why]}."
-    return _following(grouped, {chosen}, reason)
+    return remaining, reason, _tell(in_force)
+
+
+def _surest(passages: Sequence[PassageClaim]) -> list[PassageClaim]:
+    """The surest claim of each document: one that lists many things contradicts nobody by that."""
+    best: dict[str, PassageClaim] = {}
+    for each in passages:
+        known = best.get(each.document)
+        if known is None or (each.claim.confidence or 0) > (known.claim.confidence or 0):
+            best[each.document] = each
+    return list(best.values())
 
 
 def _following(passages: Sequence[PassageClaim], groups: set[int], reason: str = "") -> Settlement:

@@ -177,6 +177,7 @@ def read_adapter(
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the packaged model has no such head: the adapter brings it
+    logging.disable_progress_bar()
     try:
         model = model_class.from_pretrained(base)
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()

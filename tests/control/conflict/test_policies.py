@@ -62,7 +62,6 @@ def test_a_majority_is_one_of_documents_and_not_of_passages():
     assert settle(QUESTION, [*twice, said(30, "b")], "majority").told
     assert followed(settle(QUESTION, [*twice, said(14, "c"), said(30, "b")], "majority")) == {
         "a1",
-        "a2",
         "c",
     }
 
@@ -72,6 +71,17 @@ def test_as_of_a_date_later_documents_are_set_aside():
     settled = settle(QUESTION, passages, as_of="2024-06-30")
     assert followed(settled) == {"old"}
     assert "2024-06-30" in settled.reason
+
+
+def test_as_of_a_date_before_all_documents_nothing_is_followed():
+    settled = settle(QUESTION, [said(14, "old", date="2022")], as_of="2020")
+    assert followed(settled) == set()
+    assert "2020" in settled.reason
+
+
+def test_a_document_does_not_contradict_itself():
+    passages = [said(14, "a1", document="a"), said(30, "a2", document="a")]
+    assert not settle(QUESTION, passages).disagree
 
 
 def test_nothing_claimed_settles_nothing():
