@@ -149,7 +149,7 @@ def settle(
         passages: Those that claim something, best first.
         policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
             dates; where neither does, every claim is told.
-        as_of: A date in ISO 8601; what is dated later is set aside, unless nothing else is left.
+        as_of: A date in ISO 8601; what is dated later is not followed.
     """
     if not passages:
         return Settlement()
