@@ -205,9 +205,18 @@ def claim_at(
 def _contradicts(
     question: str, stated: Claim | None, passages_claim: Claim | None, held: set[str]
 ) -> bool:
-    """Whether memory's claim and the passages' cannot both answer; ``held`` are these' words."""
+    """Whether the passages lack memory's claim, and their draft claims another one or repeats it.
+
+    Args:
+        question: As asked.
+        stated: What memory claims.
+        passages_claim: What the draft with the passages claims; it may follow memory.
+        held: The words of the passages.
+    """
     if stated is None or passages_claim is None or words(stated.text) <= held:
         return False
+    if not words(passages_claim.text) <= held:
+        return True
     return values.compare(question, passages_claim.text, stated.text) == "contradictory"
 
 

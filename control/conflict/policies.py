@@ -186,13 +186,11 @@ def _decide(
     chosen, why = _choose(in_force, policy)
     if chosen is not None:
         return {chosen}, f"The documents disagree; the answer follows {WHY[why]}.", ""
-    reason = "The documents disagree; every claim is told."
-    if policy != "all":
-        undated = not all(each.claim.date for each in in_force)
-        reason = "The documents disagree, and nothing decides between them" + (
-            ": not all of them have a date." if undated else "."
-        )
-    return remaining, reason, _tell(in_force)
+    if policy == "all":
+        return remaining, "The documents disagree; every claim is told.", _tell(in_force)
+    undated = not all(each.claim.date for each in in_force)
+    why = ": not all of them have a date." if undated else "."
+    return remaining, f"The documents disagree, and nothing decides between them{why}", ""
 
 
 def _surest(passages: Sequence[PassageClaim]) -> list[PassageClaim]:

@@ -556,10 +556,12 @@ def test_of_documents_that_disagree_the_newest_is_read_and_both_are_shown(readin
     assert "not follow" in answer.sources[0].reason
 
 
-def test_where_nothing_decides_all_claims_are_told_and_streamed_once(reading):
+def test_by_the_policy_all_every_claim_is_told_and_streamed_once(reading):
     heard = []
     answer = reading(
-        dated(one=("", OLD[1]), two=("", NEW[1])), lambda _, token: heard.append(token.text)
+        dated(one=("", OLD[1]), two=("", NEW[1])),
+        lambda _, token: heard.append(token.text),
+        policy="all",
     )
     assert "14 days (one)" in answer.answer
     assert "30 days (two)" in answer.answer

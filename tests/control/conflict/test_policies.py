@@ -50,8 +50,16 @@ def test_what_replaces_another_document_is_followed_whatever_the_dates():
     assert followed(settle(QUESTION, passages)) == {"b"}
 
 
-def test_where_nothing_decides_every_claim_is_told_with_its_source():
+def test_where_nothing_decides_it_is_said_and_both_are_followed():
     settled = settle(QUESTION, [said(14, "Leaflet"), said(30, "Notice", date="2025-03-01")])
+    assert followed(settled) == {"Leaflet", "Notice"}
+    assert "nothing decides" in settled.reason
+    assert not settled.told
+
+
+def test_by_the_policy_all_every_claim_is_told_with_its_source():
+    passages = [said(14, "Leaflet"), said(30, "Notice", date="2025-03-01")]
+    settled = settle(QUESTION, passages, "all")
     assert followed(settled) == {"Leaflet", "Notice"}
     for part in ("14 days", "Leaflet", "30 days", "Notice, 2025-03-01"):
         assert part in settled.told
@@ -59,7 +67,7 @@ def test_where_nothing_decides_every_claim_is_told_with_its_source():
 
 def test_a_majority_is_one_of_documents_and_not_of_passages():
     twice = [said(14, "a1", document="a"), said(14, "a2", document="a")]
-    assert settle(QUESTION, [*twice, said(30, "b")], "majority").told
+    assert "nothing decides" in settle(QUESTION, [*twice, said(30, "b")], "majority").reason
     assert followed(settle(QUESTION, [*twice, said(14, "c"), said(30, "b")], "majority")) == {
         "a1",
         "c",

@@ -200,11 +200,11 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny, tmp_path, ite
     asked = []
     begin = drafts.compare
 
-    def failing(model, prompts, how):
+    def failing(model, prompts, how, **more):
         if len(asked) == 1:
             raise KeyboardInterrupt
         asked.append(prompts)
-        return begin(model, prompts, how)
+        return begin(model, prompts, how, **more)
 
     monkeypatch.setattr(drafts, "compare", failing)
     with pytest.raises(KeyboardInterrupt):
