@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from app import home
@@ -327,7 +327,7 @@ class Service:
         wanted = search.strip().casefold()
 
         def matches(document: "StoredDocument") -> bool:
-            shown = f"{document.title}\n{document.source}\n{document.date}"
+            shown = f"{document.title}\n{PurePath(document.source).name}\n{document.date}"
             return wanted in shown.casefold()
 
         if not wanted:

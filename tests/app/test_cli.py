@@ -71,7 +71,8 @@ def test_json_is_the_object_of_the_contract(capsys, notes):
         "date",
     }  # fmt: skip
     assert answer["seconds"].keys() == {
-        "route", "rewrite", "trigger", "retrieve", "filter", "redact", "decode", "total",
+        "route", "rewrite", "trigger", "retrieve", "filter", "redact", "claims", "decode", "cite",
+        "total",
     }  # fmt: skip
 
 

@@ -376,7 +376,7 @@ def victim(server):
             assert QUESTION in text
 
     with server.client(READING) as client:
-        data = [QUESTION, None, "0.5", "memory", "", False, None]
+        data = [QUESTION, None, "0.5", False, None, "memory", ""]
         body = {"data": data, "fn_index": 0, "session_hash": "victim"}
         assert client.post("/gradio_api/queue/join", json=body).status_code == 200
         with server.client(READING) as other:
