@@ -381,7 +381,7 @@ def victim(server):
         assert client.post("/gradio_api/queue/join", json=body).status_code == 200
         with server.client(READING) as other:
             for name in ("victim", "vic", "", "v"):
-                for number in (4, 5, 18):  # stop, a new conversation, leaving
+                for number in (8, 9, 24):  # stop, a new conversation, leaving
                     body = {"data": [], "fn_index": number, "session_hash": name}
                     server.check("sessions", other.post("/gradio_api/run/predict", json=body))
                 body = {"session_hash": name, "fn_index": 0, "event_id": "x"}
@@ -392,7 +392,7 @@ def victim(server):
 
 def test_a_session_belongs_to_the_visitor_who_opened_it(server):
     with server.client(READING, cookie=False) as nobody:
-        body = {"data": [], "fn_index": 4, "session_hash": "mine"}
+        body = {"data": [], "fn_index": 8, "session_hash": "mine"}
         answer = nobody.post("/gradio_api/run/predict", json=body)
         assert answer.status_code == 403
         assert nobody.get("/gradio_api/heartbeat/mine").status_code == 403
@@ -404,7 +404,7 @@ def test_gradio_itself_refuses_files_that_were_not_uploaded(blocks, tmp_path, ca
     secret = tmp_path / "secret.txt"
     secret.write_text("a secret")
     file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}, "orig_name": "x"}
-    body = {"data": [file], "fn_index": 3, "session_hash": "mine"}
+    body = {"data": [file], "fn_index": 7, "session_hash": "mine"}
     answer = TestClient(outer).post("/gradio_api/run/predict", json=body)
     assert answer.status_code == 500
     assert list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("secret.txt")) == []
