@@ -328,7 +328,7 @@ def assert_no_use_of(server, key, pending):
     file = {"path": pending, "meta": {"_type": "gradio.FileData"}, "orig_name": "pending.jsonl"}
     with server.client(key) as reader:
         assert server.check("upload", upload(reader, "x.exe", b"MZ")).status_code == 403
-        for number, data in ((8, [[file], 0.5, None]), (14, [file, 20])):
+        for number, data in ((12, [[file], 0.5, None]), (19, [file, 20])):
             body = {"data": data, "fn_index": number, "session_hash": "theirs"}
             answer = reader.post("/gradio_api/queue/join", json=body)
             assert server.check("upload", answer).status_code == 403
@@ -356,7 +356,7 @@ def test_uploads_that_are_none_are_refused_and_odd_names_lead_nowhere(server):
             assert all(server.temporary in Path(path).resolve().parents for path in kept)
         [one] = upload(administrator, "one.jsonl", b"{}").json()
         file = {"path": one, "meta": {"_type": "gradio.FileData"}}
-        for number, data in ((8, [file, 0.5, None]), (14, [[file], 4])):  # several, and one
+        for number, data in ((12, [file, 0.5, None]), (19, [[file], 4])):  # several, and one
             body = {"data": data, "fn_index": number, "session_hash": "shape"}
             answer = administrator.post("/gradio_api/queue/join", json=body)
             assert server.check("upload", answer).status_code == 400
