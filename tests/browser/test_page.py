@@ -209,7 +209,7 @@ def test_a_document_is_added_read_as_text_and_removed(visit, document, viewport)
 
 
 @BOTH_WIDTHS
-def test_documents_are_listed_and_their_passages_shown(visit, site, document, viewport):
+def test_documents_are_searched_and_their_passages_shown(visit, site, document, viewport):
     lines = (
         '{"id": "old", "title": "Old tariffs", "text": "The toll is **25** euro.", "date": "2004"}',
         '{"id": "new", "title": "New tariffs", "text": "The toll is 30 euros.", "trust": 0.9}',
@@ -222,9 +222,13 @@ def test_documents_are_listed_and_their_passages_shown(visit, site, document, vi
     expect(rows).to_have_count(2)
     expect(rows.filter(has_text="Old tariffs")).to_contain_text("2004")
     expect(rows.filter(has_text="New tariffs")).to_contain_text("0.9")
+    page.get_by_label("Search").fill("OLD")
+    expect(rows).to_have_count(1)
     page.get_by_role("button", name="Show the passages of Old tariffs").click()
     expect(page.locator("#documents .preview strong")).to_have_text("25")
     assert fits(page)
+    page.get_by_label("Search").fill("nowhere")
+    expect(page.locator("#documents")).to_contain_text("holds “nowhere”")
     for each in ("old", "new"):
         site.service.remove_document(each)
 
