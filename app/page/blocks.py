@@ -71,8 +71,8 @@ def build(service: "Service", running: SessionTasks, tools: PageTools = NO_TOOLS
             event(look, None, [state, timer], queue=False, **page_ask.QUIET)
         blocks.load(talk.restore, talk.kept, talk.restored, **page_ask.QUIET)
         blocks.unload(left)
-        for tab, (draw, shown) in ((documents, listed), (forgetting, forgotten)):
-            tab.select(draw, None, shown, **page_ask.QUIET)  # others may have changed it
+        for tab, (draw, read, shown) in ((documents, listed), (forgetting, forgotten)):
+            tab.select(draw, read, shown, **page_ask.QUIET)  # others may have changed it
     return blocks
 
 

@@ -93,9 +93,10 @@ class _Events:
         now = ListView(search=text or "")
         return now, "", self._listed(now, request)
 
-    def drawn(self, request: gr.Request) -> tuple[Any, ...]:
+    def drawn(self, text: str, request: gr.Request) -> tuple[Any, ...]:
         """The tab is opened: others may have changed the list."""
-        return ListView(), gr.skip(), self._listed(ListView(), request), ""
+        now = ListView(search=text or "")
+        return now, gr.skip(), self._listed(now, request)
 
 
 def build(service: "Service") -> "Refresh":
@@ -138,8 +139,8 @@ def build(service: "Service") -> "Refresh":
     )
     shown = [view, progress, documents]
     documents.select(events.chosen, view, shown, **QUIET)
-    search.input(events.searched, search, shown, trigger_mode="always_last", **QUIET)
-    return events.drawn, [*shown, search]
+    search.change(events.searched, search, shown, trigger_mode="always_last", **QUIET)
+    return events.drawn, [search], shown
 
 
 @contextmanager

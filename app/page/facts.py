@@ -80,7 +80,7 @@ def build(
         **QUIET,
     )
     audit.expand(audited, None, events, **QUIET)
-    return drawn, [facts]
+    return drawn, [], [facts]
 
 
 def listed(service: "Service", request: gr.Request, may_attempt: bool) -> str:

@@ -67,7 +67,7 @@ def build(
         add = gr.Button("Forget this", variant="primary", elem_id="forget")
     said = gr.HTML(apply_default_css=False, elem_id="forget-said")
     refresh = page_facts.build(service, running, said, attempt)
-    draw, facts = refresh
+    draw, _, facts = refresh
 
     def filled(text: str, request: gr.Request) -> tuple[Any, ...]:
         try:

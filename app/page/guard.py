@@ -219,6 +219,8 @@ class PageGuard:
         if not isinstance(values, list) or len(values) != len(checks):
             raise _wrong("data", f"give {len(checks)} values")
         happened = given.get("event_data")
+        if isinstance(happened, str):
+            happened = None  # a text that was changed, which stands in the data, too
         if happened is not None:
             if not isinstance(happened, dict) or not happened.keys() <= EVENT_KEYS:
                 raise _wrong("event_data", f"give {', '.join(sorted(EVENT_KEYS))}, or nothing")

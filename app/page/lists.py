@@ -9,8 +9,8 @@ import gradio as gr
 from app.page import views
 from foundation.errors import InputError
 
-Refresh = tuple[Callable[[gr.Request], Any], list[gr.blocks.Block]]
-"""(renders a list again, the components that show it)"""
+Refresh = tuple[Callable[..., Any], list[gr.components.Component], list[gr.blocks.Block]]
+"""(renders a list again, the components that it reads, those that show it)"""
 
 # A button has an action and an id, and the text of the box beside it if there is one; a button that
 # cannot be undone needs a second press.
