@@ -103,6 +103,7 @@ class QuestionState:
         settlement: What they claim, and which of it the answer follows.
         prompt: With them and without; ``None`` where the question is refused.
         decoded: The answer; ``None`` where the question is refused.
+        claims: What each source claims, and which of it the answer follows.
         citations: Of its sentences.
         seconds: Time of all steps before decoding.
         decode_seconds: Its share of the batch's decoding.
@@ -119,6 +120,7 @@ class QuestionState:
     settlement: Settlement = field(default_factory=Settlement)
     prompt: Prompt | None = None
     decoded: DecodedAnswer | None = None
+    claims: Sequence[SourceClaim] = ()
     citations: Sequence[Citation] = ()
     seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -442,12 +444,20 @@ class Assistant:
         return " ".join(text[each.start : each.end] for each in cited if each.passages)
 
     def cite(self, state: QuestionState) -> QuestionState:
-        """Find the passages that support each sentence of the answer."""
-        text = state.decoded.trace.text.strip() if state.decoded else ABSTAINED
-        if self.support is None or text == ABSTAINED or not state.kept:
+        """Say whom the answer follows, and which passages support each of its sentences.
+
+        A passage whose claim the answer does not follow supports none.
+        """
+        if state.decoded is None:
             return state
         with trace.step("cite"):
-            return replace(state, citations=self.support.cite(text, state.passages_read))
+            claims, text = self._claims(state, state.decoded), state.decoded.trace.text.strip()
+            state = replace(state, claims=claims)
+            if self.support is None or text == ABSTAINED or not state.kept:
+                return state
+            against = {claim.source for claim in claims if not claim.followed}
+            passages = [(name, read) for name, read in state.passages_read if name not in against]
+            return replace(state, citations=self.support.cite(text, passages))
 
     def answer(self, state: QuestionState) -> Answer:
         """The answer with its sources, notices and times; a refusal if the answer is withheld."""
@@ -478,25 +488,24 @@ class Assistant:
             seconds=dict.fromkeys(STEPS, 0.0)
             | dict(steps.seconds)
             | {"decode": state.decode_seconds, "total": state.seconds + state.decode_seconds},
-            claims=self._claims(state, decoded) if decoded else [],
+            claims=list(state.claims) if decoded else [],
             settled=state.settlement.reason if decoded else "",
             citations=list(state.citations) if decoded else [],
             abstained=_abstained(decoded),
         )
 
     def _claims(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
-        """What each passage claims, and memory if it claims anything."""
+        """What each passage claims, and memory if it claims anything; which the answer follows."""
         claims, says = list(state.settlement.claims), decoded.memory
         if says is None or not self.forgetting.leak_free([says.text], state.facts):
             return claims
         groups = values.group(state.search.query_str, [*(each.says for each in claims), says.text])
+        wins = decoded.verdict is not None and decoded.verdict.follows == "memory"
         own = SourceClaim(
-            MEMORY,
-            says.text,
-            confidence=decoded.confidence,
-            group=groups[-1],
-            followed=decoded.verdict is not None and decoded.verdict.follows == "memory",
+            MEMORY, says.text, confidence=decoded.confidence, group=groups[-1], followed=wins
         )
+        if wins:
+            claims = [replace(each, followed=each.group == own.group) for each in claims]
         return [*claims, own]
 
     def _notices(self, state: QuestionState) -> list[str]:

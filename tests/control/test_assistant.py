@@ -15,7 +15,7 @@ from control.assistant import Assistant, Query
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import ANY_MODEL
 from control.conflict.reader import Reading
-from control.conflict.sources import SourceOptions
+from control.conflict.sources import Citation, SourceOptions
 from control.decoding.generate import Decoding
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
@@ -583,3 +583,29 @@ def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_
     answer = reading(dated(one=("", "It rains. You have 14 days. Bye.")), only_documents=True)
     assert answer.answer == "You have 14 days."
     assert not answer.abstained
+
+
+def test_where_memory_wins_no_passage_is_shown_as_followed_or_cited(tiny, always):
+    class Citing:
+        def cite(self, _text, passages):
+            return [Citation(0, 1, tuple(name for name, _ in passages))]
+
+    class Knowing(DaysReader):
+        """Reads 14 days in the passage, and what the model writes as another answer."""
+
+        def read(self, asked):
+            return [
+                reading if reading.answer or not text.strip() else Reading(text.split()[0], 0, 0.9)
+                for reading, (_, text) in zip(super().read(asked), asked, strict=True)
+            ]
+
+    calibration = always(1, model=tiny.identity)
+    assistant = Assistant(tiny, calibration, reader=Knowing(), support=Citing())
+    how = replace(HOW, alpha=1.0)
+    answer = assistant.ask("How long?", how, dated(one=("", OLD[1])))
+    assert answer.verdict.follows == "memory"
+    assert {claim.source: claim.followed for claim in answer.claims} == {
+        "one": False,
+        "memory": True,
+    }
+    assert [list(each.passages) for each in answer.citations] == [[]]
