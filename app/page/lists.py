@@ -1,6 +1,6 @@
 """HTML lists with buttons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import gradio as gr
 from app.page import views
 from foundation.errors import InputError
 
-Refresh = tuple[Callable[..., Any], list[gr.components.Component], list[gr.blocks.Block]]
+Refresh = tuple[Callable[..., Any], Sequence[gr.components.Component], Sequence[gr.blocks.Block]]
 """(renders a list again, the components that it reads, those that show it)"""
 
 # A button has an action and an id, and the text of the box beside it if there is one; a button that
