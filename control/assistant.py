@@ -189,10 +189,10 @@ class Assistant:
         given: "Nodes | None" = None,
         on_token: OnToken | None = None,
         history: Sequence[tuple[str, str]] = (),
-        sources: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
+        sources: SourceOptions | None = None,
     ) -> Answer:
         """Answer one question; arguments as in `Query`, the rest as in `ask_batch`."""
-        query = Query(question, given, history, sources=sources)
+        query = Query(question, given, history, sources=sources or SourceOptions())
         [answer] = self.ask_batch([query], decoding, on_token)
         return answer
 
@@ -232,6 +232,11 @@ class Assistant:
                 f"{self.longest_question:,}; shorten it"
             )
         query = replace(query, sources=query.sources.over(self.sources))
+        if query.sources.only_documents and self.reader is None:
+            raise InputError(
+                "only documents are to be answered from, but the reader, which finds what they "
+                "claim, is left out; take it in: leave out --without reader"
+            )
         if query.system:
             [(system, _)] = self.forgetting.redact_history([(query.system, "")])
             query = replace(query, system=system.strip())
@@ -403,20 +408,22 @@ class Assistant:
     ) -> list[DecodedAnswer]:
         """Answers of which the documents decide the words.
 
-        Where nothing decides between documents that disagree, every claim is told. Where only
-        documents are to be answered from, or a correction is pinned, an answer that does not claim
-        what they do gives way to the sentence that does, or to `ABSTAINED`.
+        By the policy ``all`` every claim of documents that disagree is told. Where only documents
+        are to be answered from, or a correction is pinned, sentences without support are left out,
+        and an answer that does not claim what they do gives way to the sentence that does, or to
+        `ABSTAINED`. What the guard has blocked stays blocked.
         """
         held, reader = list(answers), self.reader
         for at, state in enumerate(states):
             verdict = held[at].verdict
             if state.settlement.told and (verdict is None or verdict.follows != "memory"):
-                held[at] = replace(held[at], trace=written(state.settlement.told))
+                held[at] = _rewritten_as(held[at], state.settlement.told)
         places = [
             at
             for at, state in enumerate(states)
             if (state.query.sources.only_documents or state.settlement.pinned)
             and not state.settlement.told
+            and not held[at].trace.blocked
         ]
         if reader is None or not places:
             return held
@@ -433,7 +440,7 @@ class Assistant:
             supported = self._supported(text, states[at]) if claimed else ""
             if supported != text.strip():
                 text = supported or settlement.quoted or ABSTAINED
-                held[at] = DecodedAnswer(written(text), False, None)
+                held[at] = replace(_rewritten_as(held[at], text), conflict=False, verdict=None)
         return held
 
     def _supported(self, text: str, state: QuestionState) -> str:
@@ -537,6 +544,15 @@ def _run(state: QuestionState, *steps: Callable[[QuestionState], QuestionState])
             if not state.refused:
                 state = step(state)
     return replace(state, seconds=state.seconds + (time.perf_counter() - started))
+
+
+def _rewritten_as(decoded: DecodedAnswer, text: str) -> DecodedAnswer:
+    """An answer with another text; one that the guard has blocked stays as it is."""
+    if decoded.trace.blocked:
+        return decoded
+    trace = written(text)
+    trace.withheld = list(decoded.trace.withheld)
+    return replace(decoded, trace=trace)
 
 
 def _rewritten(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from control.conflict.sources import DATE, POLICIES, SourceOptions
+from control.conflict.sources import DATE, Policy, SourceOptions
 from control.decoding.rules import CHOICES, DEFAULT_RULE
 
 MOST_MESSAGES = 200
@@ -150,7 +150,7 @@ class DecodingRequest(RequestBody):
     only_documents: bool | None = Field(
         None, description="Answer only what a document claims, and nothing from memory."
     )
-    policy: Literal[POLICIES] | None = Field(  # type: ignore[valid-type]
+    policy: Policy | None = Field(
         None, description="Which documents to follow where they disagree; all tells every claim."
     )
     as_of: Annotated[str, Field(pattern=f"^{DATE.pattern}$")] | None = Field(

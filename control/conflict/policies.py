@@ -1,7 +1,7 @@
 """Whom the answer follows where documents disagree.
 
 Passages whose claims are the same are a group. A policy chooses between groups; where it cannot,
-every claim is told with its source.
+all are followed, and the answer says that the documents disagree.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,8 +67,7 @@ class Settlement:
         claims: Of the passages, with their groups.
         disagree: Whether they contradict each other.
         reason: In one sentence, whom the answer follows and why; empty where they agree.
-        told: The text that tells every claim with its source, where none is followed alone; else
-            empty.
+        told: The text that tells every claim with its source, by the policy ``all``; else empty.
         quoted: The sentence that holds the claim to follow, from the passage that is surest of it.
     """
 
@@ -99,15 +98,8 @@ def passage_text(node: "NodeWithScore") -> str:
     return prompts.with_title(prompts.origin(node.metadata), node.text)
 
 
-def passage_claims(
-    read: "Sequence[tuple[NodeWithScore, Reading]]", least: float = LEAST_ANSWERS
-) -> list[PassageClaim]:
-    """The claims of the passages that claim something.
-
-    Args:
-        read: Passages with what the reader found in them.
-        least: Probability from which one counts as claiming something.
-    """
+def passage_claims(read: "Sequence[tuple[NodeWithScore, Reading]]") -> list[PassageClaim]:
+    """The claims of the passages that claim something, given with what the reader found in them."""
     return [
         PassageClaim(
             SourceClaim(
@@ -123,7 +115,7 @@ def passage_claims(
             _sentence(node.text, reading.answer),
         )
         for node, reading in read
-        if reading.answer and reading.answers >= least
+        if reading.answer and reading.answers >= LEAST_ANSWERS
     ]
 
 
@@ -148,7 +140,7 @@ def settle(
         question: What they answer.
         passages: Those that claim something, best first.
         policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
-            dates; where neither does, every claim is told.
+            dates; where neither does, all are followed.
         as_of: A date in ISO 8601; what is dated later is not followed.
     """
     if not passages:
@@ -175,7 +167,7 @@ def _decide(
 ) -> tuple[set[int], str, str]:
     """The groups to follow, why, and the text that tells them where they are several."""
     remaining = {each.claim.group for each in in_force}
-    pinned = {each.claim.group for each in grouped if each.claim.source.startswith(CORRECTION)}
+    pinned = {each.claim.group for each in in_force if each.claim.source.startswith(CORRECTION)}
     if len({each.claim.group for each in grouped}) == 1:
         return remaining, "", ""
     if pinned:

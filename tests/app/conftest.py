@@ -10,9 +10,29 @@ from app import settings as settings_module
 from app.api import application
 from app.server.security import Keys, RequestLimits
 from app.server.service import Service
+from control.conflict.reader import Reading
 from tests.server import Running
 
 READING, ADMINISTRATION = "r" * 24, "a" * 24
+
+
+class NumberReader:
+    """Answers questions about a window by the number in a text about one."""
+
+    def read(self, asked):
+        return [self._read(question, text) for question, text in asked]
+
+    def _read(self, question, text):
+        numbers = [word for word in text.split() if word.isdigit() and word not in question]
+        if "window" not in question or "window" not in text or not numbers:
+            return Reading()
+        return Reading(numbers[0], text.index(numbers[0]), 0.99)
+
+
+@pytest.fixture
+def number_reader(monkeypatch):
+    """The reader is a `NumberReader`."""
+    monkeypatch.setattr(factory, "reader", NumberReader)
 
 
 @pytest.fixture

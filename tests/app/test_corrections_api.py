@@ -2,8 +2,6 @@
 
 import pytest
 
-from app import factory
-from control.conflict.reader import Reading
 from tests.app.conftest import ADMINISTRATION, READING
 
 PATH = "/v1/corrections"
@@ -12,20 +10,7 @@ SHORTER = {"statement": "The refund window is 14 days"}
 CHILE = {"subject": "Chile", "relation": "capital", "answers": ["Santiago"]}
 
 
-class NumberReader:
-    def read(self, asked):
-        return [self._read(question, text) for question, text in asked]
-
-    def _read(self, question, text):
-        numbers = [word for word in text.split() if word.isdigit() and word not in question]
-        if "window" not in question or "window" not in text or not numbers:
-            return Reading()
-        return Reading(numbers[0], text.index(numbers[0]), 0.99)
-
-
-@pytest.fixture(autouse=True)
-def reader(monkeypatch):
-    monkeypatch.setattr(factory, "reader", NumberReader)
+pytestmark = pytest.mark.usefixtures("number_reader")
 
 
 @pytest.fixture

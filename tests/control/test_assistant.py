@@ -13,10 +13,13 @@ from app import factory
 from control.answer import STEPS
 from control.assistant import Assistant, Query
 from control.conflict import calibration as calibrations
+from control.conflict import dial
 from control.conflict.calibration import ANY_MODEL
 from control.conflict.reader import Reading
 from control.conflict.sources import Citation, SourceOptions
+from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
+from control.decoding.trace import Trace
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
@@ -609,3 +612,25 @@ def test_where_memory_wins_no_passage_is_shown_as_followed_or_cited(tiny, always
         "memory": True,
     }
     assert [list(each.passages) for each in answer.citations] == [[]]
+
+
+def test_only_documents_needs_the_reader(assistant):
+    with pytest.raises(InputError, match="without reader"):
+        assistant("abc").ask("Who?", HOW, sources=SourceOptions(only_documents=True))
+
+
+@pytest.mark.parametrize("options", [{"only_documents": True}, {"policy": "all"}])
+def test_what_the_guard_blocks_stays_blocked_whatever_the_documents_say(
+    tiny, always, monkeypatch, options
+):
+    def blocked(*_, **__):
+        trace = Trace(has_passages=True, withheld=["f1"], blocked=True)
+        return [DecodedAnswer(trace, False, None)]
+
+    monkeypatch.setattr(dial, "answer", blocked)
+    assistant = Assistant(tiny, always(1, model=tiny.identity), reader=DaysReader())
+    given = dated(one=("", OLD[1]), two=("", NEW[1]))
+    answer = assistant.ask("How long?", HOW, given, sources=SourceOptions(**options))
+    assert answer.answer in REFUSALS
+    assert "days" not in json.dumps(asdict(answer))
+    assert {"id": "f1", "layer": "output"} in answer.forgotten

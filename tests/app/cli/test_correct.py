@@ -2,59 +2,9 @@ import json
 
 import pytest
 
-from app import cli, factory
-from control.conflict.reader import Reading
-
 REFUND = "The refund window is 30 days"
 
-
-class NumberReader:
-    """Answers any question that has a word in common with a text by the number in the text."""
-
-    def read(self, asked):
-        return [self._read(question, text) for question, text in asked]
-
-    def _read(self, question, text):
-        numbers = [word for word in text.split() if word.isdigit() and word not in question]
-        if "window" not in question or "window" not in text or not numbers:
-            return Reading()
-        return Reading(numbers[0], text.index(numbers[0]), 0.99)
-
-
-@pytest.fixture(autouse=True)
-def reader(monkeypatch):
-    monkeypatch.setattr(factory, "reader", NumberReader)
-
-
-@pytest.fixture
-def run(capsys):
-    def command(*arguments):
-        code = cli.main(list(arguments))
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return command
-
-
-@pytest.fixture
-def done(run):
-    def command(*arguments):
-        code, out, err = run(*arguments)
-        assert (code, err) == (0, "")
-        return out
-
-    return command
-
-
-@pytest.fixture
-def refused(run):
-    def command(*arguments):
-        code, out, err = run(*arguments)
-        assert (code, out) == (2, "")
-        assert err.count("\n") == 1
-        return err
-
-    return command
+pytestmark = pytest.mark.usefixtures("number_reader")
 
 
 @pytest.fixture
