@@ -12,6 +12,7 @@ from foundation.text import normalise
 if TYPE_CHECKING:
     from dateparser.date import DateDataParser
 
+HALF_DAY = range(1, 13)  # hours that may be of the morning or of the evening
 LANGUAGES = ("en", "de", "fr", "es")
 Order = Literal["DMY", "MDY"]
 # Two days that share no year, month, day, hour or minute: what dateparser takes from them differs.
@@ -141,7 +142,7 @@ def _candidates(text: str, years: bool) -> Iterator[FoundDate]:
         if time is None or time.minute is None:
             continue
         spoken = re.search(r"[a-zA-Z]", clock)
-        both = not spoken and 0 < time.minute // 60 <= 12 and not match.group().startswith("0")  # noqa: PLR2004
+        both = not spoken and time.minute // 60 in HALF_DAY and not match.group().startswith("0")
         later = (PartialDate(minute=(time.minute + 720) % 1440, half_open=True),) if both else ()
         yield FoundDate(match.start(), match.end(), (time, *later))
     if years:

@@ -23,6 +23,7 @@ Relation = Literal["same", "compatible", "contradictory"]
 Bound = Literal["", "about", "least", "more", "most", "less"]
 
 # What text2num leaves out of the numbers that have a word.
+YEARS = range(1000, 2200)  # numbers without a unit that are taken for years
 MULTIPLES = {
     **dict.fromkeys(("dozen", "dozens", "dutzend", "douzaine", "docena"), 12.0),
     **dict.fromkeys(("half", "halb", "halbe", "halben", "demi", "medio", "media"), 0.5),
@@ -272,7 +273,7 @@ def _interval(reading: Reading, bound: Bound) -> tuple[float, float]:
     if bound == "about":
         size = max(abs(reading.low), abs(reading.high))
         far = max(min(reading.step / 2, 2 * ABOUT * size), ABOUT * size)
-        if reading.kind == "" and 1000 <= reading.low < 2200:  # noqa: PLR2004 - "about 1850" is a year
+        if reading.kind == "" and reading.low in YEARS:  # "about 1850" is a year
             far = min(far, reading.step / 2 + 2)
         return reading.low - far, reading.high + far
     return reading.low, reading.high

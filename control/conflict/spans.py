@@ -26,6 +26,7 @@ from control.conflict.quantities import (
 )
 from foundation.text import FUNCTION_WORDS, normalise, words
 
+ENDS = 2  # of a range
 LONGEST_NAME = 4  # words of a country or a city
 LONGEST_SYMBOL = 2  # letters; "in" after "3 people" is no unit
 # The closed classes of the four languages: words that say nothing about which answer it is.
@@ -248,7 +249,7 @@ def _entity(name: str) -> tuple[str, ...]:
 def _bound_dates(span: Span, text: str) -> None:
     """Turn the years of a range or behind a bound into a span of years."""
     years = [each[0].years for each in span.dates if each[0].month is None and each[0].years]
-    if len(span.dates) == 2 == len(years):  # noqa: PLR2004
+    if len(span.dates) == len(years) == ENDS:
         first, last = years
         if re.search(r"between|from|\d\s?[-\u2013\u2014]\s?\d|\d (?:to|until|bis) \d", text) and (
             first is not None and last is not None and first[0] < last[1]
@@ -588,7 +589,7 @@ def _join_range(done: list[Piece], last: Piece) -> bool:
     if len(done) <= 1 or done[-1].raw.casefold() not in JOINTS or last.quantity is None:
         return False
     first = done[-2].quantity
-    opening = done[-3].raw.casefold() if len(done) > 2 else ""  # noqa: PLR2004
+    opening = "".join(each.raw.casefold() for each in done[-3:-2])
     between = opening in ("between", "entre", "zwischen")
     if first is None or (done[-1].raw.casefold() in ANDS and not between):
         return False

@@ -114,6 +114,8 @@ FILE_DATE = re.compile(
 )
 YEAR = re.compile(r"[12]\d{3}")
 KEPT_LINES = 256  # of one text: each is looked at in up to four ways
+MONTHS = 12
+SHORTEST_NAME = 3  # letters of a month
 FULL, MONTH = len("2000-01-01"), len("2000-01")
 
 
@@ -314,7 +316,7 @@ def _months() -> dict[str, int]:
     return {
         name: min(numbers)
         for name, numbers in names.items()
-        if len(numbers) == 1 and not name.isdigit() and len(name) > 2  # noqa: PLR2004
+        if len(numbers) == 1 and not name.isdigit() and len(name) >= SHORTEST_NAME
     }
 
 
@@ -358,9 +360,9 @@ def _match_iso(match: re.Match[str], day_first: bool | None) -> str:
 def _is_day_first(matches: Iterable[re.Match[str]]) -> bool | None:
     """Whether dates in figures have the day first; ``None`` if they do not show it."""
     seen = {
-        int(match["a"]) > 12  # noqa: PLR2004
+        int(match["a"]) > MONTHS
         for match in matches
-        if match["a"] and match["s"] != "." and max(int(match["a"]), int(match["b"])) > 12  # noqa: PLR2004
+        if match["a"] and match["s"] != "." and max(int(match["a"]), int(match["b"])) > MONTHS
     }
     return seen.pop() if len(seen) == 1 else None
 
