@@ -220,8 +220,10 @@ class _Events:
         policy = gr.update(value=self._policy, interactive=True)
         return (page_dial.START, only, policy, "documents", hidden, *blank())
 
-    def restore(self, text: str) -> tuple[Any, ...]:
+    def restore(self, text: str, request: gr.Request) -> tuple[Any, ...]:
         """The page is opened, with a conversation in the browser and the settings of its end."""
+        if self._running.has_begun(session_of(request)):  # asked before this came: it stays
+            return (gr.skip(), gr.skip(), gr.skip(), *(gr.skip() for _ in blank()))
         found = self._remembered(self._seal.open(text or ""))
         if not found:
             return (gr.skip(), gr.skip(), gr.skip(), *blank())

@@ -232,6 +232,10 @@ class SessionTasks:
             event = self._events[session, what] = threading.Event()
         return event
 
+    def has_begun(self, session: str, what: str = "answer") -> bool:
+        """Whether a task of the kind was started since the session came."""
+        return (session, what) in self._events
+
     def is_current(self, session: str, event: threading.Event, what: str = "answer") -> bool:
         """Whether no newer task has started."""
         return self._events.get((session, what)) is event

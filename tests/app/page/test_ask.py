@@ -119,12 +119,20 @@ def test_they_begin_as_the_home_is_set_and_a_new_conversation_resets_them(tmp_pa
 def test_a_reload_brings_them_back(tmp_path, policy):
     tab = Tab(Service(tmp_path))
     turn = ConversationTurn(1, "Capital?", "auto", only_documents=True, policy=policy, live=False)
-    values = tab.talk.restore(ConversationSeal(tmp_path).seal([turn]))
+    values = tab.talk.restore(ConversationSeal(tmp_path).seal([turn]), REQUEST)
     restored = dict(zip([each.elem_id for each in tab.talk.restored], values, strict=True))
     assert restored["dial"] == "auto"
     assert restored["only-documents"] is True
     assert restored["policy"] == (policy or "usual")
-    assert len(tab.talk.restore("none")) == len(tab.talk.restored)
+    assert len(tab.talk.restore("none", REQUEST)) == len(tab.talk.restored)
+
+
+def test_what_was_asked_before_the_conversation_came_back_stays(tmp_path):
+    tab = Tab(Service(tmp_path))
+    tab.ask()
+    values = tab.talk.restore(page_ask.NOTHING, REQUEST)
+    assert all(value == gr.skip() for value in values)
+    assert len(values) == len(tab.talk.restored)
 
 
 def test_only_what_the_page_offers_is_taken_from_a_browser(tmp_path):
