@@ -2,22 +2,21 @@
 
 After the notes of EREN (Chen et al. 2023, arXiv:2305.12740): corrections are kept outside the model
 as a list of statements, and a reader decides of each question whether one of them answers it. What
-none answers is left as it was, so an edit holds for paraphrases and leaves neighbours alone.
-Forgotten facts stand above: a correction that states one is neither taken nor used.
+none answers is left as it was, so an edit holds for paraphrases and leaves neighbours alone. Where
+two answer differently, the one that was pinned later counts. Forgotten facts stand above: a
+correction that states one is neither taken nor used.
 """
 
 import re
 import secrets
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from control.conflict import values
 from control.conflict.reader import AnswerReader
 from control.forgetting.gate import Vectors, unit
 from control.forgetting.ledger import CORRECTED, ENTERED, ID_BYTES, WITHDRAWN, Event, Ledger
@@ -53,7 +52,6 @@ ASKS = re.compile(
     r"|would)\b",
     re.IGNORECASE,
 )
-WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -95,14 +93,6 @@ class Pinned:
     correction: Correction
     new: bool = True
     replaced: tuple[Correction, ...] = ()
-
-
-@dataclass(frozen=True)
-class Concerned:
-    """A correction that answers a question, and how likely it does, in [0, 1]."""
-
-    correction: Correction
-    answers: float
 
 
 class Corrections:
@@ -147,44 +137,42 @@ class Corrections:
             self._version = changes.version
             return list(self._corrections.values())
 
-    def add(self, correction: Correction, replaces: bool = False) -> Pinned:
+    def add(self, correction: Correction, replaces: Collection[str] = ()) -> Pinned:
         """Pin a correction.
 
         Args:
             correction: Without id and time.
-            replaces: Whether corrections that it contradicts are withdrawn, in the same
-                transaction.
+            replaces: Ids of corrections that are withdrawn for it, in the same transaction.
 
         Raises:
-            InputError: It is no statement, is too long, states a forgotten fact, or contradicts a
-                correction in force.
+            InputError: It is no statement, is too long or states a forgotten fact, or there is no
+                such correction to replace.
         """
         wanted = checked(correction)
         while True:
             # Slow work comes before the transaction, and again if something was entered meanwhile.
             version = self._ledger.version()
             self._refuse_forgotten(wanted)
-            in_force = self.all()
-            same = [each for each in in_force if _identity(each) == _identity(wanted)]
-            if same:
-                return Pinned(same[0], new=False)
-            contradicted = self.contradicted(wanted.statement)
-            if contradicted and not replaces:
-                first = contradicted[0]
-                raise InputError(
-                    f"{shown(wanted.statement)} contradicts correction {first.id}, "
-                    f"{shown(first.statement)}; withdraw that one first: fulcrum correct "
-                    f"--withdraw {first.id}, or replace it: --replace"
-                )
+            in_force = {each.id: each for each in self.all()}
+            if unknown := [each for each in replaces if each not in in_force]:
+                raise InputError(self._unknown(unknown[0]))
+            replaced = tuple(in_force[each] for each in dict.fromkeys(replaces))
+            same = [
+                each
+                for each in in_force.values()
+                if _identity(each) == _identity(wanted) and each not in replaced
+            ]
             with self._ledger.appending() as chain:
                 if chain.happened(ENTERED, since=version):
                     continue
                 new = replace(wanted, id=secrets.token_hex(ID_BYTES), time=chain.time)
-                for old in contradicted:
-                    chain.append(WITHDRAWN, old.id, {"who": new.who, "replaced_by": new.id})
-                fact = chain.cipher().keyed_hash(["correction", *_identity(new)])
-                chain.append(CORRECTED, new.id, _fields(new), fact)
-            return Pinned(new, replaced=tuple(contradicted))
+                kept = same[0] if same else new
+                for old in replaced:
+                    chain.append(WITHDRAWN, old.id, {"who": new.who, "replaced_by": kept.id})
+                if not same:
+                    fact = chain.cipher().keyed_hash(["correction", *_identity(new)])
+                    chain.append(CORRECTED, new.id, _fields(new), fact)
+            return Pinned(kept, not same, replaced)
 
     def withdraw(self, correction_id: str, who: str = "", reason: str = "") -> Correction:
         """Withdraw a correction, so that it is used no more; the audit keeps both events.
@@ -204,11 +192,11 @@ class Corrections:
             return found
 
     def for_question(self, question: str) -> list[Correction]:
-        """Return the corrections that answer a question, the likeliest first."""
-        return [each.correction for each in self._concerned(question)]
+        """Return the corrections that answer a question, the latest first."""
+        return [correction for correction, _ in self._concerned(question)]
 
     def nodes_for(self, question: str) -> "list[NodeWithScore]":
-        """Return the corrections that answer a question as passages, the likeliest first.
+        """Return the corrections that answer a question as passages, the latest first.
 
         Their id is "correction:ID", their title the correction's source, their date the day on
         which it was pinned, their trust 1.
@@ -218,44 +206,37 @@ class Corrections:
         return [
             NodeWithScore(
                 node=TextNode(
-                    id_=NODE_ID.format(id=each.correction.id),
-                    text=each.correction.statement,
+                    id_=NODE_ID.format(id=correction.id),
+                    text=correction.statement,
                     metadata={
-                        "title": each.correction.source or TITLE,
-                        "date": each.correction.time.partition("T")[0],
+                        "title": correction.source or TITLE,
+                        "date": correction.time.partition("T")[0],
                         "trust": TRUST,
                     },
                 ),
-                score=each.answers,
+                score=answers,
             )
-            for each in self._concerned(question)
+            for correction, answers in self._concerned(question)
         ]
-
-    def contradicted(self, statement: str) -> list[Correction]:
-        """Return the corrections in force that say another value for what a statement says."""
-        near = self._near(statement)
-        return [each for each in near if self._contradict(each.statement, statement)]
 
     def forgotten(self, correction: Correction) -> tuple[str, ...]:
         """Return the ids of the forgotten facts that a correction states: it is not used."""
         found = self._redactor.redact_all(correction.texts)
         return tuple(dict.fromkeys(key for redacted in found for key in redacted.record_ids))
 
-    def _concerned(self, question: str) -> list[Concerned]:
+    def _concerned(self, question: str) -> list[tuple[Correction, float]]:
+        """The corrections that answer, the latest first, each with how likely it does."""
         near = self._near(question)
         readings = self._reader.read([(question, each.statement) for each in near]) if near else []
-        found = [
-            Concerned(each, reading.answers)
-            for each, reading in zip(near, readings, strict=True)
-            if reading.answer and reading.answers >= ANSWERS
-        ]
         usable = []
-        for each in sorted(found, key=lambda each: -each.answers):
-            forgotten = self.forgotten(each.correction)  # perhaps only after it was pinned
+        for correction, reading in zip(reversed(near), reversed(readings), strict=True):
+            if not reading.answer or reading.answers < ANSWERS:
+                continue
+            forgotten = self.forgotten(correction)  # perhaps only after it was pinned
             for record_id in forgotten:
                 trace.withheld(record_id, LAYER)
             if not forgotten:
-                usable.append(each)
+                usable.append((correction, reading.answers))
         return usable
 
     def _near(self, text: str) -> list[Correction]:
@@ -273,37 +254,6 @@ class Corrections:
         [vector] = unit([self._embed_model.get_query_embedding(text)])
         cosines = table @ vector
         return [each for each, cosine in zip(in_force, cosines, strict=True) if cosine >= NEAR]
-
-    def _contradict(self, old: str, new: str) -> bool:
-        """Whether two statements say different values of the same.
-
-        Each value of one is asked for by that statement with "what" in its place. The other one
-        contradicts it if it answers with another value and, asked in the same way for that value,
-        is answered with the first one: a statement about something else fails one of the two.
-        """
-        return self._other_values(old, new) or self._other_values(new, old)
-
-    def _other_values(self, one: str, other: str) -> bool:
-        asked = list(_clozes(one, other))
-        if not asked:
-            return False
-        read = self._reader.read([(question, other) for question, _ in asked])
-        back = [
-            (value, _cloze(other, found.answer))
-            for (question, value), found in zip(asked, read, strict=True)
-            if found.answer
-            and found.answers >= ANSWERS
-            and values.compare(question, found.answer, value) == "contradictory"
-        ]
-        if not back:
-            return False
-        checks = self._reader.read([(question, one) for _, question in back])
-        return any(
-            check.answer
-            and check.answers >= ANSWERS
-            and values.compare(question, check.answer, value) != "contradictory"
-            for (value, question), check in zip(back, checks, strict=True)
-        )
 
     def _refuse_forgotten(self, correction: Correction) -> None:
         forgotten = self.forgotten(correction)
@@ -364,35 +314,6 @@ def is_question(text: str) -> bool:
     last = text.rstrip("\"'”’»)] ")[-1:]
     marked = last != "" and "QUESTION MARK" in unicodedata.name(last, "")
     return marked or ASKS.match(text) is not None
-
-
-def _clozes(one: str, other: str) -> Iterator[tuple[str, str]]:
-    """Questions for the values of a statement, each with its value.
-
-    A value is a number, or a run of words that the other statement lacks.
-    """
-    words = list(WORD.finditer(one))
-    here = [normalise(word.group()) for word in words]
-    there = [normalise(word) for word in WORD.findall(other)]
-    spans = [
-        (first, last)
-        for kind, first, last, _, _ in SequenceMatcher(None, here, there, False).get_opcodes()
-        if kind in ("replace", "delete")
-    ]
-    spans += [
-        (place, place + 1)
-        for place, word in enumerate(here)
-        if any(map(str.isdigit, word)) and word not in there
-    ]
-    for first, last in dict.fromkeys(spans):
-        if last - first < len(words):  # else nothing is left to ask about
-            value = one[words[first].start() : words[last - 1].end()].strip(".,;:!\"“”'’")
-            yield _cloze(one, value), value
-
-
-def _cloze(statement: str, value: str) -> str:
-    """A statement that asks for one of its values."""
-    return f"{statement.replace(value, 'what', 1).rstrip('.! ')}?"
 
 
 def _identity(correction: Correction) -> list[str]:

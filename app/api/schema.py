@@ -346,4 +346,4 @@ class CorrectionBody(StrictBody):
     source: Text = Field("", description="Where that is from; shown with every answer.")
     who: Text = ""
     scope: Text = Field("", description="The subject that it is about; shown only.")
-    replace: bool = Field(False, description="Withdraw the corrections that it contradicts.")
+    replace: list[Text] = Field([], description="Ids of the corrections to withdraw for it.")

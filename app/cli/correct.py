@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=example(
         'fulcrum correct "The refund window is 30 days" --source "board meeting, 3 May 2025"',
-        'fulcrum correct "The refund window is 14 days" --replace',
+        'fulcrum correct "The refund window is 14 days" --replace 1f0c9a5b7d2e4f60',
         "fulcrum correct --list",
         "fulcrum correct --withdraw 1f0c9a5b7d2e4f60",
     )
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @click.option("--source", help="Where the statement is from; shown with every answer.")
 @click.option("--who", help="Who pins or withdraws it; kept in the audit.")
 @click.option("--scope", help="The subject that it is about; shown only.")
-@click.option("--replace", "replaces", is_flag=True, help="Withdraw what it contradicts.")
+@click.option(
+    "--replace", "replaces", metavar="ID", multiple=True, help="Withdraw this one; repeatable."
+)
 @click.option("--list", "lists", is_flag=True, help="Show the corrections in force.")
 @click.option("--withdraw", "correction_id", metavar="ID", help="Use this correction no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -40,7 +42,7 @@ def correct(
     statement: str | None,
     lists: bool,
     correction_id: str | None,
-    replaces: bool,
+    replaces: tuple[str, ...],
     as_json: bool,
     **fields: str | None,
 ) -> None:
@@ -63,7 +65,7 @@ def _check(
     statement: str | None,
     lists: bool,
     correction_id: str | None,
-    replaces: bool,
+    replaces: tuple[str, ...],
     texts: dict[str, str],
 ) -> None:
     """Check that the options say one thing to do."""
@@ -93,7 +95,7 @@ def _pin(
     corrections: "Corrections",
     statement: str,
     texts: dict[str, str],
-    replaces: bool,
+    replaces: tuple[str, ...],
     as_json: bool,
 ) -> None:
     from control.corrections import Correction

@@ -138,7 +138,7 @@ def settle(
 
     Args:
         question: What they answer.
-        passages: Those that claim something, best first.
+        passages: Those that claim something, best first; of pinned corrections, the latest first.
         policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
             dates; where neither does, all are followed.
         as_of: A date in ISO 8601; what is dated later is not followed.
@@ -167,11 +167,13 @@ def _decide(
 ) -> tuple[set[int], str, str]:
     """The groups to follow, why, and the text that tells them where they are several."""
     remaining = {each.claim.group for each in in_force}
-    pinned = {each.claim.group for each in in_force if each.claim.source.startswith(CORRECTION)}
+    pinned = [each.claim.group for each in in_force if each.claim.source.startswith(CORRECTION)]
     if len({each.claim.group for each in grouped}) == 1:
         return remaining, "", ""
     if pinned:
-        return pinned, "The answer follows a pinned correction.", ""
+        several = len(set(pinned)) > 1
+        which = "the latest of the pinned corrections" if several else "a pinned correction"
+        return {pinned[0]}, f"The answer follows {which}.", ""
     if len(remaining) == 1:
         reason = f"The documents disagree; the answer follows what was in force as of {as_of}."
         return remaining, reason, ""

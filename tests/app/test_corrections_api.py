@@ -38,13 +38,12 @@ def test_a_correction_is_pinned_listed_and_withdrawn(one):
     assert one.get("/v1/forget/verify").json()["whole"] is True
 
 
-def test_a_contradiction_is_refused_or_replaces(one):
+def test_an_earlier_one_is_replaced(one):
     first = one.post(PATH, json=REFUND).json()
-    refused = one.post(PATH, json=SHORTER)
-    assert refused.status_code == 400
-    assert first["id"] in refused.json()["error"]["message"]
-    replaced = one.post(PATH, json={**SHORTER, "replace": True})
+    assert one.post(PATH, json={**SHORTER, "replace": ["none"]}).status_code == 400
+    replaced = one.post(PATH, json={**SHORTER, "replace": [first["id"]]})
     assert (replaced.status_code, replaced.json()["replaced"]) == (201, [first["id"]])
+    assert [each["id"] for each in one.get(PATH).json()["data"]] == [replaced.json()["id"]]
 
 
 @pytest.mark.parametrize(

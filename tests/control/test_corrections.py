@@ -1,6 +1,5 @@
 """Corrections over a real ledger; the reader and the embedding are made up."""
 
-import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,7 +84,7 @@ def corrections(ledger, reader):
     return Corrections(ledger, WordEmbedding(), reader)
 
 
-def pin(corrections, statement=REFUND, replaces=False, **fields):
+def pin(corrections, statement=REFUND, replaces=(), **fields):
     return corrections.add(Correction(statement, **fields), replaces)
 
 
@@ -188,47 +187,43 @@ def test_the_same_statement_is_there_already(corrections, ledger):
 
 def test_signs_make_another_statement(corrections):
     pin(corrections, "Store it at 5 °C")
-    assert pin(corrections, "Store it at -5 °C", replaces=True).new
+    assert pin(corrections, "Store it at -5 °C").new
 
 
-def test_a_contradiction_names_the_other_correction(corrections):
+def test_the_later_of_two_that_answer_comes_first(corrections):
     first = pin(corrections).correction
-    with pytest.raises(InputError, match=f"contradicts correction {first.id}, '{REFUND}'"):
-        pin(corrections, SHORTER)
-    assert corrections.all() == [first]
+    second = pin(corrections, SHORTER).correction
+    assert corrections.for_question("How long is the refund window?") == [second, first]
 
 
-def test_replacing_withdraws_it_in_the_same_transaction(corrections, ledger):
+def test_replacing_withdraws_in_the_same_transaction(corrections, ledger):
     first = pin(corrections).correction
-    second = pin(corrections, SHORTER, replaces=True, who="Ann")
+    second = pin(corrections, SHORTER, [first.id], who="Ann")
     assert second.replaced == (first,)
     assert statements(corrections) == [SHORTER]
     _, withdrawn, corrected = ledger.events()
     assert (withdrawn.kind, withdrawn.record_id) == ("correction withdrawn", first.id)
     assert withdrawn.details == {"who": "Ann", "replaced_by": second.correction.id}
     assert withdrawn.time == corrected.time
+    with pytest.raises(InputError, match="was withdrawn already"):
+        pin(corrections, PARKING, [first.id])
+    assert statements(corrections) == [SHORTER]
 
 
-def test_a_statement_about_something_else_contradicts_nothing(corrections):
-    pin(corrections)
-    assert pin(corrections, "The exchange desk is open 14 hours").replaced == ()
-    assert pin(corrections, PARKING).replaced == ()
-
-
-def test_two_who_contradict_each_other_at_once_are_not_both_pinned(corrections, reader, home, url):
+def test_what_is_replaced_meanwhile_is_not_replaced_again(corrections, ledger, home, url):
+    first = pin(corrections).correction
     other = Corrections(open_ledger(home, url), WordEmbedding(), WordReader())
-    pin(corrections, "The refund desk is upstairs")  # so that something is read
-    entered = threading.Event()
+    judge = corrections.forgotten
 
-    def enter():
-        if not entered.is_set():
-            entered.set()
-            pin(other)
+    def meanwhile(correction):
+        corrections.forgotten = judge
+        pin(other, SHORTER, [first.id])
+        return judge(correction)
 
-    reader.before = enter
-    with pytest.raises(InputError, match="contradicts correction"):
-        pin(corrections, SHORTER)
-    assert SHORTER not in statements(corrections)
+    corrections.forgotten = meanwhile
+    with pytest.raises(InputError, match="was withdrawn already"):
+        pin(corrections, PARKING, [first.id])
+    assert statements(corrections) == [SHORTER]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import json
 import pytest
 
 REFUND = "The refund window is 30 days"
+SHORTER = "The refund window is 14 days"
 
 pytestmark = pytest.mark.usefixtures("number_reader")
 
@@ -38,22 +39,16 @@ def test_the_same_statement_is_no_mistake(done, listed):
     assert len(listed()) == 1
 
 
-def test_a_contradiction_names_the_correction_to_withdraw(done, refused, listed):
-    first = json.loads(done("correct", REFUND, "--json"))
-    said = refused("correct", "The refund window is 14 days")
-    assert f"contradicts correction {first['id']}" in said
-    assert f"fulcrum correct --withdraw {first['id']}" in said
-    second = json.loads(done("correct", "The refund window is 14 days", "--replace", "--json"))
-    assert second["replaced"] == [first["id"]]
+def test_replacing_says_what_is_withdrawn(done, refused, listed):
+    first = json.loads(done("correct", REFUND, "--json"))["id"]
+    assert "no correction 'none'" in refused("correct", SHORTER, "--replace", "none")
+    second = json.loads(done("correct", SHORTER, "--replace", first, "--json"))
+    assert second["replaced"] == [first]
     assert [each["id"] for each in listed()] == [second["id"]]
-    assert "was withdrawn already" in refused("correct", "--withdraw", first["id"])
-
-
-def test_replacing_says_what_is_withdrawn(done):
-    done("correct", REFUND)
-    first, second = done("correct", "The refund window is 14 days", "--replace").splitlines()
-    assert first.endswith(f"{REFUND} is withdrawn")
-    assert "The refund window is 14 days is pinned (" in second
+    assert "was withdrawn already" in refused("correct", "--withdraw", first)
+    withdrawn, pinned = done("correct", REFUND, "--replace", second["id"]).splitlines()
+    assert withdrawn.endswith(f"{SHORTER} is withdrawn")
+    assert f"{REFUND} is pinned (" in pinned
 
 
 def test_what_is_forgotten_stands_above(done, refused, listed):

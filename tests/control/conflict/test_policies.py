@@ -65,6 +65,19 @@ def test_by_the_policy_all_every_claim_is_told_with_its_source():
         assert part in settled.told
 
 
+def test_a_pinned_correction_stands_above_documents_and_an_earlier_one():
+    document = said(7, "Notice", date="2025-03-01", trust=1.0)
+    latest, earlier = said(14, "correction:b"), said(30, "correction:a")
+    one = settle(QUESTION, [earlier, document])
+    assert (followed(one), one.reason) == (
+        {"correction:a"},
+        "The answer follows a pinned correction.",
+    )
+    several = settle(QUESTION, [latest, earlier, document], "trusted")
+    assert followed(several) == {"correction:b"}
+    assert "latest" in several.reason
+
+
 def test_a_majority_is_one_of_documents_and_not_of_passages():
     twice = [said(14, "a1", document="a"), said(14, "a2", document="a")]
     assert "nothing decides" in settle(QUESTION, [*twice, said(30, "b")], "majority").reason
