@@ -171,8 +171,19 @@ def passage_index(settings: Settings) -> "PassageIndex":
 
     home.prepare(settings.home)
     return open_index(
-        settings.home, settings.index, embedding(settings), top_k=settings.top_k or FEWEST_READ
+        settings.home,
+        settings.index,
+        embedding(settings),
+        top_k=settings.top_k or FEWEST_READ,
+        read_document=None if "reader" in settings.without else read_document,
     )
+
+
+def read_document(title: str, text: str) -> tuple[str, str]:
+    """The words of a document that date it, and those that name what it replaces; maybe empty."""
+    from control.conflict.reader import read_document as read
+
+    return read(reader(), title, text)
 
 
 def embedding(settings: Settings) -> "CachedEmbedding":
@@ -444,8 +455,7 @@ def given_passages(
     from llama_index.core.schema import NodeWithScore
 
     from retrieval.ingest.chunking import split
-    from retrieval.ingest.documents import read
+    from retrieval.ingest.documents import date_documents, read
 
-    return [
-        NodeWithScore(node=node) for document in read(paths, on_skipped) for node in split(document)
-    ]
+    documents = date_documents(read(paths, on_skipped), read_document)
+    return [NodeWithScore(node=node) for document in documents for node in split(document)]

@@ -19,7 +19,15 @@ from llama_index.core.vector_stores.types import VectorStoreQueryResult
 from foundation.errors import DocumentError, InputError
 from retrieval.embedding import cache_vectors, embed_queries, embed_texts
 from retrieval.ingest.chunking import split
-from retrieval.ingest.documents import OnFile, OnRead, SkippedPath, plan_changes, read
+from retrieval.ingest.documents import (
+    OnFile,
+    OnRead,
+    ReadDocument,
+    SkippedPath,
+    date_documents,
+    plan_changes,
+    read,
+)
 from retrieval.search import fuse
 from retrieval.stores.base import PassageStore, StoredDocument
 from retrieval.stores.faiss import AUTO
@@ -72,6 +80,7 @@ class PassageIndex(BaseRetriever):
         top_k: int = TOP_K,
         *,
         lexical: bool = True,
+        read_document: ReadDocument | None = None,
     ) -> None:
         """Join a store and its embedding model.
 
@@ -80,6 +89,8 @@ class PassageIndex(BaseRetriever):
             embed_model: The embedding model.
             top_k: Passages for each query.
             lexical: Whether to use BM25 as well.
+            read_document: Finds the words that date a document, and that name what it replaces,
+                where no other way does.
 
         Raises:
             InputError: ``top_k`` is below 1.
@@ -91,6 +102,7 @@ class PassageIndex(BaseRetriever):
         self._embed_model = embed_model
         self._top_k = top_k
         self._lexical = lexical
+        self._read_document = read_document
 
     def ingest(
         self,
@@ -140,6 +152,8 @@ class PassageIndex(BaseRetriever):
             report: Its counts are increased.
             progress: As for ``ingest``.
         """
+        if self._read_document is not None:
+            documents = date_documents(documents, self._read_document)
         batch: list[Document] = []
         characters = 0
         try:
@@ -282,6 +296,7 @@ def open_index(
     top_k: int = TOP_K,
     index_factory: str = AUTO,
     lexical: bool = True,
+    read_document: ReadDocument | None = None,
 ) -> PassageIndex:
     """Open the passage index, creating it if there is none.
 
@@ -294,6 +309,7 @@ def open_index(
         index_factory: FAISS's description of the local index; "Flat" searches exactly, "auto" too
             up to `retrieval.stores.faiss.FLAT_LIMIT` passages.
         lexical: Whether to use BM25 beside vector search.
+        read_document: As for `PassageIndex`.
 
     Raises:
         InputError: the URL is not supported.
@@ -301,7 +317,7 @@ def open_index(
             embedding model.
     """
     store = open_store(home / "index", url, embed_model.model_name, index_factory)
-    return PassageIndex(store, embed_model, top_k, lexical=lexical)
+    return PassageIndex(store, embed_model, top_k, lexical=lexical, read_document=read_document)
 
 
 def open_store(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from control.engines.transformers import preferred_device, preferred_dtype
+from foundation.errors import ModelError
 from training.runs import arguments, keep, last_checkpoint
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def tune(
     target: Path,
     seed: int,
     smoke: bool = False,
+    start: Path | None = None,
 ) -> Path:
     """Train an adapter. Interrupted, the same call goes on from the last checkpoint.
 
@@ -59,42 +61,54 @@ def tune(
         target: Directory of the run.
         seed: Of the training.
         smoke: A few steps only.
+        start: An adapter of the same form to go on from, for one epoch at half the learning rate.
 
     Returns:
         The adapter's directory, the folder ``adapter`` of ``target``.
+
+    Raises:
+        ModelError: ``start`` is no such adapter.
     """
     import torch
     from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
     from retrieval.embedding import PACKAGED_NAME, packaged_model
 
     started = time.monotonic()
     set_seed(seed)  # before the head is drawn
-    rows = list(rows)[: SMOKE if smoke else None]
-    model = get_peft_model(
-        task.model_class.from_pretrained(packaged_model()),
-        LoraConfig(
+    base = task.model_class.from_pretrained(packaged_model())
+    if start is not None:
+        try:
+            model = PeftModel.from_pretrained(base, str(start), is_trainable=True)
+        except Exception as error:  # peft raises anything from KeyError to RuntimeError
+            raise ModelError(
+                f"{start} holds no adapter to go on from; give the folder adapter of a run of "
+                f"train {task.name}"
+            ) from error
+    else:
+        config = LoraConfig(
             r=task.rank,
             lora_alpha=task.rank,
             target_modules=list(TARGETS),
             modules_to_save=[task.head],
             task_type=task.kind,
-        ),
-    )
-    runs, epochs = target / "checkpoints", 1 if smoke else task.epochs
+        )
+        model = get_peft_model(base, config)
+    runs, epochs = target / "checkpoints", 1 if smoke or start is not None else task.epochs
+    learning_rate = LEARNING_RATE if start is None else LEARNING_RATE / 2
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
             **arguments(runs, epochs, seed),
             per_device_train_batch_size=BATCH,
-            learning_rate=LEARNING_RATE,
+            learning_rate=learning_rate,
             bf16=preferred_dtype() == torch.bfloat16,
             use_cpu=preferred_device().type == "cpu",  # else bf16 is refused there
             label_names=list(task.labels),
         ),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(list(rows)),
         data_collator=DataCollatorWithPadding(tokenizer),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
@@ -107,7 +121,7 @@ def tune(
         epochs=epochs,
         seed=seed,
         batch=BATCH,
-        rate=LEARNING_RATE,
+        rate=learning_rate,
     )
     keep(model.to(torch.float16), target / "adapter", PACKAGED_NAME, card)
     shutil.rmtree(runs, ignore_errors=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.text import find
 from training import reading
-from training.encoders import EncoderTask, tune
+from training.encoders import SMOKE, EncoderTask, tune
 from training.reading import ReadingExample
 
 if TYPE_CHECKING:
@@ -16,7 +16,13 @@ RANK, EPOCHS = 64, 3
 LONGEST = 384  # word pieces of question and text
 
 
-def train(target: Path, files: Sequence[Path] = (), seed: int = 0, smoke: bool = False) -> Path:
+def train(
+    target: Path,
+    files: Sequence[Path] = (),
+    seed: int = 0,
+    smoke: bool = False,
+    start: Path | None = None,
+) -> Path:
     """Train the reader. Interrupted, the same call goes on from the last checkpoint.
 
     Args:
@@ -24,6 +30,7 @@ def train(target: Path, files: Sequence[Path] = (), seed: int = 0, smoke: bool =
         files: Natural questions with passages besides the packaged ones.
         seed: Of data and training.
         smoke: A few steps only.
+        start: A reader's adapter to go on from, for one epoch.
 
     Returns:
         The adapter's directory.
@@ -37,7 +44,7 @@ def train(target: Path, files: Sequence[Path] = (), seed: int = 0, smoke: bool =
 
     base = packaged_model()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = reading.build(files, seed)
+    examples = reading.build(files, seed)[: SMOKE if smoke else None]
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
     task = EncoderTask(
         "reader",
@@ -48,7 +55,7 @@ def train(target: Path, files: Sequence[Path] = (), seed: int = 0, smoke: bool =
         RANK,
         EPOCHS,
     )
-    return tune(task, tokenizer, rows, target, seed, smoke)
+    return tune(task, tokenizer, rows, target, seed, smoke, start)
 
 
 def _encoded(

@@ -1,9 +1,10 @@
 """Examples for the reader: a question, a text, and the words of the text that answer it.
 
-From passages written for it in many styles (``reading.jsonl``), from the calibration relations of
-the built-in corpus, and from natural text that the user names. Each question is also asked of texts
-that do not answer it: of other passages, of answers to other questions, and questions about the
-topic of a passage that it leaves open.
+From passages written for it in many styles (``reading.jsonl``), from documents in two versions,
+most of which state their own date (``dated.jsonl``), from the calibration relations of the built-in
+corpus, and from natural text that the user names. Each question is also asked of texts that do not
+answer it: of other passages, of answers to other questions, and questions about the topic of a
+passage that it leaves open.
 """
 
 import json
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.conflict.reader import DATE_QUESTION, REPLACES_QUESTION
 from foundation.text import find, holds
 from training import corpus
 from training.corpus import CorpusFact
 
 WRITTEN = Path(__file__).with_name("reading.jsonl")
-DEVELOPMENT = 8  # one in so many written passages is held out
+DATED = Path(__file__).with_name("dated.jsonl")
+DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
 ELSEWHERE = 0.4  # share of the questions that are also asked of a passage which answers another one
 LONGEST_PHRASE = 8  # words; a longer answer is an explanation
@@ -44,6 +47,20 @@ def written(held_out: bool = False) -> list[dict[str, Any]]:
         ]
 
 
+def dated(held_out: bool = False) -> list[dict[str, Any]]:
+    """The documents in two versions: to learn from, or those held out, both versions alike.
+
+    They are as `written` gives passages, and have the words that state the ``date`` of the
+    document itself (``dated``; empty where none do) and what it ``replaces``.
+    """
+    with DATED.open(encoding="utf-8") as file:
+        return [
+            record
+            for number, record in enumerate(map(json.loads, file))
+            if (number // 2 % DEVELOPMENT == 0) == held_out
+        ]
+
+
 def passage(record: dict[str, Any]) -> str:
     """A written passage with its title, as the reader gets passages."""
     return f"{record['title']}: {record['text']}"
@@ -55,6 +72,14 @@ def of_passage(record: dict[str, Any]) -> list[ReadingExample]:
     asked = [(each["question"], each["answer"]) for each in record["questions"]]
     asked += [(question, "") for question in record["unanswered"]]
     return [ReadingExample(question, text, answer) for question, answer in asked]
+
+
+def of_document(record: dict[str, Any]) -> list[ReadingExample]:
+    """What is asked about every document, asked of it."""
+    return [
+        ReadingExample(DATE_QUESTION, passage(record), record["dated"]),
+        ReadingExample(REPLACES_QUESTION, passage(record), record["replaces"]),
+    ]
 
 
 def of_sentences(record: dict[str, Any]) -> list[ReadingExample]:
@@ -102,8 +127,9 @@ def build(files: Sequence[Path], seed: int = 0) -> list[ReadingExample]:
     """
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     relations = corpus.read()
-    examples = []
-    for record in written():
+    versions = dated()
+    examples = [example for record in versions for example in of_document(record)]
+    for record in [*written(), *versions]:
         examples += of_passage(record)
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
     examples += answered(draw.sample(relations, min(RELATION_FACTS, len(relations))), seed)

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from training import reading
-from training.encoders import EncoderTask, tune
+from training.encoders import SMOKE, EncoderTask, tune
 
 RANK, EPOCHS = 32, 2
 LONGEST = 384  # word pieces of sentence and passage
@@ -29,7 +29,7 @@ def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
             ),
             "labels": int(supports),
         }
-        for question, sentence, passage, supports in build(seed)
+        for question, sentence, passage, supports in build(seed)[: SMOKE if smoke else None]
     ]
     task = EncoderTask(
         "support",

@@ -53,6 +53,7 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
     epilog=example(
         "fulcrum train reader --out runs/reader",
         "fulcrum train reader --data squad.json --out runs/reader",
+        "fulcrum train reader --data ours.jsonl --adapter runs/reader/adapter --out runs/second",
     )
 )
 @click.option(
@@ -63,10 +64,21 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
     help="Natural questions besides the packaged ones: SQuAD, or JSON Lines of question, answers "
     "and passage; repeatable.",
 )
+@click.option(
+    "--adapter",
+    "start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Go on from this adapter for one epoch, instead of three from the embedding model.",
+)
 @_options
 @click.pass_obj
 def reader(
-    given: dict[str, Any], files: tuple[Path, ...], target: Path, seed: int, smoke: bool
+    given: dict[str, Any],
+    files: tuple[Path, ...],
+    start: Path | None,
+    target: Path,
+    seed: int,
+    smoke: bool,
 ) -> None:
     """What reads the claims of passages and answers, an adapter for the embedding model."""
     model_settings(given, local=True)
@@ -74,7 +86,7 @@ def reader(
 
     from training import reader
 
-    written = reader.train(target, files, seed, smoke)
+    written = reader.train(target, files, seed, smoke, start)
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 

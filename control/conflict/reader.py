@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 LONGEST = 512  # word pieces of question and text that the encoder reads
 LONGEST_ANSWER = 30  # word pieces, as in BERT's own evaluation
 BATCH = 16  # pairs
+# What is asked about documents themselves; the reader was trained on these words.
+DATE_QUESTION = "What is the date of this document?"
+REPLACES_QUESTION = "What does this document replace?"
+LEAST_DATED = LEAST_REPLACED = 0.8
+# Characters of a document where its date may stand: a letter head, a signature.
+BEGINNING, END = 1_200, 600
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,34 @@ def read_passages(reader: AnswerReader, asked: Sequence[tuple[str, str, str]]) -
         if reading.answer and reading.answers > found[place].answers:
             found[place] = reading
     return found
+
+
+def read_document(reader: AnswerReader, title: str, text: str) -> tuple[str, str]:
+    """The words that date a document, and those that name what it replaces.
+
+    A document's date is when it was written or issued, or from when it is in force.
+
+    Args:
+        reader: The reader.
+        title: Of the document.
+        text: Of the document; its beginning and its end are read.
+
+    Returns:
+        Each is empty where the document does not say so.
+    """
+    windows = [text[:BEGINNING], *([text[-END:]] if len(text) > BEGINNING else [])]
+    asked = [
+        (question, with_title(title, window))
+        for question in (DATE_QUESTION, REPLACES_QUESTION)
+        for window in windows
+    ]
+    found = reader.read(asked)
+    dated = max(found[: len(windows)], key=lambda each: each.answers)
+    replaced = max(found[len(windows) :], key=lambda each: each.answers)
+    return (
+        dated.answer if dated.answers >= LEAST_DATED else "",
+        replaced.answer if replaced.answers >= LEAST_REPLACED else "",
+    )
 
 
 def load(base: Path, adapter: Path) -> Reader:

@@ -180,6 +180,11 @@ def stated_date(value: object) -> str:
     packed = re.match(r"(?:D:)?([12]\d{3})(\d\d)(\d\d)(?!\d{1,5}$)", text)  # of a PDF
     if packed and (iso := _iso(*packed.groups())):
         return iso if _possible(iso) else ""
+    return first_date(text)
+
+
+def first_date(text: str) -> str:
+    """Return the first date of a text that a document may have, in ISO 8601; empty if none."""
     return next((found.iso for found in find_dates(text) if _possible(found.iso)), "")
 
 
@@ -263,6 +268,12 @@ def text_replaces(text: str) -> str:
         named = text[match.end() : match.end() + 2 * LONGEST_TITLE]
         for each in _objects(named.lstrip(MARKS.replace("(", ""))):
             found[each] = None
+    return ALL_EARLIER if ALL_EARLIER in found else "; ".join(found)
+
+
+def named_replaced(words: str) -> str:
+    """Return what words such as "the tariff of 2019" name, in the form of `document_replaces`."""
+    found = dict.fromkeys(_objects(words.strip(MARKS)))
     return ALL_EARLIER if ALL_EARLIER in found else "; ".join(found)
 
 

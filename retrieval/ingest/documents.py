@@ -17,6 +17,8 @@ from retrieval.ingest.dates import (
     REPLACES_KEY,
     document_date,
     document_replaces,
+    first_date,
+    named_replaced,
     parse_dated,
     stated_date,
 )
@@ -36,6 +38,8 @@ MARKDOWN = "text/markdown"  # the type of a document that is cut at its headings
 
 OnRead = Callable[[int], object]
 OnFile = Callable[[Path], object]
+# From a title and a text to the words that date the text, and those that name what it replaces.
+ReadDocument = Callable[[str, str], tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,41 @@ def read(
             if path.is_dir()
             else _read_file(path, on_skipped, trust, on_read, on_file, dated)
         )
+
+
+def date_documents(
+    documents: Iterable[Document], read_document: ReadDocument
+) -> Iterator[Document]:
+    """Yield documents; those without a date, or what they replace, get what their words tell of it.
+
+    Of a file that became several documents, the beginning decides for all of them. What holds no
+    date at all is not read.
+
+    Args:
+        documents: As `read` yields them.
+        read_document: Finds the words.
+    """
+    file, found = "", ("", "")
+    for document in documents:
+        source, known = document.metadata["source"], document.metadata
+        if source != file or source.lower().endswith(".jsonl"):
+            file, found = source, ("", "")
+            if not (DATE_KEY in known and REPLACES_KEY in known) and first_date(document.text):
+                dated, replaced = read_document(known[TITLE_KEY], document.text)
+                found = first_date(dated), named_replaced(replaced)
+        stated = {
+            key: value
+            for key, value in zip((DATE_KEY, REPLACES_KEY), found, strict=True)
+            if value and key not in known
+        }
+        if stated:
+            known |= stated
+            # The same document, but one that has to be stored again.
+            known["content_hash"] = _hash([known["content_hash"], stated])
+            hidden = hidden_keys(known)
+            document.excluded_embed_metadata_keys = hidden
+            document.excluded_llm_metadata_keys = hidden
+        yield document
 
 
 def total_bytes(paths: Iterable[Path | str]) -> int:

@@ -1,20 +1,22 @@
 """The task on documents of different dates: which one is followed, and which ones are shown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llama_index.core.schema import NodeWithScore
+from llama_index.core.schema import Document, NodeWithScore
 
 from control.assistant import Query
+from control.conflict.reader import AnswerReader, read_document
 from control.conflict.sources import SourceOptions
 from evaluation.datasets import sources
 from evaluation.datasets.sources import Versions
 from evaluation.suites.sources.checks import Check, Table, failures, holds, holds_only, shares
 from evaluation.suites.sources.system import AnswerRow, Run
 from retrieval.ingest.chunking import split
-from retrieval.ingest.documents import read
+from retrieval.ingest.documents import date_documents, read
 
 NOW, AS_OF = "now", "as of"
 
@@ -37,7 +39,7 @@ class IngestedDocuments:
 def versions(run: Run) -> dict[str, Table]:
     """Whether the newest document is followed, older ones are shown, and an earlier day's held."""
     items = sources.versions(run.limit)
-    ingested = {item.id: _ingest(item) for item in items}
+    ingested = {item.id: _ingest(item, run.system.assistant.reader) for item in items}
     rows = run.rows("versions", [(item, ingested[item.id].dates) for item in items])
     queries = {(NOW, item.id): Query(item.question, ingested[item.id].nodes) for item in items}
     queries |= {
@@ -84,7 +86,7 @@ def versions(run: Run) -> dict[str, Table]:
     }
 
 
-def _ingest(item: Versions) -> IngestedDocuments:
+def _ingest(item: Versions, reader: AnswerReader | None) -> IngestedDocuments:
     """Read the documents from files of their names; a title that the text lacks is added."""
     nodes: list[NodeWithScore] = []
     places: dict[str, int] = {}
@@ -94,7 +96,10 @@ def _ingest(item: Versions) -> IngestedDocuments:
             path = Path(folder) / document.name
             path.write_text(document.text, encoding="utf-8")
             dates.append("")
-            for one in read([path], lambda _: None):
+            found: Iterable[Document] = read([path], lambda _: None)
+            if reader is not None:
+                found = date_documents(found, partial(read_document, reader))
+            for one in found:
                 if one.metadata["title"] == path.stem:
                     one.metadata["title"] = document.title
                 dates[place] = dates[place] or str(one.metadata.get("date", ""))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from control.answer import Answer, Source
-from control.conflict.reader import Reading
+from control.conflict.reader import DATE_QUESTION, REPLACES_QUESTION, Reading
 from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
 from control.decoding.generate import Decoding
@@ -136,6 +136,9 @@ class Perfect:
         return reply(query, item.answers[follow], claims)
 
     def read(self, asked):
+        """Of documents themselves it reads nothing."""
+        if {question for question, _ in asked} <= {DATE_QUESTION, REPLACES_QUESTION}:
+            return [Reading() for _ in asked]
         items = [self.read_texts[pair] for pair in asked]
         return [Reading(item.answers[0], 0, 1.0) for item in items]
 

@@ -14,8 +14,8 @@ from pypdf import PdfReader, PdfWriter
 
 from foundation.errors import InputError
 from retrieval.ingest.chunking import split
-from retrieval.ingest.dates import parse_dated, text_date, text_replaces
-from retrieval.ingest.documents import plan_changes, read
+from retrieval.ingest.dates import named_replaced, parse_dated, text_date, text_replaces
+from retrieval.ingest.documents import ReadDocument, date_documents, plan_changes, read
 from tests.retrieval.conftest import pdf
 
 DOCUMENTS = [
@@ -211,6 +211,104 @@ def test_passages_carry_the_date_and_parts_of_a_file_share_it(
     assert len(documents) > 1
     nodes = [node for document in documents for node in split(document)]
     assert {node.metadata["date"] for node in nodes} == {"2022-03-01"}
+
+
+LETTER = "Harbour Office, 4 May 2021. Dear members, the pier of 1890 is closed. Our rules are void."
+
+
+def test_what_no_known_form_tells_is_read_from_the_words(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text(LETTER)
+    asked = []
+
+    def read_document(title: str, text: str) -> tuple[str, str]:
+        asked.append((title, text))
+        return "4 May 2021", "the rules of 3 June 2019"
+
+    plain, dated = (
+        next(iter(found)) for found in (read([path], pytest.fail), _dated([path], read_document))
+    )
+    assert asked == [("letter", LETTER)]
+    assert (dated.metadata["date"], dated.metadata["replaces"]) == ("2021-05-04", "2019-06-03")
+    stored = {plain.id_: plain.metadata["content_hash"]}
+    assert plan_changes([dated], stored) == ([dated], {plain.id_})
+    assert {node.get_content("embed") for node in split(dated)} == {f"letter\n\n{LETTER}"}
+
+
+@pytest.mark.parametrize("words", ["", "next week", "4 May 1021"])
+def test_words_that_are_no_date_are_none(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text(LETTER)
+    (document,) = _dated([path], lambda *_: (words, ""))
+    assert not {"date", "replaces"} & document.metadata.keys()
+
+
+def test_only_what_holds_a_date_and_lacks_its_own_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Guests pay at the desk.")
+    (tmp_path / "b.txt").write_text("Valid from 1 March 2022, in place of the earlier ones")
+    (tmp_path / "c.jsonl").write_text(
+        "".join(
+            json.dumps({"text": f"In {year} it was cold.", **stated}) + "\n"
+            for year, stated in (
+                (2019, {}),
+                (2020, {"date": "2021", "replaces": "2018"}),
+                (2021, {}),
+            )
+        )
+    )
+    texts = []
+
+    def read_document(title: str, text: str) -> tuple[str, str]:
+        texts.append(text)
+        return ("2015", "all earlier ones") if "Valid" in text else ("", "")
+
+    dates = [
+        (document.metadata.get("date"), document.metadata.get("replaces"))
+        for document in _dated([tmp_path], read_document)
+    ]
+    assert texts[1:] == ["In 2019 it was cold.", "In 2021 it was cold."]
+    assert dates == [
+        (None, None),
+        ("2022-03-01", "*"),
+        (None, None),
+        ("2021", "2018"),
+        (None, None),
+    ]
+
+
+def test_the_beginning_of_a_file_dates_all_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.ingest.encodings.PART_BYTES", 2000)
+    path = tmp_path / "a.txt"
+    path.write_text(LETTER + "\n" + "In 2020 guests paid when they left.\n" * 200)
+    texts = []
+
+    def read_document(title: str, text: str) -> tuple[str, str]:
+        texts.append(text)
+        return "4 May 2021", ""
+
+    found = [document.metadata["date"] for document in _dated([path], read_document)]
+    assert len(found) > 1
+    assert set(found) == {"2021-05-04"}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("the tariff of 1 May 2019", "2019-05-01"),
+        ("All earlier price lists", "*"),
+        ("Rules for Guests 2020", "Rules for Guests 2020"),
+        ("", ""),
+    ],
+)
+def test_what_the_words_name(words: str, expected: str) -> None:
+    assert named_replaced(words) == expected
+
+
+def _dated(paths: list[Path], read_document: ReadDocument) -> list[Document]:
+    return list(date_documents(read(paths, pytest.fail), read_document))
 
 
 def _written(path: Path, data: bytes) -> Path:

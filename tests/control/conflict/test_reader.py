@@ -1,0 +1,44 @@
+"""What is asked of documents and passages; the reader is made up."""
+
+from control.conflict.reader import (
+    BEGINNING,
+    DATE_QUESTION,
+    REPLACES_QUESTION,
+    Reading,
+    read_document,
+)
+
+FILLING = "Guests pay at the desk. " * (BEGINNING // 12)
+
+
+class Listed:
+    """Answers questions with the first of its words that a text holds, as surely as it is told."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+
+    def read(self, asked):
+        return [self._read(*pair) for pair in asked]
+
+    def _read(self, question, text):
+        kind = {DATE_QUESTION: "date", REPLACES_QUESTION: "replaces"}[question]
+        for words, answers in self.answers.get(kind, {}).items():
+            if words in text:
+                return Reading(words, text.index(words), answers)
+        return Reading()
+
+
+def test_a_document_is_dated_by_its_beginning_or_its_end_whichever_is_surer():
+    text = f"The fair of 2 May 2019 was cold. {FILLING} Signed on 3 June 2020."
+    surer_end = Listed(date={"2 May 2019": 0.9, "3 June 2020": 0.99})
+    assert read_document(surer_end, "Minutes", text) == ("3 June 2020", "")
+    surer_beginning = Listed(date={"2 May 2019": 0.99, "3 June 2020": 0.9})
+    assert read_document(surer_beginning, "Minutes", text) == ("2 May 2019", "")
+
+
+def test_what_stands_in_the_title_counts_and_what_is_unsure_does_not():
+    reader = Listed(date={"May 2019": 0.99}, replaces={"the old list": 0.1})
+    assert read_document(reader, "Prices, May 2019", "In place of the old list.") == (
+        "May 2019",
+        "",
+    )
