@@ -122,7 +122,7 @@ class DialAnswers:
             partial(self._answer, setting),
             self._batch_size,
             length=lambda item: len(item.context),
-            title=f"{setting.rule}, {setting.passage}",
+            title=f"{self._named(setting.rule)}, {setting.passage}",
             run_step=self._run_step,
         )
 
@@ -168,14 +168,17 @@ class DialAnswers:
 
     def _key(self, item: Conflict, setting: AnswerSetting, alpha: float | str) -> Key:
         """The row of an answer; another calibration or option gives another answer."""
-        rule, passage = setting.rule, setting.passage
-        for name, value in sorted(self._options.get(rule, {}).items()):
-            rule += f" {name}={value}"
+        rule, passage = self._named(setting.rule), setting.passage
         if setting.rule == DIAL:
             rule += f" {self._calibrated().digest}" + (" with reader" if self._reader else "")
         if setting.trust != NEUTRAL_TRUST:
             passage += f" trust {setting.trust}"
         return item.id, passage, rule, str(alpha)
+
+    def _named(self, rule: str) -> str:
+        """The rule with its options, where it is not used as published."""
+        options = sorted(self._options.get(rule, {}).items())
+        return " ".join([rule, *(f"{name}={value}" for name, value in options)])
 
     def _calibrated(self) -> Calibration:
         if self.calibration is None:
