@@ -31,7 +31,7 @@ def grd(
     confidence: Annotated[Share, Swept((0.0, 0.3, 0.5, 0.7))] = 0.5,
     depth: Annotated[Share, Swept((0.25, 0.5, 0.75, 1.0))] = 0.75,
 ) -> RuleOutput:
-    """Gated reversal decoding (Jiang et al. 2026, arXiv:2606.10298; first version: ARR).
+    """Gated reversal decoding (Jiang et al. 2026, arXiv:2606.10298; version 1 has ARR instead).
 
     At the first token where the branches' best tokens ``a_c`` and ``a_m`` differ, memory is trusted
     for the rest of the answer if ``p_m(a_m) > confidence`` and ``H(p_m) < H(p_c)``; else the
@@ -41,8 +41,8 @@ def grd(
         m_c = log p_c(a_c) - log p_c(a_m),    m_m = log p_m(a_m) - log p_m(a_c),
         tau* = m_m / (m_c + m_m),             tau = (1 - depth) tau*.
 
-    At ``tau*`` both tokens score alike; the lower ``tau``, the surer memory's wins. Statement and
-    constants are those of the paper's second version and of its released code.
+    At ``tau*`` both tokens score alike; the lower ``tau``, the surer memory's wins. Steps
+    and constants are those of the released code.
 
     Args:
         log_p_c: With the passages, shape (batch, vocabulary).

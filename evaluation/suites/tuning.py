@@ -133,12 +133,10 @@ class _Sweep:
         return {
             "rule": self.rule,
             "options": options_text(chosen),
-            "alpha": str(memory_end(self.rule)),
             "MR": best["MR"],
             "right": best["right"],
             "Q": best["Q"],
             "Q as published": published["Q"],
-            "settings tried": len(self.tried),
         }
 
     def rows(self) -> list[dict[str, Any]]:

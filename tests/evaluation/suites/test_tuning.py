@@ -26,7 +26,7 @@ def told(monkeypatch):
 
     def answer(_model, prompts, decoding, _calibration, alphas, **_):
         asked.append((decoding.rule, dict(decoding.rule_options)))
-        return [says(prompt, decoding) for prompt in prompts for _ in alphas]
+        return [says(prompt) for prompt in prompts for _ in alphas]
 
     monkeypatch.setattr(control_dial, "answer", answer)
     return asked
@@ -40,17 +40,12 @@ class Said:
         self.text = text
 
 
-def says(prompt, decoding):
-    """The right answer to facts a and b from memory; c and d are told."""
+def says(prompt):
+    """Closed-book, what is true of the facts a and b; with a passage, what it says."""
     known = "What is a?" in prompt.context or "What is b?" in prompt.context
     if not prompt.passages:
         return Said("one" if known else "nothing")
-    if decoding.rule == "plain":
-        return Said("other" if known else "one")
-    strength = decoding.rule_options.get("strength", 1.0)
-    factor = decoding.rule_options.get("factor", 4.0)
-    good = strength == 0.5 and factor >= 8
-    return Said("one" if (not known and strength <= 1) or good else "other")
+    return Said("other" if known else "one")
 
 
 @pytest.fixture
@@ -66,10 +61,10 @@ def reader(tiny):
 def test_each_option_keeps_the_best_of_its_values(tiny, tmp_path, items, told, reader):
     result = tuning.run(tiny, items, tmp_path, ["coiecd"])
     assert (result["n_known"], result["n_unknown"]) == (2, 2)
-    # Strength alone changes nothing for the better, so it stays as published.
+    # No option alone changes anything for the better, so all stay as published.
     assert reader(tmp_path / "tuned.json") == {"coiecd": {"strength": 1.0, "factor": 4.0}}
     [row] = result["tables"]["chosen"]
-    assert (row["options"], row["alpha"], row["Q"]) == ("strength=1, factor=4", "1.0", 0.0)
+    assert (row["options"], row["Q"]) == ("strength=1, factor=4", 0.0)
     tried = [each["options"] for each in result["tables"]["tried"]]
     assert tried == [
         "as published",
@@ -104,7 +99,7 @@ def following(memory_at):
     def answer(_model, prompts, decoding, _calibration, alphas, **_):
         memory = memory_at.items() <= decoding.rule_options.items()
         return [
-            Said("one") if memory and prompt.passages else says(prompt, decoding)
+            Said("one") if memory and prompt.passages else says(prompt)
             for prompt in prompts
             for _ in alphas
         ]
@@ -117,9 +112,7 @@ def test_all_rules_with_options_are_tuned_for_the_tiny_model(tiny, tmp_path, fac
         return RuleOutput(times * log_p_c, log_p_m[:, 0] == 0)
 
     monkeypatch.setitem(RULES, "echo", echo)  # an option that says nothing of what to try
-    monkeypatch.setattr(
-        tuning, "quality", lambda *_: 0.0
-    )  # what a random model is told it does not say
+    monkeypatch.setattr(tuning, "quality", lambda *_: 0.0)  # of random answers it says nothing
     monkeypatch.setattr(dial.ScoredAnswers, "memory", either(dial.ScoredAnswers.memory))
     result = tuning.run(tiny, facts, tmp_path, batch_size=4)
     rules = [row["rule"] for row in result["tables"]["chosen"]]
