@@ -14,7 +14,7 @@ import queue
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -116,6 +116,9 @@ class FulcrumLLM(CustomLLM):
     reliance: float | None = Field(
         default=None, description="in place of alpha: share of known conflicts for memory"
     )
+    rule_options: dict[str, float | str] = Field(
+        default_factory=dict, description="options of the rule, by name"
+    )
     _assistant: Assistant = PrivateAttr()
 
     def __init__(
@@ -128,10 +131,13 @@ class FulcrumLLM(CustomLLM):
         seed: int = Decoding.seed,
         max_new_tokens: int = Decoding.max_new_tokens,
         reliance: float | None = Decoding.reliance,
+        rule_options: Mapping[str, float | str] | None = None,
         calibration: Calibration | None = None,
         forgetting: FactSuppressor | None = None,
     ) -> None:
-        decoding = Decoding(rule, alpha, temperature, top_p, seed, max_new_tokens, reliance)
+        decoding = Decoding(
+            rule, alpha, temperature, top_p, seed, max_new_tokens, reliance, rule_options or {}
+        )
         super().__init__(**asdict(decoding), messages_to_prompt=_conversation)
         self._assistant = Assistant(
             language_model,
@@ -199,6 +205,8 @@ class FulcrumLLM(CustomLLM):
         own = {name: getattr(self, name) for name in names}
         if "alpha" in settings:
             own["reliance"] = None  # this call sets the dial otherwise
+        if "rule" in settings:
+            own["rule_options"] = {}  # they are of another rule
         return Decoding(**{**own, **settings})
 
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +79,8 @@ def dial_table(report: dict[str, Any]) -> Table:
         caption += "\nreliance asked/realised: " + "  ".join(
             f"{row['asked']:.0f}/{row['MR']:.0f}" for row in report["reliance"]
         )
+    for rule, options in report["options"].items():
+        caption += f"\n{rule}: {options_text(options)}"
     return table(
         f"{report['model']}: {report['n_known']} known of {report['n']} facts",
         ("rule", "alpha", *METRICS, "unknown right"),
@@ -92,6 +94,14 @@ def dial_table(report: dict[str, Any]) -> Table:
             for row in report["known"]
         ),
         caption,
+    )
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Options of a rule as one writes them, such as ``epsilon=3, head=paper``."""
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={value}"
+        for name, value in options.items()
     )
 
 
@@ -130,7 +140,7 @@ def _dial_parts(report: dict[str, Any]) -> dict[str, Any]:
         _dial_plot("right, unknown facts, true passage", report["unknown"], "right", report["Q"]),
         _trade_off_plot(report),
     ]
-    return {"plots": plots, "sections": sections, "states": STATES}
+    return {"plots": plots, "sections": sections, "states": STATES, "options_text": options_text}
 
 
 def _forgetting_parts(report: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +170,10 @@ def _trade_off_plot(report: dict[str, Any]) -> str:
     right = {(row["rule"], row["alpha"]): row["right"] for row in report["unknown"]}
     figure, axis = _percent_plot("known against unknown", "MR, known facts", "right, unknown facts")
     for rule in report["Q"]:
-        rows = _dial_rows(report["known"], rule)
+        without_dial = [
+            row for row in report["known"] if (row["rule"], row["alpha"]) == (rule, "auto")
+        ]
+        rows = _dial_rows(report["known"], rule) or without_dial
         axis.plot(
             [row["MR"] for row in rows],
             [right[rule, row["alpha"]] for row in rows],
@@ -178,6 +191,8 @@ def _dial_plot(title: str, rows: list[dict[str, Any]], metric: str, rules: Itera
     figure, axis = _percent_plot(title, "alpha", "percent")
     for rule in rules:
         dialled = _dial_rows(rows, rule)
+        if not dialled:
+            continue
         alphas = [row["alpha"] for row in dialled]
         axis.plot(alphas, [row[metric] for row in dialled], marker="o", label=rule)
         low, high = zip(*(row["ci"][metric] for row in dialled), strict=True)

@@ -9,7 +9,14 @@ import click
 
 from app.cli.console import PATHS, example, model_settings, out, warn_of_skipped
 from control.conflict.sources import POLICIES, Policy, SourceOptions
-from control.decoding.options import DEFAULT_RULE, Alpha, Decoding
+from control.decoding.options import (
+    DEFAULT_RULE,
+    WITHOUT_DIAL,
+    Alpha,
+    Decoding,
+    check_rule,
+    read_rule_options,
+)
 from control.question import check_question
 from foundation.errors import InputError
 from retrieval.ingest.readers import check_paths
@@ -60,6 +67,13 @@ class AlphaType(click.ParamType):
     help="Instead of --alpha: the share of conflicts over known facts that memory should settle.",
 )
 @click.option("--rule", default=None, help="How to decode; a wrong name lists the ways.")
+@click.option(
+    "--rule-option",
+    "rule_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of the rule, such as epsilon=3; a wrong name lists them; repeatable.",
+)
 @click.option(
     "--only-documents",
     is_flag=True,
@@ -125,6 +139,7 @@ def ask(
     alpha: Alpha | None,
     reliance: float | None,
     rule: str | None,
+    rule_options: tuple[str, ...],
     contexts: tuple[Path, ...],
     history: Path | None,
     without: tuple[str, ...],
@@ -143,10 +158,15 @@ def ask(
         raise InputError("--closed-book and --only-documents contradict each other; give one")
     if alpha is not None and reliance is not None:
         raise InputError("--alpha and --reliance both set the dial; give one of them")
+    if rule is not None:
+        check_rule(rule)
+    if rule in WITHOUT_DIAL and alpha not in (None, "auto"):
+        raise InputError(f"--alpha {alpha}: rule {rule} has no dial; leave --alpha out")
     decoding = Decoding(
         rule=rule or DEFAULT_RULE,
         alpha=0.5 if alpha is None else alpha,
         reliance=reliance,
+        rule_options=read_rule_options(rule_options),
         **sampling,
     )
     question = check_question(question)

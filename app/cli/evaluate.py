@@ -40,14 +40,24 @@ def evaluate() -> None:
     """Measure; each evaluation writes report.json and report.html."""
 
 
-@evaluate.command(epilog=example("fulcrum eval dial --limit 50 --out results/dial"))
+@evaluate.command(
+    epilog=example(
+        "fulcrum eval dial --limit 50 --out results/dial",
+        "fulcrum eval dial --tune --rule ck_plug --rule grd --out results/tuned",
+        "fulcrum eval dial --rule fulcrum --rule ck_plug --tuned results/tuned/tuned.json "
+        "--out results/dial",
+    )
+)
 @click.option(
     "--data",
     type=PATHS,
     help="Conflicts as JSON Lines or a published data set, see docs/evaluation.md.  "
     "[default: the built-in ones]",
 )
-@click.option("--split", help='Only items of this split, such as "calibration".')
+@click.option(
+    "--split",
+    help='Only items of this split, such as "calibration".  [default: with --tuned, test]',
+)
 @count("--limit", help="Only so many items, drawn evenly.")
 @click.option(
     "--rule", "rules", multiple=True, help="Rule; repeatable.  [default: the rule in use]"
@@ -78,6 +88,17 @@ def evaluate() -> None:
     "[data: the split calibration of the built-in ones]",
 )
 @click.option(
+    "--tune",
+    is_flag=True,
+    help="Choose the options of token rules for this model instead: all rules, or those of "
+    "--rule.  [data: the split calibration of the built-in ones]",
+)
+@click.option(
+    "--tuned",
+    type=PATHS,
+    help="Use the options that --tune wrote to this file; other rules are as published.",
+)
+@click.option(
     "--pool",
     "pools",
     type=PATHS,
@@ -100,6 +121,8 @@ def dial(
     known_only: bool,
     trust: bool,
     calibrate: bool,
+    tune: bool,
+    tuned: Path | None,
     pools: tuple[Path, ...],
     batch_size: int,
     target: Path,
@@ -107,12 +130,14 @@ def dial(
     """How far the dial moves answers between passages and memory."""
     for rule in rules:
         check_rule(rule)
+    if calibrate + tune + (tuned is not None) > 1:
+        raise InputError("--calibrate, --tune and --tuned are three runs; give one of them")
     settings = model_settings(given)
 
     from evaluation.datasets import conflicts
 
-    if calibrate and split is None and data is None:
-        split = "calibration"
+    if split is None and data is None:
+        split = "calibration" if calibrate or tune else "test" if tuned else None
     data = data or conflicts.BUILT_IN_CONFLICTS
     items = conflicts.spread(conflicts.conflicts(data, split), limit)
 
@@ -124,6 +149,14 @@ def dial(
     if calibrate:
         _calibrate(settings, model, items, target, batch_size, pools)
         return
+    from evaluation.suites import tuning
+
+    if tune:
+        result = tuning.run(model, items, target, rules, batch_size, unknown_limit)
+        _report(result | {"data": data.name, "split": split}, target, hidden=[tuning.TRIED])
+        out.print(f"options: {target / tuning.TUNED}", soft_wrap=True)
+        return
+    options = tuning.read(tuned, model) if tuned else None
     result = dial_suite.run(
         model,
         items,
@@ -137,8 +170,9 @@ def dial(
         trust,
         unknown_limit,
         reader=factory.reader(),
+        options=options,
     )
-    result |= {"data": data.name, "split": split}
+    result |= {"data": data.name, "split": split, "tuned": tuned.name if tuned else None}
     report.write(result, target, "dial")
     out.print(report.dial_table(result))
     out.print(f"report: {target / 'report.html'}")

@@ -8,6 +8,7 @@ Fulcrum by absolute names, and Fulcrum must be installed in the same environment
 loop are Fulcrum's own, none is repeated here.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 # whatever else is published under the names "control" and "foundation".
 try:
     from control.decoding.generate import Alpha, Decoding, two_branch_decoding
-    from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES, MixedStep
+    from control.decoding.rules import DEFAULT_TOKEN_RULE, RULES, MixedStep, configured
     from foundation.errors import InputError
 except ImportError as error:
     raise ImportError(
@@ -41,6 +42,7 @@ def generate(
     memory_attention_mask: Tensor | None = None,
     rule: str = DEFAULT_TOKEN_RULE,
     alpha: Alpha = 0.5,
+    rule_options: Mapping[str, float | str] | None = None,
     inputs: Tensor | None = None,
     streamer: "BaseStreamer | None" = None,
     assistant_model: "PreTrainedModel | None" = None,
@@ -57,6 +59,7 @@ def generate(
         memory_attention_mask: Of ``memory_input_ids``.
         rule: A name in `control.decoding.rules.RULES`.
         alpha: 0 = passages only, 0.5 = plain RAG, 1 = memory only, or ``"auto"``.
+        rule_options: Of the rule, by name.
         inputs: Another name for ``input_ids``.
         streamer: Given the prompt and then every token; for one sequence.
         assistant_model: Not supported.
@@ -77,7 +80,7 @@ def generate(
         raise InputError(
             "assistant_model is not supported: it would guess tokens of one branch only; leave it"
         )
-    setting = _setting(rule, alpha)
+    setting = _setting(rule, alpha, rule_options or {})
     pad = model.generation_config.pad_token_id
     context = _prompts("input_ids", inputs if input_ids is None else input_ids, attention_mask, pad)
     memory = _prompts("memory_input_ids", memory_input_ids, memory_attention_mask, pad)
@@ -116,7 +119,7 @@ def generate(
             logits_processor,
             stopping_criteria,
             generation_config,
-            rule=RULES[setting.rule],
+            rule=configured(setting.rule, setting.rule_options),
             alpha=column,
             on_step=stream,
             **model_kwargs,
@@ -132,13 +135,13 @@ def generate(
     return sequences[:, ids.shape[1] - context[0].shape[1] :]
 
 
-def _setting(rule: str, alpha: Alpha) -> Decoding:
-    """Rule and alpha, once they are ones that can be used here."""
+def _setting(rule: str, alpha: Alpha, options: Mapping[str, float | str]) -> Decoding:
+    """Rule, alpha and options, once they are ones that can be used here."""
     if rule not in RULES:
         raise InputError(
             f"rule is {rule!r}; generate decodes token by token: choose one of {', '.join(RULES)}"
         )
-    return Decoding(rule=rule, alpha=alpha)
+    return Decoding(rule=rule, alpha=alpha, rule_options=options)
 
 
 def _prompts(

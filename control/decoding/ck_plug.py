@@ -2,16 +2,18 @@
 
 ``p_c`` is the next-token distribution with the passages, ``p_m`` the one without. The paper's
 equations and what its released code does instead are two settings of one function, `ck_plug`.
+Equations are numbered as in the paper's first version.
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from control.decoding.contrastive import FLOOR, RuleOutput, entropy
+from control.decoding.contrastive import FLOOR, Finite, RuleOutput, Swept, entropy
 
+EPSILONS = (0.0, 1.0, 3.0, 7.0, 15.0)  # factors 1 (the paper's eq. 6), 2 (the code's), 4, 8, 16
 HEAD_TOP_K = 10  # released code: each branch's ten most probable tokens ...
 HEAD_RELATIVE = 0.01  # ... and every token within 1 % of its branch's maximum
 ADAPTIVE_SCALE_RELEASED = 2.0  # released code: its adaptive weights sum to two
@@ -21,7 +23,10 @@ def ck_plug(
     log_p_c: Tensor,
     log_p_m: Tensor,
     alpha: Tensor | None,
-    gate: Literal["paper", "released"] = "released",
+    *,
+    gate: Literal["released", "paper"] = "released",
+    head: Literal["released", "paper"] = "released",
+    epsilon: Annotated[Finite, Swept(EPSILONS)] = 1.0,
 ) -> RuleOutput:
     """CK-PLUG: mix the branches at a token where the passages cost confidence.
 
@@ -34,35 +39,62 @@ def ck_plug(
         log_p_c: With the passages, shape (batch, vocabulary).
         log_p_m: Without them, same shape.
         alpha: Shape (batch, 1), or ``None`` for adaptive.
-        gate: ``"paper"`` fires at ``CG < 0`` with entropies over the whole vocabulary.
-            ``"released"`` is what the authors' code does: entropies over the head vocabulary,
-            firing at ``H(p_m) < 2 H(p_c)``, tokens outside the head masked everywhere, and
-            adaptive weights at twice the scale (which matters only when sampling).
+        gate: ``"paper"`` takes entropies over the whole vocabulary. ``"released"`` is what the
+            authors' code does: entropies over the head vocabulary, tokens outside the head masked
+            everywhere, and adaptive weights at twice the scale (which matters only when sampling).
+        head: Which tokens may be chosen where the gate fires. ``"paper"`` (eq. 9): the ten of
+            highest ``log p_m`` and the ten of highest ``log p_c - log p_m``, which may leave out
+            the very token that plain RAG would choose. ``"released"``: each branch's ten best and
+            all within 1 % of its maximum.
+        epsilon: The threshold of the gate (eq. 11), which the paper sets for each model: -2 for
+            LLaMA2, -1 for LLaMA3 and Mistral, -3 for Qwen2.5. As printed, a negative one never
+            fires; the code turns the sign and has 1 for all models. Here the sign does not matter:
+            the gate fires at ``H(p_m) < (1 + |epsilon|) H(p_c)``; 0 is ``CG < 0`` (eq. 6).
     """
-    head = _head_vocabulary(log_p_c, log_p_m)
+    tokens = _released_head(log_p_c, log_p_m) if head == "released" else _head(log_p_c, log_p_m)
     if gate == "paper":
         entropy_c, entropy_m = entropy(log_p_c)[:, None], entropy(log_p_m)[:, None]
-        fires, elsewhere, scale = entropy_m < entropy_c, log_p_c, 1.0
+        elsewhere, scale = log_p_c, 1.0
     else:
-        masked_c, masked_m = _renormalised(log_p_c, head), _renormalised(log_p_m, head)
+        masked_c, masked_m = _renormalised(log_p_c, tokens), _renormalised(log_p_m, tokens)
         entropy_c, entropy_m = entropy(masked_c)[:, None], entropy(masked_m)[:, None]
-        fires, elsewhere, scale = entropy_m < 2 * entropy_c, masked_c, ADAPTIVE_SCALE_RELEASED
+        elsewhere, scale = masked_c, ADAPTIVE_SCALE_RELEASED
+    fires = entropy_m < (1 + abs(epsilon)) * entropy_c
     if alpha is None:
         alpha = entropy_c / (entropy_m + entropy_c).clamp_min(torch.finfo(entropy_c.dtype).eps)
     else:
         scale = 1.0
     weighted = scale * (alpha * log_p_m + (1 - alpha) * (log_p_c - log_p_m))
-    weighted = weighted.masked_fill(~head, FLOOR)
+    weighted = weighted.masked_fill(~tokens, FLOOR)
     return RuleOutput(torch.where(fires, weighted, elsewhere), fires[:, 0])
 
 
-def _head_vocabulary(log_p_c: Tensor, log_p_m: Tensor) -> Tensor:
-    """Tokens that either branch finds plausible, shape (batch, vocabulary), bool.
+def ck_plug_paper(
+    log_p_c: Tensor,
+    log_p_m: Tensor,
+    alpha: Tensor | None,
+    *,
+    head: Literal["released", "paper"] = "released",
+    epsilon: Annotated[Finite, Swept(EPSILONS)] = 0.0,
+) -> RuleOutput:
+    """`ck_plug` with the paper's gate; with ``head="paper"`` too, all of it is the paper's.
 
-    The union of each branch's ``HEAD_TOP_K`` best and of all within ``HEAD_RELATIVE`` of its
-    maximum, as in the released code. The paper takes the top k of the log ratio (eq. 9), which may
-    leave out the very token that plain RAG would choose.
+    The released head is the default because with the paper's ``alpha=0.5`` need not be plain RAG.
     """
+    return ck_plug(log_p_c, log_p_m, alpha, gate="paper", head=head, epsilon=epsilon)
+
+
+def _head(log_p_c: Tensor, log_p_m: Tensor) -> Tensor:
+    """The paper's head vocabulary (eq. 9), shape (batch, vocabulary), bool."""
+    head = torch.zeros_like(log_p_c, dtype=torch.bool)
+    for scores in (log_p_m, log_p_c - log_p_m):
+        best = scores.topk(min(HEAD_TOP_K, scores.shape[-1]), dim=-1).values
+        head |= scores >= best[:, -1:]
+    return head
+
+
+def _released_head(log_p_c: Tensor, log_p_m: Tensor) -> Tensor:
+    """The released code's head vocabulary, shape (batch, vocabulary), bool."""
     head = torch.zeros_like(log_p_c, dtype=torch.bool)
     for log_p in (log_p_c, log_p_m):
         best = log_p.topk(min(HEAD_TOP_K, log_p.shape[-1]), dim=-1).values

@@ -19,7 +19,7 @@ from transformers import (
 from control.decoding import trace as tracing
 from control.decoding.options import Alpha, Decoding
 from control.decoding.repetition import RepetitionEnd
-from control.decoding.rules import RULES, MixedStep, Rule
+from control.decoding.rules import RULES, MixedStep, Rule, configured
 from control.decoding.trace import DecodingTrace, TokenTrace
 from control.engines import batch
 from control.engines.batch import OnStep, SequenceGroup
@@ -93,7 +93,7 @@ def generate(
     model.generate(
         **encoded.to(model.device),
         custom_generate=two_branch_decoding,
-        rule=RULES[decoding.rule],
+        rule=configured(decoding.rule, decoding.rule_options),
         alpha=_alpha_column(settings, len(prompts), model.device),
         branches=len(texts) // len(prompts),
         copies=len(settings),

@@ -119,6 +119,7 @@ class SequenceGroup:
     def __post_init__(self) -> None:
         """Number the answers; none has finished."""
         self._answers = torch.arange(self.ids.shape[0], device=self.ids.device)
+        self._rule_state: Tensor | None = None
         self._finished: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -146,7 +147,8 @@ class SequenceGroup:
             NextTokenDistribution(log_p[0], entropy[0]),
             NextTokenDistribution(log_p[-1], entropy[-1]),
         )
-        step = mix(self.rule, context, memory, self.alpha)
+        step = mix(self.rule, context, memory, self.alpha, self._rule_state)
+        self._rule_state = step.state
         scores = step.scores if self.banned is None else step.scores.masked_fill(self.banned, FLOOR)
         scores = self.logits_processor(self.ids, scores)
         tokens = self._draw(scores)
@@ -172,6 +174,8 @@ class SequenceGroup:
                 self.alpha = self.alpha[running]
             if self.banned is not None:
                 self.banned = self.banned[running]
+            if self._rule_state is not None:
+                self._rule_state = self._rule_state[running]
             rows = torch.cat([running + branch * count for branch in range(self.branches)])
         else:
             rows = torch.arange(self.rows, device=tokens.device)

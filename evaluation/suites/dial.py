@@ -1,10 +1,11 @@
 """How far the dial moves answers between passages and memory."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from control.conflict import dial
 from control.conflict.calibration import Calibration
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.decoding.generate import Alpha, Decoding
-from control.decoding.rules import CONTRASTIVE, DEFAULT_RULE, DIAL
+from control.decoding.options import RuleOption
+from control.decoding.rules import CONTRASTIVE, DEFAULT_RULE, DIAL, WITHOUT_DIAL
 from control.engines.base import Engine
 from evaluation import metrics
 from evaluation.datasets.conflicts import Conflict, spread
@@ -40,6 +42,9 @@ Key = tuple[str, str, str, str]
 
 Column = tuple[str, str, float | str]
 """(which passage, rule, alpha)"""
+
+Options = Mapping[str, Mapping[str, RuleOption]]
+"""Options of the rules that are not used as published, by rule and name"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class DialAnswers:
         calibration: Calibration | None = None,
         run_step: RunStep = run_now,
         reader: "AnswerReader | None" = None,
+        options: Options | None = None,
     ) -> None:
         """Open the answers of a run.
 
@@ -82,11 +88,13 @@ class DialAnswers:
             calibration: For the rule ``fulcrum``.
             run_step: Runs each batch.
             reader: For the rule ``fulcrum``; finds what the drafts claim.
+            options: Of the rules.
 
         Raises:
             DataError: ``target`` holds answers of another run.
         """
         self.calibration = calibration
+        self._options = options or {}
         self._language_model, self._batch_size = language_model, batch_size
         self._run_step, self._reader = run_step, reader
         self._rows: Rows[Key, str] = Rows(
@@ -100,6 +108,12 @@ class DialAnswers:
             lambda key, text: [*key, text],
         )
 
+    def with_options(self, options: Options) -> Self:
+        """The same store of answers, for those of rules with other options."""
+        other = copy.copy(self)
+        other._options = options
+        return other
+
     def complete(self, items: Sequence[Conflict], setting: AnswerSetting) -> None:
         """Answer every item at every alpha of the setting, unless it has been answered."""
         self._rows.complete(
@@ -108,7 +122,7 @@ class DialAnswers:
             partial(self._answer, setting),
             self._batch_size,
             length=lambda item: len(item.context),
-            title=f"{setting.rule}, {setting.passage}",
+            title=f"{self._named(setting.rule)}, {setting.passage}",
             run_step=self._run_step,
         )
 
@@ -117,7 +131,11 @@ class DialAnswers:
         return self._rows[self._key(item, setting, alpha)]
 
     def _answer(self, setting: AnswerSetting, batch: Sequence[Conflict]) -> Mapping[Key, str]:
-        how = Decoding(rule=setting.rule, max_new_tokens=MAX_NEW_TOKENS)
+        how = Decoding(
+            rule=setting.rule,
+            max_new_tokens=MAX_NEW_TOKENS,
+            rule_options=self._options.get(setting.rule, {}),
+        )
         room = self._language_model.room(how.max_new_tokens)
         texts = [
             prompts.build(
@@ -149,13 +167,18 @@ class DialAnswers:
         return cast("Alpha", alpha)
 
     def _key(self, item: Conflict, setting: AnswerSetting, alpha: float | str) -> Key:
-        """The row of an answer; another calibration gives another answer."""
-        rule, passage = setting.rule, setting.passage
-        if rule == DIAL:
+        """The row of an answer; another calibration or option gives another answer."""
+        rule, passage = self._named(setting.rule), setting.passage
+        if setting.rule == DIAL:
             rule += f" {self._calibrated().digest}" + (" with reader" if self._reader else "")
         if setting.trust != NEUTRAL_TRUST:
             passage += f" trust {setting.trust}"
         return item.id, passage, rule, str(alpha)
+
+    def _named(self, rule: str) -> str:
+        """The rule with its options, where it is not used as published."""
+        options = sorted(self._options.get(rule, {}).items())
+        return " ".join([rule, *(f"{name}={value}" for name, value in options)])
 
     def _calibrated(self) -> Calibration:
         if self.calibration is None:
@@ -182,6 +205,7 @@ def run(
     unknown_limit: int | None = None,
     run_step: RunStep = run_now,
     reader: "AnswerReader | None" = None,
+    options: Options | None = None,
 ) -> dict[str, Any]:
     """Answer every conflict at every setting of the dial and count where the answers came from.
 
@@ -196,35 +220,31 @@ def run(
         adaptive: Also answer at alpha auto and judge it in three states.
         calibration: For the rule ``fulcrum``.
         alphas: Settings of the dial for token rules; ``fulcrum`` always answers at `ALPHAS`, which
-            costs it little more than one.
+            costs it little more than one, and a rule without a dial at ``auto`` alone.
         known_only: Ask only known facts with the counterfactual passage; ``all`` stays empty.
         unknown_limit: Ask at most so many unknown facts, drawn evenly.
         trust: Also answer from passages of little and of much trust, by the rule ``fulcrum``.
         run_step: Runs each step of work with the model, such as in turn with other users of it.
         reader: For the rule ``fulcrum``; finds what the drafts claim.
+        options: Of the rules, such as those that `evaluation.suites.tuning` chose.
 
     Returns:
         The report: ``known``, ``all``, ``unknown`` and ``Q`` of the command contract, ``examples``,
-        ``paired`` (the first rule against each other one), ``fluency``, and, where they were
-        measured, ``reliance``, ``states`` and ``trust``.
+        ``paired`` (the first rule against each other one), ``fluency``, ``options`` (of the rules
+        that are not used as published), and, where they were measured, ``reliance``, ``states`` and
+        ``trust``.
 
     Raises:
         DataError: ``target`` holds answers of another run.
     """
     rules = list(rules) or [DEFAULT_RULE]
-    dialled = {rule: ALPHAS if rule == DIAL else tuple(alphas) for rule in rules}
-    ended = [rule for rule in rules if MEMORY_END in dialled[rule]]
-    answers = DialAnswers(language_model, items, target, batch_size, calibration, run_step, reader)
-    answers.complete(items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,)))
-    closed_book = ScoredAnswers(answers, items, "none")
-    known = [
-        item
-        for item, right in zip(items, closed_book.memory(PLAIN, CLOSED_BOOK), strict=True)
-        if right
-    ]
-    ids = {item.id for item in known}
-    unknown = [item for item in items if item.id not in ids and item.true_context]
-    unknown = spread(unknown, unknown_limit)
+    dialled = {rule: _alphas(rule, alphas) for rule in rules}
+    ended = [rule for rule in rules if memory_end(rule) in dialled[rule]]
+    options = {rule: dict(options[rule]) for rule in rules if rule in options} if options else {}
+    answers = DialAnswers(
+        language_model, items, target, batch_size, calibration, run_step, reader, options
+    )
+    known, unknown = split_known(answers, items, unknown_limit)
     for passage, whom in (("context", known if known_only else items), ("true_context", unknown)):
         answers.complete(whom, AnswerSetting(passage, PLAIN, (PLAIN,)))
         for rule in rules:
@@ -253,7 +273,8 @@ def run(
         if known_only
         else [_reliance_row(answers, items, len(known), column) for column in columns],
         "unknown": [_right_row(true, rule, alpha) for rule, alpha in settings],
-        "Q": {rule: _quality(wrong, true, rule) if rule in ended else None for rule in rules},
+        "Q": {rule: quality(wrong, true, rule) if rule in ended else None for rule in rules},
+        "options": options,
         "paired": [_paired(wrong, true, ended[0], rule) for rule in ended[1:]],
         "fluency": run_step(
             partial(_fluency_rows, language_model, wrong, rules[0], dialled[rules[0]])
@@ -270,6 +291,39 @@ def run(
     if calibration is not None and DIAL in rules:
         report["calibration"] = {"of": calibration.name, **calibration.measured}
     return report
+
+
+def memory_end(rule: str) -> float | str:
+    """The alpha at which a rule follows memory most; ``auto`` for one without a dial."""
+    return AUTO if rule in WITHOUT_DIAL else MEMORY_END
+
+
+def _alphas(rule: str, given: Sequence[float]) -> tuple[float | str, ...]:
+    """The settings of the dial that a rule is asked at."""
+    if rule in WITHOUT_DIAL:
+        return (AUTO,)
+    return ALPHAS if rule == DIAL else tuple(given)
+
+
+def split_known(
+    answers: DialAnswers, items: Sequence[Conflict], unknown_limit: int | None
+) -> tuple[list[Conflict], list[Conflict]]:
+    """Ask all facts closed-book: those that the model knows, and those that it can be told.
+
+    Args:
+        answers: Of the run; the closed-book ones are completed.
+        items: The conflicts.
+        unknown_limit: Keep at most so many unknown facts, drawn evenly.
+
+    Returns:
+        The known facts, and the unknown ones that have a true passage.
+    """
+    answers.complete(items, AnswerSetting("none", PLAIN, (CLOSED_BOOK,)))
+    right = ScoredAnswers(answers, items, "none").memory(PLAIN, CLOSED_BOOK)
+    known = [item for item, knows in zip(items, right, strict=True) if knows]
+    ids = {item.id for item in known}
+    unknown = [item for item in items if item.id not in ids and item.true_context]
+    return known, spread(unknown, unknown_limit)
 
 
 @dataclass(frozen=True)
@@ -323,17 +377,18 @@ def _right_row(sheet: ScoredAnswers, rule: str, alpha: float | str) -> dict[str,
     }
 
 
-def _quality(wrong: ScoredAnswers, true: ScoredAnswers, rule: str) -> float | None:
+def quality(wrong: ScoredAnswers, true: ScoredAnswers, rule: str) -> float | None:
     """Q in percent; ``None`` where there are no known or no unknown facts to tell.
 
     The harmonic mean, at the memory end, of MR on known conflicts and of right answers on unknown
-    facts relative to plain RAG.
+    facts relative to plain RAG. A rule without a dial has it at ``auto``.
     """
+    end = memory_end(rule)
     baseline = metrics.percent(true.memory(PLAIN, PLAIN))
     if not wrong.items or not baseline:
         return None
-    ratio = metrics.memory_ratio(wrong.context(rule, MEMORY_END), wrong.memory(rule, MEMORY_END))
-    relative = 100 * metrics.percent(true.memory(rule, MEMORY_END)) / baseline
+    ratio = metrics.memory_ratio(wrong.context(rule, end), wrong.memory(rule, end))
+    relative = 100 * metrics.percent(true.memory(rule, end)) / baseline
     return metrics.harmonic_mean(ratio, min(relative, 100.0))
 
 
@@ -346,7 +401,11 @@ def _paired(wrong: ScoredAnswers, true: ScoredAnswers, rule: str, other: str) ->
     row: dict[str, Any] = {"rule": rule, "against": other}
     for name, one, two in (
         ("known", _memory_alone(wrong, rule), _memory_alone(wrong, other)),
-        ("unknown", true.memory(rule, MEMORY_END), true.memory(other, MEMORY_END)),
+        (
+            "unknown",
+            true.memory(rule, memory_end(rule)),
+            true.memory(other, memory_end(other)),
+        ),
     ):
         row[name] = {
             "only_rule": int((one & ~two).sum()),
@@ -357,12 +416,13 @@ def _paired(wrong: ScoredAnswers, true: ScoredAnswers, rule: str, other: str) ->
 
 
 def _memory_alone(sheet: ScoredAnswers, rule: str) -> metrics.Flags:
-    flags: metrics.Flags = sheet.memory(rule, MEMORY_END) & ~sheet.context(rule, MEMORY_END)
+    end = memory_end(rule)
+    flags: metrics.Flags = sheet.memory(rule, end) & ~sheet.context(rule, end)
     return flags
 
 
 def _fluency_rows(
-    language_model: Engine, wrong: ScoredAnswers, rule: str, alphas: Sequence[float]
+    language_model: Engine, wrong: ScoredAnswers, rule: str, alphas: Sequence[float | str]
 ) -> list[dict[str, Any]]:
     """Repetition and perplexity of plain RAG's answers and of a rule's."""
     rows = []
@@ -398,7 +458,7 @@ def _reliance_target_row(
 
 
 def _settings(
-    rule: str, alphas: Sequence[float], adaptive: bool, passage: str
+    rule: str, alphas: Sequence[float | str], adaptive: bool, passage: str
 ) -> tuple[float | str, ...]:
     """All settings of a rule that one reading of the prompts can answer."""
     if rule != DIAL:
@@ -467,10 +527,10 @@ def _trust(
 
 
 def _example(
-    answers: DialAnswers, item: Conflict, rule: str, alphas: Sequence[float]
+    answers: DialAnswers, item: Conflict, rule: str, alphas: Sequence[float | str]
 ) -> dict[str, Any]:
     """One conflict and what was answered at each setting, for a reader to judge."""
-    ends = [alpha for alpha in (0.0, 0.5, 1.0) if alpha in alphas]
+    ends = [alpha for alpha in (0.0, 0.5, 1.0, AUTO) if alpha in alphas]
     columns: list[Column] = [
         ("none", PLAIN, CLOSED_BOOK),
         ("context", PLAIN, PLAIN),

@@ -240,6 +240,25 @@ def test_the_dial_is_measured_and_the_report_written(capsys, tmp_path):
     assert "<svg" in (target / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.model
+def test_a_rule_is_tuned_for_the_model_and_compared_as_it_was_tuned(capsys, tmp_path):
+    measured = ["eval", "dial", "--rule", "cocoa", "--limit", "6"]
+    code, out, _ = run(capsys, *measured, "--tune", "--out", tmp_path / "tuned")
+    assert code == 0
+    assert "chosen, n = 6" in out
+    tuned = json.loads((tmp_path / "tuned" / "report.json").read_text(encoding="utf-8"))
+    assert (tuned["split"], tuned["n_known"] + tuned["n_unknown"]) == ("calibration", 6)
+    kept = json.loads((tmp_path / "tuned" / "tuned.json").read_text(encoding="utf-8"))
+    code, out, _ = run(
+        capsys, *measured, "--tuned", tmp_path / "tuned" / "tuned.json", "--out", tmp_path / "out"
+    )
+    assert code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert (report["split"], report["tuned"]) == ("test", "tuned.json")
+    assert report["options"] == kept["rules"]
+    assert f"cocoa: gamma={kept['rules']['cocoa']['gamma']:g}" in out
+
+
 def test_the_index_is_measured_on_a_server(capsys, tmp_path, monkeypatch, postgres_url):
     monkeypatch.setattr(bench_index, "BASE_PASSAGES", 20)
     target = tmp_path / "results"

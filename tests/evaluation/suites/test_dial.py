@@ -203,6 +203,39 @@ def test_a_token_rule_is_asked_at_the_given_settings_alone(tiny, tmp_path, half_
     assert "<svg" in page
 
 
+def test_a_rule_without_a_dial_is_measured_at_auto_alone(tiny, tmp_path, half_known):
+    rules = ["grd", "cad"]
+    result = dial.run(tiny, half_known, tmp_path, rules, alphas=(0.0, 1.0), adaptive=True)
+    read, page = written(result, tmp_path)
+    for name in ("known", "all", "unknown"):
+        asked = [(row["rule"], row["alpha"]) for row in read[name] if row["rule"] != "plain"]
+        assert asked == [("grd", "auto"), ("cad", 0.0), ("cad", 1.0)]
+    assert read["Q"].keys() == {"grd", "cad"}
+    assert [(row["rule"], row["against"]) for row in read["paired"]] == [("grd", "cad")]
+    assert {row["alpha"] for row in read["fluency"]} == {"plain", "auto"}
+    assert set(read["examples"][0]["answers"]) == {"closed-book", "plain", "auto"}
+    assert "<svg" in page
+
+
+def test_options_are_used_and_told(tiny, tmp_path, half_known):
+    how = {"rules": ["cad", "adacad"], "alphas": (1.0,)}
+    published = dial.run(tiny, half_known, tmp_path, **how)
+    options = {"cad": {"strength": 0.0}, "coiecd": {"factor": 2.0}}
+    result = dial.run(tiny, half_known, tmp_path, **how, options=options)
+    assert published["options"] == {}
+    assert result["options"] == {"cad": {"strength": 0.0}}  # coiecd is not measured
+
+    def texts(rule):
+        return [text for *_, said_by, _, text in kept(tmp_path) if said_by == rule]
+
+    assert texts("cad strength=0.0") == texts("plain")[-len(texts("cad")) :]
+    assert texts("cad strength=0.0") != texts("cad")
+    assert published["known"][-1] == result["known"][-1]  # adacad is as it was
+    _, page = written(result | {"tuned": "tuned.json"}, tmp_path)
+    assert "from tuned.json" in page
+    assert "cad strength=0" in page
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(tiny, tmp_path, items, always, monkeypatch):
     conflicts = items("abcdef")
     how = {"batch_size": 2, "calibration": always(0.5)}
