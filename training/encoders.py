@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
+EPOCHS_ON = 2  # where training goes on from an adapter
 BATCH = 32
 SMOKE = 48  # examples of a trial run
 
@@ -61,7 +62,7 @@ def tune(
         target: Directory of the run.
         seed: Of the training.
         smoke: A few steps only.
-        start: An adapter of the same form to go on from, for one epoch at half the learning rate.
+        start: An adapter of the same form to go on from, for two epochs at half the learning rate.
 
     Returns:
         The adapter's directory, the folder ``adapter`` of ``target``.
@@ -96,7 +97,7 @@ def tune(
             task_type=task.kind,
         )
         model = get_peft_model(base, config)
-    runs, epochs = target / "checkpoints", 1 if smoke or start is not None else task.epochs
+    runs, epochs = target / "checkpoints", 1 if smoke else EPOCHS_ON if start else task.epochs
     learning_rate = LEARNING_RATE if start is None else LEARNING_RATE / 2
     trainer = Trainer(
         model=model,

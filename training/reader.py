@@ -30,7 +30,7 @@ def train(
         files: Natural questions with passages besides the packaged ones.
         seed: Of data and training.
         smoke: A few steps only.
-        start: A reader's adapter to go on from, for one epoch.
+        start: A reader's adapter to go on from, for two epochs.
 
     Returns:
         The adapter's directory.

@@ -38,7 +38,11 @@ class ReadingExample:
 
 
 def written(held_out: bool = False) -> list[dict[str, Any]]:
-    """The written passages with their questions: to learn from, or those held out."""
+    """The written passages with their questions: to learn from, or those held out.
+
+    Each has the words that state the date of the document itself (``dated``; mostly empty) and
+    those that name what it ``replaces``.
+    """
     with WRITTEN.open(encoding="utf-8") as file:
         return [
             record
@@ -50,8 +54,7 @@ def written(held_out: bool = False) -> list[dict[str, Any]]:
 def dated(held_out: bool = False) -> list[dict[str, Any]]:
     """The documents in two versions: to learn from, or those held out, both versions alike.
 
-    They are as `written` gives passages, and have the words that state the ``date`` of the
-    document itself (``dated``; empty where none do) and what it ``replaces``.
+    They are as `written` gives passages; the ``date`` that is stated is there in ISO 8601 too.
     """
     with DATED.open(encoding="utf-8") as file:
         return [
@@ -127,10 +130,9 @@ def build(files: Sequence[Path], seed: int = 0) -> list[ReadingExample]:
     """
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     relations = corpus.read()
-    versions = dated()
-    examples = [example for record in versions for example in of_document(record)]
-    for record in [*written(), *versions]:
-        examples += of_passage(record)
+    examples = []
+    for record in [*written(), *dated()]:
+        examples += [*of_document(record), *of_passage(record)]
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
     examples += answered(draw.sample(relations, min(RELATION_FACTS, len(relations))), seed)
     for path in files:
