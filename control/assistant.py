@@ -376,8 +376,7 @@ class Assistant:
             return []
         watches = [self.forgetting.watch(state.facts) for state in states]
         settled = [
-            state.settlement.told or state.settlement.pinned or state.query.sources.only_documents
-            for state in states
+            state.settlement.told or state.settlement.decided or _strict(state) for state in states
         ]
 
         def emit(index: int, token: TokenTrace) -> None:
@@ -408,23 +407,21 @@ class Assistant:
     ) -> list[DecodedAnswer]:
         """Answers of which the documents decide the words.
 
-        By the policy ``all`` every claim of documents that disagree is told. Where only documents
-        are to be answered from, or a correction is pinned, sentences without support are left out,
-        and an answer that does not claim what they do gives way to the sentence that does, or to
-        `ABSTAINED`. What the guard has blocked stays blocked.
+        By the policy ``all`` every claim of documents that disagree is told. Where one of them is
+        followed, only documents are to be answered from, or a correction is pinned, an answer that
+        does not claim what they do gives way to the sentence that does, or to `ABSTAINED`; in the
+        last two cases sentences without support are left out. An answer that follows memory stays
+        where documents disagree, and what the guard has blocked stays blocked.
         """
         held, reader = list(answers), self.reader
+        places = []
         for at, state in enumerate(states):
-            verdict = held[at].verdict
-            if state.settlement.told and (verdict is None or verdict.follows != "memory"):
-                held[at] = _rewritten_as(held[at], state.settlement.told)
-        places = [
-            at
-            for at, state in enumerate(states)
-            if (state.query.sources.only_documents or state.settlement.pinned)
-            and not state.settlement.told
-            and not held[at].trace.blocked
-        ]
+            verdict, settlement = held[at].verdict, state.settlement
+            by_memory = verdict is not None and verdict.follows == "memory"
+            if settlement.told:
+                held[at] = held[at] if by_memory else _rewritten_as(held[at], settlement.told)
+            elif _strict(state) or (settlement.decided and not by_memory):
+                places += [] if held[at].trace.blocked else [at]
         if reader is None or not places:
             return held
         asked = [states[at].search.query_str for at in places]
@@ -437,10 +434,13 @@ class Assistant:
                 reading.answer and values.compare(question, says, reading.answer) != "contradictory"
                 for says in settlement.followed
             )
-            supported = self._supported(text, states[at]) if claimed else ""
-            if supported != text.strip():
-                text = supported or settlement.quoted or ABSTAINED
-                held[at] = replace(_rewritten_as(held[at], text), conflict=False, verdict=None)
+            kept = text.strip() if claimed else ""
+            if kept and _strict(states[at]):
+                kept = self._supported(text, states[at])
+            if kept != text.strip():
+                held[at] = _rewritten_as(held[at], kept or settlement.quoted or ABSTAINED)
+                if _strict(states[at]):
+                    held[at] = replace(held[at], conflict=False, verdict=None)
         return held
 
     def _supported(self, text: str, state: QuestionState) -> str:
@@ -544,6 +544,11 @@ def _run(state: QuestionState, *steps: Callable[[QuestionState], QuestionState])
             if not state.refused:
                 state = step(state)
     return replace(state, seconds=state.seconds + (time.perf_counter() - started))
+
+
+def _strict(state: QuestionState) -> bool:
+    """Whether nothing may be said that no document supports."""
+    return bool(state.query.sources.only_documents) or state.settlement.pinned
 
 
 def _rewritten_as(decoded: DecodedAnswer, text: str) -> DecodedAnswer:

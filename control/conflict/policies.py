@@ -83,6 +83,12 @@ class Settlement:
         return any(claim.source.startswith(CORRECTION) for claim in self.claims)
 
     @property
+    def decided(self) -> bool:
+        """Whether the documents disagree, and one of their claims is followed."""
+        groups = {claim.group for claim in self.claims if claim.followed}
+        return self.disagree and len(groups) == 1
+
+    @property
     def followed(self) -> list[str]:
         """What the documents that are followed claim."""
         return [claim.says for claim in self.claims if claim.followed]

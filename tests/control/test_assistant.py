@@ -549,7 +549,10 @@ OLD, NEW = ("2022", "You have 14 days."), ("2025", "You have 30 days.")
 
 
 def test_of_documents_that_disagree_the_newest_is_read_and_both_are_shown(reading):
-    answer = reading(dated(old=OLD, new=NEW))
+    heard = []
+    answer = reading(dated(old=OLD, new=NEW), lambda _, token: heard.append(token.text))
+    assert answer.answer == "You have 30 days."  # the model itself writes something else
+    assert "".join(heard).strip() == answer.answer
     assert [(c.source, c.says, c.date, c.followed) for c in answer.claims] == [
         ("old", "14 days", "2022", False),
         ("new", "30 days", "2025", True),

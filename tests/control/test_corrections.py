@@ -1,12 +1,14 @@
 """Corrections over a real ledger; the reader and the embedding are made up."""
 
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from control.corrections import LONGEST, Correction, Corrections, checked, is_question
+from control.corrections import ANSWERS, LONGEST, Correction, Corrections, checked, is_question
 from control.forgetting.ledger import open_ledger
 from control.forgetting.record import Record
 from foundation import trace
@@ -291,3 +293,19 @@ def test_an_event_cannot_be_noted_as_a_correction(ledger):
     for kind in ("corrected", "correction withdrawn"):
         with pytest.raises(InputError, match="cannot be noted"):
             ledger.note(kind)
+
+
+def test_the_packaged_reader_finds_paraphrases(home):
+    """Neighbours it leaves alone less surely: 64 % (docs/corrections.md)."""
+    from app import factory
+
+    cases = tomllib.loads(Path(__file__).with_name("corrections.toml").read_text("utf-8"))
+    found, kept = [], []
+    for case in cases["correction"]:
+        asked = [(question, case["statement"]) for question in case["asks"] + case["neighbours"]]
+        readings = factory.reader().read(asked)
+        answers = [each.answer != "" and each.answers >= ANSWERS for each in readings]
+        found += answers[: len(case["asks"])]
+        kept += [not each for each in answers[len(case["asks"]) :]]
+    assert sum(found) >= 0.9 * len(found)
+    assert sum(kept) >= 0.6 * len(kept)
