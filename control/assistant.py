@@ -24,6 +24,7 @@ from control.prompts import Prompt
 from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
 from foundation import trace
 from foundation.errors import InputError
+from foundation.text import normalise
 from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ class Assistant:
             return changed
         started = time.perf_counter()
         asked = [
-            (states[at].search.query_str, prompts.origin(node.metadata), node.text)
+            (states[at].search.query_str, policies.origin(node), node.text)
             for at in places
             for node in states[at].kept
         ]
@@ -430,10 +431,7 @@ class Assistant:
         )
         for at, question, reading in zip(places, asked, readings, strict=True):
             settlement, text = states[at].settlement, held[at].trace.text
-            claimed = any(
-                reading.answer and values.compare(question, says, reading.answer) != "contradictory"
-                for says in settlement.followed
-            )
+            claimed = any(_agrees(question, says, reading.answer) for says in settlement.followed)
             kept = text.strip() if claimed else ""
             if kept and _strict(states[at]):
                 kept = self._supported(text, states[at])
@@ -544,6 +542,13 @@ def _run(state: QuestionState, *steps: Callable[[QuestionState], QuestionState])
             if not state.refused:
                 state = step(state)
     return replace(state, seconds=state.seconds + (time.perf_counter() - started))
+
+
+def _agrees(question: str, says: str, answer: str) -> bool:
+    """Whether an answer says what a document claims: its value, or a part of its words."""
+    relation = values.compare(question, says, answer)
+    shared = set(normalise(says).split()) & set(normalise(answer).split())
+    return relation == "same" or (relation == "compatible" and bool(shared))
 
 
 def _strict(state: QuestionState) -> bool:

@@ -174,10 +174,9 @@ def read_document(reader: AnswerReader, title: str, text: str) -> tuple[str, str
     found = reader.read(asked)
     dated = max(found[: len(windows)], key=lambda each: each.answers)
     replaced = max(found[len(windows) :], key=lambda each: each.answers)
-    return (
-        dated.answer if dated.answers >= LEAST_DATED else "",
-        replaced.answer if replaced.answers >= LEAST_REPLACED else "",
-    )
+    replaces = replaced.answer if replaced.answers >= LEAST_REPLACED else ""
+    date = dated.answer if dated.answers >= LEAST_DATED else ""
+    return ("" if date and date in replaces else date), replaces  # that is the other one's date
 
 
 def load(base: Path, adapter: Path) -> Reader:

@@ -361,8 +361,12 @@ def _front_matter(source: str) -> tuple[dict[str, object], str]:
         return {}, source
     try:
         stated = load(found[1])
-    except (yaml.YAMLError, ValueError):  # such as the 31st of February
+    except yaml.YAMLError:
         return {}, source
+    except ValueError:  # such as the 31st of February
+        if load is tomllib.loads:
+            return {}, source
+        stated = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - it makes texts only
     if not isinstance(stated, dict):
         return {}, source
     return {str(key): value for key, value in stated.items()}, source[found.end() :]

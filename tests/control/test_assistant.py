@@ -591,6 +591,24 @@ def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_
     assert not answer.abstained
 
 
+def test_a_date_in_place_of_the_time_that_a_document_claims_gives_way_to_it(tiny, always):
+    class Confused:
+        """Reads the time in the passage, and a date in what the model writes."""
+
+        def read(self, asked):
+            return [
+                Reading("6:30", text.index("6:30"), 0.9)
+                if "6:30" in text
+                else Reading("1 September 2021", 0, 0.9)
+                for _, text in asked
+            ]
+
+    assistant = Assistant(tiny, always(1, model=tiny.identity), reader=Confused())
+    given = dated(one=("", "It opens at 6:30."))
+    sources = SourceOptions(only_documents=True)
+    assert assistant.ask("When?", HOW, given, sources=sources).answer == "It opens at 6:30."
+
+
 def test_where_memory_wins_no_passage_is_shown_as_followed_or_cited(tiny, always):
     class Citing:
         def cite(self, _text, passages):

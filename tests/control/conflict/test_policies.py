@@ -50,6 +50,14 @@ def test_what_replaces_another_document_is_followed_whatever_the_dates():
     assert followed(settle(QUESTION, passages)) == {"b"}
 
 
+def test_what_is_replaced_may_be_named_by_its_first_line():
+    old = said(14, "c9", head="Circular 9\n3 June 2024\nYou have 14 days.")
+    other = said(14, "c9", head="Circular 19\nYou have 14 days.")
+    new = said(30, "c14", replaces=("Circular 9",))
+    assert followed(settle(QUESTION, [old, new])) == {"c14"}
+    assert followed(settle(QUESTION, [other, new])) == {"c9", "c14"}
+
+
 def test_where_nothing_decides_it_is_said_and_both_are_followed():
     settled = settle(QUESTION, [said(14, "Leaflet"), said(30, "Notice", date="2025-03-01")])
     assert followed(settled) == {"Leaflet", "Notice"}

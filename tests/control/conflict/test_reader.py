@@ -42,3 +42,9 @@ def test_what_stands_in_the_title_counts_and_what_is_unsure_does_not():
         "May 2019",
         "",
     )
+
+
+def test_the_date_of_what_is_replaced_is_not_the_document_s_own():
+    reader = Listed(date={"3 June 2024": 0.99}, replaces={"Circular 9 dated 3 June 2024": 0.9})
+    text = "This circular supersedes Circular 9 dated 3 June 2024."
+    assert read_document(reader, "c14", text) == ("", "Circular 9 dated 3 June 2024")
