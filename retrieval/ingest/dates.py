@@ -214,7 +214,7 @@ def text_date(text: str, title: str = "", margin: str = "") -> str:
         title: Of the document.
         margin: What stands around the text on each page, such as a page footer.
     """
-    text = _with_clear_order(text)
+    text = _with_clear_order(without_replaced(text))
     head, tail = _edges(text)
     found = [
         *_of_title(title, head, text),
@@ -269,6 +269,19 @@ def text_replaces(text: str) -> str:
         for each in _objects(named.lstrip(MARKS.replace("(", ""))):
             found[each] = None
     return ALL_EARLIER if ALL_EARLIER in found else "; ".join(found)
+
+
+def without_replaced(text: str) -> str:
+    """A text without what it says that it replaces, whose date is not its own."""
+    kept, last = [], 0
+    for match in REPLACING.finditer(text):
+        if match.end() < last:
+            continue
+        named = text[match.end() : match.end() + 2 * LONGEST_TITLE]
+        end = OBJECT_END.search(named)
+        kept.append(text[last : match.end()])
+        last = match.end() + (end.start() if end else len(named))
+    return "".join([*kept, text[last:]])
 
 
 def named_replaced(words: str) -> str:
@@ -673,8 +686,12 @@ def _objects(named: str) -> Iterator[str]:
         dates = [found for found in find_dates(title) if found.iso]
         named_title = any(word[:1].isupper() for word in title.split())
         rest = [word for word in words if not _is_known(word)]
-        if dates and len(dates[0].iso) > len("2000") and not _proper(title[: dates[0].start]):
+        if dates and len(dates[0].iso) > len("2000"):
             yield dates[0].iso
+            name, _, last = title[: dates[0].start].strip(MARKS).rpartition(" ")
+            name = name if _is_plain(last.lower()) else f"{name} {last}"  # "of", "dated"
+            if _proper(name):
+                yield name.strip(MARKS)[:LONGEST_TITLE]
         elif words and (dates or (named_title and any(word in KINDS for word in words))):
             yield title[:LONGEST_TITLE]
         elif words and len(rest) <= MOST_UNKNOWN and re.search(r"\d", title):

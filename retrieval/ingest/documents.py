@@ -21,6 +21,7 @@ from retrieval.ingest.dates import (
     named_replaced,
     parse_dated,
     stated_date,
+    without_replaced,
 )
 from retrieval.ingest.readers import READERS, check_paths, read_content
 from retrieval.ingest.tables import TABLE
@@ -131,7 +132,8 @@ def date_documents(
             file, found = source, ("", "")
             if not (DATE_KEY in known and REPLACES_KEY in known) and first_date(document.text):
                 dated, replaced = read_document(known[TITLE_KEY], document.text)
-                found = first_date(dated), named_replaced(replaced)
+                own = dated in f"{known[TITLE_KEY]}\n{without_replaced(document.text)}"
+                found = first_date(dated) if own else "", named_replaced(replaced)
         stated = {
             key: value
             for key, value in zip((DATE_KEY, REPLACES_KEY), found, strict=True)

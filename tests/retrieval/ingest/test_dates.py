@@ -296,10 +296,26 @@ def test_the_beginning_of_a_file_dates_all_its_parts(
     assert len(texts) == 1
 
 
+CIRCULAR = "This circular supersedes Circular 9 dated 3 June 2024 and is valid from 1 May 2025."
+
+
+def test_the_date_of_what_is_replaced_is_not_the_document_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    assert date_of(path, f"Circular 14\n\n{CIRCULAR}") == "2025-05-01"
+    assert date_of(path, f"Circular 14\n\n{CIRCULAR.partition(' and')[0]}.") is None
+    (document,) = _dated([path], lambda *_: ("3 June 2024", "Circular 9 dated 3 June 2024"))
+    assert "date" not in document.metadata
+    assert document.metadata["replaces"] == "2024-06-03; Circular 9"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         ("the tariff of 1 May 2019", "2019-05-01"),
+        (
+            "Travel rules, first edition of 10 October 2022",
+            "2022-10-10; Travel rules, first edition",
+        ),
         ("All earlier price lists", "*"),
         ("Rules for Guests 2020", "Rules for Guests 2020"),
         ("", ""),
