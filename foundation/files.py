@@ -72,7 +72,10 @@ def restrict(path: Path) -> bool:
         mode = path.stat().st_mode
         if mode & OTHERS and not mode & stat.S_ISVTX:
             path.chmod(stat.S_IMODE(mode) & ~OTHERS)
-    return not path.stat().st_mode & OTHERS
+    try:
+        return not path.stat().st_mode & OTHERS
+    except FileNotFoundError:  # a journal that its database has removed meanwhile
+        return True
 
 
 def temporary_directory(purpose: str) -> "tempfile.TemporaryDirectory[str]":
