@@ -163,6 +163,18 @@ class _Events:
             turn = _settled(_asked_again(said[-1], alpha), only, policy)
             yield from self._answered(turn, said[:-1], request)
 
+    def turned(
+        self,
+        said: list[ConversationTurn],
+        alpha: str,
+        only: bool | None,
+        policy: str | None,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """The same when the dial was turned; leaving it by keyboard releases it where it was."""
+        if said and said[-1].dial != alpha:
+            yield from self.again(said, alpha, only, policy, request)
+
     def settled(
         self,
         said: list[ConversationTurn],
@@ -283,7 +295,7 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
     once: dict[str, Any] = {"concurrency_limit": AT_ONCE, **QUIET}
     many: dict[str, Any] = {**once, "trigger_mode": "multiple"}
     box.submit(events.ask, [box, turns, *chosen], drawn, **once)
-    dial.release(events.again, [turns, *settings], drawn, **many)
+    dial.release(events.turned, [turns, *settings], drawn, **many)
     for beside in (only, policy):
         beside.input(events.settled, [turns, *settings], drawn, **many)
     for html in (earlier, latest):

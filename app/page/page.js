@@ -54,7 +54,13 @@
     light(event.target.closest?.(".sentence"));
     if (told(event)) show(told(event));
   };
-  document.addEventListener("pointerover", onto);
+  // A resting pointer over which the page scrolls moves onto nothing.
+  let rests = "";
+  const place = (event) => `${event.clientX} ${event.clientY}`;
+  document.addEventListener("pointermove", (event) => { rests = place(event); });
+  document.addEventListener("pointerover", (event) => {
+    if (place(event) !== rests) onto(event);
+  });
   document.addEventListener("focusin", onto);
   document.addEventListener("click", onto);
   document.addEventListener("focusout", hide);

@@ -100,6 +100,9 @@ def test_a_change_asks_the_latest_question_again(tmp_path):
     ]
     tab.send("dial", "release", "1", True, "majority")
     assert service.asked[-1] == service.asked[-2]
+    asked = len(service.asked)
+    tab.send("dial", "release", "1", True, "majority")  # it was left where it is
+    assert len(service.asked) == asked
     assert [turn.number for turn in tab.turns] == [1, 2]
     assert (tab.turns[0].only_documents, tab.turns[0].policy) == (False, None)
 
