@@ -163,18 +163,6 @@ class _Events:
             turn = _settled(_asked_again(said[-1], alpha), only, policy)
             yield from self._answered(turn, said[:-1], request)
 
-    def turned(
-        self,
-        said: list[ConversationTurn],
-        alpha: str,
-        only: bool | None,
-        policy: str | None,
-        request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
-        """The same when the dial was turned; leaving it by keyboard releases it where it was."""
-        if said and said[-1].dial != alpha:
-            yield from self.again(said, alpha, only, policy, request)
-
     def settled(
         self,
         said: list[ConversationTurn],
@@ -183,8 +171,12 @@ class _Events:
         policy: str | None,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """The same when only what is beside the dial has changed, unless that changes nothing."""
-        if said and _settled(said[-1], only, policy).sources != said[-1].sources:
+        """The same when the dial or what is beside it was touched, unless that changed nothing.
+
+        Leaving the dial by keyboard releases it where it was.
+        """
+        as_set = _settled(replace(said[-1], dial=alpha), only, policy) if said else None
+        if as_set and (as_set.dial, as_set.sources) != (said[-1].dial, said[-1].sources):
             yield from self.again(said, alpha, only, policy, request)
 
     def pressed(
@@ -295,7 +287,7 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
     once: dict[str, Any] = {"concurrency_limit": AT_ONCE, **QUIET}
     many: dict[str, Any] = {**once, "trigger_mode": "multiple"}
     box.submit(events.ask, [box, turns, *chosen], drawn, **once)
-    dial.release(events.turned, [turns, *settings], drawn, **many)
+    dial.release(events.settled, [turns, *settings], drawn, **many)
     for beside in (only, policy):
         beside.input(events.settled, [turns, *settings], drawn, **many)
     for html in (earlier, latest):

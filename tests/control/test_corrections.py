@@ -295,7 +295,7 @@ def test_an_event_cannot_be_noted_as_a_correction(ledger):
             ledger.note(kind)
 
 
-def test_the_packaged_reader_finds_paraphrases(home):
+def test_the_packaged_reader_finds_paraphrases():
     """Neighbours it leaves alone less surely: 64 % (docs/corrections.md)."""
     from app import factory
 
