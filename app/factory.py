@@ -17,11 +17,11 @@ from foundation.errors import InputError, ModelError
 from retrieval.stores.urls import check_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
-    from llama_index.core.schema import NodeWithScore
+    from llama_index.core.schema import Document, NodeWithScore
 
     from control.assistant import Assistant
     from control.conflict.calibration import Calibration
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from retrieval.embedding import CachedEmbedding, Vectors
     from retrieval.filter import CrossEncoderJudge, Judge, JudgeCalibration, KnowledgeFilter
     from retrieval.index import PassageIndex
-    from retrieval.ingest.documents import SkippedPath
+    from retrieval.ingest.documents import ReadDocument, SkippedPath
     from retrieval.reservoir import Reservoir
     from retrieval.rewriter import QueryRewriter
     from retrieval.search import Rankings, Search
@@ -175,8 +175,12 @@ def passage_index(settings: Settings) -> "PassageIndex":
         settings.index,
         embedding(settings),
         top_k=settings.top_k or FEWEST_READ,
-        read_document=None if "reader" in settings.without else read_document,
+        read_document=_document_reader(settings),
     )
+
+
+def _document_reader(settings: Settings) -> "ReadDocument | None":
+    return None if "reader" in settings.without else read_document
 
 
 def read_document(title: str, text: str) -> tuple[str, str]:
@@ -449,7 +453,7 @@ def reservoir(settings: Settings) -> "Reservoir":
 
 
 def given_passages(
-    paths: list[Path], on_skipped: "Callable[[SkippedPath], None]"
+    settings: Settings, paths: list[Path], on_skipped: "Callable[[SkippedPath], None]"
 ) -> "list[NodeWithScore]":
     """The passages of documents given with the question, in reading order."""
     from llama_index.core.schema import NodeWithScore
@@ -457,5 +461,7 @@ def given_passages(
     from retrieval.ingest.chunking import split
     from retrieval.ingest.documents import date_documents, read
 
-    documents = date_documents(read(paths, on_skipped), read_document)
+    documents: Iterable[Document] = read(paths, on_skipped)
+    if reads := _document_reader(settings):
+        documents = date_documents(documents, reads)
     return [NodeWithScore(node=node) for document in documents for node in split(document)]

@@ -15,8 +15,9 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Ask the same question at three settings of the dial and record the terminal."""
     console = Console(record=True, width=92, highlight=False, force_terminal=True)
-    passages = factory.given_passages([HERE.parent / "data" / "demo.txt"], print)
-    assistant = factory.assistant(settings.load())
+    usual = settings.load()
+    passages = factory.given_passages(usual, [HERE.parent / "data" / "demo.txt"], print)
+    assistant = factory.assistant(usual)
     for alpha in (0.5, 0.75, 1.0):
         console.print(f'[dim]$ fulcrum ask "{QUESTION}" --context data/demo.txt --alpha {alpha}')
         answer = assistant.ask(QUESTION, Decoding(alpha=alpha), passages)

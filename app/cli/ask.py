@@ -179,7 +179,9 @@ def ask(
     from app.cli import terminal
 
     skipped: list[SkippedPath] = []
-    passages = factory.given_passages(list(contexts), skipped.append) if contexts else None
+    passages = (
+        factory.given_passages(settings, list(contexts), skipped.append) if contexts else None
+    )
     warn_of_skipped(skipped)
     if closed_book:
         passages = []
