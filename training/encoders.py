@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
-EPOCHS_ON = 2  # where training goes on from an adapter
+EPOCHS_ON = 1  # where training goes on from an adapter
 BATCH = 32
 SMOKE = 48  # examples of a trial run
 
@@ -62,7 +62,7 @@ def tune(
         target: Directory of the run.
         seed: Of the training.
         smoke: A few steps only.
-        start: An adapter of the same form to go on from, for two epochs at half the learning rate.
+        start: An adapter of the same form to go on from, for one epoch at half the learning rate.
 
     Returns:
         The adapter's directory, the folder ``adapter`` of ``target``.

@@ -30,7 +30,7 @@ def train(
         files: Natural questions with passages besides the packaged ones.
         seed: Of data and training.
         smoke: A few steps only.
-        start: A reader's adapter to go on from, for two epochs.
+        start: A reader's adapter to go on from, for one epoch.
 
     Returns:
         The adapter's directory.
@@ -40,11 +40,14 @@ def train(
     """
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    from retrieval.embedding import packaged_model
+    from retrieval.embedding import open_embedding, packaged_model, unit_vectors
+
+    def vectors(texts: Sequence[str]) -> reading.Vectors:
+        return unit_vectors(open_embedding().get_text_embedding_batch(list(texts)))
 
     base = packaged_model()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = reading.build(files, seed)[: SMOKE if smoke else None]
+    examples = reading.build(files, vectors, seed)[: SMOKE if smoke else None]
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
     task = EncoderTask(
         "reader",

@@ -3,22 +3,28 @@
 From passages written for it in many styles (``reading.jsonl``), from documents in two versions,
 most of which state their own date (``dated.jsonl``), from the calibration relations of the built-in
 corpus, and from natural text that the user names. Each question is also asked of texts that do not
-answer it: of other passages, of answers to other questions, and questions about the topic of a
-passage that it leaves open.
+answer it: of the most similar passage of another document, of the other sentences of its own, of
+answers to other questions, and questions about the topic of a passage that it leaves open.
 """
 
 import json
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from control.conflict.reader import DATE_QUESTION, REPLACES_QUESTION
+from control.forgetting.parts import parts
+from control.prompts import with_title
 from foundation.text import find, holds
 from training import corpus
 from training.corpus import CorpusFact
+from training.fact_classifier import build_cases
 
 WRITTEN = Path(__file__).with_name("reading.jsonl")
 DATED = Path(__file__).with_name("dated.jsonl")
@@ -26,6 +32,18 @@ DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is hel
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
 ELSEWHERE = 0.4  # share of the questions that are also asked of a passage which answers another one
 LONGEST_PHRASE = 8  # words; a longer answer is an explanation
+NEAREST = 8  # passages looked through for one of another document
+STATEMENTS = 1_250  # questions asked of a fact's statement that answers them, and as many others
+STATED = (
+    "The {relation} of {subject} is {answer}.",
+    "{subject}'s {relation} is {answer}.",
+    "{answer} is the {relation} of {subject}.",
+    "{subject}: {relation} {answer}",
+)
+
+Vectors = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Vectors]
+"""Texts as unit vectors, shape (texts, dimension)"""
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,77 @@ def of_sentences(record: dict[str, Any]) -> list[ReadingExample]:
     return found
 
 
+def by_sentence(record: dict[str, Any], draw: random.Random) -> list[ReadingExample]:
+    """Its questions, asked of single sentences of it, as `control.conflict.reader` reads them.
+
+    Each is asked of the sentence that answers it, and of another one that does not.
+    """
+    title, text = record["title"], record["text"]
+    sentences = [text[start:end].strip() for start, end in parts(text)]
+    found = []
+    for each in record["questions"]:
+        answering = [one for one in sentences if holds(one, [each["answer"]])]
+        beside = [one for one in sentences if one not in answering]
+        if len(answering) == 1:
+            one = with_title(title, answering[0])
+            found.append(ReadingExample(each["question"], one, each["answer"]))
+        if beside:
+            found.append(
+                ReadingExample(each["question"], with_title(title, draw.choice(beside)), "")
+            )
+    for question in record["unanswered"]:
+        found.append(ReadingExample(question, draw.choice(record["questions"])["sentence"], ""))
+    return found
+
+
+def elsewhere(records: Sequence[dict[str, Any]], embed: Embed) -> list[ReadingExample]:
+    """Questions, each asked of the most similar passage of another thing, which does not answer.
+
+    Args:
+        records: Documents in two versions, both versions next to each other; their questions name
+            what they are about.
+        embed: The vectors that find the passage.
+    """
+    texts = [passage(record) for record in records]
+    asked = [
+        (place, each["question"]) for place, one in enumerate(records) for each in one["questions"]
+    ]
+    similarity = embed([question for _, question in asked]) @ embed(texts).T
+    found = []
+    for (own, question), row in zip(asked, similarity, strict=True):
+        nearest = np.argsort(-row)[:NEAREST]
+        other = next((int(place) for place in nearest if place // 2 != own // 2), None)
+        if other is not None:
+            found.append(ReadingExample(question, texts[other], ""))
+    return found
+
+
+def statements(draw: random.Random) -> list[ReadingExample]:
+    """Questions about a fact's subject, asked of a sentence that states the fact.
+
+    From the questions that the classifier of forgotten facts is fitted on.
+    """
+    answering, others = [], []
+    for case in build_cases():
+        record = case.record
+        if not record.relation:
+            continue
+        for each in case.questions:
+            if each.history or each.kind not in ("paraphrase", "plain", "hint"):
+                continue
+            text = draw.choice(STATED).format(
+                relation=record.relation,
+                subject=record.subject,
+                answer=record.answers[0].rstrip("."),
+            )
+            answer = record.answers[0].rstrip(".") if each.asks else ""
+            (answering if each.asks else others).append(ReadingExample(each.text, text, answer))
+    return [
+        *draw.sample(answering, min(STATEMENTS, len(answering))),
+        *draw.sample(others, min(STATEMENTS, len(others))),
+    ]
+
+
 def answered(facts: Sequence[CorpusFact], seed: int = 0) -> list[ReadingExample]:
     """Examples from questions and their passages, each asked of another fact's passage too."""
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
@@ -118,11 +207,12 @@ def answered(facts: Sequence[CorpusFact], seed: int = 0) -> list[ReadingExample]
     return found
 
 
-def build(files: Sequence[Path], seed: int = 0) -> list[ReadingExample]:
+def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExample]:
     """All examples to learn from, in random order.
 
     Args:
         files: Natural questions with passages, in a form that `training.corpus.read` takes.
+        embed: The vectors that find similar passages.
         seed: Of choice and order.
 
     Raises:
@@ -131,9 +221,13 @@ def build(files: Sequence[Path], seed: int = 0) -> list[ReadingExample]:
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     relations = corpus.read()
     examples = []
-    for record in [*written(), *dated()]:
+    versions = dated()
+    for record in [*written(), *versions]:
         examples += [*of_document(record), *of_passage(record)]
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
+    for record in versions:
+        examples += by_sentence(record, draw)
+    examples += [*elsewhere(versions, embed), *statements(draw)]
     examples += answered(draw.sample(relations, min(RELATION_FACTS, len(relations))), seed)
     for path in files:
         examples += answered(corpus.read(path), seed)

@@ -68,7 +68,7 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
     "--adapter",
     "start",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Go on from this adapter for two epochs, instead of three from the embedding model.",
+    help="Go on from this adapter for one epoch, instead of three from the embedding model.",
 )
 @_options
 @click.pass_obj

@@ -1,6 +1,7 @@
 """Aliases: names of the same entity in other languages and other forms."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
@@ -237,9 +238,13 @@ def is_name(word: str) -> bool:
 
 
 @cache
-def name_words() -> frozenset[str]:
-    """The normalised words of such names."""
-    return frozenset(word for name in _entities() for word in name.split())
+def name_words() -> Counter[str]:
+    """The normalised words of such names, and how many entities have each in one of theirs."""
+    found: dict[str, set[str]] = {}
+    for name, those in _entities().items():
+        for word in name.split():
+            found.setdefault(word, set()).update(those)
+    return Counter({word: len(those) for word, those in found.items()})
 
 
 @cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from control.decoding.contrastive import FLOOR
-from control.forgetting import normalize
+from control.forgetting.matcher import find_words
 from control.forgetting.record import Record
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class WatchedFacts:
         whole = text + new
         border = len(text.rstrip())
         for record in self.active_records(whole):
-            if any(end > border for _, end, _ in normalize.find(whole, record.spans)):
+            if any(end > border for _, end in find_words(whole, record)):
                 return record
         return None
 

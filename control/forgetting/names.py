@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from control.forgetting.aliases import name_words
@@ -51,6 +52,11 @@ class NameMatcher:
         return key in self._forms
 
     @property
+    def phrases(self) -> list[str]:
+        """All names, normalised."""
+        return list(self._keys)
+
+    @property
     def longest(self) -> int:
         """Words of the longest name."""
         return max((length for lengths in self._starts.values() for length in lengths), default=0)
@@ -92,7 +98,7 @@ class NameMatcher:
             for key in _each(keys):
                 found.setdefault(key, set()).add((start, end))
         if typos:
-            for start, end, keys in self._misspelled(variants[0]):
+            for start, end, keys in chain.from_iterable(map(self._misspelled, variants)):
                 for key in _each(keys):
                     if key not in found:
                         found[key] = {(start, end)}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from control.forgetting.gate import Vectors
-from control.forgetting.normalize import find, hides, plain
+from control.forgetting.matcher import LONG, find_answers
+from control.forgetting.normalize import hides, plain
 from control.forgetting.parts import parts
 from control.forgetting.questions import question_forms
 from control.forgetting.record import TOO_COMMON, Record
@@ -20,17 +21,13 @@ GAIN = 0.02  # by how much that cosine exceeds the one with the question alone
 # this one; then the gain has to be larger.
 GAIN_OTHER = 0.05
 STEM = 4  # first letters that a word shares with the answer it is made from, as in Peruvian
-# If it contains a part of the answer, such as the surname, less is enough.
-NEAR_IN_PART, GAIN_IN_PART = 0.5, 0.0
 # Chosen on TOFU's forgotten answers, all of them, so none were held out: 95 % of their
 # paraphrases are this similar, and 5 % of the paraphrased other answers about the same author.
 NEAR_LONG = 0.82
 KEY_WORD_SHARE = 0.5  # of a long answer's key words that a sentence contains
 FEWEST_KEY_WORDS = 2
-LONG = 7  # words; an answer of this length is a sentence, never searched for literally
 MOST_FORMS = 2  # question forms that a sentence is compared with; each is embedded
 LONGEST = 2_000  # characters of a sentence that are compared
-LEAST_PART = 4  # letters of a part of a name
 SMALL = TOO_COMMON | {
     *("also", "been", "can", "did", "do", "does", "had", "have", "her", "him", "how", "into"),
     *("known", "many", "may", "more", "most", "name", "named", "not", "only", "other", "she"),
@@ -64,7 +61,6 @@ class Statement:
     Attributes:
         record: The record.
         spans: Answers short enough to be searched for literally.
-        partial_names: Parts of them that may stand for them, such as a surname.
         key_words: For each long answer its words that the question does not contain.
         sentences: Sentences that state the fact, to be embedded.
         questions: The same without the answer.
@@ -75,7 +71,6 @@ class Statement:
 
     record: Record
     spans: tuple[str, ...]
-    partial_names: tuple[str, ...]
     key_words: tuple[frozenset[str], ...]
     sentences: tuple[str, ...]
     questions: tuple[str, ...]
@@ -84,8 +79,8 @@ class Statement:
     asked_words: frozenset[str]
 
     def spelled(self, text: str) -> list[tuple[int, int]]:
-        """The spans of short answers in the text."""
-        return [(start, end) for start, end, _ in find(text, self.spans)] if self.spans else []
+        """Where the text gives a short answer."""
+        return find_answers(text, self.record)
 
     def hidden(self, part: str) -> bool:
         """Whether a short answer is encoded in the sentence, for example reversed."""
@@ -123,10 +118,7 @@ class Statement:
             return False
         cosine = max(float(vectors[form] @ vector) for form in self.sentences)
         gain = cosine - max(float(vectors[form] @ vector) for form in self.questions)
-        if cosine >= NEAR and gain >= (GAIN_OTHER if self.names_other(part) else GAIN):
-            return True
-        enough = bool(self.partial_names) and cosine >= NEAR_IN_PART and gain >= GAIN_IN_PART
-        return enough and bool(find(part, self.partial_names))
+        return cosine >= NEAR and gain >= (GAIN_OTHER if self.names_other(part) else GAIN)
 
 
 def prepare_statement(record: Record) -> Statement:
@@ -139,7 +131,6 @@ def prepare_statement(record: Record) -> Statement:
     return Statement(
         record=record,
         spans=short,
-        partial_names=tuple(dict.fromkeys(name for span in short for name in _partial_names(span))),
         key_words=tuple(words for words in key_words if words),
         sentences=_stating(record, short),
         questions=_asking(record) if _stating(record, short) else (),
@@ -147,14 +138,6 @@ def prepare_statement(record: Record) -> Statement:
         own=frozenset(own - SMALL),
         asked_words=frozenset(asked),
     )
-
-
-def _partial_names(span: str) -> list[str]:
-    """The last word of a name of several, if it is a name itself."""
-    words = span.split()
-    last = words[-1]
-    named = last[0].isupper() and words[0][0].isupper()
-    return [last] if len(words) > 1 and named and len(last) >= LEAST_PART else []
 
 
 def _long_forms(span: str, record: Record) -> list[str]:

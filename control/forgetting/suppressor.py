@@ -14,6 +14,7 @@ from zlib import crc32
 from control import prompts
 from control.forgetting import normalize
 from control.forgetting.guard import WatchedFacts
+from control.forgetting.matcher import find_answers
 from control.forgetting.segments import NAMELIKE, Turns, follow_up
 from foundation import trace as request_trace
 from foundation.errors import InputError
@@ -248,7 +249,7 @@ class FactSuppressor:
     def _states(self, text: str, watch: WatchedFacts) -> bool:
         """Whether a text contains an active answer or paraphrases a fact."""
         active = watch.active_records(text)
-        if any(normalize.holds(text, record.spans) for record in active):
+        if any(normalize.hides(text, one.spans) or find_answers(text, one) for one in active):
             return True
         compared = [record for record in active if record.id in watch.check_paraphrase]
         redactor = self.redactor

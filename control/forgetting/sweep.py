@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from llama_index.core.schema import BaseNode
 
+from control.forgetting.matcher import answer_phrases
 from control.forgetting.record import Record
 from control.forgetting.redaction import TITLE_KEY, Redactor, title_of, with_redacted_text
-from control.forgetting.statements import LONG
 from control.forgetting.text_redaction import Redacted
 from foundation.text import normalise
 
@@ -163,14 +163,11 @@ def restore(
 def search_groups(record: Record) -> list[list[str]]:
     """The groups of phrases by which passages that may state a record are searched.
 
-    Such a passage contains a name of its subject and one of its answers; long answers are never
-    searched for literally, so only the subject is.
+    Such a passage contains a name of its subject, and a phrase of its answers if there are any.
     """
     names = [normalise(name) for name in record.names]
-    spans = [normalise(span) for span in record.spans]
-    if not spans or any(len(span.split()) >= LONG for span in record.spans):
-        return [names]
-    return [names, spans]
+    phrases = answer_phrases(record)
+    return [names, phrases] if phrases else [names]
 
 
 def _begin(

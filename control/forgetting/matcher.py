@@ -1,0 +1,150 @@
+"""Where a text gives the answer of a record: in any spelling, in part, or in another notation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from control.conflict.quantities import Quantity, relate
+from control.conflict.spans import Span, read_span
+from control.forgetting.aliases import name_words
+from control.forgetting.names import NameMatcher
+from control.forgetting.normalize import Place, plain
+from control.forgetting.parts import parts
+from control.forgetting.record import TOO_COMMON, Record
+
+LONG = 7  # words; an answer of this length is a sentence, never searched for literally
+PART = 0.45  # share of a name's letters from which a part of it tells the whole: "da Vinci"
+LEAST_PART = 4  # letters of a part
+LEAST_CUT = 8  # letters of a word that is recognised without its last two, as in "Shakespea"
+GENERIC = 3  # entities from which a word of their names tells none of them: City, Islands
+MOST_FORMS = 1_024  # records whose forms are cached
+MOST_READ = 4_096  # sentences whose values are cached
+
+
+@dataclass(frozen=True)
+class AnswerForms:
+    """The short answers of a record, prepared for being found.
+
+    Attributes:
+        names: Finds them and the parts that tell them, under the empty key.
+        values: Those that are a date or a quantity with a unit.
+    """
+
+    names: NameMatcher
+    values: tuple[Span, ...]
+
+
+@lru_cache(maxsize=MOST_FORMS)
+def answer_forms(record: Record) -> AnswerForms:
+    """The forms by which the answers of a record are recognised."""
+    short = [span for span in record.spans if len(span.split()) < LONG]
+    own = {word for name in record.names for word in plain(name).split()}
+    told = dict.fromkeys(part for span in short for part in _parts(span, own))
+    matcher = NameMatcher()
+    if short:
+        matcher.add("", [*short, *told])
+    return AnswerForms(matcher, tuple(value for span in short if (value := _value(span))))
+
+
+def find_words(text: str, record: Record) -> list[Place]:
+    """Where the words of an answer, or of a part that tells it, stand in a text."""
+    return answer_forms(record).names.find(text).get("", [])
+
+
+def find_answers(text: str, record: Record) -> list[Place]:
+    """Where a text gives an answer of a record, in order.
+
+    Args:
+        text: Any text.
+        record: The record; its answers of ``LONG`` words and more are not searched for.
+
+    Returns:
+        (start, end) in characters: of the words; of the whole sentence where it gives a date or a
+        quantity in another notation, such as "394 feet" for "120 metres".
+    """
+    found = find_words(text, record)
+    for value in answer_forms(record).values:
+        for start, end in parts(text):
+            said = _read(text[start:end].strip())
+            if _gives_date(value, said) or _gives_quantity(value, said):
+                found.append((start, end))
+    return sorted(set(found))
+
+
+def answer_phrases(record: Record) -> list[str]:
+    """Normalised phrases of which a text that gives an answer holds one.
+
+    Returns:
+        Empty where there is no such phrase: a value has too many notations, a long answer is given
+        in other words.
+    """
+    forms = answer_forms(record)
+    if forms.values or any(len(span.split()) >= LONG for span in record.spans):
+        return []
+    return forms.names.phrases
+
+
+def _parts(span: str, own: set[str]) -> Iterator[str]:
+    """Parts of a name that tell it, and words that tell it cut short."""
+    words = span.split()
+    kept = [plain(word) for word in words]
+    telling = [] if len(words) > 1 else list(words)
+    for first in range(len(words)):
+        for last in range(first + 1, len(words) + 1):
+            letters = sum(map(len, kept[first:last]))
+            enough = letters >= PART * sum(map(len, kept)) or (last == len(words) == first + 1)
+            named = words[last - 1][:1].isupper() and words[0][:1].isupper()
+            tells = any(_telling(word, own) for word in kept[first:last])
+            if last - first < len(words) and named and enough and tells and letters >= LEAST_PART:
+                telling.append(" ".join(words[first:last]))
+    yield from telling
+    for part in telling:
+        if " " not in part and len(part) >= LEAST_CUT:
+            yield part[:-2]
+
+
+def _telling(word: str, own: set[str]) -> bool:
+    """Whether a normalised word of a name tells which one it is."""
+    return word not in own and word not in TOO_COMMON and name_words()[word] < GENERIC
+
+
+def _value(span: str) -> Span | None:
+    read = _read(span)
+    dated = len(read.dates) == 1 and all(date.day is not None for date in read.dates[0])
+    measured = len(read.quantities) == 1 and any(one.kind for one in read.quantities[0].readings)
+    return read if (dated and not read.quantities) or (measured and not read.dates) else None
+
+
+@lru_cache(maxsize=MOST_READ)
+def _read(text: str) -> Span:
+    return read_span(text, True, False)
+
+
+def _gives_date(value: Span, said: Span) -> bool:
+    return any(
+        (one.month, one.day) == (other.month, other.day) and other.years in (None, one.years)
+        for date in value.dates
+        for one in date
+        for given in said.dates
+        for other in given
+    )
+
+
+def _gives_quantity(value: Span, said: Span) -> bool:
+    return any(
+        relate(one, other) in ("same", "compatible")
+        for one in value.quantities
+        for other in said.quantities
+        if _is_point(other)
+    )
+
+
+def _is_point(quantity: Quantity) -> bool:
+    """Whether it is one value, not a range or a limit."""
+    points = all(reading.low == reading.high for reading in quantity.readings)
+    return points and quantity.bound in ("", "about")
+
+
+def gives_answer(text: str, records: Sequence[Record]) -> bool:
+    """Whether a text gives an answer of one of the records."""
+    return any(find_answers(text, record) for record in records)
