@@ -1,8 +1,9 @@
 """Examples for the reader: a question, a text, and the words of the text that answer it.
 
 From passages written for it in many styles (``reading.jsonl``), from documents in two versions,
-most of which state their own date (``dated.jsonl``), from the calibration relations of the built-in
-corpus, and from natural text that the user names. Each question is also asked of texts that do not
+most of which state their own date (``dated.jsonl``), from further documents about the same things
+that leave their questions open (``companions.jsonl``), from the calibration relations of the
+built-in corpus, and from natural text that the user names. Each question is also asked of texts that do not
 answer it: of the most similar passage of another document, of the other sentences of its own, of
 answers to other questions, and questions about the topic of a passage that it leaves open.
 """
@@ -28,6 +29,7 @@ from training.fact_classifier import build_cases
 
 WRITTEN = Path(__file__).with_name("reading.jsonl")
 DATED = Path(__file__).with_name("dated.jsonl")
+COMPANIONS = Path(__file__).with_name("companions.jsonl")
 DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
 ELSEWHERE = 0.4  # share of the questions that are also asked of a passage which answers another one
@@ -79,6 +81,20 @@ def dated(held_out: bool = False) -> list[dict[str, Any]]:
             record
             for number, record in enumerate(map(json.loads, file))
             if (number // 2 % DEVELOPMENT == 0) == held_out
+        ]
+
+
+def companions(held_out: bool = False) -> list[dict[str, Any]]:
+    """Documents about the same things as those in two versions, whose questions they leave open.
+
+    They are as `written` gives passages, on the same side as the pair of versions that they belong
+    to, the one with the number ``of``.
+    """
+    with COMPANIONS.open(encoding="utf-8") as file:
+        return [
+            record
+            for record in map(json.loads, file)
+            if (record["of"] % DEVELOPMENT == 0) == held_out
         ]
 
 
@@ -221,11 +237,11 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     relations = corpus.read()
     examples = []
-    versions = dated()
-    for record in [*written(), *versions]:
+    versions, beside = dated(), companions()
+    for record in [*written(), *versions, *beside]:
         examples += [*of_document(record), *of_passage(record)]
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
-    for record in versions:
+    for record in [*versions, *beside]:
         examples += by_sentence(record, draw)
     examples += [*elsewhere(versions, embed), *statements(draw)]
     examples += answered(draw.sample(relations, min(RELATION_FACTS, len(relations))), seed)

@@ -194,6 +194,8 @@ class Router:
             if watched or likelihood < self._threshold(match.kind):
                 continue
             english = simple and match.kind == "named" and not match.segment.foreign
+            # A yes or no tells a guess right or wrong, whatever words it is given in.
+            english = english and not match.segment.answer
             if english and likelihood < CERTAIN and normalize.find(question, match.record.names):
                 decide_on_output[match.record.id] = match.record
             elif likelihood > highest:
@@ -298,7 +300,7 @@ class Router:
                 record = self._index.records[key]
                 if number and max(end - start for start, end in places) < LEAST_HIDDEN:
                     continue
-                if record.scope == "subject" or _states_answer(record, reading):
+                if record.scope == "subject":
                     parts.append((record, "subject", QuestionSegment(reading)))
                     continue
                 text, places_in_text = normalize.legible(reading, places)
@@ -384,11 +386,6 @@ def _whole_names(
 
     kept = {key: [one for one in places if not within(*one)] for key, places in found.items()}
     return {key: places for key, places in kept.items() if places}
-
-
-def _states_answer(record: Record, text: str) -> bool:
-    """Whether a text that names the subject also states the answer and asks to confirm it."""
-    return bool(segments.CONFIRMS.search(text)) and normalize.holds(text, record.spans)
 
 
 def _asks_otherwise(match: FactMatch, likelihood: float) -> bool:

@@ -57,6 +57,9 @@ DESCRIPTION = re.compile(
     re.IGNORECASE,
 )
 NAMELIKE = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]*(?:\s+[A-ZÀ-Þ][\w’'-]*)*|\b\d{2,}\b")
+# Values that an answer may be mistaken for: numbers with what belongs to them, and names.
+NUMERIC = re.compile(r"\b\d[\d.,:/-]*(?:\s\d[\d.,]*)*")
+NAMED = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]*(?:\s+(?:d[aeiu]l?\s+)?[A-ZÀ-Þ][\w’'-]*)*")
 WORD = re.compile(r"[^\W_]+")
 # What stands around a name that is written plainly, and what may be read as another letter.
 PLAIN_START, PLAIN_END = re.compile(r"(?:^|\s)$"), re.compile(r"(?:['’]s)?(?:[ ?.,]|$)")
@@ -87,7 +90,7 @@ class QuestionSegment:
 
     Attributes:
         text: The masked text, in English as far as the word list translates it.
-        answer: Whether it contains the record's answer.
+        answer: Whether it contains the record's answer, or a guess at it.
         from_history: Whether the subject comes from the conversation, not from the question.
         foreign: Whether it was translated word by word.
         names: Names and numbers in it other than the subject and the answer.
@@ -264,7 +267,7 @@ def _segment(
 ) -> QuestionSegment:
     text = BLANK.sub("what", masked).strip()
     if answers:
-        places = [(start, end) for start, end, _ in normalize.find(text, answers)]
+        places = _guesses(text, answers)
         answer = bool(places)
         text = mask(text, places, ANSWER)
     bare = text.replace(SUBJECT, " ").replace(ANSWER, " ")
@@ -273,6 +276,22 @@ def _segment(
     return QuestionSegment(
         (english or text)[-LONGEST_SEGMENT:], answer, from_history, english is not None, names
     )
+
+
+def _guesses(text: str, answers: Sequence[str]) -> list[Place]:
+    """Where a text says an answer, or another value of its type.
+
+    A right and a wrong guess are masked alike, so that the decision does not tell one from another.
+    """
+    places = [(start, end) for start, end, _ in normalize.find(text, answers)]
+    if any(map(str.isdigit, answers[0])):
+        pattern = NUMERIC
+    elif answers[0][:1].isupper():
+        pattern = NAMED
+    else:
+        return places
+    found = [(match.start(), match.end()) for match in pattern.finditer(text)]
+    return [*places, *(place for place in found if SUBJECT not in text[slice(*place)])]
 
 
 def _clauses(masked: str) -> list[str]:
