@@ -22,6 +22,7 @@ def train(
     seed: int = 0,
     smoke: bool = False,
     start: Path | None = None,
+    most: int | None = None,
 ) -> Path:
     """Train the reader. Interrupted, the same call goes on from the last checkpoint.
 
@@ -31,6 +32,7 @@ def train(
         seed: Of data and training.
         smoke: A few steps only.
         start: A reader's adapter to go on from, for one epoch.
+        most: Learn from so many examples at most, drawn at random.
 
     Returns:
         The adapter's directory.
@@ -47,7 +49,7 @@ def train(
 
     base = packaged_model()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = reading.build(files, vectors, seed)[: SMOKE if smoke else None]
+    examples = reading.build(files, vectors, seed)[: SMOKE if smoke else most]
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
     task = EncoderTask(
         "reader",

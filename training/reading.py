@@ -3,9 +3,10 @@
 From passages written for it in many styles (``reading.jsonl``), from documents in two versions,
 most of which state their own date (``dated.jsonl``), from further documents about the same things
 that leave their questions open (``companions.jsonl``), from the calibration relations of the
-built-in corpus, and from natural text that the user names. Each question is also asked of texts that do not
-answer it: of the most similar passage of another document, of the other sentences of its own, of
-answers to other questions, and questions about the topic of a passage that it leaves open.
+built-in corpus, and from natural text that the user names. Each question is also asked of texts
+that do not answer it: of the most similar passage of another document, of the other sentences of
+its own, of answers to other questions, and questions about the topic of a passage that it leaves
+open.
 """
 
 import json

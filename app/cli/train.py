@@ -70,12 +70,19 @@ def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> Non
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Go on from this adapter for one epoch, instead of three from the embedding model.",
 )
+@click.option(
+    "--examples",
+    "most",
+    type=click.IntRange(min=1),
+    help="Learn from so many examples at most, drawn at random, which saves time.",
+)
 @_options
 @click.pass_obj
 def reader(
     given: dict[str, Any],
     files: tuple[Path, ...],
     start: Path | None,
+    most: int | None,
     target: Path,
     seed: int,
     smoke: bool,
@@ -86,7 +93,7 @@ def reader(
 
     from training import reader
 
-    written = reader.train(target, files, seed, smoke, start)
+    written = reader.train(target, files, seed, smoke, start, most)
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 

@@ -59,7 +59,7 @@ DESCRIPTION = re.compile(
 NAMELIKE = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]*(?:\s+[A-ZÀ-Þ][\w’'-]*)*|\b\d{2,}\b")
 # Values that an answer may be mistaken for: numbers with what belongs to them, and names.
 NUMERIC = re.compile(r"\b\d[\d.,:/-]*(?:\s\d[\d.,]*)*")
-NAMED = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]*(?:\s+(?:d[aeiu]l?\s+)?[A-ZÀ-Þ][\w’'-]*)*")
+NAMED = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]+(?:\s+(?:d[aeiu]l?\s+)?[A-ZÀ-Þ][\w’'-]+)*")
 WORD = re.compile(r"[^\W_]+")
 # What stands around a name that is written plainly, and what may be read as another letter.
 PLAIN_START, PLAIN_END = re.compile(r"(?:^|\s)$"), re.compile(r"(?:['’]s)?(?:[ ?.,]|$)")
@@ -286,12 +286,11 @@ def _guesses(text: str, answers: Sequence[str]) -> list[Place]:
     places = [(start, end) for start, end, _ in normalize.find(text, answers)]
     if any(map(str.isdigit, answers[0])):
         pattern = NUMERIC
-    elif answers[0][:1].isupper():
+    elif answers[0][:1].isupper() and translated(text) is None:  # German nouns are no names
         pattern = NAMED
     else:
         return places
-    found = [(match.start(), match.end()) for match in pattern.finditer(text)]
-    return [*places, *(place for place in found if SUBJECT not in text[slice(*place)])]
+    return [*places, *((match.start(), match.end()) for match in pattern.finditer(text))]
 
 
 def _clauses(masked: str) -> list[str]:
