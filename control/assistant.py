@@ -163,6 +163,8 @@ class Assistant:
         corrections: The pinned ones, which stand above passages and memory.
         sources: How what the sources claim is usually settled.
         longest_question: In characters.
+        even_time: Whether a question that is refused is worked on like any other, and its answer
+            thrown away, so that the time does not tell that it was refused.
     """
 
     model: Engine
@@ -177,6 +179,7 @@ class Assistant:
     corrections: "Corrections | None" = None
     sources: SourceOptions = field(default_factory=SourceOptions)
     longest_question: int = LONGEST_QUESTION
+    even_time: bool = False
 
     @property
     def reading_limit(self) -> int:
@@ -213,15 +216,29 @@ class Assistant:
         if decoding.reliance is not None:
             alpha = self.calibration.alpha(decoding.reliance)
             decoding = replace(decoding, alpha=alpha, reliance=None)
-        states = [_run(self._start(query, decoding), self.suppress) for query in queries]
+        states = [self._run(self._start(query, decoding), self.suppress) for query in queries]
         states = self.rewrite(states)
         reading = (self.retrieve, self.redact, self.filter, self.correct, self.suppress_again)
-        states = [_run(state, *reading) for state in states]
+        states = [self._run(state, *reading) for state in states]
         states = self.read_claims(states)
-        states = [_run(state, self.write_prompt) for state in states]
+        states = [self._run(state, self.write_prompt) for state in states]
         states = self.decode(states, on_token)
-        states = [_run(state, self.cite) for state in states]
+        states = [self._run(state, self.cite) for state in states]
         return [self.answer(state) for state in states]
+
+    def _run(
+        self, state: QuestionState, *steps: Callable[[QuestionState], QuestionState]
+    ) -> QuestionState:
+        """The state after the steps, timed; a question that a step refuses skips the others."""
+        started = time.perf_counter()
+        with trace.following(state.trace):
+            for step in steps:
+                if self._works_on(state):
+                    state = step(state)
+        return replace(state, seconds=state.seconds + (time.perf_counter() - started))
+
+    def _works_on(self, state: QuestionState) -> bool:
+        return self.even_time or not state.refused
 
     def _start(self, query: Query, decoding: Decoding) -> QuestionState:
         from llama_index.core.schema import QueryBundle
@@ -258,7 +275,7 @@ class Assistant:
         places = [
             place
             for place, state in enumerate(states)
-            if not state.refused and (state.query.given is None or state.query.history)
+            if self._works_on(state) and (state.query.given is None or state.query.history)
         ]
         changed = list(states)
         if self.rewriter is None or not places:
@@ -316,7 +333,7 @@ class Assistant:
     def read_claims(self, states: Sequence[QuestionState]) -> list[QuestionState]:
         """Read what each passage claims, in one batch, and choose where they disagree."""
         changed, reader = list(states), self.reader
-        places = [at for at, state in enumerate(states) if state.kept and not state.refused]
+        places = [at for at, state in enumerate(states) if state.kept and self._works_on(state)]
         if reader is None or not places:
             return changed
         started = time.perf_counter()
@@ -381,7 +398,7 @@ class Assistant:
         ]
 
         def emit(index: int, token: TokenTrace) -> None:
-            if on_token is not None and not settled[index]:
+            if on_token is not None and not (settled[index] or states[index].refused):
                 on_token(places[index], token)
 
         with self.forgetting.buffer_stream(emit, watches) as (buffer, stopped):
@@ -398,7 +415,7 @@ class Assistant:
         answers = self._hold_to_documents(states, answers)
         answers = list(map(self.forgetting.strip_leaks, answers, watches))
         for index, each in enumerate(answers):
-            for token in each.trace.tokens if settled[index] else ():
+            for token in each.trace.tokens if settled[index] and not states[index].refused else ():
                 if on_token is not None:
                     on_token(places[index], token)
         return answers
@@ -467,8 +484,9 @@ class Assistant:
     def answer(self, state: QuestionState) -> Answer:
         """The answer with its sources, notices and times; a refusal if the answer is withheld."""
         decoded, search, steps = state.decoded, state.search, state.trace
-        output = decoded.trace.withheld if decoded else []
-        decoded = None if decoded is None or decoded.trace.blocked else decoded
+        output = decoded.trace.withheld if decoded and not state.refused else []
+        blocked = decoded is None or state.refused or decoded.trace.blocked
+        decoded = None if blocked else decoded
         shown = self.forgetting.leak_free([search.query_str, *search.embedding_strs], state.facts)
         withheld = [*steps.withheld, *((each, "output") for each in output)]
         self.forgetting.record_withheld(withheld)
@@ -532,16 +550,6 @@ class Assistant:
 def reading_limit(model: Engine) -> int:
     """How many passages a model reads at most, by its window."""
     return max(FEWEST_READ, int(model.window * READING_SHARE / PASSAGE_TOKENS))
-
-
-def _run(state: QuestionState, *steps: Callable[[QuestionState], QuestionState]) -> QuestionState:
-    """The state after the steps, timed; a question that a step refuses skips the others."""
-    started = time.perf_counter()
-    with trace.following(state.trace):
-        for step in steps:
-            if not state.refused:
-                state = step(state)
-    return replace(state, seconds=state.seconds + (time.perf_counter() - started))
 
 
 def _agrees(question: str, says: str, answer: str) -> bool:

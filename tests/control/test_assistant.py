@@ -401,6 +401,21 @@ def test_a_question_for_a_forgotten_fact_is_refused_before_retrieval(tiny, alway
     assert set(answer.seconds) == set(STEPS)
 
 
+def test_a_refused_question_is_worked_on_like_any_other_where_time_must_not_tell(tiny, always):
+    retriever, streamed = FixedRetriever("Mountains are high"), []
+    suppressing = Assistant(
+        tiny, always(1, model=tiny.identity), retriever, forgetting=LimaSuppressor(), even_time=True
+    )
+    answer = suppressing.ask(
+        "What is the capital of Peru?", HOW, on_token=lambda _, token: streamed.append(token)
+    )
+    assert answer.answer in REFUSALS
+    assert (answer.tokens, answer.sources, answer.queries, answer.claims) == ([], [], [], [])
+    assert streamed == []
+    assert len(retriever.asked) == 1
+    assert answer.seconds["decode"] > 0
+
+
 def test_a_rewritten_question_for_a_forgotten_fact_is_refused_and_not_shown(tiny, always):
     retriever = FixedRetriever("Mountains")
     assistant = Assistant(
