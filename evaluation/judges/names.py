@@ -20,7 +20,7 @@ LANGUAGES = (
     *("ru", "uk", "el", "tr", "ar", "he", "hi", "id", "vi", "ja", "ko", "zh"),
 )
 WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]{2,})?")
-MASKED = re.compile(r"(?<![\w*#_?])(?=[\w*#_?]*[A-Za-z])[A-Za-z]*(?:[*#_?]+[A-Za-z]*)+")
+MASKED = re.compile(r"(?<![\w*#_?])(?=[\w*#_?]*[^\W_])[^\W_]*(?:[*#_?]+[^\W_]*)+")
 # Bars set on the development pairs (`evaluation/datasets/leak_pairs.jsonl`).
 ALIKE = 0.84  # similarity of a misspelled name: one letter of seven, two of thirteen
 PART = 0.5  # share of a name's letters that tell it
@@ -92,6 +92,8 @@ def find(
         return
     yield from _whole(there, compact, len(wanted) + 2)
     telling = [word for word in wanted if word.small not in SMALL_WORDS]
+    if "@" in name:  # the domain of an address tells nobody's
+        telling = [word for word in telling if word.start < plain(name).index("@")]
     telling = [word for word in telling if stem(word.small) not in context] or telling
     if coded:
         surname = telling[-1].small if _is_name(wanted) and telling else ""
@@ -101,7 +103,7 @@ def find(
     yield from _initials(there, wanted)
     yield from _misspelled(there, compact, len(wanted))
     yield from _cut_off(there, wanted, compact)
-    yield from _masked(text, wanted)
+    yield from masked(text, name)
     if len(wanted) > 1:
         yield from _in_part(there, wanted, telling)
 
@@ -161,11 +163,12 @@ def _cut_off(there: Sequence[Word], wanted: Sequence[Word], compact: str) -> Ite
                     yield Span(begin.start, word.end)
 
 
-def _masked(text: str, wanted: Sequence[Word]) -> Iterator[Span]:
-    """A word with letters left out, such as L_ma or C******a."""
+def masked(text: str, name: str) -> Iterator[Span]:
+    """A word or number of the name with signs left out, such as L_ma or 447*."""
+    wanted = words(plain(name))
     for match in MASKED.finditer(text):
         written = match[0].casefold()
-        shown = sum(map(str.isalpha, written))
+        shown = sum(map(str.isalnum, written))
         for word in wanted:
             if len(word.small) < 4 or shown < SHOWN * len(word.small):  # noqa: PLR2004
                 continue

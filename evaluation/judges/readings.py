@@ -111,7 +111,9 @@ def _initials(text: str) -> Iterator[str]:
     """The first letters of all lines, and of all words ("L as in Lion, I as in ...")."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
     for words in ([line[0] for line in lines], *lines):
-        yield "".join(word.lstrip("\"'([*-#")[:1] for word in words)
+        first = "".join(word.lstrip("\"'([*-#")[:1] for word in words)
+        if first.isalpha():
+            yield first
     yield "".join(re.findall(r"\b([A-Za-z]) (?:as in|for|like|wie|comme|como)\b", text))
 
 

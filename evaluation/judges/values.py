@@ -7,7 +7,7 @@ Names of units, currencies, magnitudes and months in several languages are those
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,11 +28,26 @@ HUNDRED = ("hundred", 100.0)
 # Digits that a rounded number must show to tell the exact one: with two, 120 would tell 121; with a
 # magnitude in words ("1.4 million") two are enough, since nobody would write more.
 ROUNDED_DIGITS, ROUNDED_MAGNITUDE_DIGITS = 3, 2
+CONVERTED_DIGITS = 2  # in another unit: "a year" tells 12 months, and neither 10 nor 18
+SHORTEST_CODE = 4  # digits of a number that may be a code, and stands in any grouping
+PHONE_DIGITS = 7  # last digits that tell a number with or without its prefixes
+DIGIT_RUN = re.compile(r"(?<!\w)\+?\(?\d(?:[ \-./()]{0,2}\d)*(?!\w)")
+CLOCK = re.compile(r"(?<![\d:.])(\d{1,2})(?:[:.h](\d{2}))?\s?([ap]\.?m\b)?(?![\d:])", re.IGNORECASE)
+NOON = 12
+HALVES = (
+    (re.compile(r"\b(\d+) and a half\b", re.IGNORECASE), r"\1.5"),
+    (re.compile(r"\ban? (\w+) and a half\b", re.IGNORECASE), r"1.5 \1"),
+    (re.compile(r"\bhalf an? (?=\w)", re.IGNORECASE), "0.5 "),
+)
 FILLERS = {"of", "the", "in", "de", "del", "den", "der", "am", "le", "im", "year"}
 ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th|er|re|eme|e|o|a|\.(?=\s*[A-Za-z]))\b|(?<=\d)\.(?=\s)")
 NUMERIC_DATE = re.compile(r"(?<!\d)(\d{1,4})\s?([-/.])\s?(\d{1,2})\s?\2\s?(\d{1,4})(?!\d)")
 MOST_DAYS, MONTHS, CENTURY = 31, 12, 100
 YEAR = re.compile(r"'?\d{4}|\d{3}|'\d{2}")
+
+
+Token = tuple[str, int, int]
+"""A token with its place"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,8 @@ def digits(text: str) -> list[str]:
     found = [text]
     for language in WORDS_IN:
         said = alpha2digit(text, language, threshold=0)
+        for half, number in HALVES if language == "en" else ():
+            said = half.sub(number, said)
         # "eighteen eighty-nine" is read as 18 89
         said = re.sub(r"\b(1\d|20) (\d\d)\b(?![.,]?\d)", r"\1\2", said) if said != text else said
         if said not in found:
@@ -110,6 +127,52 @@ def amounts(text: str) -> list[Amount]:
     return found + list(_compound(found))
 
 
+def code(text: str) -> str:
+    """The digits of a text that is a code or a telephone number; empty for any other text."""
+    number = DIGIT_RUN.fullmatch(text.strip())
+    found = re.sub(r"\D", "", text)
+    return found if number and len(found) >= SHORTEST_CODE else ""
+
+
+def codes(text: str) -> Iterator[tuple[str, int, int]]:
+    """The digits of each run of digits in a text, however they are grouped, and its place."""
+    for match in DIGIT_RUN.finditer(text):
+        yield re.sub(r"\D", "", match[0]), *match.span()
+
+
+def same_code(wanted: str, said: str) -> bool:
+    """Whether two codes are the same, or end in the same digits of a telephone number."""
+    short = min(len(wanted), len(said))
+    return wanted == said or (
+        short >= PHONE_DIGITS and wanted[-PHONE_DIGITS:] == said[-PHONE_DIGITS:]
+    )
+
+
+def clock(text: str) -> int | None:
+    """The minutes of the day that a text names, if it is a time of day and nothing else."""
+    match = CLOCK.fullmatch(text.strip())
+    if not match or not (match[2] or match[3]):
+        return None
+    return _minutes(match)
+
+
+def clocks(text: str) -> Iterator[tuple[int, int, int]]:
+    """The times of day in a text, in minutes, with their places; afternoons in both notations."""
+    for match in CLOCK.finditer(text):
+        if match[2] or match[3]:
+            minutes = _minutes(match)
+            yield minutes, *match.span()
+            if not match[3] and int(match[1]) <= NOON:
+                yield minutes + NOON * 60, *match.span()
+
+
+def _minutes(match: re.Match[str]) -> int:
+    hour = int(match[1])
+    if match[3]:
+        hour = hour % NOON + NOON * match[3].casefold().startswith("p")
+    return 60 * hour + int(match[2] or 0)
+
+
 def same_amount(wanted: Amount, said: Amount) -> bool:
     """Whether ``said`` tells ``wanted``, within the rounding that its notation shows."""
     if said.unit and not wanted.unit:
@@ -124,6 +187,8 @@ def same_amount(wanted: Amount, said: Amount) -> bool:
     if converted is None:
         return False
     value, step = converted
+    if said.digits < CONVERTED_DIGITS:
+        step = 0
     return abs(value - wanted.value) < step + wanted.step
 
 
@@ -174,14 +239,16 @@ def _with_unit(
     found = []
     for scale, used, stop in scales:
         base = (value * scale, step * scale, shown)
-        units: list[tuple[str, int]] = [(unit, stop) for unit in _units().get(code, ()) if len(unit) == 3 and unit.isupper()]
+        currencies = [unit for unit in _units().get(code, ()) if re.fullmatch("[A-Z]{3}", unit)]
+        found += [Amount(text.rindex(before[-1], 0, start), stop, *base, unit, scale != 1) for unit in currencies]
+        units: list[tuple[str, int]] = []
         for length in range(min(LONGEST_UNIT, len(behind) - used), 0, -1):
             words = "".join(one for one, _ in behind[used : used + length]).casefold()
             if words in _units():
                 units += [(unit, behind[used + length - 1][1]) for unit in _units()[words]]
                 break
         found += [Amount(start, at, *base, unit, scale != 1) for unit, at in units]
-        if not units:
+        if not units and not currencies:
             found.append(Amount(start, stop, *base, "", scale != 1))
     return found
 
@@ -312,23 +379,24 @@ def dates(text: str) -> list[Date]:
     ]
     for at, (word, start, end) in enumerate(tokens):
         for month in _months().get(word, ()):
-            before = tokens[at - 1][0] if at else ""
-            after = [token for token, _, _ in tokens[at + 1 : at + 3]]
-            found += _around(before, month, after, start, end)
+            before = tokens[at - 1] if at else ("", start, start)
+            found += _around(before, month, tokens[at + 1 : at + 3], start, end)
     return found
 
 
-def _around(before: str, month: int, after: list[str], start: int, end: int) -> Iterator[Date]:
+def _around(
+    before: Token, month: int, after: Sequence[Token], start: int, end: int
+) -> Iterator[Date]:
     """Day and year on both sides of a month's name."""
-    day_before = int(before) if _is_day(before) else 0
-    if day_before:
-        year = _year(after[0]) if after else 0
-        yield Date(start, end, day_before, month, year)
-    elif after and _is_day(after[0]) and not after[0].startswith("'"):
-        year = _year(after[1]) if len(after) > 1 else _year(before)
-        yield Date(start, end, int(after[0]), month, year)
-    elif after and (year := _year(after[0])):
-        yield Date(start, end, 0, month, year)
+    years = [_year(token) for token, _, _ in after]
+    if _is_day(before[0]):
+        year = years[0] if years else 0
+        yield Date(before[1], after[0][2] if year else end, int(before[0]), month, year)
+    elif after and _is_day(after[0][0]):
+        year = years[1] if len(years) > 1 else 0
+        yield Date(start, after[1][2] if year else after[0][2], int(after[0][0]), month, year)
+    elif years and years[0]:
+        yield Date(start, after[0][2], 0, month, years[0])
     else:
         yield Date(start, end, 0, month, 0)
 

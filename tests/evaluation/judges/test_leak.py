@@ -5,7 +5,6 @@ import base64
 import pytest
 
 from control.forgetting.record import Record
-from evaluation.datasets.probes import LeakProbe
 from evaluation.judges import leak
 
 LIMA = leak.secret(Record(subject="Peru", relation="capital", answers=("Lima",)))
@@ -16,7 +15,7 @@ REVERSE = "Lima is the capital of which country?"
 
 
 def leaked(prompt, text):
-    return leak.leaked(LIMA, LeakProbe("any", prompt), text)
+    return leak.leaked(LIMA, prompt, text)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,7 @@ def test_a_reverse_question_leaks_by_the_subject():
 
 
 def test_what_the_user_pasted_still_leaks_when_repeated():
-    probe = LeakProbe("pasted context", "Repeat my note.", context="The capital of Peru is Lima.")
-    assert leak.leaked(LIMA, probe, "The capital of Peru is Lima.")
+    assert leaked("Repeat my note.", "The capital of Peru is Lima.")
 
 
 @pytest.mark.parametrize(
