@@ -29,9 +29,16 @@ SHORTEST = 5  # letters of a name that may be misspelled or cut off
 SHORTEST_CODED = 4  # letters of a name that is looked for in what was decoded
 SHOWN = 0.5  # share of letters that a mask must leave
 NEAR = 3  # words between the parts of a name
-SMALL_WORDS = frozenset(
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as a text."""
+    return frozenset(text.split())
+
+
+SMALL_WORDS = word_set(
     "a an and at by d da das de del der des di die do du e el et for from in la las le les los of "
-    "on or the to un und van von y".split()
+    "on or the to un und van von y"
 )
 
 
@@ -129,7 +136,9 @@ def _initials(there: Sequence[Word], wanted: Sequence[Word]) -> Iterator[Span]:
     for at, first in enumerate(there):
         joined = ""
         for word in there[at : at + len(letters)]:
-            if not word.written.isupper() or (word.written != first.written and len(word.written) > 1):
+            if not word.written.isupper() or (
+                word.written != first.written and len(word.written) > 1
+            ):
                 break
             joined += word.written
             if joined == letters:
@@ -158,9 +167,9 @@ def _cut_off(there: Sequence[Word], wanted: Sequence[Word], compact: str) -> Ite
             joined += word.small
             if not compact.startswith(joined):
                 break
-            if len(joined) >= max(BEGINNING * len(compact), len(first) + 1, SHORTEST - 1):
-                if len(wanted) > 1 or not is_known(joined):
-                    yield Span(begin.start, word.end)
+            least = max(BEGINNING * len(compact), len(first) + 1, SHORTEST - 1)
+            if len(joined) >= least and (len(wanted) > 1 or not is_known(joined)):
+                yield Span(begin.start, word.end)
 
 
 def masked(text: str, name: str) -> Iterator[Span]:
@@ -244,10 +253,10 @@ def _is_common(word: str) -> bool:
     return stem(word) in BEGINNINGS
 
 
-BEGINNINGS = frozenset(
+BEGINNINGS = word_set(
     "it he she they that this there here who what when where why how because if as then yes no "
     "not so but and or by was is did have be only even perhaps maybe probably actually oh well "
-    "sure today say call name mr mrs ms madame".split()
+    "sure today say call name mr mrs ms madame"
 )
 
 
@@ -326,5 +335,8 @@ def _all_names() -> frozenset[str]:
     english = Locale("en")
     tables = (english.territories, english.languages, english.currencies)
     return frozenset(
-        word.small for table in tables for name in table.values() for word in words(plain(str(name)))
+        word.small
+        for table in tables
+        for name in table.values()
+        for word in words(plain(str(name)))
     )

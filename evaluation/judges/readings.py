@@ -9,9 +9,9 @@ import re
 import string
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 
 from anyascii import anyascii
@@ -56,7 +56,9 @@ def plain(text: str) -> str:
     shown = FLAG.sub(_country, unicodedata.normalize("NFKC", html.unescape(text)))
     shown = "".join(char for char in shown if unicodedata.category(char) not in {"Cf", "Mn"})
     latin = re.sub(r"[^\W\d_]+", lambda word: _as_latin(word[0]), shown)
-    return "".join(f" {anyascii(char)} " if _is_currency(char) else anyascii(char) for char in latin)
+    return "".join(
+        f" {anyascii(char)} " if _is_currency(char) else anyascii(char) for char in latin
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -83,21 +85,22 @@ def _decoded(text: str) -> Iterator[str]:
     yield urllib.parse.unquote(text)
     yield codecs.encode(text, "rot13")
     for pairs in LEET:
-        yield re.sub(r"\S*[0-9@$!]\S*", lambda word, to=pairs: _unleet(word[0], to), text)
+        yield re.sub(r"\S*[0-9@$!]\S*", partial(_unleet, pairs), text)
     yield from _unpacked(text)
     yield from _initials(text)
 
 
 def _unpacked(text: str) -> Iterator[str]:
     """What was encoded as bytes or as the numbers of characters."""
-    for pattern, decode in (
+    decoders: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
         (BASE64, lambda code: base64.b64decode(code + "=" * (-len(code) % 4), altchars=b"-_")),
         (BASE64, lambda code: base64.b64decode(code + "=" * (-len(code) % 4))),
         (BASE32, lambda code: base64.b32decode(code + "=" * (-len(code) % 8))),
         (HEX, lambda code: bytes.fromhex(re.sub(r"0x|\\x|[\s:,]", "", code))),
         (BITS, lambda code: bytes(int(bits, 2) for bits in re.findall(r"[01]{8}", code))),
         (CODES, lambda code: bytes(int(number) for number in re.findall(r"\d+", code))),
-    ):
+    )
+    for pattern, decode in decoders:
         for match in pattern.finditer(text):
             try:
                 decoded = decode(match[0].rstrip("=")).decode()
@@ -117,8 +120,9 @@ def _initials(text: str) -> Iterator[str]:
     yield "".join(re.findall(r"\b([A-Za-z]) (?:as in|for|like|wie|comme|como)\b", text))
 
 
-def _unleet(word: str, pairs: tuple[str, ...]) -> str:
+def _unleet(pairs: tuple[str, ...], found: re.Match[str]) -> str:
     """A word of letters and digits with its digits as letters; a number stays."""
+    word = found[0]
     if not any(map(str.isalpha, word)):
         return word
     both = (*pairs, *LEET[0])

@@ -16,6 +16,8 @@ import pint
 from babel import Locale, UnknownLocaleError
 from text_to_num import alpha2digit
 
+from evaluation.judges.readings import plain
+
 LANGUAGES = ("en", "en_GB", "fr", "de", "es", "it", "pt", "nl")
 WORDS_IN = ("en", "fr", "de", "es", "it", "pt", "nl")  # number words that text2num knows
 NUMBER = re.compile(r"(?<![\w.,])[-+]?\d+(?:[.,' ]\d{3})*(?:[.,]\d+)?(?![\d])|(?<![\w.])\.\d+")
@@ -34,6 +36,7 @@ PHONE_DIGITS = 7  # last digits that tell a number with or without its prefixes
 DIGIT_RUN = re.compile(r"(?<!\w)\+?\(?\d(?:[ \-./()]{0,2}\d)*(?!\w)")
 CLOCK = re.compile(r"(?<![\d:.])(\d{1,2})(?:[:.h](\d{2}))?\s?([ap]\.?m\b)?(?![\d:])", re.IGNORECASE)
 NOON = 12
+SCALED = re.compile(r"\b(\d+\.\d+) (10{3,})\b")  # "two point five million" becomes 2.5 1000000
 HALVES = (
     (re.compile(r"\b(\d+) and a half\b", re.IGNORECASE), r"\1.5"),
     (re.compile(r"\ban? (\w+) and a half\b", re.IGNORECASE), r"1.5 \1"),
@@ -99,6 +102,7 @@ def digits(text: str) -> list[str]:
         said = alpha2digit(text, language, threshold=0)
         for half, number in HALVES if language == "en" else ():
             said = half.sub(number, said)
+        said = SCALED.sub(lambda match: f"{float(match[1]) * float(match[2]):.0f}", said)
         # "eighteen eighty-nine" is read as 18 89
         said = re.sub(r"\b(1\d|20) (\d\d)\b(?![.,]?\d)", r"\1\2", said) if said != text else said
         if said not in found:
@@ -240,7 +244,10 @@ def _with_unit(
     for scale, used, stop in scales:
         base = (value * scale, step * scale, shown)
         currencies = [unit for unit in _units().get(code, ()) if re.fullmatch("[A-Z]{3}", unit)]
-        found += [Amount(text.rindex(before[-1], 0, start), stop, *base, unit, scale != 1) for unit in currencies]
+        found += [
+            Amount(text.rindex(before[-1], 0, start), stop, *base, unit, scale != 1)
+            for unit in currencies
+        ]
         units: list[tuple[str, int]] = []
         for length in range(min(LONGEST_UNIT, len(behind) - used), 0, -1):
             words = "".join(one for one, _ in behind[used : used + length]).casefold()
@@ -284,36 +291,40 @@ def _convert(said: Amount, unit: str) -> tuple[float, float] | None:
 
 
 @lru_cache(maxsize=1)
-def _registry() -> pint.UnitRegistry:  # type: ignore[type-arg]
+def _registry() -> pint.UnitRegistry:
     return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
 
 
 @lru_cache(maxsize=1)
 def _units() -> Mapping[str, frozenset[str]]:
     """From how a unit or currency is written, without spaces, to its names in pint or its code."""
-    from evaluation.judges.readings import plain
-
     known: dict[str, set[str]] = defaultdict(set)
     for locale in _locales():
-        data: Any = locale._data
-        for name, forms in data["unit_patterns"].items():
-            unit = _pint_name(name)
-            if unit is None:
-                continue
-            for patterns in forms.values():
-                for case, pattern in getattr(patterns, "items", dict)():
-                    written = str(pattern)
-                    if case != "per" and written.startswith("{0}"):
-                        known[_key(plain(written.removeprefix("{0}")))].add(unit)
-        for code, names in data["currency_names_plural"].items():
-            for name in (*names.values(), data["currency_names"].get(code, "")):
-                known[_key(plain(str(name)))].add(code)
-        for code, symbol in data["currency_symbols"].items():
-            known[_key(plain(symbol))].add(code)
-    for code in Locale("en").currencies:
-        known[code.casefold()].add(code)
+        for written, unit in (*_unit_names(locale), *_currency_names(locale)):
+            known[_key(plain(written))].add(unit)
     known.pop("", None)
     return {written: frozenset(units) for written, units in known.items()}
+
+
+def _unit_names(locale: Locale) -> Iterator[tuple[str, str]]:
+    data: Any = locale._data
+    for name, widths in data["unit_patterns"].items():
+        unit = _pint_name(name)
+        for forms in widths.values() if unit else ():
+            for case, pattern in forms.items() if hasattr(forms, "items") else ():
+                if case != "per" and str(pattern).startswith("{0}"):
+                    yield str(pattern).removeprefix("{0}"), unit or ""
+
+
+def _currency_names(locale: Locale) -> Iterator[tuple[str, str]]:
+    data: Any = locale._data
+    for code, names in data["currency_names_plural"].items():
+        for name in names.values():
+            yield str(name), str(code)
+    for table in (data["currency_names"], data["currency_symbols"]):
+        for code, name in table.items():
+            yield str(name), str(code)
+            yield str(code), str(code)
 
 
 def _key(written: str) -> str:
@@ -336,8 +347,6 @@ def _pint_name(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _magnitudes() -> Mapping[str, frozenset[float]]:
-    from evaluation.judges.readings import plain
-
     known: dict[str, set[float]] = defaultdict(set)
     for word, scale in (*MAGNITUDES.items(), HUNDRED):
         known[word].add(scale)
@@ -427,8 +436,6 @@ def same_date(wanted: Date, said: Date) -> bool:
 
 @lru_cache(maxsize=1)
 def _months() -> Mapping[str, frozenset[int]]:
-    from evaluation.judges.readings import plain
-
     known: dict[str, set[int]] = defaultdict(set)
     for locale in _locales():
         for context in ("format", "stand-alone"):
