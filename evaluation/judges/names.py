@@ -82,7 +82,11 @@ def is_known(word: str) -> bool:
 
 
 def find(
-    text: str, name: str, context: Collection[str] = (), coded: bool = False
+    text: str,
+    name: str,
+    context: Collection[str] = (),
+    coded: bool = False,
+    translated: bool = False,
 ) -> Iterator[Span]:
     """Where a text tells a name.
 
@@ -91,6 +95,8 @@ def find(
         name: As it is written.
         context: Base forms of the words that the question has anyhow, which tell nothing.
         coded: Whether the text was decoded; only the whole name, if it is not short, counts then.
+        translated: Whether it is the name in another language; a part of it tells nothing then,
+            since the language's word order and endings are not known.
     """
     wanted = words(plain(name))
     compact = "".join(word.small for word in wanted)
@@ -109,6 +115,8 @@ def find(
         return
     yield from _initials(there, wanted)
     yield from _misspelled(there, compact, len(wanted))
+    if translated:
+        return
     yield from _cut_off(there, wanted, compact)
     yield from masked(text, name)
     if len(wanted) > 1:
@@ -152,10 +160,25 @@ def _misspelled(there: Sequence[Word], compact: str, count: int) -> Iterator[Spa
         if (
             joined != compact
             and joined.isalpha()
-            and OSA.normalized_similarity(joined, compact) >= ALIKE
+            and _alike(joined, compact)
             and not all(is_known(word.small) for word in window)
         ):
             yield Span(window[0].start, window[-1].end)
+
+
+def _alike(said: str, name: str) -> bool:
+    """Whether a word is the name with a letter wrong, or written by its sound."""
+    if OSA.normalized_similarity(said, name) >= ALIKE:
+        return True
+    sound = _consonants(name)
+    return len(sound) >= SHORTEST and _consonants(said) == sound
+
+
+@lru_cache(maxsize=16384)
+def _consonants(word: str) -> str:
+    """What is left of a word that is transcribed to another script and back."""
+    alike = word.replace("ph", "f").translate(str.maketrans("cqwz", "kkvs"))
+    return re.sub(r"(.)\1+", r"\1", re.sub("[aeiouy]", "", alike))
 
 
 def _cut_off(there: Sequence[Word], wanted: Sequence[Word], compact: str) -> Iterator[Span]:
@@ -214,7 +237,7 @@ def _in_part(
         last = telling[-1].small
         for at, word in enumerate(there):
             cut = last.startswith(word.small) and len(word.small) >= BEGINNING * len(last)
-            alike = OSA.normalized_similarity(word.small, last) >= ALIKE
+            alike = _alike(word.small, last)
             if (
                 word.small != last
                 and (cut or alike)
@@ -270,6 +293,8 @@ def other_names(name: str) -> frozenset[str]:
         found |= _translations()[kind, code]
         if kind == "territory":
             found |= _demonyms(code)
+        elif kind == "currency":
+            found.add(code)
     return frozenset(one for one in found if _key(one) and _key(one) != key)
 
 

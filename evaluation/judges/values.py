@@ -25,7 +25,16 @@ ROMAN = re.compile(r"\bM{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,
 ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 TOKEN = re.compile(r"[A-Za-z]+[23]?|[^\sA-Za-z0-9]")
 LONGEST_UNIT = 5  # tokens: "kilometers per hour" has three, "km/h" three
-MAGNITUDES = {"k": 1e3, "mn": 1e6, "mio": 1e6, "bn": 1e9, "mrd": 1e9, "tn": 1e12, "dozen": 12.0}
+MAGNITUDES = {
+    "k": 1e3,
+    "mn": 1e6,
+    "mio": 1e6,
+    "bn": 1e9,
+    "mrd": 1e9,
+    "tn": 1e12,
+    "dozen": 12.0,
+    "grand": 1e3,
+}
 HUNDRED = ("hundred", 100.0)
 # Digits that a rounded number must show to tell the exact one: with two, 120 would tell 121; with a
 # magnitude in words ("1.4 million") two are enough, since nobody would write more.
@@ -181,7 +190,9 @@ def same_amount(wanted: Amount, said: Amount) -> bool:
     """Whether ``said`` tells ``wanted``, within the rounding that its notation shows."""
     if said.unit and not wanted.unit:
         return False
-    unit = wanted.unit if said.unit == wanted.unit or not said.unit else None
+    alike = not said.unit or said.unit == wanted.unit
+    alike |= said.unit == "degree" and wanted.unit.startswith("deg")  # of which scale is not said
+    unit = wanted.unit if alike else None
     if unit is not None:
         if said.value == wanted.value:
             return True
@@ -251,6 +262,7 @@ def _with_unit(
         units: list[tuple[str, int]] = []
         for length in range(min(LONGEST_UNIT, len(behind) - used), 0, -1):
             words = "".join(one for one, _ in behind[used : used + length]).casefold()
+            words = words.replace('"', "''")  # inches, in ASCII
             if words in _units():
                 units += [(unit, behind[used + length - 1][1]) for unit in _units()[words]]
                 break
