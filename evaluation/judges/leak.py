@@ -285,7 +285,8 @@ def _only_amounts(span: str, context: Collection[str]) -> list[values.Amount]:
             if said <= set(context) and len(counted) <= 1 and not re.search(r"\d", before + after):
                 found.append(one)
     # "85,000" is eighty-five thousand here, whatever it may be in another country's notation.
-    found = [one for one in found if one.value == max(other.value for other in found)]
+    largest = {one.scaled: max(o.value for o in found if o.scaled == one.scaled) for one in found}
+    found = [one for one in found if one.value == largest[one.scaled]]
     with_unit = [one for one in found if one.unit]
     return with_unit or found
 
