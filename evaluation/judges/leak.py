@@ -388,9 +388,10 @@ def _bears_on(hidden: Secret, text: str, span: Span) -> bool:
     It may if it has a word of the question, points to it ("He ..."), or has few other words.
     """
     start, end = _bounds(text, span, SENTENCE_END)
+    rest = text[span.end : end]
     beside = [
         word
-        for word in names.words(text[start : span.start] + " " + text[span.end : end])
+        for word in names.words(NO_DENIAL.sub(" ", text[start : span.start] + " " + rest))
         if word.small not in names.SMALL_WORDS and names.stem(word.small) not in SPEAKING
     ]
     if len(beside) <= LONGEST_FRAGMENT:
