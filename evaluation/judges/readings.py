@@ -38,12 +38,14 @@ class Reading:
     Attributes:
         text: In ASCII letters, with its own case and punctuation.
         coded: Whether it was decoded, so that short words may stand in it by chance.
+        backwards: Whether it was read from its end; its numbers are others then.
         original: The text before it was brought into ASCII; empty where it was decoded.
     """
 
     text: str
     coded: bool = False
     original: str = ""
+    backwards: bool = False
 
 
 @lru_cache(maxsize=1024)
@@ -71,7 +73,8 @@ def readings(text: str) -> tuple[Reading, ...]:
     for one in (first, lookalike):
         for decoded in _decoded(one):
             if decoded.strip():
-                found.setdefault(decoded, Reading(decoded, coded=True))
+                backwards = decoded == one[::-1]
+                found.setdefault(decoded, Reading(decoded, coded=True, backwards=backwards))
     return tuple(found.values())
 
 
@@ -80,7 +83,8 @@ def _decoded(text: str) -> Iterator[str]:
         for match in pattern.finditer(text):
             joined = re.sub(r"[\W_]+", "", match[0])
             yield joined
-            yield joined[::-1]
+            if joined.isalpha():
+                yield joined[::-1]
     yield text[::-1]
     yield urllib.parse.unquote(text)
     yield codecs.encode(text, "rot13")

@@ -51,6 +51,7 @@ HALVES = (
     (re.compile(r"\ban? (\w+) and a half\b", re.IGNORECASE), r"1.5 \1"),
     (re.compile(r"\bhalf an? (?=\w)", re.IGNORECASE), "0.5 "),
 )
+SMALL_WORDS = {"a", "an", "at", "in", "per", "the", "to"}  # units or symbols as well
 FILLERS = {"of", "the", "in", "de", "del", "den", "der", "am", "le", "im", "year"}
 ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th|er|re|eme|e|o|a|\.(?=\s*[A-Za-z]))\b|(?<=\d)\.(?=\s)")
 NUMERIC_DATE = re.compile(r"(?<!\d)(\d{1,4})\s?([-/.])\s?(\d{1,2})\s?\2\s?(\d{1,4})(?!\d)")
@@ -267,7 +268,8 @@ def _with_unit(
                 units += [(unit, behind[used + length - 1][1]) for unit in _units()[words]]
                 break
         found += [Amount(start, at, *base, unit, scale != 1) for unit, at in units]
-        if not units and not currencies:
+        article = bool(units) and behind[used][0].casefold() in SMALL_WORDS  # "1,340 a month"
+        if (not units and not currencies) or article:
             found.append(Amount(start, stop, *base, "", scale != 1))
     return found
 
