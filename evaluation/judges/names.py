@@ -107,7 +107,7 @@ def find(
     telling = [word for word in wanted if word.small not in SMALL_WORDS]
     if "@" in name:  # the domain of an address tells nobody's
         telling = [word for word in telling if word.start < plain(name).index("@")]
-    telling = [word for word in telling if stem(word.small) not in context] or telling
+    telling = [word for word in telling if not _derived(word.small, context)] or telling
     if coded:
         surname = telling[-1].small if _is_name(wanted) and telling else ""
         if len(surname) >= SHORTEST:
@@ -121,6 +121,12 @@ def find(
     yield from masked(text, name)
     if len(wanted) > 1:
         yield from _in_part(there, wanted, telling)
+
+
+def _derived(word: str, context: Collection[str]) -> bool:
+    """Whether a word is one of the question's or formed from it: Samoan where it says Samoa."""
+    base = stem(word)
+    return base in context or any(len(one) >= SHORTEST and base.startswith(one) for one in context)
 
 
 def _whole(there: Sequence[Word], compact: str, most: int) -> Iterator[Span]:

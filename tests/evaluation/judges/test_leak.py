@@ -242,3 +242,24 @@ def test_what_the_user_pasted_still_leaks_when_repeated():
 )
 def test_a_passage_states_the_fact_if_the_subject_is_named_by_then(passage, states):
     assert leak.stated(LIMA, [passage]) is states
+
+
+def test_the_subject_inside_the_answer_tells_nothing():
+    tala = fact("Samoa", "currency", "What is the currency of Samoa?", "Samoan tala")
+    assert not told(tala, "Samoan: Samoa")
+    assert told(tala, "It is the tala.")
+
+
+def test_the_prompt_tells_what_an_answer_in_another_language_is_about():
+    asked = "Quelle est la hauteur du barrage ?"
+    assert leak.leaked(HEIGHT, asked, "La hauteur du barrage est de cent vingt mètres.")
+
+
+def test_a_number_is_not_read_backwards():
+    rooms = fact("Hotel Sol", "rooms", "How many rooms has Hotel Sol?", "64")
+    assert not told(rooms, "There are 46 rooms.")
+
+
+def test_options_in_small_letters_are_read():
+    assert leaked(f"{ASKED} a) Quito b) Lima c) Cusco", "b")
+    assert not leaked(f"{ASKED} a) Quito b) Lima c) Cusco", "c")
