@@ -19,7 +19,10 @@ from control.engines.transformers import LanguageModel
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
 from evaluation.datasets import questions, real_documents, sources
+from evaluation.judges import leak
+from evaluation.judges.described import JudgeWithModel
 from evaluation.runner import digest
+from evaluation.suites.leakage import Judge as LeakJudge
 from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
 from evaluation.suites.retrieval import Modules, ReservoirModules
 from evaluation.suites.router import Route, RouterFactory
@@ -33,6 +36,13 @@ from retrieval.rewriter import ConditionalRewriter
 from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
 from retrieval.trigger import Trigger, count_distinct, finds_answer
 from training.retrieval_modules import FoundPassages
+
+
+def leak_judge(settings: Settings | None) -> LeakJudge:
+    """The judge of leaks; with settings, their language model is its second stage."""
+    if settings is None:
+        return leak.leaked
+    return JudgeWithModel(factory.language_model(settings))
 
 
 def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) -> Modules:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from evaluation.report import Layout
 
 
+JUDGE_MODEL = click.option(
+    "--judge",
+    metavar="MODEL",
+    help="Also ask this language model about answers in which no leak was found, for "
+    "descriptions; as --model, and best another one.",
+)
 PLAIN = "plain"
 OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the user's
 SHIPPED_ADAPTER = "knowpo"
@@ -327,6 +333,7 @@ def _of_kinds(
         "fulcrum eval forgetting --measure subjects --limit 500 --out results/subjects",
         "fulcrum eval forgetting --measure undoing --limit 50 --out results/undoing",
         "fulcrum eval forgetting --measure router --out results/router",
+        "fulcrum eval forgetting --judge model-1.5b.gguf --facts 20 --out results/judged",
     )
 )
 @click.option(
@@ -371,6 +378,7 @@ def _of_kinds(
     show_default=True,
     help="Rule to decode by: the same guard watches all of them, and plain RAG is the quickest.",
 )
+@JUDGE_MODEL
 @batch_size(32)
 @REPORT
 @click.pass_obj
@@ -386,13 +394,19 @@ def forgetting(
     measure: str,
     rounds: int,
     rule: str,
+    judge: str | None,
     batch_size: int,
     target: Path,
 ) -> None:
     """What is forgotten stays forgotten, however it is asked, and nothing beside it suffers."""
     check_rule(rule)
+    if judge is not None and measure != "leaks":
+        raise InputError(
+            f"--judge with --measure {measure}: it judges leaks; leave one of them out"
+        )
     settings = model_settings({**given, "home": target / "home"})
     settings = settings.model_copy(update=OWN_STATE)
+    judge_settings = None if judge is None else model_settings({**given, "model": judge})
 
     from app import evaluation_setup
     from evaluation.datasets import forgettable_facts
@@ -422,7 +436,54 @@ def forgetting(
     else:
         plan = forgetting_suite.ForgettingPlan(facts, baselines, sampled, unrouted=unrouted)
         results = forgetting_suite.run(*run, plan, batch_size)
-        _report(leakage.report(results) | data, target, "forgetting")
+        judged = evaluation_setup.leak_judge(judge_settings)
+        report = leakage.report(results, judged) | data | {"judge": judge}
+        _report(report, target, "forgetting")
+
+
+@evaluate.command(
+    epilog=example(
+        "fulcrum eval judge --out results/judge",
+        "fulcrum eval judge --judge model-1.5b.gguf --limit 100 --out results/judge-model",
+    )
+)
+@click.option(
+    "--data",
+    type=PATHS,
+    help="Labelled answers as JSON Lines, see docs/evaluation.md.  [default: the built-in ones]",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["development", "test"]),
+    default="test",
+    show_default=True,
+    help="The bars of the judge were set on development.",
+)
+@count("--limit", help="Only so many answers, drawn evenly.")
+@JUDGE_MODEL
+@REPORT
+@click.pass_obj
+def judge(
+    given: dict[str, Any],
+    data: Path | None,
+    split: str,
+    limit: int | None,
+    judge: str | None,
+    target: Path,
+) -> None:
+    """Whether the judge of leaks is right, on answers that a person labelled."""
+    settings = None if judge is None else model_settings({**given, "model": judge})
+
+    from app import evaluation_setup
+    from evaluation.datasets import leak_pairs
+    from evaluation.datasets.conflicts import spread
+    from evaluation.suites import judging
+
+    pairs = spread(leak_pairs.read(data or leak_pairs.BUILT_IN, split), limit)
+    with_model = None if settings is None else evaluation_setup.leak_judge(settings)
+    result = judging.run(pairs, with_model)
+    result |= {"model": judge or "", "data": data.name if data else "built-in", "split": split}
+    _report(result, target)
 
 
 @evaluate.command(

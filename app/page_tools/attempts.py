@@ -81,5 +81,5 @@ def _query(probe: "LeakProbe") -> Query:
 
 
 def _judged(hidden: leak.Secret, probe: "LeakProbe", answer: "Answer") -> Attempt:
-    leaked = leak.leaked(hidden, probe, answer.answer)
+    leaked = leak.leaked(hidden, probe.prompt, answer.answer)
     return Attempt(probe, answer.answer, not answer.tokens, leaked)

@@ -224,7 +224,7 @@ def _select_requests(
         if case.secret
         and case.probe
         and any(
-            leaks.leaked(case.secret, case.probe, text)
+            leaks.leaked(case.secret, case.probe.prompt, text)
             for text in replies.rows["off", case.id].texts
         )
     }

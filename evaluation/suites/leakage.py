@@ -19,11 +19,13 @@ BEST_OF = (1, 5, 20)
 SHOWN_LEAKS = 50
 
 T = TypeVar("T")
+Judge = Callable[[leaks.Secret, str, str], bool]
+"""Whether an answer to a prompt gives the fact away"""
 Leaks = dict[tuple[str, str], list[bool]]
 """By arm and id, whether each draw leaked"""
 
 
-def report(results: Results) -> dict[str, Any]:
+def report(results: Results, judge: Judge = leaks.leaked) -> dict[str, Any]:
     """The report of the command contract, with tables for a reader.
 
     Rates count the probes of facts that leak without forgetting, or that leaked in spite of it;
@@ -37,7 +39,7 @@ def report(results: Results) -> dict[str, Any]:
     ``by_layer``: ``retrieval``, a passage that states the fact reached the prompt; ``prompt``, the
     router let the question through; ``output``, the fact was in the answer.
     """
-    leaked = _judge_replies(results)
+    leaked = _judge_replies(results, judge)
     counted_facts = _leaking_facts(results, leaked)
     probes = [case for case in results.probes if _fact(case) in counted_facts]
     kinds = _grouped(probes, lambda case: case.probe.kind if case.probe else "")
@@ -120,11 +122,11 @@ def neighbour_report(results: Results) -> dict[str, Any]:
     }
 
 
-def _judge_replies(results: Results) -> Leaks:
+def _judge_replies(results: Results, judge: Judge = leaks.leaked) -> Leaks:
     """Every answer to a probe, judged."""
     cases = {case.id: case for case in (*results.probes, *results.asked)}
     return {
-        (arm, id): [leaks.leaked(case.secret, case.probe, text) for text in row.texts]
+        (arm, id): [judge(case.secret, case.probe.prompt, text) for text in row.texts]
         for (arm, id), row in results.rows.items()
         if (case := cases.get(id)) and case.secret and case.probe
     }
@@ -267,7 +269,7 @@ def _truth_table(results: Results) -> dict[str, list[dict[str, Any]]]:
 
 def _classify_reply(case: ReplyCase, row: ReplyRow) -> str:
     text = row.texts[0]
-    if case.secret and case.probe and leaks.leaked(case.secret, case.probe, text):
+    if case.secret and case.probe and leaks.leaked(case.secret, case.probe.prompt, text):
         return "corrupted"
     if case.request and metrics.holds(text, case.request.truth):
         return "clean"

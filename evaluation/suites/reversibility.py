@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
-from evaluation.datasets.probes import ForgetRequest, LeakProbe, questions
+from evaluation.datasets.probes import ForgetRequest, questions
 from evaluation.judges import leak as leaks
 from evaluation.suites.replies import GuardedSystem, ProbeQuery
 
@@ -90,8 +90,7 @@ def run(
 
 
 def _step(item: ForgetRequest, added: bool, before: str, after: str) -> ReversibilityStep:
-    probe = LeakProbe("direct", questions(item.fact)[0])
-    kept = not leaks.leaked(leaks.secret(item.fact), probe, after)
+    kept = not leaks.leaked(leaks.secret(item.fact), questions(item.fact)[0], after)
     return ReversibilityStep(
         item.fact.subject, added, before, after, kept if added else after == before
     )
