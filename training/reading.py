@@ -33,10 +33,10 @@ DATED = Path(__file__).with_name("dated.jsonl")
 COMPANIONS = Path(__file__).with_name("companions.jsonl")
 DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
-ELSEWHERE = 0.4  # share of the questions that are also asked of a passage which answers another one
+ELSEWHERE = 0.4  # share of the questions that are also asked of a text which answers another one
 LONGEST_PHRASE = 8  # words; a longer answer is an explanation
 NEAREST = 8  # passages looked through for one of another document
-STATEMENTS = 1_250  # questions asked of a fact's statement that answers them, and as many others
+STATEMENTS = 600  # questions asked of a fact's statement that answers them, and as many others
 STATED = (
     "The {relation} of {subject} is {answer}.",
     "{subject}'s {relation} is {answer}.",
@@ -138,7 +138,7 @@ def of_sentences(record: dict[str, Any]) -> list[ReadingExample]:
 def by_sentence(record: dict[str, Any], draw: random.Random) -> list[ReadingExample]:
     """Its questions, asked of single sentences of it, as `control.conflict.reader` reads them.
 
-    Each is asked of the sentence that answers it, and of another one that does not.
+    Each is asked of the sentence that answers it, and some of another one that does not.
     """
     title, text = record["title"], record["text"]
     sentences = [text[start:end].strip() for start, end in parts(text)]
@@ -149,11 +149,13 @@ def by_sentence(record: dict[str, Any], draw: random.Random) -> list[ReadingExam
         if len(answering) == 1:
             one = with_title(title, answering[0])
             found.append(ReadingExample(each["question"], one, each["answer"]))
-        if beside:
+        if beside and draw.random() < ELSEWHERE:
             found.append(
                 ReadingExample(each["question"], with_title(title, draw.choice(beside)), "")
             )
     for question in record["unanswered"]:
+        if draw.random() >= ELSEWHERE:
+            continue
         found.append(ReadingExample(question, draw.choice(record["questions"])["sentence"], ""))
     return found
 
@@ -244,7 +246,8 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
     for record in [*versions, *beside]:
         examples += by_sentence(record, draw)
-    examples += [*elsewhere(versions, embed), *statements(draw)]
+    far = elsewhere(versions, embed)
+    examples += [*draw.sample(far, int(ELSEWHERE * len(far))), *statements(draw)]
     examples += answered(draw.sample(relations, min(RELATION_FACTS, len(relations))), seed)
     for path in files:
         examples += answered(corpus.read(path), seed)
