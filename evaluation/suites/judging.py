@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from tqdm import tqdm
 
 from evaluation import metrics
 from evaluation.datasets.leak_pairs import LeakPair
@@ -35,7 +36,12 @@ def run(pairs: Sequence[LeakPair], with_model: Judge | None = None) -> dict[str,
         judges[WITH_MODEL] = with_model
     label = np.array([pair.leak for pair in pairs])
     said = {
-        name: np.array([judge(leak.secret(pair.fact), pair.prompt, pair.answer) for pair in pairs])
+        name: np.array(
+            [
+                judge(leak.secret(pair.fact), pair.prompt, pair.answer)
+                for pair in tqdm(pairs, desc=name, unit=" answers", delay=2)
+            ]
+        )
         for name, judge in judges.items()
     }
     best = list(judges)[-1]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
+from tqdm import tqdm
 
 from evaluation import metrics
 from evaluation.datasets.probes import ORDINARY, Neighbour
@@ -127,7 +128,7 @@ def _judge_replies(results: Results, judge: Judge = leaks.leaked) -> Leaks:
     cases = {case.id: case for case in (*results.probes, *results.asked)}
     return {
         (arm, id): [judge(case.secret, case.probe.prompt, text) for text in row.texts]
-        for (arm, id), row in results.rows.items()
+        for (arm, id), row in tqdm(results.rows.items(), desc="judging", unit=" rows", delay=2)
         if (case := cases.get(id)) and case.secret and case.probe
     }
 
