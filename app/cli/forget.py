@@ -198,7 +198,7 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
 
 def _sweep(settings: "Settings", again: bool = False) -> None:
     """Redact and restore what is stored; interrupted, the next one does the rest."""
-    if settings.index is None and not (settings.home / "index").exists():
+    if settings.index is None and not any((settings.home / "index").glob("*.db")):
         return  # nothing is stored, so the models need not be loaded
 
     cores.limit(settings.threads)

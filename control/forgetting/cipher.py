@@ -92,6 +92,14 @@ class KeyFile:
             )
         return key
 
+    def state(self) -> tuple[int, ...] | None:
+        """What changes when the file does, or ``None`` if there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
     def create(self) -> bytes:
         """Create and return a key, or return the one that another process has just created.
 
