@@ -14,6 +14,7 @@ from control.forgetting.ledger_tables import Row
 
 PLACE = ("sequence", "kind", "record_id", "time", "fact")
 COLUMNS = select(*Row.__table__.columns)
+HASHED = COLUMNS.selected_columns.keys().index("hash")  # the columns before it
 AT_ONCE = 1_000  # events that are fetched together
 
 
@@ -163,14 +164,16 @@ class VerifiedChain:
         if upto is not None:
             rows = rows.where(Row.sequence <= upto)
         rows = rows.order_by(Row.sequence).execution_options(yield_per=AT_ONCE)
+        link = None
         try:
             for row in connection.execute(rows):
                 number += 1
+                link = link or cipher().link
                 if row.sequence != number:
                     if row.sequence < number:
                         return f"event {row.sequence} was put in: events are numbered from 1"
                     return f"event {number} is missing: it was taken out"
-                if cipher().link(head.hash, (*_place(row), row.payload)) != row.hash:
+                if link(head.hash, row[:HASHED]) != row.hash:
                     return (
                         f"event {number} ({row.kind}, {row.time}) is not what was recorded there: "
                         "it was changed, moved or put in"

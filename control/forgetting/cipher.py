@@ -159,10 +159,13 @@ def derived(key: bytes, purpose: bytes) -> bytes:
 def _joined(parts: Iterable[str | int | bytes]) -> bytes:
     """Join parts so that different lists give different bytes."""
     # The type of each part counts too: SQLite stores bytes in a text column but never finds them.
-    encoded = [
-        (b"b", part)
-        if isinstance(part, bytes)
-        else (type(part).__name__[:1].encode(), f"{part}".encode())
-        for part in parts
-    ]
-    return b"".join(kind + len(part).to_bytes(8, "big") + part for kind, part in encoded)
+    joined = list[bytes]()
+    for part in parts:
+        if isinstance(part, str):
+            kind, encoded = b"s", part.encode()
+        elif isinstance(part, bytes):
+            kind, encoded = b"b", part
+        else:
+            kind, encoded = type(part).__name__[:1].encode(), f"{part}".encode()
+        joined += (kind, len(encoded).to_bytes(8, "big"), encoded)
+    return b"".join(joined)
