@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -26,7 +27,7 @@ KEY = "ledger.key"  # in the home
 
 
 class LedgerCipher:
-    """Encrypts texts, chains events and hashes facts, each with a key of its own, by HKDF."""
+    """Encrypts texts, chains events, hashes facts and signs, each with its own key, by HKDF."""
 
     def __init__(self, key: bytes) -> None:
         """Derive the keys.
@@ -39,6 +40,7 @@ class LedgerCipher:
         self._cipher = AESGCM(derived(key, b"payload"))
         self._chain = derived(key, b"chain")
         self._hash_key = derived(key, b"mark")
+        self._signing_key = derived(key, b"certificate")
 
     def seal(self, text: str, place: Iterable[str | int]) -> bytes:
         """Encrypt a text, bound to a place such as one row of a table."""
@@ -60,6 +62,10 @@ class LedgerCipher:
     def keyed_hash(self, texts: Iterable[str]) -> str:
         """Return a hash by which texts are recognised only with the key."""
         return hmac.digest(self._hash_key, _joined(texts), "sha256").hex()
+
+    def signer(self) -> Ed25519PrivateKey:
+        """Return the key that signs what others check by its public key."""
+        return Ed25519PrivateKey.from_private_bytes(self._signing_key)
 
 
 class KeyFile:

@@ -234,6 +234,14 @@ class Ledger:
         with self._reading():
             return self._verified.head
 
+    def cipher(self) -> LedgerCipher:
+        """Return what the ledger's key is used for.
+
+        Raises:
+            IndexStateError: the key is missing, or nothing was recorded yet.
+        """
+        return self._cipher()
+
     def version(self) -> int:
         """Return the number of the newest event, 0 if there is none; nothing is verified."""
         with self._database.reading() as connection:
@@ -266,9 +274,10 @@ class Ledger:
         Raises:
             IndexStateError: events were changed or taken out, which nothing can repair.
         """
-        seen = self._seen()
         verified = VerifiedChain(ENDS)
-        with self._lock, self._database.reading() as connection:
+        with self._lock:
+            seen = self._seen()
+        with self._database.reading() as connection:
             if chains.version(connection):
                 self._check_key(connection)
                 if fault := verified.verify(connection, self._cipher):
@@ -334,7 +343,8 @@ class Ledger:
         Yields:
             The end of the chain, to append to.
         """
-        seen = self._seen()
+        with self._lock:
+            seen = self._seen()
         with self._database.writing() as connection:
             with self._lock:
                 self._verify(connection, seen)
