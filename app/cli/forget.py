@@ -213,7 +213,7 @@ def certificate(
     checked: Path | None,
     public_key_file: Path | None,
 ) -> None:
-    """Certify that the fact ID is forgotten: what was done, and what came of asking for it.
+    """Certify that a fact is forgotten: what was done, and what came of asking for it.
 
     The certificate is signed, and does not hold the forgotten answer.
     """
