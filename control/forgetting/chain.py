@@ -97,9 +97,9 @@ def last(connection: Connection) -> Head:
     return START if row is None else Head(*row)
 
 
-def find_truncation(connection: Connection, seen: Head | None) -> str | None:
+def find_truncation(connection: Connection, seen: Head) -> str | None:
     """What is wrong if an event that was seen before is missing; else ``None``."""
-    if seen is None:
+    if seen == START:
         return None
     stored = connection.execute(select(Row.hash).where(Row.sequence == seen.sequence)).scalar()
     if stored is None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine, event, text
 
+from control.forgetting.checkpoint import Checkpoints
 from control.forgetting.ledger import Changes, EncryptedOriginal, Ledger, open_ledger
 from control.forgetting.ledger_tables import open_tables
 from control.forgetting.record import Record
@@ -410,6 +411,17 @@ def test_a_copy_elsewhere_misses_what_the_home_lost(home, tmp_path):
     (home / "ledger.key").write_bytes(key)
     with pytest.raises(IndexStateError, match=r"event 2, .* is missing.*facts\.head says so"):
         open_ledger(home, checkpoint=elsewhere)
+
+
+def test_a_process_killed_before_it_wrote_the_checkpoint_leaves_a_whole_ledger(
+    opened, monkeypatch
+):
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoints, "advance", lambda *_: None)
+        opened().add([PERU])
+    assert opened().verify() is None
+    opened().add([JANE])
+    assert len(opened().records()) == 2
 
 
 def test_nothing_is_recorded_where_the_copy_elsewhere_cannot_be_written(home, tmp_path):
