@@ -413,9 +413,7 @@ def test_a_copy_elsewhere_misses_what_the_home_lost(home, tmp_path):
         open_ledger(home, checkpoint=elsewhere)
 
 
-def test_a_process_killed_before_it_wrote_the_checkpoint_leaves_a_whole_ledger(
-    opened, monkeypatch
-):
+def test_a_process_killed_before_it_wrote_the_checkpoint_leaves_a_whole_ledger(opened, monkeypatch):
     with monkeypatch.context() as killed:
         killed.setattr(Checkpoints, "advance", lambda *_: None)
         opened().add([PERU])
