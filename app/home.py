@@ -41,12 +41,22 @@ def prepare(home: Path) -> None:
         log.warning("other users may read %s; run as its owner: chmod -R go= %s", home, home)
 
 
-def ledger(settings: "Settings") -> "Ledger":
-    """Open the ledger of forgotten facts; imports nothing of language models."""
+def ledger(settings: "Settings", trusted: bool = False) -> "Ledger":
+    """Open the ledger of forgotten facts; imports nothing of language models.
+
+    Args:
+        settings: Say where it lies.
+        trusted: Open it without verification, to tell what is wrong with it.
+    """
+    from control.forgetting.checkpoint import check_place
     from control.forgetting.ledger import open_ledger
 
     prepare(settings.home)
-    key = settings.ledger_key
+    key, elsewhere = settings.ledger_key, settings.ledger_checkpoint
     return open_ledger(
-        settings.home, settings.ledger, None if key is None else key.get_secret_value()
+        settings.home,
+        settings.ledger,
+        None if key is None else key.get_secret_value(),
+        None if elsewhere is None else check_place(elsewhere, "FULCRUM_LEDGER_CHECKPOINT"),
+        trusted,
     )

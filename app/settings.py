@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     ledger_key: SecretStr | None = Field(
         None, description="its key, 64 hexadecimal digits; default: the file ledger.key in the home"
     )
+    ledger_checkpoint: Path | None = Field(
+        None,
+        description="file, such as on another disk, that also holds how far the ledger goes, so "
+        "that its removal is found; default: only in the home and beside the index",
+    )
     threads: int | None = Field(
         None,
         ge=1,

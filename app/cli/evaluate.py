@@ -26,7 +26,9 @@ JUDGE_MODEL = click.option(
     "descriptions; as --model, and best another one.",
 )
 PLAIN = "plain"
-OWN_STATE = {"ledger": None, "ledger_key": None, "index": None}  # never the user's
+OWN_STATE = dict.fromkeys(  # never the user's
+    ("ledger", "ledger_key", "ledger_checkpoint", "index")
+)
 SHIPPED_ADAPTER = "knowpo"
 SOURCE_TASKS = (  # of evaluation.suites.sources, which is too slow to import for --help
     "claims",

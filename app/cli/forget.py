@@ -11,17 +11,19 @@ import click
 
 from app import home
 from app import settings as settings_module
-from app.cli.console import PATHS, example
+from app.cli.console import PATHS, example, model_settings
 from foundation import cores
 from foundation.errors import IndexStateError, InputError
+from foundation.files import replacing
 from retrieval.stores.urls import check_url
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from control.forgetting.ledger import Event
+    from control.forgetting.ledger import Event, Ledger
     from control.forgetting.record import Record
 
 SECONDS_WIDTH = 19  # of an ISO time: the date and the time of day, to the second
+PROBE_TOKENS = 64  # of an answer to a probe: two sentences, which hold the fact or do not
 KIND_WIDTH = 20  # of "correction withdrawn"
 
 
@@ -156,14 +158,128 @@ def audit(given: dict[str, Any], as_json: bool) -> None:
         click.echo("nothing was recorded so far")
 
 
-@forget.command(epilog=example("fulcrum forget verify"))
+@forget.command(epilog=example("fulcrum forget verify", "fulcrum forget verify --accept"))
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Go on with what is there, such as after an older copy of the database was put back on "
+    "purpose; says what is lost, and asks.",
+)
+@click.option("--yes", is_flag=True, help="Accept without asking.")
 @click.pass_obj
-def verify(given: dict[str, Any]) -> None:
+def verify(given: dict[str, Any], accept: bool, yes: bool) -> None:
     """Check that no event was changed, moved, put in, taken out or cut off."""
-    ledger = home.ledger(settings_module.load(**given))
+    settings = settings_module.load(**given)
+    if accept:
+        _accept(settings, yes)
+    ledger = home.ledger(settings)
     if fault := ledger.verify():
         raise IndexStateError(f"the ledger is not whole: {fault}; put a copy of it back")
     click.echo(f"whole, {ledger.version():,} events")
+
+
+def _accept(settings: "Settings", yes: bool) -> None:
+    """Trust the events that are there, after it was said what is lost."""
+    ledger = home.ledger(settings, trusted=True)
+    loss = ledger.loss()
+    if loss is None:
+        return
+    click.echo(loss)
+    if not yes and not click.confirm("Go on with what is there?"):
+        raise IndexStateError("nothing was changed; put a copy of the ledger back")
+    ledger.accept()
+
+
+@forget.command(
+    epilog=example(
+        "fulcrum forget certificate 1f0c9a5b7d2e4f60 --out certificate.json",
+        "fulcrum forget certificate --public-key --out key.pem",
+        "fulcrum forget certificate --verify certificate.json --public-key-file key.pem",
+    )
+)
+@click.argument("record_id", metavar="[ID]", required=False)
+@click.option("--out", "target", type=PATHS, help="File to write.  [default: standard output]")
+@click.option("--no-probes", is_flag=True, help="Ask no questions, so that no model is loaded.")
+@click.option("--public-key", is_flag=True, help="Show the key that checks certificates.")
+@click.option("--verify", "checked", type=PATHS, help="Check this certificate.")
+@click.option("--public-key-file", type=PATHS, help="The key of who issued it.")
+@click.pass_obj
+def certificate(
+    given: dict[str, Any],
+    record_id: str | None,
+    target: Path | None,
+    no_probes: bool,
+    public_key: bool,
+    checked: Path | None,
+    public_key_file: Path | None,
+) -> None:
+    """Certify that a fact is forgotten: what was done, and what came of asking for it.
+
+    The certificate is signed, and does not hold the forgotten answer.
+    """
+    if sum([record_id is not None, public_key, checked is not None]) != 1:
+        raise InputError("give one of: the ID of a forgotten fact, --public-key, --verify FILE")
+    if (checked is None) != (public_key_file is None):
+        raise InputError("--verify and --public-key-file go together; give both or neither")
+    if target is not None and target.is_dir():
+        raise InputError(f"--out {target} is a directory; give the name of a file in it")
+
+    from app import certificate as certificates
+
+    if checked is not None and public_key_file is not None:
+        for each in certificates.lines(certificates.check(checked, public_key_file)):
+            click.echo(plain(each))
+        click.echo("the signature is right")
+        return
+    settings = settings_module.load(**given) if no_probes else model_settings(given)
+    ledger = home.ledger(settings)
+    if public_key or record_id is None:
+        _write(certificates.public_key(ledger), target)
+        return
+    record = ledger.record(record_id)
+    issued = _issued(settings, ledger, record, no_probes)
+    _write(f"{json.dumps(issued, ensure_ascii=False, indent=1)}\n", target)
+    if target is not None:
+        for each in certificates.lines(issued):
+            click.echo(plain(each))
+
+
+def _issued(
+    settings: "Settings", ledger: "Ledger", record: "Record", no_probes: bool
+) -> dict[str, Any]:
+    from app import certificate as certificates
+
+    if no_probes:
+        return certificates.issue(ledger, record, None)
+
+    from tqdm import tqdm
+
+    from app import factory
+    from control.decoding.generate import Decoding
+
+    assistant = factory.assistant(settings)
+    how = Decoding(max_new_tokens=PROBE_TOKENS)
+    with tqdm(desc="asking", unit=" questions", delay=2, disable=None) as bar:
+        return certificates.issue(
+            ledger,
+            record,
+            lambda question: assistant.ask(question, how),
+            assistant.model.name,
+            bar.update,
+        )
+
+
+def _write(text: str, target: Path | None) -> None:
+    if target is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with replacing(target) as new:
+            new.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"--out {target} cannot be written ({error.strerror}); choose another file"
+        ) from error
 
 
 def _settings(given: dict[str, Any]) -> "Settings":
@@ -198,7 +314,7 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
 
 def _sweep(settings: "Settings", again: bool = False) -> None:
     """Redact and restore what is stored; interrupted, the next one does the rest."""
-    if settings.index is None and not (settings.home / "index").exists():
+    if settings.index is None and not any((settings.home / "index").glob("*.db")):
         return  # nothing is stored, so the models need not be loaded
 
     cores.limit(settings.threads)

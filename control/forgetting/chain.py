@@ -1,24 +1,21 @@
 """The hash chain of the ledger's events: head, appending, and verification."""
 
 import json
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from control.forgetting.cipher import FIRST_LINK, LedgerCipher
 from control.forgetting.ledger_tables import Row
-from foundation.errors import IndexStateError
-from foundation.files import PRIVATE_FILE, replacing
 
 PLACE = ("sequence", "kind", "record_id", "time", "fact")
 COLUMNS = select(*Row.__table__.columns)
+HASHED = COLUMNS.selected_columns.keys().index("hash")  # the columns before it
+AT_ONCE = 1_000  # events that are fetched together
 
 
 @dataclass(frozen=True)
@@ -27,41 +24,6 @@ class Head:
 
     sequence: int
     hash: bytes
-
-
-class LedgerCheckpoint:
-    """The head last seen, in a file outside the database; it is never newer than the database."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"), mode=PRIVATE_FILE)
-
-    def read(self) -> Head | None:
-        """Return the head, or ``None`` if nothing has been written here.
-
-        Raises:
-            IndexStateError: the file cannot be read or holds something else.
-        """
-        try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            return Head(int(stored["sequence"]), bytes.fromhex(stored["hash"]))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise IndexStateError(
-                f"{self.path}, which says how far the ledger goes, cannot be read; put a copy of "
-                "it back, or remove it to trust the ledger as it is"
-            ) from error
-
-    def advance(self, head: Head) -> None:
-        """Write a head whose event is committed, unless a later one is stored."""
-        # An error is ignored: the event is recorded, and the file may be older.
-        with suppress(OSError, IndexStateError), self._lock:
-            known = self.read()
-            if known is None or known.sequence < head.sequence:
-                with replacing(self.path, private=True) as new:
-                    content = {"sequence": head.sequence, "hash": head.hash.hex()}
-                    new.write_text(json.dumps(content), encoding="utf-8")
 
 
 START = Head(0, FIRST_LINK)  # of an empty chain
@@ -135,9 +97,9 @@ def last(connection: Connection) -> Head:
     return START if row is None else Head(*row)
 
 
-def find_truncation(connection: Connection, seen: Head | None) -> str | None:
+def find_truncation(connection: Connection, seen: Head) -> str | None:
     """What is wrong if an event that was seen before is missing; else ``None``."""
-    if seen is None:
+    if seen == START:
         return None
     stored = connection.execute(select(Row.hash).where(Row.sequence == seen.sequence)).scalar()
     if stored is None:
@@ -147,24 +109,98 @@ def find_truncation(connection: Connection, seen: Head | None) -> str | None:
     return None
 
 
-def find_fault(connection: Connection, cipher: Callable[[], LedgerCipher]) -> str | None:
-    """What is wrong with the first event that breaks the chain; ``None`` if it is intact."""
-    number, previous = 0, FIRST_LINK
-    streamed = connection.execution_options(stream_results=True)
-    try:
-        for number, row in enumerate(streamed.execute(COLUMNS.order_by(Row.sequence)), start=1):
-            if row.sequence != number:
-                return f"event {number} is missing: it was taken out"
-            if cipher().link(previous, (*_place(row), row.payload)) != row.hash:
-                return (
-                    f"event {number} ({row.kind}, {row.time}) is not what was recorded there: "
-                    "it was changed, moved or put in"
-                )
-            previous = row.hash
-    except (DBAPIError, TypeError, ValueError) as error:  # a value of another type than its column
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        return f"event {number + 1} cannot be read ({reason})"
-    return None
+class VerifiedChain:
+    """The events verified so far, and which entries they leave in force.
+
+    What is in force is decided by events that were verified, and not by a query: a row that is
+    deleted, copied or changed later is not believed. Not thread-safe.
+
+    Attributes:
+        head: The last event that was verified.
+    """
+
+    def __init__(self, ends: Mapping[str, str]) -> None:
+        """Start before the first event.
+
+        Args:
+            ends: By the kind of event that ends an entry, the kind of the one that made it.
+        """
+        self.head = START
+        self._ends = ends
+        self._entered: dict[str, dict[str, int]] = {kind: {} for kind in ends.values()}
+        self._ended: dict[str, dict[str, int]] = {kind: {} for kind in ends}
+
+    def entered(self, kind: str, since: int = 0) -> dict[str, int]:
+        """Entries of a kind still in force: id and number of the event, after ``since``."""
+        return _after(self._entered[kind], since)
+
+    def number(self, kind: str, entry_id: str) -> int | None:
+        """The number of the event that made an entry which is still in force."""
+        return self._entered[kind].get(entry_id)
+
+    def has_ended(self, kind: str, entry_id: str) -> bool:
+        """Whether an event of this kind ended an entry."""
+        return entry_id in self._ended[kind]
+
+    def ended(self, kind: str, since: int = 0) -> list[str]:
+        """Ids of entries that events of this kind ended after the event ``since``, in order."""
+        return list(_after(self._ended[kind], since))
+
+    def verify(
+        self, connection: Connection, cipher: Callable[[], LedgerCipher], upto: int | None = None
+    ) -> str | None:
+        """Verify the events after ``head``, as many as are intact.
+
+        Args:
+            connection: In a transaction.
+            cipher: Called when there is an event to verify.
+            upto: The number of the last event to verify; by default all of them.
+
+        Returns:
+            What is wrong with the first event that breaks the chain; ``None`` if none does.
+        """
+        number, head = self.head.sequence, self.head
+        rows = COLUMNS.where(Row.sequence > number) if number else COLUMNS
+        if upto is not None:
+            rows = rows.where(Row.sequence <= upto)
+        rows = rows.order_by(Row.sequence).execution_options(yield_per=AT_ONCE)
+        link = None
+        try:
+            for row in connection.execute(rows):
+                number += 1
+                link = link or cipher().link
+                if row.sequence != number:
+                    if row.sequence < number:
+                        return f"event {row.sequence} was put in: events are numbered from 1"
+                    return f"event {number} is missing: it was taken out"
+                if link(head.hash, row[:HASHED]) != row.hash:
+                    return (
+                        f"event {number} ({row.kind}, {row.time}) is not what was recorded there: "
+                        "it was changed, moved or put in"
+                    )
+                self.head = head = Head(number, row.hash)
+                self._apply(row)
+        except (DBAPIError, TypeError, ValueError) as error:  # another type than its column's
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            return f"an event from {head.sequence + 1} on cannot be read ({reason})"
+        return None
+
+    def _apply(self, row: Any) -> None:
+        if row.kind in self._entered:
+            self._entered[row.kind][row.record_id] = row.sequence
+        elif row.kind in self._ends:
+            self._entered[self._ends[row.kind]].pop(row.record_id, None)
+            self._ended[row.kind][row.record_id] = row.sequence
+
+
+def _after(numbers: dict[str, int], since: int) -> dict[str, int]:
+    """Those of ascending numbers that are greater; only these are looked at."""
+    found = []
+    for key, number in reversed(numbers.items()):
+        if number <= since:
+            break
+        found.append((key, number))
+    return dict(reversed(found))
 
 
 def _place(row: Any) -> tuple[int, str, str, str, str]:

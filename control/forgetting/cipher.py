@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -26,7 +27,7 @@ KEY = "ledger.key"  # in the home
 
 
 class LedgerCipher:
-    """Encrypts texts, chains events and hashes facts, each with a key of its own, by HKDF."""
+    """Encrypts texts, chains events, hashes facts and signs, each with its own key, by HKDF."""
 
     def __init__(self, key: bytes) -> None:
         """Derive the keys.
@@ -39,6 +40,7 @@ class LedgerCipher:
         self._cipher = AESGCM(derived(key, b"payload"))
         self._chain = derived(key, b"chain")
         self._hash_key = derived(key, b"mark")
+        self._signing_key = derived(key, b"certificate")
 
     def seal(self, text: str, place: Iterable[str | int]) -> bytes:
         """Encrypt a text, bound to a place such as one row of a table."""
@@ -60,6 +62,10 @@ class LedgerCipher:
     def keyed_hash(self, texts: Iterable[str]) -> str:
         """Return a hash by which texts are recognised only with the key."""
         return hmac.digest(self._hash_key, _joined(texts), "sha256").hex()
+
+    def signer(self) -> Ed25519PrivateKey:
+        """Return the key that signs what others check by its public key."""
+        return Ed25519PrivateKey.from_private_bytes(self._signing_key)
 
 
 class KeyFile:
@@ -91,6 +97,14 @@ class KeyFile:
                 f"put a copy of it back, or set {VARIABLE}"
             )
         return key
+
+    def state(self) -> tuple[int, ...] | None:
+        """What changes when the file does, or ``None`` if there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
     def create(self) -> bytes:
         """Create and return a key, or return the one that another process has just created.
@@ -151,10 +165,13 @@ def derived(key: bytes, purpose: bytes) -> bytes:
 def _joined(parts: Iterable[str | int | bytes]) -> bytes:
     """Join parts so that different lists give different bytes."""
     # The type of each part counts too: SQLite stores bytes in a text column but never finds them.
-    encoded = [
-        (b"b", part)
-        if isinstance(part, bytes)
-        else (type(part).__name__[:1].encode(), f"{part}".encode())
-        for part in parts
-    ]
-    return b"".join(kind + len(part).to_bytes(8, "big") + part for kind, part in encoded)
+    joined = list[bytes]()
+    for part in parts:
+        if isinstance(part, str):
+            kind, encoded = b"s", part.encode()
+        elif isinstance(part, bytes):
+            kind, encoded = b"b", part
+        else:
+            kind, encoded = type(part).__name__[:1].encode(), f"{part}".encode()
+        joined += (kind, len(encoded).to_bytes(8, "big"), encoded)
+    return b"".join(joined)

@@ -137,9 +137,12 @@ def sweep(
         counts[record_id] = counts.get(record_id, 0) + 1
     if reservoir is not None and todo:
         state.done.entries = reservoir.clear()
+    cleared = {} if reservoir is None else {"reservoir_entries": state.done.entries}
+    wanted = {record.id for record in todo}
     for record_id, passages in counts.items():
         if passages or record_id not in swept:
-            ledger.note(SWEPT, record_id, passages=passages)
+            own = cleared if record_id in wanted else {}
+            ledger.note(SWEPT, record_id, passages=passages, **own)
     state.done.records = len(todo)
     return state.done
 

@@ -1,5 +1,7 @@
 import json
 import logging
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -561,6 +563,24 @@ def test_while_the_model_is_loading_or_broken_the_server_stays_up_and_says_so(cl
     assert "being loaded" in answer.json()["error"]["message"]
     assert answer.headers["retry-after"]
     assert one.post("/v1/forget", json=CHILE).status_code == 201
+
+
+def test_a_ledger_that_somebody_changed_is_a_503_and_no_answer(client, service, home):
+    over = service()
+    one = client(over)
+    fact = one.post("/v1/forget", json=CHILE).json()
+    assert ask(one).status_code == 200
+    with closing(sqlite3.connect(home / "ledger.db")) as database, database:
+        database.execute(
+            "INSERT INTO ledger_events SELECT 1 + (SELECT max(sequence) FROM ledger_events), "
+            "'removed', record_id, time, '', payload, hash FROM ledger_events WHERE sequence = 1"
+        )
+    for answer in (ask(one), one.get("/v1/forget"), one.get(f"/v1/forget/{fact['id']}")):
+        assert answer.status_code == 503
+        assert "(removed" in answer.json()["error"]["message"]
+    found = one.get("/v1/forget/verify").json()
+    assert not found["whole"]
+    assert "was changed, moved or put in" in found["fault"]
 
 
 def test_a_full_queue_is_told_to_come_again(client, service, monkeypatch):

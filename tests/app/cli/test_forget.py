@@ -233,7 +233,7 @@ def test_what_is_recorded_counts_at_once_in_a_running_process(done):
     assert [record.subject for record in running.changes(0).added] == ["Peru"]
 
 
-@pytest.mark.parametrize("command", ["add", "list", "remove", "audit", "verify"])
+@pytest.mark.parametrize("command", ["add", "list", "remove", "audit", "verify", "certificate"])
 def test_each_command_explains_itself_with_an_example(done, command):
     assert f"fulcrum forget {command}" in done("forget", command, "--help")
 
@@ -274,3 +274,59 @@ def test_documents_that_come_later_are_redacted_by_another_sweep(done, tmp_path)
     done("ingest", path)
     assert "1 stored passages redacted" in done("forget", "sweep")
     assert done("forget", "sweep") == ""
+
+
+QUESTION = ("ask", "What is the capital of Peru?")
+
+
+def test_no_question_is_answered_once_a_row_was_deleted_or_put_in(done, refused, home, facts):
+    done("forget", "add", "--file", facts)
+    with sqlite3.connect(home / "ledger.db") as database:
+        database.execute(
+            "INSERT INTO ledger_events SELECT 4, 'removed', record_id, time, '', payload, hash "
+            "FROM ledger_events WHERE sequence = 2"
+        )
+    for command in (QUESTION, ("forget", "list"), ADD):
+        assert "event 4 (removed" in refused(*command)
+    with sqlite3.connect(home / "ledger.db") as database:
+        database.execute("DELETE FROM ledger_events WHERE sequence = 4")
+    assert "Town 1" in done("forget", "list")
+    with sqlite3.connect(home / "ledger.db") as database:
+        database.execute("DELETE FROM ledger_events WHERE sequence = 3")
+    assert "verify --accept says what is lost" in refused(*QUESTION)
+
+
+def test_an_older_copy_is_accepted_on_purpose(done, run, refused, home, facts, monkeypatch):
+    done("forget", "add", "--file", facts)
+    with sqlite3.connect(home / "ledger.db") as database:
+        database.execute("DELETE FROM ledger_events WHERE sequence = 3")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, out, err = run("forget", "verify", "--accept")
+    assert code == 2
+    assert "go on with the 2 events that are there, what later ones said is lost" in out
+    assert "nothing was changed" in err
+    refused("forget", "list")
+    assert "whole, 2 events" in done("forget", "verify", "--accept", "--yes")
+    assert len(done("forget", "list").splitlines()) == 2
+    assert done("forget", "verify", "--accept") == "whole, 2 events\n"
+
+
+def test_changed_events_cannot_be_accepted(done, refused, home, facts):
+    done("forget", "add", "--file", facts)
+    with sqlite3.connect(home / "ledger.db") as database:
+        database.execute("DELETE FROM ledger_events WHERE sequence = 2")
+    assert "event 2 is missing" in refused("forget", "verify", "--accept", "--yes")
+    refused("forget", "list")
+
+
+def test_a_checkpoint_may_lie_elsewhere(done, refused, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("FULCRUM_LEDGER_CHECKPOINT", str(tmp_path / "disk" / "facts.head"))
+    done(*ADD)
+    assert (tmp_path / "disk" / "facts.head").exists()
+    for path in (*home.glob("ledger*"), *home.glob("index/*")):
+        path.unlink()
+    assert "its key" in refused("forget", "list")
+    monkeypatch.setenv("FULCRUM_LEDGER_CHECKPOINT", str(tmp_path / "disk"))
+    assert "a directory; give the path of a file" in refused("forget", "list")
+    monkeypatch.setenv("FULCRUM_LEDGER_CHECKPOINT", "https://example.org/facts")
+    assert "is 'https:/example.org/facts', a URL; give the path" in refused("forget", "list")

@@ -1,10 +1,13 @@
+import json
 import random
+import shutil
 import sqlite3
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, event, text
 
+from control.forgetting.checkpoint import Checkpoints
 from control.forgetting.ledger import Changes, EncryptedOriginal, Ledger, open_ledger
 from control.forgetting.ledger_tables import open_tables
 from control.forgetting.record import Record
@@ -240,9 +243,12 @@ def test_events_that_change_places_are_found(opened, tamper):
 def test_a_changed_record_raises_instead_of_being_skipped(opened, tamper):
     ledger = opened()
     ledger.add([PERU, JANE])
+    ledger.records()
     tamper("UPDATE ledger_events SET time = '2001-01-01' WHERE sequence = 1")
-    for ask in (ledger.records, ledger.events, opened().records):
-        with pytest.raises(IndexStateError, match=r"event 1 of .* cannot be decrypted"):
+    with pytest.raises(IndexStateError, match=r"event 1 of .* cannot be decrypted"):
+        ledger.records()
+    for ask in (ledger.events, opened):
+        with pytest.raises(IndexStateError, match=r"event 1 \(added, 2001-01-01\) is not what was"):
             ask()
 
 
@@ -279,7 +285,8 @@ def test_every_flipped_byte_of_an_event_is_found(local, home):
         with path.open("r+b") as file:
             file.seek(spot)
             file.write(bytes([whole[spot] ^ 0x81]))
-        assert open_ledger(home).verify() is not None
+        with pytest.raises(IndexStateError, match=r"event 4 |from 2 on cannot be read"):
+            open_ledger(home)
         path.write_bytes(whole)
     assert open_ledger(home).verify() is None
 
@@ -315,9 +322,11 @@ def test_an_older_copy_of_the_database_is_refused(home, tmp_path):
     ledger.add([JANE])
     old.backup(live)
     live.close()
-    with pytest.raises(IndexStateError, match=r"event 2, .* is missing.*ledger\.head"):
+    with pytest.raises(IndexStateError, match=r"event 2, .* is missing.*verify --accept"):
         open_ledger(home)
-    (home / "ledger.head").unlink()  # as the message says
+    trusted = open_ledger(home, trusted=True)
+    assert "event 2, which was there before, is missing" in trusted.loss()
+    trusted.accept()  # as the message says
     assert open_ledger(home).records() == [peru]
 
 
@@ -328,8 +337,136 @@ def test_a_database_newer_than_its_checkpoint_is_valid(opened, home):
     opened().add([JANE])
     head.write_bytes(old)
     assert opened().verify() is None
-    head.unlink()
+
+
+def test_a_checkpoint_that_was_removed_is_found_and_its_copy_is_not_needed(opened, home, url):
+    opened().add([PERU])
+    [head], [copy] = home.glob("*.head"), home.glob("index/*.head")
+    copy.unlink()  # with the index
     assert opened().verify() is None
+    assert copy.exists()
+    head.unlink()
+    with pytest.raises(IndexStateError, match=r"\.head, .* was removed.*verify --accept"):
+        opened()
+    trusted = open_ledger(home, url, trusted=True)
+    assert "1 events" in trusted.loss()
+    trusted.accept()
+    assert [record.subject for record in opened().records()] == ["Peru"]
+
+
+def test_a_shared_ledger_is_trusted_by_a_home_that_sees_it_first(home, tmp_path, url):
+    shared = url or f"sqlite:///{tmp_path}/facts.db"
+    open_ledger(home, shared, KEY.hex()).add([PERU])
+    other = open_ledger(tmp_path / "other", shared, KEY.hex())
+    assert [record.subject for record in other.records()] == ["Peru"]
+    [head] = (tmp_path / "other").glob("*.head")
+    head.unlink()
+    with pytest.raises(IndexStateError, match="was removed"):
+        other.records()
+
+
+def test_a_checkpoint_cannot_be_written_without_the_key(local, home):
+    path = home / "ledger.head"
+    content = json.loads(path.read_text())
+    for changed in ({"sequence": 4}, {"signature": "00" * 32}, {"elsewhere": True}):
+        path.write_text(json.dumps(content | changed))
+        for ask in (local.records, lambda: local.add([PERU]), lambda: open_ledger(home)):
+            with pytest.raises(IndexStateError, match=r"ledger\.head, .* was changed"):
+                ask()
+    del content["signature"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(IndexStateError, match="is not signed"):
+        local.records()
+    assert "is not signed" in local.verify()
+
+
+def test_the_whole_ledger_is_missed_by_its_copy(home, local):
+    for path in home.glob("ledger.*"):
+        path.unlink()
+    with pytest.raises(IndexStateError, match=r"its key .* is missing"):
+        open_ledger(home)
+    trusted = open_ledger(home, trusted=True)
+    assert "0 events" in trusted.loss()
+    trusted.accept()
+    assert open_ledger(home).records() == []
+    open_ledger(home).add([PERU])
+
+
+def test_a_copy_elsewhere_misses_what_the_home_lost(home, tmp_path):
+    elsewhere = tmp_path / "disk" / "facts.head"
+    open_ledger(home).add([PERU])
+    key = (home / "ledger.key").read_bytes()
+    early = open_ledger(home, checkpoint=elsewhere)  # named later: written at once
+    assert elsewhere.exists()
+    early.add([JANE])
+    saved = elsewhere.read_bytes()
+    elsewhere.unlink()
+    for ask in (early.records, lambda: open_ledger(home, checkpoint=elsewhere)):
+        with pytest.raises(IndexStateError, match=r"facts\.head, .* was removed"):
+            ask()
+    elsewhere.write_bytes(saved)
+    assert len(early.records()) == 2
+    shutil.rmtree(home)
+    home.mkdir()
+    (home / "ledger.key").write_bytes(key)
+    with pytest.raises(IndexStateError, match=r"event 2, .* is missing.*facts\.head says so"):
+        open_ledger(home, checkpoint=elsewhere)
+
+
+def test_a_process_killed_before_it_wrote_the_checkpoint_leaves_a_whole_ledger(opened, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoints, "advance", lambda *_: None)
+        opened().add([PERU])
+    assert opened().verify() is None
+    opened().add([JANE])
+    assert len(opened().records()) == 2
+
+
+def test_nothing_is_recorded_where_the_copy_elsewhere_cannot_be_written(home, tmp_path):
+    (tmp_path / "file").write_text("")
+    ledger = open_ledger(home, checkpoint=tmp_path / "file" / "facts.head")
+    with pytest.raises(IndexStateError, match="cannot be"):
+        ledger.add([PERU])
+    assert open_ledger(home).version() == 0
+
+
+def test_another_key_in_the_file_stops_a_running_process_until_it_is_back(home):
+    ledger = open_ledger(home)
+    [peru] = ledger.add([PERU])
+    file = home / "ledger.key"
+    key = file.read_text()
+    file.write_text(bytes(32).hex())
+    for ask in (lambda: ledger.changes(1), lambda: ledger.add([JANE])):
+        with pytest.raises(IndexStateError, match="the key is another one"):
+            ask()
+    file.unlink()
+    with pytest.raises(IndexStateError, match="is missing"):
+        ledger.records()
+    file.write_text(key)
+    assert ledger.records() == [peru]
+
+
+def test_a_row_that_goes_missing_is_no_removal_for_a_running_process(opened, tamper):
+    ledger = opened()
+    [peru, jane, _] = ledger.add([PERU, JANE, fact(1)])
+    assert ledger.record(jane.id) == jane
+    tamper("DELETE FROM ledger_events WHERE sequence = 1")
+    for ask in (ledger.records, lambda: ledger.record(peru.id), ledger.events):
+        with pytest.raises(IndexStateError, match="event 1 "):
+            ask()
+    assert ledger.record(jane.id) == jane
+
+
+def test_a_copied_row_of_kind_removed_counts_for_nobody(opened, tamper):
+    ledger = opened()
+    [peru] = ledger.add([PERU])
+    tamper(
+        "INSERT INTO ledger_events SELECT 2, 'removed', record_id, time, '', payload, hash "
+        "FROM ledger_events WHERE sequence = 1"
+    )
+    for ask in (lambda: ledger.changes(1), lambda: ledger.record(peru.id), opened):
+        with pytest.raises(IndexStateError, match=r"event 2 \(removed"):
+            ask()
 
 
 def test_a_damaged_checkpoint_says_what_to_do(local, home):
