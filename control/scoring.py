@@ -17,6 +17,7 @@ from control.decoding.generate import stop_ids
 from control.engines import scheduler
 from control.engines.transformers import LanguageModel
 from control.forgetting import normalize, segments
+from control.forgetting.clearing import completes
 from control.forgetting.guard import LOOK_BACK, LeakGuard, WatchedFacts
 from control.forgetting.record import Record
 from foundation import trace
@@ -238,7 +239,7 @@ def _named(
     return tuple(
         (piece, log_p)
         for piece, log_p in named
-        if watch is None or watch.completed(text, piece) is None
+        if watch is None or not completes(watch, text, piece)
     )
 
 

@@ -26,7 +26,7 @@ from app.api.schema import (
 )
 from control.assistant import Query
 from control.decoding.generate import Decoding
-from control.decoding.trace import TokenTrace
+from control.forgetting.clearing import Cleared, ClearedToken
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class CompletionBuilder:
         return self.request.logprobs if isinstance(self.request, CompletionRequest) else None
 
     def _entry(
-        self, place: int, text: str, tokens: Sequence[TokenTrace] = (), whole: bool = False
+        self, place: int, text: str, tokens: Sequence[ClearedToken] = (), whole: bool = False
     ) -> dict[str, Any]:
         """Return one choice, or its new part."""
         content: dict[str, Any] = {"text": text}
@@ -237,12 +237,14 @@ async def _answer(
     ]
     reply = CompletionBuilder(request, name, decoding, used, choices)
     run = responses.stream_answers(service, queries, decoding, caller.client, caller.metrics)
-    headers = ignored_header(request)
+    headers = ignored_header(request, service)
     if not request.stream:
         body = await caller.while_connected(reply.complete(run))
         return JSONResponse(body, headers=headers)
     first = await caller.while_connected(anext(run))
-    return _stream(responses.end_with_error(reply.stream_events(first, run)), headers)
+    return _stream(
+        responses.end_with_error(reply.stream_events(first, run), service.error_line), headers
+    )
 
 
 async def _score(
@@ -254,10 +256,12 @@ async def _score(
     scored = await caller.while_connected(_scored(caller, request.prompts, most, predict))
     reply = CompletionBuilder(request, name, Decoding(), used, [])
     body = reply.scores(texts, scored)
-    headers = ignored_header(request)
+    headers = ignored_header(request, caller.service)
     if not request.stream:
         return JSONResponse(body, headers=headers)
-    return _stream(responses.end_with_error(_once(responses.event(body))), headers)
+    return _stream(
+        responses.end_with_error(_once(responses.event(body)), caller.service.error_line), headers
+    )
 
 
 async def _scored(
@@ -275,16 +279,19 @@ async def _once(item: str) -> AsyncIterator[str]:
     yield item
 
 
-def _stream(events: AsyncIterator[str], headers: dict[str, str]) -> StreamingResponse:
+def _stream(events: AsyncIterator[str], headers: dict[str, Cleared]) -> StreamingResponse:
     return StreamingResponse(
         events, media_type=STREAMED, headers={"Cache-Control": "no-store", **headers}
     )
 
 
-def ignored_header(request: RequestBody) -> dict[str, str]:
+def ignored_header(request: RequestBody, service: "Service") -> dict[str, Cleared]:
     """Return the header that names the fields of a request that have no effect, if any."""
     names = request.ignored()
-    return {IGNORED: ", ".join(names)} if names else {}
+    if names:
+        clear = service.door.open()
+        names = list(filter(None, map(clear.name, names)))
+    return {IGNORED: Cleared(", ".join(names))} if names else {}
 
 
 def resolve_model(name: str, names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from app.api.access import Administrator
 from app.api.errors import NotFoundError
 from app.api.schema import CorrectionBody
 from control.corrections import Correction
+from control.forgetting.clearing import Clearance, Cleared, own
 from control.forgetting.record import LONGEST_TEXT
 from foundation.errors import InputError
 
@@ -60,11 +61,11 @@ def add(request: CorrectionBody, caller: Administrator) -> Any:
 
 @router.get("")
 def list_corrections(caller: Administrator) -> CorrectionList:
-    """List the corrections in force."""
-    corrections = caller.service.corrections
+    """List the corrections in force, cleared of what has been forgotten since."""
+    corrections, clear = caller.service.corrections, caller.service.door.open()
     return CorrectionList(
         data=[
-            PinnedCorrection(**asdict(each), forgotten=list(corrections.forgotten(each)))
+            PinnedCorrection(**_shown(each, clear), forgotten=list(corrections.forgotten(each)))
             for each in corrections.all()
         ]
     )
@@ -84,4 +85,10 @@ def withdraw(
         raise NotFoundError(
             "no correction of this id is in force; GET /v1/corrections lists them"
         ) from None
-    return PinnedCorrection(**asdict(gone))
+    return PinnedCorrection(**_shown(gone, caller.service.door.open()))
+
+
+def _shown(correction: Correction, clear: Clearance) -> dict[str, Cleared]:
+    """The fields of a correction, without what has been forgotten since it was pinned."""
+    fields = {name: clear.text(text, correction.scope) for name, text in asdict(correction).items()}
+    return fields | {"id": own(correction.id), "time": own(correction.time)}

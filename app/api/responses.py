@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from app.api.errors import describe_error
+from app.api.errors import ErrorLine, describe_error
 from app.server.security import error_body
+from control.forgetting.clearing import ClearedToken
 from control.forgetting.suppressor import refusal
 
 if TYPE_CHECKING:
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from control.answer import Answer
     from control.assistant import Query
     from control.decoding.generate import Decoding
-    from control.decoding.trace import TokenTrace
     from control.scoring import ScoredText, ScoredToken
 
-PlacedToken = tuple[int, "TokenTrace"]
+PlacedToken = tuple[int, ClearedToken]
 DONE = "data: [DONE]\n\n"
 LEAST = 1e-45  # about the smallest float32 above 0, whose logarithm is a number
 
@@ -116,7 +116,7 @@ class ChoiceText:
     echo: str = ""
     text: str = ""
 
-    def add(self, token: "TokenTrace") -> str:
+    def add(self, token: ClearedToken) -> str:
         """Add a token and return the new text to send."""
         new = self.stop.feed(token.text if self.text else token.text.lstrip())
         self.text += new
@@ -141,7 +141,7 @@ def finish_reason(answer: "Answer", choice: ChoiceText, decoding: "Decoding") ->
     return "stop"
 
 
-def logprob(token: "TokenTrace", most: int) -> dict[str, Any]:
+def logprob(token: ClearedToken, most: int) -> dict[str, Any]:
     """Return a token's log-probability in its source's branch, as in a chat's ``logprobs``."""
     memory = token.source == "memory"
     choices = token.memory_choices if memory else token.context_choices
@@ -152,7 +152,7 @@ def logprob(token: "TokenTrace", most: int) -> dict[str, Any]:
     }
 
 
-def plain_logprobs(tokens: "Sequence[TokenTrace]", most: int) -> dict[str, Any]:
+def plain_logprobs(tokens: Sequence[ClearedToken], most: int) -> dict[str, Any]:
     """Return those of several tokens, in the form of /v1/completions."""
     entries = [logprob(token, most) for token in tokens]
     offsets, length = [], 0
@@ -223,13 +223,18 @@ def event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
-async def end_with_error(events: AsyncIterator[str]) -> AsyncIterator[str]:
-    """Make an exception the last event of a stream, whose status has been sent before."""
+async def end_with_error(events: AsyncIterator[str], line: ErrorLine) -> AsyncIterator[str]:
+    """Make an exception the last event of a stream, whose status has been sent before.
+
+    Args:
+        events: The stream.
+        line: As for `describe_error`.
+    """
     try:
         async for each in events:
             yield each
     except Exception as error:
-        status, message = describe_error(error)
+        status, message = describe_error(error, line)
         yield event(error_body(status, message))
     yield DONE
 

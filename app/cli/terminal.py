@@ -87,7 +87,9 @@ def _legend() -> Text:
 
 def _claims(answer: Answer) -> Table:
     """Who says what, since when, and which of it the answer follows."""
-    numbers = {source.id: number for number, source in enumerate(shown(answer), start=1)}
+    numbers: dict[str, int] = {
+        source.id: number for number, source in enumerate(shown(answer), start=1)
+    }
     table = Table(box=None, padding=(0, 1), show_header=False)
     for group in dict.fromkeys(claim.group for claim in answer.claims):
         members = [claim for claim in answer.claims if claim.group == group]
