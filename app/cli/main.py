@@ -32,10 +32,11 @@ class ClearedGroup(click.Group):
         try:
             return super().invoke(context)
         except (FulcrumError, click.UsageError) as error:
-            if context.invoked_subcommand in ADMINISTRATION or context.obj is None:
+            if context.invoked_subcommand in ADMINISTRATION:
                 raise
+            given = {name: value for name, value in context.params.items() if name != "verbose"}
             told = error.message if isinstance(error, click.UsageError) else str(error)
-            cleared = error_line(told, context.obj)
+            cleared = error_line(told, given)
             if cleared == told or isinstance(error, click.exceptions.NoArgsIsHelpError):
                 raise
             raise InputError(cleared) from None

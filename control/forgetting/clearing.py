@@ -37,6 +37,7 @@ ClearedToken = NewType("ClearedToken", TokenTrace)
 ClearedClaim = NewType("ClearedClaim", SourceClaim)
 ClearedCitation = NewType("ClearedCitation", Citation)
 
+SPELLED = 4  # characters for each one of an answer, in which it may be spelled: "S - a - n"
 CUT = "…"  # stands for what is cut out of a line
 ID_DIGITS = 16  # of an id in place of a withheld one; as of those made of a document's content
 HIDDEN_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}")
@@ -145,8 +146,13 @@ class Clearance:
         if self.redactor is None:
             return Cleared(text)
         spaced, places = _spaced(text)
-        for start, end in sorted(self.redactor.forbidden_in(spaced), reverse=True):
-            text = f"{text[: places[start]]}{CUT}{text[places[end - 1] + 1 :]}"
+        spans = [(places[a], places[b - 1] + 1) for a, b in self.redactor.forbidden_in(spaced)]
+        spans += self.redactor.forbidden_in(text)
+        done, left = 0, ""
+        for start, end in sorted(spans):
+            left += f"{text[done:start]}{CUT}" if start >= done else ""
+            done = max(done, end)
+        text = left + text[done:]
         stated = self.redactor.redact_all([(text, "")], refreshed=True)[0]
         return Cleared(stated.text if stated.record_ids else text)
 
@@ -172,16 +178,15 @@ class Clearance:
         ]
 
     def _withholds(self, name: str) -> bool:
-        if not name:
-            return False
-        spaced, _ = _spaced(name)
-        if self._holds_watched(spaced):
+        forms = dict.fromkeys([name, _spaced(name)[0]]) if name else ()
+        if any(self._holds_watched(form) for form in forms):
             return True
-        if self.redactor is None:
-            return False
-        if self.redactor.forbidden_in(spaced):
-            return True
-        return bool(self.redactor.redact_all([(spaced, "")], refreshed=True)[0].record_ids)
+        redactor = self.redactor
+        return redactor is not None and any(
+            redactor.forbidden_in(form)
+            or redactor.redact_all([(form, "")], refreshed=True)[0].record_ids
+            for form in forms
+        )
 
     def _holds_watched(self, text: str) -> bool:
         return any(normalize.holds(text, forbidden(record)) for record in self.watched)
@@ -200,9 +205,13 @@ def cleared_tokens(
     if not watch:
         return [ClearedToken(token) for token in tokens]
     cleared, text = list[ClearedToken](), before
+    active = watch.active_records(before + "".join(token.text for token in tokens))
+    watched = replace(watch, records=tuple(active), activate=None)
+    longest = max((len(span) for record in active for span in record.spans), default=0)
 
     def offered(choices: Sequence[Choice]) -> list[Choice]:
-        return [each for each in choices if not completes(watch, text, each.text)]
+        near = text[-SPELLED * longest :] if longest else ""
+        return [each for each in choices if not (active and completes(watched, near, each.text))]
 
     for token in tokens:
         left = replace(
@@ -217,8 +226,10 @@ def cleared_tokens(
 
 def completes(watch: "WatchedFacts", text: str, alternative: str) -> bool:
     """Whether an alternative to a text's next token holds a watched answer, or completes one."""
-    together = watch.completed(text, alternative)
-    return together is not None or watch.completed("", alternative) is not None
+    if watch.completed(text, alternative) is not None:
+        return True
+    glued = text[-1:].isalnum() and alternative[:1].isalnum()  # a word together, and one alone
+    return glued and watch.completed("", alternative) is not None
 
 
 def _spaced(name: str) -> tuple[str, list[int]]:
