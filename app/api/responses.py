@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.api.errors import ErrorLine, describe_error
 from app.server.security import error_body
-from control.forgetting.clearing import ClearedToken
+from control.forgetting.clearing import Cleared, ClearedToken
 from control.forgetting.suppressor import refusal
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def scored_choice(prompt: str, scored: "ScoredText") -> dict[str, Any]:
         return {"text": refusal(prompt), "logprobs": None, "finish_reason": "content_filter"}
     following, text = scored.next, scored.text
     if following is not None and not scored.ends:
-        text += following.text
+        text = Cleared(text + following.text)
     tokens = [*scored.tokens, *([following] if following else [])]
     offsets = list(accumulate((len(token.text) for token in tokens), initial=0))[:-1]
     return {
@@ -195,7 +195,7 @@ def forgotten_ids(scored: "ScoredText") -> list[dict[str, str]]:
     return [{"id": each, "layer": "prompt"} for each in scored.forgotten]
 
 
-def _alternatives(token: "ScoredToken") -> dict[str, float] | None:
+def _alternatives(token: "ScoredToken") -> dict[Cleared, float] | None:
     """The most probable tokens in a token's place, and the token itself, as at OpenAI."""
     if token.log_p is None:
         return None

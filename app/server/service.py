@@ -367,7 +367,8 @@ class Service:
             document_id: As it is listed.
             limit: At most so many.
         """
-        nodes = self._index.passages_of(self._stored_id(document_id), limit)
+        nodes = self._index.passages_of(document_id, limit)
+        nodes = nodes or self._index.passages_of(self._stored_id(document_id), limit)
         clear = self.door.open()
         texts = [
             clear.text(node.get_content(), str(node.metadata.get("title", ""))) for node in nodes

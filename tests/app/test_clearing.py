@@ -23,6 +23,7 @@ from control.conflict.verdict import Verdict
 from control.decoding.trace import TokenTrace
 from control.forgetting import clearing
 from control.forgetting.record import Record
+from control.scoring import ScoredText, ScoredToken
 
 SECRET = "Santiago"
 CHILE = {"subject": "Chile", "relation": "capital", "answers": [SECRET]}
@@ -302,7 +303,7 @@ def test_the_commands_print_nothing_of_it(tmp_path, capsys):
         check(shown)
 
 
-OPEN = {Answer, Source, ListedDocument, IngestProgress, ServiceState}
+OPEN = {Answer, Source, ScoredText, ScoredToken, ListedDocument, IngestProgress, ServiceState}
 OPEN |= {api_documents.Document, api_documents.DocumentList, api_documents.SkippedFile}
 OPEN |= {api_documents.IngestResult, api_documents.DeletedDocument, api_errors.Details}
 MADE_BY_THE_DOOR = {TokenTrace, SourceClaim, Verdict, Citation}
