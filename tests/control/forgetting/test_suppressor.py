@@ -285,6 +285,18 @@ def test_the_buffer_of_a_blocked_answer_is_not_streamed(forgetting, tiny):
     assert emitted == [1, 1, 1]
 
 
+def test_streamed_tokens_offer_no_alternative_that_holds_or_completes_the_answer(forgetting, tiny):
+    emitted = []
+    with forgetting.buffer_stream(lambda at, token: emitted.append(token), [WATCHED]) as (
+        buffer,
+        _,
+    ):
+        for token in traced(tiny, "It is ", "Li", "on.", choices=("Lima", "ma", "on")).tokens:
+            buffer(0, token)
+    offered = [[choice.text for choice in token.context_choices] for token in emitted]
+    assert offered == [["ma", "on"], ["ma", "on"], ["on"]]  # "ma" completes "Li"
+
+
 def test_what_is_withheld_is_recorded_once_in_the_audit(forgetting):
     forgetting.record_withheld([("1", "prompt"), ("1", "prompt"), ("1", "output")])
     assert forgetting.ledger.notes == [
