@@ -27,7 +27,6 @@ from control.forgetting.ledger import ADDED, Event, Ledger
 from control.forgetting.questions import question_forms
 from control.forgetting.record import Record
 from control.forgetting.sweep import SWEPT
-from evaluation.datasets.probes import LeakProbe
 from evaluation.judges import leak
 from foundation.errors import DataError, InputError
 from foundation.text import normalise
@@ -211,8 +210,7 @@ def probe_questions(record: Record) -> list[str]:
 
 def _outcome(record: Record, answer: Answer) -> str:
     """What came of a probe: "stated" is what must not be."""
-    probe = LeakProbe("certificate", answer.question)
-    if leak.leaked(leak.secret(record), probe, answer.answer):
+    if leak.leaked(leak.secret(record), answer.question, answer.answer):
         return "stated"
     if record.id in {each["id"] for each in answer.forgotten}:
         return "withheld"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from control.conflict.support import Support
     from control.corrections import Corrections
     from control.engines.base import Engine
+    from control.forgetting.clearing import Door
     from control.forgetting.ledger import Ledger
     from control.forgetting.suppressor import FactSuppressor
     from control.forgetting.vector_cache import EncryptedVectorCache
@@ -333,9 +334,29 @@ def fact_suppressor(
 
     embed_model = packaged_embedding()
     redactor = Redactor(ledger, embed_model, vectors)
-    redact_logs(redactor)
     router = Router(ledger, embed_model, cache=cache, vector_cache=vectors)
-    return FactSuppressor(ledger, router, redactor)
+    suppressor = FactSuppressor(ledger, router, redactor)
+    redact_logs(suppressor.door)
+    return suppressor
+
+
+def door(settings: Settings) -> "Door":
+    """What clears all that leaves this home of its forgotten facts; logs are cleared by it too.
+
+    Raises:
+        IndexStateError: The ledger cannot be read.
+    """
+    from control.forgetting.clearing import Door
+    from control.forgetting.logs import redact_logs
+
+    if not home.has_ledger(settings):
+        return Door()
+    from control.forgetting.redaction import Redactor
+
+    facts = home.ledger(settings)
+    opened = Door(Redactor(facts, packaged_embedding(), vector_cache(settings)), facts)
+    redact_logs(opened)
+    return opened
 
 
 def corrections(settings: Settings, ledger: "Ledger") -> "Corrections":

@@ -41,6 +41,13 @@ def prepare(home: Path) -> None:
         log.warning("other users may read %s; run as its owner: chmod -R go= %s", home, home)
 
 
+def has_ledger(settings: "Settings") -> bool:
+    """Whether there may be forgotten facts."""
+    from control.forgetting.ledger import DATABASE
+
+    return settings.ledger is not None or (settings.home / DATABASE).exists()
+
+
 def ledger(settings: "Settings", trusted: bool = False) -> "Ledger":
     """Open the ledger of forgotten facts; imports nothing of language models.
 

@@ -2,16 +2,26 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
-from control.conflict.sources import Citation, SourceClaim
+from control import prompts
 from control.conflict.verdict import Verdict
 from control.decoding.generate import Alpha
-from control.decoding.trace import TokenTrace
+from control.forgetting.clearing import (
+    NOTHING,
+    Clearance,
+    Cleared,
+    ClearedCitation,
+    ClearedClaim,
+    ClearedToken,
+    own,
+)
 from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
+
+ClearedVerdict = NewType("ClearedVerdict", Verdict)  # made by `Clearance.verdict`
 
 STEPS = (
     "route",
@@ -44,21 +54,23 @@ class Source:
         date: Of its document, in ISO 8601, of which day or month may lack; empty if not known.
     """
 
-    id: str
-    title: str
+    id: Cleared
+    title: Cleared
     score: float | None
     kept: bool
-    reason: str
-    text: str
+    reason: Cleared
+    text: Cleared
     answers: float | None = None
     page: int | None = None
-    heading: str = ""
-    date: str = ""
+    heading: Cleared = NOTHING
+    date: Cleared = NOTHING
 
 
 @dataclass
 class Answer:
     """An answer and its sources: the object that ``fulcrum ask --json`` prints.
+
+    All of it is cleared of forgotten facts, see `control.forgetting.clearing`.
 
     Attributes:
         question: As asked.
@@ -80,21 +92,21 @@ class Answer:
         abstained: Whether the documents do not say, and nothing else was to be said.
     """
 
-    question: str
-    rewritten: str
-    queries: list[str]
-    answer: str
+    question: Cleared
+    rewritten: Cleared
+    queries: list[Cleared]
+    answer: Cleared
     alpha: Alpha
     conflict: bool
-    verdict: Verdict | None
-    tokens: list[TokenTrace]
+    verdict: ClearedVerdict | None
+    tokens: list[ClearedToken]
     sources: list[Source]
-    forgotten: list[dict[str, str]] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    forgotten: list[dict[str, Cleared]] = field(default_factory=list)
+    notices: list[Cleared] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
-    claims: list[SourceClaim] = field(default_factory=list)
-    settled: str = ""
-    citations: list[Citation] = field(default_factory=list)
+    claims: list[ClearedClaim] = field(default_factory=list)
+    settled: Cleared = NOTHING
+    citations: list[ClearedCitation] = field(default_factory=list)
     abstained: bool = False
 
 
@@ -103,6 +115,7 @@ def source(
     read: Collection[str],
     kept: "Sequence[NodeWithScore]",
     trace: RequestTrace,
+    clear: Clearance,
     set_aside: Collection[str] = (),
 ) -> Source:
     """A retrieved passage as a source, with the reason why it was read or not.
@@ -112,6 +125,7 @@ def source(
         read: Ids of the passages in the prompt.
         kept: Passages that passed the filter.
         trace: Holds the filter's verdicts.
+        clear: Clears its texts.
         set_aside: Ids of the passages whose claim the answer does not follow.
     """
     answers = trace.verdicts.get(node.node_id)
@@ -126,15 +140,18 @@ def source(
     else:
         reason = "others rank before it"
     page = node.metadata.get("page")
+    title, heading, date = (
+        clear.name(str(node.metadata.get(key, ""))) for key in ("title", "heading", "date")
+    )
     return Source(
-        id=node.node_id,
-        title=str(node.metadata.get("title", "")),
+        id=clear.id(node.node_id),
+        title=title,
         score=node.score,
         kept=node.node_id in read,
-        reason=reason,
-        text=node.text,
+        reason=own(reason),
+        text=clear.text(node.text, prompts.origin(node.metadata)),
         answers=answers,
         page=page if isinstance(page, int) else None,  # a JSON line may call anything so
-        heading=str(node.metadata.get("heading", "")),
-        date=str(node.metadata.get("date", "")),
+        heading=heading,
+        date=date,
     )

@@ -14,12 +14,13 @@ from control.conflict.reader import AnswerReader, read_passages
 from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
-from control.decoding.generate import Decoding, OnToken
+from control.decoding.generate import Decoding
 from control.decoding.rules import DIAL
-from control.decoding.trace import TokenTrace, written
+from control.decoding.trace import written
 from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
-from control.forgetting.suppressor import FactContext, FactSuppressor, refusal
+from control.forgetting.clearing import Cleared, ClearedToken, cleared_tokens, echoed, own
+from control.forgetting.suppressor import FactContext, FactSuppressor, OnClearedToken, refusal
 from control.prompts import Prompt
 from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
 from foundation import trace
@@ -191,7 +192,7 @@ class Assistant:
         question: str,
         decoding: Decoding,
         given: "Nodes | None" = None,
-        on_token: OnToken | None = None,
+        on_token: OnClearedToken | None = None,
         history: Sequence[tuple[str, str]] = (),
         sources: SourceOptions | None = None,
     ) -> Answer:
@@ -201,7 +202,7 @@ class Assistant:
         return answer
 
     def ask_batch(
-        self, queries: Sequence[Query], decoding: Decoding, on_token: OnToken | None = None
+        self, queries: Sequence[Query], decoding: Decoding, on_token: OnClearedToken | None = None
     ) -> list[Answer]:
         """Answer questions: prepare the prompt of each by itself, then decode all in one batch.
 
@@ -371,7 +372,7 @@ class Assistant:
         return replace(state, facts=facts, prompt=prompt)
 
     def decode(
-        self, states: Sequence[QuestionState], on_token: OnToken | None = None
+        self, states: Sequence[QuestionState], on_token: OnClearedToken | None = None
     ) -> list[QuestionState]:
         """Compare the claims of passages and memory, resolve conflicts, write the answers.
 
@@ -388,7 +389,10 @@ class Assistant:
         ]
 
     def _decode(
-        self, states: Sequence[QuestionState], places: Sequence[int], on_token: OnToken | None
+        self,
+        states: Sequence[QuestionState],
+        places: Sequence[int],
+        on_token: OnClearedToken | None,
     ) -> list[DecodedAnswer]:
         if not states:
             return []
@@ -397,7 +401,7 @@ class Assistant:
             state.settlement.told or state.settlement.decided or _strict(state) for state in states
         ]
 
-        def emit(index: int, token: TokenTrace) -> None:
+        def emit(index: int, token: ClearedToken) -> None:
             if on_token is not None and not (settled[index] or states[index].refused):
                 on_token(places[index], token)
 
@@ -414,9 +418,10 @@ class Assistant:
             stopped.update(index for index, each in enumerate(answers) if each.trace.blocked)
         answers = self._hold_to_documents(states, answers)
         answers = list(map(self.forgetting.strip_leaks, answers, watches))
-        for index, each in enumerate(answers):
-            for token in each.trace.tokens if settled[index] and not states[index].refused else ():
-                if on_token is not None:
+        if on_token is not None:
+            for index, each in enumerate(answers):
+                told = each.trace.tokens if settled[index] and not states[index].refused else ()
+                for token in cleared_tokens(told, watches[index]):
                     on_token(places[index], token)
         return answers
 
@@ -490,30 +495,43 @@ class Assistant:
         shown = self.forgetting.leak_free([search.query_str, *search.embedding_strs], state.facts)
         withheld = [*steps.withheld, *((each, "output") for each in output)]
         self.forgetting.record_withheld(withheld)
-        rewritten = decoded and shown[:1] == [search.query_str]
-        read = state.read
-        return Answer(
-            question=state.question,
-            rewritten=shown[0] if rewritten else state.question,
-            queries=[query for query in search.embedding_strs if decoded and query in shown],
-            answer=decoded.trace.text.strip() if decoded else refusal(state.question),
+        times = dict.fromkeys(STEPS, 0.0) | dict(steps.seconds)
+        times |= {"decode": state.decode_seconds, "total": state.seconds + state.decode_seconds}
+        answer = Answer(
+            question=echoed(state.question),
+            rewritten=echoed(state.question),
+            queries=[],
+            answer=own(refusal(state.question)),
             alpha=state.decoding.alpha,
-            conflict=decoded is not None and decoded.conflict,
-            verdict=decoded.verdict if decoded else None,
-            tokens=decoded.trace.tokens if decoded else [],
+            conflict=False,
+            verdict=None,
+            tokens=[],
+            sources=[],
+            forgotten=[{"id": own(each), "layer": own(layer)} for each, layer in withheld],
+            seconds=times,
+        )
+        if decoded is None:
+            return answer
+        text = decoded.trace.text.strip()
+        watch = self.forgetting.watch(state.facts)
+        clear = self.forgetting.door.open(watch, f"{state.question}\n{text}")
+        rewritten = shown[:1] == [search.query_str] and clear.text(search.query_str)
+        return replace(
+            answer,
+            rewritten=rewritten or answer.rewritten,
+            queries=[clear.text(query) for query in search.embedding_strs if query in shown],
+            answer=Cleared(text),  # by the guard, see `FactSuppressor.strip_leaks`
+            conflict=decoded.conflict,
+            verdict=clear.verdict(decoded.verdict),
+            tokens=cleared_tokens(decoded.trace.tokens, watch),
             sources=[
-                source(node, read, state.kept, steps, state.settlement.set_aside)
+                source(node, state.read, state.kept, steps, clear, state.settlement.set_aside)
                 for node in state.retrieved
-                if decoded
             ],
-            forgotten=[{"id": each, "layer": layer} for each, layer in withheld],
-            notices=steps.notices + self._notices(state) if decoded else [],
-            seconds=dict.fromkeys(STEPS, 0.0)
-            | dict(steps.seconds)
-            | {"decode": state.decode_seconds, "total": state.seconds + state.decode_seconds},
-            claims=list(state.claims) if decoded else [],
-            settled=state.settlement.reason if decoded else "",
-            citations=list(state.citations) if decoded else [],
+            notices=[clear.line(each) for each in (*steps.notices, *self._notices(state))],
+            claims=clear.claims(state.claims),
+            settled=clear.name(state.settlement.reason),
+            citations=clear.citations(state.citations),
             abstained=_abstained(decoded),
         )
 

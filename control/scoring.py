@@ -17,6 +17,7 @@ from control.decoding.generate import stop_ids
 from control.engines import scheduler
 from control.engines.transformers import LanguageModel
 from control.forgetting import normalize, segments
+from control.forgetting.clearing import Cleared, completes, echoed, own
 from control.forgetting.guard import LOOK_BACK, LeakGuard, WatchedFacts
 from control.forgetting.record import Record
 from foundation import trace
@@ -32,7 +33,7 @@ TOKENS_AT_ONCE = 256  # of one text in one pass, between which running answers g
 FEW = 2  # words beside a subject's name that say nothing of what is asked: "Chile: Buenos Aires"
 CONTEXT = 8  # tokens before one that decide how it is written, such as a space before it
 
-Alternatives = tuple[tuple[str, float], ...]
+Alternatives = tuple[tuple[Cleared, float], ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ScoredToken:
             first.
     """
 
-    text: str
+    text: Cleared
     log_p: float | None
     alternatives: Alternatives = ()
 
@@ -64,11 +65,11 @@ class ScoredText:
         forgotten: Ids of the forgotten facts for which it is refused.
     """
 
-    text: str
+    text: Cleared
     tokens: tuple[ScoredToken, ...] = ()
     next: ScoredToken | None = None
     ends: bool = False
-    forgotten: tuple[str, ...] = ()
+    forgotten: tuple[Cleared, ...] = ()
 
 
 def score(
@@ -119,7 +120,7 @@ def _scored(
     forgotten, watch = _forgotten(forgetting, dict.fromkeys((text, plain)))
     if forgotten:
         forgetting.record_withheld([(record, "prompt") for record in forgotten])
-        return ScoredText(text, forgotten=forgotten)
+        return ScoredText(echoed(text), forgotten=tuple(map(own, forgotten)))
     # As the model's input has them: control tokens and all.
     pieces = list(_pieces(tokenizer, ids))
     scored = _Forward(model, [*lead, *ids], most)
@@ -128,8 +129,10 @@ def _scored(
     tokens = []
     for place, (piece, row) in enumerate(zip(pieces, rows[: len(ids)], strict=True)):
         log_p, best = row or (None, [])
-        tokens.append(ScoredToken(piece, log_p, _named(tokenizer, ids[:place], best, watch)))
-    result = ScoredText(text, tuple(tokens))
+        tokens.append(
+            ScoredToken(echoed(piece), log_p, _named(tokenizer, ids[:place], best, watch))
+        )
+    result = ScoredText(echoed(text), tuple(tokens))
     return result if not predict else _predicted(language_model, result, ids, scored, watch)
 
 
@@ -149,7 +152,9 @@ def _predicted(
         token = guard.allowed(log_p, token, lambda left: int(left.argmax()))
     best = _best(log_p[None], scored.most)[0]
     *_, piece = _pieces(tokenizer, [*ids[-CONTEXT:], token])
-    following = ScoredToken(piece, float(log_p[token]), _named(tokenizer, ids, best, watch))
+    following = ScoredToken(
+        Cleared(piece), float(log_p[token]), _named(tokenizer, ids, best, watch)
+    )
     return ScoredText(result.text, result.tokens, following, token in ends)
 
 
@@ -236,9 +241,9 @@ def _named(
         text = tokenizer.decode(list(before[-LOOK_BACK:]), skip_special_tokens=True)
     named = [(_added(tokenizer, near, token), log_p) for token, log_p in best]
     return tuple(
-        (piece, log_p)
+        (Cleared(piece), log_p)
         for piece, log_p in named
-        if watch is None or watch.completed(text, piece) is None
+        if watch is None or not completes(watch, text, piece)
     )
 
 

@@ -187,7 +187,7 @@ def statements(draw: random.Random) -> list[ReadingExample]:
 
     From the questions that the classifier of forgotten facts is fitted on.
     """
-    answering, others = [], []
+    answering, others = list[ReadingExample](), list[ReadingExample]()
     for case in build_cases():
         record = case.record
         if not record.relation:

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from app.server.security import ROLE
+from app.server.security import ROLE, is_administrator
 
 if TYPE_CHECKING:
     from app.server.metrics import Metrics
@@ -37,6 +37,11 @@ class Caller:
     service: "Service"
     metrics: "Metrics"
     client: str
+
+    @property
+    def administers(self) -> bool:
+        """Whether the request has the administration key, or the server needs none."""
+        return is_administrator(self.request)
 
     async def while_connected(self, work: Awaitable[Result]) -> Result:
         """Await work, and cancel it if the client disconnects."""
@@ -73,7 +78,7 @@ def reader(
 
 def administrator(caller: Annotated[Caller, Depends(reader)]) -> Caller:
     """Require the key for administration."""
-    if caller.request.scope.get(ROLE) != "administrator":
+    if not caller.administers:
         raise HTTPException(403, "this needs the administration key, and not the reading one")
     return caller
 

@@ -117,7 +117,7 @@ async def embeddings(request: EmbeddingRequest, caller: Reader) -> Response:
     ]
     usage = {"prompt_tokens": used, "total_tokens": used}
     body = {"object": "list", "data": data, "model": name, "usage": usage}
-    return JSONResponse(body, headers=ignored_header(request))
+    return JSONResponse(body, headers=ignored_header(request, service))
 
 
 def _model_names(service: "Service") -> list[str]:

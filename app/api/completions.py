@@ -26,7 +26,7 @@ from app.api.schema import (
 )
 from control.assistant import Query
 from control.decoding.generate import Decoding
-from control.decoding.trace import TokenTrace
+from control.forgetting.clearing import Cleared, ClearedToken
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class CompletionBuilder:
         decoding: Rule, alpha, sampling and length.
         prompt_tokens: Tokens of what was sent.
         choices: One for each answer.
+        tells: Whether the response says which forgotten facts were withheld, and that it was
+            refused; only to administrators, since either tells of a record.
         id: Of the response.
         created: Its time, in seconds since 1970.
     """
@@ -63,6 +65,7 @@ class CompletionBuilder:
     decoding: Decoding
     prompt_tokens: int
     choices: list[ChoiceText]
+    tells: bool
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -86,7 +89,7 @@ class CompletionBuilder:
             choice.finish(answer)
             text = choice.echo + choice.text.strip()
             entry = self._entry(place, text, answer.tokens, whole=True)
-            entry["finish_reason"] = responses.finish_reason(answer, choice, self.decoding)
+            entry["finish_reason"] = self._finish_reason(answer, choice)
             entries.append(entry)
         return {
             **self._body(entries),
@@ -117,7 +120,7 @@ class CompletionBuilder:
             if rest := choice.finish(answer):
                 yield self._event([{**self._entry(place, rest), "finish_reason": None}])
             entry = self._entry(place, "") | ({"delta": {}} if self.is_chat else {})
-            entry["finish_reason"] = responses.finish_reason(answer, choice, self.decoding)
+            entry["finish_reason"] = self._finish_reason(answer, choice)
             last = place == len(item) - 1
             yield self._event([entry], **(self._extra(item) if last else {}))
         if self._streams_usage:
@@ -131,7 +134,9 @@ class CompletionBuilder:
         ]
         new = sum(each.next is not None for each in scored)
         total = {"completion_tokens": new, "total_tokens": self.prompt_tokens + new}
-        details = [{"forgotten": responses.forgotten_ids(each)} for each in scored]
+        details = [
+            {"forgotten": responses.forgotten_ids(each) if self.tells else []} for each in scored
+        ]
         return {
             **self._body(entries),
             "object": "text_completion",
@@ -152,7 +157,7 @@ class CompletionBuilder:
         return self.request.logprobs if isinstance(self.request, CompletionRequest) else None
 
     def _entry(
-        self, place: int, text: str, tokens: Sequence[TokenTrace] = (), whole: bool = False
+        self, place: int, text: str, tokens: Sequence[ClearedToken] = (), whole: bool = False
     ) -> dict[str, Any]:
         """Return one choice, or its new part."""
         content: dict[str, Any] = {"text": text}
@@ -179,8 +184,13 @@ class CompletionBuilder:
         name = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{self.id}"
         return {"id": name, "created": self.created, "model": self.model, "choices": choices}
 
+    def _finish_reason(self, answer: "Answer", choice: ChoiceText) -> str:
+        if self.tells or answer.tokens:
+            return responses.finish_reason(answer, choice, self.decoding)
+        return "stop"
+
     def _extra(self, answers: "Sequence[Answer]") -> dict[str, Any]:
-        details = [responses.details(answer) for answer in answers]
+        details = [responses.details(answer, self.tells) for answer in answers]
         return {"fulcrum": details[0] if len(details) == 1 else details}
 
 
@@ -235,14 +245,16 @@ async def _answer(
         ChoiceText(StopFilter(request.stops), f"{query.question}\n" if echo else "")
         for query in queries
     ]
-    reply = CompletionBuilder(request, name, decoding, used, choices)
+    reply = CompletionBuilder(request, name, decoding, used, choices, caller.administers)
     run = responses.stream_answers(service, queries, decoding, caller.client, caller.metrics)
-    headers = ignored_header(request)
+    headers = ignored_header(request, service)
     if not request.stream:
         body = await caller.while_connected(reply.complete(run))
         return JSONResponse(body, headers=headers)
     first = await caller.while_connected(anext(run))
-    return _stream(responses.end_with_error(reply.stream_events(first, run)), headers)
+    return _stream(
+        responses.end_with_error(reply.stream_events(first, run), service.error_line), headers
+    )
 
 
 async def _score(
@@ -252,12 +264,14 @@ async def _score(
     name = resolve_model(request.model, [caller.service.model_name])
     most, predict = request.logprobs or 0, request.max_tokens == 1
     scored = await caller.while_connected(_scored(caller, request.prompts, most, predict))
-    reply = CompletionBuilder(request, name, Decoding(), used, [])
+    reply = CompletionBuilder(request, name, Decoding(), used, [], caller.administers)
     body = reply.scores(texts, scored)
-    headers = ignored_header(request)
+    headers = ignored_header(request, caller.service)
     if not request.stream:
         return JSONResponse(body, headers=headers)
-    return _stream(responses.end_with_error(_once(responses.event(body))), headers)
+    return _stream(
+        responses.end_with_error(_once(responses.event(body)), caller.service.error_line), headers
+    )
 
 
 async def _scored(
@@ -275,16 +289,19 @@ async def _once(item: str) -> AsyncIterator[str]:
     yield item
 
 
-def _stream(events: AsyncIterator[str], headers: dict[str, str]) -> StreamingResponse:
+def _stream(events: AsyncIterator[str], headers: dict[str, Cleared]) -> StreamingResponse:
     return StreamingResponse(
         events, media_type=STREAMED, headers={"Cache-Control": "no-store", **headers}
     )
 
 
-def ignored_header(request: RequestBody) -> dict[str, str]:
+def ignored_header(request: RequestBody, service: "Service") -> dict[str, Cleared]:
     """Return the header that names the fields of a request that have no effect, if any."""
     names = request.ignored()
-    return {IGNORED: ", ".join(names)} if names else {}
+    if names:
+        clear = service.door.open()
+        names = list(filter(None, map(clear.name, names)))
+    return {IGNORED: Cleared(", ".join(names))} if names else {}
 
 
 def resolve_model(name: str, names: Sequence[str]) -> str:

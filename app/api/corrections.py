@@ -1,5 +1,6 @@
 """/v1/corrections: pinned corrections. For administrators only."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from app.api.access import Administrator
 from app.api.errors import NotFoundError
 from app.api.schema import CorrectionBody
 from control.corrections import Correction
+from control.forgetting.clearing import Clearance
 from control.forgetting.record import LONGEST_TEXT
 from foundation.errors import InputError
 
@@ -60,13 +62,10 @@ def add(request: CorrectionBody, caller: Administrator) -> Any:
 
 @router.get("")
 def list_corrections(caller: Administrator) -> CorrectionList:
-    """List the corrections in force."""
-    corrections = caller.service.corrections
+    """List the corrections in force, cleared of what has been forgotten since."""
+    corrections, clear = caller.service.corrections, caller.service.door.open()
     return CorrectionList(
-        data=[
-            PinnedCorrection(**asdict(each), forgotten=list(corrections.forgotten(each)))
-            for each in corrections.all()
-        ]
+        data=[_shown(each, clear, corrections.forgotten(each)) for each in corrections.all()]
     )
 
 
@@ -84,4 +83,17 @@ def withdraw(
         raise NotFoundError(
             "no correction of this id is in force; GET /v1/corrections lists them"
         ) from None
-    return PinnedCorrection(**asdict(gone))
+    return _shown(gone, caller.service.door.open(), ())
+
+
+def _shown(correction: Correction, clear: Clearance, forgotten: Sequence[str]) -> PinnedCorrection:
+    """A correction without what has been forgotten since it was pinned."""
+    return PinnedCorrection(
+        id=correction.id,
+        time=correction.time,
+        statement=clear.text(correction.statement, correction.scope),
+        source=clear.name(correction.source),
+        who=clear.name(correction.who),
+        scope=clear.name(correction.scope),
+        forgotten=list(forgotten),
+    )

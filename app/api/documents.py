@@ -11,11 +11,12 @@ from pydantic import BaseModel
 
 from app.api.access import Administrator, Reader
 from app.api.errors import NotFoundError
+from app.server.service import ListedDocument
 from app.server.uploads import safe_name
+from control.forgetting.clearing import Cleared, own
 from foundation.errors import BusyError, DocumentError
 from foundation.files import temporary_directory
 from retrieval.ingest.dates import parse_dated
-from retrieval.stores.base import StoredDocument
 
 MOST_FILES = 32  # of one request
 MOST_LISTED = 1_000
@@ -29,19 +30,19 @@ uploading = CapacityLimiter(MOST_UPLOADS)
 class Document(BaseModel):
     """A document of the index."""
 
-    object: str = "document"
-    id: str
-    title: str
-    source: str
+    object: Cleared = own("document")
+    id: Cleared
+    title: Cleared
+    source: Cleared
     passages: int
     trust: float | None
-    date: str
+    date: Cleared
 
 
 class DocumentList(BaseModel):
     """A part of the list of documents."""
 
-    object: str = "list"
+    object: Cleared = own("list")
     data: list[Document]
     has_more: bool
 
@@ -49,14 +50,14 @@ class DocumentList(BaseModel):
 class SkippedFile(BaseModel):
     """A file that could not be read."""
 
-    file: str
-    reason: str
+    file: Cleared
+    reason: Cleared
 
 
 class IngestResult(BaseModel):
     """The counts of an upload."""
 
-    object: str = "ingestion"
+    object: Cleared = own("ingestion")
     documents: int
     passages: int
     duplicates: int
@@ -67,8 +68,8 @@ class IngestResult(BaseModel):
 class DeletedDocument(BaseModel):
     """A removed document."""
 
-    object: str = "document"
-    id: str
+    object: Cleared = own("document")
+    id: Cleared
     deleted: bool = True
     passages: int
 
@@ -110,11 +111,11 @@ async def add_documents(
 def remove_document(
     caller: Administrator, document_id: Annotated[str, InPath(min_length=1)]
 ) -> DeletedDocument:
-    """Remove a document."""
+    """Remove a document; an id that is withheld is named by the one listed in its place."""
     passages = caller.service.remove_document(document_id)
     if not passages:
         raise NotFoundError("there is no document of this id; GET /v1/documents lists them")
-    return DeletedDocument(id=document_id, passages=passages)
+    return DeletedDocument(id=caller.service.door.open().id(document_id), passages=passages)
 
 
 def _ingest(
@@ -141,7 +142,7 @@ def _ingest(
     )
 
 
-def _to_document(stored: StoredDocument) -> Document:
+def _to_document(stored: ListedDocument) -> Document:
     return Document(
         id=stored.id,
         title=stored.title,

@@ -1,9 +1,10 @@
-"""Errors in the form of OpenAI's API: one line each, never repeating the request."""
+"""Errors in the form of OpenAI's API: one line each, cleared of forgotten facts."""
 
 import logging
 import re
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.schema import UNSUPPORTED
 from app.server.security import error_body
+from control.forgetting.clearing import Cleared, own
 from foundation.errors import (
     BusyError,
     ClosingError,
@@ -22,7 +24,12 @@ from foundation.errors import (
     ModelError,
 )
 
+if TYPE_CHECKING:
+    from app.server.service import Service
+
 log = logging.getLogger(__name__)
+ErrorLine = Callable[[FulcrumError], Cleared]
+"""Gives what an error says, such as `app.server.service.Service.error_line`."""
 
 WRAPPINGS = {"body", "query", "path", "constrained-str"}  # parts of a location that no client sent
 FORM = re.compile(r"function-|list\[|dict\[|literal\[|constrained-")  # pydantic's names of forms
@@ -33,10 +40,10 @@ RETRY_SECONDS = 2  # about as long as an answer takes
 class Details(BaseModel):
     """What went wrong."""
 
-    message: str
-    type: str
-    param: str | None
-    code: str | None
+    message: Cleared
+    type: Cleared
+    param: Cleared | None
+    code: Cleared | None
 
 
 class ErrorBody(BaseModel):
@@ -54,13 +61,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 class NotFoundError(InputError):
     """A path or a field names something that does not exist; ``code`` is OpenAI's word for it."""
 
-    code: str | None = None
+    code: Cleared | None = None
 
 
 class ModelNotFoundError(NotFoundError):
     """A request names a model that is not here."""
 
-    code = "model_not_found"
+    code = own("model_not_found")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -71,16 +78,21 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def describe_error(error: BaseException) -> tuple[int, str]:
-    """Return the status and the message for an error."""
+def describe_error(error: BaseException, line: ErrorLine) -> tuple[int, Cleared]:
+    """Return the status and the message for an error.
+
+    Args:
+        error: The error.
+        line: Gives what one of Fulcrum's own errors says.
+    """
     if not isinstance(error, FulcrumError):
         log.error("%s at %s", type(error).__name__, _place(error))
-        return 500, f"the server failed ({type(error).__name__}); its log says where"
+        return 500, own(f"the server failed ({type(error).__name__}); its log says where")
     status = 400
     for kind, code in STATUS.items():
         if isinstance(error, kind):
             status = code
-    return status, " ".join(str(error).split())
+    return status, line(error)
 
 
 STATUS = {
@@ -92,30 +104,36 @@ STATUS = {
 }
 
 
-def _fulcrum(_: Request, error: Exception) -> JSONResponse:
-    status, message = describe_error(error)
+def _service(request: Request) -> "Service":
+    service: Service = request.app.state.service
+    return service
+
+
+def _fulcrum(request: Request, error: Exception) -> JSONResponse:
+    status, message = describe_error(error, _service(request).error_line)
     code = error.code if isinstance(error, NotFoundError) else None
     headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else None
     return JSONResponse(error_body(status, message, code=code), status, headers)
 
 
-def _invalid(_: Request, error: Exception) -> JSONResponse:
+def _invalid(request: Request, error: Exception) -> JSONResponse:
     found = list(error.errors()) if isinstance(error, RequestValidationError) else []
     # A field of several forms has an error for each of them; what cannot be done says most.
     found.sort(key=lambda each: each.get("type") != UNSUPPORTED)
     first = found[0] if found else {}
-    code = UNSUPPORTED if first.get("type") == UNSUPPORTED else None
+    code = own(UNSUPPORTED) if first.get("type") == UNSUPPORTED else None
     place = [str(part) for part in first.get("loc", ()) if not _is_wrapping(part)]
     if first.get("type") == "json_invalid":
-        return JSONResponse(error_body(400, "the body is not valid JSON"), 400)
+        return JSONResponse(error_body(400, own("the body is not valid JSON")), 400)
     param = ".".join(place) or None
     message = first.get("msg", "it cannot be read").removeprefix("Value error, ")
     if first.get("type") == "string_unicode":
         message = HALF
     if param or first.get("type") != "value_error":  # that one says itself what it is about
         message = f"{param or 'the request'}: {message}"
-    body = error_body(400, message, param, code)
-    return JSONResponse(body, 400)
+    line = _service(request).error_line
+    shown = line(InputError(param)) if param else None
+    return JSONResponse(error_body(400, line(InputError(message)), shown, code), 400)
 
 
 def _is_wrapping(part: Any) -> bool:
@@ -123,15 +141,16 @@ def _is_wrapping(part: Any) -> bool:
     return isinstance(part, str) and (part in WRAPPINGS or FORM.match(part) is not None)
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
-        return _unexpected(_, error)
+        return _unexpected(request, error)
     detail = error.detail if isinstance(error.detail, str) else "it cannot be answered"
-    return JSONResponse(error_body(error.status_code, detail), error.status_code, error.headers)
+    message = _service(request).error_line(InputError(detail))
+    return JSONResponse(error_body(error.status_code, message), error.status_code, error.headers)
 
 
-def _unexpected(_: Request, error: Exception) -> JSONResponse:
-    status, message = describe_error(error)
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    status, message = describe_error(error, _service(request).error_line)
     return JSONResponse(error_body(status, message), status)
 
 

@@ -6,12 +6,13 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from app.api.errors import describe_error
+from app.api.errors import ErrorLine, describe_error
 from app.server.security import error_body
+from control.forgetting.clearing import Cleared, ClearedToken
 from control.forgetting.suppressor import refusal
 
 if TYPE_CHECKING:
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from control.answer import Answer
     from control.assistant import Query
     from control.decoding.generate import Decoding
-    from control.decoding.trace import TokenTrace
     from control.scoring import ScoredText, ScoredToken
 
-PlacedToken = tuple[int, "TokenTrace"]
+PlacedToken = tuple[int, ClearedToken]
 DONE = "data: [DONE]\n\n"
 LEAST = 1e-45  # about the smallest float32 above 0, whose logarithm is a number
 
@@ -116,7 +116,7 @@ class ChoiceText:
     echo: str = ""
     text: str = ""
 
-    def add(self, token: "TokenTrace") -> str:
+    def add(self, token: ClearedToken) -> str:
         """Add a token and return the new text to send."""
         new = self.stop.feed(token.text if self.text else token.text.lstrip())
         self.text += new
@@ -141,7 +141,7 @@ def finish_reason(answer: "Answer", choice: ChoiceText, decoding: "Decoding") ->
     return "stop"
 
 
-def logprob(token: "TokenTrace", most: int) -> dict[str, Any]:
+def logprob(token: ClearedToken, most: int) -> dict[str, Any]:
     """Return a token's log-probability in its source's branch, as in a chat's ``logprobs``."""
     memory = token.source == "memory"
     choices = token.memory_choices if memory else token.context_choices
@@ -152,7 +152,7 @@ def logprob(token: "TokenTrace", most: int) -> dict[str, Any]:
     }
 
 
-def plain_logprobs(tokens: "Sequence[TokenTrace]", most: int) -> dict[str, Any]:
+def plain_logprobs(tokens: Sequence[ClearedToken], most: int) -> dict[str, Any]:
     """Return those of several tokens, in the form of /v1/completions."""
     entries = [logprob(token, most) for token in tokens]
     offsets, length = [], 0
@@ -175,7 +175,7 @@ def scored_choice(prompt: str, scored: "ScoredText") -> dict[str, Any]:
         return {"text": refusal(prompt), "logprobs": None, "finish_reason": "content_filter"}
     following, text = scored.next, scored.text
     if following is not None and not scored.ends:
-        text += following.text
+        text = Cleared(text + following.text)
     tokens = [*scored.tokens, *([following] if following else [])]
     offsets = list(accumulate((len(token.text) for token in tokens), initial=0))[:-1]
     return {
@@ -195,7 +195,7 @@ def forgotten_ids(scored: "ScoredText") -> list[dict[str, str]]:
     return [{"id": each, "layer": "prompt"} for each in scored.forgotten]
 
 
-def _alternatives(token: "ScoredToken") -> dict[str, float] | None:
+def _alternatives(token: "ScoredToken") -> dict[Cleared, float] | None:
     """The most probable tokens in a token's place, and the token itself, as at OpenAI."""
     if token.log_p is None:
         return None
@@ -213,9 +213,14 @@ def usage(prompt_tokens: int, answers: "Sequence[Answer]") -> dict[str, int]:
     }
 
 
-def details(answer: "Answer") -> dict[str, Any]:
-    """Return the whole answer, as ``fulcrum ask --json`` prints it."""
-    return asdict(answer)
+def details(answer: "Answer", tells: bool) -> dict[str, Any]:
+    """Return the whole answer, as ``fulcrum ask --json`` prints it.
+
+    Args:
+        answer: The answer.
+        tells: Whether it says which forgotten facts were withheld.
+    """
+    return asdict(answer if tells else replace(answer, forgotten=[]))
 
 
 def event(body: dict[str, Any]) -> str:
@@ -223,13 +228,18 @@ def event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
-async def end_with_error(events: AsyncIterator[str]) -> AsyncIterator[str]:
-    """Make an exception the last event of a stream, whose status has been sent before."""
+async def end_with_error(events: AsyncIterator[str], line: ErrorLine) -> AsyncIterator[str]:
+    """Make an exception the last event of a stream, whose status has been sent before.
+
+    Args:
+        events: The stream.
+        line: As for `describe_error`.
+    """
     try:
         async for each in events:
             yield each
     except Exception as error:
-        status, message = describe_error(error)
+        status, message = describe_error(error, line)
         yield event(error_body(status, message))
     yield DONE
 

@@ -182,7 +182,7 @@ def ask(
     passages = (
         factory.given_passages(settings, list(contexts), skipped.append) if contexts else None
     )
-    warn_of_skipped(skipped)
+    warn_of_skipped(skipped, settings)
     if closed_book:
         passages = []
     on_token = None if as_json else lambda _, token: terminal.token(out, token)

@@ -11,7 +11,7 @@ from rich.console import Console
 from app import factory
 from app import settings as settings_module
 from foundation import cores
-from foundation.errors import InputError
+from foundation.errors import FulcrumError, InputError
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -77,15 +77,33 @@ def model_settings(given: dict[str, Any], local: bool = False, **own: Any) -> "S
     return settings
 
 
-def warn_of_skipped(skipped: "Sequence[SkippedPath]") -> None:
+def warn_of_skipped(skipped: "Sequence[SkippedPath]", settings: "Settings") -> None:
     """Print the files that could not be read, to standard error."""
     if not skipped:
         return
+    clear = factory.door(settings).open()
     from retrieval.ingest.documents import summarize_skipped
 
     for line in summarize_skipped(skipped):
         shown = line.encode("utf-8", "replace").decode()  # a file name may be no text
-        err.print(f"skipped: {shown}", style="yellow", markup=False, soft_wrap=True)
+        err.print(f"skipped: {clear.line(shown)}", style="yellow", markup=False, soft_wrap=True)
+
+
+def error_line(message: str, given: dict[str, Any]) -> str:
+    """What an error says, cleared of the forgotten facts of the home that was to be used.
+
+    Args:
+        message: Of the error.
+        given: The global options.
+    """
+    try:
+        settings = settings_module.load(**given)
+    except FulcrumError:
+        return message  # about the settings themselves; nothing was read
+    try:
+        return factory.door(settings).line(message)
+    except FulcrumError as damage:
+        return str(damage)
 
 
 def install_hint(extra: str) -> str:

@@ -17,6 +17,7 @@ from retrieval.ingest.readers import check_paths
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from control.forgetting.clearing import Door
     from retrieval.index import IngestReport
 
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
@@ -61,7 +62,8 @@ def ingest(
 
     index = factory.passage_index(settings)
     report = IngestReport()
-    with _progress(total_bytes(paths), report) as progress:
+    door = factory.door(settings)
+    with _progress(total_bytes(paths), report, door) as progress:
         index.ingest(
             paths,
             progress=progress.embedded,
@@ -71,7 +73,7 @@ def ingest(
             report=report,
             on_file=progress.begun,
         )
-    warn_of_skipped(report.skipped)
+    warn_of_skipped(report.skipped, settings)
     out.print(
         f"{report.documents:,} documents in {report.passages:,} passages added, "
         f"{report.replaced:,} replaced, {report.duplicates:,} already there, "
@@ -85,7 +87,8 @@ class Progress:
     The lines come from a thread of their own, so also while one big file is read.
     """
 
-    def __init__(self, bar: "tqdm[Any]", total: int, report: "IngestReport") -> None:
+    def __init__(self, bar: "tqdm[Any]", total: int, report: "IngestReport", door: "Door") -> None:
+        self._door = door
         self._bar = bar
         self._total = total
         self._report = report
@@ -124,7 +127,7 @@ class Progress:
 
         while not self._ended.wait(LINE_SECONDS):
             rate = self._passages / (time.monotonic() - self._started)
-            at = f", at {shown_name(self._file)}" if self._file else ""
+            at = f", at {self._door.line(shown_name(self._file))}" if self._file else ""
             err.print(
                 f"ingesting: {self._bytes / 1e6:,.1f} of {self._total / 1e6:,.1f} MB read, "
                 f"{self._report.documents:,} documents stored, {self._passages:,} passages, "
@@ -135,7 +138,7 @@ class Progress:
 
 
 @contextmanager
-def _progress(total: int, report: "IngestReport") -> Iterator[Progress]:
+def _progress(total: int, report: "IngestReport", door: "Door") -> Iterator[Progress]:
     from tqdm import tqdm
 
     with tqdm(
@@ -147,7 +150,7 @@ def _progress(total: int, report: "IngestReport") -> Iterator[Progress]:
         disable=not sys.stderr.isatty(),
     ) as bar:
         try:
-            with Progress(bar, total, report) as progress:
+            with Progress(bar, total, report, door) as progress:
                 yield progress
         except KeyboardInterrupt:
             bar.close()

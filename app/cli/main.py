@@ -9,14 +9,41 @@ from typing import Any
 import click
 
 from app.cli import ask, bench, correct, evaluate, forget, ingest, serve, train
-from app.cli.console import PATHS, example
-from foundation.errors import FulcrumError
+from app.cli.console import PATHS, error_line, example
+from foundation.errors import FulcrumError, InputError
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
 
+ADMINISTRATION = {"forget", "correct"}  # show the records, and what they hold
+
+
+class ClearedGroup(click.Group):
+    """The commands, whose errors are cleared of forgotten facts."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command.
+
+        Raises:
+            FulcrumError: A mistake of the user.
+            click.ClickException: The same, of the command line itself.
+        """
+        try:
+            return super().invoke(context)
+        except (FulcrumError, click.UsageError) as error:
+            if context.invoked_subcommand in ADMINISTRATION:
+                raise
+            given = {name: value for name, value in context.params.items() if name != "verbose"}
+            told = error.message if isinstance(error, click.UsageError) else str(error)
+            cleared = error_line(told, given)
+            if cleared == told or isinstance(error, click.exceptions.NoArgsIsHelpError):
+                raise
+            raise InputError(cleared) from None
+
+
 @click.group(
+    cls=ClearedGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=example(
         "fulcrum ingest data/passages.jsonl", 'fulcrum ask "What is the capital of Peru?"'

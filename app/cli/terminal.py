@@ -9,8 +9,8 @@ from rich.text import Text
 
 from control.answer import Answer, Source
 from control.conflict.sources import MEMORY
-from control.decoding.trace import TokenTrace
 from control.engines.hub import RECOMMENDED
+from control.forgetting.clearing import ClearedToken
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
@@ -24,7 +24,7 @@ AGREEMENT = {  # whether memory claims something, and whether a passage does
 EXCERPT = 160  # characters of a passage
 
 
-def token(console: Console, trace: TokenTrace) -> None:
+def token(console: Console, trace: ClearedToken) -> None:
     """Print one token as it is decoded."""
     text = CONTROL.sub("", trace.text)
     word = text.lstrip()
@@ -87,7 +87,9 @@ def _legend() -> Text:
 
 def _claims(answer: Answer) -> Table:
     """Who says what, since when, and which of it the answer follows."""
-    numbers = {source.id: number for number, source in enumerate(shown(answer), start=1)}
+    numbers: dict[str, int] = {
+        source.id: number for number, source in enumerate(shown(answer), start=1)
+    }
     table = Table(box=None, padding=(0, 1), show_header=False)
     for group in dict.fromkeys(claim.group for claim in answer.claims):
         members = [claim for claim in answer.claims if claim.group == group]

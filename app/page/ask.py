@@ -132,7 +132,8 @@ class _Events:
             if not self._running.is_current(session, event):
                 return  # something newer is being drawn
             said = [*before, state]
-            yield _values(said, kept=None if state.live else self._seal.seal(said))
+            kept = None if state.live else self._seal.seal(self._remembered(said))
+            yield _values(said, kept=kept)
 
     def ask(
         self,

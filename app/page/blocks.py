@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.api.errors import describe_error
+from app.api.errors import ErrorLine, describe_error
 from app.page import ask as page_ask
 from app.page import compare, views
 from app.page import documents as page_documents
@@ -44,7 +44,9 @@ def build(service: "Service", running: SessionTasks, tools: PageTools = NO_TOOLS
         running: Told who asks, and who has left.
         tools: What is measured on the page, if anything.
     """
-    with Page(title="Fulcrum", analytics_enabled=False, fill_width=True) as blocks:
+    page = Page(title="Fulcrum", analytics_enabled=False, fill_width=True)
+    page.error_line = service.error_line
+    with page as blocks:
         gr.HTML(views.render("head"), apply_default_css=False, elem_id="head")
         state = gr.HTML(_state(service), apply_default_css=False, elem_id="state")
         with gr.Tabs(elem_id="tabs"):
@@ -77,7 +79,13 @@ def build(service: "Service", running: SessionTasks, tools: PageTools = NO_TOOLS
 
 
 class Page(gr.Blocks):
-    """The page's blocks; an exception in an event becomes one line, without a traceback."""
+    """The page's blocks; an exception in an event becomes one line, without a traceback.
+
+    Attributes:
+        error_line: Gives what one of Fulcrum's own errors says.
+    """
+
+    error_line: ErrorLine
 
     async def process_api(self, *args: Any, **kwargs: Any) -> Any:
         """Run an event, as gradio does.
@@ -88,9 +96,8 @@ class Page(gr.Blocks):
         try:
             return await super().process_api(*args, **kwargs)
         except Exception as error:
-            message = (
-                str(error.message) if isinstance(error, gr.Error) else describe_error(error)[1]
-            )
+            own = str(error.message) if isinstance(error, gr.Error) else ""
+            message = own or describe_error(error, self.error_line)[1]
             raise gr.Error(message, print_exception=False) from None
 
 

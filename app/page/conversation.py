@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from markupsafe import Markup
 
@@ -15,7 +15,8 @@ from control.answer import Answer
 from control.assistant import Query, check_question
 from control.conflict.sources import Policy, SourceOptions
 from control.decoding.generate import Decoding
-from control.decoding.trace import TokenTrace
+from control.forgetting.clearing import ClearedToken
+from control.forgetting.record import forbidden
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class ConversationTurn:
     passage: str = ""
     only_documents: bool | None = None
     policy: Policy | None = None
-    tokens: tuple[TokenTrace, ...] = ()
+    tokens: tuple[ClearedToken, ...] = ()
     answer: Answer | None = None
     error: str = ""
     live: bool = True
@@ -127,21 +128,24 @@ class ConversationTurn:
         return views.unread(self.answer) if self.answer else []
 
     def holds(self, records: "Iterable[Record]") -> bool:
-        """Whether anything shown of it holds the fact of one of the records."""
+        """Whether anything of it, shown or not, holds the fact of one of the records."""
         from control.forgetting import normalize
 
-        shown = [self.question, self.passage]
         tokens = self.answer.tokens if self.answer else self.tokens
-        shown += ["".join(token.text for token in tokens)]
-        shown += {each.text for token in tokens for each in token.context_choices}
-        shown += {each.text for token in tokens for each in token.memory_choices}
-        if self.answer:
-            shown += [self.answer.answer, self.answer.rewritten, str(self.answer.verdict)]
-            shown += [f"{source.title} {source.text}" for source in self.answer.sources]
-            shown += [self.answer.settled, *(claim.says for claim in self.answer.claims)]
-            shown += self.answer.notices
-        phrases = {phrase for one in records for phrase in one.spans or one.names}
-        return normalize.holds("\n".join(shown), sorted(phrases))
+        texts = ["".join(token.text for token in tokens), *dict.fromkeys(_texts(asdict(self)))]
+        phrases = {phrase for one in records for phrase in forbidden(one)}
+        return normalize.holds("\n".join(texts), sorted(phrases))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value made of lists and dictionaries."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
 
 
 def without_forgotten(
@@ -194,7 +198,7 @@ def answer_turn(
                 drawn = time.monotonic()
                 yield turn
     except Exception as error:
-        turn = replace(turn, error=describe_error(error)[1])
+        turn = replace(turn, error=describe_error(error, service.error_line)[1])
     stopped = cancelled.is_set() and not (turn.answer or turn.error)
     yield replace(turn, live=False, stopped=stopped)
 

@@ -71,7 +71,7 @@ class _Events:
                     yield gr.skip(), views.render("progress", now=so_far), gr.skip()
             yield None, gr.skip(), self._listed(now, request)
         except Exception as error:
-            yield None, views.error(error), gr.skip()
+            yield None, views.error(error, self._service), gr.skip()
 
     def chosen(self, event: gr.EventData, now: ListView, request: gr.Request) -> tuple[Any, ...]:
         """A button of the list."""
@@ -86,7 +86,7 @@ class _Events:
                 now = replace(now, opened="" if now.opened == button.id else button.id)
             return now, "", self._listed(now, request)
         except Exception as error:
-            return now, views.error(error), gr.skip()
+            return now, views.error(error, self._service), gr.skip()
 
     def searched(self, text: str, request: gr.Request) -> tuple[Any, ...]:
         """Something was typed into the box."""

@@ -56,7 +56,7 @@ def build(
                     return
                 yield "", gr.skip(), views.render("attempts", **so_far)
         except Exception as error:
-            yield views.error(error), drawn(request), gr.skip()
+            yield views.error(error, service), drawn(request), gr.skip()
 
     def audited(request: gr.Request) -> str:
         try:
@@ -64,7 +64,7 @@ def build(
             found = service.ledger.events()
             fault = service.ledger.verify()
         except Exception as error:
-            return views.error(error)
+            return views.error(error, service)
         newest = found[: -SHOWN - 1 : -1]
         return views.render("events", events=newest, count=len(found), fault=fault)
 

@@ -74,7 +74,7 @@ def build(
             access.check(request)
             proposed = with_aliases(with_questions(propose(text)))
         except Exception as error:
-            return (*_kept(form.what, form.more), views.error(error))
+            return (*_kept(form.what, form.more), views.error(error, service))
         hint = "Look it over, then press “Forget this”."
         return (*values(proposed), views.render("said", text=hint))
 
@@ -85,7 +85,7 @@ def build(
             access.check(request)
             [kept] = service.forget([record(*fields)])
         except Exception as error:
-            return (*_kept(form.fields), views.error(error), gr.skip(), *_kept(talk.drawn))
+            return (*_kept(form.fields), views.error(error, service), gr.skip(), *_kept(talk.drawn))
         text = f"{views.describe_fact(kept)}: forgotten from now on."
         after: tuple[Any, ...] = (gr.skip(),) * len(talk.drawn)
         if any(turn.holds([kept]) for turn in cast("list[ConversationTurn]", turns)):

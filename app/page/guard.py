@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from app.server.security import MEGABYTE, ROLE, SERVER_ERROR, error_body
+from control.forgetting.clearing import own
 
 if TYPE_CHECKING:
     from app.server.security import Application, Message, Receive, Scope, Send
@@ -109,7 +110,7 @@ class PageGuard:
         try:
             checked, receive = await self._checked(scope, receive)
         except HTTPException as refused:
-            body = error_body(refused.status_code, refused.detail)
+            body = error_body(refused.status_code, own(refused.detail))
             await JSONResponse(body, refused.status_code, refused.headers)(scope, receive, send)
             return
         if scope["path"] == "/" and not _visitor(scope):
@@ -140,7 +141,8 @@ class PageGuard:
             log.debug("%s", type(error).__name__)
             failed = True
         if failed:
-            body = error_body(400, "no files can be read; send them as multipart/form-data")
+            message = own("no files can be read; send them as multipart/form-data")
+            body = error_body(400, message)
             await JSONResponse(body, 400)(scope, receive, send)
 
     async def _events(self, scope: "Scope", receive: "Receive", send: "Send") -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -15,6 +15,9 @@ from control.answer import Answer, Source
 from control.conflict.sources import CORRECTION, MEMORY, SourceClaim
 from control.forgetting.ledger import Event
 from control.forgetting.record import Record
+
+if TYPE_CHECKING:
+    from app.server.service import Service
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
@@ -92,7 +95,9 @@ def answer_html(answer: Answer, place: str) -> Markup:
     """
     if answer.abstained:
         return words.to_html(answer.answer, ())
-    numbers = {each.id: number for number, each in enumerate(evidence.read(answer), start=1)}
+    numbers: dict[str, int] = {
+        each.id: number for number, each in enumerate(evidence.read(answer), start=1)
+    }
     text, sentences = answer.answer, []
     for each in answer.citations or evidence.find_citations(answer):
         end = each.start + len(text[each.start : each.end].rstrip())
@@ -123,8 +128,10 @@ def claims(answer: Answer) -> list[ShownClaim]:
         groups.setdefault(claim.group, []).append(claim)
     if len(groups) <= 1 and all(claim.source != MEMORY for claim in answer.claims):
         return []
-    numbers = {each.id: number for number, each in enumerate(evidence.read(answer), start=1)}
-    titles = {each.id: each.title or YOUR_PASSAGE for each in answer.sources}
+    numbers: dict[str, int] = {
+        each.id: number for number, each in enumerate(evidence.read(answer), start=1)
+    }
+    titles = {str(each.id): str(each.title or YOUR_PASSAGE) for each in answer.sources}
     shown = [_claim(group, numbers, titles) for group in groups.values()]
     return sorted(shown, key=lambda claim: not claim.followed)
 
@@ -160,7 +167,7 @@ def _ends(values: Sequence[str]) -> Sequence[str]:
 
 
 def _passage(number: int, source: Source, wanted: Collection[str]) -> ShownPassage:
-    verdict = source.reason
+    verdict: str = source.reason
     if source.kept and source.answers is not None:
         sure = words.percent(source.answers)
         verdict = f"the filter lets it through: {sure} sure that it answers"
@@ -190,9 +197,9 @@ def passage_html(text: str, wanted: Collection[str] = ()) -> Markup:
     return MarkedText(text).html(draw)
 
 
-def error(raised: Exception) -> str:
+def error(raised: Exception, service: "Service") -> str:
     """Render an error as one line."""
-    return render("error", error=describe_error(raised)[1])
+    return render("error", error=describe_error(raised, service.error_line)[1])
 
 
 def describe_fact(record: Record) -> str:

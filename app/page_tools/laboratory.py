@@ -68,7 +68,7 @@ def build(service: "Service", running: SessionTasks) -> None:
         except Stopped:
             yield views.render("said", text="Stopped; nothing was kept.")
         except Exception as error:
-            yield views.error(error)
+            yield views.error(error, service)
 
     def stopped(request: gr.Request) -> None:
         running.stop(session_of(request), TASK)

@@ -13,7 +13,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.errors import describe_error
 from app.server.security import error_body
-from foundation.errors import ClosingError
+from control.forgetting.clearing import Cleared
+from foundation.errors import ClosingError, FulcrumError
 
 if TYPE_CHECKING:
     from app.server.security import Application, Message, Receive, Scope, Send
@@ -41,6 +42,9 @@ class StoppableApplication(Protocol):
     def abandon(self) -> None:
         """Stop the running answers with an error."""
 
+    def error_line(self, error: FulcrumError) -> Cleared:
+        """What an error says, cleared of forgotten facts."""
+
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer a request."""
 
@@ -66,7 +70,7 @@ def server(site: StoppableApplication, header_seconds: float = HEADER_SECONDS) -
     return _GracefulServer(config, site)
 
 
-def contain_errors(app: "Application") -> "Application":
+def contain_errors(app: StoppableApplication) -> "Application":
     """Wrap an application: its exceptions become one line in the log and an error in JSON.
 
     A traceback may repeat a question, and names files.
@@ -88,7 +92,7 @@ def contain_errors(app: "Application") -> "Application":
             if scope["type"] != "http":
                 raise
             cancelled = isinstance(error, asyncio.CancelledError)  # the time to stop is up
-            status, message = describe_error(ClosingError() if cancelled else error)
+            status, message = describe_error(ClosingError() if cancelled else error, app.error_line)
             if begun:
                 log.warning("an answer under way was cut off: %s", message)
             else:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
+from control.forgetting.clearing import Cleared, own
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class RequestGuard:
             named = ()  # more than a host and a port
         if is_loopback(self.host) and (not named or named[0] not in {*LOOPBACK_NAMES, self.host}):
             # Protects from DNS rebinding: a web page whose own host name resolves to this server.
-            return HTTPException(403, f"this server is not {host!r}; ask it as localhost")
+            return HTTPException(403, "this server has no such name; ask it as localhost")
         if not named:
             return HTTPException(400, "the host that the request names cannot be read")
         origin = headers.get("origin")
@@ -265,7 +266,7 @@ def _equal(one: str, other: str) -> bool:
 async def _send_error(scope: Scope, receive: Receive, send: Send, why: HTTPException) -> None:
     """Answer with an error, after reading what the client still sends, up to a limit."""
     await _drain(receive)
-    body = json.dumps(error_body(why.status_code, str(why.detail))).encode()
+    body = json.dumps(error_body(why.status_code, own(why.detail))).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body))}
     headers |= {name.lower(): value for name, value in (why.headers or {}).items()}
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -292,7 +293,7 @@ SERVER_ERROR = 500
 
 
 def error_body(
-    status: int, message: str, param: str | None = None, code: str | None = None
+    status: int, message: Cleared, param: Cleared | None = None, code: Cleared | None = None
 ) -> dict[str, Any]:
     """Return an error in the form of OpenAI's API."""
     kind = "server_error" if status >= SERVER_ERROR else TYPES.get(status, "invalid_request_error")

@@ -16,6 +16,7 @@ from app import home
 from app.server.fair_queue import FairQueue
 from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
+from control.forgetting.clearing import HIDDEN_ID, NOTHING, Cleared, ClearedToken, Door, own
 from foundation.errors import ClosingError, DocumentError, FulcrumError, InputError, ModelError
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from control.assistant import Assistant, Query
     from control.conflict.calibration import Calibration
     from control.corrections import Corrections
-    from control.decoding.generate import Decoding, OnToken
-    from control.decoding.trace import TokenTrace
+    from control.decoding.generate import Decoding
     from control.engines.base import Engine
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
     from control.forgetting.redaction import Redactor
+    from control.forgetting.suppressor import OnClearedToken
     from control.scoring import ScoredText
     from retrieval.embedding import Vectors
     from retrieval.index import IngestReport, PassageIndex
@@ -48,7 +49,7 @@ class ServiceState:
     """Whether questions can be answered; ``message`` is one line for users."""
 
     name: Literal["loading", "ready", "failed"]
-    message: str
+    message: Cleared
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,36 @@ class IngestProgress:
         finished: Whether this is the last item.
     """
 
-    file: str
+    file: Cleared
     read: int
     files: int
     documents: int = 0
     passages: int = 0
     duplicates: int = 0
     replaced: int = 0
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[Cleared, Cleared], ...] = ()
     finished: bool = False
+
+
+@dataclass(frozen=True)
+class ListedDocument:
+    """A document of the index as it is listed; what is withheld of it is empty.
+
+    Attributes:
+        id: Its id, or what stands for it, by which it can be named as well.
+        title: Its title.
+        source: The file that it came from.
+        passages: Their number.
+        trust: Its trust against memory, in [0, 1]; ``None`` if not given.
+        date: In ISO 8601, of which day or month may lack; empty if not known.
+    """
+
+    id: Cleared
+    title: Cleared
+    source: Cleared
+    passages: int
+    trust: float | None = None
+    date: Cleared = NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +123,7 @@ class QueuedQuestions(QueuedWork):
 
     queries: "Sequence[Query]"
     decoding: "Decoding"
-    on_token: "OnToken | None"
+    on_token: "OnClearedToken | None"
 
     def result(self, assistant: "Assistant") -> "list[Answer]":
         """The answers."""
@@ -139,7 +161,7 @@ class Service:
     def __init__(self, settings: "Settings") -> None:
         """Return at once; `load` loads."""
         self.settings = settings
-        self.state = ServiceState("loading", LOADING)
+        self.state = ServiceState("loading", own(LOADING))
         self._queue = FairQueue(settings.waiting, AT_ONCE)
         self._limits = ParserLimits(settings.upload_seconds, settings.upload_memory * 1_000_000)
         self._assistant: Assistant | None = None
@@ -152,13 +174,13 @@ class Service:
         try:
             self._queue.submit(self._load).result()
         except FulcrumError as error:
-            self.state = ServiceState("failed", str(error))
+            self.state = ServiceState("failed", self.error_line(error))
         except Exception as error:
             log.error("loading failed: %s", type(error).__name__)
             message = f"the model cannot be loaded ({type(error).__name__}); see the log"
-            self.state = ServiceState("failed", message)
+            self.state = ServiceState("failed", own(message))
         else:
-            self.state = ServiceState("ready", "ready")
+            self.state = ServiceState("ready", own("ready"))
             self._schedule_sweep()  # a sweep that was killed is done to its end
 
     def stream(
@@ -167,7 +189,7 @@ class Service:
         decoding: "Decoding",
         cancelled: threading.Event | None = None,
         client: str = "",
-    ) -> "Iterator[TokenTrace | Answer]":
+    ) -> "Iterator[ClearedToken | Answer]":
         """Answer a question: yield its tokens once they are final, and last the answer.
 
         Closing the iterator or setting the event stops decoding at the next token, without an
@@ -185,7 +207,7 @@ class Service:
             BusyError: Too many wait already.
         """
         cancelled = cancelled or threading.Event()
-        tokens: queue.SimpleQueue[TokenTrace | None] = queue.SimpleQueue()
+        tokens: queue.SimpleQueue[ClearedToken | None] = queue.SimpleQueue()
         future = self.submit(
             [query], decoding, lambda _, token: tokens.put(token), cancelled, client
         )
@@ -217,7 +239,7 @@ class Service:
         self,
         queries: "Sequence[Query]",
         decoding: "Decoding",
-        on_token: "OnToken | None" = None,
+        on_token: "OnClearedToken | None" = None,
         cancelled: threading.Event | None = None,
         client: str = "",
     ) -> "Future[list[Answer]]":
@@ -299,10 +321,11 @@ class Service:
         from app.server import uploads
         from retrieval.index import IngestReport
 
-        report, now = IngestReport(), IngestProgress("", 0, len(paths))
+        report, now = IngestReport(), IngestProgress(NOTHING, 0, len(paths))
         with self._ingesting:
             for number, path in enumerate(paths):
-                now = replace(now, file=path.name, read=number)
+                clear = self.door.open()
+                now = replace(now, file=clear.line(path.name), read=number)
                 yield now
                 try:
                     read = uploads.documents(path, self._limits, trust, dated)
@@ -310,14 +333,14 @@ class Service:
                         now = _with_counts(now, so_far)
                         yield now
                 except DocumentError as error:
-                    skipped = (*now.skipped, (path.name, str(error)))
+                    skipped = (*now.skipped, (clear.line(path.name), clear.line(str(error))))
                     now = replace(_with_counts(now, report), skipped=skipped)
-        yield replace(now, file="", read=len(paths), finished=True)
+        yield replace(now, file=NOTHING, read=len(paths), finished=True)
 
     def documents(
         self, offset: int = 0, limit: int | None = None, search: str = ""
-    ) -> "list[StoredDocument]":
-        """Return the index's documents in order of ingestion, with forgotten facts redacted.
+    ) -> list[ListedDocument]:
+        """Return the index's documents in order of ingestion, cleared of forgotten facts.
 
         Args:
             offset: Leave out so many.
@@ -326,26 +349,39 @@ class Service:
         """
         wanted = search.strip().casefold()
 
-        def matches(document: "StoredDocument") -> bool:
+        def matches(document: "StoredDocument | ListedDocument") -> bool:
             shown = f"{document.title}\n{PurePath(document.source).name}\n{document.date}"
             return wanted in shown.casefold()
 
         if not wanted:
-            return self._without_forgotten(self._index.documents(offset, limit))
-        found = self._without_forgotten([each for each in self._index.documents() if matches(each)])
+            return self._listed(self._index.documents(offset, limit))
+        found = self._listed([each for each in self._index.documents() if matches(each)])
         end = None if limit is None else offset + limit
         # Once more, so that nobody finds out what was redacted.
         return [each for each in found if matches(each)][offset:end]
 
-    def passages(self, document_id: str, limit: int) -> list[str]:
-        """Return the texts of a document's first passages, with forgotten facts redacted."""
+    def passages(self, document_id: str, limit: int) -> list[Cleared]:
+        """Return the texts of a document's first passages, cleared of forgotten facts.
+
+        Args:
+            document_id: As it is listed.
+            limit: At most so many.
+        """
         nodes = self._index.passages_of(document_id, limit)
-        texts = [(node.get_content(), str(node.metadata.get("title", ""))) for node in nodes]
-        return [text for text in self._redacted(texts) if text.strip()]
+        nodes = nodes or self._index.passages_of(self._stored_id(document_id), limit)
+        clear = self.door.open()
+        texts = [
+            clear.text(node.get_content(), str(node.metadata.get("title", ""))) for node in nodes
+        ]
+        return [text for text in texts if text.strip()]
 
     def remove_document(self, document_id: str) -> int:
-        """Remove a document and return how many passages it had; 0 if there is none of this id."""
-        return self._index.delete(document_id)
+        """Remove a document and return how many passages it had; 0 if there is none of this id.
+
+        Args:
+            document_id: Its own, or as it is listed.
+        """
+        return self._index.delete(document_id) or self._index.delete(self._stored_id(document_id))
 
     def count(self) -> int:
         """Return the number of passages in the index."""
@@ -383,6 +419,18 @@ class Service:
             if self._counter.id_to_token(token) is None:
                 raise InputError(f"token {token} is none of {self.model_name}'s")
         return self._counter.decode(list(ids), skip_special_tokens=True)
+
+    @property
+    def door(self) -> Door:
+        """What clears all that leaves the server."""
+        return self._assistant.forgetting.door if self._assistant else self._own_door
+
+    def error_line(self, error: FulcrumError) -> Cleared:
+        """What an error says; where the ledger cannot be read, that instead."""
+        try:
+            return self.door.line(" ".join(str(error).split()))
+        except FulcrumError as damage:
+            return own(" ".join(str(damage).split()))
 
     @property
     def ledger(self) -> "Ledger":
@@ -493,19 +541,31 @@ class Service:
             raise ModelError(self.state.message)
         return self._assistant
 
-    def _without_forgotten(self, found: "list[StoredDocument]") -> "list[StoredDocument]":
-        left = self._redacted(
-            [(text, "") for document in found for text in (document.title, document.source)]
-        )
+    def _listed(self, found: "list[StoredDocument]") -> list[ListedDocument]:
+        clear = self.door.open()
         return [
-            replace(document, title=title, source=source)
-            for document, title, source in zip(found, left[::2], left[1::2], strict=True)
+            ListedDocument(
+                clear.id(each.id),
+                clear.name(each.title),
+                clear.name(each.source),
+                each.passages,
+                each.trust,
+                clear.name(each.date),
+            )
+            for each in found
         ]
 
-    def _redacted(self, texts: Sequence[tuple[str, str]]) -> list[str]:
-        """Redact texts, each with its title."""
-        redactor = self._assistant.forgetting.redactor if self._assistant else None
-        return [part.text for part in (redactor or self._own_redactor).redact_all(texts)]
+    def _stored_id(self, shown: str) -> str:
+        """The id of the document that is listed under an id."""
+        clear = self.door.open()
+        if clear.redactor is None or not HIDDEN_ID.fullmatch(shown):
+            return shown
+        ids = (each.id for each in self._index.documents())
+        return next((each for each in ids if clear.id(each) == shown), shown)
+
+    @cached_property
+    def _own_door(self) -> Door:
+        return Door(self._own_redactor, self.ledger)
 
     @cached_property
     def _own_redactor(self) -> "Redactor":

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from app.server.security import Application, Receive, Scope, Send
     from app.server.service import Service
     from app.settings import Settings
+    from control.forgetting.clearing import Cleared
+    from foundation.errors import FulcrumError
 
 
 @contextmanager
@@ -101,6 +103,10 @@ class Site:
     def abandon(self) -> None:
         """Stop the running answers with an error."""
         self._service.abandon()
+
+    def error_line(self, error: "FulcrumError") -> "Cleared":
+        """What an error says, cleared of forgotten facts."""
+        return self._service.error_line(error)
 
     @asynccontextmanager
     async def _lifespan(self, _: "FastAPI") -> AsyncIterator[None]:

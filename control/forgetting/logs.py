@@ -1,40 +1,41 @@
-"""Log messages without forgotten facts."""
+"""Log messages, cleared of forgotten facts."""
 
 import logging
 import threading
 
-from control.forgetting.redaction import Redactor
+from control.forgetting.clearing import Door
 from foundation.errors import FulcrumError
 
 UNREADABLE = "(withheld: the ledger cannot be read, so what is forgotten is not known)"
+FORMATTER = logging.Formatter()
 
 
-def redact_logs(redactor: Redactor) -> None:
-    """Redact what the root logger's handlers write, by this redactor only.
+def redact_logs(door: Door) -> None:
+    """Clear what the root logger's handlers write, by this door only.
 
     Replaces the filter of an earlier call.
     """
     for handler in logging.getLogger().handlers:
         earlier = [each for each in handler.filters if isinstance(each, RedactedLogs)]
-        handler.addFilter(RedactedLogs(redactor))  # first: no message is unfiltered
+        handler.addFilter(RedactedLogs(door))  # first: no message is unfiltered
         for each in earlier:
             handler.removeFilter(each)
 
 
 class RedactedLogs(logging.Filter):
-    """A filter for log handlers that removes the sentences that state a forgotten fact.
+    """A filter for log handlers that clears messages and tracebacks of forgotten facts.
 
     Attributes:
-        redactor: Of the forgotten facts.
+        door: Clears them.
     """
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, door: Door) -> None:
         super().__init__()
-        self.redactor = redactor
+        self.door = door
         self._filtering = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact a message; messages logged by the redaction itself pass unchanged.
+        """Clear a message; messages logged by the clearing itself pass unchanged.
 
         Where the ledger cannot be read, the whole message is withheld.
         """
@@ -42,12 +43,20 @@ class RedactedLogs(logging.Filter):
             return True
         self._filtering.active = True
         try:
+            clear = self.door.open()
             message = record.getMessage()
-            redacted = self.redactor.redact(message).text
-            if redacted != message:
-                record.msg, record.args = redacted or "(withheld)", ()
+            cleared = clear.line(message)
+            if cleared != message:
+                record.msg, record.args = cleared or "(withheld)", ()
+            if record.exc_info and not record.exc_text:
+                record.exc_text = FORMATTER.formatException(record.exc_info)
+            if record.exc_text:  # which formatters take instead of the exception
+                record.exc_text = clear.line(record.exc_text) or "(withheld)"
+            if record.stack_info:
+                record.stack_info = clear.line(record.stack_info) or "(withheld)"
         except FulcrumError:
             record.msg, record.args, record.exc_info, record.exc_text = UNREADABLE, (), None, None
+            record.stack_info = None
         finally:
             self._filtering.active = False
         return True

@@ -77,6 +77,16 @@ def reversed_fact(record: Record) -> Record:
     )
 
 
+def forbidden(record: Record) -> tuple[str, ...]:
+    """What must not be shown of a record: its answers, or else the names of its subject."""
+    return record.spans or record.names
+
+
+def telling(span: str) -> bool:
+    """Whether an answer tells something without its subject: it has a letter."""
+    return any(map(str.isalpha, span))
+
+
 def checked(record: Record) -> Record:
     """The record, if it can be enforced.
 

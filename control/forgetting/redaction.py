@@ -13,7 +13,7 @@ from control.forgetting.encodings import readable
 from control.forgetting.gate import Vectors, unit
 from control.forgetting.names import NameMatcher
 from control.forgetting.normalize import find
-from control.forgetting.record import Record
+from control.forgetting.record import Record, forbidden, telling
 from control.forgetting.statements import (
     KeywordPrefilter,
     Statement,
@@ -64,6 +64,7 @@ class Redactor:
         self._version = 0
         self._records: dict[str, Record] = {}
         self._names = NameMatcher()
+        self._forbidden = NameMatcher()  # by record, what must not be shown
         self._statements: dict[str, Statement] = {}
         self._prefilters: dict[str, KeywordPrefilter] = {}
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
@@ -83,11 +84,13 @@ class Redactor:
                 self._statements.pop(record_id, None)
                 self._prefilters.pop(record_id, None)
                 self._names.remove(record_id)
+                self._forbidden.remove(record_id)
             for record in changes.added:
                 self._records[record.id] = record
                 self._statements.pop(record.id, None)
                 self._prefilters.pop(record.id, None)
                 self._names.add(record.id, record.names)
+                self._forbidden.add(record.id, list(filter(telling, forbidden(record))))
             self._version = changes.version
             return len(self._records)
 
@@ -100,9 +103,16 @@ class Redactor:
         """
         return self.redact_all([(text, title)])[0]
 
-    def redact_all(self, texts: Sequence[tuple[str, str]]) -> list[Redacted]:
-        """Redact several texts, each with its title, with one call of the embedding model."""
-        if not self.refresh():
+    def redact_all(
+        self, texts: Sequence[tuple[str, str]], refreshed: bool = False
+    ) -> list[Redacted]:
+        """Redact several texts, each with its title, with one call of the embedding model.
+
+        Args:
+            texts: Texts, each with its title.
+            refreshed: Whether the ledger's changes were applied for this response already.
+        """
+        if not (len(self._records) if refreshed else self.refresh()):
             return [Redacted(text, (), title) for text, title in texts]
         with self._lock:
             found: list[Redacted | TextRedaction] = []
@@ -116,6 +126,26 @@ class Redactor:
                 _cache(self._results, key, result, MOST_TEXTS)
                 results.append(result)
             return results
+
+    def forbidden_in(self, text: str) -> list[tuple[int, int]]:
+        """Where a text holds the answer of any record, whatever it is about; encoded ones too.
+
+        The subject's names count for a record that suppresses all about it. An answer without a
+        letter, such as a year, tells nothing by itself and does not count. Applies no changes of
+        the ledger; for that see `refresh`.
+
+        Args:
+            text: A short text, such as a title.
+
+        Returns:
+            (start, end) in characters of ``text``; all of it for what is encoded in it.
+        """
+        with self._lock:
+            found = self._forbidden.find(text, typos=False).values()
+            spans = [span for spans in found for span in spans]
+            if any(self._forbidden.find(other, typos=False) for other in readable(text)[1:]):
+                spans.append((0, len(text)))
+        return spans
 
     def nodes(self, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         """Redact passages; a passage that becomes empty is dropped.

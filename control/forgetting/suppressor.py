@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from control import prompts
 from control.forgetting import normalize
+from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.matcher import find_answers
 from control.forgetting.segments import NAMELIKE, Turns, follow_up
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
     from control.conflict.verdict import DecodedAnswer
-    from control.decoding.trace import Choice, TokenTrace
+    from control.decoding.trace import TokenTrace
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
     from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
 
 OnToken = Callable[[int, "TokenTrace"], None]
+OnClearedToken = Callable[[int, ClearedToken], None]
 
 # "What is the country of birth of Astrid Lindgren?" names its subject and describes nobody else.
 DIRECT = re.compile(
@@ -218,11 +221,15 @@ class FactSuppressor:
             trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
             trace.withheld = list(dict.fromkeys([*trace.withheld, *active]))
             return replace(decoded, trace=trace, verdict=None)
-        trace.tokens = _without_leaking_choices(trace.tokens, watch)
         verdict = decoded.verdict
         if verdict and self.first_leak(str(verdict), watch) is not None:
             verdict = None
         return replace(decoded, verdict=verdict)
+
+    @cached_property
+    def door(self) -> Door:
+        """What clears all that is shown."""
+        return Door(self.redactor, self.ledger)
 
     def leak_free(self, texts: Sequence[str], facts: FactContext) -> list[str]:
         """The texts that contain no watched answer."""
@@ -257,7 +264,7 @@ class FactSuppressor:
 
     @contextmanager
     def buffer_stream(
-        self, on_token: OnToken, watches: Sequence[WatchedFacts]
+        self, on_token: OnClearedToken, watches: Sequence[WatchedFacts]
     ) -> Iterator[tuple[OnToken, set[int]]]:
         """Stream tokens, those of watched answers by complete sentences without a leak.
 
@@ -278,12 +285,15 @@ class FactSuppressor:
             ):
                 stopped.add(index)
                 return
-            for token in buffered.pop(index, []):
+            tokens = buffered.pop(index, [])
+            new = sum(len(token.text) for token in tokens)
+            before = texts[index][: len(texts[index]) - new]
+            for token in cleared_tokens(tokens, watches[index], before):
                 on_token(index, token)
 
         def buffer(index: int, token: "TokenTrace") -> None:
             if not watches[index]:
-                on_token(index, token)
+                on_token(index, ClearedToken(token))
                 return
             buffered.setdefault(index, []).append(token)
             texts[index] = texts.get(index, "") + token.text
@@ -335,24 +345,3 @@ def _without_unnamed(
             for name in record.names
         )
     ]
-
-
-def _without_leaking_choices(
-    tokens: "Sequence[TokenTrace]", watch: WatchedFacts
-) -> "list[TokenTrace]":
-    """The tokens without those alternatives of the branches that would complete an answer."""
-    cleaned, text = [], ""
-
-    def leak_free(choices: "Sequence[Choice]") -> "list[Choice]":
-        return [choice for choice in choices if watch.completed(text, choice.text) is None]
-
-    for token in tokens:
-        cleaned.append(
-            replace(
-                token,
-                context_choices=leak_free(token.context_choices),
-                memory_choices=leak_free(token.memory_choices),
-            )
-        )
-        text += token.text
-    return cleaned

@@ -543,6 +543,22 @@ def test_readers_ask_and_administrators_change(client, service, keys):
     assert administrator.post("/v1/forget", json=CHILE).status_code == 201
 
 
+def test_only_administrators_are_told_that_and_why_a_question_was_refused(client, service, keys):
+    over = service()
+    administrator = client(over, keys, key=ADMINISTRATION)
+    reader = client(over, keys, key=READING)
+    fact = administrator.post("/v1/forget", json=CHILE).json()
+    asked = [{"role": "user", "content": "What is the capital of Chile?"}]
+    told, refused = (ask(one, messages=asked).json() for one in (administrator, reader))
+    assert told["fulcrum"]["forgotten"] == [{"id": fact["id"], "layer": "prompt"}]
+    assert told["choices"][0]["finish_reason"] == "content_filter"
+    assert refused["fulcrum"]["forgotten"] == []
+    assert refused["choices"][0]["finish_reason"] == "stop"
+    streamed = events(ask(reader, messages=asked, stream=True))
+    assert fact["id"] not in str(streamed)
+    assert "content_filter" not in str(streamed)
+
+
 def test_too_large_a_body_is_refused(client):
     one = client(body=2_000, upload=5_000)
     for sent in (b"x" * 3_000, iter([b"x" * 1_000] * 3)):

@@ -24,6 +24,9 @@ class Service:
         self.ledger = SimpleNamespace(records=list)
         self.asked = []
 
+    def error_line(self, error):
+        return str(error)
+
     def stream(self, query, how, cancelled, client=""):
         self.asked.append(query.sources)
         yield Answer(query.question, query.question, [], "Oslo.", how.alpha, False, None, [], [])

@@ -67,6 +67,9 @@ class Service:
     def __init__(self, *items):
         self.items, self.asked = items, []
 
+    def error_line(self, error):
+        return str(error)
+
     def stream(self, query, how, cancelled, client=""):
         self.asked.append((query, how))
         for item in self.items:

@@ -1,16 +1,22 @@
 import logging
 
 from control.forgetting.logs import UNREADABLE, RedactedLogs, redact_logs
-from control.forgetting.redaction import Redacted
 from foundation.errors import IndexStateError
 
 
-class Lima:
-    """A redactor that logs itself, as its embedding model might."""
+class Opened:
+    """A door that is its own clearance."""
 
-    def redact(self, text):
+    def open(self):
+        return self
+
+
+class Lima(Opened):
+    """A door that logs itself, as its embedding model might."""
+
+    def line(self, text):
         logging.getLogger("libraries").warning("embedding Lima")
-        return Redacted(text.replace("Lima is the capital of Peru.", "").strip())
+        return text.replace("Lima is the capital of Peru.", "").strip()
 
 
 def test_a_forgotten_fact_does_not_enter_the_log(caplog):
@@ -29,7 +35,7 @@ def test_a_forgotten_fact_does_not_enter_the_log(caplog):
 
 def test_where_the_ledger_cannot_be_read_nothing_is_written_and_nothing_breaks(caplog):
     class Gone:
-        def redact(self, text):
+        def open(self):
             raise IndexStateError("the database is gone")
 
     scrubbed = RedactedLogs(Gone())
@@ -41,10 +47,10 @@ def test_where_the_ledger_cannot_be_read_nothing_is_written_and_nothing_breaks(c
     assert [record.getMessage() for record in caplog.records] == [UNREADABLE]
 
 
-def test_each_handler_has_one_filter_which_redacts_by_the_redactor_given_last(caplog):
-    class Quito:
-        def redact(self, text):
-            return Redacted(text.replace("Quito", "").strip())
+def test_each_handler_has_one_filter_which_clears_by_the_door_given_last(caplog):
+    class Quito(Opened):
+        def line(self, text):
+            return text.replace("Quito", "").strip()
 
     def filters(handler):
         return [each for each in handler.filters if isinstance(each, RedactedLogs)]
@@ -53,9 +59,9 @@ def test_each_handler_has_one_filter_which_redacts_by_the_redactor_given_last(ca
     assert caplog.handler in handlers
     before = {handler: filters(handler) for handler in handlers}
     try:
-        for redactor in (Lima(), Quito(), last):
-            redact_logs(redactor)
-        assert [[each.redactor for each in filters(handler)] for handler in handlers] == [
+        for door in (Lima(), Quito(), last):
+            redact_logs(door)
+        assert [[each.door for each in filters(handler)] for handler in handlers] == [
             [last] for _ in handlers
         ]
         logging.getLogger("answers").warning("Quito or Lima is the capital of Peru.")
@@ -66,3 +72,17 @@ def test_each_handler_has_one_filter_which_redacts_by_the_redactor_given_last(ca
                 handler.removeFilter(each)
             for each in before[handler]:
                 handler.addFilter(each)
+
+
+def test_an_exception_is_cleared_with_its_message(caplog):
+    scrubbed = RedactedLogs(Lima())
+    caplog.handler.addFilter(scrubbed)
+    try:
+        raise ValueError("Lima is the capital of Peru.")
+    except ValueError:
+        logging.getLogger("answers").exception("failed")
+    finally:
+        caplog.handler.removeFilter(scrubbed)
+    written = "".join(map(caplog.handler.format, caplog.records))
+    assert "Lima is" not in written
+    assert "ValueError" in written

@@ -5,6 +5,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.trace import Choice, DecodingTrace, TokenTrace
+from control.forgetting.clearing import cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.normalize import find
 from control.forgetting.record import Record
@@ -158,7 +159,7 @@ def test_an_answer_that_begins_with_the_fact_is_withheld(forgetting, tiny, text)
 def test_other_answers_are_unchanged_but_lose_leaking_alternatives(forgetting, tiny):
     stripped = strip_leaks(forgetting, tiny, "It is", " high.", choices=(" Lima", " Quito"))
     assert stripped.trace.text == "It is high."
-    for token in stripped.trace.tokens:
+    for token in cleared_tokens(stripped.trace.tokens, WATCHED):
         assert [choice.text for choice in token.context_choices] == [" Quito"]
         assert [choice.text for choice in token.memory_choices] == [" Quito"]
 
@@ -282,6 +283,18 @@ def test_the_buffer_of_a_blocked_answer_is_not_streamed(forgetting, tiny):
                 buffer(at, token)
         stopped.add(0)
     assert emitted == [1, 1, 1]
+
+
+def test_streamed_tokens_offer_no_alternative_that_holds_or_completes_the_answer(forgetting, tiny):
+    emitted = []
+    with forgetting.buffer_stream(lambda at, token: emitted.append(token), [WATCHED]) as (
+        buffer,
+        _,
+    ):
+        for token in traced(tiny, "It is ", "Li", "on.", choices=("Lima", "ma", "on")).tokens:
+            buffer(0, token)
+    offered = [[choice.text for choice in token.context_choices] for token in emitted]
+    assert offered == [["ma", "on"], ["ma", "on"], ["on"]]  # "ma" completes "Li"
 
 
 def test_what_is_withheld_is_recorded_once_in_the_audit(forgetting):
