@@ -366,12 +366,12 @@ def _of_kinds(
 @click.option("--unrouted", is_flag=True, help="Also answer the baselines' probes unrouted.")
 @click.option(
     "--measure",
-    type=click.Choice(["leaks", "subjects", "undoing", "router"]),
+    type=click.Choice(["leaks", "subjects", "undoing", "guesses", "router"]),
     default="leaks",
     show_default=True,
     help="What leaks and what suffers; whether what else is asked of many facts' subjects suffers; "
-    "whether adding and removing restores the old answers; or the router alone, on wordings and "
-    "relations that it was not fitted on.",
+    "whether adding and removing restores the old answers; whether right guesses are told from "
+    "wrong ones; or the router alone, on wordings and relations that it was not fitted on.",
 )
 @count("--rounds", default=1000, help="Adds and removes of --measure undoing.")
 @click.option(
@@ -413,7 +413,7 @@ def forgetting(
     from app import evaluation_setup
     from evaluation.datasets import forgettable_facts
     from evaluation.suites import forgetting as forgetting_suite
-    from evaluation.suites import leakage, reversibility, router
+    from evaluation.suites import guesses, leakage, reversibility, router
 
     if measure == "router":
         result = router.router_report(
@@ -430,6 +430,10 @@ def forgetting(
         result = reversibility.run(system, ledger, requests.items, rounds) | data
         shown = {key: value for key, value in result.items() if isinstance(value, int | float)}
         _report(result | {"n": rounds, "tables": {"adding and removing": [shown]}}, target)
+        return
+    if measure == "guesses":
+        as_served = replace(system, assistant=replace(system.assistant, even_time=True))
+        _report(guesses.run(as_served, ledger, requests.items) | data, target)
         return
     run = (f"{name}, {rule}", system, ledger, requests, target)
     if measure == "subjects":

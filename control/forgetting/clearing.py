@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NewType, cast
 from control.conflict.sources import CORRECTION, MEMORY, Citation, SourceClaim
 from control.decoding.trace import Choice, TokenTrace
 from control.forgetting import normalize
+from control.forgetting.matcher import find_answers
 from control.forgetting.parts import joined, parts
 from control.forgetting.record import forbidden
 
@@ -189,7 +190,10 @@ class Clearance:
         )
 
     def _holds_watched(self, text: str) -> bool:
-        return any(normalize.holds(text, forbidden(record)) for record in self.watched)
+        return any(
+            normalize.holds(text, forbidden(record)) or find_answers(text, record)
+            for record in self.watched
+        )
 
 
 def cleared_tokens(

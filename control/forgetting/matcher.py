@@ -1,6 +1,6 @@
 """Where a text gives the answer of a record: in any spelling, in part, or in another notation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -143,8 +143,3 @@ def _is_point(quantity: Quantity) -> bool:
     """Whether it is one value, not a range or a limit."""
     points = all(reading.low == reading.high for reading in quantity.readings)
     return points and quantity.bound in ("", "about")
-
-
-def gives_answer(text: str, records: Sequence[Record]) -> bool:
-    """Whether a text gives an answer of one of the records."""
-    return any(find_answers(text, record) for record in records)
