@@ -52,6 +52,7 @@ class Source:
         page: Of the document, or slide, on which it begins, from 1; ``None`` if there are none.
         heading: The headings that it stands under, "outer > inner"; empty if there are none.
         date: Of its document, in ISO 8601, of which day or month may lack; empty if not known.
+        replaces: What its document says it replaces; empty if it says nothing of it.
     """
 
     id: Cleared
@@ -64,6 +65,7 @@ class Source:
     page: int | None = None
     heading: Cleared = NOTHING
     date: Cleared = NOTHING
+    replaces: Cleared = NOTHING
 
 
 @dataclass
@@ -140,8 +142,9 @@ def source(
     else:
         reason = "others rank before it"
     page = node.metadata.get("page")
-    title, heading, date = (
-        clear.name(str(node.metadata.get(key, ""))) for key in ("title", "heading", "date")
+    title, heading, date, replaces = (
+        clear.name(str(node.metadata.get(key, "")))
+        for key in ("title", "heading", "date", "replaces")
     )
     return Source(
         id=clear.id(node.node_id),
@@ -154,4 +157,5 @@ def source(
         page=page if isinstance(page, int) else None,  # a JSON line may call anything so
         heading=heading,
         date=date,
+        replaces=replaces,
     )

@@ -535,9 +535,22 @@ class Assistant:
             abstained=_abstained(decoded),
         )
 
+    def _followed(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
+        """The claims of the passages; where nothing decided, the answer follows those it holds."""
+        settlement, claims = state.settlement, list(state.settlement.claims)
+        undecided = settlement.disagree and not (settlement.decided or settlement.told)
+        if self.reader is None or not undecided:
+            return claims
+        question = state.search.query_str
+        [reading] = self.reader.read([(question, decoded.trace.text)])
+        return [
+            replace(each, followed=each.followed and _agrees(question, each.says, reading.answer))
+            for each in claims
+        ]
+
     def _claims(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
         """What each passage claims, and memory if it claims anything; which the answer follows."""
-        claims, says = list(state.settlement.claims), decoded.memory
+        claims, says = self._followed(state, decoded), decoded.memory
         if says is None or not self.forgetting.leak_free([says.text], state.facts):
             return claims
         groups = values.group(state.search.query_str, [*(each.says for each in claims), says.text])

@@ -39,6 +39,10 @@ MARKDOWN = "text/markdown"  # the type of a document that is cut at its headings
 
 OnRead = Callable[[int], object]
 OnFile = Callable[[Path], object]
+UNDATED = (
+    "{path}: the date {stated!r} is none, in the future or before 1400, so its document counts as "
+    "undated; give YYYY-MM-DD, YYYY-MM or YYYY"
+)
 # From a title and a text to the words that date the text, and those that name what it replaces.
 ReadDocument = Callable[[str, str], tuple[str, str]]
 
@@ -244,6 +248,9 @@ def _read_file(
             # A table of numbers says by its header what they are.
             if has_words(text) or (content.markdown and TABLE.search(text)):
                 document = _document(path, content, text, trust, dated, date)
+                stated = content.details.get(DATE_KEY)
+                if stated and path.suffix.lower() == ".jsonl" and not stated_date(stated):
+                    on_skipped(SkippedPath(path, UNDATED.format(path=path, stated=stated)))
                 if content.document_id is None and path.suffix.lower() != ".jsonl":
                     date = str(document.metadata.get(DATE_KEY, ""))
                 yield document

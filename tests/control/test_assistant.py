@@ -577,6 +577,14 @@ def test_of_documents_that_disagree_the_newest_is_read_and_both_are_shown(readin
     assert "not follow" in answer.sources[0].reason
 
 
+def test_where_nothing_decides_only_the_claims_that_the_answer_holds_are_followed(reading):
+    answer = reading(dated(one=("", OLD[1]), two=("", NEW[1])))
+    assert "days" not in answer.answer  # the random model says nothing of the kind
+    assert "nothing decides" in answer.settled
+    assert [claim.followed for claim in answer.claims] == [False, False]
+    assert [source.kept for source in answer.sources] == [True, True]
+
+
 def test_by_the_policy_all_every_claim_is_told_and_streamed_once(reading):
     heard = []
     answer = reading(

@@ -161,6 +161,18 @@ def test_properties_inside_files(tmp_path: Path) -> None:
     assert date_of(tmp_path / "a.pptx") is None
 
 
+@pytest.mark.parametrize("stated", ["soon", "2031-02-31", "1066"])
+def test_a_json_line_with_an_unusable_date_is_kept_and_said_to_be_undated(
+    tmp_path: Path, stated: str
+) -> None:
+    path, skipped = tmp_path / "a.jsonl", []
+    path.write_text(json.dumps({"text": "The Rhine is long.", "date": stated}), encoding="utf-8")
+    (document,) = read([path], skipped.append)
+    assert "date" not in document.metadata
+    assert [each.path for each in skipped] == [path]
+    assert repr(stated) in skipped[0].reason
+
+
 def test_a_damaged_property_is_no_date(tmp_path: Path) -> None:
     word = WordDocument()
     word.add_paragraph("The Rhine is long.")
