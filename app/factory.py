@@ -335,7 +335,7 @@ def fact_suppressor(
     embed_model = packaged_embedding()
     redactor = Redactor(ledger, embed_model, vectors)
     router = Router(ledger, embed_model, cache=cache, vector_cache=vectors)
-    suppressor = FactSuppressor(ledger, router, redactor)
+    suppressor = FactSuppressor(ledger, router, redactor, LazyReader())
     redact_logs(suppressor.door)
     return suppressor
 

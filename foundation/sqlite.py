@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -14,6 +14,7 @@ from foundation.files import private_directory, private_file, restrict
 
 START_AGAIN = "remove it and start again, or put a copy of it back"
 BUSY_SECONDS = 30  # a writer waits this long for another process's transaction
+LOG_SECONDS = 1  # so long it waits for readers to empty the log
 
 Migration = tuple[str, Sequence[str]]
 """(its name, the statements that it runs)"""
@@ -74,6 +75,16 @@ def writing(engine: Engine, path: Path) -> Iterator[Connection]:
     """Open a transaction that is committed, or rolled back if anything in it raises."""
     with _explained(path, engine), engine.execution_options(writing=True).begin() as connection:
         yield connection
+
+
+def empty_log(path: Path) -> None:
+    """Move a database's log into it and empty the log, so that no removed text stays on the disk.
+
+    What other connections still read stays in the log until the next call, or until the last
+    connection is closed.
+    """
+    with closing(sqlite3.connect(path, timeout=LOG_SECONDS)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import JSON, Connection, delete, func, insert, or_, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from foundation.errors import InputError
-from foundation.sqlite import open_database, reading, writing
+from foundation.sqlite import empty_log, open_database, reading, writing
 from retrieval.embedding import Vectors, unit_vectors
 
 DATABASE = "reservoir.db"
@@ -207,7 +207,9 @@ class Reservoir:
     def clear(self) -> int:
         """Remove all entries, and return how many there were."""
         with writing(self._engine, self._path) as connection:
-            return connection.execute(delete(SearchRow)).rowcount
+            removed = connection.execute(delete(SearchRow)).rowcount
+        empty_log(self._path)
+        return removed
 
     def _hold(self, state: str, dimension: int) -> None:
         """Begin to hold the vectors of one state of the index."""

@@ -1,6 +1,7 @@
 """`fulcrum forget`: the facts that are kept back."""
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -82,7 +83,7 @@ def add(
     record = requested(sentence, fields)
     if sentence is not None and not yes:
         _show(record)
-        if not click.confirm("Forget this?"):
+        if not _confirmed("Forget this?"):
             click.echo("nothing was recorded")
             return
     begun, started = time.perf_counter(), _now()
@@ -178,6 +179,20 @@ def verify(given: dict[str, Any], accept: bool, yes: bool) -> None:
     click.echo(f"whole, {ledger.version():,} events")
 
 
+def _confirmed(question: str) -> bool:
+    """Ask, where somebody can answer.
+
+    Raises:
+        InputError: Nobody can.
+    """
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise InputError("there is no terminal to confirm it; confirm by --yes") from None
+
+
 def _accept(settings: "Settings", yes: bool) -> None:
     """Trust the events that are there, after it was said what is lost."""
     ledger = home.ledger(settings, trusted=True)
@@ -185,7 +200,7 @@ def _accept(settings: "Settings", yes: bool) -> None:
     if loss is None:
         return
     click.echo(loss)
-    if not yes and not click.confirm("Go on with what is there?"):
+    if not yes and not _confirmed("Go on with what is there?"):
         raise IndexStateError("nothing was changed; put a copy of the ledger back")
     ledger.accept()
 

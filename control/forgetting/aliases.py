@@ -71,8 +71,9 @@ def other_names(name: str) -> tuple[str, ...]:
     """Names of the same entity in other languages and forms, without the name itself.
 
     Countries, continents, languages, currencies and cities that a time zone is named after come
-    from Unicode's CLDR; dates and the numbers up to 99 in their common forms. Names that differ
-    only in case, diacritics or punctuation are omitted, since matching ignores these.
+    from Unicode's CLDR, what the people of a country are called from countryinfo; dates and the
+    numbers up to 99 in their common forms. Names that differ only in case, diacritics or
+    punctuation are omitted, since matching ignores these.
     """
     found = [*_expanded(name), *_dates(name), *_numbers(name)]
     key = normalise(name)
@@ -80,6 +81,8 @@ def other_names(name: str) -> tuple[str, ...]:
         found += _names()[entity]
         if entity.startswith("currency") and " " in name:  # the Peruvian sol is called the sol
             found.append(name.rsplit(maxsplit=1)[-1])
+        if entity.startswith("territory"):
+            found += _demonyms(entity.split()[-1])
     seen = {key}
     other: list[str] = []
     for candidate in found:
@@ -88,6 +91,18 @@ def other_names(name: str) -> tuple[str, ...]:
             seen.add(bare)
             other.append(candidate)
     return tuple(other)
+
+
+@cache
+def _demonyms(code: str) -> tuple[str, ...]:
+    """What the people of a country are called, which is an adjective of its name, too."""
+    from countryinfo import CountryInfo
+
+    try:
+        found = CountryInfo(code).demonym()
+    except LookupError:  # a territory, or a code that is none
+        return ()
+    return tuple(each.strip() for each in found.split(",") if each.strip()) if found else ()
 
 
 def with_aliases(record: Record) -> Record:

@@ -66,3 +66,8 @@ def with_questions(record: Record) -> Record:
     if record.questions:
         return record
     return replace(record, questions=question_forms(record.subject, record.relation))
+
+
+def asked_forms(record: Record) -> tuple[str, ...]:
+    """The forms in which a record's fact is asked, its own first; at least one."""
+    return record.questions or question_forms(record.subject, record.relation)

@@ -38,19 +38,6 @@ SMALL = TOO_COMMON | {
 # "capitale".
 STEM_LENGTH = 4
 ONSET = 2  # letters that names have in common with their adjectives: "France" and "French"
-# Adjectives that share no onset with the name.
-ADJECTIVES = {
-    "american": "united states",
-    "british": "united kingdom",
-    "briton": "united kingdom",
-    "burmese": "myanmar",
-    "dane": "denmark",
-    "danish": "denmark",
-    "dutch": "netherlands holland",
-    "filipino": "philippines",
-    "persian": "iran",
-    "welsh": "wales",
-}
 KEPT_SENTENCES = 4_096  # whose stems are cached, 4 MB
 
 
@@ -204,9 +191,7 @@ def _stems_and_onsets(sentence: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _stems(text: str) -> frozenset[str]:
-    words = plain(text)
-    more = [ADJECTIVES[word] for word in words.split() if word in ADJECTIVES]
-    return frozenset(stem[:STEM_LENGTH] for stem in content(" ".join([words, *more])))
+    return frozenset(stem[:STEM_LENGTH] for stem in content(plain(text)))
 
 
 def _onsets(text: str) -> frozenset[str]:

@@ -17,6 +17,7 @@ from control.forgetting import normalize
 from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.matcher import find_answers
+from control.forgetting.questions import asked_forms
 from control.forgetting.segments import NAMELIKE, Turns, follow_up
 from foundation import trace as request_trace
 from foundation.errors import InputError
@@ -24,6 +25,7 @@ from foundation.errors import InputError
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
+    from control.conflict.reader import AnswerReader
     from control.conflict.verdict import DecodedAnswer
     from control.decoding.trace import TokenTrace
     from control.forgetting.ledger import Ledger
@@ -41,6 +43,11 @@ DIRECT = re.compile(
     r"(?P<subject>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
 )
 MISSPELLED = 0.75  # minimum similarity of a name and its misspelling, in [0, 1]
+# Probability of the reader from which a sentence with subject and answer states the fact: of such
+# sentences about other things ("Lisbon is in Portugal") few reach it.
+VOLUNTEERED = 0.7
+FORMS = 3  # of a record's questions that are put to the reader
+READ = 400  # characters of an answer that are read, the last ones
 RETRIEVAL = "retrieval"  # the layer that redacts passages
 POSSESSIVE = re.compile(r"['’]s?$")
 SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
@@ -90,11 +97,14 @@ class FactSuppressor:
         ledger: The records, and the audit of what was withheld.
         router: Decides whether a question asks for a record.
         redactor: Removes sentences that state a record.
+        reader: Finds what a sentence answers; without it, facts that the model volunteers to other
+            questions are told.
     """
 
     ledger: "Ledger | None" = None
     router: "Router | None" = None
     redactor: "Redactor | None" = None
+    reader: "AnswerReader | None" = None
 
     def route(
         self,
@@ -219,7 +229,9 @@ class FactSuppressor:
             active = [record.id for record in watch.active_records(trace.text)]
             cut = cut if watch.decide_on_output.isdisjoint(active) else 0
             trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
-            trace.withheld = list(dict.fromkeys([*trace.withheld, *active]))
+            named = self._volunteered(decoded.trace.text, self._named(decoded.trace.text))
+            told = [*trace.withheld, *active, *(record.id for record in named)]
+            trace.withheld = list(dict.fromkeys(told))
             return replace(decoded, trace=trace, verdict=None)
         verdict = decoded.verdict
         if verdict and self.first_leak(str(verdict), watch) is not None:
@@ -243,15 +255,47 @@ class FactSuppressor:
             text: An answer, or its complete sentences so far.
             watch: The facts that it must not state.
         """
-        if not watch.active_records(text):
+        active = watch.active_records(text)
+        named = [record for record in self._named(text) if record not in active]
+        if not active and not named:
             return None
         start = 0
         for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
             # Checked with all that precedes it, since a later sentence may say only "it".
-            if self._states(text[:end], watch):
+            if self._states(text[:end], watch) or self._volunteered(text[:end], named):
                 return start
             start = end
         return None
+
+    def _named(self, text: str) -> "Sequence[Record]":
+        """The records whose subject a text names, without those of a subject as a whole."""
+        if self.router is None or self.reader is None:
+            return ()
+        return [record for record in self.router.named(text) if record.spans]
+
+    def _volunteered(self, text: str, records: "Sequence[Record]") -> "Sequence[Record]":
+        """The records that a text states, although the question has nothing to do with them.
+
+        "Which country is Lisbon in?" may be answered by "Portugal", and "Lisbon is in Portugal" is
+        not what is kept back; "Lisbon is the capital of Portugal" is. So the reader decides.
+
+        Args:
+            text: Complete sentences.
+            records: Those whose subject the text names.
+        """
+        given = [record for record in records if find_answers(text, record)]
+        if self.reader is None or not given:
+            return ()
+        said = text[-READ:].strip()
+        said = said if said[-1:] in ".!?" else f"{said}."
+        asked = [(record, form) for record in given for form in asked_forms(record)[:FORMS]]
+        readings = self.reader.read([(form, said) for _, form in asked])
+        stated = {
+            record.id: record
+            for (record, _), reading in zip(asked, readings, strict=True)
+            if reading.answers >= VOLUNTEERED and find_answers(reading.answer, record)
+        }
+        return list(stated.values())
 
     def _states(self, text: str, watch: WatchedFacts) -> bool:
         """Whether a text contains an active answer or paraphrases a fact."""

@@ -19,7 +19,7 @@ from llama_index.core.vector_stores.types import (
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true
 
 from foundation.errors import InputError
-from foundation.sqlite import reading, writing
+from foundation.sqlite import empty_log, reading, writing
 from retrieval.embedding import Vectors, unit_vectors
 from retrieval.stores import bm25
 from retrieval.stores.base import StoredDocument, check_embedding
@@ -114,12 +114,15 @@ class LocalStore(BasePydanticVectorStore):
                 dimension = len(rows[0]["embedding"]) // np.dtype("<f4").itemsize
                 self._check_embedding(connection, dimension)
                 record(connection, embedding=self._embedding_name, dimension=dimension)
-            for part in _parts(replaced):
-                remove(connection, PassageRow.document_id.in_(part), generation)
-            for part in _parts(ids):
-                remove(connection, PassageRow.node_id.in_(part), generation)
+            removed = [
+                remove(connection, column.in_(part), generation)
+                for column, names in ((PassageRow.document_id, replaced), (PassageRow.node_id, ids))
+                for part in _parts(names)
+            ]
             if rows:
                 connection.execute(insert(PassageRow), rows)
+        if any(removed):
+            empty_log(self._database)
         return ids
 
     def delete(self, ref_doc_id: str, **_kwargs: object) -> None:
@@ -130,7 +133,9 @@ class LocalStore(BasePydanticVectorStore):
         """Remove a document's passages and return how many there were."""
         with writing(self._engine, self._database) as connection:
             generation = next_generation(connection)
-            return remove(connection, PassageRow.document_id == document_id, generation)
+            removed = remove(connection, PassageRow.document_id == document_id, generation)
+        empty_log(self._database)
+        return removed
 
     def clear(self) -> None:
         """Remove everything; another embedding model may then be used."""

@@ -71,6 +71,14 @@ def test_a_sentence_proposes_and_asks(done, listed, monkeypatch):
     assert [record["answers"] for record in listed()] == [["Lima"]]
 
 
+def test_where_nobody_can_confirm_one_line_says_how(run, listed, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, _, err = run("forget", "add", SENTENCE)
+    assert code == 2
+    assert "--yes" in err.splitlines()[-1]
+    assert listed() == []
+
+
 def test_options_correct_what_a_sentence_proposes(done, listed):
     done("forget", "add", SENTENCE, "--subject", "Republic of Peru", "--who", "me", "--yes")
     [record] = listed()

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from control.conflict.reader import Reading
 from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.trace import Choice, DecodingTrace, TokenTrace
 from control.forgetting.clearing import cleared_tokens
@@ -308,3 +309,37 @@ def test_what_is_withheld_is_recorded_once_in_the_audit(forgetting):
 def test_texts_that_contain_a_watched_answer_are_not_shown(forgetting):
     facts = FactContext(watched=(LIMA,))
     assert forgetting.leak_free(["capital of Peru", "Lima, Peru"], facts) == ["capital of Peru"]
+
+
+class CapitalReader:
+    """Finds the city that a text calls the capital."""
+
+    def read(self, asked):
+        said = [(text, "capital" in text and "Lima" in text) for _, text in asked]
+        return [
+            Reading("Lima", text.index("Lima"), 0.99) if found else Reading(answers=0.2)
+            for text, found in said
+        ]
+
+
+class NamingRouter(PeruRouter):
+    """Watches nothing, and knows what a text names."""
+
+    def named(self, text):
+        return (LIMA,) if "Peru" in text else ()
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("It is on the coast. Lima is the capital of Peru.", "It is on the coast. "),
+        ("Lima is in Peru.", "Lima is in Peru."),
+        ("Lima is a city. It is the capital of Peru.", "Lima is a city. "),
+    ],
+)
+def test_a_fact_that_is_volunteered_to_another_question_is_cut(tiny, said, kept):
+    forgetting = FactSuppressor(Ledger(), NamingRouter(), SpanRedactor(), CapitalReader())
+    nothing_watched = WatchedFacts(activate=lambda text: [])
+    stripped = strip_leaks(forgetting, tiny, said, watch=nothing_watched).trace
+    assert stripped.text.strip() == kept.strip()
+    assert stripped.withheld == (["1"] if kept != said else [])

@@ -278,3 +278,16 @@ def test_processes_write_at_the_same_time(folder: Path) -> None:
     store = LocalStore(folder, "model")
     assert store.count() == 570
     assert len(nearest(store, 1, top_k=600)) == 570
+
+
+def test_removed_text_is_on_the_disk_no_more(folder: Path, store: LocalStore) -> None:
+    [secret] = nodes(200, 201)
+    secret.set_content("the seal of Ostrava is under the stairs")
+    store.add([secret])
+    [public] = nodes(200, 201)
+    store.add([public])
+    store.remove_document("d1")
+    kept = b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
+    assert b"text 200" in kept
+    assert b"Ostrava" not in kept
+    assert store.query(VectorStoreQuery(query_embedding=vector(200), similarity_top_k=1)).ids
