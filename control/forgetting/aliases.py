@@ -81,8 +81,7 @@ def other_names(name: str) -> tuple[str, ...]:
         found += _names()[entity]
         if entity.startswith("currency") and " " in name:  # the Peruvian sol is called the sol
             found.append(name.rsplit(maxsplit=1)[-1])
-        if entity.startswith("territory"):
-            found += _demonyms(entity.split()[-1])
+    found += _demonyms_of(name)
     seen = {key}
     other: list[str] = []
     for candidate in found:
@@ -91,6 +90,11 @@ def other_names(name: str) -> tuple[str, ...]:
             seen.add(bare)
             other.append(candidate)
     return tuple(other)
+
+
+def _demonyms_of(name: str) -> list[str]:
+    found = [each.split() for each in _entities().get(normalise(name), ())]
+    return [one for kind, code, *_ in found if kind == "territory" for one in _demonyms(code)]
 
 
 @cache
@@ -116,11 +120,13 @@ def with_aliases(record: Record) -> Record:
 
 def _added(given: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
     known = {normalise(name) for name in names}
+    # "German" is a language, too, but here it was added for Germany.
+    people = {normalise(one) for name in names for one in _demonyms_of(name)}
     added = {
         normalise(other): other
         for name in names
         for other in other_names(name)
-        if normalise(other) not in known
+        if normalise(other) not in known and normalise(name) not in people
     }
     return (*given, *list(added.values())[: max(0, MOST_TEXTS - 1 - len(given))])
 
