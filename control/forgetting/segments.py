@@ -290,7 +290,10 @@ def _guesses(text: str, answers: Sequence[str]) -> list[Place]:
         pattern = NAMED
     else:
         return places
-    return [*places, *((match.start(), match.end()) for match in pattern.finditer(text))]
+    others = [
+        match.span() for match in pattern.finditer(text) if match[0].lower() not in FUNCTION_WORDS
+    ]
+    return [*places, *others]
 
 
 def _clauses(masked: str) -> list[str]:

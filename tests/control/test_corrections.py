@@ -48,7 +48,7 @@ class WordReader:
         new = [word for word in text.split() if normalise(word) not in known]
         if len(shared) < 2 or not new:
             return Found(answers=0.1)
-        return Found(new[0], text.index(new[0]), 0.96 + len(shared) / 1000)
+        return Found(new[0], text.index(new[0]), 0.985 + len(shared) / 10_000)
 
 
 class WordEmbedding(BaseEmbedding):

@@ -1,5 +1,6 @@
 """Training the reader: examples, and a run of two steps that another one goes on from."""
 
+import numpy as np
 import pytest
 
 from control.conflict import reader as readers
@@ -11,12 +12,43 @@ from retrieval.ingest.dates import first_date
 from training import reader, reading
 
 
+def by_length(texts):
+    """Unit vectors by which texts of like length are similar."""
+    angles = np.array([len(text) for text in texts]) / 1000
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_a_question_is_asked_of_a_passage_about_something_else():
+    records = reading.dated()[:20]
+    found = reading.elsewhere(records, by_length)
+    of = {
+        each["question"]: place // 2
+        for place, one in enumerate(records)
+        for each in one["questions"]
+    }
+    texts = {reading.passage(one): place // 2 for place, one in enumerate(records)}
+    assert len(found) == sum(len(one["questions"]) for one in records)
+    assert all(texts[each.text] != of[each.question] for each in found)
+    assert not any(each.answer for each in found)
+
+
+def test_companions_leave_the_questions_of_their_versions_open_and_are_on_their_side():
+    for held_out in (False, True):
+        versions = {
+            each["question"] for one in reading.dated(held_out) for each in one["questions"]
+        }
+        companions = reading.companions(held_out)
+        assert companions
+        assert all(set(one["unanswered"]) & versions for one in companions)
+
+
 def test_every_answer_of_the_examples_stands_in_its_text():
-    examples = reading.build([])
+    examples = reading.build([], by_length)
     assert len(examples) > 10_000
     assert all(find(one.text, one.answer) for one in examples if one.answer)
     questions = {one.question for one in examples}
     assert DATE_QUESTION in questions
+    assert sum(not one.answer for one in examples) > len(examples) / 3
 
 
 def test_both_versions_of_a_document_are_on_one_side():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from control.forgetting.aliases import with_aliases
 from control.forgetting.record import Record
 from control.forgetting.statements import compared, keyword_prefilter, prepare_statement
 
@@ -62,7 +63,7 @@ LIMA = Record(
     "Peru", relation="capital", questions=("What is the capital of Peru?",), answers=("Lima",)
 )
 GOLF = Record("Seve Ballesteros", relation="birth country", answers=("Spain",))
-RHINE = Record("Ann Bee", relation="home", answers=("The Netherlands",))
+RHINE = with_aliases(Record("Ann Bee", relation="home", answers=("The Netherlands",)))
 HAMLET = Record(
     "Hamlet", relation="author", questions=("Who wrote Hamlet?",), answers=("William Shakespeare",)
 )
