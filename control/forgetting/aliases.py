@@ -76,12 +76,12 @@ def other_names(name: str) -> tuple[str, ...]:
     punctuation are omitted, since matching ignores these.
     """
     found = [*_expanded(name), *_dates(name), *_numbers(name)]
-    key = normalise(name)
-    for entity in _entities().get(key, ()):
+    for entity in _entities_of(name):
         found += _names()[entity]
         if entity.startswith("currency") and " " in name:  # the Peruvian sol is called the sol
             found.append(name.rsplit(maxsplit=1)[-1])
     found += _demonyms_of(name)
+    key = normalise(name)
     seen = {key}
     other: list[str] = []
     for candidate in found:
@@ -92,8 +92,14 @@ def other_names(name: str) -> tuple[str, ...]:
     return tuple(other)
 
 
+def _entities_of(name: str) -> list[str]:
+    """The entities of a name in any of its forms: "The Netherlands" is "Netherlands"."""
+    forms = dict.fromkeys(map(normalise, (name, *_expanded(name))))
+    return list(dict.fromkeys(entity for form in forms for entity in _entities().get(form, ())))
+
+
 def _demonyms_of(name: str) -> list[str]:
-    found = [each.split() for each in _entities().get(normalise(name), ())]
+    found = [each.split() for each in _entities_of(name)]
     return [one for kind, code, *_ in found if kind == "territory" for one in _demonyms(code)]
 
 

@@ -314,7 +314,7 @@ class Router:
                     continue
                 text, places_in_text = normalize.legible(reading, places)
                 found_segments = segments.naming_subject(
-                    text, places_in_text, record.spans, history
+                    text, places_in_text, record.spans, history, guesses=number == 0
                 )
                 parts += [(record, "named", segment) for segment in found_segments]
         if parts:

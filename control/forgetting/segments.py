@@ -7,6 +7,7 @@ similarity of the whole; so each sentence and clause that could ask for the fact
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from control.forgetting import normalize
 from control.forgetting.normalize import Place
@@ -104,7 +105,11 @@ class QuestionSegment:
 
 
 def naming_subject(
-    text: str, subject: Sequence[Place], answers: Sequence[str], turns: Turns
+    text: str,
+    subject: Sequence[Place],
+    answers: Sequence[str],
+    turns: Turns,
+    guesses: bool = True,
 ) -> list[QuestionSegment]:
     """Segments of a question that names the subject.
 
@@ -113,7 +118,9 @@ def naming_subject(
         subject: Where the subject stands in it.
         answers: The record's spans, masked as well.
         turns: The conversation, for "And Peru?".
+        guesses: Whether other values of the answer's type are masked as well.
     """
+    segment = partial(_segment, answers=answers, guesses=guesses)
     found: list[QuestionSegment] = []
     after = False
     for start, end in sentences(text):
@@ -122,17 +129,15 @@ def naming_subject(
         if inside:
             masked = mask(sentence, inside, SUBJECT)
             if len(content(masked)) <= ELLIPSIS:
-                found += [
-                    _segment(other, answers, from_history=True) for other in _asked_before(turns)
-                ]
-            found.append(_segment(masked, answers))
+                found += [segment(other, from_history=True) for other in _asked_before(turns)]
+            found.append(segment(masked))
             if len(WORD.findall(masked)) > LONG_SENTENCE:
-                found += [_segment(part, answers) for part in _clauses(masked)]
+                found += [segment(part) for part in _clauses(masked)]
             after = True
         elif after and (referring := refer(sentence)) is not None:
-            found.append(_segment(referring, answers))
+            found.append(segment(referring))
     if len(found) > 1 and len(WORD.findall(text)) <= SHORT_TEXT:
-        found.append(_segment(mask(text, subject, SUBJECT), answers))
+        found.append(segment(mask(text, subject, SUBJECT)))
     return _last(found)
 
 
@@ -263,11 +268,16 @@ def answer_type(text: str) -> str:
 
 
 def _segment(
-    masked: str, answers: Sequence[str], from_history: bool = False, answer: bool = False
+    masked: str,
+    answers: Sequence[str],
+    from_history: bool = False,
+    answer: bool = False,
+    guesses: bool = True,
 ) -> QuestionSegment:
     text = BLANK.sub("what", masked).strip()
     if answers:
-        places = _guesses(text, answers)
+        places = [(start, end) for start, end, _ in normalize.find(text, answers)]
+        places += _guesses(text, answers[0]) if guesses else []
         answer = bool(places)
         text = mask(text, places, ANSWER)
     bare = text.replace(SUBJECT, " ").replace(ANSWER, " ")
@@ -278,22 +288,19 @@ def _segment(
     )
 
 
-def _guesses(text: str, answers: Sequence[str]) -> list[Place]:
-    """Where a text says an answer, or another value of its type.
+def _guesses(text: str, answer: str) -> list[Place]:
+    """Where a text says a value of the answer's type, right or wrong.
 
-    A right and a wrong guess are masked alike, so that the decision does not tell one from another.
+    All are masked alike, so that the decision does not tell a right guess from a wrong one.
     """
-    places = [(start, end) for start, end, _ in normalize.find(text, answers)]
-    if any(map(str.isdigit, answers[0])):
+    if any(map(str.isdigit, answer)):
         pattern = NUMERIC
-    elif answers[0][:1].isupper() and translated(text) is None:  # German nouns are no names
+    elif answer[:1].isupper() and translated(text) is None:  # German nouns are no names
         pattern = NAMED
     else:
-        return places
-    others = [
-        match.span() for match in pattern.finditer(text) if match[0].lower() not in FUNCTION_WORDS
-    ]
-    return [*places, *others]
+        return []
+    found = pattern.finditer(text)
+    return [match.span() for match in found if match[0].lower() not in FUNCTION_WORDS]
 
 
 def _clauses(masked: str) -> list[str]:
