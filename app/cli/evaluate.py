@@ -39,6 +39,7 @@ SOURCE_TASKS = (  # of evaluation.suites.sources, which is too slow to import fo
     "documents",
     "sentences",
     "corrections",
+    "held-out",
     "ramdocs",
 )
 
@@ -567,8 +568,8 @@ def preference(
     "tasks",
     multiple=True,
     type=click.Choice(SOURCE_TASKS),
-    help="What is measured; repeatable, see docs/evaluation.md.  [default: all but corrections and "
-    "ramdocs]",
+    help="What is measured; repeatable, see docs/evaluation.md.  [default: all but corrections, "
+    "held-out and ramdocs]",
 )
 @click.option("--data", type=PATHS, help="The file of RAMDocs, for --task ramdocs.")
 @count("--limit", help="Only so many records of each task, drawn evenly.")

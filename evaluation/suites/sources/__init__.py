@@ -10,6 +10,7 @@ from evaluation.suites.sources import (
     corrections,
     disagreement,
     documents,
+    held_out,
     spans,
     versions,
 )
@@ -21,6 +22,7 @@ __all__ = ["HIDDEN", "TASKS", "USUAL_TASKS", "Run", "SourceSystem", "run"]
 FAILURES = "failures"
 HIDDEN = (FAILURES, "versions: dates")  # tables with a line for each record
 RAMDOCS = "ramdocs"
+HELD_OUT = "held-out"
 CORRECTIONS = "corrections"
 TASKS: dict[str, Callable[[Run], dict[str, Table]]] = {
     "claims": spans.claims,
@@ -31,11 +33,12 @@ TASKS: dict[str, Callable[[Run], dict[str, Table]]] = {
     "documents": documents.documents,
     "sentences": citations.sentences,
     CORRECTIONS: corrections.corrections,
+    HELD_OUT: held_out.held_out,
     RAMDOCS: partial(disagreement.ramdocs, path=None),
 }
 """The tasks by name; that of RAMDocs is given its file by `run`"""
 
-USUAL_TASKS = tuple(name for name in TASKS if name not in (CORRECTIONS, RAMDOCS))
+USUAL_TASKS = tuple(name for name in TASKS if name not in (CORRECTIONS, HELD_OUT, RAMDOCS))
 
 
 def run(given: Run, tasks: Sequence[str] = USUAL_TASKS, data: Path | None = None) -> dict[str, Any]:

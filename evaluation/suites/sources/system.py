@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from llama_index.core.schema import NodeWithScore, TextNode
+from numpy.typing import NDArray
 
 from control.answer import Answer
 from control.assistant import Assistant, Query
@@ -24,6 +26,7 @@ MAX_NEW_TOKENS = 48  # two sentences, as of the replies that are searched for le
 Key = tuple[str, str]
 """Arm and id"""
 
+Vectors = Callable[[Sequence[str]], NDArray[np.float32]]
 Pin = Callable[[str], AbstractContextManager[None]]
 """Pins a correction while the context lasts."""
 
@@ -37,12 +40,14 @@ class SourceSystem:
         how: How it decodes.
         identity: Of all that was trained for it, for the header of the rows.
         pin: Pins a correction; ``None`` where the assistant takes none.
+        vectors: Texts as unit vectors, shape (texts, dimension), which find similar passages.
     """
 
     assistant: Assistant
     how: Decoding
     identity: str = ""
     pin: Pin | None = None
+    vectors: Vectors | None = None
 
     def ask(self, queries: Sequence[Query]) -> list[Answer]:
         """Answer queries in one batch."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from control.answer import Answer, Source
@@ -14,7 +15,7 @@ from control.conflict.verdict import Verdict
 from control.decoding.generate import Decoding
 from evaluation.datasets import sources
 from evaluation.datasets.conflicts import BUILT_IN_CONFLICTS, conflicts
-from evaluation.suites.sources import HIDDEN, TASKS, USUAL_TASKS, Run, SourceSystem, run
+from evaluation.suites.sources import HIDDEN, TASKS, USUAL_TASKS, Run, SourceSystem, held_out, run
 from evaluation.suites.sources.checks import Check, failures, holds, holds_only, shares
 from foundation.errors import DataError, InputError
 
@@ -211,11 +212,14 @@ def ramdocs(tmp_path):
     return path
 
 
+SHARED = [name for name in TASKS if name != "held-out"]  # which measures the reader alone
+
+
 def measured(report, *leave_out):
     """Share of each measure, over all kinds and arms."""
     return {
         (task, row["measure"], row["of"], row.get("arm", "")): row["share"]
-        for task in TASKS
+        for task in SHARED
         for row in report["tables"].get(task, [])
         if row["measure"] not in leave_out
     }
@@ -226,11 +230,11 @@ REAL = ("date found", "newest has the latest date", "value", "relation")
 
 
 def test_a_system_without_faults_scores_100_percent(tmp_path, ramdocs):
-    report = run(Run(system_of(Perfect()), tmp_path, LIMIT), list(TASKS), ramdocs)
+    report = run(Run(system_of(Perfect()), tmp_path, LIMIT), SHARED, ramdocs)
     scores = measured(report, *REAL, "neighbour still right, of those right")
-    assert {task for task, *_ in scores} == set(TASKS) - {"values"}
+    assert {task for task, *_ in scores} == set(SHARED) - {"values"}
     # of memory twice as many, with either passage
-    assert report["n"] == LIMIT * (len(TASKS) - 1) + LIMIT + len(RAMDOCS)
+    assert report["n"] == LIMIT * (len(SHARED) - 1) + LIMIT + len(RAMDOCS)
     for (task, measure, *_), share in scores.items():
         assert share == (0 if measure in WORSE else 100), (task, measure)
     lost = report["tables"].get("failures", [])
@@ -238,13 +242,40 @@ def test_a_system_without_faults_scores_100_percent(tmp_path, ramdocs):
 
 
 def test_a_useless_system_scores_nothing(tmp_path, ramdocs):
-    tasks = [name for name in TASKS if name != "values"]
+    tasks = [name for name in SHARED if name != "values"]
     report = run(Run(system_of(Useless()), tmp_path, LIMIT), tasks, ramdocs)
     for (task, measure, *_), share in measured(report, *REAL).items():
         assert share == (100 if measure in WORSE else 0), (task, measure)
     for row in report["tables"]["failures"]:
         assert row["question"]
         assert row["expected"]
+
+
+def like_length(texts):
+    angles = np.array([len(text) for text in texts]) / 1000
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.mark.parametrize(("sure", "found"), [(0.9, 100), (0.6, 0)])
+def test_on_held_out_texts_the_reader_is_measured_alone(tmp_path, sure, found):
+    known = {
+        (one.question, one.text): one.answer
+        for several in held_out.examples(like_length).values()
+        for one in several
+    }
+
+    def read(asked):
+        return [Reading(known[one], 0, sure if known[one] else 0.1) for one in asked]
+
+    system = system_of(Perfect())
+    system = replace(system, vectors=like_length)
+    system = replace(system, assistant=replace(system.assistant, reader=SimpleNamespace(read=read)))
+    report = run(Run(system, tmp_path, 40), ["held-out"])
+    rows = report["tables"]["held-out"]
+    assert [row["n"] for row in rows] == [40] * len(rows)
+    assert all(row["exact span"] == 100 and row["AUROC"] == 1 for row in rows)
+    assert all(row["answered, of those that answer"] == found for row in rows)
+    assert all(row["answered, of those that do not"] == 0 for row in rows)
 
 
 def test_shares_come_with_counts_and_intervals(tmp_path):
@@ -291,6 +322,7 @@ def test_what_a_task_lacks_is_named(tmp_path):
     bare = replace(bare, assistant=replace(bare.assistant, reader=None, support=None))
     for task, lacking in {
         "claims": "the reader",
+        "held-out": "the reader",
         "sentences": "what finds citations",
         "corrections": "an assistant that takes corrections",
         "ramdocs": "its file",
@@ -350,7 +382,7 @@ def test_what_should_not_be_is_a_failure_where_it_is():
 
 
 def test_the_usual_tasks_need_no_more_than_the_assistant():
-    assert set(USUAL_TASKS) == set(TASKS) - {"corrections", "ramdocs"}
+    assert set(USUAL_TASKS) == set(TASKS) - {"corrections", "held-out", "ramdocs"}
 
 
 def test_the_command_offers_every_task():
