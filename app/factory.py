@@ -333,7 +333,7 @@ def fact_suppressor(
     from control.forgetting.suppressor import FactSuppressor
 
     embed_model = packaged_embedding()
-    redactor = Redactor(ledger, embed_model, vectors)
+    redactor = Redactor(ledger, embed_model, vectors, LazyReader())
     router = Router(ledger, embed_model, cache=cache, vector_cache=vectors)
     suppressor = FactSuppressor(ledger, router, redactor, LazyReader())
     redact_logs(suppressor.door)

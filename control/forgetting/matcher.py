@@ -71,6 +71,13 @@ def find_answers(text: str, record: Record) -> list[Place]:
     return sorted(set(found))
 
 
+@lru_cache(maxsize=MOST_FORMS)
+def name_parts(record: Record) -> frozenset[str]:
+    """The normalised words of the subject's names that may stand for it."""
+    words = {word for name in record.names for word in plain(name).split()}
+    return frozenset(word for word in words if len(word) >= LEAST_PART and _telling(word, set()))
+
+
 def answer_phrases(record: Record) -> list[str]:
     """Normalised phrases of which a text that gives an answer holds one.
 

@@ -11,8 +11,10 @@ from llama_index.core.schema import BaseNode, NodeWithScore
 from control import prompts
 from control.forgetting.encodings import readable
 from control.forgetting.gate import Vectors, unit
+from control.forgetting.matcher import find_answers, name_parts
 from control.forgetting.names import NameMatcher
-from control.forgetting.normalize import find
+from control.forgetting.normalize import find, plain
+from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record, forbidden, telling
 from control.forgetting.statements import (
     KeywordPrefilter,
@@ -26,6 +28,7 @@ from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation import trace
 
 if TYPE_CHECKING:
+    from control.conflict.reader import AnswerReader
     from control.forgetting.ledger import Ledger
 
 Key = TypeVar("Key")
@@ -36,6 +39,10 @@ HEADING_KEY = "heading"  # the same; its words begin the text, too, and are reda
 LAYER = "retrieval"
 MOST_VECTORS = 4_096  # cached, of sentences and forms, 6 MB
 MOST_TEXTS = 1_024  # cached results
+# Sentences that give an answer and not the whole name of the subject are put to the reader: from
+# this probability it says that they answer the record's question. Of so many pairs in one call.
+READ_AS_STATED = 0.7
+READ_FORMS, MOST_READ = 2, 64
 
 
 class Redactor:
@@ -50,6 +57,7 @@ class Redactor:
         ledger: "Ledger",
         embed_model: BaseEmbedding,
         vector_cache: EncryptedVectorCache | None = None,
+        reader: "AnswerReader | None" = None,
     ) -> None:
         """Redact by the records of a ledger.
 
@@ -57,7 +65,9 @@ class Redactor:
             ledger: The records.
             embed_model: Compares sentences that state a fact in other words.
             vector_cache: Stores the records' vectors between processes.
+            reader: Decides on sentences that give an answer beside a part of the subject's name.
         """
+        self.reader = reader
         self._ledger = ledger
         self._embed_model = embed_model
         self._vector_cache = vector_cache
@@ -119,7 +129,9 @@ class Redactor:
             for key in texts:
                 done = self._results.get(key)
                 found.append(done if done is not None else self._match_words(*key))
-            self._compare_embeddings([part for part in found if isinstance(part, TextRedaction)])
+            undecided = [part for part in found if isinstance(part, TextRedaction)]
+            self._compare_embeddings(undecided)
+            self._read_sentences(undecided)
             results: list[Redacted] = []
             for key, part in zip(texts, found, strict=True):
                 result = part.result() if isinstance(part, TextRedaction) else part
@@ -182,9 +194,11 @@ class Redactor:
         names = self._names.find(text)
         hidden = [self._names.find(other) for other in readable(text)[1:]]
         ids = {*about, *names}.union(*hidden)
-        if not ids:
+        answered = self._answered(text, title)
+        if not ids and not answered:
             return Redacted(text, (), title)
         redaction = TextRedaction(text, title, frozenset(about), bool(hidden))
+        redaction.answered += answered
         for record_id in sorted(ids):
             record = self._records[record_id]
             if record_id not in self._prefilters:
@@ -192,6 +206,38 @@ class Redactor:
             at = names.get(record_id, [])
             redaction.search(self._statement(record), at, self._prefilters[record_id])
         return redaction
+
+    def _answered(self, text: str, title: str) -> list[Record]:
+        """The records of which the text gives an answer and a part of the subject's name.
+
+        A letter about Jane Roe may say "Jane", a chronicle of the Quillmores "Thaddeus".
+        """
+        if self.reader is None:
+            return []
+        given = [self._records[key] for key in self._forbidden.find(text, typos=False)]
+        words = set(plain(f"{title} {text}").split())
+        return [record for record in given if record.spans and words & name_parts(record)]
+
+    def _read_sentences(self, redactions: Sequence[TextRedaction]) -> None:
+        """Decide by the reader on sentences that give an answer beside a part of the name."""
+        asked = [
+            (redaction, place, record, form)
+            for redaction in redactions
+            for record in redaction.answered
+            for place in redaction.giving(record)
+            for form in asked_forms(record)[:READ_FORMS]
+        ][:MOST_READ]
+        if self.reader is None or not asked:
+            return
+        readings = self.reader.read(
+            [
+                (form, prompts.with_title(redaction.title, redaction.sentences[place]))
+                for redaction, place, _, form in asked
+            ]
+        )
+        for (redaction, place, record, _), reading in zip(asked, readings, strict=True):
+            if reading.answers >= READ_AS_STATED and find_answers(reading.answer, record):
+                redaction.stated[place].add(record.id)
 
     def _compare_embeddings(self, redactions: Sequence[TextRedaction]) -> None:
         """Decide on possible paraphrases of a fact, with one call of the embedding model."""

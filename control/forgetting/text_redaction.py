@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from control.forgetting.aliases import is_name
+from control.forgetting.matcher import find_answers
 from control.forgetting.normalize import plain
 from control.forgetting.parts import has_reference, joined, other_subject, parts
+from control.forgetting.record import Record
 from control.forgetting.statements import Statement
 
 Spans = Sequence[tuple[int, int]]
@@ -40,6 +42,7 @@ class TextRedaction:
         stated: Ids of the records that each of them states.
         stated_by_title: Ids of the records that the title states.
         undecided: Indices of sentences that may paraphrase a record, with its statement.
+        answered: Records of which it gives an answer and a part of the subject's name.
     """
 
     text: str
@@ -51,6 +54,7 @@ class TextRedaction:
     stated: list[set[str]] = field(init=False)
     stated_by_title: set[str] = field(default_factory=set)
     undecided: list[tuple[int, Statement]] = field(default_factory=list)
+    answered: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.places = parts(self.text)
@@ -88,6 +92,11 @@ class TextRedaction:
                 statement.forms() and " " in sentence and sentence[-1] != "?" and possible(sentence)
             ):
                 self.undecided.append((place, statement))
+
+    def giving(self, record: Record) -> list[int]:
+        """Indices of the sentences that give an answer of a record and are not yet found out."""
+        places = self._overlapping(find_answers(self.text, record))
+        return sorted(place for place in places if record.id not in self.stated[place])
 
     def result(self) -> Redacted:
         """The text without the sentences that state a fact."""

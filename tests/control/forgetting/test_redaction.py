@@ -9,7 +9,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from control import prompts
-from control.forgetting.ledger import Ledger
+from control.conflict.reader import Reading
+from control.forgetting.ledger import Ledger, open_ledger
 from control.forgetting.parts import parts
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
@@ -305,3 +306,48 @@ def test_an_origin_that_states_nothing_stays(ledger):
     node = TextNode(text="The capital is Lima. It is high.", metadata=metadata)
     [kept] = Redactor(ledger, Words()).nodes([NodeWithScore(node=node)])
     assert (kept.text, kept.metadata) == ("It is high.", metadata)
+
+
+class MarriageReader:
+    """Finds whom a sentence says somebody married."""
+
+    def __init__(self):
+        self.asked = []
+
+    def read(self, asked):
+        self.asked += asked
+        return [
+            Reading("Rosalba Nettering", text.index("Rosalba"), 0.9)
+            if "married" in text
+            else Reading(answers=0.1)
+            for _, text in asked
+        ]
+
+
+SPOUSE = Record("Thaddeus Quillmore", relation="spouse", answers=("Rosalba Nettering",), aliases=())
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "Old Barnabas left two children. Thaddeus, the eldest, married Rosalba Nettering.",
+            "Old Barnabas left two children.",
+        ),
+        (
+            "Thaddeus, the eldest, mended clocks. Rosalba Nettering sang in the choir.",
+            "Thaddeus, the eldest, mended clocks. Rosalba Nettering sang in the choir.",
+        ),
+        ("Ambrose married Rosalba Nettering.", "Ambrose married Rosalba Nettering."),
+    ],
+    ids=["a part of the name", "something else", "somebody else"],
+)
+def test_what_the_reader_finds_beside_a_part_of_the_name_is_removed(tmp_path, text, left):
+    ledger = open_ledger(tmp_path)
+    ledger.add([SPOUSE])
+    reader = MarriageReader()
+    redacted = Redactor(ledger, Words(), reader=reader).redact(text)
+    assert redacted.text == left
+    assert bool(redacted.record_ids) == (text != left)
+    assert bool(reader.asked) == ("Thaddeus" in text)
+    assert Redactor(ledger, Words()).redact(text).text == text  # without a reader
