@@ -593,7 +593,8 @@ def _join_range(done: list[Piece], last: Piece) -> bool:
     between = opening in ("between", "entre", "zwischen")
     if first is None or (done[-1].raw.casefold() in ANDS and not between):
         return False
-    if last.quantity.units and not first.units:
+    single = NUMBER.fullmatch(done[-2].raw)  # "3-4" is one already
+    if last.quantity.units and not first.units and single:
         first = quantity(done[-2].raw, last.quantity.units) or first
     both = first.to(last.quantity)
     if both is None:

@@ -151,3 +151,8 @@ def test_most_of_the_development_pairs_are_told_apart():
     pairs = [line.split("|") for line in lines if not line.startswith("#")]
     right = sum(compare(question, a, b) == expected for question, a, b, expected in pairs)
     assert right / len(pairs) > 0.9
+
+
+@pytest.mark.parametrize("text", ["from 3-4 to 5 km", "3-4–7 m", "1 3-4 - 5 metres"])
+def test_a_range_of_ranges_is_read_without_failing(text):
+    assert compare("How far is it?", text, "5 km") in ("same", "compatible", "contradictory")
