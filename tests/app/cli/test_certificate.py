@@ -1,4 +1,5 @@
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -83,7 +84,7 @@ def test_a_certificate_is_checked_without_the_ledger(done, issued, tmp_path, mon
     path, key = issued
     out = done("forget", "certificate", "--verify", path, "--public-key-file", key)
     assert "capital of Peru, forgotten since" in out
-    assert "probes: 11 questions, 11 withheld" in out
+    assert re.search(r"probes: (\d+) questions, \1 withheld", out)
     assert out.endswith("the signature is right\n")
     assert not (tmp_path / "of another").exists()
 
