@@ -336,7 +336,10 @@ def numbers(text: str) -> tuple[tuple[float, float, bool], ...]:
         found.reverse()
     read = []
     for body in found:
-        value = float(body)
+        try:
+            value = float(body)
+        except ValueError:  # "000.000.000,5" is no number in any notation
+            continue
         if not math.isfinite(value):
             continue
         decimals = len(body.partition(".")[2])

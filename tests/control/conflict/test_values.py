@@ -153,6 +153,12 @@ def test_most_of_the_development_pairs_are_told_apart():
     assert right / len(pairs) > 0.9
 
 
-@pytest.mark.parametrize("text", ["from 3-4 to 5 km", "3-4–7 m", "1 3-4 - 5 metres"])
-def test_a_range_of_ranges_is_read_without_failing(text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("from 3-4 to 5 km", "3-4–7 m", "1 3-4 - 5 metres", "000.000.000.000 m", "0,000,000.000"),
+        *("1.000.000.00 euros", "1,2,3 m", "1.2.3.4 km", "12.34.567 kg", "9'99'999 m", "1/0 m"),
+    ],
+)
+def test_what_is_no_usual_number_is_read_without_failing(text):
     assert compare("How far is it?", text, "5 km") in ("same", "compatible", "contradictory")
