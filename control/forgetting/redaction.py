@@ -40,7 +40,8 @@ LAYER = "retrieval"
 MOST_VECTORS = 4_096  # cached, of sentences and forms, 6 MB
 MOST_TEXTS = 1_024  # cached results
 # Sentences that give an answer and not the whole name of the subject are put to the reader: from
-# this probability it says that they answer the record's question. Of so many pairs in one call.
+# this probability it says that they answer the record's question. Neither is measured. Pairs beyond
+# the most are not read, which matters where many records share an answer.
 READ_AS_STATED = 0.7
 READ_FORMS, MOST_READ = 2, 64
 

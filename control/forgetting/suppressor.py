@@ -43,8 +43,8 @@ DIRECT = re.compile(
     r"(?P<subject>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
 )
 MISSPELLED = 0.75  # minimum similarity of a name and its misspelling, in [0, 1]
-# Probability of the reader from which a sentence with subject and answer states the fact: of such
-# sentences about other things ("Lisbon is in Portugal") few reach it.
+# Probability of the reader from which a sentence with subject and answer states the fact. Set on
+# two dozen sentences written for it ("Lisbon is in Portugal" has 0.5), not measured on more.
 VOLUNTEERED = 0.7
 FORMS = 3  # of a record's questions that are put to the reader
 READ = 400  # characters of an answer that are read, the last ones
