@@ -132,7 +132,7 @@ def router_factory(settings: Settings) -> RouterFactory:
         for old in ledger.records():
             ledger.remove(old.id)
         ledger.add(records)
-        suppressor = factory.fact_suppressor(ledger, settings.cache, factory.vector_cache(settings))
+        suppressor = factory.fact_suppressor(ledger, factory.vector_cache(settings))
         suppressor.wait()
         assert suppressor.router is not None  # noqa: S101 - built above
         return suppressor.router.route

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from control.conflict.support import Support
     from control.corrections import Corrections
     from control.engines.base import Engine
+    from control.forgetting.classifier import FactClassifier
     from control.forgetting.clearing import Door
     from control.forgetting.ledger import Ledger
     from control.forgetting.suppressor import FactSuppressor
@@ -260,7 +261,7 @@ def assistant(
     index = index or passage_index(settings)  # first, so that its errors come before any loading
     suppressor = FactSuppressor()
     if forgets:
-        suppressor = fact_suppressor(home.ledger(settings), settings.cache, vector_cache(settings))
+        suppressor = fact_suppressor(home.ledger(settings), vector_cache(settings))
     model = model or language_model(settings)
     judge = None if "filter" in settings.without else knowledge_filter(settings, model)
     candidates = max(CANDIDATES, settings.top_k or 0)
@@ -315,16 +316,33 @@ def support() -> "Support":
     return supports.load(packaged_model(), ADAPTERS / "support")
 
 
+@cache
+def fact_classifier() -> "FactClassifier":
+    """What tells whether forgotten facts are asked for or stated, on the packaged encoder."""
+    from control.forgetting import classifier
+    from retrieval.embedding import packaged_model
+
+    return classifier.load(packaged_model(), ADAPTERS / "facts")
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """The words of the packaged encoder's vocabulary, none of which is a misspelled name."""
+    from tokenizers import Tokenizer
+
+    from retrieval.embedding import packaged_model
+
+    vocabulary = Tokenizer.from_file(str(packaged_model() / "tokenizer.json")).get_vocab()
+    return frozenset(filter(str.isalpha, vocabulary))
+
+
 def fact_suppressor(
-    ledger: "Ledger", cache: Path | None = None, vectors: "EncryptedVectorCache | None" = None
+    ledger: "Ledger", vectors: "EncryptedVectorCache | None" = None
 ) -> "FactSuppressor":
     """The suppressor of a ledger's facts; log messages are redacted too.
 
-    Its thresholds were fitted on the packaged embedding model, which is the one that it uses.
-
     Args:
         ledger: The forgotten facts.
-        cache: Directory for vectors that do not depend on the ledger.
         vectors: Cache of the vectors of this ledger's records.
     """
     from control.forgetting.logs import redact_logs
@@ -332,10 +350,10 @@ def fact_suppressor(
     from control.forgetting.router import Router
     from control.forgetting.suppressor import FactSuppressor
 
-    embed_model = packaged_embedding()
-    redactor = Redactor(ledger, embed_model, vectors, LazyReader())
-    router = Router(ledger, embed_model, cache=cache, vector_cache=vectors)
-    suppressor = FactSuppressor(ledger, router, redactor, LazyReader())
+    judge = LazyFactClassifier()
+    redactor = Redactor(ledger, judge)
+    router = Router(ledger, packaged_embedding(), judge, vectors, common_words())
+    suppressor = FactSuppressor(ledger, router, redactor, judge)
     redact_logs(suppressor.door)
     return suppressor
 
@@ -354,7 +372,7 @@ def door(settings: Settings) -> "Door":
     from control.forgetting.redaction import Redactor
 
     facts = home.ledger(settings)
-    opened = Door(Redactor(facts, packaged_embedding(), vector_cache(settings)), facts)
+    opened = Door(Redactor(facts, LazyFactClassifier()), facts)
     redact_logs(opened)
     return opened
 
@@ -364,9 +382,8 @@ def corrections(settings: Settings, ledger: "Ledger") -> "Corrections":
     from control.corrections import Corrections
     from control.forgetting.redaction import Redactor
 
-    embed_model = packaged_embedding()
-    redactor = Redactor(ledger, embed_model, vector_cache(settings))
-    return Corrections(ledger, embed_model, LazyReader(), redactor)
+    redactor = Redactor(ledger, LazyFactClassifier())
+    return Corrections(ledger, packaged_embedding(), LazyReader(), redactor)
 
 
 class LazyReader:
@@ -375,6 +392,18 @@ class LazyReader:
     def read(self, asked: "Sequence[tuple[str, str]]") -> "list[Reading]":
         """Read pairs of question and text; see `control.conflict.reader.Reader`."""
         return reader().read(asked)
+
+
+class LazyFactClassifier:
+    """The classifier of forgotten facts, loaded when the first text has to be judged."""
+
+    def asks(self, pairs: "Sequence[tuple[str, str]]") -> list[float]:
+        """How likely messages ask for facts; as `FactClassifier.asks`."""
+        return fact_classifier().asks(pairs)
+
+    def states(self, pairs: "Sequence[tuple[str, str]]") -> list[float]:
+        """How likely sentences state facts; as `FactClassifier.states`."""
+        return fact_classifier().states(pairs)
 
 
 def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":

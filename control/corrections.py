@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from control.conflict.reader import AnswerReader
-from control.forgetting.gate import Vectors, unit
 from control.forgetting.ledger import CORRECTED, ENTERED, ID_BYTES, WITHDRAWN, Event, Ledger
 from control.forgetting.record import LONGEST_TEXT, SURROGATES, shown
+from control.forgetting.vector_cache import Vectors, unit
 from foundation import trace
 from foundation.errors import InputError
 from foundation.text import normalise
@@ -103,7 +103,7 @@ class Corrections:
         ledger: Ledger,
         embed_model: "BaseEmbedding",
         reader: AnswerReader,
-        redactor: "Redactor | None" = None,
+        redactor: "Redactor",
     ) -> None:
         """Use the corrections of a ledger.
 
@@ -111,12 +111,8 @@ class Corrections:
             ledger: Holds them, and the forgotten facts that stand above them.
             embed_model: The packaged one, on which the least cosine was measured.
             reader: Decides which statements answer a question.
-            redactor: Tells what states a forgotten fact; by default a new one of the ledger.
+            redactor: Tells what states a forgotten fact.
         """
-        if redactor is None:
-            from control.forgetting.redaction import Redactor
-
-            redactor = Redactor(ledger, embed_model)
         self._ledger = ledger
         self._embed_model = embed_model
         self._reader = reader

@@ -12,13 +12,16 @@ from foundation.errors import ModelError
 from training.runs import arguments, keep, last_checkpoint
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
 TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
-EPOCHS_ON = 1  # where training goes on from an adapter
 BATCH = 32
 SMOKE = 48  # examples of a trial run
+ORIGIN = """\
+`training/reading.py` builds the examples, from passages and questions written for it
+(`training/reading.jsonl`). What it is worth: `docs/sources.md`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class EncoderTask:
         labels: Names of the columns that hold what is to be learned.
         rank: Of the adapter; its scale is 1.
         epochs: Passes over the examples.
+        learning_rate: The highest one.
+        origin: What the examples are, and where it is told what the adapter is worth.
+        encoder: An adapter of this rank whose encoder is gone on from, with a new head.
+        sampling: Of the batches, as in `transformers`: those of like length are read faster, but
+            follow each other, which harms where the labels depend on the length.
     """
 
     name: str
@@ -42,6 +50,10 @@ class EncoderTask:
     labels: tuple[str, ...]
     rank: int
     epochs: int
+    learning_rate: float = LEARNING_RATE
+    origin: str = ORIGIN
+    encoder: Path | None = None
+    sampling: str = "group_by_length"
 
 
 def tune(
@@ -62,7 +74,7 @@ def tune(
         target: Directory of the run.
         seed: Of the training.
         smoke: A few steps only.
-        start: An adapter of the same form to go on from, for one epoch at half the learning rate.
+        start: An adapter of the same form to go on from.
 
     Returns:
         The adapter's directory, the folder ``adapter`` of ``target``.
@@ -97,14 +109,15 @@ def tune(
             task_type=task.kind,
         )
         model = get_peft_model(base, config)
-    runs, epochs = target / "checkpoints", 1 if smoke else EPOCHS_ON if start else task.epochs
-    learning_rate = LEARNING_RATE if start is None else LEARNING_RATE / 2
+        if task.encoder is not None:
+            _copy_encoder(task.encoder, model)
+    runs, epochs = target / "checkpoints", 1 if smoke else task.epochs
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            **arguments(runs, epochs, seed),
+            **arguments(runs, epochs, seed) | {"train_sampling_strategy": task.sampling},
             per_device_train_batch_size=BATCH,
-            learning_rate=learning_rate,
+            learning_rate=task.learning_rate,
             bf16=preferred_dtype() == torch.bfloat16,
             use_cpu=preferred_device().type == "cpu",  # else bf16 is refused there
             label_names=list(task.labels),
@@ -122,11 +135,26 @@ def tune(
         epochs=epochs,
         seed=seed,
         batch=BATCH,
-        rate=learning_rate,
+        origin=task.origin,
+        rate=task.learning_rate,
     )
     keep(model.to(torch.float16), target / "adapter", PACKAGED_NAME, card)
     shutil.rmtree(runs, ignore_errors=True)
     return target / "adapter"
+
+
+def _copy_encoder(adapter: Path, model: "PeftModel") -> None:
+    """Copy the low-rank weights of an adapter, whatever its head is, into a model."""
+    import torch
+    from peft.utils import load_peft_weights
+
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, weights in load_peft_weights(str(adapter), device="cpu").items():
+            layer, found, side = name.rpartition(".lora_")
+            if found:
+                kind, _, rest = side.partition(".")
+                own[f"{layer}.lora_{kind}.default.{rest}"].copy_(weights)
 
 
 CARD = """\
@@ -134,6 +162,5 @@ CARD = """\
 
 Written by `fulcrum train {name} --out DIR --seed {seed}` in {minutes:.0f} minutes: LoRA of rank
 {rank} and a head, {epochs} epochs over {count:,} examples, batch {batch}, learning rate {rate:g}
-(cosine). `training/reading.py` builds the examples, from passages and questions written for it
-(`training/reading.jsonl`). What it is worth: `docs/sources.md`.
+(cosine). {origin}
 """

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.text import find
 from training import reading
-from training.encoders import SMOKE, EncoderTask, tune
+from training.encoders import LEARNING_RATE, SMOKE, EncoderTask, tune
 from training.reading import ReadingExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RANK, EPOCHS = 64, 3
+EPOCHS_ON = 1  # where training goes on from an adapter, at half the learning rate
 LONGEST = 384  # word pieces of question and text
 
 
@@ -58,7 +59,8 @@ def train(
         "qa_outputs",
         ("start_positions", "end_positions"),
         RANK,
-        EPOCHS,
+        EPOCHS if start is None else EPOCHS_ON,
+        LEARNING_RATE if start is None else LEARNING_RATE / 2,
     )
     return tune(task, tokenizer, rows, target, seed, smoke, start)
 

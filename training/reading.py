@@ -26,7 +26,7 @@ from control.prompts import with_title
 from foundation.text import find, holds
 from training import corpus
 from training.corpus import CorpusFact
-from training.fact_classifier import build_cases
+from training.fact_questions import build_cases
 
 WRITTEN = Path(__file__).with_name("reading.jsonl")
 DATED = Path(__file__).with_name("dated.jsonl")

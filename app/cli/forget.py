@@ -346,7 +346,7 @@ def _sweep(settings: "Settings", again: bool = False) -> None:
             facts,
             factory.passage_index(settings),
             factory.reservoir(settings),
-            Redactor(facts, factory.packaged_embedding(), reader=factory.LazyReader()),
+            Redactor(facts, factory.LazyFactClassifier()),
             bar.update,
             again,
         )

@@ -111,6 +111,20 @@ def support(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 
+@train.command(epilog=example("fulcrum train facts --out runs/facts"))
+@_options
+@click.pass_obj
+def facts(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
+    """What finds out that forgotten facts are asked for or stated, an adapter as above."""
+    model_settings(given, local=True)
+    require_packages("training needs", "training", *PACKAGES)
+
+    from training import fact_classifier
+
+    written = fact_classifier.train(target, seed, smoke)
+    out.print(f"the adapter is in {written}", soft_wrap=True)
+
+
 @train.command(
     name="filter",
     epilog=example(

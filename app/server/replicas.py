@@ -227,7 +227,7 @@ class ReplicatedService(Service):
         from app import factory
         from control.forgetting.redaction import Redactor
 
-        return Redactor(self.ledger, factory.packaged_embedding(), reader=factory.LazyReader())
+        return Redactor(self.ledger, factory.LazyFactClassifier())
 
     @property
     def _tokenizer(self) -> Any:

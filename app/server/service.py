@@ -573,7 +573,7 @@ class Service:
         from app import factory
         from control.forgetting.redaction import Redactor
 
-        return Redactor(self.ledger, factory.packaged_embedding(), reader=factory.LazyReader())
+        return Redactor(self.ledger, factory.LazyFactClassifier())
 
     @property
     def _tokenizer(self) -> Any:

@@ -128,8 +128,8 @@ class Clearance:
         if self.redactor is not None:
             text = self.redactor.redact_all([(text, title)], refreshed=True)[0].text
         if self._holds_watched(text):
-            kept = [(a, b) for a, b in parts(text) if not self._holds_watched(text[a:b])]
-            text = joined(text, kept)
+            pieces = [text[start:end] for start, end in parts(text)]
+            text = joined(piece for piece in pieces if not self._holds_watched(piece))
             text = "" if self._holds_watched(text) else text
         return Cleared(text)
 

@@ -1,7 +1,7 @@
 """The parts of a text that can be removed: sentences, lines of lists and tables."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 
 from control.forgetting.normalize import plain
@@ -72,9 +72,9 @@ def other_subject(part: str, own: Collection[str], known: Collection[str] = ()) 
     return len(words) > 1 or any(word in known for word in words)
 
 
-def joined(text: str, kept: Collection[tuple[int, int]]) -> str:
+def joined(kept: Iterable[str]) -> str:
     """The text of the parts that are kept, with its original inner spacing, trimmed."""
-    whole = "".join(text[start:end] for start, end in kept)
+    whole = "".join(kept)
     whole = "\n".join(line.rstrip(" \t") for line in whole.split("\n"))
     whole = re.sub(r"\n{3,}", "\n\n", whole).strip()
     return whole[:-1].rstrip() + "." if whole.endswith(";") else whole

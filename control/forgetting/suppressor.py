@@ -14,10 +14,10 @@ from zlib import crc32
 
 from control import prompts
 from control.forgetting import normalize
+from control.forgetting.classifier import stated
 from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.matcher import find_answers
-from control.forgetting.questions import asked_forms
 from control.forgetting.segments import NAMELIKE, Turns, follow_up
 from foundation import trace as request_trace
 from foundation.errors import InputError
@@ -25,9 +25,9 @@ from foundation.errors import InputError
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-    from control.conflict.reader import AnswerReader
     from control.conflict.verdict import DecodedAnswer
     from control.decoding.trace import TokenTrace
+    from control.forgetting.classifier import FactJudge
     from control.forgetting.ledger import Ledger
     from control.forgetting.record import Record
     from control.forgetting.redaction import Redactor
@@ -43,10 +43,8 @@ DIRECT = re.compile(
     r"(?P<subject>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
 )
 MISSPELLED = 0.75  # minimum similarity of a name and its misspelling, in [0, 1]
-# Probability of the reader from which a sentence with subject and answer states the fact. Set on
-# two dozen sentences written for it ("Lisbon is in Portugal" has 0.5), not measured on more.
-VOLUNTEERED = 0.7
-FORMS = 3  # of a record's questions that are put to the reader
+# Likelihood from which an answer states a fact, where it gives the answer and where it does not.
+GIVING, STATING = 0.5, 0.8
 READ = 400  # characters of an answer that are read, the last ones
 RETRIEVAL = "retrieval"  # the layer that redacts passages
 POSSESSIVE = re.compile(r"['’]s?$")
@@ -97,14 +95,14 @@ class FactSuppressor:
         ledger: The records, and the audit of what was withheld.
         router: Decides whether a question asks for a record.
         redactor: Removes sentences that state a record.
-        reader: Finds what a sentence answers; without it, facts that the model volunteers to other
-            questions are told.
+        judge: Decides whether a sentence states a record; without it, facts that the model
+            volunteers to other questions are told.
     """
 
     ledger: "Ledger | None" = None
     router: "Router | None" = None
     redactor: "Redactor | None" = None
-    reader: "AnswerReader | None" = None
+    judge: "FactJudge | None" = None
 
     def route(
         self,
@@ -141,7 +139,7 @@ class FactSuppressor:
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
         activate = self.router.activation(question)
         # With a name in the question, its "it" may stand for that name.
-        subject_missing = not names and bool(follow_up(question, ()))
+        subject_missing = not names and follow_up(question)
         decide_on_output = earlier.decide_on_output | routed.decide_on_output
         return FactContext(
             routed.refused,
@@ -269,7 +267,7 @@ class FactSuppressor:
 
     def _named(self, text: str) -> "Sequence[Record]":
         """The records whose subject a text names, without those of a subject as a whole."""
-        if self.router is None or self.reader is None:
+        if self.router is None or self.judge is None:
             return ()
         return [record for record in self.router.named(text) if record.spans]
 
@@ -277,25 +275,14 @@ class FactSuppressor:
         """The records that a text states, although the question has nothing to do with them.
 
         "Which country is Lisbon in?" may be answered by "Portugal", and "Lisbon is in Portugal" is
-        not what is kept back; "Lisbon is the capital of Portugal" is. So the reader decides.
+        not what is kept back; "Lisbon is the capital of Portugal" is.
 
         Args:
             text: Complete sentences.
             records: Those whose subject the text names.
         """
         given = [record for record in records if find_answers(text, record)]
-        if self.reader is None or not given:
-            return ()
-        said = text[-READ:].strip()
-        said = said if said[-1:] in ".!?" else f"{said}."
-        asked = [(record, form) for record in given for form in asked_forms(record)[:FORMS]]
-        readings = self.reader.read([(form, said) for _, form in asked])
-        stated = {
-            record.id: record
-            for (record, _), reading in zip(asked, readings, strict=True)
-            if reading.answers >= VOLUNTEERED and find_answers(reading.answer, record)
-        }
-        return list(stated.values())
+        return self._judged(text, given, GIVING)
 
     def _states(self, text: str, watch: WatchedFacts) -> bool:
         """Whether a text contains an active answer or paraphrases a fact."""
@@ -303,8 +290,16 @@ class FactSuppressor:
         if any(normalize.hides(text, one.spans) or find_answers(text, one) for one in active):
             return True
         compared = [record for record in active if record.id in watch.check_paraphrase]
-        redactor = self.redactor
-        return redactor is not None and any(redactor.states(text, record) for record in compared)
+        return bool(self._judged(text, compared, STATING))
+
+    def _judged(self, text: str, records: "Sequence[Record]", least: float) -> "Sequence[Record]":
+        """Those of the records that the end of a text states."""
+        if self.judge is None or not records:
+            return ()
+        said = text[-READ:].strip()
+        pairs = [(prompts.with_title(record.subject, said), stated(record)) for record in records]
+        likely = self.judge.states(pairs)
+        return [record for record, p in zip(records, likely, strict=True) if p >= least]
 
     @contextmanager
     def buffer_stream(

@@ -1,16 +1,19 @@
 """The redaction of one text, sentence by sentence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.forgetting.aliases import is_name
-from control.forgetting.matcher import find_answers
 from control.forgetting.normalize import plain
 from control.forgetting.parts import has_reference, joined, other_subject, parts
 from control.forgetting.record import Record
+from control.forgetting.segments import content, mask
 from control.forgetting.statements import Statement
 
 Spans = Sequence[tuple[int, int]]
+
+MASK = "…"  # in place of an answer
+LEAST_LEFT = 2  # content words of a sentence that is worth keeping without the answer
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,22 @@ class Redacted:
     title: str = ""
 
 
+@dataclass(frozen=True)
+class PossibleStatement:
+    """A sentence that may state a fact.
+
+    Attributes:
+        place: The index of the sentence.
+        record: The fact.
+        answer: Where the text gives the answer in this sentence, in characters of the text; empty
+            where it does not do so in so many words.
+    """
+
+    place: int
+    record: Record
+    answer: tuple[tuple[int, int], ...] = ()
+
+
 @dataclass
 class TextRedaction:
     """A text, its sentences, and what each of them states.
@@ -41,8 +60,7 @@ class TextRedaction:
         sentences: The sentences.
         stated: Ids of the records that each of them states.
         stated_by_title: Ids of the records that the title states.
-        undecided: Indices of sentences that may paraphrase a record, with its statement.
-        answered: Records of which it gives an answer and a part of the subject's name.
+        possible: The sentences that may state a record.
     """
 
     text: str
@@ -53,65 +71,73 @@ class TextRedaction:
     sentences: list[str] = field(init=False)
     stated: list[set[str]] = field(init=False)
     stated_by_title: set[str] = field(default_factory=set)
-    undecided: list[tuple[int, Statement]] = field(default_factory=list)
-    answered: list[Record] = field(default_factory=list)
+    possible: list[PossibleStatement] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.places = parts(self.text)
         self.sentences = [self.text[start:end].strip() for start, end in self.places]
         self.stated = [set() for _ in self.places]
+        self._masked: dict[int, list[PossibleStatement]] = {}
         self._names = _capitals(self.sentences)
 
-    def search(
-        self, statement: Statement, names: Spans, possible: Callable[[str], bool] = lambda _: True
-    ) -> None:
-        """Find the sentences that state a record by their words, and those that may paraphrase it.
+    def search(self, statement: Statement, names: Spans) -> None:
+        """Find the sentences that state a record by their words, and those that may state it.
 
         Args:
             statement: The record's fact.
             names: Where the text names its subject, in characters.
-            possible: Whether a sentence may paraphrase it.
         """
         record = statement.record
-        at = self._overlapping(names)
-        candidates = self._candidates(statement, at)
         if self._stated_in_title(statement):
             self.stated_by_title.add(record.id)
         if record.scope == "subject":
-            for place in candidates:
+            for place in self._candidates(statement, self._overlapping(names)):
                 self.stated[place].add(record.id)
             return
-        literal = self._overlapping(_outside(statement.spelled(self.text), names))
-        for place in candidates:
-            sentence = self.sentences[place]
-            if not sentence:
-                continue
-            if place in literal or statement.hidden(sentence) or statement.has_key_words(sentence):
+        answers = _outside(statement.spelled(self.text), names)
+        named = bool(names) or record.id in self.about or self.encoded
+        for place, ((start, end), sentence) in enumerate(
+            zip(self.places, self.sentences, strict=True)
+        ):
+            given = tuple((a, b) for a, b in answers if a < end and start < b)
+            if named and (statement.hidden(sentence) or statement.has_key_words(sentence)):
                 self.stated[place].add(record.id)
-            elif (
-                statement.forms() and " " in sentence and sentence[-1] != "?" and possible(sentence)
+            elif given or (
+                named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
             ):
-                self.undecided.append((place, statement))
+                self.possible.append(PossibleStatement(place, record, given))
 
-    def giving(self, record: Record) -> list[int]:
-        """Indices of the sentences that give an answer of a record and are not yet found out."""
-        places = self._overlapping(find_answers(self.text, record))
-        return sorted(place for place in places if record.id not in self.stated[place])
+    def without_answer(self, possible: PossibleStatement) -> str:
+        """A sentence with the answer masked; empty where hardly anything else is left."""
+        start, end = self.places[possible.place]
+        inside = [(max(a, start) - start, min(b, end) - start) for a, b in possible.answer]
+        rest = mask(self.text[start:end], inside, MASK).strip()
+        return rest if inside and len(content(rest)) >= LEAST_LEFT else ""
+
+    def mask(self, possible: PossibleStatement) -> None:
+        """Remove the answer from a sentence, and leave the rest of it."""
+        self._masked.setdefault(possible.place, []).append(possible)
 
     def result(self) -> Redacted:
-        """The text without the sentences that state a fact."""
+        """The text without the sentences that state a fact, and without masked answers."""
         stated = list(self.stated)
-        ids = tuple(sorted(self.stated_by_title.union(*stated)))
+        masked = {one.record.id for several in self._masked.values() for one in several}
+        ids = tuple(sorted(self.stated_by_title.union(masked, *stated)))
         title = "" if self.stated_by_title else self.title
-        if not any(stated):
+        if not any(stated) and not masked:
             return Redacted(self.text, ids, title)
         for place in range(len(stated) - 1):  # a question whose answer is removed
             if stated[place + 1] and self.sentences[place].endswith("?"):
                 stated[place] = stated[place] | stated[place + 1]
-        kept = [
-            place for place, ids_stated in zip(self.places, stated, strict=True) if not ids_stated
-        ]
-        return Redacted(joined(self.text, kept), ids, title)
+        kept = [self._kept(place) for place, ids_stated in enumerate(stated) if not ids_stated]
+        return Redacted(joined(kept), ids, title)
+
+    def _kept(self, place: int) -> str:
+        """A sentence with the space around it, without the answers that are masked in it."""
+        start, end = self.places[place]
+        answers = [span for one in self._masked.get(place, ()) for span in one.answer]
+        inside = [(max(a, start) - start, min(b, end) - start) for a, b in answers]
+        return mask(self.text[start:end], inside, MASK)
 
     def _candidates(self, statement: Statement, at: set[int]) -> list[int]:
         """Indices of the sentences that name the subject or may be about it."""

@@ -33,7 +33,6 @@ BATCH = 500  # texts in one statement; SQLite allows at least 999 values
 WAIT = 0.5  # seconds for another process that writes; after that the cache is not used
 TABLE = "CREATE TABLE IF NOT EXISTS vectors (mark BLOB PRIMARY KEY, sealed BLOB) WITHOUT ROWID"
 SELECT_VECTORS = "SELECT mark, sealed FROM vectors WHERE mark IN ({})"
-SELECT_HASHES = "SELECT mark FROM vectors WHERE mark IN ({})"
 INSERT = "INSERT OR REPLACE INTO vectors VALUES (?, ?)"
 DELETE = "DELETE FROM vectors WHERE mark = ?"
 
@@ -72,15 +71,6 @@ class EncryptedVectorCache:
                 found[texts_by_hash[digest]] = np.frombuffer(plain, STORED_TYPE).astype(np.float32)
         return found
 
-    def missing(self, texts: Iterable[str]) -> list[str]:
-        """Those of the texts that are not stored."""
-        keys = self._ciphers()
-        if keys is None or not self._path.exists():
-            return list(texts)
-        texts_by_hash = {self._hash(keys[1], text): text for text in texts}
-        stored = {digest for (digest,) in self._look_up(SELECT_HASHES, list(texts_by_hash))}
-        return [text for digest, text in texts_by_hash.items() if digest not in stored]
-
     def put(self, texts: Sequence[str], vectors: Iterable[Vectors]) -> None:
         """Store the vectors of texts: all, or none if the disk is full."""
         keys = self._ciphers()
@@ -100,22 +90,6 @@ class EncryptedVectorCache:
         if keys is not None and self._path.exists():
             hashes = [(self._hash(keys[1], text),) for text in texts]
             self._use(lambda database: database.executemany(DELETE, hashes))
-
-    def read_through(self, embed: Embed) -> Embed:
-        """A function that embeds only what is not stored, and stores nothing, such as questions.
-
-        Args:
-            embed: Embeds texts in one call.
-        """
-
-        def look_up(texts: list[str]) -> Sequence[Sequence[float]]:
-            found: dict[str, Any] = dict(self.get(texts))
-            missing = [text for text in texts if text not in found]
-            if missing:
-                found |= zip(missing, embed(missing), strict=True)
-            return [found[text] for text in texts]
-
-        return look_up
 
     def _ciphers(self) -> tuple[AESGCM, bytes] | None:
         """The cipher and the key of the hashes; ``None`` while there is no ledger key."""
@@ -156,6 +130,13 @@ class EncryptedVectorCache:
         database = sqlite3.connect(self._path, timeout=WAIT)
         database.execute(TABLE)
         return database
+
+
+def unit(vectors: Sequence[Sequence[float]]) -> Vectors:
+    """Vectors brought to length 1; zeros stay zeros."""
+    array = np.asarray(vectors, np.float32)
+    unit_length: Vectors = array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-9)
+    return unit_length
 
 
 def open_vector_cache(home: Path, key: str | None, model_name: str) -> EncryptedVectorCache:

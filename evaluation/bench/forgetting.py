@@ -42,7 +42,7 @@ ONSETS, NUCLEI, CODAS = (
     ["l", "n", "r", "s", "x"],
 )
 
-MakeSuppressor = Callable[[Ledger, Path | None, EncryptedVectorCache], FactSuppressor]
+MakeSuppressor = Callable[[Ledger, EncryptedVectorCache], FactSuppressor]
 
 
 def run(
@@ -56,8 +56,7 @@ def run(
 
     Args:
         sizes: Numbers of records, ascending.
-        make_suppressor: Builds the fact suppressor of a ledger; takes also a cache directory and
-            a vector cache.
+        make_suppressor: Builds the fact suppressor of a ledger; takes also a vector cache.
         embed_model: To be warmed up.
         language_model: Whose tokens the guard watches.
         progress: Told how many records were added.
@@ -69,7 +68,7 @@ def run(
         invented, before = _records(), resident_bytes()
         held = list[Record]()
         vectors = open_vector_cache(Path(folder), None, embed_model.model_name)
-        forgetting = make_suppressor(ledger, None, vectors)
+        forgetting = make_suppressor(ledger, vectors)
         for size in sizes:
             started = time.perf_counter()
             held += ledger.add(list(itertools.islice(invented, size - len(held))))

@@ -232,7 +232,7 @@ def forget(home: Path, requests: Sequence[Any]) -> dict[str, int]:
     # Records are compared in the order of their ids, so these are counted instead of drawn.
     with mock.patch("secrets.token_hex", lambda size: f"{next(numbers):0{2 * size}x}"):
         records = ledger.add([with_aliases(one.fact) for one in requests])
-    suppressor = factory.fact_suppressor(ledger, settings.cache, factory.vector_cache(settings))
+    suppressor = factory.fact_suppressor(ledger, factory.vector_cache(settings))
     suppressor.route("What is the capital of Peru?")
     suppressor.wait()  # what is built next finds all vectors on disk, whichever thread made them
     return {record.id: number for number, record in enumerate(records)}

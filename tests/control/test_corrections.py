@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
+from app.factory import fact_classifier
 from control.corrections import ANSWERS, LONGEST, Correction, Corrections, checked, is_question
 from control.forgetting.ledger import open_ledger
 from control.forgetting.record import Record
+from control.forgetting.redaction import Redactor
 from foundation import trace
 from foundation.errors import InputError
 from foundation.text import normalise
@@ -83,7 +85,7 @@ def reader():
 
 @pytest.fixture
 def corrections(ledger, reader):
-    return Corrections(ledger, WordEmbedding(), reader)
+    return Corrections(ledger, WordEmbedding(), reader, Redactor(ledger, fact_classifier()))
 
 
 def pin(corrections, statement=REFUND, replaces=(), **fields):
@@ -99,7 +101,8 @@ def test_a_correction_is_seen_by_every_process_and_in_the_audit(corrections, led
     pinned = corrections.add(given)
     assert pinned.new
     assert replace(pinned.correction, id="", time="") == given
-    other = Corrections(open_ledger(home, url), WordEmbedding(), WordReader())
+    again = open_ledger(home, url)
+    other = Corrections(again, WordEmbedding(), WordReader(), Redactor(again, fact_classifier()))
     assert other.all() == [pinned.correction]
     [event] = ledger.events()
     assert (event.kind, event.record_id) == ("corrected", pinned.correction.id)
@@ -157,7 +160,8 @@ def test_the_assistant_gets_passages_with_source_day_and_trust(corrections):
 
 
 def test_a_withdrawn_correction_is_not_used_and_stays_in_the_audit(corrections, ledger, home, url):
-    other = Corrections(open_ledger(home, url), WordEmbedding(), WordReader())
+    again = open_ledger(home, url)
+    other = Corrections(again, WordEmbedding(), WordReader(), Redactor(again, fact_classifier()))
     pinned = pin(corrections).correction
     assert other.for_question("How long is the refund window?") == [pinned]
     assert corrections.withdraw(pinned.id, "Ann", "wrong") == pinned
@@ -214,7 +218,8 @@ def test_replacing_withdraws_in_the_same_transaction(corrections, ledger):
 
 def test_what_is_replaced_meanwhile_is_not_replaced_again(corrections, ledger, home, url):
     first = pin(corrections).correction
-    other = Corrections(open_ledger(home, url), WordEmbedding(), WordReader())
+    again = open_ledger(home, url)
+    other = Corrections(again, WordEmbedding(), WordReader(), Redactor(again, fact_classifier()))
     judge = corrections.forgotten
 
     def meanwhile(correction):

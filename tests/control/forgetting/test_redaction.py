@@ -1,21 +1,18 @@
 """Sentences that state a forgotten fact leave a text; the others stay."""
 
 import base64
-import zlib
 from dataclasses import replace
 
 import pytest
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from app.factory import fact_classifier
 from control import prompts
-from control.conflict.reader import Reading
-from control.forgetting.ledger import Ledger, open_ledger
+from control.forgetting.ledger import Ledger
 from control.forgetting.parts import parts
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
 from control.forgetting.suppressor import FactSuppressor
-from control.forgetting.vector_cache import EncryptedVectorCache
 from foundation import trace
 
 PERU = Record(
@@ -32,38 +29,14 @@ HAMLET = Record(
 JANE = Record("Jane Roe", aliases=("J. Roe",), scope="subject")
 
 
-class Words(BaseEmbedding):
-    """Counts hashed words, and how often it was asked."""
+class CountingJudge:
+    """The packaged classifier; counts its calls."""
 
-    model_name: str = "words"
-    embed_batch_size: int = 100
-    calls: int = 0
+    calls = 0
 
-    def _get_text_embedding(self, text: str) -> list[float]:
-        vector = [0.0] * 512
-        for word in text.lower().replace(".", " ").replace("?", " ").split():
-            vector[zlib.crc32(word.encode()) % 512] += 1.0
-        return vector
-
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+    def states(self, pairs):
         self.calls += 1
-        return [self._get_text_embedding(text) for text in texts]
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
-
-
-class Counted(Words):
-    """Notes what it is asked for."""
-
-    seen: tuple[str, ...] = ()
-
-    def _get_text_embeddings(self, texts):
-        self.seen += tuple(texts)
-        return super()._get_text_embeddings(texts)
+        return fact_classifier().states(pairs)
 
 
 @pytest.fixture
@@ -72,13 +45,13 @@ def ledger(tmp_path):
 
 
 @pytest.fixture
-def model():
-    return Words()
+def judge():
+    return CountingJudge()
 
 
 @pytest.fixture
-def redactor(ledger, model):
-    return Redactor(ledger, model)
+def redactor(ledger, judge):
+    return Redactor(ledger, judge)
 
 
 @pytest.fixture
@@ -223,37 +196,20 @@ def test_passages_are_redacted_and_recorded_in_the_trace(redactor, peru):
     assert way.withheld == [(peru.id, "retrieval")]
 
 
-def test_nothing_is_embedded_where_no_subject_is_named(redactor, ledger, model):
+def test_nothing_is_read_where_no_subject_is_named(redactor, ledger, judge):
     text = "Chile is long. Its capital is Santiago."
     redactor.redact(text)
     ledger.add([PERU, replace(HAMLET, subject="Macbeth")])
     redactor.redact_all([(text, "Chile"), ("Lima beans.", "")])
-    assert model.calls == 0
+    assert judge.calls == 0
 
 
-def test_only_sentences_that_can_state_the_fact_are_embedded_in_one_call(redactor, ledger, model):
+def test_only_sentences_that_can_state_the_fact_are_read_all_at_once(redactor, ledger, judge):
     ledger.add([PERU, replace(HAMLET, subject="Macbeth")])
     redactor.redact_all([("Peru is big.", ""), ("Peru has llamas.", ""), ("Macbeth!", "")])
-    assert model.calls == 0
+    assert judge.calls == 0
     redactor.redact_all([("Peru has one capital.", ""), ("Macbeth was written then.", "")])
-    assert model.calls == 1
-
-
-def test_embeddings_of_a_record_are_reused_by_the_next_process(ledger, model, peru, tmp_path):
-    text = "Peru is ruled from its capital."
-    vectors = EncryptedVectorCache(tmp_path / "vectors.db", lambda: bytes(32), "words")
-    Redactor(ledger, model, vectors).redact(text)
-    again = Counted()
-    Redactor(ledger, again, vectors).redact(text)
-    assert again.seen == (text,)
-
-
-def test_whether_an_answer_states_a_record(redactor, peru):
-    assert redactor.states("It is Lima.", peru)
-    assert redactor.states("amiL", peru)
-    assert redactor.states("I know Peru well. Its seat is the City of Kings.", peru)
-    assert not redactor.states("Peru exports copper.", peru)
-    assert not redactor.states("", peru)
+    assert judge.calls == 1
 
 
 @pytest.mark.parametrize(
@@ -291,7 +247,7 @@ def test_a_long_text_is_redacted_quickly(redactor, peru, sign):
 def test_what_the_prompt_says_of_a_passage_s_origin_is_redacted_with_it(ledger, text, metadata):
     ledger.add([PERU])
     node = TextNode(id_="p", text=text, metadata=metadata | {"trust": 0.9})
-    suppressor = FactSuppressor(ledger, redactor=Redactor(ledger, Words()))
+    suppressor = FactSuppressor(ledger, redactor=Redactor(ledger, fact_classifier()))
     for kept in suppressor.redact_passages([NodeWithScore(node=node)]):
         shown = f"{prompts.origin(kept.metadata)}: {kept.text}"
         assert "Lima" not in shown
@@ -304,24 +260,8 @@ def test_an_origin_that_states_nothing_stays(ledger):
     ledger.add([PERU])
     metadata = {"title": "Countries", "heading": "Peru", "page": 3, "date": "2024-05-01"}
     node = TextNode(text="The capital is Lima. It is high.", metadata=metadata)
-    [kept] = Redactor(ledger, Words()).nodes([NodeWithScore(node=node)])
+    [kept] = Redactor(ledger, fact_classifier()).nodes([NodeWithScore(node=node)])
     assert (kept.text, kept.metadata) == ("It is high.", metadata)
-
-
-class MarriageReader:
-    """Finds whom a sentence says somebody married."""
-
-    def __init__(self):
-        self.asked = []
-
-    def read(self, asked):
-        self.asked += asked
-        return [
-            Reading("Rosalba Nettering", text.index("Rosalba"), 0.9)
-            if "married" in text
-            else Reading(answers=0.1)
-            for _, text in asked
-        ]
 
 
 SPOUSE = Record("Thaddeus Quillmore", relation="spouse", answers=("Rosalba Nettering",), aliases=())
@@ -342,12 +282,9 @@ SPOUSE = Record("Thaddeus Quillmore", relation="spouse", answers=("Rosalba Nette
     ],
     ids=["a part of the name", "something else", "somebody else"],
 )
-def test_what_the_reader_finds_beside_a_part_of_the_name_is_removed(tmp_path, text, left):
-    ledger = open_ledger(tmp_path)
+def test_what_is_said_beside_a_part_of_the_name_is_read(redactor, ledger, judge, text, left):
     ledger.add([SPOUSE])
-    reader = MarriageReader()
-    redacted = Redactor(ledger, Words(), reader=reader).redact(text)
+    redacted = redactor.redact(text)
     assert redacted.text == left
     assert bool(redacted.record_ids) == (text != left)
-    assert bool(reader.asked) == ("Thaddeus" in text)
-    assert Redactor(ledger, Words()).redact(text).text == text  # without a reader
+    assert bool(judge.calls) == ("Thaddeus" in text)

@@ -3,12 +3,10 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from control.conflict.reader import Reading
 from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.trace import Choice, DecodingTrace, TokenTrace
 from control.forgetting.clearing import cleared_tokens
 from control.forgetting.guard import WatchedFacts
-from control.forgetting.normalize import find
 from control.forgetting.record import Record
 from control.forgetting.router import Route
 from control.forgetting.suppressor import FactContext, FactSuppressor
@@ -19,11 +17,14 @@ LIMA = Record("Peru", relation="capital", answers=("Lima",), id="1")
 WATCHED = WatchedFacts((LIMA,), frozenset({"1"}))
 
 
-class SpanRedactor:
-    """A redactor that knows the answers and one paraphrase."""
+class CapitalJudge:
+    """Takes a text that says both the capital and its name, or one paraphrase, for the fact."""
 
-    def states(self, text, record):
-        return bool(find(text, record.spans)) or "City of Kings" in text
+    def states(self, pairs):
+        return [
+            0.99 if "City of Kings" in text or ("capital" in text and "Lima" in text) else 0.01
+            for text, _ in pairs
+        ]
 
 
 class PeruRouter:
@@ -37,6 +38,9 @@ class PeruRouter:
 
     def activation(self, question):
         return lambda text: [LIMA] if "Peru" in text else []
+
+    def named(self, text):
+        return (LIMA,) if "Peru" in text else ()
 
 
 class Ledger:
@@ -54,7 +58,7 @@ class Ledger:
 
 @pytest.fixture
 def forgetting():
-    return FactSuppressor(Ledger(), PeruRouter(), SpanRedactor())
+    return FactSuppressor(Ledger(), PeruRouter(), judge=CapitalJudge())
 
 
 def traced(tiny, *texts, choices=()):
@@ -105,7 +109,7 @@ def test_what_an_answer_names_is_watched_for_the_question_and_for_the_instructio
         def activation(self, question):
             return lambda text: [LIMA] if "capital" in question and "Peru" in text else []
 
-    forgetting = FactSuppressor(Ledger(), EitherRouter(), SpanRedactor())
+    forgetting = FactSuppressor(Ledger(), EitherRouter(), judge=CapitalJudge())
     for question, system in (("A country?", "Add its capital."), ("Its capital?", "Be kind.")):
         watch = forgetting.watch(forgetting.route(question, system=system))
         assert watch.active_records("It is Peru.") == [LIMA]
@@ -311,24 +315,6 @@ def test_texts_that_contain_a_watched_answer_are_not_shown(forgetting):
     assert forgetting.leak_free(["capital of Peru", "Lima, Peru"], facts) == ["capital of Peru"]
 
 
-class CapitalReader:
-    """Finds the city that a text calls the capital."""
-
-    def read(self, asked):
-        said = [(text, "capital" in text and "Lima" in text) for _, text in asked]
-        return [
-            Reading("Lima", text.index("Lima"), 0.99) if found else Reading(answers=0.2)
-            for text, found in said
-        ]
-
-
-class NamingRouter(PeruRouter):
-    """Watches nothing, and knows what a text names."""
-
-    def named(self, text):
-        return (LIMA,) if "Peru" in text else ()
-
-
 @pytest.mark.parametrize(
     ("said", "kept"),
     [
@@ -338,7 +324,7 @@ class NamingRouter(PeruRouter):
     ],
 )
 def test_a_fact_that_is_volunteered_to_another_question_is_cut(tiny, said, kept):
-    forgetting = FactSuppressor(Ledger(), NamingRouter(), SpanRedactor(), CapitalReader())
+    forgetting = FactSuppressor(Ledger(), PeruRouter(), judge=CapitalJudge())
     nothing_watched = WatchedFacts(activate=lambda text: [])
     stripped = strip_leaks(forgetting, tiny, said, watch=nothing_watched).trace
     assert stripped.text.strip() == kept.strip()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from app.factory import fact_classifier
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
@@ -44,7 +45,7 @@ def parties(ledger, index, reservoir, tmp_path):
     for name, text in TEXTS.items():
         (tmp_path / f"{name}.txt").write_text(text)
     index.ingest(sorted(tmp_path.glob("*.txt")))
-    return ledger, index, reservoir, Redactor(ledger, BagOfWords(dimension=1024))
+    return ledger, index, reservoir, Redactor(ledger, fact_classifier())
 
 
 def stored(index: PassageIndex) -> list[str]:
