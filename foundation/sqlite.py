@@ -138,11 +138,12 @@ def _explained(path: Path, engine: Engine) -> Iterator[None]:
         raise
     except OperationalError as error:
         reason = str(error.orig)
-        advice = (
-            "another process is writing to it; try again when it has finished"
-            if "locked" in reason
-            else "check its permissions and the space on its disk, or choose another --home"
-        )
+        if "locked" in reason:
+            advice = "another process is writing to it; try again when it has finished"
+        elif reason.startswith(("no such table", "no such column")):
+            advice = engine.get_execution_options()["damaged"]
+        else:
+            advice = "check its permissions and the space on its disk, or choose another --home"
         raise IndexStateError(f"{path} cannot be used ({reason}); {advice}") from error
     except DatabaseError as error:
         advice = engine.get_execution_options()["damaged"]

@@ -367,12 +367,13 @@ def _of_kinds(
 @click.option("--unrouted", is_flag=True, help="Also answer the baselines' probes unrouted.")
 @click.option(
     "--measure",
-    type=click.Choice(["leaks", "subjects", "undoing", "guesses", "router"]),
+    type=click.Choice(["leaks", "subjects", "undoing", "guesses", "router", "classifier"]),
     default="leaks",
     show_default=True,
     help="What leaks and what suffers; whether what else is asked of many facts' subjects suffers; "
     "whether adding and removing restores the old answers; whether right guesses are told from "
-    "wrong ones; or the router alone, on wordings and relations that it was not fitted on.",
+    "wrong ones; the router alone, on wordings and relations that it was not trained on; or the "
+    "classifier alone, on facts that it was not trained on.",
 )
 @count("--rounds", default=1000, help="Adds and removes of --measure undoing.")
 @click.option(
@@ -411,10 +412,10 @@ def forgetting(
     settings = settings.model_copy(update=OWN_STATE)
     judge_settings = None if judge is None else model_settings({**given, "model": judge})
 
-    from app import evaluation_setup
+    from app import evaluation_setup, factory
     from evaluation.datasets import forgettable_facts
+    from evaluation.suites import fact_classifier, guesses, leakage, reversibility, router
     from evaluation.suites import forgetting as forgetting_suite
-    from evaluation.suites import guesses, leakage, reversibility, router
 
     if measure == "router":
         result = router.router_report(
@@ -422,6 +423,10 @@ def forgetting(
         )
         result |= {"model": "", "data": "built-in", "split": "test"}
         _report(result, target, announce=False)
+        return
+    if measure == "classifier":
+        result = fact_classifier.report(factory.fact_classifier())
+        _report(result | {"model": "", "data": "held out of the training"}, target, announce=False)
         return
     requests = forgettable_facts.read(paths, target, limit, past)
     system, ledger = evaluation_setup.guarded_assistant(settings, requests.documents, rule)

@@ -171,6 +171,8 @@ def audit(given: dict[str, Any], as_json: bool) -> None:
 def verify(given: dict[str, Any], accept: bool, yes: bool) -> None:
     """Check that no event was changed, moved, put in, taken out or cut off."""
     settings = settings_module.load(**given)
+    if yes and not accept:
+        raise InputError("--yes without --accept: nothing is asked; leave it out, or give both")
     if accept:
         _accept(settings, yes)
     ledger = home.ledger(settings)

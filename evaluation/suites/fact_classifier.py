@@ -1,0 +1,69 @@
+"""The classifier of forgotten facts alone, on facts held out of its training.
+
+What its judgements do in the system, `fulcrum eval forgetting` measures otherwise.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from control.forgetting.classifier import FactJudge
+from evaluation import metrics
+from training import fact_classifier
+from training.fact_classifier import FactExample
+
+SEED = 0  # of the forms in which records are given
+THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+# Kinds of texts that concern a fact, and of those that do not.
+PAIRS = {
+    "messages": ("asking", "beside"),
+    "sentences": ("stating", "not_stating"),
+    "sentences without the answer": ("stating", "masked"),
+}
+
+
+def report(judge: FactJudge) -> dict[str, Any]:
+    """The area under the ROC curve of each kind of text, and what each threshold finds.
+
+    Args:
+        judge: The classifier.
+    """
+    draw = random.Random(SEED)  # noqa: S311 - a reproducible choice, nothing secret
+    facts = fact_classifier.written(held_out=True)
+    examples = [one for fact in facts for one in fact_classifier.of_fact(fact, draw)]
+    likely = np.array(judge.asks([(one.text, one.fact) for one in examples]))
+    rows = [_row(kind, pair, examples, likely) for kind, pair in PAIRS.items()]
+    curve = [
+        {"text": kind, "threshold": threshold} | _shares(pair, examples, likely, threshold)
+        for kind, pair in PAIRS.items()
+        for threshold in THRESHOLDS
+    ]
+    return {
+        "n": len(examples),
+        "facts": len(facts),
+        "tables": {"classifier": rows, "thresholds": curve},
+    }
+
+
+def _row(
+    kind: str, pair: tuple[str, str], examples: Sequence[FactExample], likely: Any
+) -> dict[str, Any]:
+    from sklearn.metrics import roc_auc_score
+
+    chosen = np.array([one.kind in pair for one in examples])
+    concerns = np.array([one.concerns for one in examples])
+    area = roc_auc_score(concerns[chosen], likely[chosen])
+    return {"text": kind, "n": int(chosen.sum()), "AUROC": round(float(area), 4)}
+
+
+def _shares(
+    pair: tuple[str, str], examples: Sequence[FactExample], likely: Any, threshold: float
+) -> dict[str, float]:
+    kinds = np.array([one.kind for one in examples])
+    found, wrongly = (likely[kinds == kind] >= threshold for kind in pair)
+    return {
+        "found": round(metrics.percent(found), 1),
+        "others taken for it": round(metrics.percent(wrongly), 1),
+    }
