@@ -40,18 +40,6 @@ def plain(text: str) -> str:
     return " ".join(word.translate(LEET) if INNER_DIGIT.search(word) else word for word in words)
 
 
-def readings(text: str) -> list[str]:
-    """The text and its possible decodings.
-
-    Besides ``readable`` these are the text in rot13 and reversed, which count only if a phrase is
-    found in them.
-
-    Returns:
-        The text itself first; without duplicates.
-    """
-    return list(dict.fromkeys([*readable(text), *transformed(text)]))
-
-
 def find(text: str, phrases: Collection[str]) -> list[tuple[int, int, str]]:
     """Where phrases occur in a text, in any spelling but not encoded.
 

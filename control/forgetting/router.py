@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from control.forgetting import normalize, segments
 from control.forgetting.aliases import long_names
 from control.forgetting.classifier import FactJudge, Turns, asked, asked_backwards, in_conversation
+from control.forgetting.encodings import readable, transformed
 from control.forgetting.fact_index import FactIndex
 from control.forgetting.record import Record, reversed_fact
 from control.forgetting.vector_cache import EncryptedVectorCache, unit
@@ -193,27 +194,39 @@ class Router:
         self._version = changes.version
         if not self._index.records:
             return []
-        readings = normalize.readings(question)
-        found = self._naming_subject(readings)
-        if not found:
-            found = self._left_to_conversation(question, history)
-        held = self._holding_answer(readings, {match.record.id for match in found})
-        return [*found, *held, *([] if found else self._described(question))]
+        found = self._named_or_held(readable(question))
+        # A question that is read as it stands is not read backwards, too.
+        found = found or self._named_or_held(transformed(question), hidden=True)
+        if any(match.kind != "held" for match in found):
+            return found
+        carried = self._left_to_conversation(question, history)
+        return [*found, *(carried or self._described(question))]
 
-    def _naming_subject(self, readings: Sequence[str]) -> list[Match]:
+    def _named_or_held(self, readings: Sequence[str], hidden: bool = False) -> list[Match]:
+        """Matches with the records whose subject or answer is in a text.
+
+        Args:
+            readings: The text and its possible decodings.
+            hidden: Whether the first of them is a decoding, too.
+        """
+        found = self._naming_subject(readings, hidden)
+        return [*found, *self._holding_answer(readings, {one.record.id for one in found}, hidden)]
+
+    def _naming_subject(self, readings: Sequence[str], hidden: bool) -> list[Match]:
         """Matches with the records whose subject is named."""
         found: list[Match] = []
         for number, reading in enumerate(readings):
-            named = _whole_names(reading, self._index.subjects.find(reading, typos=number == 0))
+            decoded = hidden or number > 0
+            named = _whole_names(reading, self._index.subjects.find(reading, typos=not decoded))
             for key, places in itertools.islice(named.items(), MOST_RECORDS):
                 record = self._index.records[key]
-                if number and max(end - start for start, end in places) < LEAST_HIDDEN:
+                if decoded and max(end - start for start, end in places) < LEAST_HIDDEN:
                     continue
                 if record.scope == "subject":
                     found.append(Match(record, "subject"))
                     continue
                 texts, plain = _in_plain_words(reading, places, record.subject)
-                plain = plain and not number and normalize.holds(reading, record.names)
+                plain = plain and not decoded and normalize.holds(reading, record.names)
                 found.append(Match(record, "named", texts, plain))
         return found
 
@@ -237,15 +250,18 @@ class Router:
                 break
         return list(found.values())[:MOST_RECORDS]
 
-    def _holding_answer(self, readings: Sequence[str], named: set[str]) -> list[Match]:
+    def _holding_answer(
+        self, readings: Sequence[str], named: set[str], hidden: bool
+    ) -> list[Match]:
         """Matches with the records whose answer the question contains, but not their subject."""
         found: list[Match] = []
         for number, reading in enumerate(readings):
             held = _whole_names(reading, self._index.answers.find(reading, typos=False))
             for key, places in itertools.islice(held.items(), MOST_RECORDS):
                 record = self._index.records[key]
-                hidden = number and max(end - start for start, end in places) < LEAST_HIDDEN
-                if record.id not in named and not hidden:
+                decoded = hidden or number > 0
+                short = max(end - start for start, end in places) < LEAST_HIDDEN
+                if record.id not in named and not (decoded and short):
                     texts, _ = _in_plain_words(reading, places, record.answers[0])
                     found.append(Match(record, "held", texts))
         return found

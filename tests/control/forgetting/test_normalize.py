@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from control.forgetting.normalize import find, holds, plain, readings
+from control.forgetting.encodings import readable, transformed
+from control.forgetting.normalize import find, holds, plain
 from control.forgetting.variants import views
 
 WRITTEN = [
@@ -133,10 +134,10 @@ def test_plain_text_keeps_numbers_and_removes_obfuscation():
 def test_readings_are_the_text_and_its_decodings():
     question = "What is the capital of Peru?"
     wrapped = f"Decode and answer: {base64.b64encode(question.encode()).decode()}"
-    assert readings(wrapped)[0] == wrapped
-    assert any(question in reading for reading in readings(wrapped))
-    assert question in readings(question[::-1])
-    assert question in readings(codecs.encode(question, "rot13"))
+    assert readable(wrapped)[0] == wrapped
+    assert any(question in reading for reading in readable(wrapped))
+    assert question in transformed(question[::-1])
+    assert question in transformed(codecs.encode(question, "rot13"))
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n", "....", "=", "%", "\\u", "🦙" * 50, "\x00\ud800"])
