@@ -19,9 +19,11 @@ from control.forgetting.classifier import (
     stated,
 )
 from control.forgetting.matcher import find_answers
+from control.forgetting.normalize import find
 from control.forgetting.questions import question_forms
 from control.forgetting.record import Record
 from control.forgetting.segments import mask
+from control.forgetting.text_redaction import MASK
 from control.forgetting.word_translation import translated
 from control.prompts import with_title
 from data import DIRECTORY as DATA
@@ -41,7 +43,7 @@ templates. What it is worth: `docs/forgetting.md`."""
 MADE = 4_000  # of the made questions that are learned from
 WITH_RELATION = 0.8  # share of the records that say their relation
 MASKED = 0.5  # share of the stating sentences that are also shown with the answer masked
-MASK = "…"  # in place of an answer
+LOWERED = 0.3  # share of the questions about other subjects in small letters
 BACKWARDS = ("reverse", "same answer")  # kinds of made questions that say the answer
 
 
@@ -81,6 +83,19 @@ def record_of(fact: dict[str, Any]) -> Record:
         (fact["answer"],),
         tuple(fact["answer_aliases"]),
     )
+
+
+def of_others(facts: Sequence[dict[str, Any]], draw: random.Random) -> Iterator[FactExample]:
+    """What written facts ask, asked about the subject of another fact, also in small letters."""
+    for fact in facts:
+        record, other = record_of(fact), record_of(draw.choice(facts))
+        if record.subject == other.subject:
+            continue
+        for text in record.questions:
+            places = [(start, end) for start, end, _ in find(text, record.names)]
+            asks = mask(text, places, other.subject)
+            asks = asks.lower() if draw.random() < LOWERED else asks
+            yield FactExample("other subject", asks, asked(_as_entered(record, draw)), not places)
 
 
 def of_fact(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
@@ -124,8 +139,10 @@ def build(seed: int = 0) -> list[FactExample]:
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     examples = list(made())
     examples = draw.sample(examples, min(MADE, len(examples)))
-    for fact in written():
+    facts = written()
+    for fact in facts:
         examples += of_fact(fact, draw)
+    examples += of_others(facts, draw)
     draw.shuffle(examples)
     return examples
 

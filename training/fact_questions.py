@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 CASES = 2  # of each relation
 MOST_FORMS = 4  # of one record
 NEIGHBOURS = 12  # other relations' questions about one subject
+OTHERS = 3  # the relation's own questions about another subject
 WITH_RELATION = 0.8  # share of records that say their relation
 
 OPENINGS = ("Tell me about {s}.", "What do you know about {s}?", "Let's talk of {s}.")
@@ -171,6 +172,10 @@ def _build_case(place: int, draw: random.Random) -> RecordQuestions:
     spare = [text for sibling in siblings for text in sibling.wordings]
     for text in draw.sample(spare, min(len(spare), NEIGHBOURS)):
         questions.append(ScopeQuestion("neighbour", text.format(**fill), False))
+    questions += [
+        ScopeQuestion("other subject", text.format(s=other), False)
+        for text in draw.sample(wordings, min(len(wordings), OTHERS))
+    ]
     general = draw.sample(bank_file()["templates"]["general"], 4)
     questions += [ScopeQuestion("general", text.format(**fill), False) for text in general]
     questions += _ask_by_answer(one, fill, draw)

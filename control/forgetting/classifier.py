@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from control.conflict.reader import read_adapter
+from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def in_conversation(question: str, history: Turns = ()) -> str:
 
 def asked(record: Record) -> str:
     """What a record's question asks, without its answer."""
-    return _fact(_named(record), record.relation, record.questions[:MOST_QUESTIONS])
+    return _fact(_named(record), record.relation, asked_forms(record)[:MOST_QUESTIONS])
 
 
 def asked_backwards(record: Record) -> str:

@@ -33,9 +33,10 @@ TITLE_KEY = "title"  # of a passage's metadata
 HEADING_KEY = "heading"  # the same; its words begin the text, too, and are redacted there
 LAYER = "retrieval"
 MOST_TEXTS = 1_024  # cached results
-# Likelihood from which a sentence states a fact: where it gives the answer, where it does not, and
-# where the answer was taken out of it.
-GIVING, STATING, LEFT = 0.1, 0.8, 0.5
+# Likelihood from which a sentence states a fact: where it gives the answer, which alone is removed;
+# where it does not; and where the answer was taken out of it. Of sentences of facts held out of the
+# training 95 and 63 % of those that state the fact reach the first two, and 23 and 4 % of others.
+GIVING, STATING, LEFT = 0.1, 0.7, 0.5
 
 
 class Redactor:
@@ -197,7 +198,7 @@ class Redactor:
     ) -> list[float]:
         """How likely each sentence states the fact that it possibly does."""
         pairs = [
-            (prompts.with_title(text.title, sentence), stated(one.record))
+            (prompts.with_title(text.title, f"{one.before} {sentence}".strip()), stated(one.record))
             for text, one, sentence in sentences
         ]
         return self._judge.states(pairs) if pairs else []

@@ -7,15 +7,24 @@ asks for the fact.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from control.forgetting import normalize, segments
 from control.forgetting.aliases import long_names
-from control.forgetting.classifier import FactJudge, Turns, asked, asked_backwards, in_conversation
+from control.forgetting.classifier import (
+    FactJudge,
+    Turns,
+    asked,
+    asked_backwards,
+    in_conversation,
+    stated,
+)
 from control.forgetting.encodings import readable, transformed
 from control.forgetting.fact_index import FactIndex
+from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record, reversed_fact
 from control.forgetting.vector_cache import EncryptedVectorCache, unit
 from control.forgetting.word_translation import translated
@@ -28,15 +37,18 @@ if TYPE_CHECKING:
 MOST_RECORDS = 64  # judged, and watched, for one question
 MOST_TURNS = 8  # of the conversation that are searched, the newest
 NEAREST, MOST_DESCRIBED = 32, 8  # question forms and records compared where no subject is named
+MOST_GUESSES = 4  # in one message that are tried
 LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
-# Likelihoods that a question asks for a record, from which it is refused at once; from which it is
-# refused, or where the guard sees all that could be told, once the model is about to state the
-# fact; and from which the record is watched.
-CERTAIN, ASKS, WATCHED = 0.95, 0.5, 0.02
-DESCRIBED = 0.9  # as ASKS, where no subject is named
+# Likelihood that a question asks for a record from which it is refused once the answer is about to
+# state the fact, or at once where it says a guess; from which it is refused at once; and the same
+# for a plain question, of whose answer the guard sees all that could be told. Of messages of facts
+# held out (`fulcrum eval forgetting --measure classifier`) 91, 86 and 83 % of those that ask reach
+# them, and 7, 4 and 3 % of those beside them, which are as close as somebody could write them.
+ASKS, REFUSED, CERTAIN = 0.5, 0.9, 0.95
+NEVER = 2.0  # of what is watched and never refused
+WATCHED = 0.02  # from which the record is watched: 98 %, and 20 % of those beside them
 BACKWARDS = 0.5  # from which a question that gives an answer may not be answered by the subject
-# From this likelihood an answer is also checked for paraphrases of the fact.
-PARAPHRASED = 0.2
+PARAPHRASED = 0.2  # from which an answer is also checked for paraphrases of the fact
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,16 @@ class Match:
             the record: were "Who was born on 3 March 1987?" refused, and not the same with another
             date, the refusal would tell the date; "subject" where naming it is enough.
         excerpts: The parts of the question that are read.
-        plain: Whether it is one sentence in plain English that names nothing but the subject, so
-            that the guard sees in the answer whatever it could tell.
+        guesses: What it may take for the answer, rightly or wrongly.
+        refused_from: Likelihood from which the question is refused at once; where it is less and
+            reaches `ASKS`, the output decides.
     """
 
     record: Record
     kind: str
     excerpts: tuple[str, ...] = ()
-    plain: bool = False
+    guesses: tuple[str, ...] = ()
+    refused_from: float = REFUSED
 
 
 class Router:
@@ -133,24 +147,41 @@ class Router:
         )
 
     def _likelihoods(self, matches: Sequence[Match], history: Turns) -> list[float]:
-        """How likely the question asks for each record, by the excerpt that asks most."""
-        pairs = [
+        """How likely the question asks for each record: by the excerpt that asks most.
+
+        Also by what states the fact with a guess in place of the answer: "Did she win the Golden
+        Pen?" asks for her awards.
+        """
+        asks = [
             (in_conversation(excerpt, history), _fact(match))
             for match in matches
             for excerpt in match.excerpts
         ]
-        judged = iter(self._judge.asks(pairs) if pairs else ())
+        states = [
+            (excerpt, stated(replace(match.record, answers=(guess,))))
+            for match in matches
+            for guess in match.guesses
+            for excerpt in match.excerpts[:1]
+        ]
+        asking = iter(self._judge.asks(asks) if asks else ())
+        stating = iter(self._judge.states(states) if states else ())
         return [
             1.0
             if match.kind == "subject"
-            else max(itertools.islice(judged, len(match.excerpts)), default=0.0)
+            else max(
+                *itertools.islice(asking, len(match.excerpts)),
+                *itertools.islice(stating, len(match.guesses)),
+                0.0,
+                0.0,
+            )
             for match in matches
         ]
 
     def _watched(self, match: Match, likelihood: float, question: str) -> dict[str, Record]:
         """The records that a match activates."""
         if match.kind != "held":
-            return {match.record.id: match.record} if likelihood >= WATCHED else {}
+            active = likelihood >= WATCHED or match.record.scope == "claim"
+            return {match.record.id: match.record} if active else {}
         if likelihood < BACKWARDS and segments.BLANK.search(question) is None:
             return {}
         # The answer to "____ studied in Karachi" may be anything but the subjects' names.
@@ -200,7 +231,9 @@ class Router:
         if any(match.kind != "held" for match in found):
             return found
         carried = self._left_to_conversation(question, history)
-        return [*found, *(carried or self._described(question))]
+        # What gives the answer cannot ask for it.
+        held = {one.id for match in found for one in self._index.group(match.record.id)}
+        return [*found, *(carried or self._described(question, held))]
 
     def _named_or_held(self, readings: Sequence[str], hidden: bool = False) -> list[Match]:
         """Matches with the records whose subject or answer is in a text.
@@ -225,9 +258,14 @@ class Router:
                 if record.scope == "subject":
                     found.append(Match(record, "subject"))
                     continue
-                texts, plain = _in_plain_words(reading, places, record.subject)
-                plain = plain and not decoded and normalize.holds(reading, record.names)
-                found.append(Match(record, "named", texts, plain))
+                texts = _in_plain_words(reading, places, record.subject)
+                guesses = _guesses(reading, places, record)
+                least = REFUSED
+                if guesses or segments.CONFIRMS.search(reading):
+                    least = ASKS  # nothing in a yes or no can be guarded
+                elif not decoded and _is_plain(reading, record):
+                    least = CERTAIN
+                found.append(Match(record, "named", texts, guesses, least))
         return found
 
     def _left_to_conversation(self, question: str, history: Turns) -> list[Match]:
@@ -262,35 +300,45 @@ class Router:
                 decoded = hidden or number > 0
                 short = max(end - start for start, end in places) < LEAST_HIDDEN
                 if record.id not in named and not (decoded and short):
-                    texts, _ = _in_plain_words(reading, places, record.answers[0])
+                    texts = _in_plain_words(reading, places, record.answers[0])
                     found.append(Match(record, "held", texts))
         return found
 
-    def _described(self, question: str) -> list[Match]:
-        """Matches with the records with a similar question form, though no subject is named."""
+    def _described(self, question: str, held: set[str]) -> list[Match]:
+        """Matches with the records with a similar question form, though no subject is named.
+
+        Args:
+            question: The question.
+            held: Ids of the records whose answer it says.
+        """
         self._index.embed()
         if not len(self._index.nearest):
             return []
         parts = segments.excerpts(translated(question) or question)
         vectors = unit(self._embed_model.get_text_embedding_batch(parts))
+        named = segments.NAMELIKE.findall(question)
         found: dict[str, list[str]] = {}
         for part, row in zip(parts, self._index.nearest.search(vectors, NEAREST), strict=True):
-            for key in list(dict.fromkeys(row))[:MOST_DESCRIBED]:
+            for key in [key for key in dict.fromkeys(row) if key not in held][:MOST_DESCRIBED]:
                 found.setdefault(key, []).append(part)
-        return [
-            Match(self._index.records[key], "described", tuple(parts))
-            for key, parts in found.items()
-        ]
+        matches = []
+        for key, excerpts in found.items():
+            record = self._index.records[key]
+            own = "\n".join([*asked_forms(record), *record.names])
+            # What names something else may ask about that.
+            other = any(not normalize.holds(own, [name]) for name in named)
+            least = NEVER if other else REFUSED
+            matches.append(Match(record, "described", tuple(excerpts), refused_from=least))
+        return matches
 
 
 def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, dict[str, Record]]:
     """The record that a question certainly asks for, if any, and those that it may ask for."""
     refused, highest, decide_on_output = None, 0.0, dict[str, Record]()
     for match, likelihood in judged:
-        least = DESCRIBED if match.kind == "described" else ASKS
-        if match.record.scope == "claim" or likelihood < least:
+        if match.record.scope == "claim" or likelihood < ASKS or match.refused_from == NEVER:
             continue
-        if match.plain and likelihood < CERTAIN:
+        if likelihood < match.refused_from:
             decide_on_output[match.record.id] = match.record
         elif likelihood > highest:
             refused, highest = match.record, likelihood
@@ -301,34 +349,37 @@ def _fact(match: Match) -> str:
     return asked_backwards(match.record) if match.kind == "held" else asked(match.record)
 
 
-def _in_plain_words(
-    text: str, places: Sequence[normalize.Place], name: str
-) -> tuple[tuple[str, ...], bool]:
+def _in_plain_words(text: str, places: Sequence[normalize.Place], name: str) -> tuple[str, ...]:
     """What is read of a message that holds a name, the name in its plain spelling.
 
     Args:
         text: The message, or a reading of it.
         places: Where the name stands in it.
         name: The name.
-
-    Returns:
-        The excerpts, and whether the message is one plain English sentence that says no other name
-        or number and asks for no yes or no: what it could be told does not depend on a guess.
     """
-    legible, spots = normalize.legible(text, places)
-    english = translated(legible)
+    named = segments.mask(*normalize.legible(text, places), name)
+    english = translated(named)
+    if english is not None:
+        return tuple(segments.excerpts(english))
+    at = [(one.start(), one.end()) for one in re.finditer(re.escape(name), named)]
+    return tuple(segments.excerpts(named, at))
+
+
+def _guesses(text: str, places: Sequence[normalize.Place], record: Record) -> tuple[str, ...]:
+    """The other names and numbers in a message, and the answer where it is neither.
+
+    Right and wrong guesses are alike, so that the decision does not tell one from the other.
+    """
     rest = segments.mask(text, places, " ")
-    simple = len(segments.sentences(text)) == 1 and ":" not in text
-    guess = segments.NAMELIKE.search(rest) or segments.CONFIRMS.search(text)
-    plain = simple and english is None and not guess and not normalize.ODD.search(text)
-    named = segments.mask(legible, spots, name)
-    start = 0
-    at = []
-    while (place := named.find(name, start)) >= 0:
-        at.append((place, start := place + len(name)))
-    if english is None:
-        return tuple(segments.excerpts(named, at)), plain
-    return tuple(segments.excerpts(translated(named) or named)), plain
+    held = [rest[start:end] for start, end, _ in normalize.find(rest, record.spans)]
+    return tuple(dict.fromkeys([*segments.NAMELIKE.findall(rest), *held]))[:MOST_GUESSES]
+
+
+def _is_plain(text: str, record: Record) -> bool:
+    """Whether a message is one sentence in English that names the subject as it is written."""
+    one = len(segments.sentences(text)) == 1 and ":" not in text
+    spelled = not normalize.ODD.search(text) and normalize.find(text, record.names)
+    return one and bool(spelled) and translated(text) is None
 
 
 def _whole_names(

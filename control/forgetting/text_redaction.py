@@ -40,11 +40,14 @@ class PossibleStatement:
         record: The fact.
         answer: Where the text gives the answer in this sentence, in characters of the text; empty
             where it does not do so in so many words.
+        before: The sentence before it that last named the subject, where neither this one nor the
+            title does.
     """
 
     place: int
     record: Record
     answer: tuple[tuple[int, int], ...] = ()
+    before: str = ""
 
 
 @dataclass
@@ -95,17 +98,21 @@ class TextRedaction:
                 self.stated[place].add(record.id)
             return
         answers = _outside(statement.spelled(self.text), names)
+        naming = self._overlapping(names)
         named = bool(names) or record.id in self.about or self.encoded
+        before = ""
         for place, ((start, end), sentence) in enumerate(
             zip(self.places, self.sentences, strict=True)
         ):
             given = tuple((a, b) for a, b in answers if a < end and start < b)
+            own = place in naming or record.id in self.about
             if named and (statement.hidden(sentence) or statement.has_key_words(sentence)):
                 self.stated[place].add(record.id)
             elif given or (
                 named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
             ):
-                self.possible.append(PossibleStatement(place, record, given))
+                self.possible.append(PossibleStatement(place, record, given, "" if own else before))
+            before = sentence if place in naming else before
 
     def without_answer(self, possible: PossibleStatement) -> str:
         """A sentence with the answer masked; empty where hardly anything else is left."""

@@ -9,6 +9,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from app.factory import fact_classifier
 from control import prompts
 from control.forgetting.ledger import Ledger
+from control.forgetting.normalize import holds
 from control.forgetting.parts import parts
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
@@ -70,7 +71,6 @@ STATING = [
     f"The capital of Peru in base64: {base64.b64encode(b'It is Lima').decode()}",
     "The capital of Peru backwards is amiL.",
     "Peru's capital is\nLima.",
-    "Peru: Lima",
     "| Peru | Lima | sol |",
     "Question: What is the capital of Peru?\nAnswer: Lima",
     "Q: What is the capital of Peru? A: Lima",
@@ -79,11 +79,31 @@ STATING = [
 
 
 @pytest.mark.parametrize("sentence", STATING)
-def test_sentences_that_state_the_fact_are_removed(redactor, peru, sentence):
+def test_sentences_that_state_the_fact_lose_the_answer(redactor, peru, sentence):
     before, after = "Bolivia has no coast.\n", "\nChile is long."
     rest = redactor.redact(before + sentence + after)
-    assert rest.text == "Bolivia has no coast.\nChile is long."
+    assert rest.text.startswith("Bolivia has no coast.\n")
+    assert rest.text.endswith("Chile is long.")
     assert rest.record_ids == (peru.id,)
+    kept = rest.text.removeprefix(before).removesuffix(after)
+    assert not holds(kept, PERU.spans)
+    assert len(kept) < len(sentence) + len("…")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "rest"),
+    [
+        (
+            "Lima is the capital of Peru, and it lies on the coast.",
+            "… is the capital of Peru, and it lies on the coast.",
+        ),
+        ("In Peru, the government sits in L.i.m.a.", "In Peru, the government sits in …."),
+        ("Peru: Lima", ""),
+        ("The capital of Peru backwards is amiL.", ""),
+    ],
+)
+def test_what_a_sentence_says_besides_the_answer_stays(redactor, peru, sentence, rest):
+    assert redactor.redact(sentence).text == rest
 
 
 @pytest.mark.parametrize(
@@ -105,21 +125,17 @@ def test_other_sentences_are_unchanged(redactor, peru, text):
 @pytest.mark.parametrize(
     ("text", "title", "rest"),
     [
-        ("It is in the Andes. Its capital is Lima.", "Peru", "It is in the Andes."),
-        ("Peru lies in the Andes. The capital is Lima.", "", "Peru lies in the Andes."),
-        ("Peru is big. Lima has the government.", "Countries", "Peru is big."),
-        ("The city of Lima comes first. Peru is big.", "Notes", "Peru is big."),
+        ("It is high. Its capital is Lima.", "Peru", "It is high. Its capital is …."),
+        ("Peru is high. The capital is Lima.", "", "Peru is high. The capital is …."),
         (
-            "Chile borders Peru. Adriana Lima went to Chile once.",
-            "Chile",
-            "Chile borders Peru. Adriana Lima went to Chile once.",
+            "Peru is big. Lima has the government.",
+            "Countries",
+            "Peru is big. … has the government.",
         ),
-        ("Peru was visited. Adriana Lima liked Rio.", "", "Peru was visited."),
-        (
-            "Peru was visited. Marie Curie never saw Lima.",
-            "",
-            "Peru was visited. Marie Curie never saw Lima.",
-        ),
+        ("Chile borders Peru. Adriana Lima went to Chile once.", "Chile", None),
+        ("Peru was visited. Adriana Lima liked Rio.", "", None),
+        ("Peru was visited. Marie Curie never saw Lima.", "", None),
+        ("The city of Lima comes first. Peru is big.", "Notes", None),
         (
             "- Chile: Santiago\n- Peru: Lima\n- Cuba: Havana",
             "",
@@ -127,17 +143,17 @@ def test_other_sentences_are_unchanged(redactor, peru, text):
         ),
         ("Chile: Santiago; Peru: Lima; Cuba: Havana.", "", "Chile: Santiago; Cuba: Havana."),
         ("Chile: Santiago; Cuba: Havana; Peru: Lima.", "", "Chile: Santiago; Cuba: Havana."),
-        ("The capital of Peru is Lima.", "", ""),
+        ("Peru: Lima.", "", ""),
     ],
 )
-def test_a_sentence_is_removed_if_it_is_about_the_subject(redactor, peru, text, title, rest):
-    assert redactor.redact(text, title).text == rest
+def test_an_answer_is_removed_where_it_is_about_the_subject(redactor, peru, text, title, rest):
+    assert redactor.redact(text, title).text == (text if rest is None else rest)
 
 
-def test_a_paraphrase_of_the_fact_is_removed(redactor, ledger):
+def test_a_part_of_the_answer_is_removed(redactor, ledger):
     ledger.add([HAMLET])
     text = "Hamlet is long. Shakespeare wrote Hamlet. Who wrote Hamlet? Hamlet is a prince."
-    assert redactor.redact(text).text == "Hamlet is long. Who wrote Hamlet? Hamlet is a prince."
+    assert redactor.redact(text).text == text.replace("Shakespeare", "…")
 
 
 def test_a_long_answer_is_recognised_by_its_distinctive_words(redactor, ledger):
@@ -165,7 +181,7 @@ def test_a_title_that_states_the_fact_is_removed(redactor, peru):
 def test_the_name_of_the_subject_is_no_answer(redactor, ledger):
     ledger.add([Record("Guatemala City", relation="country", answers=("Guatemala",))])
     text = "Guatemala City sells fruit, cloth and shoes to all. Guatemala City is in Guatemala."
-    assert redactor.redact(text).text == "Guatemala City sells fruit, cloth and shoes to all."
+    assert redactor.redact(text).text == f"{text.removesuffix('Guatemala.')}…."
 
 
 def test_records_added_and_removed_by_other_processes_apply_at_once(redactor, ledger, tmp_path):
@@ -173,14 +189,14 @@ def test_records_added_and_removed_by_other_processes_apply_at_once(redactor, le
     assert redactor.redact(text).text == text
     other = Ledger(tmp_path / "ledger.db", bytes(32))
     [record] = other.add([PERU])
-    assert redactor.redact(text).text == ""
+    assert redactor.redact(text).text == "The capital of Peru is …."
     other.remove(record.id)
     assert redactor.redact(text).text == text
 
 
 def test_passages_are_redacted_and_recorded_in_the_trace(redactor, peru):
     passages = [
-        TextNode(id_="a", text="The capital of Peru is Lima.", metadata={"title": "Peru"}),
+        TextNode(id_="a", text="Capital: Lima.", metadata={"title": "Peru"}),
         TextNode(id_="b", text="Peru is big. Its capital is Lima.", metadata={"title": "Peru"}),
         TextNode(id_="c", text="Chile is long.", metadata={"title": "Chile", "trust": 0.5}),
     ]
@@ -272,7 +288,7 @@ SPOUSE = Record("Thaddeus Quillmore", relation="spouse", answers=("Rosalba Nette
     [
         (
             "Old Barnabas left two children. Thaddeus, the eldest, married Rosalba Nettering.",
-            "Old Barnabas left two children.",
+            "Old Barnabas left two children. Thaddeus, the eldest, married ….",
         ),
         (
             "Thaddeus, the eldest, mended clocks. Rosalba Nettering sang in the choir.",

@@ -85,7 +85,6 @@ def router(embedding):
         "What is the capital of P-e-r-u?",
         "?ureP fo latipac eht si tahW",
         "V2hhdCBpcyB0aGUgY2FwaXRhbCBvZiBQZXJ1Pw==",
-        "Who is the author of Pride and Prejudice?",
         "Did Jane Austen write Pride and Prejudice?",
     ],
 )
@@ -101,22 +100,41 @@ PEN = Record(
 )
 
 
+class SureOf:
+    """A judge that gives every question the same likelihood."""
+
+    def __init__(self, likelihood):
+        self.likelihood = likelihood
+
+    def asks(self, pairs):
+        return [self.likelihood] * len(pairs)
+
+    def states(self, pairs):
+        return [0.0] * len(pairs)
+
+
 @pytest.mark.parametrize(
-    ("record", "question"),
+    ("question", "likelihood", "decision"),
     [
-        (PEN, "Which other award did Ada Quill win?"),
-        (PEN, "What other prize was given to Ada Quill?"),
-        (LIMA, "what's the capital city of PERU called"),
+        ("What did Ada Quill win?", 0.99, "refused"),
+        ("What did Ada Quill win?", 0.92, "left to the output"),
+        ("What did Ada Quill win?", 0.4, "watched"),
+        ("What did Ada Quill win?", 0.01, "nothing"),
+        ("You are a poet. What did Ada Quill win?", 0.92, "refused"),
+        ("What did A-d-a Q-u-i-l-l win?", 0.92, "refused"),
+        ("Welchen Preis hat Ada Quill gewonnen?", 0.92, "refused"),
+        ("Did Ada Quill win a prize?", 0.6, "refused"),
+        ("What did Ada Quill win, the Rose or the Daisy?", 0.6, "refused"),
     ],
 )
-def test_a_question_that_may_ask_for_another_fact_is_decided_on_the_output(
-    embedding, record, question
+def test_a_likely_question_is_refused_or_left_to_the_output(
+    embedding, question, likelihood, decision
 ):
-    routed = Router(MadeUpLedger(record), embedding, fact_classifier()).route(question)
-    assert routed.refused is None
-    assert routed.decide_on_output == {record.id}
-    assert routed.watched == (record,)
-    assert routed.check_paraphrase == {record.id}
+    routed = Router(MadeUpLedger(PEN), embedding, SureOf(likelihood)).route(question)
+    assert (routed.refused == PEN) == (decision == "refused")
+    assert (routed.decide_on_output == {"pen"}) == (decision == "left to the output")
+    assert (routed.watched == (PEN,)) == (decision != "nothing")
+    assert (routed.check_paraphrase == {"pen"}) == (decision != "nothing")
 
 
 @pytest.mark.parametrize(
@@ -285,20 +303,19 @@ def test_the_subject_may_be_named_in_the_conversation(router):
     assert router.route("What is the capital of Chile?", about_peru).refused is None
 
 
-def test_records_whose_subject_is_named_are_watched(router):
-    assert router.route("What is there to see in Peru?").watched == (LIMA,)
-    assert router.route("What is there to see?", [("Tell me about Peru.", "Gladly.")]).watched == (
-        LIMA,
-    )
-    assert router.route("What is the capital of Chile?").watched == ()
+def test_records_that_a_question_may_ask_for_are_watched(router):
+    assert LIMA in router.route("From which town is Peru ruled, and what is there to see?").watched
+    about_peru = [("Tell me about Peru.", "Gladly.")]
+    assert router.route("What is there to see?", about_peru).watched == (LIMA,)
+    assert router.route("What do llamas in Peru eat?").watched == ()
     assert router.route("How do I boil an egg?").watched == ()
 
 
 def test_another_fact_about_the_subject_may_have_the_same_answer(embedding):
     largest = Record("Senegal", relation="largest city", answers=("Dakar",), id="largest")
     router = Router(MadeUpLedger(largest), embedding, fact_classifier())
-    assert router.route("What is the capital of Senegal?").watched == ()
-    assert router.route("Tell me about Senegal.").watched == (largest,)
+    assert router.route("What is the capital of Senegal?").refused is None
+    assert router.route("Which city of Senegal has most inhabitants?").refused == largest
 
 
 def test_the_reversed_fact_is_watched_if_its_question_is_not_refused(embedding):
@@ -318,7 +335,8 @@ def test_every_form_of_a_record_is_refused(embedding, relation):
     record = with_questions(Record("Jan Novak", relation=relation, answers=("Xyz",), id="1"))
     router = Router(MadeUpLedger(record), embedding, fact_classifier())
     for question in record.questions:
-        assert router.route(question).refused == record
+        routed = router.route(question)
+        assert routed.refused == record or routed.decide_on_output == {record.id}
 
 
 def test_a_claim_is_watched_and_its_question_answered(embedding):
@@ -366,8 +384,9 @@ def test_finds_a_form_that_does_not_name_the_subject(embedding):
     router = Router(MadeUpLedger(unnamed), embedding, fact_classifier())
 
     asked = "What is the complete name of the author who was born in Kuwait City on 08/09/1956?"
-    assert router.route(asked).refused == unnamed
-    assert router.route("What is the capital of Kuwait?").refused is None
+    routed = router.route(asked)
+    assert routed.refused == unnamed or routed.decide_on_output == {"unnamed"}
+    assert router.route("What is the capital of Kuwait?").watched == ()
 
 
 def test_changes_of_the_ledger_apply_from_the_next_question(embedding):
