@@ -56,7 +56,7 @@ def adapters(settings: "Settings") -> dict[str, Path]:
     shipped = {
         f"data/adapters/{path.parent.name}": path.parent
         for path in sorted((DATA / "adapters").glob("*/adapter_config.json"))
-        if json.loads(path.read_text(encoding="utf-8"))["task_type"] == LANGUAGE_MODEL
+        if json.loads(path.read_text(encoding="utf-8")).get("task_type") == LANGUAGE_MODEL
     }
     places = {path.resolve() for path in shipped.values()}
     used = (settings.adapter, settings.rewriter)

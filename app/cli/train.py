@@ -224,7 +224,7 @@ def knowledge_filter(
     if judge != "model" and (only_record or without_forgotten):
         option = "--only-record" if only_record else "--without-forgotten"
         raise InputError(
-            f"{option} is for --judge model: what the {judge} judge learned states no fact"
+            f"{option} is for --judge model, the only one that trains the language model"
         )
     if (judge == "cosine") != (corpus is not None):
         raise InputError("--judge cosine and --real-documents DIR go together; give both")
