@@ -161,7 +161,7 @@ def test_examples_that_state_a_forgotten_fact_are_left_out():
     assert subject not in [fact.about for fact in rewrites.learned(pairs)]
 
     learned = verdicts.learned(retrieval_modules.filter_examples(smoke=True))
-    about, answers = learned[0]
+    answers = learned[0].answers
     example = next(
         each
         for each in retrieval_modules.filter_examples(smoke=True)
