@@ -7,9 +7,10 @@ holds the forgotten answer, which it names by a keyed hash.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from control.answer import Answer
-from control.forgetting import normalize
+from control.forgetting import learned_facts, normalize
 from control.forgetting.chain import now
 from control.forgetting.ledger import ADDED, Event, Ledger
 from control.forgetting.questions import question_forms
@@ -37,6 +38,7 @@ FORMAT = 1  # of the certificate; raised when its fields change their meaning
 SIGNATURE = "signature"
 MOST_PROBES = 20  # about a minute of the packaged model on two cores
 HIDDEN = "(not shown: it holds the forgotten answer)"
+ADAPTER_PARTS = 3  # of a path, as in data/adapters/knowpo and runs/knowpo/adapter
 MEANS = (
     "The fact is suppressed in stored passages, prompts and answers. The weights of the language "
     "model are unchanged."
@@ -52,6 +54,7 @@ def issue(
     ask: Ask | None,
     model: str = "",
     progress: Progress = lambda _: None,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write and sign the certificate of a forgotten fact.
 
@@ -61,6 +64,7 @@ def issue(
         ask: Answers a question as users are answered; ``None``: no probe is run.
         model: Name of the language model that answers.
         progress: Told how many probes were just run.
+        adapters: Directories of the adapters in use or shipped, by the name to show.
 
     Returns:
         What is written as JSON; see docs/forgetting.md.
@@ -103,6 +107,10 @@ def issue(
             Counter(str(event.details.get("layer")) for event in own if event.kind == WITHHELD)
         ),
         "probes": probes,
+        "adapters": [
+            {"name": public.text(_without_place(name)), "trained_on_the_fact": trained}
+            for name, trained in learned_facts.trained_on(adapters, record).items()
+        ],
         "ledger": {
             "events": head.sequence,
             "head": head.hash.hex(),
@@ -223,6 +231,11 @@ def _sweep(event: Event) -> dict[str, Any]:
     return {"event": event.sequence, "time": event.time, **event.details}
 
 
+def _without_place(name: str) -> str:
+    """The name of an adapter without where it lies on the machine of who issues."""
+    return "/".join(Path(name).parts[-ADAPTER_PARTS:])
+
+
 def _canonical(content: dict[str, Any]) -> bytes:
     """The bytes that are signed: JSON with sorted keys, without spaces, in ASCII."""
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
@@ -238,6 +251,7 @@ def _bytes(path: Path) -> bytes:
 def lines(certificate: dict[str, Any]) -> Iterable[str]:
     """What a certificate says, for a terminal."""
     request, probes = certificate["request"], certificate["probes"]
+    adapters = certificate.get("adapters", ())  # earlier certificates say nothing of them
     about = f"{request['relation']} of {request['subject']}" if request["relation"] else ""
     passages = sum(sweep.get("passages", 0) for sweep in certificate["sweeps"])
     yield f"{request['id']}: {about or request['subject']}, forgotten since {request['time']}"
@@ -247,4 +261,7 @@ def lines(certificate: dict[str, Any]) -> Iterable[str]:
     else:
         outcomes = ", ".join(f"{count} {name}" for name, count in probes["outcomes"].items())
         yield f"probes: {probes['asked']} questions, {outcomes}"
+    trained = [each["name"] for each in adapters if each["trained_on_the_fact"]]
+    if trained:
+        yield f"adapters trained on the fact: {', '.join(trained)}"
     yield f"issued {certificate['issued']}, at event {certificate['ledger']['events']:,}"

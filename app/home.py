@@ -1,9 +1,11 @@
 """The home directory, which holds all state and is private to its owner."""
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data import DIRECTORY as DATA
 from foundation.errors import InputError
 from foundation.files import private_directory, restrict
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LANGUAGE_MODEL = "CAUSAL_LM"  # peft's name for what an adapter is for
 STATE = (
     *("ledger*", ".ledger*", "conversations.key", ".conversations.key*"),
     *("forgotten.vectors*", "reservoir.db*", "index", "index/*"),
@@ -46,6 +49,19 @@ def has_ledger(settings: "Settings") -> bool:
     from control.forgetting.ledger import DATABASE
 
     return settings.ledger is not None or (settings.home / DATABASE).exists()
+
+
+def adapters(settings: "Settings") -> dict[str, Path]:
+    """The adapters of language models that are used here or shipped, by the name to show."""
+    shipped = {
+        f"data/adapters/{path.parent.name}": path.parent
+        for path in sorted((DATA / "adapters").glob("*/adapter_config.json"))
+        if json.loads(path.read_text(encoding="utf-8")).get("task_type") == LANGUAGE_MODEL
+    }
+    places = {path.resolve() for path in shipped.values()}
+    used = (settings.adapter, settings.rewriter)
+    own = {str(path): path for path in used if path is not None and path.resolve() not in places}
+    return own | shipped
 
 
 def ledger(settings: "Settings", trusted: bool = False) -> "Ledger":

@@ -36,6 +36,11 @@ class CorpusFact:
     passage: str
     kind: str
 
+    @property
+    def text(self) -> str:
+        """All that stands in it, a line each."""
+        return "\n".join([self.question, *self.answers, self.passage])
+
 
 def read(path: Path | None = None) -> list[CorpusFact]:
     """Facts of a file, or the built-in ones of the calibration relations.

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from control.engines.transformers import LanguageModel
+from control.forgetting import learned_facts
+from control.forgetting.learned_facts import LearnedFact
 from foundation.errors import DataError
 from foundation.files import replacing
 from foundation.jsonl import JsonlStore
@@ -38,6 +40,7 @@ from training.runs import (
     peak_bytes,
 )
 
+NAME = "knowpo"  # of the command
 STAGES = ("sft", "dpo")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")  # where to look; what is known stays untouched
 DEVELOPMENT_SHARE = 0.15  # of the facts; the default model knows about a sixth of them
@@ -96,6 +99,7 @@ def train(
             _train_stage(stage, language_model, examples, target, recipe, after, kept)
         told[stage] = json.loads((kept / "run.json").read_text(encoding="utf-8"))
         after = kept
+        learned_facts.write(kept, NAME, learned(facts, recipe, stage))
     data_card.adapter_card(target, told, language_model.name, len(facts), recipe.seed)
     shutil.rmtree(target / "checkpoints", ignore_errors=True)
     return target / "adapter"
@@ -195,6 +199,24 @@ def split(facts: Sequence[CorpusFact], recipe: Recipe) -> dict[str, list[CorpusF
         "dpo": drawn[held + half :],
         "development": drawn[:held],
     }
+
+
+def learned(
+    facts: Sequence[CorpusFact], recipe: Recipe, last: str = STAGES[-1]
+) -> list[LearnedFact]:
+    """The facts that the adapter of a stage learned from.
+
+    All of which its examples and their passages are drawn: which of a few are not among them
+    depends on what the model replied.
+
+    Args:
+        facts: The corpus.
+        recipe: How it was trained.
+        last: The stage; what the stages before it learned from is in the adapter as well.
+    """
+    shares = split(facts, recipe)
+    stages = STAGES[: STAGES.index(last) + 1]
+    return [LearnedFact(fact.question, fact.answers) for stage in stages for fact in shares[stage]]
 
 
 def _unzip(told: Sequence[tuple[ContextCase, Memory]]) -> tuple[list[ContextCase], list[Memory]]:

@@ -7,7 +7,8 @@ Low-rank as in ERM4 (rank 8, alpha 16), on attention's projections only: the mer
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from control.engines.transformers import LanguageModel, preferred_device, preferred_dtype
+from control.forgetting import learned_facts
+from control.forgetting.learned_facts import LearnedFact
 from retrieval.filter import JUDGEMENT
 from training import rewrites, verdicts
+from training.rewrites import RewritePair
 from training.runs import arguments, keep, last_checkpoint, learned_tokens_scored
+from training.verdicts import VerdictExample
 
 if TYPE_CHECKING:
     from retrieval.filter import JudgeCalibration
@@ -36,10 +41,42 @@ CROSS_ENCODER_BATCH = 32
 DEVELOPMENT_EXAMPLES = 1200
 WHOLE = ("own", "swapped")  # examples with an untouched passage, as retrieval finds them
 LEAST_RECALL = 0.98  # a passage wrongly dropped costs an answer, one wrongly kept only time
+REWRITER, FILTER = "rewriter", "filter --judge model"  # the commands
 SMOKE = 48  # examples of a trial run that shows that everything works
 
 
-def train_rewriter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = False) -> Path:
+States = Callable[[str], bool]
+"""Whether a text states what is not to be learned"""
+
+
+def rewriter_pairs(
+    seed: int = 0, smoke: bool = False, states: States | None = None
+) -> list[RewritePair]:
+    """What the rewriter learns from; as `train_rewriter`."""
+    pairs = rewrites.build_pairs(SMOKE if smoke else REWRITER_PAIRS, seed)
+    return [pair for pair in pairs if states is None or not states(pair.text)]
+
+
+def filter_examples(
+    seed: int = 0, smoke: bool = False, states: States | None = None
+) -> list[VerdictExample]:
+    """What the Knowledge Filter's language model learns from; as `train_filter`."""
+    learn, _ = verdicts.build_examples(seed)
+    told = (
+        each
+        for each in learn
+        if states is None or not states(f"{each.question}\n{each.title}\n{each.text}")
+    )
+    return list(islice(told, SMOKE if smoke else FILTER_EXAMPLES))
+
+
+def train_rewriter(
+    lm: LanguageModel,
+    target: Path,
+    seed: int = 0,
+    smoke: bool = False,
+    states: States | None = None,
+) -> Path:
     """Train Query Rewriter+ on pairs built from the calibration relations.
 
     Interrupted, the same call goes on from the last checkpoint in ``target``.
@@ -49,30 +86,37 @@ def train_rewriter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool =
         target: Directory of the run; the adapter is written to its folder ``adapter``.
         seed: Of data and training.
         smoke: A few steps only.
+        states: Examples with such a text are left out.
 
     Returns:
         The adapter's directory.
     """
-    made = rewrites.build_pairs(SMOKE if smoke else REWRITER_PAIRS, seed)
+    made = rewriter_pairs(seed, smoke, states)
     records = [pair.record() for pair in made]
     epochs = 1 if smoke else REWRITER_EPOCHS
-    return _tune(lm, records, target, "rewriter", epochs, seed)
+    return _tune(lm, records, rewrites.learned(made), target, REWRITER, epochs, seed)
 
 
-def train_filter(lm: LanguageModel, target: Path, seed: int = 0, smoke: bool = False) -> Path:
+def train_filter(
+    lm: LanguageModel,
+    target: Path,
+    seed: int = 0,
+    smoke: bool = False,
+    states: States | None = None,
+) -> Path:
     """Train the Knowledge Filter's language-model way; as `train_rewriter`."""
     from retrieval.filter import LABELS, judge_prompt
 
-    learn, _ = verdicts.build_examples(seed)
+    made = filter_examples(seed, smoke, states)
     records = [
         {
             "prompt": judge_prompt(example.question, f"{example.title}\n{example.text}"),
             "completion": LABELS[example.answers],
         }
-        for example in learn[: SMOKE if smoke else FILTER_EXAMPLES]
+        for example in made
     ]
     epochs = 1 if smoke else FILTER_EPOCHS
-    adapter = _tune(lm, records, target, "filter --judge model", epochs, seed)
+    adapter = _tune(lm, records, verdicts.learned(made), target, FILTER, epochs, seed)
     model_judgement(lm, adapter, seed).save(adapter / JUDGEMENT)
     return adapter
 
@@ -102,6 +146,7 @@ def model_judgement(lm: LanguageModel, adapter: Path, seed: int = 0) -> "JudgeCa
 def _tune(
     lm: LanguageModel,
     records: Sequence[dict[str, str]],
+    learned: Sequence[LearnedFact],
     target: Path,
     name: str,
     epochs: int,
@@ -141,6 +186,7 @@ def _tune(
     }
     card |= {"name": name, "base": lm.name, "count": len(records)}
     keep(trainer.model, target / "adapter", lm.name, _card(started, card))
+    learned_facts.write(target / "adapter", name, learned)
     trainer.model.unload()  # the model is as it was
     shutil.rmtree(runs, ignore_errors=True)
     return target / "adapter"

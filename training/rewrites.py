@@ -8,12 +8,13 @@ import csv
 import random
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from control.forgetting.learned_facts import LearnedFact, named
 from data import DIRECTORY as DATA
 from retrieval.rewriter import Turn, format_rewrite, rewrite_prompt
 
@@ -80,6 +81,12 @@ class RewritePair:
     queries: tuple[str, ...]
     history: tuple[Turn, ...] = field(default=())
 
+    @property
+    def text(self) -> str:
+        """All that stands in it, a line each."""
+        turns = [each for turn in self.history for each in turn]
+        return "\n".join([*turns, self.question, self.clear or "", *self.queries])
+
     def record(self) -> dict[str, str]:
         """Prompt and completion, as trl's trainers take them."""
         return {
@@ -110,6 +117,12 @@ def build_pairs(count: int, seed: int = 0) -> list[RewritePair]:
         pair = makers[kind](draw, kinds)
         drawn.setdefault(pair.record()["prompt"], pair)
     return list(drawn.values())
+
+
+def learned(pairs: Sequence[RewritePair]) -> list[LearnedFact]:
+    """The subjects that pairs name; they give no answers but made-up ones."""
+    names = sorted({name for kind in _kinds().values() for name in kind.names})
+    return [LearnedFact(name) for name in named((pair.text for pair in pairs), names)]
 
 
 @cache

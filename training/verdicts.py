@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from control.forgetting.learned_facts import LearnedFact
 from data import DIRECTORY as DATA
 from data.build import slug
 from training.rewrites import VAGUE, relation_rows, searches, wording_bank
@@ -70,6 +71,24 @@ def build_examples(seed: int = 0) -> tuple[list[VerdictExample], list[VerdictExa
     draw.shuffle(learn)
     draw.shuffle(develop)
     return learn, develop
+
+
+def learned(examples: Sequence[VerdictExample]) -> list[LearnedFact]:
+    """The facts that the passages of examples state, true or swapped."""
+    by_text, by_question = dict[str, LearnedFact](), dict[str, tuple[Material, ...]]()
+    for one in _materials():
+        by_text[one.text] = LearnedFact(one.question, one.right)
+        by_text[one.swapped] = LearnedFact(one.question, one.wrong)
+        by_question[one.question] = (*by_question.get(one.question, ()), one)
+    found = []
+    for example in examples:
+        if example.text in by_text:
+            found.append(by_text[example.text])
+        for one in by_question.get(example.question, ()):
+            for answers in (one.right, one.wrong):
+                if example.answers and _mentions(example.text, answers):
+                    found.append(LearnedFact(one.question, answers))
+    return list(dict.fromkeys(found))
 
 
 def _materials() -> Iterator[Material]:

@@ -23,7 +23,10 @@ router = APIRouter(prefix="/v1/forget", tags=["forgetting"])
 
 
 class ForgottenFact(BaseModel):
-    """A forgotten fact; ``new`` says whether this request recorded it."""
+    """A forgotten fact; ``new`` says whether this request recorded it.
+
+    ``notices`` of a request that forgets it name the adapters whose weights keep it.
+    """
 
     object: str = "forgotten_fact"
     id: str
@@ -38,6 +41,7 @@ class ForgottenFact(BaseModel):
     reason: str
     who: str
     new: bool | None = None
+    notices: list[str] | None = None
 
 
 class FactList(BaseModel):
@@ -82,12 +86,13 @@ def add(request: ForgetBody, caller: Administrator) -> Any:
     200 instead of 201 where it is forgotten already, or where this is a dry run.
     """
     record = requested(request.sentence, request.fields)
+    notices = caller.service.adapter_notices([record])
     if request.dry_run:
-        return JSONResponse(_fact(record, new=False).model_dump())
+        return JSONResponse(_fact(record, False, notices).model_dump())
     began = now()
     [kept] = caller.service.forget([record])
     new = kept.time >= began
-    return JSONResponse(_fact(kept, new).model_dump(), CREATED if new else 200)
+    return JSONResponse(_fact(kept, new, notices).model_dump(), CREATED if new else 200)
 
 
 @router.get("")
@@ -144,8 +149,10 @@ def _not_found() -> NotFoundError:
     return NotFoundError("there is no record of this id; GET /v1/forget lists them")
 
 
-def _fact(record: Record, new: bool | None = None) -> ForgottenFact:
-    return ForgottenFact(**asdict(record), new=new)
+def _fact(
+    record: Record, new: bool | None = None, notices: list[str] | None = None
+) -> ForgottenFact:
+    return ForgottenFact(**asdict(record), new=new, notices=notices)
 
 
 def _to_event(event: Event) -> AuditEvent:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +96,7 @@ def add(
         )
     else:
         click.echo(f"{kept.id}: {_line(kept)} is forgotten from now on ({took})")
+    _tell_of_adapters(settings, [kept])
     _sweep(settings)
 
 
@@ -266,8 +267,9 @@ def _issued(
 ) -> dict[str, Any]:
     from app import certificate as certificates
 
+    adapters = home.adapters(settings)
     if no_probes:
-        return certificates.issue(ledger, record, None)
+        return certificates.issue(ledger, record, None, adapters=adapters)
 
     from tqdm import tqdm
 
@@ -283,6 +285,7 @@ def _issued(
             lambda question: assistant.ask(question, how),
             assistant.model.name,
             bar.update,
+            adapters,
         )
 
 
@@ -326,7 +329,15 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
         f"{len(new):,} facts are forgotten from now on, {len(kept) - len(new):,} were already "
         f"({milliseconds(begun)})"
     )
+    _tell_of_adapters(settings, kept)
     _sweep(settings)
+
+
+def _tell_of_adapters(settings: "Settings", records: "Sequence[Record]") -> None:
+    from control.forgetting.learned_facts import notices
+
+    for line in notices(home.adapters(settings), records):
+        click.echo(plain(line))
 
 
 def _sweep(settings: "Settings", again: bool = False) -> None:

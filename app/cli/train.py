@@ -1,14 +1,19 @@
 """`fulcrum train`: adapters for the language model and the retrieval modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from app import home
+from app import settings as settings_module
 from app.cli.console import PATHS, count, example, model_settings, out, require_packages
 from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from control.forgetting.learned_facts import LearnedFact
 
 PACKAGES = ("datasets", "tensorboardX", "trl")  # of the extra "training"
 
@@ -34,18 +39,73 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _learning(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of what trains the language model, whose weights keep what they learned."""
+    for option in (
+        click.option(
+            "--only-record",
+            is_flag=True,
+            help="Train nothing: write into --out, the directory of an adapter, the record of the "
+            "facts that the same command trains it on.",
+        ),
+        click.option(
+            "--without-forgotten",
+            is_flag=True,
+            help="Leave out examples that state a forgotten fact; see docs/forgetting.md.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _stating(given: dict[str, Any], without_forgotten: bool) -> Callable[[str], bool] | None:
+    """What tells the texts to leave out, if any are."""
+    if not without_forgotten:
+        return None
+    from control.forgetting.learned_facts import stating
+
+    return stating(home.ledger(settings_module.load(**given)).records())
+
+
+def _record(target: Path, name: str, facts: "Iterable[LearnedFact]") -> None:
+    from control.forgetting import learned_facts
+
+    if not (target / "adapter_config.json").exists():
+        raise InputError(
+            f"--out {target} holds no adapter; with --only-record give the directory of one"
+        )
+    written = learned_facts.write(target, name, facts)
+    out.print(f"the record is in {written}", soft_wrap=True)
+
+
 @train.command(epilog=example("fulcrum train rewriter --out runs/rewriter"))
+@_learning
 @_options
 @click.pass_obj
-def rewriter(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
+def rewriter(
+    given: dict[str, Any],
+    target: Path,
+    seed: int,
+    smoke: bool,
+    only_record: bool,
+    without_forgotten: bool,
+) -> None:
     """Query Rewriter+, an adapter for the language model."""
+    states = _stating(given, without_forgotten)
+    if only_record:
+        from training import retrieval_modules, rewrites
+
+        pairs = retrieval_modules.rewriter_pairs(seed, smoke, states)
+        _record(target, retrieval_modules.REWRITER, rewrites.learned(pairs))
+        return
     settings = model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from app import factory
     from training import retrieval_modules
 
-    written = retrieval_modules.train_rewriter(factory.local_model(settings), target, seed, smoke)
+    model = factory.local_model(settings)
+    written = retrieval_modules.train_rewriter(model, target, seed, smoke, states)
     out.print(f"the adapter is in {written}; set FULCRUM_REWRITER to use it", soft_wrap=True)
 
 
@@ -147,6 +207,7 @@ def facts(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     help="With --judge cosine: the corpus of real documents, whose calibration questions it is "
     "fitted on too; see docs/evaluation.md.",
 )
+@_learning
 @_options
 @click.pass_obj
 def knowledge_filter(
@@ -156,10 +217,24 @@ def knowledge_filter(
     target: Path,
     seed: int,
     smoke: bool,
+    only_record: bool,
+    without_forgotten: bool,
 ) -> None:
     """The Knowledge Filter's judge."""
+    if judge != "model" and (only_record or without_forgotten):
+        option = "--only-record" if only_record else "--without-forgotten"
+        raise InputError(
+            f"{option} is for --judge model, the only one that trains the language model"
+        )
     if (judge == "cosine") != (corpus is not None):
         raise InputError("--judge cosine and --real-documents DIR go together; give both")
+    states = _stating(given, without_forgotten)
+    if only_record:
+        from training import retrieval_modules, verdicts
+
+        examples = retrieval_modules.filter_examples(seed, smoke, states)
+        _record(target, retrieval_modules.FILTER, verdicts.learned(examples))
+        return
     settings = model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
@@ -177,7 +252,8 @@ def knowledge_filter(
         out.print(f"the judge is in {target / 'filter.json'}", soft_wrap=True)
         return
     if judge == "model":
-        written = retrieval_modules.train_filter(factory.local_model(settings), target, seed, smoke)
+        model = factory.local_model(settings)
+        written = retrieval_modules.train_filter(model, target, seed, smoke, states)
     else:
         written = retrieval_modules.train_cross_encoder(target, seed, smoke)
     out.print(f"the adapter is in {written}", soft_wrap=True)
@@ -209,6 +285,7 @@ def knowledge_filter(
     "[default: even shares]",
 )
 @click.option("--any-length", is_flag=True, help="Do not match the lengths of a pair's answers.")
+@_learning
 @_options
 @click.pass_obj
 def knowpo(
@@ -219,23 +296,29 @@ def knowpo(
     target: Path,
     seed: int,
     smoke: bool,
+    only_record: bool,
+    without_forgotten: bool,
     **sizes: int | None,
 ) -> None:
     """The preference between passages and memory: SFT, then DPO, on constructed conflicts."""
-    from training import corpus
-
-    facts = corpus.read(data)
-    settings = model_settings(given, local=True)
-    require_packages("training needs", "training", *PACKAGES)
-
-    from app import factory
-    from training import knowpo
+    from training import corpus, knowpo
     from training import recipe as recipes
 
+    facts = corpus.read(data)
+    if states := _stating(given, without_forgotten):
+        facts = [fact for fact in facts if not states(fact.text)]
     start = recipes.SMOKE if smoke else recipes.Recipe()
     changed: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     recipe = replace(start, seed=seed, match_lengths=not any_length, **changed)
     recipe = recipes.with_ratios(recipe, ratios)
+    if only_record:
+        _record(target, knowpo.NAME, knowpo.learned(facts, recipe))
+        return
+    settings = model_settings(given, local=True)
+    require_packages("training needs", "training", *PACKAGES)
+
+    from app import factory
+
     model = factory.local_model(settings)
     written = knowpo.train(
         model, facts, factory.vectors, target, settings.cache / "replies", recipe

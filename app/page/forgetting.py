@@ -87,6 +87,7 @@ def build(
         except Exception as error:
             return (*_kept(form.fields), views.error(error, service), gr.skip(), *_kept(talk.drawn))
         text = f"{views.describe_fact(kept)}: forgotten from now on."
+        text = " ".join([text, *service.adapter_notices([kept])])
         after: tuple[Any, ...] = (gr.skip(),) * len(talk.drawn)
         if any(turn.holds([kept]) for turn in cast("list[ConversationTurn]", turns)):
             text += " The conversation held it, so that is gone as well."

@@ -16,6 +16,7 @@ from app import home
 from app.server.fair_queue import FairQueue
 from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
+from control.forgetting import learned_facts
 from control.forgetting.clearing import HIDDEN_ID, NOTHING, Cleared, ClearedToken, Door, own
 from foundation.errors import ClosingError, DocumentError, FulcrumError, InputError, ModelError
 
@@ -447,6 +448,10 @@ class Service:
         kept = self.ledger.add(records)
         self._schedule_sweep()
         return kept
+
+    def adapter_notices(self, records: "Sequence[Record]") -> list[str]:
+        """Which adapters were trained on facts that are forgotten, a line each."""
+        return learned_facts.notices(home.adapters(self.settings), records)
 
     def unforget(self, record_id: str, who: str = "", reason: str = "") -> "Record":
         """Stop forgetting a fact; what was redacted because of it is restored soon after.

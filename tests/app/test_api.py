@@ -482,6 +482,11 @@ def test_a_fact_is_forgotten_shown_audited_and_removed(client):
     assert added.status_code == 201
     fact = added.json()
     assert (fact["subject"], fact["answers"], fact["new"]) == ("Chile", ["Santiago"], True)
+    learned = {"subject": "France", "relation": "capital", "answers": ["Paris"], "dry_run": True}
+    [notice] = [
+        line for line in one.post("/v1/forget", json=learned).json()["notices"] if "knowpo" in line
+    ]
+    assert "was trained on this fact" in notice
     again = one.post("/v1/forget", json=CHILE)
     assert (again.status_code, again.json()["new"]) == (200, False)
     assert [each["id"] for each in one.get("/v1/forget").json()["data"]] == [fact["id"]]

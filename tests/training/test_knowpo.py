@@ -10,6 +10,8 @@ from trl import DPOTrainer, SFTTrainer
 
 from control.engines import adapters
 from control.engines.adapters import use_adapter
+from control.forgetting.learned_facts import trained_on
+from control.forgetting.record import Record
 from foundation.errors import DataError, InputError, ModelError
 from training import knowpo, probing
 from training.knowpo import split
@@ -161,3 +163,18 @@ def test_shares_are_set_by_kind():
 def test_a_wrong_share_is_one_line(change):
     with pytest.raises(InputError, match="--ratio"):
         with_ratios(Recipe(), [change])
+
+
+def test_a_fact_that_was_trained_on_names_the_adapter_and_no_other_does(run, fresh, facts):
+    adapter = run(fresh())
+    shares = split(facts, RECIPE)
+    adapters = {"sft": adapter.parent / "sft", "both": adapter}
+
+    def names(fact):
+        subject = fact.question.split()[-1].rstrip("?")
+        record = Record(subject, relation="what it is", answers=fact.answers[:1])
+        return [name for name, trained in trained_on(adapters, record).items() if trained]
+
+    assert names(shares["sft"][0]) == ["sft", "both"]
+    assert names(shares["dpo"][0]) == ["both"]
+    assert names(shares["development"][0]) == []

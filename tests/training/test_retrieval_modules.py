@@ -11,10 +11,12 @@ from trl import SFTTrainer
 
 from control.engines import adapters
 from control.engines.adapters import use_adapter
+from control.forgetting.learned_facts import stating, trained_on
+from control.forgetting.record import Record
 from control.module_models import label_probabilities
 from retrieval.embedding import open_embedding
 from retrieval.filter import CrossEncoderJudge
-from training import retrieval_modules, runs
+from training import retrieval_modules, rewrites, runs, verdicts
 
 
 def own(tiny):
@@ -134,3 +136,38 @@ def test_each_source_is_judged_by_a_fit_without_it():
     assert rows["agreeing"]["left out"] == rows["contrary"]["left out"] == 0
     assert rows["agreeing"]["cosine"] == 1
     assert rows["contrary"]["rank"] == 1
+
+
+def test_the_rewriter_keeps_whom_it_was_asked_about_and_no_answers(rewriter):
+    pairs = retrieval_modules.rewriter_pairs(smoke=True)
+    [name, *_] = [fact.about for fact in rewrites.learned(pairs)]
+    adapters = {"ours": rewriter}
+    assert trained_on(adapters, Record(name, scope="subject")) == {"ours": True}
+    assert trained_on(adapters, Record("Jane Roe", scope="subject")) == {"ours": False}
+    fact = Record(name, relation="capital", answers=(name,))
+    assert trained_on(adapters, fact) == {"ours": False}
+
+
+def test_examples_that_state_a_forgotten_fact_are_left_out():
+    def forget(record):
+        return stating([replace(record, id="1")])
+
+    [subject, *_] = [
+        fact.about for fact in rewrites.learned(retrieval_modules.rewriter_pairs(smoke=True))
+    ]
+    record = Record(subject, scope="subject")
+    pairs = retrieval_modules.rewriter_pairs(smoke=True, states=forget(record))
+    assert 0 < len(pairs) < retrieval_modules.SMOKE
+    assert subject not in [fact.about for fact in rewrites.learned(pairs)]
+
+    learned = verdicts.learned(retrieval_modules.filter_examples(smoke=True))
+    answers = learned[0].answers
+    example = next(
+        each
+        for each in retrieval_modules.filter_examples(smoke=True)
+        if any(answer in each.text for answer in answers)
+    )
+    record = Record(example.title.partition(":")[0], relation="what is asked", answers=answers)
+    examples = retrieval_modules.filter_examples(smoke=True, states=forget(record))
+    assert len(examples) == retrieval_modules.SMOKE
+    assert example not in examples
