@@ -609,7 +609,7 @@ def sources(
 @evaluate.command(
     epilog=example(
         "fulcrum eval harness",
-        'lm_eval run --include_path "$(fulcrum eval harness)" --tasks fulcrum_conflicts_passage ...',
+        'lm_eval run --include_path "$(fulcrum eval harness)" --tasks fulcrum_conflicts_passage',
     )
 )
 def harness() -> None:

@@ -20,7 +20,7 @@ FULCRUM = "fulcrum"  # as every server of Fulcrum calls its model, beside its ow
 SYSTEM = "You answer questions briefly and factually."
 SEED = 0  # of the order, in which the first questions are a sample of all relations
 
-METRICS = "known ConR ParR MR hit ConR_all ParR_all MR_all hit_all".split()
+METRICS = ["known", "ConR", "ParR", "MR", "hit", "ConR_all", "ParR_all", "MR_all", "hit_all"]
 
 Record = Mapping[str, Any]
 Conflict = dict[str, Any]

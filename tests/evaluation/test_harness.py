@@ -249,9 +249,9 @@ def test_every_file_is_a_task_of_that_name(task, file):
 def test_a_file_that_cannot_be_read_is_named(file, tmp_path):
     with pytest.raises(ValueError, match="the file of ramdocs is missing; get it from its authors"):
         utils.dataset("ramdocs", ["memory"])
-    with pytest.raises(ValueError, match="none.jsonl: no such file"):
+    with pytest.raises(ValueError, match=r"none\.jsonl: no such file"):
         utils.dataset("own", ["memory"], data=str(tmp_path / "none.jsonl"))
-    with pytest.raises(ValueError, match="data.jsonl: not in the format 'counterfact'"):
+    with pytest.raises(ValueError, match=r"data\.jsonl: not in the format 'counterfact'"):
         utils.dataset("counterfact", ["memory"], data=str(file([ITEM])))
     with pytest.raises(ValueError, match="no conflict of the split 'dev'"):
         utils.dataset("own", ["memory"], data=str(file([ITEM])), split="dev")
