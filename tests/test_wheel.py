@@ -113,6 +113,22 @@ def test_the_command_of_the_wheel_runs(installed):
         assert f"\n  {command} " in shown
 
 
+def test_the_wheel_says_where_its_tasks_for_the_evaluation_harness_are(installed):
+    programs, packages, folder = installed
+    said = Path(run(programs / "fulcrum", "eval", "harness", cwd=folder).strip())
+    assert said.is_relative_to(packages)
+    assert (said / "fulcrum_conflicts_passage.yaml").is_file()
+    count = "import utils; print(len(utils.conflicts('own')))"
+    alone = run(
+        programs / "python",
+        "-I",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(said)!r}); {count}",
+        cwd=folder,
+    )
+    assert int(alone) > 1000
+
+
 def test_the_data_of_the_wheel_is_of_use(installed):
     programs, _, folder = installed
     run(programs / "python", "-c", READ, cwd=folder)

@@ -606,6 +606,23 @@ def sources(
     _report(result | {"split": None}, target, hidden=sources_suite.HIDDEN)
 
 
+@evaluate.command(
+    epilog=example(
+        "fulcrum eval harness",
+        'lm_eval run --include_path "$(fulcrum eval harness)" --tasks fulcrum_conflicts_passage',
+    )
+)
+def harness() -> None:
+    """Print the directory of the tasks for EleutherAI's lm-evaluation-harness.
+
+    They ask the conflicts of `eval dial` of any model that the harness runs, see
+    docs/evaluation.md; this command itself measures nothing.
+    """
+    from evaluation.harness import DIRECTORY
+
+    click.echo(DIRECTORY)
+
+
 def _named(settings: "Settings", trained: tuple[str, ...]) -> list[tuple[str, Path]]:
     """The adapters to measure, by name."""
     from app.factory import ADAPTERS

@@ -342,7 +342,7 @@ def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp
         *([], ["ask"], ["ingest"], ["eval", "dial"], ["eval", "retrieval"]),
         *(["bench", "decoding"], ["bench", "index"], ["train", "rewriter"], ["train", "filter"]),
         *(["train", "knowpo"], ["eval", "preference"], ["eval", "forgetting"]),
-        *(["serve"], ["bench", "serving"], ["eval", "sources"]),
+        *(["serve"], ["bench", "serving"], ["eval", "sources"], ["eval", "harness"]),
     ],
 )
 def test_every_command_has_help_with_an_example(capsys, command):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.tasks import TaskManager
 
+from evaluation.harness import DIRECTORY as HARNESS
 from tests.app.conftest import ADMINISTRATION, READING
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "api.md"
@@ -214,6 +218,45 @@ def test_llamaindexs_client_completes_and_streams(served):
     *_, last = model.stream_complete("Who?")
     assert whole
     assert last.text.strip() == whole
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_the_evaluation_harness_asks_for_conflicts(served, tmp_path, at_once):
+    server, client = served
+    conflicts = [
+        {
+            "question": f"Who is {who}?",
+            "context": f"{who} is a cook.",
+            "context_answers": ["cook"],
+            "memory_answers": ["king"],
+        }
+        for who in ("Ada", "Ben", "Eve")
+    ]
+    file = tmp_path / "conflicts.jsonl"
+    file.write_text("".join(map(json.dumps, conflicts)).replace("}{", "}\n{"), encoding="utf-8")
+    [task] = tasks = ["fulcrum_conflicts_passage"]
+    given = {"model": "fulcrum", "base_url": f"{server.url}/v1/chat/completions"}
+    done = simple_evaluate(
+        "local-chat-completions",
+        model_args=given | {"num_concurrent": at_once},
+        tasks=tasks,
+        task_manager=TaskManager(
+            include_path=str(HARNESS), include_defaults=False, metadata=given | {"data": str(file)}
+        ),
+        gen_kwargs="alpha=1,max_gen_toks=8",
+        apply_chat_template=True,
+        bootstrap_iters=0,
+    )
+    assert done["results"][task]["MR_all,none"] == 0  # the model says nothing that is a word
+    for sample in done["samples"][task]:
+        asked = sample["doc"]
+        answer = client.chat.completions.create(
+            model="fulcrum",
+            messages=[{"role": "user", "content": asked["text"]}],
+            max_tokens=8,
+            extra_body={"alpha": 1, "documents": [{"text": each} for each in asked["passages"]]},
+        )
+        assert sample["resps"] == [[answer.choices[0].message.content]]
 
 
 def test_the_example_of_the_documentation_runs(running):
