@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 from functools import cached_property
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -36,13 +35,6 @@ if TYPE_CHECKING:
 OnToken = Callable[[int, "TokenTrace"], None]
 OnClearedToken = Callable[[int, ClearedToken], None]
 
-# "What is the country of birth of Astrid Lindgren?" names its subject and describes nobody else.
-DIRECT = re.compile(
-    r"\W*(?i:what|who)(?:['’]s| is| was| are| were) the (?:(?!of )[a-z]+ ){1,3}"
-    r"(?:of (?:birth|death|origin|citizenship|foundation|residence|work) )?of (?:the )?"
-    r"(?P<subject>[A-ZÀ-Þ][\w-]*(?: [A-ZÀ-Þ][\w-]*)*)(?=[?,.]|\s*$)"
-)
-MISSPELLED = 0.75  # minimum similarity of a name and its misspelling, in [0, 1]
 # Likelihood from which an answer states a fact, where it gives the answer and where it does not.
 GIVING, STATING = 0.5, 0.8
 READ = 400  # characters of an answer that are read, the last ones
@@ -131,8 +123,7 @@ class FactSuppressor:
         if self.router is None or earlier.refused is not None:
             return earlier
         routed = self.router.route(question, history)
-        new = _without_unnamed(question, history, routed.watched)
-        watched = dict.fromkeys((*earlier.watched, *new))
+        watched = dict.fromkeys((*earlier.watched, *routed.watched))
         if routed.refused is not None:
             request_trace.withheld(routed.refused.id, "prompt")
         check_paraphrase = earlier.check_paraphrase | routed.check_paraphrase
@@ -364,23 +355,3 @@ def _either(
         return list(dict.fromkeys(record for part in parts if part for record in part(text)))
 
     return activated
-
-
-def _without_unnamed(
-    question: str, history: Turns, watched: "Sequence[Record]"
-) -> "Sequence[Record]":
-    """The watched records; where the question names its subject, only those named."""
-    direct = DIRECT.match(question)
-    if direct is None:
-        return watched
-    subject = normalize.plain(direct["subject"])
-    conversation = "\n".join([question, *(text for turn in history for text in turn)])
-    return [
-        record
-        for record in watched
-        if normalize.holds(conversation, record.names)
-        or any(
-            SequenceMatcher(None, subject, normalize.plain(name)).ratio() >= MISSPELLED
-            for name in record.names
-        )
-    ]

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
@@ -225,25 +223,6 @@ def test_facts_redacted_from_retrieved_passages_are_active_if_the_subject_is_mis
 def test_a_record_that_was_removed_meanwhile_is_not_active(forgetting):
     out = [("2", "retrieval")]
     assert not read(forgetting, "What does my note say?", withheld=out, pasted=True)
-
-
-def test_a_question_that_names_its_subject_activates_no_other(forgetting):
-    class SimilarityRouter(PeruRouter):
-        def route(self, question, history=()):
-            return Route(None, (LIMA,), 0.3, frozenset({"1"}))
-
-    by_similarity = replace(forgetting, router=SimilarityRouter())
-    assert not by_similarity.route("What is the country of birth of Astrid Lindgren?").watched
-    assert by_similarity.route("What is the country of birth of Peru?").watched == (LIMA,)
-    assert by_similarity.route("What is the capital of Perru?").watched == (LIMA,)
-    before = [("Tell me of Peru", "Gladly.")]
-    assert by_similarity.route("What is the seat of Astrid Lindgren?", before).watched == (LIMA,)
-    assert by_similarity.route("Who is the ruler of the land of Paddington?").watched == (LIMA,)
-    assert by_similarity.route("What is the birthplace of Paddington's friend?").watched == (LIMA,)
-    assert by_similarity.route("What is the birthplace of Don Quixote's author?").watched == (LIMA,)
-    assert by_similarity.route("What is the birthplace of the Paddington author?").watched == (
-        LIMA,
-    )
 
 
 def streamed(forgetting, tiny, *texts, watch):
