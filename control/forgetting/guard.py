@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from control.decoding.contrastive import FLOOR
 from control.forgetting.matcher import find_words
 from control.forgetting.record import Record
+from control.forgetting.verbatim import VerbatimIndex
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,16 +35,18 @@ class WatchedFacts:
             state one is ended.
         activate: Gives further records that a text activates by naming their subject, since an
             answer can name one that the question did not.
+        wording: The texts of which only the wording is kept back, whatever the question.
     """
 
     records: tuple[Record, ...] = ()
     check_paraphrase: frozenset[str] = frozenset()
     decide_on_output: frozenset[str] = frozenset()
     activate: Callable[[str], Sequence[Record]] | None = None
+    wording: VerbatimIndex = field(default_factory=VerbatimIndex)
 
     def __bool__(self) -> bool:
         """Whether anything is watched."""
-        return bool(self.records) or self.activate is not None
+        return bool(self.records) or self.activate is not None or bool(self.wording)
 
     def active_records(self, text: str) -> list[Record]:
         """The active records, with those that ``text`` activates by naming their subject."""
@@ -51,13 +54,16 @@ class WatchedFacts:
         return list(dict.fromkeys((*self.records, *activated)))
 
     def completed(self, text: str, new: str) -> Record | None:
-        """The record of which ``new`` completes an answer that ``text`` does not contain yet."""
+        """The record of which ``new`` completes an answer that ``text`` does not contain yet.
+
+        Or of whose wording it repeats more than may be told.
+        """
         whole = text + new
         border = len(text.rstrip())
         for record in self.active_records(whole):
             if any(end > border for _, end in find_words(whole, record)):
                 return record
-        return None
+        return self.wording.completed(text, new) if self.wording else None
 
 
 @dataclass
