@@ -2,7 +2,8 @@
 
 An answer is banned only for active records, those whose subject is named, and only at the token
 that would complete it: the same answer to another question stays allowed. The decoded and
-normalised text is compared, so that every tokenisation, spelling and obfuscation counts.
+normalised text is compared, so that every tokenisation, spelling and obfuscation counts. What must
+not be told in its own words (`control.forgetting.verbatim`) is watched in every answer.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from control.decoding.contrastive import FLOOR
 from control.forgetting.matcher import find_words
 from control.forgetting.record import Record
-from control.forgetting.verbatim import VerbatimIndex
+from control.forgetting.verbatim import NEAR, VerbatimIndex
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +110,7 @@ class LeakGuard:
                 return token
             if remaining is None:
                 remaining = scores.clone()
-                self.withheld.append(record.id)
+                self.withheld += [] if record.id in self.withheld else [record.id]
                 if record.id in self.watch.decide_on_output:
                     break
             remaining[token] = FLOOR
@@ -122,7 +123,8 @@ class LeakGuard:
         return replace(self, ids=list(ids), withheld=list(self.withheld))
 
     def _text(self, more: Sequence[int]) -> str:
-        return self.tokenizer.decode([*self.ids[-LOOK_BACK:], *more], skip_special_tokens=True)
+        last = NEAR if self.watch.wording else LOOK_BACK
+        return self.tokenizer.decode([*self.ids[-last:], *more], skip_special_tokens=True)
 
 
 def guards(
