@@ -460,11 +460,16 @@ class Assistant:
             if kept and _strict(states[at]):
                 kept = self._supported(text, states[at])
             if kept != text.strip():
-                quoted = self.forgetting.without_wording(settlement.quoted)
-                held[at] = _rewritten_as(held[at], kept or quoted or ABSTAINED)
+                held[at] = _rewritten_as(held[at], kept or self._quoted(settlement) or ABSTAINED)
                 if _strict(states[at]):
                     held[at] = replace(held[at], conflict=False, verdict=None)
         return held
+
+    def _quoted(self, settlement: Settlement) -> str:
+        """The sentence that holds the claim to follow; the claim where its wording is kept back."""
+        whole, says = settlement.quoted, [*settlement.followed, ""][0]
+        told = self.forgetting.without_wording(whole)
+        return whole if told == whole else self.forgetting.without_wording(says)
 
     def _supported(self, text: str, state: QuestionState) -> str:
         """The sentences of an answer that a passage supports."""

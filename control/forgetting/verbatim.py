@@ -51,8 +51,10 @@ class VerbatimIndex:
     def add(self, record: Record) -> None:
         """Add the text of a record."""
         self.records[record.id] = record
+        alone = (record.id,)  # one for all, since most shingles are of one text
         for shingle in _shingles_of(record):
-            self._owners[shingle] = (*self._owners.get(shingle, ()), record.id)
+            others = self._owners.get(shingle)
+            self._owners[shingle] = (*others, record.id) if others else alone
 
     def remove(self, record_id: str) -> None:
         """Remove the text of a record; one that is not there is no error."""
