@@ -26,9 +26,10 @@ from control.forgetting import learned_facts, normalize
 from control.forgetting.chain import now
 from control.forgetting.ledger import ADDED, Event, Ledger
 from control.forgetting.questions import question_forms
-from control.forgetting.record import Record
+from control.forgetting.record import LONGEST_QUOTE, Record
 from control.forgetting.sweep import SWEPT
 from evaluation.judges import leak
+from evaluation.judges.verbatim import longest_copy
 from foundation.errors import DataError, InputError
 from foundation.text import normalise
 
@@ -43,6 +44,17 @@ MEANS = (
     "The fact is suppressed in stored passages, prompts and answers. The weights of the language "
     "model are unchanged."
 )
+
+WORDING_MEANS = (
+    f"No answer and nothing that is shown repeats more than {LONGEST_QUOTE} consecutive words of "
+    "the text; its content may be told. Stored passages, prompts and the weights of the language "
+    "model are unchanged."
+)
+# What asks for the wording of a text, "{}" standing for its name; and for its continuation, as the
+# measure of verbatim memorisation of MUSE (arXiv:2407.06460) does.
+WORDING_FORMS = ("Repeat {} word for word.", "Quote the beginning of {}.")
+CONTINUED = "Continue this text: {}"
+BEGINNING = 32  # words of a text that are given to be continued
 
 Ask = Callable[[str], Answer]
 Progress = Callable[[int], object]
@@ -83,7 +95,7 @@ def issue(
         "format": FORMAT,
         "issued": now(),
         "fulcrum": version("fulcrum-rag"),
-        "means": MEANS,
+        "means": WORDING_MEANS if record.scope == "verbatim" else MEANS,
         "request": {
             "id": record.id,
             "scope": record.scope,
@@ -180,11 +192,13 @@ class _Public:
     """What of a record may be shown to others."""
 
     def __init__(self, record: Record) -> None:
-        self._spans = leak.secret(record).spans
+        self._record = record
 
     def shows(self, text: str) -> bool:
-        """Whether a text does not hold the answer, in any spelling."""
-        return not normalize.holds(text, self._spans)
+        """Whether a text does not hold the answer, in any spelling; or its wording."""
+        if self._record.scope == "verbatim":
+            return not _repeats(self._record, text)
+        return not normalize.holds(text, leak.secret(self._record).spans)
 
     def text(self, text: str) -> str:
         """The text, or that it is not shown."""
@@ -211,19 +225,34 @@ def _probed(
 
 
 def probe_questions(record: Record) -> list[str]:
-    """The questions of a record, and those that its relation gives for each name of the subject."""
+    """The questions of a record, and those that its relation gives for each name of the subject.
+
+    For a text's wording: what asks for it, and for the continuation of its beginning.
+    """
+    if record.scope == "verbatim":
+        asked = [form.format(name) for name in record.names for form in WORDING_FORMS]
+        begun = (" ".join(text.split()[:BEGINNING]) for text in record.spans)
+        return [*asked, *map(CONTINUED.format, begun)]
     written = [form for name in record.names for form in question_forms(name, record.relation)]
     return list({normalise(form): form for form in (*record.questions, *written)}.values())
 
 
 def _outcome(record: Record, answer: Answer) -> str:
     """What came of a probe: "stated" is what must not be."""
+    if record.scope == "verbatim":
+        withheld = record.id in {each["id"] for each in answer.forgotten}
+        kept = "withheld" if withheld else "answered without the wording"
+        return "stated" if _repeats(record, answer.answer) else kept
     if leak.leaked(leak.secret(record), answer.question, answer.answer):
         return "stated"
     if record.id in {each["id"] for each in answer.forgotten}:
         return "withheld"
     # Of a whole subject nothing may be told, and no answer shows by its words that it is about it.
     return "answered" if record.scope == "subject" else "answered without the fact"
+
+
+def _repeats(record: Record, answer: str) -> bool:
+    return any(longest_copy(text, answer) > LONGEST_QUOTE for text in record.spans)
 
 
 def _sweep(event: Event) -> dict[str, Any]:

@@ -415,6 +415,7 @@ class Assistant:
                 watches=watches if any(watches) else None,
                 reader=self.reader,
             )
+            answers = list(map(self.forgetting.released, answers, watches))
             stopped.update(index for index, each in enumerate(answers) if each.trace.blocked)
         answers = self._hold_to_documents(states, answers)
         answers = list(map(self.forgetting.strip_leaks, answers, watches))
@@ -442,7 +443,8 @@ class Assistant:
             verdict, settlement = held[at].verdict, state.settlement
             by_memory = verdict is not None and verdict.follows == "memory"
             if settlement.told:
-                held[at] = held[at] if by_memory else _rewritten_as(held[at], settlement.told)
+                told = self.forgetting.without_wording(settlement.told)
+                held[at] = held[at] if by_memory else _rewritten_as(held[at], told)
             elif _strict(state) or (settlement.decided and not by_memory):
                 places += [] if held[at].trace.blocked else [at]
         if reader is None or not places:
@@ -458,10 +460,16 @@ class Assistant:
             if kept and _strict(states[at]):
                 kept = self._supported(text, states[at])
             if kept != text.strip():
-                held[at] = _rewritten_as(held[at], kept or settlement.quoted or ABSTAINED)
+                held[at] = _rewritten_as(held[at], kept or self._quoted(settlement) or ABSTAINED)
                 if _strict(states[at]):
                     held[at] = replace(held[at], conflict=False, verdict=None)
         return held
+
+    def _quoted(self, settlement: Settlement) -> str:
+        """The sentence that holds the claim to follow; the claim where its wording is kept back."""
+        whole, says = settlement.quoted, [*settlement.followed, ""][0]
+        told = self.forgetting.without_wording(whole)
+        return whole if told == whole else self.forgetting.without_wording(says)
 
     def _supported(self, text: str, state: QuestionState) -> str:
         """The sentences of an answer that a passage supports."""

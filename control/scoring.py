@@ -6,7 +6,7 @@ is, namely wherever it may well be about such a fact.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -20,6 +20,8 @@ from control.forgetting import normalize, segments
 from control.forgetting.clearing import Cleared, completes, echoed, own
 from control.forgetting.guard import LOOK_BACK, LeakGuard, WatchedFacts
 from control.forgetting.record import Record
+from control.forgetting.suppressor import FactContext
+from control.forgetting.verbatim import VerbatimIndex
 from foundation import trace
 from foundation.errors import InputError
 
@@ -187,13 +189,14 @@ def _forgotten(
         found |= dict.fromkeys(key.split()[0] for key in concerned)
         if forgetting.redactor is not None:
             found |= dict.fromkeys(forgetting.redactor.redact(text).record_ids)
-        watch = forgetting.watch(facts)
+        watch = replace(forgetting.watch(facts), wording=VerbatimIndex())  # the text is the user's
         named = watch.active_records(text)
         leaks = forgetting.first_leak(text, watch) is not None
         found |= {record.id: None for record in named if leaks or _only_names(text, record)}
         active |= dict.fromkeys(named)
     records = tuple(active)
-    return tuple(found), WatchedFacts(records) if records else None
+    watch = WatchedFacts(records, wording=forgetting.watch(FactContext()).wording)
+    return tuple(found), watch or None
 
 
 def _only_names(text: str, record: Record) -> bool:

@@ -318,7 +318,7 @@ class ForgetBody(StrictBody):
     questions: Texts | None = None
     answers: Texts | None = None
     answer_aliases: Texts | None = None
-    scope: Literal["fact", "claim", "subject"] | None = None
+    scope: Literal["fact", "claim", "subject", "verbatim"] | None = None
     reason: Text | None = None
     who: Text | None = None
     dry_run: bool = Field(False, description="Show what would be recorded, and record nothing.")

@@ -38,6 +38,7 @@ def forget() -> None:
         'fulcrum forget add "Forget that the capital of Peru is Lima" --reason "a request"',
         "fulcrum forget add --subject Peru --relation capital --answer Lima",
         'fulcrum forget add "Forget everything about Jane Roe" --yes',
+        'fulcrum forget add --scope verbatim --subject "A tale, chapter 1" --answer-file text.txt',
         "fulcrum forget add --file facts.jsonl",
     )
 )
@@ -53,13 +54,21 @@ def forget() -> None:
 )
 @click.option("--answer", "answers", multiple=True, help="What must not be said; repeatable.")
 @click.option(
+    "--answer-file",
+    "answer_files",
+    type=PATHS,
+    multiple=True,
+    help="A text in UTF-8 as the answer, for the scope verbatim; repeatable.",
+)
+@click.option(
     "--answer-alias", "answer_aliases", multiple=True, help="Other name of an answer; repeatable."
 )
 @click.option(
     "--scope",
-    type=click.Choice(["fact", "claim", "subject"]),
+    type=click.Choice(["fact", "claim", "subject", "verbatim"]),
     help="fact: its question is refused; claim: only these answers are kept back, so that the "
-    "question may be answered otherwise; subject: everything about it.  [default: fact]",
+    "question may be answered otherwise; subject: everything about it; verbatim: the wording of a "
+    "text, whose content may be told.  [default: fact]",
 )
 @click.option("--reason", help="Why it is forgotten; kept in the audit.")
 @click.option("--who", help="Who asks for it; kept in the audit.")
@@ -71,6 +80,7 @@ def add(
 ) -> None:
     """Forget the fact of a SENTENCE, of the options, or those of a file."""
     # An option given as "" is a mistake to be named, and not an option left out.
+    flags["answers"] += tuple(map(_text, flags.pop("answer_files")))
     fields = {name: value for name, value in flags.items() if value is not None and value != ()}
     settings = _settings(given)
     if file is not None:
@@ -302,6 +312,16 @@ def _write(text: str, target: Path | None) -> None:
         ) from error
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(
+            f"--answer-file {path} cannot be read ({why}); give a text in UTF-8"
+        ) from error
+
+
 def _settings(given: dict[str, Any]) -> "Settings":
     """The settings of a command that sweeps: the index is checked before anything is recorded."""
     settings = settings_module.load(**given)
@@ -393,8 +413,12 @@ def moment(iso: str) -> str:
 
 
 def _line(record: "Record") -> str:
+    from control.forgetting.record import shown
+
     if record.scope == "subject":
         return f"everything about {plain(record.subject)}"
+    if record.scope == "verbatim":
+        return plain(f"wording of {record.subject}: {', '.join(map(shown, record.answers))}")
     about = f"{record.relation} of {record.subject}" if record.relation else record.subject
     return plain(f"{about}: {', '.join(record.answers)}")
 

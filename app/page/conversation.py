@@ -130,11 +130,14 @@ class ConversationTurn:
     def holds(self, records: "Iterable[Record]") -> bool:
         """Whether anything of it, shown or not, holds the fact of one of the records."""
         from control.forgetting import normalize
+        from control.forgetting.verbatim import VerbatimIndex
 
         tokens = self.answer.tokens if self.answer else self.tokens
         texts = ["".join(token.text for token in tokens), *dict.fromkeys(_texts(asdict(self)))]
         phrases = {phrase for one in records for phrase in forbidden(one)}
-        return normalize.holds("\n".join(texts), sorted(phrases))
+        wording = VerbatimIndex(one for one in records if one.scope == "verbatim")
+        text = "\n".join(texts)
+        return bool(wording.repeated(text)) or normalize.holds(text, sorted(phrases))
 
 
 def _texts(value: Any) -> Iterator[str]:

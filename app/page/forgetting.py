@@ -25,6 +25,7 @@ SCOPES = [
     ("this fact: its question is refused", "fact"),
     ("only these answers: the question may be answered otherwise", "claim"),
     ("everything about the subject", "subject"),
+    ("the wording of the text given as answer: its content may be told", "verbatim"),
 ]
 
 
@@ -126,7 +127,7 @@ def record(
     given = Record(
         subject=subject.strip(),
         relation=relation.strip(),
-        answers=_lines(answers),
+        answers=(answers.strip(),) if scope == "verbatim" else _lines(answers),
         scope=cast("Scope", scope),
         aliases=_lines(aliases),
         answer_aliases=_lines(answer_aliases),

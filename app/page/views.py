@@ -14,7 +14,7 @@ from app.page.markup import MarkedText, cut
 from control.answer import Answer, Source
 from control.conflict.sources import CORRECTION, MEMORY, SourceClaim
 from control.forgetting.ledger import Event
-from control.forgetting.record import Record
+from control.forgetting.record import Record, shown
 
 if TYPE_CHECKING:
     from app.server.service import Service
@@ -206,6 +206,8 @@ def describe_fact(record: Record) -> str:
     """Describe a forgotten fact in one line."""
     if record.scope == "subject":
         return f"everything about {record.subject}"
+    if record.scope == "verbatim":
+        return f"wording of {record.subject}: {', '.join(map(shown, record.answers))}"
     about = f"{record.relation} of {record.subject}" if record.relation else record.subject
     return f"{about}: {', '.join(record.answers)}"
 

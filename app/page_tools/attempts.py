@@ -52,8 +52,14 @@ def attempts(
         client: Who asks.
 
     Raises:
-        InputError: The record keeps back a whole subject, so that no answer would tell a leak.
+        InputError: The record keeps back a whole subject, so that no answer would tell a leak; or
+            the wording of a text, which is no answer to a question.
     """
+    if record.scope == "verbatim":
+        raise InputError(
+            f"the wording of {record.subject} is kept back, and no question has it as its answer; "
+            "ask for it in the conversation, or by: fulcrum forget certificate"
+        )
     if not record.answers:
         raise InputError(
             f"everything about {record.subject} is kept back, so there is no one answer to look "

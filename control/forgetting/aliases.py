@@ -116,7 +116,12 @@ def _demonyms(code: str) -> tuple[str, ...]:
 
 
 def with_aliases(record: Record) -> Record:
-    """The record with further names of its subject and answers added to those it has."""
+    """The record with further names of its subject and answers added to those it has.
+
+    That of a text's wording stays as it is: no name is searched for.
+    """
+    if record.scope == "verbatim":
+        return record
     return replace(
         record,
         aliases=_added(record.aliases, record.names),

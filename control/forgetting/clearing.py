@@ -22,6 +22,7 @@ from control.forgetting import normalize
 from control.forgetting.matcher import find_answers
 from control.forgetting.parts import joined, parts
 from control.forgetting.record import forbidden
+from control.forgetting.verbatim import CUT, NEAR
 
 if TYPE_CHECKING:
     from control.answer import ClearedVerdict  # imports torch
@@ -39,7 +40,6 @@ ClearedClaim = NewType("ClearedClaim", SourceClaim)
 ClearedCitation = NewType("ClearedCitation", Citation)
 
 SPELLED = 4  # characters for each one of an answer, in which it may be spelled: "S - a - n"
-CUT = "…"  # stands for what is cut out of a line
 ID_DIGITS = 16  # of an id in place of a withheld one; as of those made of a document's content
 HIDDEN_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}")
 # Where words meet in a name without a sign between them: "peruLima", "lima2".
@@ -119,7 +119,7 @@ class Clearance:
     watched: "Sequence[Record]" = ()
 
     def text(self, text: str, title: str = "") -> Cleared:
-        """What is left of a text, possibly nothing.
+        """What is left of a text, possibly nothing; "…" where it repeats a kept back wording.
 
         Args:
             text: Any sentences.
@@ -127,6 +127,7 @@ class Clearance:
         """
         if self.redactor is not None:
             text = self.redactor.redact_all([(text, title)], refreshed=True)[0].text
+            text = self.redactor.wording.cut(text)
         if self._holds_watched(text):
             pieces = [text[start:end] for start, end in parts(text)]
             text = joined(piece for piece in pieces if not self._holds_watched(piece))
@@ -158,11 +159,14 @@ class Clearance:
         return Cleared(stated.text if stated.record_ids else text)
 
     def claims(self, claims: Sequence[SourceClaim]) -> list[ClearedClaim]:
-        """The claims that may be told."""
+        """The claims that may be told, in their wording as far as that may be told."""
+        says = [self._without_wording(claim.says) for claim in claims]
         return [
-            ClearedClaim(replace(claim, source=self.id(claim.source), date=self.name(claim.date)))
-            for claim in claims
-            if self.text(claim.says) == claim.says
+            ClearedClaim(
+                replace(claim, source=self.id(claim.source), date=self.name(claim.date), says=said)
+            )
+            for claim, said in zip(claims, says, strict=True)
+            if self.text(said) == said
         ]
 
     def verdict(self, verdict: "Verdict | None") -> "ClearedVerdict | None":
@@ -177,6 +181,9 @@ class Clearance:
             ClearedCitation(replace(each, passages=tuple(map(self.id, each.passages))))
             for each in citations
         ]
+
+    def _without_wording(self, text: str) -> str:
+        return text if self.redactor is None else self.redactor.wording.cut(text)
 
     def _withholds(self, name: str) -> bool:
         forms = dict.fromkeys([name, _spaced(name)[0]]) if name else ()
@@ -212,10 +219,11 @@ def cleared_tokens(
     active = watch.active_records(before + "".join(token.text for token in tokens))
     watched = replace(watch, records=tuple(active), activate=None)
     longest = max((len(span) for record in active for span in record.spans), default=0)
+    nearest = max(SPELLED * longest, NEAR if watch.wording else 0)
 
     def offered(choices: Sequence[Choice]) -> list[Choice]:
-        near = text[-SPELLED * longest :] if longest else ""
-        return [each for each in choices if not (active and completes(watched, near, each.text))]
+        near = text[-nearest:] if nearest else ""
+        return [each for each in choices if not (nearest and completes(watched, near, each.text))]
 
     for token in tokens:
         left = replace(

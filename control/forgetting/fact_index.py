@@ -108,6 +108,8 @@ class FactIndex:
 
     def _add(self, record: Record) -> None:
         self._remove(record.id)
+        if record.scope == "verbatim":
+            return  # no question asks for it, see `control.forgetting.verbatim`
         self.records[record.id] = record
         self.subjects.add(record.id, record.names)
         group = self._groups.setdefault(_group(record), {})

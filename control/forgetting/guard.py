@@ -2,7 +2,8 @@
 
 An answer is banned only for active records, those whose subject is named, and only at the token
 that would complete it: the same answer to another question stays allowed. The decoded and
-normalised text is compared, so that every tokenisation, spelling and obfuscation counts.
+normalised text is compared, so that every tokenisation, spelling and obfuscation counts. What must
+not be told in its own words (`control.forgetting.verbatim`) is watched in every answer.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from control.decoding.contrastive import FLOOR
 from control.forgetting.matcher import find_words
 from control.forgetting.record import Record
+from control.forgetting.verbatim import NEAR, VerbatimIndex
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,16 +36,18 @@ class WatchedFacts:
             state one is ended.
         activate: Gives further records that a text activates by naming their subject, since an
             answer can name one that the question did not.
+        wording: The texts of which only the wording is kept back, whatever the question.
     """
 
     records: tuple[Record, ...] = ()
     check_paraphrase: frozenset[str] = frozenset()
     decide_on_output: frozenset[str] = frozenset()
     activate: Callable[[str], Sequence[Record]] | None = None
+    wording: VerbatimIndex = field(default_factory=VerbatimIndex)
 
     def __bool__(self) -> bool:
         """Whether anything is watched."""
-        return bool(self.records) or self.activate is not None
+        return bool(self.records) or self.activate is not None or bool(self.wording)
 
     def active_records(self, text: str) -> list[Record]:
         """The active records, with those that ``text`` activates by naming their subject."""
@@ -51,13 +55,16 @@ class WatchedFacts:
         return list(dict.fromkeys((*self.records, *activated)))
 
     def completed(self, text: str, new: str) -> Record | None:
-        """The record of which ``new`` completes an answer that ``text`` does not contain yet."""
+        """The record of which ``new`` completes an answer that ``text`` does not contain yet.
+
+        Or of whose wording it repeats more than may be told.
+        """
         whole = text + new
         border = len(text.rstrip())
         for record in self.active_records(whole):
             if any(end > border for _, end in find_words(whole, record)):
                 return record
-        return None
+        return self.wording.completed(text, new) if self.wording else None
 
 
 @dataclass
@@ -103,7 +110,7 @@ class LeakGuard:
                 return token
             if remaining is None:
                 remaining = scores.clone()
-                self.withheld.append(record.id)
+                self.withheld += [] if record.id in self.withheld else [record.id]
                 if record.id in self.watch.decide_on_output:
                     break
             remaining[token] = FLOOR
@@ -116,7 +123,8 @@ class LeakGuard:
         return replace(self, ids=list(ids), withheld=list(self.withheld))
 
     def _text(self, more: Sequence[int]) -> str:
-        return self.tokenizer.decode([*self.ids[-LOOK_BACK:], *more], skip_special_tokens=True)
+        last = NEAR if self.watch.wording else LOOK_BACK
+        return self.tokenizer.decode([*self.ids[-last:], *more], skip_special_tokens=True)
 
 
 def guards(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -36,8 +37,14 @@ def plain(text: str) -> str:
 
     Digits are replaced by letters only inside a word ("L1ma"), so years and numbers are kept.
     """
-    words = plain_view(*folded_text(text)).words
-    return " ".join(word.translate(LEET) if INNER_DIGIT.search(word) else word for word in words)
+    return " ".join(plain_words(text).words)
+
+
+def plain_words(text: str) -> TextVariant:
+    """The words of `plain` and their places in the text."""
+    view = plain_view(*folded_text(text))
+    words = [word.translate(LEET) if INNER_DIGIT.search(word) else word for word in view.words]
+    return replace(view, words=words)
 
 
 def find(text: str, phrases: Collection[str]) -> list[tuple[int, int, str]]:

@@ -62,8 +62,8 @@ def question_forms(subject: str, relation: str) -> tuple[str, ...]:
 
 
 def with_questions(record: Record) -> Record:
-    """The record with question forms from its relation, if it has none."""
-    if record.questions:
+    """The record with question forms from its relation, if it has none and may be asked for."""
+    if record.questions or record.scope == "verbatim":
         return record
     return replace(record, questions=question_forms(record.subject, record.relation))
 

@@ -9,6 +9,11 @@ from foundation.errors import InputError
 from foundation.text import normalise
 
 LONGEST_TEXT = 2_000  # characters of any one name, question or answer
+LONGEST_WORDING = 100_000  # characters of a text whose wording is kept back: a long chapter
+# Consecutive words of such a text that may be told. GPT-2's authors took 8 for shared text (8-grams
+# of lower-cased words; Radford et al. 2019, section 4); an extract of 11 words can be a
+# reproduction in part (Court of Justice of the EU, C-5/08, Infopaq).
+LONGEST_QUOTE = 8
 MOST_TEXTS = 200  # names, questions or answers of one record
 MOST_SHOWN = 60  # characters of a text in a message
 SURROGATES = re.compile("[\ud800-\udfff]")  # unpaired; cannot be encoded
@@ -19,7 +24,7 @@ TOO_COMMON = {
     *("this", "to", "was", "were", "what", "who", "will", "with", "you"),
 }
 
-Scope = Literal["fact", "claim", "subject"]
+Scope = Literal["fact", "claim", "subject", "verbatim"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,16 @@ class Record:
     Attributes:
         subject: The person or thing it is about.
         aliases: Other names of the subject.
-        relation: Of the subject, such as "capital"; empty for the scope ``subject``.
+        relation: Of the subject, such as "capital"; empty for the scopes ``subject`` and
+            ``verbatim``.
         questions: Question forms.
-        answers: What must not be stated; empty for the scope ``subject``.
+        answers: What must not be stated; empty for the scope ``subject``; for ``verbatim`` whole
+            texts.
         answer_aliases: Other names of the answers.
         scope: ``fact`` refuses its question; ``claim`` suppresses these answers only, so that a
             false one is not repeated and the true one may be given; ``subject`` suppresses
-            everything about the subject.
+            everything about the subject; ``verbatim`` suppresses the wording of its answers, whose
+            content may be told in other words.
         reason: Why it is forgotten.
         who: Who asked for it.
         time: When, ISO 8601 in UTC; set by the ledger.
@@ -78,8 +86,11 @@ def reversed_fact(record: Record) -> Record:
 
 
 def forbidden(record: Record) -> tuple[str, ...]:
-    """What must not be shown of a record: its answers, or else the names of its subject."""
-    return record.spans or record.names
+    """What must not be shown of a record: its answers, or else the names of its subject.
+
+    Nothing where only the wording of a text is kept back, see `control.forgetting.verbatim`.
+    """
+    return () if record.scope == "verbatim" else record.spans or record.names
 
 
 def telling(span: str) -> bool:
@@ -98,7 +109,8 @@ def checked(record: Record) -> Record:
         raise InputError(f"scope is {record.scope!r}; give {', '.join(get_args(Scope))}")
     _each("subject", record.names, common=True)
     _each("question", record.questions)
-    _each("answer", record.spans, common=True)
+    longest = LONGEST_WORDING if record.scope == "verbatim" else LONGEST_TEXT
+    _each("answer", record.spans, common=True, longest=longest)
     for name in ("relation", "reason", "who"):
         _check_text(name, getattr(record, name))
     if record.scope != "subject" and not record.answers:
@@ -106,6 +118,8 @@ def checked(record: Record) -> Record:
             f"the fact about {shown(record.subject)} has no answer, so nothing to suppress; "
             "give --answer, or --scope subject to forget everything about it"
         )
+    if record.scope == "verbatim":
+        return _checked_wording(record)
     if record.scope != "subject" and not (record.relation.strip() or record.questions):
         raise InputError(
             f"the fact about {shown(record.subject)} says neither relation nor question; "
@@ -116,11 +130,29 @@ def checked(record: Record) -> Record:
     return record
 
 
-def _each(what: str, texts: Sequence[str], common: bool = False) -> None:
+def _checked_wording(record: Record) -> Record:
+    """The record of a text, if there is a wording to keep back."""
+    if record.relation.strip() or record.questions:
+        raise InputError(
+            "scope verbatim keeps back the wording of a text, whatever is asked; "
+            "leave out relation and question"
+        )
+    for text in record.spans:
+        if (words := len(text.split())) <= LONGEST_QUOTE:
+            raise InputError(
+                f"the text {shown(text)} has {words} words, and {LONGEST_QUOTE} consecutive words "
+                "may be told; give a longer text, or --scope claim to keep back a phrase"
+            )
+    return record
+
+
+def _each(
+    what: str, texts: Sequence[str], common: bool = False, longest: int = LONGEST_TEXT
+) -> None:
     if len(texts) > MOST_TEXTS:
         raise InputError(f"{len(texts)} {what}s in one record; the limit is {MOST_TEXTS}")
     for text in texts:
-        _check_text(what, text)
+        _check_text(what, text, longest)
         # A cheap test first; text is normalised only if it has no letter or digit.
         if not any(map(str.isalnum, text)) and not normalise(text):
             raise InputError(
@@ -133,12 +165,10 @@ def _each(what: str, texts: Sequence[str], common: bool = False) -> None:
             )
 
 
-def _check_text(what: str, text: str) -> None:
-    if len(text) > LONGEST_TEXT:
-        raise InputError(
-            f"{what} has {len(text):,} characters, the limit is {LONGEST_TEXT:,}; "
-            "give the name or phrase alone"
-        )
+def _check_text(what: str, text: str, longest: int = LONGEST_TEXT) -> None:
+    if len(text) > longest:
+        todo = "split it into parts" if longest > LONGEST_TEXT else "give the name or phrase alone"
+        raise InputError(f"{what} has {len(text):,} characters, the limit is {longest:,}; {todo}")
     if SURROGATES.search(text):
         raise InputError(f"{what} holds bytes that are no text; give it in UTF-8")
 

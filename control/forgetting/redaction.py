@@ -20,6 +20,7 @@ from control.forgetting.normalize import plain
 from control.forgetting.record import Record, forbidden, telling
 from control.forgetting.statements import Statement, prepare_statement
 from control.forgetting.text_redaction import PossibleStatement, Redacted, TextRedaction
+from control.forgetting.verbatim import VerbatimIndex
 from foundation import trace
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class Redactor:
 
     Every call applies what any process has recorded in the ledger before. A text that names
     no forgotten subject and gives no answer is returned unchanged and not read. Thread-safe.
+
+    A text of which only the wording is kept back stays in the prompt, as its content may be told:
+    the guard keeps the wording out of the answer, and the door out of what else is shown.
+
+    Attributes:
+        wording: The texts of which only the wording is kept back.
     """
 
     def __init__(self, ledger: "Ledger", judge: "FactJudge") -> None:
@@ -53,6 +60,7 @@ class Redactor:
             ledger: The records.
             judge: Decides whether a sentence states a fact.
         """
+        self.wording = VerbatimIndex()
         self._ledger = ledger
         self._judge = judge
         self._version = 0
@@ -76,9 +84,13 @@ class Redactor:
                 self._statements.pop(record_id, None)
                 self._names.remove(record_id)
                 self._forbidden.remove(record_id)
+                self.wording.remove(record_id)
             for record in changes.added:
                 self._records[record.id] = record
                 self._statements.pop(record.id, None)
+                if record.scope == "verbatim":
+                    self.wording.add(record)
+                    continue
                 self._names.add(record.id, record.names)
                 self._forbidden.add(record.id, list(filter(telling, forbidden(record))))
             self._version = changes.version
@@ -121,8 +133,8 @@ class Redactor:
         """Where a text holds the answer of any record, whatever it is about; encoded ones too.
 
         The subject's names count for a record that suppresses all about it. An answer without a
-        letter, such as a year, tells nothing by itself and does not count. Applies no changes of
-        the ledger; for that see `refresh`.
+        letter, such as a year, tells nothing by itself and does not count; nor does a text but for
+        its wording. Applies no changes of the ledger; for that see `refresh`.
 
         Args:
             text: A short text, such as a title.
@@ -133,6 +145,7 @@ class Redactor:
         with self._lock:
             found = self._forbidden.find(text, typos=False).values()
             spans = [span for spans in found for span in spans]
+            spans += [(start, end) for start, end, _ in self.wording.find(text)]
             if any(self._forbidden.find(other, typos=False) for other in readable(text)[1:]):
                 spans.append((0, len(text)))
         return spans

@@ -18,6 +18,7 @@ from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.matcher import find_answers
 from control.forgetting.segments import NAMELIKE, Turns, follow_up
+from control.forgetting.verbatim import VerbatimIndex
 from foundation import trace as request_trace
 from foundation.errors import InputError
 
@@ -199,10 +200,31 @@ class FactSuppressor:
         return text if self.redactor is None else self.redactor.redact(text).text
 
     def watch(self, facts: FactContext) -> WatchedFacts:
-        """The facts that an answer must not state."""
+        """The facts that an answer must not state, and the texts that it must not repeat."""
+        if self.redactor is not None:
+            self.redactor.refresh()
         return WatchedFacts(
-            facts.watched, facts.check_paraphrase, facts.decide_on_output, facts.activate
+            facts.watched,
+            facts.check_paraphrase,
+            facts.decide_on_output,
+            facts.activate,
+            self.redactor.wording if self.redactor is not None else VerbatimIndex(),
         )
+
+    def without_wording(self, text: str) -> str:
+        """A text with "…" where it repeats the wording of a text that is kept back."""
+        return text if self.redactor is None else self.redactor.wording.cut(text)
+
+    def released(self, decoded: "DecodedAnswer", watch: WatchedFacts) -> "DecodedAnswer":
+        """An answer that was ended only because of a text's wording is told as far as it goes.
+
+        By engines that cannot ban a token; its content may be told, so it is not refused.
+        """
+        trace = decoded.trace
+        if not (trace.blocked and trace.text.strip() and trace.withheld):
+            return decoded
+        blocked = not watch.wording.records.keys() >= set(trace.withheld)
+        return replace(decoded, trace=replace(trace, blocked=blocked))
 
     def strip_leaks(self, decoded: "DecodedAnswer", watch: WatchedFacts) -> "DecodedAnswer":
         """An answer cut before the first sentence that states a forgotten fact, in any words.
@@ -219,6 +241,7 @@ class FactSuppressor:
             cut = cut if watch.decide_on_output.isdisjoint(active) else 0
             trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
             named = self._volunteered(decoded.trace.text, self._named(decoded.trace.text))
+            named = [*named, *watch.wording.repeated(decoded.trace.text)]
             told = [*trace.withheld, *active, *(record.id for record in named)]
             trace.withheld = list(dict.fromkeys(told))
             return replace(decoded, trace=trace, verdict=None)
@@ -240,18 +263,23 @@ class FactSuppressor:
     def first_leak(self, text: str, watch: WatchedFacts) -> int | None:
         """Where the first sentence begins that states a watched fact, in any words; else ``None``.
 
+        Or with which the text repeats too much of a wording that is kept back.
+
         Args:
             text: An answer, or its complete sentences so far.
             watch: The facts that it must not state.
         """
         active = watch.active_records(text)
         named = [record for record in self._named(text) if record not in active]
-        if not active and not named:
+        copied = bool(watch.wording.repeated(text))
+        if not active and not named and not copied:
             return None
         start = 0
         for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
             # Checked with all that precedes it, since a later sentence may say only "it".
             if self._states(text[:end], watch) or self._volunteered(text[:end], named):
+                return start
+            if copied and watch.wording.repeated(text[:end]):
                 return start
             start = end
         return None

@@ -114,6 +114,8 @@ def sweep(
 ) -> Swept:
     """Redact stored passages by the records not swept for yet; restore those of removed records.
 
+    Texts of which only the wording is kept back stay stored: their content may be told.
+
     If it is killed at any moment, every passage is either unchanged or redacted, and the next sweep
     does the rest.
 
@@ -126,7 +128,7 @@ def sweep(
         again: Sweep for all records, since documents may have been added after the last sweep.
     """
     state = _begin(ledger, index, redactor, progress)
-    active = {record.id: record for record in ledger.records()}
+    active = {each.id: each for each in ledger.records() if each.scope != "verbatim"}
     for removed_id in sorted(set().union(*state.owners.values()) - active.keys()):
         _restore(state, removed_id)
     swept = {event.record_id for event in ledger.events() if event.kind == SWEPT}

@@ -23,6 +23,7 @@ from control.decoding.trace import Trace
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
+from control.forgetting.redaction import Redactor
 from control.forgetting.suppressor import REFUSALS, FactContext, FactSuppressor
 from control.prompts import SYSTEM
 from foundation import trace
@@ -612,6 +613,28 @@ def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_
     answer = reading(dated(one=("", "It rains. You have 14 days. Bye.")), only_documents=True)
     assert answer.answer == "You have 14 days."
     assert not answer.abstained
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"only_documents": True}, "14 days"), ({"policy": "all"}, "14 days (one)")],
+)
+def test_of_a_sentence_whose_wording_is_kept_back_the_claim_is_told(
+    tiny, always, home, options, told
+):
+    text = "Whoever changes his mind may send the parcel back to us within 14 days of its arrival."
+    ledger = open_ledger(home)
+    forgetting = FactSuppressor(ledger, redactor=Redactor(ledger, judge=None))
+    calibration = always(1, model=tiny.identity)
+    assistant = Assistant(tiny, calibration, reader=DaysReader(), forgetting=forgetting)
+    given, sources = dated(one=("", text), two=("", NEW[1])), SourceOptions(**options)
+    given = given if options.get("policy") else given[:1]
+    assert assistant.ask("How long?", HOW, given, sources=sources).answer
+    ledger.add([Record("The terms", answers=(text,), scope="verbatim")])
+    answer = assistant.ask("How long?", HOW, given, sources=sources)
+    assert told in answer.answer
+    assert answer.sources[0].text == "…."
+    assert answer.claims[0].says == "14 days"
 
 
 def test_a_date_in_place_of_the_time_that_a_document_claims_gives_way_to_it(tiny, always):

@@ -442,6 +442,11 @@ class TestForgetting:
         with pytest.raises(InputError, match="no one answer"):
             next(attempts(Service(), Record("Jane Roe", scope="subject"), threading.Event()))
 
+    def test_a_wording_is_the_answer_to_no_question(self):
+        tale = Record("A tale", answers=("Once upon a time. " * 9,), scope="verbatim")
+        with pytest.raises(InputError, match="forget certificate"):
+            next(attempts(Service(), tale, threading.Event()))
+
 
 def row(alpha, **values):
     ci = {name: [value - 1, value + 1] for name, value in values.items()}

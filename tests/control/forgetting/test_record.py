@@ -2,16 +2,25 @@ from dataclasses import replace
 
 import pytest
 
-from control.forgetting.record import LONGEST_TEXT, MOST_TEXTS, Record, checked, shown
+from control.forgetting.record import (
+    LONGEST_TEXT,
+    LONGEST_WORDING,
+    MOST_TEXTS,
+    Record,
+    checked,
+    shown,
+)
 from foundation.errors import InputError
 
 PERU = Record("Peru", ("Perú",), "capital", ("What is the capital?",), ("Lima",), ("La Lima",))
 JANE = Record("Jane Roe", scope="subject")
+TALE = Record("A tale", answers=("It was a dark night and the rain fell down.",), scope="verbatim")
 
 
 def test_a_record_that_can_be_enforced_stays_as_it_is():
     assert checked(PERU) is PERU
     assert checked(JANE) is JANE
+    assert checked(TALE) is TALE
     assert PERU.names == ("Peru", "Perú")
     assert PERU.spans == ("Lima", "La Lima")
 
@@ -60,6 +69,31 @@ def test_too_many_texts_are_refused():
 def test_contradictory_fields_are_refused(changed, message):
     with pytest.raises(InputError, match=message):
         checked(replace(PERU, **changed))
+
+
+def test_a_whole_chapter_may_be_kept_back_word_by_word_and_nothing_else_be_so_long():
+    chapter = "word " * (LONGEST_WORDING // len("word "))
+    assert checked(replace(TALE, answers=(chapter,)))
+    with pytest.raises(InputError, match="100,001 characters, the limit is 100,000; split it"):
+        checked(replace(TALE, answers=(f"{chapter}x",)))
+    with pytest.raises(InputError, match="100,000 characters, the limit is 2,000"):
+        checked(replace(TALE, subject=chapter))
+    with pytest.raises(InputError, match="100,000 characters, the limit is 2,000"):
+        checked(replace(PERU, answers=(chapter,)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"answers": ()}, "no answer"),
+        ({"answers": ("It was a dark night and rain fell.",)}, "has 8 words, and 8 consecutive"),
+        ({"relation": "text"}, "leave out relation and question"),
+        ({"questions": ("What does it say?",)}, "leave out relation and question"),
+    ],
+)
+def test_a_wording_is_a_text_and_answers_no_question(changed, message):
+    with pytest.raises(InputError, match=message):
+        checked(replace(TALE, **changed))
 
 
 def test_a_text_is_shown_in_one_short_line():

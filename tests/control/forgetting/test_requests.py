@@ -52,7 +52,7 @@ def test_the_facts_of_evaluation_data_are_read(written):
         ('{"subject": "Peru", "relation": "capital", "answers": [5]}', "answers.0: .*string"),
         ('{"subject": "Peru", "alias": ["x"]}', "unknown field 'alias'.*aliases"),
         ('{"subject": "Peru", "relation": "capital", "answers": ["the"]}', "suppress all answers"),
-        ('{"subject": "Peru", "scope": "all"}', "scope: .*'fact', 'claim' or 'subject'"),
+        ('{"subject": "Peru", "scope": "all"}', "scope: .*'subject' or 'verbatim'"),
         ('{"fact": {"subject": ""}}', "only spaces"),
     ],
 )

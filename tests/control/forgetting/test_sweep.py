@@ -173,3 +173,15 @@ def test_a_killed_sweep_is_completed_by_the_next(parties, home):
 def test_an_empty_ledger_sweeps_nothing(parties):
     done = sweep(*parties)
     assert (done.records, done.passages, done.entries) == (0, 0, 0)
+
+
+def test_a_text_of_which_only_the_wording_is_kept_back_stays_stored(
+    ledger, index, reservoir, tmp_path
+):
+    text = "The keeper climbed the steps with a tin of oil in his left hand."
+    (tmp_path / "keeper.txt").write_text(text)
+    index.ingest([tmp_path / "keeper.txt"])
+    ledger.add([Record("The keeper", answers=(text,), scope="verbatim")])
+    done = sweep(ledger, index, reservoir, Redactor(ledger, judge=None))
+    assert (done.records, done.passages) == (0, 0)
+    assert holding(index, "keeper") == [text]
