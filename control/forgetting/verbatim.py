@@ -9,7 +9,8 @@ and the length of the texts.
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from control.forgetting.normalize import plain, plain_words, readings
+from control.forgetting.encodings import readable, transformed
+from control.forgetting.normalize import plain, plain_words
 from control.forgetting.record import LONGEST_QUOTE, Record
 from control.forgetting.variants import views
 
@@ -89,7 +90,8 @@ class VerbatimIndex:
         """The records of whose wording a text, or what is encoded in it, repeats too much."""
         if not self:
             return []
-        found = (record for reading in readings(text) for *_, record in self.find(reading))
+        readings = (*readable(text), *transformed(text))
+        found = (record for reading in readings for *_, record in self.find(reading))
         return list(dict.fromkeys(found))
 
     def completed(self, text: str, new: str) -> Record | None:
