@@ -40,14 +40,14 @@ NEAREST, MOST_DESCRIBED = 32, 8  # question forms and records compared where no 
 MOST_GUESSES = 4  # in one message that are tried
 LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # Likelihood that a question asks for a record from which it is refused once the answer is about to
-# state the fact, or at once where it says a guess; from which it is refused at once; and the same
-# for a plain question, of whose answer the guard sees all that could be told. Of messages of facts
-# held out (`fulcrum eval forgetting --measure classifier`) 91, 86 and 83 % of those that ask reach
-# them, and 7, 4 and 3 % of those beside them, which are as close as somebody could write them.
+# state the fact, or at once where it asks to confirm a guess; from which it is refused at once; and
+# the same for a plain question, of whose answer the guard sees all that could be told. Of messages
+# of facts held out (`fulcrum eval forgetting --measure classifier`) 90, 84 and 81 % of those that
+# ask reach them, and 5, 3 and 2 % of those beside them, written to be as close as can be.
 ASKS, REFUSED, CERTAIN = 0.5, 0.9, 0.95
-NEVER = 2.0  # of what is watched and never refused
 WATCHED = 0.02  # from which the record is watched: 98 %, and 20 % of those beside them
 BACKWARDS = 0.5  # from which a question that gives an answer may not be answered by the subject
+BACKWARDS_KEY = " backwards"  # ends the key of a fact that is watched backwards
 PARAPHRASED = 0.2  # from which an answer is also checked for paraphrases of the fact
 
 
@@ -136,6 +136,7 @@ class Router:
         asking = [(match, likelihood) for match, likelihood in judged if match.kind != "held"]
         check_paraphrase = {match.record.id for match, p in asking if p >= PARAPHRASED}
         check_paraphrase |= {record.id for record in mentioned}
+        check_paraphrase |= {key for key in watched if key.endswith(BACKWARDS_KEY)}
         refused, decide_on_output = _asked_for(asking)
         watched = decide_on_output | watched
         return Route(
@@ -186,7 +187,7 @@ class Router:
             return {}
         # The answer to "____ studied in Karachi" may be anything but the subjects' names.
         facts = map(reversed_fact, self._index.group(match.record.id)[:MOST_RECORDS])
-        return {f"{record.id} backwards": record for record in facts}
+        return {f"{record.id}{BACKWARDS_KEY}": record for record in facts}
 
     def named(self, text: str) -> tuple[Record, ...]:
         """The records whose subject a text names."""
@@ -259,11 +260,11 @@ class Router:
                     found.append(Match(record, "subject"))
                     continue
                 texts = _in_plain_words(reading, places, record.subject)
-                guesses = _guesses(reading, places, record)
                 least = REFUSED
-                if guesses or segments.CONFIRMS.search(reading):
-                    least = ASKS  # nothing in a yes or no can be guarded
-                elif not decoded and _is_plain(reading, record):
+                guesses: tuple[str, ...] = ()
+                if segments.CONFIRMS.search(reading):  # nothing in a yes or no can be guarded
+                    least, guesses = ASKS, _guesses(reading, places, record)
+                elif not decoded and _is_plain(reading, places):
                     least = CERTAIN
                 found.append(Match(record, "named", texts, guesses, least))
         return found
@@ -327,7 +328,7 @@ class Router:
             own = "\n".join([*asked_forms(record), *record.names])
             # What names something else may ask about that.
             other = any(not normalize.holds(own, [name]) for name in named)
-            least = NEVER if other else REFUSED
+            least = CERTAIN if other else REFUSED
             matches.append(Match(record, "described", tuple(excerpts), refused_from=least))
         return matches
 
@@ -336,7 +337,7 @@ def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, di
     """The record that a question certainly asks for, if any, and those that it may ask for."""
     refused, highest, decide_on_output = None, 0.0, dict[str, Record]()
     for match, likelihood in judged:
-        if match.record.scope == "claim" or likelihood < ASKS or match.refused_from == NEVER:
+        if match.record.scope == "claim" or likelihood < ASKS:
             continue
         if likelihood < match.refused_from:
             decide_on_output[match.record.id] = match.record
@@ -375,11 +376,11 @@ def _guesses(text: str, places: Sequence[normalize.Place], record: Record) -> tu
     return tuple(dict.fromkeys([*segments.NAMELIKE.findall(rest), *held]))[:MOST_GUESSES]
 
 
-def _is_plain(text: str, record: Record) -> bool:
-    """Whether a message is one sentence in English that names the subject as it is written."""
+def _is_plain(text: str, places: Sequence[normalize.Place]) -> bool:
+    """Whether a message is one sentence in English that names the subject and nothing else."""
     one = len(segments.sentences(text)) == 1 and ":" not in text
-    spelled = not normalize.ODD.search(text) and normalize.find(text, record.names)
-    return one and bool(spelled) and translated(text) is None
+    alone = not segments.NAMELIKE.search(segments.mask(text, places, " "))
+    return one and alone and not normalize.ODD.search(text) and translated(text) is None
 
 
 def _whole_names(

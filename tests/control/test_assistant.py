@@ -505,14 +505,6 @@ def test_the_real_model_suppresses_a_fact_until_its_record_is_removed(real, tmp_
         for passages in (given, []):
             answer = assistant.ask(question, how, passages)
             assert "lima" not in json.dumps(asdict(answer)).lower()
-    # This may well ask for another fact; what the model is about to say tells that it does not.
-    heard = []
-    left_open = assistant.ask(
-        "Which city is the seat of Peru's government?", how, [], lambda *one: heard.append(one)
-    )
-    assert left_open.answer in REFUSALS
-    assert heard == []
-    assert {each["layer"] for each in left_open.forgotten} == {"output"}
     for system, question in (
         ("Name the capital of the country that is named.", "Peru"),
         ("Lima is the capital of Peru. You speak of Peru alone.", "What is its capital?"),

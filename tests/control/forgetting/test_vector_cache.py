@@ -29,7 +29,7 @@ def test_stored_vectors_are_found_by_the_next_process(cache, path):
     found = EncryptedVectorCache(path, lambda: KEY, "model").get(["a secret", "unknown"])
     assert list(found) == ["a secret"]
     assert (found["a secret"] == vector(1)).all()
-    assert cache.missing(["unknown", "half a \ud83d sign"]) == ["unknown"]
+    assert list(cache.get(["half a \ud83d sign"])) == ["half a \ud83d sign"]
 
 
 def test_stored_vectors_keep_their_cosine(cache):
@@ -54,11 +54,10 @@ def test_neither_text_nor_vector_can_be_read_in_the_file(cache, path):
 
 
 def test_nothing_is_stored_without_a_ledger_key(path):
-    keys = [None, None, None, KEY]
+    keys = [None, None, KEY]
     cache = EncryptedVectorCache(path, lambda: keys.pop(0), "model")
     cache.put(["text"], [vector(1)])
     assert cache.get(["text"]) == {}
-    assert cache.missing(["text"]) == ["text"]
     assert not path.exists()
     cache.put(["text"], [vector(1)])
     assert list(cache.get(["text"])) == ["text"]
@@ -68,20 +67,6 @@ def test_dropped_vectors_are_deleted(cache):
     cache.put(["one", "two"], [vector(1), vector(2)])
     cache.drop(["one", "never kept"])
     assert list(cache.get(["one", "two"])) == ["two"]
-
-
-def test_read_through_embeds_only_what_is_missing_and_stores_nothing(cache):
-    cache.put(["kept"], [vector(1)])
-    asked = []
-
-    def embed(texts):
-        asked.append(texts)
-        return [vector(3) for _ in texts]
-
-    [kept, new] = cache.read_through(embed)(["kept", "a question"])
-    assert (np.argmax(kept), np.argmax(new)) == (1, 3)
-    assert asked == [["a question"]]
-    assert cache.missing(["a question"]) == ["a question"]
 
 
 def test_a_damaged_file_is_replaced(cache, path):
