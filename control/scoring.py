@@ -193,7 +193,7 @@ def _forgotten(
         named = watch.active_records(text)
         leaks = forgetting.first_leak(text, watch) is not None
         found |= {record.id: None for record in named if leaks or _only_names(text, record)}
-        active |= dict.fromkeys(named)
+        active |= dict.fromkeys([*named, *forgetting.router.named(text)])
     records = tuple(active)
     watch = WatchedFacts(records, wording=forgetting.watch(FactContext()).wording)
     return tuple(found), watch or None

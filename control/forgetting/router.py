@@ -7,6 +7,7 @@ asks for the fact.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from control.forgetting.classifier import (
 )
 from control.forgetting.encodings import readable, transformed
 from control.forgetting.fact_index import FactIndex
+from control.forgetting.matcher import name_parts
 from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record, reversed_fact
 from control.forgetting.vector_cache import EncryptedVectorCache, unit
@@ -42,13 +44,14 @@ LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # Likelihood that a question asks for a record from which it is refused once the answer is about to
 # state the fact, or at once where it asks to confirm a guess; from which it is refused at once; and
 # the same for a plain question, of whose answer the guard sees all that could be told. Of messages
-# of facts held out (`fulcrum eval forgetting --measure classifier`) 90, 84 and 81 % of those that
-# ask reach them, and 5, 3 and 2 % of those beside them, written to be as close as can be.
-ASKS, REFUSED, CERTAIN = 0.5, 0.9, 0.95
+# of facts held out (`fulcrum eval forgetting --measure classifier`) 90, 84 and 67 % of those that
+# ask reach them, and 5, 3 and 1 % of those beside them, written to be as close as can be.
+ASKS, REFUSED, CERTAIN = 0.5, 0.9, 0.99
+NEVER = math.inf  # no likelihood
 WATCHED = 0.02  # from which the record is watched: 98 %, and 20 % of those beside them
 BACKWARDS = 0.5  # from which a question that gives an answer may not be answered by the subject
 BACKWARDS_KEY = " backwards"  # ends the key of a fact that is watched backwards
-PARAPHRASED = 0.2  # from which an answer is also checked for paraphrases of the fact
+PARAPHRASED = 0.4  # share of what asks for a fact from which its paraphrases are watched, too
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,16 @@ class Match:
             date, the refusal would tell the date; "subject" where naming it is enough.
         excerpts: The parts of the question that are read.
         guesses: What it may take for the answer, rightly or wrongly.
-        refused_from: Likelihood from which the question is refused at once; where it is less and
-            reaches `ASKS`, the output decides.
+        asks_from: Likelihood from which the question may ask for the fact, so that the output
+            decides; below it the record is watched only.
+        refused_from: Likelihood from which it is refused at once.
     """
 
     record: Record
     kind: str
     excerpts: tuple[str, ...] = ()
     guesses: tuple[str, ...] = ()
+    asks_from: float = ASKS
     refused_from: float = REFUSED
 
 
@@ -134,7 +139,9 @@ class Router:
             for match, likelihood in judged:
                 watched |= self._watched(match, likelihood, question)
         asking = [(match, likelihood) for match, likelihood in judged if match.kind != "held"]
-        check_paraphrase = {match.record.id for match, p in asking if p >= PARAPHRASED}
+        check_paraphrase = {
+            match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from
+        }
         check_paraphrase |= {record.id for record in mentioned}
         check_paraphrase |= {key for key in watched if key.endswith(BACKWARDS_KEY)}
         refused, decide_on_output = _asked_for(asking)
@@ -154,9 +161,10 @@ class Router:
         Pen?" asks for her awards.
         """
         asks = [
-            (in_conversation(excerpt, history), _fact(match))
+            (in_conversation(excerpt, history if match.kind == "named" else ()), fact)
             for match in matches
             for excerpt in match.excerpts
+            for fact in _facts(match)
         ]
         states = [
             (excerpt, stated(replace(match.record, answers=(guess,))))
@@ -170,7 +178,7 @@ class Router:
             1.0
             if match.kind == "subject"
             else max(
-                *itertools.islice(asking, len(match.excerpts)),
+                *itertools.islice(asking, len(match.excerpts) * len(_facts(match))),
                 *itertools.islice(stating, len(match.guesses)),
                 0.0,
                 0.0,
@@ -199,7 +207,7 @@ class Router:
         """A function that gives the records that a text activates for a question.
 
         Those whose subject the text names, if the question may ask for their fact about a subject
-        that it does not name: a question about Chile activates nothing in a passage on Peru.
+        that it does not name.
         """
         known: dict[str, bool] = {}
 
@@ -233,8 +241,10 @@ class Router:
             return found
         carried = self._left_to_conversation(question, history)
         # What gives the answer cannot ask for it.
-        held = {one.id for match in found for one in self._index.group(match.record.id)}
-        return [*found, *(carried or self._described(question, held))]
+        others = {one.id for match in found for one in self._index.group(match.record.id)}
+        # Nor what names something else of which the subject's name is a part.
+        others |= self._index.subjects.find(question).keys()
+        return [*found, *(carried or self._described(question, others))]
 
     def _named_or_held(self, readings: Sequence[str], hidden: bool = False) -> list[Match]:
         """Matches with the records whose subject or answer is in a text.
@@ -266,7 +276,7 @@ class Router:
                     least, guesses = ASKS, _guesses(reading, places, record)
                 elif not decoded and _is_plain(reading, places):
                     least = CERTAIN
-                found.append(Match(record, "named", texts, guesses, least))
+                found.append(Match(record, "named", texts, guesses, refused_from=least))
         return found
 
     def _left_to_conversation(self, question: str, history: Turns) -> list[Match]:
@@ -305,12 +315,12 @@ class Router:
                     found.append(Match(record, "held", texts))
         return found
 
-    def _described(self, question: str, held: set[str]) -> list[Match]:
+    def _described(self, question: str, others: set[str]) -> list[Match]:
         """Matches with the records with a similar question form, though no subject is named.
 
         Args:
             question: The question.
-            held: Ids of the records whose answer it says.
+            others: Ids of the records that it cannot ask for.
         """
         self._index.embed()
         if not len(self._index.nearest):
@@ -318,18 +328,20 @@ class Router:
         parts = segments.excerpts(translated(question) or question)
         vectors = unit(self._embed_model.get_text_embedding_batch(parts))
         named = segments.NAMELIKE.findall(question)
+        said = set(normalize.plain(question).split())
         found: dict[str, list[str]] = {}
         for part, row in zip(parts, self._index.nearest.search(vectors, NEAREST), strict=True):
-            for key in [key for key in dict.fromkeys(row) if key not in held][:MOST_DESCRIBED]:
+            for key in [key for key in dict.fromkeys(row) if key not in others][:MOST_DESCRIBED]:
                 found.setdefault(key, []).append(part)
         matches = []
         for key, excerpts in found.items():
             record = self._index.records[key]
             own = "\n".join([*asked_forms(record), *record.names])
-            # What names something else may ask about that.
+            # What names something else, and no part of the subject's name, most likely asks about
+            # that: the record is watched only.
             other = any(not normalize.holds(own, [name]) for name in named)
-            least = CERTAIN if other else REFUSED
-            matches.append(Match(record, "described", tuple(excerpts), refused_from=least))
+            least = (NEVER, NEVER) if other and not said & name_parts(record) else (ASKS, REFUSED)
+            matches.append(Match(record, "described", tuple(excerpts), (), *least))
         return matches
 
 
@@ -337,7 +349,7 @@ def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, di
     """The record that a question certainly asks for, if any, and those that it may ask for."""
     refused, highest, decide_on_output = None, 0.0, dict[str, Record]()
     for match, likelihood in judged:
-        if match.record.scope == "claim" or likelihood < ASKS:
+        if match.record.scope == "claim" or likelihood < match.asks_from:
             continue
         if likelihood < match.refused_from:
             decide_on_output[match.record.id] = match.record
@@ -346,8 +358,13 @@ def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, di
     return refused, decide_on_output
 
 
-def _fact(match: Match) -> str:
-    return asked_backwards(match.record) if match.kind == "held" else asked(match.record)
+def _facts(match: Match) -> list[str]:
+    """The forms of a fact that a question is read with."""
+    if match.kind == "held":
+        return [asked_backwards(match.record)]
+    # Other names of the subject help where it is described, and are in the way where it is named.
+    forms = [asked(match.record), asked(match.record, named=True)]
+    return list(dict.fromkeys(forms if match.kind == "named" else forms[:1]))
 
 
 def _in_plain_words(text: str, places: Sequence[normalize.Place], name: str) -> tuple[str, ...]:

@@ -114,12 +114,20 @@ class TextRedaction:
                 self.possible.append(PossibleStatement(place, record, given, "" if own else before))
             before = sentence if place in naming else before
 
+    def in_plain_words(self, possible: PossibleStatement) -> str:
+        """A sentence with the answer as the record gives it, however it is spelled there."""
+        sentence = self._replaced(possible.place, possible.answer, possible.record.answers[0])
+        # Where the whole sentence gives it, in another notation, it is read as it is.
+        return (
+            sentence
+            if content(sentence) > content(possible.record.answers[0])
+            else (self.sentences[possible.place])
+        )
+
     def without_answer(self, possible: PossibleStatement) -> str:
         """A sentence with the answer masked; empty where hardly anything else is left."""
-        start, end = self.places[possible.place]
-        inside = [(max(a, start) - start, min(b, end) - start) for a, b in possible.answer]
-        rest = mask(self.text[start:end], inside, MASK).strip()
-        return rest if inside and len(content(rest)) >= LEAST_LEFT else ""
+        rest = self._replaced(possible.place, possible.answer, MASK)
+        return rest if possible.answer and len(content(rest)) >= LEAST_LEFT else ""
 
     def mask(self, possible: PossibleStatement) -> None:
         """Remove the answer from a sentence, and leave the rest of it."""
@@ -141,10 +149,20 @@ class TextRedaction:
 
     def _kept(self, place: int) -> str:
         """A sentence with the space around it, without the answers that are masked in it."""
-        start, end = self.places[place]
         answers = [span for one in self._masked.get(place, ()) for span in one.answer]
-        inside = [(max(a, start) - start, min(b, end) - start) for a, b in answers]
-        return mask(self.text[start:end], inside, MASK)
+        return mask(self._between(place), self._inside(place, answers), MASK)
+
+    def _replaced(self, place: int, answers: Spans, by: str) -> str:
+        return mask(self._between(place), self._inside(place, answers), by).strip()
+
+    def _between(self, place: int) -> str:
+        start, end = self.places[place]
+        return self.text[start:end]
+
+    def _inside(self, place: int, spans: Spans) -> Spans:
+        """The parts of spans of the text that are in a sentence, in characters of that."""
+        start, end = self.places[place]
+        return [(max(a, start) - start, min(b, end) - start) for a, b in spans]
 
     def _candidates(self, statement: Statement, at: set[int]) -> list[int]:
         """Indices of the sentences that name the subject or may be about it."""

@@ -125,13 +125,12 @@ def test_other_sentences_are_unchanged(redactor, peru, text):
 @pytest.mark.parametrize(
     ("text", "title", "rest"),
     [
-        ("It is high. Its capital is Lima.", "Peru", "It is high. Its capital is …."),
-        ("Peru is high. The capital is Lima.", "", "Peru is high. The capital is …."),
         (
-            "Peru is big. Lima has the government.",
-            "Countries",
-            "Peru is big. … has the government.",
+            "It is high. Its capital is Lima, a port.",
+            "Peru",
+            "It is high. Its capital is …, a port.",
         ),
+        ("Peru is high. The capital is Lima.", "", "Peru is high."),
         ("Chile borders Peru. Adriana Lima went to Chile once.", "Chile", None),
         ("Peru was visited. Adriana Lima liked Rio.", "", None),
         ("Peru was visited. Marie Curie never saw Lima.", "", None),
