@@ -327,8 +327,9 @@ class Router:
             return []
         parts = segments.excerpts(translated(question) or question)
         vectors = unit(self._embed_model.get_text_embedding_batch(parts))
-        named = segments.NAMELIKE.findall(question)
-        said = set(normalize.plain(question).split())
+        said = set(_words(question))
+        named = set(_words(" ".join(segments.NAMELIKE.findall(question))))
+        named = {word for word in named if word.isalpha() and word != "s"}
         found: dict[str, list[str]] = {}
         for part, row in zip(parts, self._index.nearest.search(vectors, NEAREST), strict=True):
             for key in [key for key in dict.fromkeys(row) if key not in others][:MOST_DESCRIBED]:
@@ -336,13 +337,21 @@ class Router:
         matches = []
         for key, excerpts in found.items():
             record = self._index.records[key]
-            own = "\n".join([*asked_forms(record), *record.names])
-            # What names something else, and no part of the subject's name, most likely asks about
-            # that: the record is watched only.
-            other = any(not normalize.holds(own, [name]) for name in named)
-            least = (NEVER, NEVER) if other and not said & name_parts(record) else (ASKS, REFUSED)
+            own = {word for text in (*asked_forms(record), *record.names) for word in _words(text)}
+            if (
+                not named <= own
+            ):  # something else is named, which is most likely what is asked about
+                least = (NEVER, NEVER)
+            elif said & name_parts(record):
+                least = (ASKS, REFUSED)
+            else:
+                least = (ASKS, NEVER)
             matches.append(Match(record, "described", tuple(excerpts), (), *least))
         return matches
+
+
+def _words(text: str) -> list[str]:
+    return normalize.plain(text).split()
 
 
 def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, dict[str, Record]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.forgetting.aliases import is_name
+from control.forgetting.matcher import find_answers
 from control.forgetting.normalize import plain
 from control.forgetting.parts import has_reference, joined, other_subject, parts
 from control.forgetting.record import Record
@@ -104,7 +105,7 @@ class TextRedaction:
         for place, ((start, end), sentence) in enumerate(
             zip(self.places, self.sentences, strict=True)
         ):
-            given = tuple((a, b) for a, b in answers if a < end and start < b)
+            given = _closest([(a, b) for a, b in answers if a < end and start < b], start, end)
             own = place in naming or record.id in self.about
             if named and (statement.hidden(sentence) or statement.has_key_words(sentence)):
                 self.stated[place].add(record.id)
@@ -112,7 +113,8 @@ class TextRedaction:
                 named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
             ):
                 self.possible.append(PossibleStatement(place, record, given, "" if own else before))
-            before = sentence if place in naming else before
+            if place in naming:  # without the answer, which only this sentence gives
+                before = self._replaced(place, answers, MASK)
 
     def in_plain_words(self, possible: PossibleStatement) -> str:
         """A sentence with the answer as the record gives it, however it is spelled there."""
@@ -127,7 +129,9 @@ class TextRedaction:
     def without_answer(self, possible: PossibleStatement) -> str:
         """A sentence with the answer masked; empty where hardly anything else is left."""
         rest = self._replaced(possible.place, possible.answer, MASK)
-        return rest if possible.answer and len(content(rest)) >= LEAST_LEFT else ""
+        if not possible.answer or len(content(rest)) < LEAST_LEFT:
+            return ""
+        return "" if find_answers(rest, possible.record) else rest  # in another notation
 
     def mask(self, possible: PossibleStatement) -> None:
         """Remove the answer from a sentence, and leave the rest of it."""
@@ -162,7 +166,9 @@ class TextRedaction:
     def _inside(self, place: int, spans: Spans) -> Spans:
         """The parts of spans of the text that are in a sentence, in characters of that."""
         start, end = self.places[place]
-        return [(max(a, start) - start, min(b, end) - start) for a, b in spans]
+        return [
+            (max(a, start) - start, min(b, end) - start) for a, b in spans if a < end and start < b
+        ]
 
     def _candidates(self, statement: Statement, at: set[int]) -> list[int]:
         """Indices of the sentences that name the subject or may be about it."""
@@ -209,6 +215,12 @@ class TextRedaction:
             for number, (start, end) in enumerate(self.places)
             if any(first < end and start < last for first, last in spans)
         }
+
+
+def _closest(spans: Spans, start: int, end: int) -> tuple[tuple[int, int], ...]:
+    """The spans within a sentence; that of all of it only where there is no other."""
+    inner = [(a, b) for a, b in spans if (a, b) != (start, end)]
+    return tuple(inner or spans)
 
 
 def _outside(spans: Spans, names: Spans) -> Spans:
