@@ -25,7 +25,7 @@ from control.forgetting.classifier import (
 )
 from control.forgetting.encodings import readable, transformed
 from control.forgetting.fact_index import FactIndex
-from control.forgetting.matcher import name_parts
+from control.forgetting.matcher import LEAST_PART, name_parts
 from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record, reversed_fact
 from control.forgetting.vector_cache import EncryptedVectorCache, unit
@@ -240,8 +240,10 @@ class Router:
         if any(match.kind != "held" for match in found):
             return found
         carried = self._left_to_conversation(question, history)
-        # What gives the answer cannot ask for it.
-        others = {one.id for match in found for one in self._index.group(match.record.id)}
+        # What gives the answer cannot ask for it, if nothing in it is a part of the subject's name.
+        held = {one.id for match in found for one in self._index.group(match.record.id)}
+        said = set(_words(question))
+        others = {key for key in held if not said & name_parts(self._index.records[key])}
         # Nor what names something else of which the subject's name is a part.
         others |= self._index.subjects.find(question).keys()
         return [*found, *(carried or self._described(question, others))]
@@ -273,7 +275,7 @@ class Router:
                 least = REFUSED
                 guesses: tuple[str, ...] = ()
                 if segments.CONFIRMS.search(reading):  # nothing in a yes or no can be guarded
-                    least, guesses = ASKS, _guesses(reading, places, record)
+                    least, guesses = ASKS, _guesses(reading, places)
                 elif not decoded and _is_plain(reading, places):
                     least = CERTAIN
                 found.append(Match(record, "named", texts, guesses, refused_from=least))
@@ -327,27 +329,38 @@ class Router:
             return []
         parts = segments.excerpts(translated(question) or question)
         vectors = unit(self._embed_model.get_text_embedding_batch(parts))
-        said = set(_words(question))
-        named = set(_words(" ".join(segments.NAMELIKE.findall(question))))
-        named = {word for word in named if word.isalpha() and word != "s"}
         found: dict[str, list[str]] = {}
         for part, row in zip(parts, self._index.nearest.search(vectors, NEAREST), strict=True):
             for key in [key for key in dict.fromkeys(row) if key not in others][:MOST_DESCRIBED]:
                 found.setdefault(key, []).append(part)
-        matches = []
-        for key, excerpts in found.items():
-            record = self._index.records[key]
-            own = {word for text in (*asked_forms(record), *record.names) for word in _words(text)}
-            if (
-                not named <= own
-            ):  # something else is named, which is most likely what is asked about
-                least = (NEVER, NEVER)
-            elif said & name_parts(record):
-                least = (ASKS, REFUSED)
-            else:
-                least = (ASKS, NEVER)
-            matches.append(Match(record, "described", tuple(excerpts), (), *least))
-        return matches
+        return [
+            _described(question, self._index.records[key], tuple(excerpts))
+            for key, excerpts in found.items()
+        ]
+
+
+def _described(question: str, record: Record, excerpts: tuple[str, ...]) -> Match:
+    """The match of a question with a record whose subject it describes, or names in part."""
+    own = {word for text in (*asked_forms(record), *record.names) for word in _words(text)}
+    named = [
+        {word for word in _words(name) if len(word) >= LEAST_PART} for name in _names(question)
+    ]
+    # "Project Larkspur" is no part of "Project Foxglove".
+    another = any(name & own and not name <= own for name in named)
+    part = set(_words(question)) & name_parts(record)
+    if another or (not part and any(not name <= own for name in named)):
+        return Match(record, "described", excerpts, (), NEVER, NEVER)
+    if not part:
+        return Match(record, "described", excerpts, (), ASKS, NEVER)
+    if segments.CONFIRMS.search(question):  # nothing in a yes or no can be guarded
+        places = [(start, end) for start, end, _ in normalize.find(question, part)]
+        guesses = _guesses(question, places)
+        return Match(record, "described", excerpts, guesses, ASKS, ASKS)
+    return Match(record, "described", excerpts)
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in segments.NAMELIKE.findall(text) if not name[0].isdigit()]
 
 
 def _words(text: str) -> list[str]:
@@ -392,14 +405,13 @@ def _in_plain_words(text: str, places: Sequence[normalize.Place], name: str) -> 
     return tuple(segments.excerpts(named, at))
 
 
-def _guesses(text: str, places: Sequence[normalize.Place], record: Record) -> tuple[str, ...]:
-    """The other names and numbers in a message, and the answer where it is neither.
+def _guesses(text: str, places: Sequence[normalize.Place]) -> tuple[str, ...]:
+    """The names and numbers in a message besides those at the places.
 
     Right and wrong guesses are alike, so that the decision does not tell one from the other.
     """
     rest = segments.mask(text, places, " ")
-    held = [rest[start:end] for start, end, _ in normalize.find(rest, record.spans)]
-    return tuple(dict.fromkeys([*segments.NAMELIKE.findall(rest), *held]))[:MOST_GUESSES]
+    return tuple(dict.fromkeys(segments.NAMELIKE.findall(rest)))[:MOST_GUESSES]
 
 
 def _is_plain(text: str, places: Sequence[normalize.Place]) -> bool:

@@ -180,7 +180,7 @@ def test_a_title_that_states_the_fact_is_removed(redactor, peru):
 def test_the_name_of_the_subject_is_no_answer(redactor, ledger):
     ledger.add([Record("Guatemala City", relation="country", answers=("Guatemala",))])
     text = "Guatemala City sells fruit, cloth and shoes to all. Guatemala City is in Guatemala."
-    assert redactor.redact(text).text == f"{text.removesuffix('Guatemala.')}…."
+    assert redactor.redact(text).text == "Guatemala City sells fruit, cloth and shoes to all."
 
 
 def test_records_added_and_removed_by_other_processes_apply_at_once(redactor, ledger, tmp_path):

@@ -221,6 +221,24 @@ def test_right_and_wrong_guesses_are_refused_alike(router, form, guess):
     assert router.route(form.format(guess)).refused == LIMA
 
 
+@pytest.mark.parametrize(
+    "form",
+    ["Is {} Ambrose's wife?", "Did Ambrose marry {}?", "Did Ambrose Kettleworth marry {}?"],
+)
+def test_guesses_are_treated_alike_where_a_part_of_the_name_is_said(embedding, form):
+    spouse = Record(
+        "Ambrose Kettleworth",
+        relation="spouse",
+        questions=("Whom did Ambrose Kettleworth marry?",),
+        answers=("Yolanda Prist",),
+        id="spouse",
+    )
+    router = Router(MadeUpLedger(spouse), embedding, fact_classifier())
+    guesses = ("Yolanda Prist", "Helga Dorn", "Gerda Molk")
+    routed = [router.route(form.format(guess)) for guess in guesses]
+    assert len({(each.refused, each.decide_on_output) for each in routed}) == 1
+
+
 @pytest.mark.parametrize("day", ["3 March 1987", "4 March 1987", "1987-03-05", "6/3/1987"])
 def test_right_and_wrong_dates_are_refused_alike(embedding, day):
     born = Record(
