@@ -350,13 +350,11 @@ def _described(question: str, record: Record, excerpts: tuple[str, ...]) -> Matc
     part = set(_words(question)) & name_parts(record)
     if another or (not part and any(not name <= own for name in named)):
         return Match(record, "described", excerpts, (), NEVER, NEVER)
-    if not part:
-        return Match(record, "described", excerpts, (), ASKS, NEVER)
-    if segments.CONFIRMS.search(question):  # nothing in a yes or no can be guarded
+    if part and segments.CONFIRMS.search(question):  # nothing in a yes or no can be guarded
         places = [(start, end) for start, end, _ in normalize.find(question, part)]
         guesses = _guesses(question, places)
         return Match(record, "described", excerpts, guesses, ASKS, ASKS)
-    return Match(record, "described", excerpts)
+    return Match(record, "described", excerpts, (), ASKS, NEVER)  # the output has to tell
 
 
 def _names(text: str) -> list[str]:

