@@ -210,10 +210,12 @@ class Redactor:
         self, sentences: Sequence[tuple[TextRedaction, PossibleStatement, str]]
     ) -> list[float]:
         """How likely each sentence states the fact that it possibly does."""
-        pairs = [
-            (prompts.with_title(text.title, f"{one.before} {sentence}".strip()), stated(one.record))
-            for text, one, sentence in sentences
-        ]
+        pairs = []
+        for text, one, sentence in sentences:
+            # A title that states the fact itself would have every sentence state it.
+            title = "" if one.record.id in text.stated_by_title else text.title
+            said = prompts.with_title(title, f"{one.before} {sentence}".strip())
+            pairs.append((said, stated(one.record)))
         return self._judge.states(pairs) if pairs else []
 
     def _statement(self, record: Record) -> Statement:

@@ -178,7 +178,7 @@ def test_the_documents_are_listed_without_it_and_can_be_removed(full):
     assert listed[2]["title"] == "The Rhine"
     assert one.get(DOCUMENTS).json()["data"] == listed
     hidden = listed[0]["id"]
-    assert over.passages(hidden, 5) == ["Chile is a long country."]
+    assert over.passages(hidden, 5) == ["The capital of Chile is …. Chile is a long country."]
     assert one.delete(f"{DOCUMENTS}/{hidden}").json()["id"] == hidden
     by_name = check_response(one.delete(f"{DOCUMENTS}/chileSantiago2"))
     assert by_name.json()["passages"] == 1
@@ -240,7 +240,7 @@ def test_a_correction_that_states_what_was_forgotten_later_is_listed_without_it(
     [listed] = one.get("/v1/corrections").json()["data"]
     assert listed["id"] == added["id"]
     assert listed["forgotten"]
-    assert listed["statement"] == ""
+    assert listed["statement"] == "The capital of Chile is …"
 
 
 def test_health_metrics_and_models_do_not_tell_it(full):
