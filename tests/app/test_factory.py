@@ -74,7 +74,7 @@ def test_what_was_fitted_on_the_packaged_embedding_model_stays_on_it(
     packaged = factory.packaged_embedding()
     judge = assistant.processors[0].judge
     assert judge._embed_model is packaged
-    assert assistant.forgetting.redactor._embed_model is packaged
+    assert assistant.forgetting.router._embed_model is packaged
 
 
 @pytest.fixture
