@@ -79,6 +79,8 @@ def add(
     given: dict[str, Any], sentence: str | None, file: Path | None, yes: bool, **flags: Any
 ) -> None:
     """Forget the fact of a SENTENCE, of the options, or those of a file."""
+    if flags["answer_files"] and flags["scope"] != "verbatim":
+        raise InputError("--answer-file holds a text to keep back; add --scope verbatim")
     # An option given as "" is a mistake to be named, and not an option left out.
     flags["answers"] += tuple(map(_text, flags.pop("answer_files")))
     fields = {name: value for name, value in flags.items() if value is not None and value != ()}
@@ -251,6 +253,9 @@ def certificate(
         raise InputError("--verify and --public-key-file go together; give both or neither")
     if target is not None and target.is_dir():
         raise InputError(f"--out {target} is a directory; give the name of a file in it")
+
+    if record_id is not None:
+        home.ledger(settings_module.load(**given)).record(record_id)  # before anything is loaded
 
     from app import certificate as certificates
 

@@ -113,13 +113,13 @@ def checked(record: Record) -> Record:
     _each("answer", record.spans, common=True, longest=longest)
     for name in ("relation", "reason", "who"):
         _check_text(name, getattr(record, name))
+    if record.scope == "verbatim":
+        return _checked_wording(record)
     if record.scope != "subject" and not record.answers:
         raise InputError(
             f"the fact about {shown(record.subject)} has no answer, so nothing to suppress; "
             "give --answer, or --scope subject to forget everything about it"
         )
-    if record.scope == "verbatim":
-        return _checked_wording(record)
     if record.scope != "subject" and not (record.relation.strip() or record.questions):
         raise InputError(
             f"the fact about {shown(record.subject)} says neither relation nor question; "
@@ -132,6 +132,11 @@ def checked(record: Record) -> Record:
 
 def _checked_wording(record: Record) -> Record:
     """The record of a text, if there is a wording to keep back."""
+    if not record.answers:
+        raise InputError(
+            f"scope verbatim needs the text of {shown(record.subject)} whose wording is kept back; "
+            "give --answer-file, or the field answers"
+        )
     if record.relation.strip() or record.questions:
         raise InputError(
             "scope verbatim keeps back the wording of a text, whatever is asked; "
