@@ -3,31 +3,28 @@
 Extractive reading as BERT does it on SQuAD 2.0 (Devlin et al. 2019, arXiv:1810.04805, section 4.3):
 an encoder reads question and text together, and of each word piece it is scored how likely the
 answer starts and ends there; the first piece of all stands for "no answer". The encoder is the
-packaged embedding model with a low-rank adapter (`training.reader`), a hundredth of the work of
-reading with a language model of 1.5B. One reader serves passages, drafts and answers, whichever
-engine wrote them.
+packaged embedding model with a low-rank adapter (`training.reader`). One reader serves passages,
+drafts and answers, whichever engine wrote them.
 """
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from control.engines.transformers import preferred_device, preferred_dtype
+from control.encoders import batches, read_adapter
 from control.forgetting.parts import parts
 from control.prompts import with_title
-from foundation.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LONGEST = 512  # word pieces of question and text that the encoder reads
 LONGEST_ANSWER = 30  # word pieces, as in BERT's own evaluation
-BATCH = 16  # pairs
 # What is asked about documents themselves; the reader was trained on these words.
 DATE_QUESTION = "What is the date of this document?"
 REPLACES_QUESTION = "What does this document replace?"
@@ -83,11 +80,9 @@ class Reader:
         Returns:
             One for each pair. An answer stands in its text as it is given.
         """
-        by_length = sorted(range(len(asked)), key=lambda place: len(asked[place][1]))
         found: dict[int, Reading] = {}
         with self._lock, torch.inference_mode():  # a tokenizer serves one at a time
-            for first in range(0, len(by_length), BATCH):
-                places = by_length[first : first + BATCH]
+            for places in batches([len(text) for _, text in asked]):
                 readings = self._read([asked[place] for place in places])
                 found |= dict(zip(places, readings, strict=True))
         return [found[place] for place in range(len(asked))]
@@ -195,38 +190,6 @@ def load(base: Path, adapter: Path) -> Reader:
     from transformers import AutoModelForQuestionAnswering
 
     return Reader(*read_adapter(AutoModelForQuestionAnswering, base, adapter))
-
-
-def read_adapter(
-    model_class: Any, base: Path, adapter: Path
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """An encoder with an adapter and its head merged, in evaluation mode, and its tokenizer.
-
-    Args:
-        model_class: Of `transformers`, with the head.
-        base: Directory of the encoder.
-        adapter: Directory of the adapter.
-
-    Raises:
-        ModelError: The adapter is missing or does not fit.
-    """
-    from peft import PeftModel
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the packaged model has no such head: the adapter brings it
-    logging.disable_progress_bar()
-    try:
-        model = model_class.from_pretrained(base)
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        tokenizer = AutoTokenizer.from_pretrained(base)
-    except Exception as error:  # peft raises anything from KeyError to RuntimeError
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{adapter}: the adapter cannot be loaded ({first})") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    return model.to(preferred_device(), preferred_dtype()).eval(), tokenizer
 
 
 def _best(

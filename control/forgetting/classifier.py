@@ -6,28 +6,22 @@ the fact asks and not the answer, so that a right guess is judged as a wrong one
 English; of other languages what `word_translation` makes of them.
 """
 
-import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import torch
-
-from control.conflict.reader import read_adapter
+from control.encoders import PairClassifier
 from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from control.prompts import with_title
 
 Turns = Sequence[tuple[str, str]]
 
 LONGEST = 192  # word pieces of fact and text; more are cut from the text
 LONGEST_FACT = 400  # characters of a fact
 LONGEST_ANSWER = 200  # characters of an earlier answer, and of a fact's
+LONGEST_BEFORE = 160  # characters of each sentence that precedes one
 MOST_ALIASES, MOST_QUESTIONS = 2, 2  # of a fact that are read
-BATCH = 32  # pairs
 
 
 class FactJudge(Protocol):
@@ -40,18 +34,8 @@ class FactJudge(Protocol):
         """How likely each sentence states a fact; as `FactClassifier.states`."""
 
 
-@dataclass(frozen=True)
-class FactClassifier:
-    """Judges pairs of a text and a fact.
-
-    Attributes:
-        model: The encoder with a head for two labels, in evaluation mode.
-        tokenizer: Its tokenizer.
-    """
-
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+class FactClassifier(PairClassifier):
+    """Judges pairs of a text and a fact."""
 
     def asks(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """How likely a good answer to a message would tell, confirm or hint at a fact, in [0, 1].
@@ -60,40 +44,20 @@ class FactClassifier:
             pairs: What the message says, as of `in_conversation`, and what is asked, as of `asked`
                 or `asked_backwards`.
         """
-        return self._probabilities(pairs)
+        return self.probabilities([(fact, text) for text, fact in pairs])
 
     def states(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """How likely a sentence gives a fact away, in [0, 1].
 
         Args:
-            pairs: The sentence, with the title of its document, and the fact, as of `stated`.
+            pairs: The sentence, as of `in_passage`, and the fact, as of `stated`.
         """
-        return self._probabilities(pairs)
-
-    def _probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        by_length = sorted(range(len(pairs)), key=lambda at: len(pairs[at][0]) + len(pairs[at][1]))
-        found: dict[int, float] = {}
-        with self._lock, torch.inference_mode():  # a tokenizer serves one at a time
-            for first in range(0, len(pairs), BATCH):
-                places = by_length[first : first + BATCH]
-                encoded = self.tokenizer(
-                    [pairs[at][1] for at in places],
-                    [pairs[at][0] for at in places],
-                    truncation="longest_first",
-                    max_length=LONGEST,
-                    padding=True,
-                    return_tensors="pt",
-                ).to(self.model.device)
-                likely = self.model(**encoded).logits.float().softmax(-1)[:, 1].tolist()
-                found |= dict(zip(places, likely, strict=True))
-        return [found[at] for at in range(len(pairs))]
+        return self.probabilities([(fact, text) for text, fact in pairs])
 
 
 def load(base: Path, adapter: Path) -> FactClassifier:
     """The packaged encoder with its adapter merged; arguments and errors as of `reader.load`."""
-    from transformers import AutoModelForSequenceClassification
-
-    return FactClassifier(*read_adapter(AutoModelForSequenceClassification, base, adapter))
+    return FactClassifier.load(base, adapter, LONGEST)
 
 
 def in_conversation(question: str, history: Turns = ()) -> str:
@@ -106,7 +70,36 @@ def in_conversation(question: str, history: Turns = ()) -> str:
     if not history:
         return question
     asked, answered = history[-1]
-    return f"Before: {asked} {answered[:LONGEST_ANSWER]} Now: {question}"
+    return _after(f"{asked} {answered[:LONGEST_ANSWER]}", question)
+
+
+def in_passage(sentence: str, before: str = "", title: str = "") -> str:
+    """A sentence where it stands.
+
+    Args:
+        sentence: The sentence.
+        before: What precedes it, as of `context`.
+        title: Of its document.
+    """
+    return with_title(title, _after(before, sentence) if before else sentence)
+
+
+def context(sentences: Sequence[str], place: int, naming: Set[int], titled: bool) -> str:
+    """What precedes a sentence: the one before it, and where the subject was named last.
+
+    The latter only where neither the title nor these two sentences name it.
+
+    Args:
+        sentences: Of the text.
+        place: The index of the sentence.
+        naming: Indices of the sentences that name the subject.
+        titled: Whether the title names it.
+    """
+    before = sentences[place - 1][-LONGEST_BEFORE:] if place else ""
+    last = max((one for one in naming if one < place), default=place)
+    if titled or place in naming or last >= place - 1:
+        return before
+    return f"{sentences[last][:LONGEST_BEFORE]} {before}"
 
 
 def asked(record: Record, named: bool = False) -> str:
@@ -132,6 +125,10 @@ def stated(record: Record) -> str:
     answer = " or ".join(record.answers)[:LONGEST_ANSWER]
     asks = record.relation or " ".join(record.questions[:1])
     return f"{_named(record)}: {asks}: {answer}"[:LONGEST_FACT]
+
+
+def _after(before: str, now: str) -> str:
+    return f"Before: {before} Now: {now}"
 
 
 def _named(record: Record) -> str:
