@@ -2,10 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from control.engines.transformers import preferred_device, preferred_dtype
 from foundation.errors import ModelError
@@ -19,6 +22,8 @@ TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
 BATCH = 32
 SMOKE = 48  # examples of a trial run
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Texts as unit vectors, shape (texts, dimension)"""
 ORIGIN = """\
 `training/reading.py` builds the examples, from passages and questions written for it
 (`training/reading.jsonl`). What it is worth: `docs/sources.md`."""
@@ -141,6 +146,13 @@ def tune(
     keep(model.to(torch.float16), target / "adapter", PACKAGED_NAME, card)
     shutil.rmtree(runs, ignore_errors=True)
     return target / "adapter"
+
+
+def vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Texts as unit vectors of the packaged embedding model, shape (texts, dimension)."""
+    from retrieval.embedding import open_embedding, unit_vectors
+
+    return unit_vectors(open_embedding().get_text_embedding_batch(list(texts)))
 
 
 def _copy_encoder(adapter: Path, model: "PeftModel") -> None:

@@ -11,11 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from control.forgetting.classifier import (
     LONGEST,
     asked,
     asked_backwards,
+    context,
     in_conversation,
+    in_passage,
     stated,
 )
 from control.forgetting.matcher import find_answers
@@ -25,9 +29,8 @@ from control.forgetting.record import Record
 from control.forgetting.segments import mask
 from control.forgetting.text_redaction import MASK
 from control.forgetting.word_translation import translated
-from control.prompts import with_title
 from data import DIRECTORY as DATA
-from training.encoders import SMOKE, EncoderTask, tune
+from training.encoders import SMOKE, Embed, EncoderTask, tune, vectors
 from training.fact_questions import build_cases
 
 READER = DATA / "adapters" / "reader"  # of the same rank
@@ -45,6 +48,10 @@ WITH_RELATION = 0.8  # share of the records that say their relation
 MASKED = 0.5  # share of the stating sentences that are also shown with the answer masked
 LOWERED = 0.3  # share of the questions about other subjects in small letters
 BACKWARDS = ("reverse", "same answer")  # kinds of made questions that say the answer
+HIDDEN = 0.5  # share of the sentences of passages that are preceded by "…" for the answer
+UNTITLED = 0.25  # share of the sentences that name the subject, shown without the title
+RENAMED = 6  # texts of each fact that are also held against one of another name
+NEAREST = 8  # subjects that are looked through for another name
 
 
 class FactExample(NamedTuple):
@@ -85,19 +92,6 @@ def record_of(fact: dict[str, Any]) -> Record:
     )
 
 
-def of_others(facts: Sequence[dict[str, Any]], draw: random.Random) -> Iterator[FactExample]:
-    """What written facts ask, asked about the subject of another fact, also in small letters."""
-    for fact in facts:
-        record, other = record_of(fact), record_of(draw.choice(facts))
-        if record.subject == other.subject:
-            continue
-        for text in record.questions:
-            places = [(start, end) for start, end, _ in find(text, record.names)]
-            asks = mask(text, places, other.subject)
-            asks = asks.lower() if draw.random() < LOWERED else asks
-            yield FactExample("other subject", asks, asked(_as_entered(record, draw)), not places)
-
-
 def of_fact(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
     """The messages and sentences of a written fact, each with one of the forms of its record."""
     record = record_of(fact)
@@ -107,13 +101,102 @@ def of_fact(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
             yield FactExample(kind, text, asked(_as_entered(record, draw)), concerns)
     for kind, concerns in (("stating", True), ("not_stating", False)):
         for each in fact[kind]:
-            text = with_title(each["title"], each["sentence"])
+            text = in_passage(each["sentence"], title=each["title"])
             told = stated(_as_entered(record, draw))
             yield FactExample(kind, text, told, concerns)
             places = find_answers(each["sentence"], record) if concerns else []
             if places and draw.random() < MASKED:
-                masked = with_title(each["title"], mask(each["sentence"], places, MASK))
+                masked = in_passage(mask(each["sentence"], places, MASK), title=each["title"])
                 yield FactExample("masked", masked, told, False)
+
+
+def of_passages(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
+    """The sentences of passages on a fact and on similar ones, each with what precedes it."""
+    record = record_of(fact)
+    for each in fact["passages"]:
+        texts = [one["text"] for one in each["sentences"]]
+        naming = {place for place, text in enumerate(texts) if find(text, record.names)}
+        titled = bool(find(each["title"], record.names))
+        hides = draw.random() < HIDDEN
+        before = [mask(text, find_answers(text, record), MASK) if hides else text for text in texts]
+        told = stated(_as_entered(record, draw))
+        for place, one in enumerate(each["sentences"]):
+            bare = place in naming and draw.random() < UNTITLED
+            preceding = context(before, place, naming, titled and not bare)
+            text = in_passage(one["text"], preceding, "" if bare else each["title"])
+            kind = "stating in passages" if one["states"] else "beside in passages"
+            yield FactExample(kind, text, told, one["states"])
+
+
+def of_others(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
+    """Messages that ask the same of something similar, or something similar of the subject."""
+    record = record_of(fact)
+    for each in fact["others"]:
+        yield FactExample("others", each["text"], asked(_as_entered(record, draw)), False)
+
+
+def of_other_names(
+    fact: dict[str, Any], names: Sequence[Record], draw: random.Random
+) -> Iterator[FactExample]:
+    """Texts that concern a fact, held against the same fact of another subject.
+
+    Half of the other subjects are called as this one is, but for a word.
+
+    Args:
+        fact: The fact.
+        names: Records of similar subjects.
+        draw: Draws texts and subjects.
+    """
+    record = record_of(fact)
+    texts = [
+        *(
+            (True, in_conversation(one["text"]), one["text"])
+            for one in fact["asking"]
+            if "history" not in one
+        ),
+        *(
+            (
+                False,
+                in_passage(one["sentence"], title=one["title"]),
+                f"{one['title']} {one['sentence']}",
+            )
+            for one in fact["stating"]
+        ),
+    ]
+    for is_message, text, named in draw.sample(texts, min(RENAMED, len(texts))):
+        other = draw.choice(names)
+        renamed = _renamed(record, other.subject, other.aliases)
+        words = [word for word in record.subject.split() if word[0].isupper() or word[0].isdigit()]
+        changed = [word for word in words if find(named, [word])]
+        if len(words) > 1 and changed and draw.random() < 0.5:  # noqa: PLR2004 - half of them
+            word = draw.choice(changed)
+            others = [one for one in other.subject.split() if one[0].isupper() or one[0].isdigit()]
+            if others and others[-1] not in words:
+                renamed = _renamed(record, record.subject.replace(word, others[-1]), ())
+        renamed = _as_entered(renamed, draw) if renamed.questions else renamed
+        lowered = text.lower() if is_message and draw.random() < LOWERED else text
+        fact_text = asked(renamed) if is_message else stated(renamed)
+        yield FactExample("other name", lowered, fact_text, False)
+
+
+def _renamed(record: Record, subject: str, aliases: Sequence[str]) -> Record:
+    """A record about another subject; without its questions that do not name the subject."""
+    questions = []
+    for text in record.questions:
+        places = [(start, end) for start, end, _ in find(text, record.names)]
+        questions += [mask(text, places, subject)] if places else []
+    return replace(record, subject=subject, aliases=tuple(aliases), questions=tuple(questions))
+
+
+def _similar(facts: Sequence[dict[str, Any]], embed: Embed) -> list[list[Record]]:
+    """For each fact, records of the most similar other subjects."""
+    vectors = embed([f"{fact['subject']}: {fact['relation']}" for fact in facts])
+    found = []
+    for fact, row in zip(facts, vectors @ vectors.T, strict=True):
+        nearest = [facts[int(place)] for place in np.argsort(-row)]
+        others = [one for one in nearest if one["subject"] != fact["subject"]]
+        found.append([record_of(one) for one in others[:NEAREST]])
+    return found
 
 
 def _as_entered(record: Record, draw: random.Random) -> Record:
@@ -134,15 +217,20 @@ def made() -> Iterator[FactExample]:
             yield FactExample(each.kind, text, fact, each.asks)
 
 
-def build(seed: int = 0) -> list[FactExample]:
-    """All examples to learn from, in random order."""
+def build(embed: Embed, seed: int = 0) -> list[FactExample]:
+    """All examples to learn from, in random order.
+
+    Args:
+        embed: The vectors that find similar subjects.
+        seed: Of choice and order.
+    """
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     examples = list(made())
     examples = draw.sample(examples, min(MADE, len(examples)))
     facts = written()
-    for fact in facts:
-        examples += of_fact(fact, draw)
-    examples += of_others(facts, draw)
+    for fact, names in zip(facts, _similar(facts, embed), strict=True):
+        examples += [*of_fact(fact, draw), *of_passages(fact, draw), *of_others(fact, draw)]
+        examples += of_other_names(fact, names, draw)
     draw.shuffle(examples)
     return examples
 
@@ -154,7 +242,7 @@ def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
     from retrieval.embedding import packaged_model
 
     tokenizer = AutoTokenizer.from_pretrained(packaged_model())
-    examples: Sequence[FactExample] = build(seed)[: SMOKE if smoke else None]
+    examples: Sequence[FactExample] = build(vectors, seed)[: SMOKE if smoke else None]
     rows = [
         {
             **tokenizer(each.fact, each.text, truncation="longest_first", max_length=LONGEST),

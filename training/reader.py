@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.text import find
 from training import reading
-from training.encoders import LEARNING_RATE, SMOKE, EncoderTask, tune
+from training.encoders import LEARNING_RATE, SMOKE, EncoderTask, tune, vectors
 from training.reading import ReadingExample
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def train(
     """
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    from retrieval.embedding import open_embedding, packaged_model, unit_vectors
-
-    def vectors(texts: Sequence[str]) -> reading.Vectors:
-        return unit_vectors(open_embedding().get_text_embedding_batch(list(texts)))
+    from retrieval.embedding import packaged_model
 
     base = packaged_model()
     tokenizer = AutoTokenizer.from_pretrained(base)

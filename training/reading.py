@@ -12,13 +12,12 @@ open.
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from control.conflict.reader import DATE_QUESTION, REPLACES_QUESTION
 from control.forgetting.parts import parts
@@ -26,6 +25,7 @@ from control.prompts import with_title
 from foundation.text import find, holds
 from training import corpus
 from training.corpus import CorpusFact
+from training.encoders import Embed
 from training.fact_questions import build_cases
 
 WRITTEN = Path(__file__).with_name("reading.jsonl")
@@ -44,10 +44,6 @@ STATED = (
     "{subject}: {relation} {answer}",
 )
 
-Vectors = NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Vectors]
-"""Texts as unit vectors, shape (texts, dimension)"""
-
 
 @dataclass(frozen=True)
 class ReadingExample:
@@ -61,7 +57,7 @@ class ReadingExample:
 def written(held_out: bool = False) -> list[dict[str, Any]]:
     """The written passages with their questions: to learn from, or those held out.
 
-    Each has the words that state the date of the document itself (``dated``; mostly empty) and
+    Most have the words that state the date of the document itself (``dated``; mostly empty) and
     those that name what it ``replaces``.
     """
     with WRITTEN.open(encoding="utf-8") as file:
@@ -113,7 +109,9 @@ def of_passage(record: dict[str, Any]) -> list[ReadingExample]:
 
 
 def of_document(record: dict[str, Any]) -> list[ReadingExample]:
-    """What is asked about every document, asked of it."""
+    """What is asked about every document, asked of it; nothing where nobody has noted it."""
+    if "dated" not in record:
+        return []
     return [
         ReadingExample(DATE_QUESTION, passage(record), record["dated"]),
         ReadingExample(REPLACES_QUESTION, passage(record), record["replaces"]),
@@ -182,6 +180,21 @@ def elsewhere(records: Sequence[dict[str, Any]], embed: Embed) -> list[ReadingEx
     return found
 
 
+def across(draw: random.Random) -> list[ReadingExample]:
+    """What companions answer, asked of one of the two versions, which leaves it open."""
+    with DATED.open(encoding="utf-8") as file:
+        versions = [json.loads(line) for line in file]
+    found = []
+    for record in companions():
+        text = passage(draw.choice(versions[2 * record["of"] :][:2]))
+        found += [
+            ReadingExample(each["question"], text, "")
+            for each in record["questions"]
+            if not holds(text, [each["answer"]])
+        ]
+    return found
+
+
 def statements(draw: random.Random) -> list[ReadingExample]:
     """Questions about a fact's subject, asked of a sentence that states the fact.
 
@@ -247,7 +260,7 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
     for record in [*versions, *beside]:
         examples += by_sentence(record, draw)
     far = elsewhere(versions, embed)
-    examples += [*draw.sample(far, int(ELSEWHERE * len(far))), *statements(draw)]
+    examples += [*draw.sample(far, int(ELSEWHERE * len(far))), *across(draw), *statements(draw)]
     examples += answered(draw.sample(relations, min(RELATION_FACTS, len(relations))), seed)
     for path in files:
         examples += answered(corpus.read(path), seed)

@@ -12,9 +12,10 @@ from foundation import records
 from foundation.errors import DataError
 from foundation.records import DataRecord
 
-__all__ = ["BUILT_IN_CONFLICTS", "Conflict", "conflicts", "spread"]
+__all__ = ["BUILT_IN_CONFLICTS", "NATURAL_CONFLICTS", "Conflict", "conflicts", "spread"]
 
-BUILT_IN_CONFLICTS = DATA / "conflicts.jsonl"
+BUILT_IN_CONFLICTS = DATA / "conflicts.jsonl"  # from templates
+NATURAL_CONFLICTS = DATA / "natural_conflicts.jsonl"  # passages that were written one by one
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,10 @@ THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 # Kinds of texts that concern a fact, and of those that do not.
 PAIRS = {
     "messages": ("asking", "beside"),
+    "messages about something similar": ("asking", "others"),
     "sentences": ("stating", "not_stating"),
     "sentences without the answer": ("stating", "masked"),
+    "sentences in passages on several subjects": ("stating in passages", "beside in passages"),
 }
 
 
@@ -32,7 +34,16 @@ def report(judge: FactJudge) -> dict[str, Any]:
     """
     draw = random.Random(SEED)  # noqa: S311 - a reproducible choice, nothing secret
     facts = fact_classifier.written(held_out=True)
-    examples = [one for fact in facts for one in fact_classifier.of_fact(fact, draw)]
+    examples = [
+        one
+        for fact in facts
+        for several in (
+            fact_classifier.of_fact(fact, draw),
+            fact_classifier.of_passages(fact, draw),
+            fact_classifier.of_others(fact, draw),
+        )
+        for one in several
+    ]
     likely = np.array(judge.asks([(one.text, one.fact) for one in examples]))
     rows = [_row(kind, pair, examples, likely) for kind, pair in PAIRS.items()]
     curve = [

@@ -26,3 +26,26 @@ def test_every_written_fact_has_texts_of_all_kinds_and_masks_its_answer():
         assert not any(
             fact["answer"] in one for one in told if fact["answer"] not in fact["subject"]
         )
+
+
+def test_a_sentence_of_a_passage_is_read_after_what_precedes_it_and_never_after_itself():
+    draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
+    for fact in fact_classifier.written(held_out=True):
+        sentences = [one for each in fact["passages"] for one in each["sentences"]]
+        examples = list(fact_classifier.of_passages(fact, draw))
+        assert [one.concerns for one in examples] == [one["states"] for one in sentences]
+        for example, sentence in zip(examples, sentences, strict=True):
+            assert example.text.endswith(sentence["text"])
+            before, _, now = example.text.rpartition("Now: ")
+            assert not before or now == sentence["text"]
+
+
+def test_the_same_fact_of_another_subject_is_not_the_fact():
+    draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
+    first, *others = fact_classifier.written(held_out=True)
+    names = [fact_classifier.record_of(one) for one in others]
+    examples = list(fact_classifier.of_other_names(first, names, draw))
+    assert len(examples) == fact_classifier.RENAMED
+    for example in examples:
+        assert not example.concerns
+        assert not example.fact.startswith(f"{first['subject']} ")

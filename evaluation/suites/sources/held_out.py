@@ -13,7 +13,8 @@ from evaluation.suites.sources.checks import Table
 from evaluation.suites.sources.system import Run
 from foundation.errors import InputError
 from training import reading
-from training.reading import Embed, ReadingExample
+from training.encoders import Embed
+from training.reading import ReadingExample
 
 ANSWERS = 0.7  # probability from which a text counts as answering here
 SEED = 0  # of the sentences that are drawn

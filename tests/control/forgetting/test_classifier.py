@@ -57,3 +57,23 @@ def test_each_pair_is_judged_by_itself():
     together = judge.asks(pairs * 20)
     assert judge.asks([]) == []
     assert together[:2] == pytest.approx([*judge.asks(pairs[:1]), *judge.asks(pairs[1:])], abs=0.05)
+
+
+SENTENCES = ["Lima lies by the sea.", "It is old.", "It is large."]
+
+
+@pytest.mark.parametrize(
+    ("place", "naming", "titled", "before"),
+    [
+        (0, set(), False, ""),
+        (1, {0}, False, "Lima lies by the sea."),
+        (2, {0}, False, "Lima lies by the sea. It is old."),
+        (2, {0}, True, "It is old."),
+        (2, {0, 2}, False, "It is old."),
+        (2, set(), False, "It is old."),
+    ],
+)
+def test_a_sentence_is_read_with_the_one_before_it_and_the_last_that_names_the_subject(
+    place, naming, titled, before
+):
+    assert classifier.context(SENTENCES, place, naming, titled) == before
