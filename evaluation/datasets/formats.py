@@ -33,6 +33,7 @@ class Conflict:
         true_context: The passage with the right answer, if there is one.
         split: Part of the data that it belongs to, if any.
         relation: Kind of fact, if stated.
+        source: Kind of text that the passages are, if stated; a calibration weighs each alike.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Conflict:
     true_context: str | None
     split: str | None
     relation: str | None
+    source: str | None = None
 
 
 Result = Conflict | str
@@ -119,6 +121,7 @@ def _contract(record: DataRecord) -> Conflict:
         true_context=text(record, "true_context") if "true_context" in values else None,
         split=text(record, "split") if values.get("split") is not None else None,
         relation=text(record, "relation") if values.get("relation") is not None else None,
+        source=text(record, "source") if values.get("source") is not None else None,
     )
 
 
