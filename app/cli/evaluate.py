@@ -94,13 +94,13 @@ def evaluate() -> None:
     "--calibrate",
     is_flag=True,
     help="Measure the model instead and keep the result for its dial.  "
-    "[data: the split calibration of the built-in ones]",
+    "[data: the split calibration of the built-in ones and of those in natural text]",
 )
 @click.option(
     "--tune",
     is_flag=True,
     help="Choose the options of token rules for this model instead: all rules, or those of "
-    "--rule.  [data: the split calibration of the built-in ones]",
+    "--rule.  [data: as of --calibrate]",
 )
 @click.option(
     "--tuned",
@@ -145,10 +145,13 @@ def dial(
 
     from evaluation.datasets import conflicts
 
-    if split is None and data is None:
-        split = "calibration" if calibrate or tune else "test" if tuned else None
-    data = data or conflicts.BUILT_IN_CONFLICTS
-    items = conflicts.spread(conflicts.conflicts(data, split), limit)
+    if data is None and split is None and (calibrate or tune):
+        split, items = "calibration", conflicts.for_calibration(limit)
+    else:
+        split = "test" if data is None and split is None and tuned else split
+        data = data or conflicts.BUILT_IN_CONFLICTS
+        items = conflicts.spread(conflicts.conflicts(data, split), limit)
+    named = {"data": data.name if data else "built-in and natural", "split": split}
 
     from app import factory
     from evaluation import report
@@ -162,7 +165,7 @@ def dial(
 
     if tune:
         result = tuning.run(model, items, target, rules, batch_size, unknown_limit)
-        _report(result | {"data": data.name, "split": split}, target, hidden=[tuning.TRIED])
+        _report(result | named, target, hidden=[tuning.TRIED])
         out.print(f"options: {target / tuning.TUNED}", soft_wrap=True)
         return
     options = tuning.read(tuned, model) if tuned else None
@@ -181,7 +184,7 @@ def dial(
         reader=factory.reader(),
         options=options,
     )
-    result |= {"data": data.name, "split": split, "tuned": tuned.name if tuned else None}
+    result |= named | {"tuned": tuned.name if tuned else None}
     report.write(result, target, "dial")
     out.print(report.dial_table(result))
     out.print(f"report: {target / 'report.html'}")
@@ -211,6 +214,9 @@ def _calibrate(
         calibration.fit_any(pooled, drafts_only=True).save(target / "any-drafts.json")
     kept = factory.keep(measured, model, settings, target)
     out.print(calibration.table(measured))
+    for source, came_to in calibration.transfer(observations).items():
+        told = "  ".join(f"{name} {value}" for name, value in came_to.items())
+        out.print(f"fitted without {source}, on {source}: {told}")
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
 
 

@@ -12,7 +12,14 @@ from foundation import records
 from foundation.errors import DataError
 from foundation.records import DataRecord
 
-__all__ = ["BUILT_IN_CONFLICTS", "NATURAL_CONFLICTS", "Conflict", "conflicts", "spread"]
+__all__ = [
+    "BUILT_IN_CONFLICTS",
+    "NATURAL_CONFLICTS",
+    "Conflict",
+    "conflicts",
+    "for_calibration",
+    "spread",
+]
 
 BUILT_IN_CONFLICTS = DATA / "conflicts.jsonl"  # from templates
 NATURAL_CONFLICTS = DATA / "natural_conflicts.jsonl"  # passages that were written one by one
@@ -67,6 +74,17 @@ def conflicts(path: Path, split: str | None = None) -> list[Conflict]:
         there = ", ".join(sorted({item.split for item in items if item.split})) or "none"
         raise DataError(f"{path}: no item has the split {split!r}; the splits there: {there}")
     return kept
+
+
+def for_calibration(limit: int | None = None) -> list[Conflict]:
+    """The conflicts to choose settings on: built-in ones, and ones in natural text.
+
+    Args:
+        limit: At most so many, half of them of each where there are so many.
+    """
+    natural = spread(conflicts(NATURAL_CONFLICTS, "calibration"), limit and limit // 2)
+    rest = limit and limit - len(natural)
+    return [*spread(conflicts(BUILT_IN_CONFLICTS, "calibration"), rest), *natural]
 
 
 def spread(items: list[Any], limit: int | None) -> list[Any]:

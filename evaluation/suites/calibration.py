@@ -8,6 +8,7 @@ question.
 """
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,6 +51,7 @@ FEWEST = 20  # conflicts that memory should win, and as many that it should lose
 FOLDS = 5  # where no relation is stated
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
 QUANTILES = 60  # candidate bars
+BUILT_IN = "built-in"  # the source of observations that state none
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Observation:
         evidence: For the probe; ``None`` where memory claims nothing.
         context: Per way of answering, whether the answer holds what the passages say.
         memory: Per way, whether it holds what is true.
+        source: Of the item: the kind of text that its passage is.
     """
 
     id: str
@@ -75,6 +78,7 @@ class Observation:
     evidence: ProbeFeatures | None
     context: dict[Resolution, bool]
     memory: dict[Resolution, bool]
+    source: str = ""
 
 
 def run(
@@ -149,6 +153,7 @@ def _observe(
             view.features,
             {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
             {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
+            item.source or "",
         )
     return observed
 
@@ -271,7 +276,7 @@ def fit(
     any_model: bool = False,
     groups: Sequence[str] | None = None,
 ) -> Calibration:
-    """Fit the probe and choose the bars.
+    """Fit the probe and choose the bars; each source of observations counts alike.
 
     Args:
         identity: Of the model.
@@ -294,7 +299,8 @@ def fit(
             "give more or easier facts by --data"
         )
     features, scale = _features(with_evidence, any_model)
-    held_out = _held_out(features, right, [whose[at] for at in judged_by])
+    weights = _weights(with_evidence)
+    held_out = _held_out(features, right, weights, [whose[at] for at in judged_by])
     confidence = np.zeros(len(observations))
     confidence[judged_by] = held_out
     end = _best_end(observations, confidence)
@@ -303,7 +309,7 @@ def fit(
     calibration = Calibration(
         model=ANY_MODEL if any_model else identity,
         name=name,
-        probe=_probe(features, scale, right, *_shape(with_evidence, any_model)),
+        probe=_probe(features, scale, right, weights, *_shape(with_evidence, any_model)),
         known=np.sort(confidence[in_play]).round(4).tolist(),
         end=end,
         auto=auto,
@@ -320,15 +326,73 @@ def fit(
             "unknown": sum(not o.known for o in observations),
             "auroc": round(_auroc(held_out, right), 4),
             **_measured(observations, confidence, end),
-            **{
-                f"{key} {group}": value
-                for group in dict.fromkeys(groups or ())
-                for key, value in _measured(
-                    *_only(observations, confidence, [each == group for each in whose]), end
-                ).items()
-            },
+            **_measured_by(groups or (), observations, confidence, end),
+            **_measured_by(_sources(observations), observations, confidence, end),
         },
     )
+
+
+def transfer(
+    observations: Sequence[Observation], any_model: bool = False
+) -> dict[str, dict[str, float]]:
+    """What the probe and the bars come to on each source when fitted on the others.
+
+    Args:
+        observations: From `run`.
+        any_model: As of `fit`.
+
+    Returns:
+        By the source left out; empty where there is but one.
+    """
+    sources = _sources(observations)
+    found = {}
+    for source in dict.fromkeys(sources):
+        others = [o for o, own in zip(observations, sources, strict=True) if own != source]
+        inside = [o for o, own in zip(observations, sources, strict=True) if own == source]
+        if not others:
+            continue
+        fitted = fit(source, source, others, any_model)
+        confidence = np.array([_confidence(fitted.probe, o) for o in inside])
+        known = np.array([o.known for o in inside])
+        seen = np.array([o.evidence is not None for o in inside])
+        area = _auroc(confidence[seen], known[seen])
+        found[source] = {"auroc": round(area, 4), **_measured(inside, confidence, fitted.end)}
+    return found
+
+
+def _confidence(probe: MemoryProbe, observation: Observation) -> float:
+    return 0.0 if observation.evidence is None else probe(observation.evidence)
+
+
+def _sources(observations: Sequence[Observation]) -> list[str]:
+    """The source of each observation; those that state none are the built-in ones."""
+    return [o.source or BUILT_IN for o in observations]
+
+
+def _weights(observations: Sequence[Observation]) -> NDArray[np.float64]:
+    """Weights of the observations, by which each source counts alike; their mean is 1."""
+    sources = _sources(observations)
+    counts = Counter(sources)
+    return np.array([len(sources) / len(counts) / counts[source] for source in sources])
+
+
+def _measured_by(
+    names: Sequence[str],
+    observations: Sequence[Observation],
+    confidence: NDArray[np.float64],
+    end: Thresholds,
+) -> dict[str, float]:
+    """What `_measured` says of each group; nothing where there is but one."""
+    groups = dict.fromkeys(names)
+    if len(groups) < 2:  # noqa: PLR2004 - then it is the whole
+        return {}
+    return {
+        f"{key} {group}": value
+        for group in groups
+        for key, value in _measured(
+            *_only(observations, confidence, [name == group for name in names]), end
+        ).items()
+    }
 
 
 def _measured(
@@ -401,9 +465,17 @@ def _candidates(confidence: NDArray[np.float64]) -> list[float]:
 
 
 def _best_end(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Thresholds:
-    """The bars with the highest Q, the middle of the best ten, which single items do not decide."""
+    """The bars with the highest Q, the middle of the best ten, which single items do not decide.
+
+    Of several sources, the mean of their Q.
+    """
+    names = _sources(observations)
+    parts = [
+        _only(observations, confidence, [name == source for name in names])
+        for source in dict.fromkeys(names)
+    ]
     judged = [
-        (_judge(observations, confidence, bars).quality, bars)
+        (float(np.mean([_judge(*part, bars).quality for part in parts])), bars)
         for memory in _candidates(confidence)
         for passages in (0.0, *np.linspace(0.1, 0.9, 5) * memory)
         if (bars := Thresholds(memory, float(passages)))
@@ -455,15 +527,20 @@ def _flat(evidence: ProbeFeatures) -> NDArray[np.float64]:
     )
 
 
-def _regression(features: NDArray[np.float64], right: NDArray[np.bool_]) -> Any:
+def _regression(
+    features: NDArray[np.float64], right: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=5000)
-    return model.fit(features, right)
+    return model.fit(features, right, sample_weight=weights)
 
 
 def _held_out(
-    features: NDArray[np.float64], right: NDArray[np.bool_], relations: Sequence[str | None]
+    features: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    relations: Sequence[str | None],
 ) -> NDArray[np.float64]:
     """Confidences by probes that have not seen the relation."""
     groups = np.array(
@@ -474,7 +551,7 @@ def _held_out(
     confidence = np.zeros(len(right))
     for group in sorted(set(groups)):
         inside = groups == group
-        model = _regression(features[~inside], right[~inside])
+        model = _regression(features[~inside], right[~inside], weights[~inside])
         confidence[inside] = model.predict_proba(features[inside])[:, 1]
     return confidence
 
@@ -489,11 +566,12 @@ def _probe(
     features: NDArray[np.float64],
     scale: tuple[NDArray[np.float64], NDArray[np.float64]],
     right: NDArray[np.bool_],
+    sample_weights: NDArray[np.float64],
     numbers: int,
     size: int,
 ) -> MemoryProbe:
     """The regression on all observations, its standardisation folded into the weights."""
-    model = _regression(features, right)
+    model = _regression(features, right, sample_weights)
     mean, spread = scale
     weights = model.coef_[0] / spread
     bias = float(model.intercept_[0] - (weights * mean).sum())

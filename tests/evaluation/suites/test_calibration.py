@@ -241,3 +241,25 @@ def test_what_was_measured_is_shown_in_percent_along_the_dial(tiny, conflicts, c
     assert "0.50" in shown
     assert "100.0" in shown
     assert f"auroc {calibration.measured['auroc']}" in shown
+
+
+def test_each_source_is_judged_by_a_probe_that_was_fitted_on_the_others(conflicts):
+    built_in = conflicts(plainly)
+    natural = [
+        replace(each, source="natural") for each in conflicts(plainly, ["letter"], each=25, seed=1)
+    ]
+    calibration = calibrating.fit("m", "M", [*built_in, *natural])
+    assert {"Q built-in", "Q natural"} <= calibration.measured.keys()
+    transferred = calibrating.transfer([*built_in, *natural])
+    assert {source: came_to["auroc"] for source, came_to in transferred.items()} == {
+        "built-in": 1,
+        "natural": 1,
+    }
+    assert calibrating.transfer(built_in) == {}
+
+
+def test_calibration_draws_half_of_its_facts_from_natural_text():
+    drawn = datasets.for_calibration(40)
+    assert [item.source for item in drawn].count("natural") == 20
+    assert len(drawn) == 40
+    assert {item.split for item in drawn} == {"calibration"}
