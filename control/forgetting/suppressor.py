@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from control import prompts
 from control.forgetting import normalize
-from control.forgetting.classifier import stated
+from control.forgetting.classifier import context, in_passage, stated
 from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.matcher import find_answers
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 OnToken = Callable[[int, "TokenTrace"], None]
 OnClearedToken = Callable[[int, ClearedToken], None]
 
-# Likelihood from which an answer states a fact, where it gives the answer and where it does not: 89
-# and 52 % of the sentences of facts held out that state it, and 8 and 2 % of others.
+# Likelihood from which a sentence of an answer states a fact, where the answer gives what must not
+# be said and where it does not: in passages on several subjects 90 and 75 % of the sentences that
+# state a fact held out of the training reach them, and 10 and 3 % of others.
 GIVING, STATING = 0.5, 0.95
-READ = 400  # characters of an answer that are read, the last ones
 RETRIEVAL = "retrieval"  # the layer that redacts passages
 POSSESSIVE = re.compile(r"['’]s?$")
 SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
@@ -313,11 +314,18 @@ class FactSuppressor:
         return bool(self._judged(text, compared, STATING))
 
     def _judged(self, text: str, records: "Sequence[Record]", least: float) -> "Sequence[Record]":
-        """Those of the records that the end of a text states."""
-        if self.judge is None or not records:
+        """Those of the records that the last sentence of a text states."""
+        sentences = [part for part in _sentences(text) if part]
+        if self.judge is None or not records or not sentences:
             return ()
-        said = text[-READ:].strip()
-        pairs = [(prompts.with_title(record.subject, said), stated(record)) for record in records]
+        pairs = []
+        for record in records:
+            naming = {n for n, one in enumerate(sentences) if normalize.holds(one, record.names)}
+            last = len(sentences) - 1
+            before = context(sentences, last, naming, not naming)
+            # Where the text names nothing, it is about what was asked.
+            title = "" if naming else record.subject
+            pairs.append((in_passage(sentences[last], before, title), stated(record)))
         likely = self.judge.states(pairs)
         return [record for record, p in zip(records, likely, strict=True) if p >= least]
 
@@ -373,6 +381,12 @@ class FactSuppressor:
 def refusal(question: str) -> str:
     """A short sentence that refuses; the same question always gets the same one."""
     return REFUSALS[crc32(question.encode()) % len(REFUSALS)]
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of an answer, and what follows a colon as one of them."""
+    borders = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
+    return [text[start:end].strip() for start, end in pairwise(borders)]
 
 
 def _either(

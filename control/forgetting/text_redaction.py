@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.forgetting.aliases import is_name
+from control.forgetting.classifier import context
 from control.forgetting.matcher import find_answers
 from control.forgetting.normalize import plain
 from control.forgetting.parts import has_reference, joined, other_subject, parts
@@ -41,8 +42,8 @@ class PossibleStatement:
         record: The fact.
         answer: Where the text gives the answer in this sentence, in characters of the text; empty
             where it does not do so in so many words.
-        before: The sentence before it that last named the subject, where neither this one nor the
-            title does.
+        before: What precedes it, as of `control.forgetting.classifier.context`, without the answer,
+            which only this sentence gives.
     """
 
     place: int
@@ -101,20 +102,19 @@ class TextRedaction:
         answers = _outside(statement.spelled(self.text), names)
         naming = self._overlapping(names)
         named = bool(names) or record.id in self.about or self.encoded
-        before = ""
+        masked: list[str] = []  # without the answer
         for place, ((start, end), sentence) in enumerate(
             zip(self.places, self.sentences, strict=True)
         ):
             given = _closest([(a, b) for a, b in answers if a < end and start < b], start, end)
-            own = place in naming or record.id in self.about
             if named and (statement.hidden(sentence) or statement.has_key_words(sentence)):
                 self.stated[place].add(record.id)
             elif given or (
                 named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
             ):
-                self.possible.append(PossibleStatement(place, record, given, "" if own else before))
-            if place in naming:  # without the answer, which only this sentence gives
-                before = self._replaced(place, answers, MASK)
+                before = context(masked, place, naming, record.id in self.about)
+                self.possible.append(PossibleStatement(place, record, given, before))
+            masked.append(self._replaced(place, answers, MASK))
 
     def in_plain_words(self, possible: PossibleStatement) -> str:
         """A sentence with the answer as the record gives it, however it is spelled there."""
