@@ -22,6 +22,7 @@ TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
 BATCH = 32
 SMOKE = 48  # examples of a trial run
+EPOCHS_ON = 1  # where training goes on from an adapter, at half the learning rate
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts as unit vectors, shape (texts, dimension)"""
 ORIGIN = """\

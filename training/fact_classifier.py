@@ -30,7 +30,7 @@ from control.forgetting.segments import mask
 from control.forgetting.text_redaction import MASK
 from control.forgetting.word_translation import translated
 from data import DIRECTORY as DATA
-from training.encoders import SMOKE, Embed, EncoderTask, tune, vectors
+from training.encoders import EPOCHS_ON, SMOKE, Embed, EncoderTask, tune, vectors
 from training.fact_questions import build_cases
 
 READER = DATA / "adapters" / "reader"  # of the same rank
@@ -49,7 +49,7 @@ MASKED = 0.5  # share of the stating sentences that are also shown with the answ
 LOWERED = 0.3  # share of the questions about other subjects in small letters
 BACKWARDS = ("reverse", "same answer")  # kinds of made questions that say the answer
 HIDDEN = 0.5  # share of the sentences of passages that are preceded by "…" for the answer
-UNTITLED = 0.25  # share of the sentences that name the subject, shown without the title
+UNTITLED = 0.5  # share of the sentences and passages that name the subject, shown without the title
 RENAMED = 6  # texts of each fact that are also held against one of another name
 NEAREST = 8  # subjects that are looked through for another name
 
@@ -101,12 +101,14 @@ def of_fact(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
             yield FactExample(kind, text, asked(_as_entered(record, draw)), concerns)
     for kind, concerns in (("stating", True), ("not_stating", False)):
         for each in fact[kind]:
-            text = in_passage(each["sentence"], title=each["title"])
+            bare = bool(find(each["sentence"], record.names)) and draw.random() < UNTITLED
+            title = "" if bare else each["title"]
+            text = in_passage(each["sentence"], title=title)
             told = stated(_as_entered(record, draw))
             yield FactExample(kind, text, told, concerns)
             places = find_answers(each["sentence"], record) if concerns else []
             if places and draw.random() < MASKED:
-                masked = in_passage(mask(each["sentence"], places, MASK), title=each["title"])
+                masked = in_passage(mask(each["sentence"], places, MASK), title=title)
                 yield FactExample("masked", masked, told, False)
 
 
@@ -116,13 +118,15 @@ def of_passages(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExamp
     for each in fact["passages"]:
         texts = [one["text"] for one in each["sentences"]]
         naming = {place for place, text in enumerate(texts) if find(text, record.names)}
-        titled = bool(find(each["title"], record.names))
+        bare = bool(naming) and draw.random() < UNTITLED
+        titled = bool(find(each["title"], record.names)) and not bare
         hides = draw.random() < HIDDEN
         before = [mask(text, find_answers(text, record), MASK) if hides else text for text in texts]
         told = stated(_as_entered(record, draw))
         for place, one in enumerate(each["sentences"]):
-            bare = place in naming and draw.random() < UNTITLED
-            preceding = context(before, place, naming, titled and not bare)
+            if bare and one["states"] and min(naming) > place:
+                continue  # nothing says whom it is about
+            preceding = context(before, place, naming, titled)
             text = in_passage(one["text"], preceding, "" if bare else each["title"])
             kind = "stating in passages" if one["states"] else "beside in passages"
             yield FactExample(kind, text, told, one["states"])
@@ -235,8 +239,11 @@ def build(embed: Embed, seed: int = 0) -> list[FactExample]:
     return examples
 
 
-def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
-    """Train the adapter; arguments, result and errors as of `training.encoders.tune`."""
+def train(target: Path, seed: int = 0, smoke: bool = False, start: Path | None = None) -> Path:
+    """Train the adapter; arguments, result and errors as of `training.encoders.tune`.
+
+    Where it goes on from an adapter, for one epoch at half the learning rate.
+    """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from retrieval.embedding import packaged_model
@@ -257,10 +264,10 @@ def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
         "classifier",
         ("labels",),
         RANK,
-        EPOCHS,
-        LEARNING_RATE,
+        EPOCHS if start is None else EPOCHS_ON,
+        LEARNING_RATE if start is None else LEARNING_RATE / 2,
         ORIGIN,
         READER,
         "random",
     )
-    return tune(task, tokenizer, rows, target, seed, smoke)
+    return tune(task, tokenizer, rows, target, seed, smoke, start)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.text import find
 from training import reading
-from training.encoders import LEARNING_RATE, SMOKE, EncoderTask, tune, vectors
+from training.encoders import EPOCHS_ON, LEARNING_RATE, SMOKE, EncoderTask, tune, vectors
 from training.reading import ReadingExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RANK, EPOCHS = 64, 3
-EPOCHS_ON = 1  # where training goes on from an adapter, at half the learning rate
 LONGEST = 384  # word pieces of question and text
 
 

@@ -78,6 +78,14 @@ def _record(target: Path, name: str, facts: "Iterable[LearnedFact]") -> None:
     out.print(f"the record is in {written}", soft_wrap=True)
 
 
+_start = click.option(
+    "--adapter",
+    "start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Go on from this adapter for one epoch, instead of training a new one for three.",
+)
+
+
 @train.command(epilog=example("fulcrum train rewriter --out runs/rewriter"))
 @_learning
 @_options
@@ -124,12 +132,7 @@ def rewriter(
     help="Natural questions besides the packaged ones: SQuAD, or JSON Lines of question, answers "
     "and passage; repeatable.",
 )
-@click.option(
-    "--adapter",
-    "start",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Go on from this adapter for one epoch, instead of three from the embedding model.",
-)
+@_start
 @click.option(
     "--examples",
     "most",
@@ -171,17 +174,23 @@ def support(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 
-@train.command(epilog=example("fulcrum train facts --out runs/facts"))
+@train.command(
+    epilog=example(
+        "fulcrum train facts --out runs/facts",
+        "fulcrum train facts --adapter runs/facts/adapter --seed 1 --out runs/second",
+    )
+)
+@_start
 @_options
 @click.pass_obj
-def facts(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
+def facts(given: dict[str, Any], target: Path, seed: int, smoke: bool, start: Path | None) -> None:
     """What finds out that forgotten facts are asked for or stated, an adapter as above."""
     model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from training import fact_classifier
 
-    written = fact_classifier.train(target, seed, smoke)
+    written = fact_classifier.train(target, seed, smoke, start)
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 

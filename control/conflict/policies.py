@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from control import prompts
 from control.conflict import values
+from control.conflict.reader import LEAST_ANSWERS
 from control.conflict.sources import CORRECTION, Policy, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.forgetting.parts import parts
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from control.conflict.reader import Reading
 
-# Probability from which a passage counts as claiming something: of 120 questions to several
-# passages each (`training/documents.jsonl`), 78 % of the disagreements that it finds are some, and
-# it finds 96 % of them; from 0.7 on 74 and 96 %, from 0.9 on 79 and 93 %.
-LEAST_ANSWERS = 0.8
 HEAD = 120  # characters of a passage where a document may be named: a line
 ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
     None: ("trusted", "replaces", "newest"),
