@@ -10,7 +10,7 @@ from control.answer import STEPS, Answer, source
 from control.conflict import dial, policies, values
 from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.policies import Settlement
-from control.conflict.reader import AnswerReader, read_passages
+from control.conflict.reader import AnswerReader
 from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
@@ -339,13 +339,16 @@ class Assistant:
             return changed
         started = time.perf_counter()
         asked = [
-            (states[at].search.query_str, policies.origin(node), node.text)
+            (states[at].search.query_str, policies.passage_text(node))
             for at in places
             for node in states[at].kept
         ]
-        readings = iter(read_passages(reader, asked))
+        readings = iter(reader.read(asked))
         found = {
-            at: policies.passage_claims([(node, next(readings)) for node in states[at].kept])
+            at: policies.passage_claims(
+                [(node, next(readings)) for node in states[at].kept],
+                alone=bool(states[at].query.sources.only_documents),
+            )
             for at in places
         }
         share = (time.perf_counter() - started) / len(places)

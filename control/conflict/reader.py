@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from control.encoders import batches, read_adapter
-from control.forgetting.parts import parts
 from control.prompts import with_title
 
 if TYPE_CHECKING:
@@ -33,11 +32,6 @@ REPLACES_QUESTION = "What does this document replace?"
 # get one; of 26 that say what they replace, 19 are found from 0.5 on and 15 from 0.8 on, and 1 or
 # none of the 88 others is said to.
 LEAST_DATED, LEAST_REPLACED = 0.7, 0.5
-# From which a passage counts as claiming something: of 120 questions to several passages each
-# (`training/documents.jsonl`), 78 % of the disagreements that it finds are some, and it finds 96 %
-# of them; from 0.7 on 74 and 96 %, from 0.9 on 79 and 93 %.
-LEAST_ANSWERS = 0.8
-LEAST_SENTENCE = 0.98  # see `read_passages`
 # Characters of a document where its date may stand: a letter head, a signature. Not measured.
 BEGINNING, END = 1_200, 600
 
@@ -124,41 +118,6 @@ class AnswerReader(Protocol):
 
     def read(self, asked: Sequence[tuple[str, str]]) -> list[Reading]:
         """Read texts, each for its question; as `Reader.read`."""
-
-
-def read_passages(reader: AnswerReader, asked: Sequence[tuple[str, str, str]]) -> list[Reading]:
-    """Read passages as a whole, and beside one that answers the others sentence by sentence.
-
-    A short text is read more surely than a long one, and too surely: only a sentence that is nearly
-    certain to answer counts, and only where the question is answered anyway. That finds more of the
-    documents that disagree: of 120 questions to several passages each (`training/documents.jsonl`)
-    97 % instead of 87 %. Where nothing answers as a whole, it would find answers to questions that
-    are left open: of 171 such questions to five held-out documents each to 61 % instead of 27 %.
-
-    Args:
-        reader: The reader.
-        asked: Question, what the passage is from, and its text.
-
-    Returns:
-        One for each; its ``start`` is void.
-    """
-    found = reader.read([(question, with_title(origin, text)) for question, origin, text in asked])
-    answered = {
-        question
-        for (question, _, _), reading in zip(asked, found, strict=True)
-        if reading.answer and reading.answers >= LEAST_ANSWERS
-    }
-    places = [
-        (place, with_title(origin, text[start:end].strip()))
-        for place, (question, origin, text) in enumerate(asked)
-        if not found[place].answer and question in answered
-        for start, end in parts(text)
-    ]
-    again = reader.read([(asked[place][0], sentence) for place, sentence in places])
-    for (place, _), reading in zip(places, again, strict=True):
-        if reading.answer and reading.answers >= max(LEAST_SENTENCE, found[place].answers):
-            found[place] = reading
-    return found
 
 
 def read_document(reader: AnswerReader, title: str, text: str) -> tuple[str, str]:
