@@ -38,8 +38,8 @@ OnToken = Callable[[int, "TokenTrace"], None]
 OnClearedToken = Callable[[int, ClearedToken], None]
 
 # Likelihood from which a sentence of an answer states a fact, where the answer gives what must not
-# be said and where it does not: in passages on several subjects 90 and 75 % of the sentences that
-# state a fact held out of the training reach them, and 10 and 3 % of others.
+# be said and where it does not: in passages on several subjects 90 and 67 % of the sentences that
+# state a fact held out of the training reach them, and 17 and 4 % of others.
 GIVING, STATING = 0.5, 0.95
 RETRIEVAL = "retrieval"  # the layer that redacts passages
 POSSESSIVE = re.compile(r"['’]s?$")

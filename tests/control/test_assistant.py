@@ -528,7 +528,7 @@ class DaysReader:
     def read(self, asked):
         found = [(text, re.search(r"\d+ days", text)) for _, text in asked]
         return [
-            Reading(match.group(), match.start(), 0.9) if match else Reading(answers=0.1)
+            Reading(match.group(), match.start(), 0.99) if match else Reading(answers=0.1)
             for _, match in found
         ]
 
@@ -635,9 +635,9 @@ def test_a_date_in_place_of_the_time_that_a_document_claims_gives_way_to_it(tiny
 
         def read(self, asked):
             return [
-                Reading("6:30", text.index("6:30"), 0.9)
+                Reading("6:30", text.index("6:30"), 0.99)
                 if "6:30" in text
-                else Reading("1 September 2021", 0, 0.9)
+                else Reading("1 September 2021", 0, 0.99)
                 for _, text in asked
             ]
 
@@ -657,7 +657,7 @@ def test_where_memory_wins_no_passage_is_shown_as_followed_or_cited(tiny, always
 
         def read(self, asked):
             return [
-                reading if reading.answer or not text.strip() else Reading(text.split()[0], 0, 0.9)
+                reading if reading.answer or not text.strip() else Reading(text.split()[0], 0, 0.99)
                 for reading, (_, text) in zip(super().read(asked), asked, strict=True)
             ]
 

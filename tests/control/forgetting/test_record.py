@@ -85,7 +85,7 @@ def test_a_whole_chapter_may_be_kept_back_word_by_word_and_nothing_else_be_so_lo
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"answers": ()}, "no answer"),
+        ({"answers": ()}, "needs the text"),
         ({"answers": ("It was a dark night and rain fell.",)}, "has 8 words, and 8 consecutive"),
         ({"relation": "text"}, "leave out relation and question"),
         ({"questions": ("What does it say?",)}, "leave out relation and question"),
