@@ -46,7 +46,7 @@ LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # the same for a plain question, of whose answer the guard sees all that could be told. Of messages
 # of facts held out (`fulcrum eval forgetting --measure classifier`) 90, 79 and 54 % of those that
 # ask reach them, and 6, 1 and 0.4 % of those beside them, written to be as close as can be.
-ASKS, REFUSED, CERTAIN = 0.3, 0.8, 0.978
+ASKS, REFUSED, CERTAIN = 0.3, 0.8, 0.98
 GUESSED = 0.8  # likelihood from which a guess in place of the answer states the fact
 NEVER = math.inf  # no likelihood
 WATCHED = 0.02  # from which the record is watched: 98 %, and 22 % of those beside them
@@ -177,7 +177,7 @@ class Router:
         stating = iter(self._judge.states(states) if states else ())
         return [
             1.0
-            if match.kind == "subject"
+            if match.kind == "subject" or _is_form(match)
             else max(
                 *itertools.islice(asking, len(match.excerpts) * len(_facts(match))),
                 *(float(p >= GUESSED) for p in itertools.islice(stating, len(match.guesses))),
@@ -338,6 +338,14 @@ class Router:
             _described(question, self._index.records[key], tuple(excerpts))
             for key, excerpts in found.items()
         ]
+
+
+def _is_form(match: Match) -> bool:
+    """Whether a message is one of the questions that the record itself gives."""
+    if match.kind != "named":
+        return False
+    forms = {normalize.plain(form) for form in asked_forms(match.record)}
+    return any(normalize.plain(excerpt) in forms for excerpt in match.excerpts)
 
 
 def _described(question: str, record: Record, excerpts: tuple[str, ...]) -> Match:
