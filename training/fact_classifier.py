@@ -51,6 +51,7 @@ BACKWARDS = ("reverse", "same answer")  # kinds of made questions that say the a
 HIDDEN = 0.5  # share of the sentences of passages that are preceded by "…" for the answer
 UNTITLED = 0.5  # share of the sentences and passages that name the subject, shown without the title
 RENAMED = 6  # texts of each fact that are also held against one of another name
+CHANGED = 0.5  # share of those texts whose other name is the same but for a word
 NEAREST = 8  # subjects that are looked through for another name
 
 
@@ -172,7 +173,7 @@ def of_other_names(
         renamed = _renamed(record, other.subject, other.aliases)
         words = [word for word in record.subject.split() if word[0].isupper() or word[0].isdigit()]
         changed = [word for word in words if find(named, [word])]
-        if len(words) > 1 and changed and draw.random() < 0.5:  # noqa: PLR2004 - half of them
+        if len(words) > 1 and changed and draw.random() < CHANGED:
             word = draw.choice(changed)
             others = [one for one in other.subject.split() if one[0].isupper() or one[0].isdigit()]
             if others and others[-1] not in words:

@@ -332,14 +332,11 @@ def fit(
     )
 
 
-def transfer(
-    observations: Sequence[Observation], any_model: bool = False
-) -> dict[str, dict[str, float]]:
+def transfer(observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
     """What the probe and the bars come to on each source when fitted on the others.
 
     Args:
         observations: From `run`.
-        any_model: As of `fit`.
 
     Returns:
         By the source left out; empty where there is but one.
@@ -351,7 +348,7 @@ def transfer(
         inside = [o for o, own in zip(observations, sources, strict=True) if own == source]
         if not others:
             continue
-        fitted = fit(source, source, others, any_model)
+        fitted = fit(source, source, others)
         confidence = np.array([_confidence(fitted.probe, o) for o in inside])
         known = np.array([o.known for o in inside])
         seen = np.array([o.evidence is not None for o in inside])
@@ -384,7 +381,7 @@ def _measured_by(
 ) -> dict[str, float]:
     """What `_measured` says of each group; nothing where there is but one."""
     groups = dict.fromkeys(names)
-    if len(groups) < 2:  # noqa: PLR2004 - then it is the whole
+    if len(groups) <= 1:
         return {}
     return {
         f"{key} {group}": value
