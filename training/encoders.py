@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from control.engines.transformers import preferred_device, preferred_dtype
 from foundation.errors import ModelError
+from foundation.files import replacing
 from training.runs import arguments, keep, last_checkpoint
 
 if TYPE_CHECKING:
@@ -149,6 +150,55 @@ def tune(
     return target / "adapter"
 
 
+def average(adapters: Sequence[Path], target: Path) -> Path:
+    """Write the mean of adapters that were trained on from one another, weight by weight.
+
+    A uniform model soup (Wortsman et al. 2022, arXiv:2203.05482, recipe 1), of the low-rank weights
+    and the head. Adapters that have nothing in common give a mean that is worth nothing.
+
+    Args:
+        adapters: Directories of two or more adapters of the same form.
+        target: The adapter's directory.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        ModelError: One of them is no adapter, or is not of the form of the first.
+    """
+    import torch
+    from peft import PeftConfig
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
+    from safetensors.torch import save_file
+
+    read = []
+    for adapter in adapters:
+        try:
+            config = PeftConfig.from_pretrained(str(adapter))
+            read.append(load_peft_weights(str(adapter), device="cpu"))
+        except Exception as error:  # peft raises anything from KeyError to ValueError
+            raise ModelError(f"{adapter} holds no adapter; give the folder of one") from error
+        if _shapes(read[-1]) != _shapes(read[0]):
+            raise ModelError(
+                f"{adapter} is not of the form of {adapters[0]}; give adapters that were trained "
+                "on from one another"
+            )
+    mean = {
+        name: torch.stack([weights[name].float() for weights in read]).mean(0).half().contiguous()
+        for name in read[0]
+    }
+    with replacing(target) as new:
+        config.save_pretrained(str(new))
+        save_file(mean, new / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        names = "\n".join(f"- {adapter.name}" for adapter in adapters)
+        (new / "README.md").write_text(MEAN_CARD.format(names=names), encoding="utf-8")
+    return target
+
+
+def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
+    return {name: each.shape for name, each in weights.items()}
+
+
 def vectors(texts: Sequence[str]) -> NDArray[np.float32]:
     """Texts as unit vectors of the packaged embedding model, shape (texts, dimension)."""
     from retrieval.embedding import open_embedding, unit_vectors
@@ -176,4 +226,11 @@ CARD = """\
 Written by `fulcrum train {name} --out DIR --seed {seed}` in {minutes:.0f} minutes: LoRA of rank
 {rank} and a head, {epochs} epochs over {count:,} examples, batch {batch}, learning rate {rate:g}
 (cosine). {origin}
+"""
+MEAN_CARD = """\
+# Mean of adapters
+
+Written by `fulcrum train average`: the mean, weight by weight, of
+
+{names}
 """

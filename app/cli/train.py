@@ -195,6 +195,28 @@ def facts(given: dict[str, Any], target: Path, seed: int, smoke: bool, start: Pa
 
 
 @train.command(
+    epilog=example("fulcrum train average runs/facts/adapter runs/second/adapter --out runs/mean")
+)
+@click.argument(
+    "adapters",
+    nargs=-1,
+    required=True,
+    metavar="ADAPTER ADAPTER ...",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)
+@click.option("--out", "target", type=PATHS, required=True, help="Directory of the new adapter.")
+def average(adapters: tuple[Path, ...], target: Path) -> None:
+    """The mean of adapters of reader, support or facts that went on from one another."""
+    if len(adapters) == 1:
+        raise InputError(f"{adapters[0]} is one adapter; give two or more to average")
+    require_packages("training needs", "training", *PACKAGES)
+
+    from training import encoders
+
+    out.print(f"the adapter is in {encoders.average(adapters, target)}", soft_wrap=True)
+
+
+@train.command(
     name="filter",
     epilog=example(
         "fulcrum train filter --out runs/filter",

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
+from peft.utils import load_peft_weights
 
 from control.conflict import reader as readers
 from control.conflict.reader import DATE_QUESTION
+from data import DIRECTORY as DATA
 from foundation.errors import ModelError
 from foundation.text import find
 from retrieval.embedding import packaged_model
 from retrieval.ingest.dates import first_date
-from training import reader, reading
+from training import encoders, reader, reading
 
 
 def by_length(texts):
@@ -74,3 +77,21 @@ def test_a_run_leaves_an_adapter_that_another_one_goes_on_from(tmp_path):
     assert len(loaded.read([("Who leads it?", "Ms Oduya leads the archive.")])) == 1
     with pytest.raises(ModelError, match="holds no adapter to go on from"):
         reader.train(tmp_path / "third", smoke=True, start=tmp_path)
+
+    mean = encoders.average([first, second], tmp_path / "mean")
+    one, other, both = (load_peft_weights(str(each)) for each in (first, second, mean))
+    assert any((one[name] != other[name]).any() for name in one)
+    for name, weights in both.items():
+        assert torch.allclose(weights.float(), (one[name].float() + other[name].float()) / 2, atol=1e-3)
+    [again] = readers.load(packaged_model(), mean).read([("Who?", "Ms Oduya leads it.")])
+    assert 0 <= again.answers <= 1
+
+
+@pytest.mark.parametrize(
+    ("other", "told"), [("knowpo", "not of the form of"), ("nothing", "holds no adapter")]
+)
+def test_only_adapters_of_one_form_are_averaged(tmp_path, other, told):
+    adapters = [DATA / "adapters" / "reader", DATA / "adapters" / other]
+    with pytest.raises(ModelError, match=told):
+        encoders.average(adapters, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()

@@ -2,11 +2,14 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from control.conflict.policies import LEAST_ALONE, LEAST_ANSWERS
 from control.conflict.reader import AnswerReader, Reading
 from evaluation import metrics
 from evaluation.suites.sources.checks import Table
@@ -17,6 +20,8 @@ from training.encoders import Embed
 from training.reading import ReadingExample
 
 ANSWERS = 0.7  # probability from which a text counts as answering here
+NEAREST = 5  # documents that a question is asked of, where the surest one answers
+LEAST_F1 = 0.5  # of the words of a claim and of the answer, from which it counts as right
 SEED = 0  # of the sentences that are drawn
 
 
@@ -32,12 +37,20 @@ def held_out(run: Run) -> dict[str, Table]:
     kinds = examples(vectors)
     if run.limit is not None:
         kinds = {kind: several[: run.limit] for kind, several in kinds.items()}
-    run.counts["held-out"] = sum(map(len, kinds.values()))
+    questions = nearest(vectors)[: run.limit]
+    run.counts["held-out"] = sum(map(len, kinds.values())) + len(questions)
     rows = [
         _row(kind, several, _read(reader, several, run.batch_size))
         for kind, several in tqdm(kinds.items(), desc="held out", delay=2)
     ]
-    return {"held-out": rows, "failures": []}
+    flat = [one for question in questions for one in question.asked]
+    found = iter(_read(reader, flat, run.batch_size))
+    surest = [
+        max((next(found) for _ in question.asked), key=lambda each: each.answers)
+        for question in questions
+    ]
+    table = [_bar(questions, surest, least) for least in (ANSWERS, LEAST_ANSWERS, LEAST_ALONE)]
+    return {"held-out": rows, "held-out: several documents": table, "failures": []}
 
 
 def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
@@ -72,6 +85,71 @@ def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
     return {kind: draw.sample(several, len(several)) for kind, several in found.items()}
 
 
+@dataclass(frozen=True)
+class AskedOfSeveral:
+    """A question asked of several documents.
+
+    Attributes:
+        asked: The question with each of them.
+        answers: What the documents answer that are asked about it; empty where all leave it open.
+    """
+
+    asked: list[ReadingExample]
+    answers: frozenset[str]
+
+
+def nearest(embed: Embed) -> list[AskedOfSeveral]:
+    """Every question about the documents, asked of those that are most similar to it.
+
+    Args:
+        embed: Finds them.
+    """
+    documents = [*reading.dated(held_out=True), *reading.companions(held_out=True)]
+    texts = [reading.passage(one) for one in documents]
+    answers: dict[str, set[str]] = {}
+    for record in documents:
+        for each in record["questions"]:
+            answers.setdefault(each["question"], set()).add(each["answer"])
+        for question in record["unanswered"]:
+            answers.setdefault(question, set())
+    similarity = embed(list(answers)) @ embed(texts).T
+    found = [
+        AskedOfSeveral(
+            [ReadingExample(question, texts[at], "") for at in np.argsort(-row)[:NEAREST]],
+            frozenset(right),
+        )
+        for (question, right), row in zip(answers.items(), similarity, strict=True)
+    ]
+    draw = random.Random(SEED)  # noqa: S311 - a reproducible choice, nothing secret
+    return draw.sample(found, len(found))
+
+
+def _bar(
+    questions: Sequence[AskedOfSeveral], surest: Sequence[Reading], least: float
+) -> dict[str, Any]:
+    """What the surest of several documents answers, if it is as sure as ``least``."""
+    open_ = np.array([not one.answers for one in questions])
+    said = np.array([bool(each.answer) and each.answers >= least for each in surest])
+    right = np.array(
+        [
+            max((metrics.token_f1(each.answer, one) for one in question.answers), default=0.0)
+            for question, each in zip(questions, surest, strict=True)
+        ]
+    )
+    measured = {
+        "answered, of those that one answers": said[~open_],
+        "right (F1 from 0.5 on), of those answered": right[~open_ & said] >= LEAST_F1,
+        "answered, of those that all leave open": said[open_],
+    }
+    return {
+        "from": least,
+        "n": len(questions),
+        **{name: metrics.percent(flags) for name, flags in measured.items()},
+        "AUROC": _auroc(~open_, surest),
+        "ci": {name: metrics.interval(metrics.percent, one) for name, one in measured.items()},
+    }
+
+
 def _read(reader: AnswerReader, asked: Sequence[ReadingExample], batch_size: int) -> list[Reading]:
     pairs = [(one.question, one.text) for one in asked]
     starts = range(0, len(pairs), batch_size)
@@ -79,8 +157,6 @@ def _read(reader: AnswerReader, asked: Sequence[ReadingExample], batch_size: int
 
 
 def _row(kind: str, asked: Sequence[ReadingExample], found: Sequence[Reading]) -> dict[str, Any]:
-    from sklearn.metrics import roc_auc_score
-
     answering = np.array([bool(one.answer) for one in asked])
     said = np.array([bool(each.answer) and each.answers >= ANSWERS for each in found])
     exact = np.array(
@@ -94,13 +170,20 @@ def _row(kind: str, asked: Sequence[ReadingExample], found: Sequence[Reading]) -
         "answered, of those that answer": said[answering],
         "answered, of those that do not": said[~answering],
     }
-    scores = [each.answers for each in found]
-    both = answering.any() and not answering.all()
     intervals = {name: metrics.interval(metrics.percent, one) for name, one in measured.items()}
     return {
         "text": kind,
         "n": len(asked),
         **{name: metrics.percent(flags) for name, flags in measured.items()},
-        "AUROC": float(roc_auc_score(answering, scores)) if both else None,
+        "AUROC": _auroc(answering, found),
         "ci": intervals,
     }
+
+
+def _auroc(answering: NDArray[np.bool_], found: Sequence[Reading]) -> float | None:
+    """How well the probabilities tell what answers; ``None`` where all or none does."""
+    from sklearn.metrics import roc_auc_score
+
+    if answering.all() or not answering.any():
+        return None
+    return float(roc_auc_score(answering, [each.answers for each in found]))

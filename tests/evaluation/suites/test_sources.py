@@ -263,9 +263,17 @@ def test_on_held_out_texts_the_reader_is_measured_alone(tmp_path, sure, found):
         for several in held_out.examples(like_length).values()
         for one in several
     }
+    answering = {
+        (one.question, one.text): min(question.answers)
+        for question in held_out.nearest(like_length)
+        for one in question.asked[:1]
+        if question.answers
+    }
+    known = answering | known  # of the documents that are like a question, the first answers it
 
     def read(asked):
-        return [Reading(known[one], 0, sure if known[one] else 0.1) for one in asked]
+        answers = [known.get(one, "") for one in asked]
+        return [Reading(answer, 0, sure if answer else 0.1) for answer in answers]
 
     system = system_of(Perfect())
     system = replace(system, vectors=like_length)
@@ -276,6 +284,12 @@ def test_on_held_out_texts_the_reader_is_measured_alone(tmp_path, sure, found):
     assert all(row["exact span"] == 100 and row["AUROC"] == 1 for row in rows)
     assert all(row["answered, of those that answer"] == found for row in rows)
     assert all(row["answered, of those that do not"] == 0 for row in rows)
+    by_bar = {row["from"]: row for row in report["tables"]["held-out: several documents"]}
+    assert by_bar[0.8]["n"] == 40
+    assert by_bar[0.8]["AUROC"] == 1
+    assert by_bar[0.8]["answered, of those that one answers"] == found
+    assert by_bar[0.95]["answered, of those that one answers"] == 0
+    assert by_bar[0.8]["answered, of those that all leave open"] == 0
 
 
 def test_shares_come_with_counts_and_intervals(tmp_path):
