@@ -1,9 +1,12 @@
 """The guard in decoding: tokens that would complete a forgotten answer are not chosen.
 
 An answer is banned only for active records, those whose subject is named, and only at the token
-that would complete it: the same answer to another question stays allowed. The decoded and
-normalised text is compared, so that every tokenisation, spelling and obfuscation counts. What must
-not be told in its own words (`control.forgetting.verbatim`) is watched in every answer.
+that would complete it: the same answer to another question stays allowed. So do the words of the
+question itself, which tell nothing new; were they banned where they are a forgotten answer alone,
+that would tell that they are one. Whether a sentence that repeats them states the fact is decided
+when it is complete. The decoded and normalised text is compared, so that every tokenisation,
+spelling and obfuscation counts. What must not be told in its own words
+(`control.forgetting.verbatim`) is watched in every answer.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -11,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from control.decoding.contrastive import FLOOR
-from control.forgetting.matcher import find_words
+from control.forgetting.matcher import find_values, find_words
+from control.forgetting.normalize import Place, hides, holds
 from control.forgetting.record import Record
 from control.forgetting.verbatim import NEAR, VerbatimIndex
 
@@ -37,6 +41,7 @@ class WatchedFacts:
         activate: Gives further records that a text activates by naming their subject, since an
             answer can name one that the question did not.
         wording: The texts of which only the wording is kept back, whatever the question.
+        question: As it was asked; its own words are not banned.
     """
 
     records: tuple[Record, ...] = ()
@@ -44,6 +49,7 @@ class WatchedFacts:
     decide_on_output: frozenset[str] = frozenset()
     activate: Callable[[str], Sequence[Record]] | None = None
     wording: VerbatimIndex = field(default_factory=VerbatimIndex)
+    question: str = ""
 
     def __bool__(self) -> bool:
         """Whether anything is watched."""
@@ -62,9 +68,33 @@ class WatchedFacts:
         whole = text + new
         border = len(text.rstrip())
         for record in self.active_records(whole):
-            if any(end > border for _, end in find_words(whole, record)):
+            if any(end > border for _, end in self._new_words(whole, record)):
                 return record
         return self.wording.completed(text, new) if self.wording else None
+
+    def gives_new(self, text: str, record: Record) -> bool:
+        """Whether a text gives an answer of a record that the question does not give itself.
+
+        In the same words, as the same value, or encoded. Where the question may ask for the record,
+        every answer is new: "Paris or Lyon?" is answered in its own words.
+        """
+        repeats = self._repeats(record)
+        if self._new_words(text, record):
+            return True
+        if hides(text, record.spans) and not (repeats and holds(self.question, record.spans)):
+            return True
+        values = find_values(text, record)
+        return bool(values) and not (repeats and find_values(self.question, record))
+
+    def _new_words(self, text: str, record: Record) -> list[Place]:
+        found = find_words(text, record)
+        if not self._repeats(record):
+            return found
+        return [(start, end) for start, end in found if not holds(self.question, [text[start:end]])]
+
+    def _repeats(self, record: Record) -> bool:
+        """Whether an answer may repeat what the question says."""
+        return bool(self.question) and record.id not in self.decide_on_output
 
 
 @dataclass

@@ -64,13 +64,20 @@ def find_answers(text: str, record: Record) -> list[Place]:
         (start, end) in characters: of the words; of the whole sentence where it gives a date or a
         quantity in another notation, such as "394 feet" for "120 metres".
     """
-    found = find_words(text, record)
-    for value in answer_forms(record).values:
-        for start, end in parts(text):
-            said = _read(text[start:end].strip())
-            if _gives_date(value, said) or _gives_quantity(value, said):
-                found.append((start, end))
-    return sorted(set(found))
+    return sorted({*find_words(text, record), *find_values(text, record)})
+
+
+def find_values(text: str, record: Record) -> list[Place]:
+    """Where the sentences are that give the date or the quantity of an answer, in any notation."""
+    values = answer_forms(record).values
+    if not values:
+        return []
+    said = {(start, end): _read(text[start:end].strip()) for start, end in parts(text)}
+    return [
+        place
+        for place, read in said.items()
+        if any(_gives_date(value, read) or _gives_quantity(value, read) for value in values)
+    ]
 
 
 @lru_cache(maxsize=MOST_FORMS)

@@ -7,7 +7,7 @@ does not give the fact away; otherwise the sentence is.
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llama_index.core.schema import BaseNode, NodeWithScore
 
@@ -25,7 +25,7 @@ from foundation import trace
 
 if TYPE_CHECKING:
     from control.forgetting.classifier import FactJudge
-    from control.forgetting.ledger import Ledger
+    from control.forgetting.ledger import Changes
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -41,6 +41,13 @@ MOST_TEXTS = 1_024  # cached results
 GIVING, STATING, LEFT = 0.2, 0.9, 0.5
 
 
+class Records(Protocol):
+    """What gives the records, such as a `Ledger`."""
+
+    def changes(self, version: int) -> "Changes":
+        """What has changed since; as `Ledger.changes`."""
+
+
 class Redactor:
     """Removes the sentences that state a forgotten fact from texts.
 
@@ -54,7 +61,7 @@ class Redactor:
         wording: The texts of which only the wording is kept back.
     """
 
-    def __init__(self, ledger: "Ledger", judge: "FactJudge") -> None:
+    def __init__(self, ledger: Records, judge: "FactJudge") -> None:
         """Redact by the records of a ledger.
 
         Args:

@@ -65,6 +65,7 @@ class FactContext:
         decide_on_output: Ids of those that it may ask for: refused once the answer states one.
         activate: Further records that a text activates by naming their subject; ``None`` where
             nothing is forgotten.
+        question: As it was asked.
         names: Names in the question.
         subject_missing: Whether it leaves its subject to the passages or the conversation.
     """
@@ -74,6 +75,7 @@ class FactContext:
     check_paraphrase: frozenset[str] = frozenset()
     decide_on_output: frozenset[str] = frozenset()
     activate: "Callable[[str], Sequence[Record]] | None" = None
+    question: str = ""
     names: tuple[str, ...] = ()
     subject_missing: bool = False
 
@@ -119,6 +121,7 @@ class FactSuppressor:
             return replace(
                 both,
                 activate=_either(alone.activate, of_system) if self.router else None,
+                question=alone.question,
                 names=alone.names,
                 subject_missing=alone.subject_missing,
             )
@@ -141,6 +144,7 @@ class FactSuppressor:
             check_paraphrase,
             decide_on_output,
             activate,
+            earlier.question or question,
             names,
             subject_missing,
         )
@@ -211,6 +215,7 @@ class FactSuppressor:
             facts.decide_on_output,
             facts.activate,
             self.redactor.wording if self.redactor is not None else VerbatimIndex(),
+            facts.question,
         )
 
     def without_wording(self, text: str) -> str:
@@ -308,13 +313,26 @@ class FactSuppressor:
     def _states(self, text: str, watch: WatchedFacts) -> bool:
         """Whether a text contains an active answer or paraphrases a fact."""
         active = watch.active_records(text)
-        if any(normalize.hides(text, one.spans) or find_answers(text, one) for one in active):
+        if any(watch.gives_new(text, one) for one in active):
             return True
-        compared = [record for record in active if record.id in watch.check_paraphrase]
+        repeated = [one for one in active if find_answers(text, one)]
+        if self._judged(text, repeated, GIVING, watch.question):
+            return True
+        others = [one for one in active if one not in repeated]
+        compared = [one for one in others if one.id in watch.check_paraphrase]
         return bool(self._judged(text, compared, STATING))
 
-    def _judged(self, text: str, records: "Sequence[Record]", least: float) -> "Sequence[Record]":
-        """Those of the records that the last sentence of a text states."""
+    def _judged(
+        self, text: str, records: "Sequence[Record]", least: float, asked: str | None = None
+    ) -> "Sequence[Record]":
+        """Those of the records that the last sentence of a text states.
+
+        Args:
+            text: Complete sentences.
+            records: The records.
+            least: Likelihood from which it states one.
+            asked: The question, where a text that names nothing need not be about the record.
+        """
         sentences = [part for part in _sentences(text) if part]
         if self.judge is None or not records or not sentences:
             return ()
@@ -324,7 +342,8 @@ class FactSuppressor:
             last = len(sentences) - 1
             before = context(sentences, last, naming, not naming)
             # Where the text names nothing, it is about what was asked.
-            title = "" if naming else record.subject
+            about = asked is None or normalize.holds(asked, record.names)
+            title = record.subject if about and not naming else ""
             pairs.append((in_passage(sentences[last], before, title), stated(record)))
         likely = self.judge.states(pairs)
         return [record for record, p in zip(records, likely, strict=True) if p >= least]

@@ -1,15 +1,20 @@
-"""The classifier of forgotten facts alone, on facts held out of its training.
+"""The classifier of forgotten facts, and redaction by it, on facts held out of its training.
 
-What its judgements do in the system, `fulcrum eval forgetting` measures otherwise.
+What both do in the system, `fulcrum eval forgetting` measures otherwise.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from control.forgetting.classifier import FactJudge
+from control.forgetting.ledger import Changes
+from control.forgetting.matcher import find_answers
+from control.forgetting.record import Record
+from control.forgetting.redaction import Redactor
 from evaluation import metrics
 from training import fact_classifier
 from training.fact_classifier import FactExample
@@ -54,7 +59,53 @@ def report(judge: FactJudge) -> dict[str, Any]:
     return {
         "n": len(examples),
         "facts": len(facts),
-        "tables": {"classifier": rows, "thresholds": curve},
+        "tables": {
+            "classifier": rows,
+            "thresholds": curve,
+            "redaction": [redaction(facts, judge)],
+        },
+    }
+
+
+class _OneRecord:
+    """A ledger of one record."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def changes(self, version: int) -> Changes:
+        return Changes(1, [] if version else [self._record])
+
+
+def redaction(facts: Sequence[dict[str, Any]], judge: FactJudge) -> dict[str, Any]:
+    """How redaction treats the sentences of passages on several subjects.
+
+    Args:
+        facts: Facts with their passages, as of `fact_classifier.written`.
+        judge: The classifier.
+
+    Returns:
+        Of the sentences that state their fact and give its answer, the share in which it is left;
+        of the others, the share that is not left as it was.
+    """
+    left, changed = list[bool](), list[bool]()
+    for number, fact in enumerate(facts):
+        record = replace(fact_classifier.record_of(fact), id=f"{number}")
+        redactor = Redactor(_OneRecord(record), judge)
+        for passage in fact["passages"]:
+            text = " ".join(one["text"] for one in passage["sentences"])
+            kept = redactor.redact(text, passage["title"]).text
+            for one in passage["sentences"]:
+                if not one["states"]:
+                    changed.append(one["text"] not in kept)
+                elif find_answers(one["text"], record):
+                    left.append(one["text"] in kept)
+    flags = {"answer left": np.array(left), "others changed": np.array(changed)}
+    return {
+        "n stating": len(left),
+        "n others": len(changed),
+        **{name: round(metrics.percent(each), 1) for name, each in flags.items()},
+        "ci": {name: metrics.interval(metrics.percent, each) for name, each in flags.items()},
     }
 
 

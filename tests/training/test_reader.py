@@ -82,7 +82,9 @@ def test_a_run_leaves_an_adapter_that_another_one_goes_on_from(tmp_path):
     one, other, both = (load_peft_weights(str(each)) for each in (first, second, mean))
     assert any((one[name] != other[name]).any() for name in one)
     for name, weights in both.items():
-        assert torch.allclose(weights.float(), (one[name].float() + other[name].float()) / 2, atol=1e-3)
+        assert torch.allclose(
+            weights.float(), (one[name].float() + other[name].float()) / 2, atol=1e-3
+        )
     [again] = readers.load(packaged_model(), mean).read([("Who?", "Ms Oduya leads it.")])
     assert 0 <= again.answers <= 1
 

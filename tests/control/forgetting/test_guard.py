@@ -55,6 +55,33 @@ def test_an_answer_ends_before_it_states_what_the_question_may_ask_for(guarded):
     assert guard.blocked
 
 
+def test_the_words_of_the_question_are_not_banned_unless_it_may_ask_for_the_record(guarded):
+    told = "the harbour of Lima"
+    generated, guard = guarded(told, LIMA, question="How deep is Lima's harbour?")
+    assert generated == told
+    assert guard.withheld == []
+    assert guarded(told, LIMA, question="How deep is the harbour?")[0] == "the harbour of Limx"
+    generated, _ = guarded(
+        told, LIMA, question="Peru: Lima or Quito?", decide_on_output=frozenset({"1"})
+    )
+    assert generated == "the harbour of Lim"
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "new"),
+    [
+        ("What was bought for 84,500 euros?", "It cost €84,500.", False),
+        ("What was bought for 60,000 euros?", "It cost €84,500.", True),
+        ("Who was born in Tilda Rahn's town?", "Tilda Rahn was.", False),
+        ("Who was born in Rahn's town?", "Tilda Rahn was.", True),
+        ("What was bought?", "It cost eighty-four thousand five hundred euros.", True),
+    ],
+)
+def test_what_the_question_says_in_part_or_otherwise_is_new(question, text, new):
+    record = Record("Ann", relation="", answers=("84,500 euros", "Tilda Rahn"), id="1")
+    assert WatchedFacts((record,), question=question).gives_new(text, record) == new
+
+
 def test_nothing_is_banned_without_an_active_record(guarded):
     generated, _ = guarded("It is Lima")
     assert generated == "It is Lima"

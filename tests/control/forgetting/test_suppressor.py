@@ -152,6 +152,18 @@ def test_paraphrases_count_only_for_records_that_the_question_may_be_about(forge
     assert strip_leaks(forgetting, tiny, "Lima rules.", watch=without_paraphrase).trace.blocked
 
 
+def test_a_sentence_that_repeats_the_question_is_withheld_only_if_it_states_the_fact(
+    forgetting, tiny
+):
+    facts = forgetting.route("Does the river of Lima flow through Peru?")
+    told = "The river of Lima does."
+    assert strip_leaks(forgetting, tiny, told, watch=forgetting.watch(facts)).trace.text == told
+    states = "It flows through Lima, the capital."
+    assert strip_leaks(forgetting, tiny, states, watch=forgetting.watch(facts)).trace.blocked
+    facts = forgetting.route("Does the river flow through Peru?")
+    assert strip_leaks(forgetting, tiny, told, watch=forgetting.watch(facts)).trace.blocked
+
+
 @pytest.mark.parametrize("text", ["The City of Kings.", "Lima.", "L-i-m-a"])
 def test_an_answer_that_begins_with_the_fact_is_withheld(forgetting, tiny, text):
     stripped = strip_leaks(forgetting, tiny, text)
