@@ -19,11 +19,11 @@ import numpy as np
 
 from control.conflict.reader import AnswerReader
 from control.forgetting.ledger import CORRECTED, ENTERED, ID_BYTES, WITHDRAWN, Event, Ledger
-from control.forgetting.record import LONGEST_TEXT, SURROGATES, shown
+from control.forgetting.record import LONGEST_TEXT, shown
 from control.forgetting.vector_cache import Vectors, unit
 from foundation import trace
 from foundation.errors import InputError
-from foundation.text import normalise
+from foundation.text import SURROGATES, normalise
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding

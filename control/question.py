@@ -1,6 +1,7 @@
 """What a question has to be; importing this loads no model."""
 
 from foundation.errors import InputError
+from foundation.text import SURROGATES
 
 LONGEST_QUESTION = 20_000  # characters; far beyond any question, well below a pasted book
 # Passages that every model reads. More hold the answer more often: of 48 questions about real
@@ -12,9 +13,11 @@ def check_question(question: str, longest: int = LONGEST_QUESTION) -> str:
     """The question without surrounding space.
 
     Raises:
-        InputError: It is empty or too long.
+        InputError: It is empty, too long, or no text.
     """
     question = question.strip()
+    if SURROGATES.search(question):
+        raise InputError("the question holds bytes that are no text; give it in UTF-8")
     if not question:
         raise InputError('the question is empty; ask one, as in: fulcrum ask "What is ...?"')
     if len(question) > longest:

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
+SURROGATES = re.compile("[\ud800-\udfff]")  # unpaired: bytes that were no text
 SHORT = 2000  # characters; results for shorter texts, which are compared often, are cached
 
 

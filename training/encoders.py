@@ -11,18 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from control.engines.transformers import preferred_device, preferred_dtype
-from foundation.errors import ModelError
+from foundation.errors import InputError, ModelError
 from foundation.files import replacing
 from training.runs import arguments, keep, last_checkpoint
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
 BATCH = 32
 SMOKE = 48  # examples of a trial run
+ENCODERS = ("QUESTION_ANS", "SEQ_CLS")  # names in `peft` of what encoders are trained for
 EPOCHS_ON = 1  # where training goes on from an adapter, at half the learning rate
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts as unit vectors, shape (texts, dimension)"""
@@ -157,35 +159,36 @@ def average(adapters: Sequence[Path], target: Path) -> Path:
     and the head. Adapters that have nothing in common give a mean that is worth nothing.
 
     Args:
-        adapters: Directories of two or more adapters of the same form.
-        target: The adapter's directory.
+        adapters: Directories of two or more adapters of an encoder, all of the same form.
+        target: The adapter's directory; it is new, or holds another adapter, which is replaced.
 
     Returns:
         ``target``.
 
     Raises:
-        ModelError: One of them is no adapter, or is not of the form of the first.
+        InputError: ``target`` is one of them, or holds something else.
+        ModelError: One of them is no adapter of an encoder, or is not of the form of the first.
     """
     import torch
-    from peft import PeftConfig
-    from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
+    from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
     from safetensors.torch import save_file
 
-    read = []
-    for adapter in adapters:
-        try:
-            config = PeftConfig.from_pretrained(str(adapter))
-            read.append(load_peft_weights(str(adapter), device="cpu"))
-        except Exception as error:  # peft raises anything from KeyError to ValueError
-            raise ModelError(f"{adapter} holds no adapter; give the folder of one") from error
-        if _shapes(read[-1]) != _shapes(read[0]):
+    if any(target.resolve() == adapter.resolve() for adapter in adapters):
+        raise InputError(f"{target} is one of the adapters to average; give another directory")
+    kept = target.exists() and not (target / CONFIG_NAME).exists() and any(target.iterdir())
+    if kept or target.is_symlink():
+        raise InputError(f"{target} holds something that is no adapter; give a new directory")
+    read = [_read(adapter) for adapter in adapters]
+    first, config = _form(*read[0]), read[0][0]
+    for adapter, each in zip(adapters, read, strict=True):
+        if _form(*each) != first:
             raise ModelError(
                 f"{adapter} is not of the form of {adapters[0]}; give adapters that were trained "
                 "on from one another"
             )
     mean = {
-        name: torch.stack([weights[name].float() for weights in read]).mean(0).half().contiguous()
-        for name in read[0]
+        name: torch.stack([weights[name].float() for _, weights in read]).mean(0).half()
+        for name in read[0][1]
     }
     with replacing(target) as new:
         config.save_pretrained(str(new))
@@ -195,8 +198,32 @@ def average(adapters: Sequence[Path], target: Path) -> Path:
     return target
 
 
-def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
-    return {name: each.shape for name, each in weights.items()}
+def _read(adapter: Path) -> "tuple[PeftConfig, dict[str, Tensor]]":
+    """The configuration and the weights of an adapter of an encoder."""
+    from peft import PeftConfig
+    from peft.utils import CONFIG_NAME, load_peft_weights
+
+    if not (adapter / CONFIG_NAME).exists():
+        raise ModelError(f"{adapter} holds no adapter; give the folder of one")
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        weights = load_peft_weights(str(adapter), device="cpu")
+    except Exception as error:  # peft raises anything from KeyError to ValueError
+        raise ModelError(f"the adapter in {adapter} is damaged; train it again") from error
+    if config.task_type not in ENCODERS:
+        raise ModelError(
+            f"{adapter} is an adapter of a language model, which keeps a record of the facts it "
+            "was trained on; only those of encoders are averaged"
+        )
+    if not all(bool(each.isfinite().all()) for each in weights.values()):
+        raise ModelError(f"the adapter in {adapter} holds numbers that are none; train it again")
+    return config, weights
+
+
+def _form(config: "PeftConfig", weights: "dict[str, Tensor]") -> tuple[Any, ...]:
+    """What adapters have in common that can be averaged."""
+    shapes = {name: each.shape for name, each in weights.items()}
+    return config.task_type, config.r, config.lora_alpha, shapes
 
 
 def vectors(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -23,6 +23,22 @@ err = Console(stderr=True, highlight=False)
 PATHS = click.Path(path_type=Path)
 
 
+class Directory(click.Path):
+    """A directory that need not exist yet; never the current one by an empty name."""
+
+    def __init__(self, file_okay: bool = False) -> None:
+        super().__init__(file_okay=file_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; as `click.Path.convert`."""
+        if not str(value):
+            self.fail("the name is empty; give a directory", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+DIRECTORY = Directory()
+
+
 def example(*lines: str) -> str:
     """An epilog that keeps its line breaks."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
@@ -31,11 +47,11 @@ def example(*lines: str) -> str:
 REPORT = click.option(
     "--out",
     "target",
-    type=PATHS,
+    type=DIRECTORY,
     required=True,
     help="Directory for the report; run again to resume.",
 )
-TIMES = click.option("--out", "target", type=PATHS, help="Directory for report.json.")
+TIMES = click.option("--out", "target", type=DIRECTORY, help="Directory for report.json.")
 
 
 def count(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from app.cli import ask, bench, correct, evaluate, forget, ingest, serve, train
-from app.cli.console import PATHS, error_line, example
+from app.cli.console import PATHS, Directory, error_line, example
 from foundation.errors import FulcrumError, InputError
 
 EXIT_MISTAKE = 2
@@ -49,7 +49,7 @@ class ClearedGroup(click.Group):
         "fulcrum ingest data/passages.jsonl", 'fulcrum ask "What is the capital of Peru?"'
     ),
 )
-@click.option("--home", type=PATHS, help="Directory that holds all state.")
+@click.option("--home", type=Directory(file_okay=True), help="Directory that holds all state.")
 @click.option(
     "--model",
     help="Hugging Face id, model directory, .gguf file, or URL of an OpenAI-compatible server "

@@ -9,7 +9,7 @@ import click
 
 from app import home
 from app import settings as settings_module
-from app.cli.console import PATHS, count, example, model_settings, out, require_packages
+from app.cli.console import DIRECTORY, PATHS, count, example, model_settings, out, require_packages
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--out",
             "target",
-            type=PATHS,
+            type=DIRECTORY,
             required=True,
             help="Directory of the run; the adapter goes to its folder adapter.",
         ),
@@ -204,7 +204,9 @@ def facts(given: dict[str, Any], target: Path, seed: int, smoke: bool, start: Pa
     metavar="ADAPTER ADAPTER ...",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
 )
-@click.option("--out", "target", type=PATHS, required=True, help="Directory of the new adapter.")
+@click.option(
+    "--out", "target", type=DIRECTORY, required=True, help="Directory of the new adapter."
+)
 def average(adapters: tuple[Path, ...], target: Path) -> None:
     """The mean of adapters of reader, support or facts that went on from one another."""
     if len(adapters) == 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from foundation.errors import InputError
-from foundation.text import normalise
+from foundation.text import SURROGATES, normalise
 
 LONGEST_TEXT = 2_000  # characters of any one name, question or answer
 LONGEST_WORDING = 100_000  # characters of a text whose wording is kept back: a long chapter
@@ -16,7 +16,6 @@ LONGEST_WORDING = 100_000  # characters of a text whose wording is kept back: a 
 LONGEST_QUOTE = 8
 MOST_TEXTS = 200  # names, questions or answers of one record
 MOST_SHOWN = 60  # characters of a text in a message
-SURROGATES = re.compile("[\ud800-\udfff]")  # unpaired; cannot be encoded
 # Suppressing one of these words would suppress every sentence.
 TOO_COMMON = {
     *("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "he", "her", "his"),

@@ -122,6 +122,14 @@ PATTERNS: tuple[SentencePattern, ...] = (
         r"(?P<answer>.+)"
     ),
 )
+# "was founded in 1987": when, or where, something was done.
+DONE = re.compile(
+    rf"(?P<subject>.+?) (?P<being>{BEING}) (?P<verb>[a-z]+(?:ed|en|[dnt])) (?:in|on|at|since) "
+    r"(?P<answer>.+)",
+    re.IGNORECASE,
+)
+PLACED = ("born", "located", "situated", "employed", "married")  # have patterns of their own
+UNFINISHED = re.compile(rf"\b{BEING}$|^(?:in|on|at|by|after|before|for|since)\b", re.IGNORECASE)
 PLACES_AND_DATES = {"place of birth": "date of birth", "place of death": "date of death"}
 
 
@@ -165,7 +173,7 @@ def read(path: Path) -> Iterator[Record]:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}, after line {number}: not UTF-8; save the file in that encoding"
+            f"{path}, line {number + 1} or later: not UTF-8; save the file in that encoding"
         ) from error
     if not found:
         raise DataError(f"{path} holds no record; give one a line, such as {FORM}")
@@ -243,9 +251,14 @@ def _about(subject: str) -> Record:
 
 
 def _fact(statement: str) -> Record | None:
+    done = DONE.fullmatch(statement)
+    if done and done["verb"].lower() not in PLACED:
+        return _done(done)
     for pattern in PATTERNS:
         if found := re.fullmatch(pattern.regex, statement, re.IGNORECASE):
             subject, answer = _name(found["subject"]), _name(found["answer"])
+            if UNFINISHED.search(subject) or UNFINISHED.search(answer):
+                continue  # "The firm was founded after the war" names no founder
             relation = pattern.relation or _name(found["relation"])
             if relation in PLACES_AND_DATES and DATE.search(answer):
                 return _dated(subject, relation, answer)
@@ -259,6 +272,22 @@ def _fact(statement: str) -> Record | None:
             written = question_forms(subject, relation)
             return Record(subject, relation=relation, questions=written, answers=(answer,))
     return None
+
+
+def _done(found: re.Match[str]) -> Record | None:
+    """The record of when or where something was done; ``None`` where it also says by whom."""
+    subject, answer = _name(found["subject"]), _name(found["answer"])
+    if re.search(r" by ", answer):
+        return None
+    asks = "When" if DATE.search(answer) else "Where"
+    done = f"{found['being'].lower()} {subject} {found['verb']}"
+    longer = "In what year or on what day" if asks == "When" else "In which place"
+    return Record(
+        subject,
+        relation=f"{asks.lower()} {found['verb']}",
+        questions=(f"{asks} {done}?", f"{longer} {done}?"),
+        answers=(answer,),
+    )
 
 
 def _dated(subject: str, place: str, answer: str) -> Record:

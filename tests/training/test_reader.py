@@ -1,14 +1,19 @@
 """Training the reader: examples, and a run of two steps that another one goes on from."""
 
+import json
+import math
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from peft.utils import load_peft_weights
+from safetensors.torch import save_file
 
 from control.conflict import reader as readers
 from control.conflict.reader import DATE_QUESTION
 from data import DIRECTORY as DATA
-from foundation.errors import ModelError
+from foundation.errors import InputError, ModelError
 from foundation.text import find
 from retrieval.embedding import packaged_model
 from retrieval.ingest.dates import first_date
@@ -89,11 +94,45 @@ def test_a_run_leaves_an_adapter_that_another_one_goes_on_from(tmp_path):
     assert 0 <= again.answers <= 1
 
 
-@pytest.mark.parametrize(
-    ("other", "told"), [("knowpo", "not of the form of"), ("nothing", "holds no adapter")]
-)
-def test_only_adapters_of_one_form_are_averaged(tmp_path, other, told):
-    adapters = [DATA / "adapters" / "reader", DATA / "adapters" / other]
-    with pytest.raises(ModelError, match=told):
-        encoders.average(adapters, tmp_path / "mean")
-    assert not (tmp_path / "mean").exists()
+READER = DATA / "adapters" / "reader"
+
+
+def copied(target, **changed):
+    """The reader's adapter with other values in its configuration."""
+    shutil.copytree(READER, target)
+    path = target / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changed), encoding="utf-8")
+    return target
+
+
+def test_only_adapters_of_one_form_are_averaged(tmp_path):
+    damaged = copied(tmp_path / "damaged")
+    (damaged / "adapter_model.safetensors").write_bytes(b"no weights")
+    endless = copied(tmp_path / "endless")
+    weights = {name: each * math.nan for name, each in load_peft_weights(str(READER)).items()}
+    save_file(weights, endless / "adapter_model.safetensors")
+    for other, told in (
+        (DATA / "adapters" / "support", "not of the form of"),
+        (copied(tmp_path / "scaled", lora_alpha=1), "not of the form of"),
+        (DATA / "adapters" / "knowpo", "of a language model"),
+        (tmp_path / "nothing", "holds no adapter"),
+        (damaged, "is damaged"),
+        (endless, "numbers that are none"),
+    ):
+        with pytest.raises(ModelError, match=told):
+            encoders.average([READER, other], tmp_path / "mean")
+        assert not (tmp_path / "mean").exists()
+
+
+def test_a_mean_replaces_nothing_but_another_adapter(tmp_path):
+    own = tmp_path / "documents"
+    own.mkdir()
+    (own / "letter.txt").write_text("Dear Ann", encoding="utf-8")
+    with pytest.raises(InputError, match="no adapter; give a new directory"):
+        encoders.average([READER, READER], own)
+    assert (own / "letter.txt").read_text(encoding="utf-8") == "Dear Ann"
+    adapter = copied(tmp_path / "adapter")
+    with pytest.raises(InputError, match="one of the adapters to average"):
+        encoders.average([READER, adapter], adapter)
+    assert encoders.average([READER, READER], adapter) == adapter
+    assert "Mean of adapters" in (adapter / "README.md").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 import pytest
 
 from app.cli.ask import read_history
+from control.question import check_question
 from foundation.errors import InputError
 
 TURN = '{"question": "Who wrote Emma?", "answer": "Jane Austen."}\n'
@@ -39,3 +40,8 @@ def test_a_file_that_cannot_be_read_is_named(history, tmp_path):
     for path in (tmp_path / "gone.jsonl", tmp_path, history(b"\xff\xfe")):
         with pytest.raises(InputError, match=r"--history .*: cannot be read .*; give JSON Lines"):
             read_history(path)
+
+
+def test_bytes_that_are_no_text_are_no_question():
+    with pytest.raises(InputError, match="bytes that are no text"):
+        check_question("caf\udce9 open?")
