@@ -51,7 +51,7 @@ GUESSED = 0.8  # likelihood from which a guess in place of the answer states the
 NEVER = math.inf  # no likelihood
 WATCHED = 0.02  # from which the record is watched: 99 %, and 25 % of those beside them
 BACKWARDS = 0.5  # from which a question that gives an answer may not be answered by the subject
-BACKWARDS_KEY = " backwards"  # ends the key of a fact that is watched backwards
+BACKWARDS_KEY = " backwards"  # ends the key of a fact that is watched backwards, besides itself
 PARAPHRASED = 0.4  # share of what asks for a fact from which its paraphrases are watched, too
 
 
@@ -144,7 +144,6 @@ class Router:
             match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from
         }
         check_paraphrase |= {record.id for record in mentioned}
-        check_paraphrase |= {key for key in watched if key.endswith(BACKWARDS_KEY)}
         refused, decide_on_output = _asked_for(asking)
         watched = decide_on_output | watched
         return Route(
