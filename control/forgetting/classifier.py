@@ -102,16 +102,9 @@ def context(sentences: Sequence[str], place: int, naming: Set[int], titled: bool
     return f"{sentences[last][:LONGEST_BEFORE]} {before}"
 
 
-def asked(record: Record, named: bool = False) -> str:
-    """What a record's question asks, without its answer.
-
-    Args:
-        record: The fact.
-        named: Whether the message calls its subject as the record does, so that other names of it
-            tell nothing.
-    """
-    subject = record.subject if named else _named(record)
-    return _fact(subject, record.relation, asked_forms(record)[:MOST_QUESTIONS])
+def asked(record: Record) -> str:
+    """What a record's question asks, without its answer."""
+    return _fact(_named(record), record.relation, asked_forms(record)[:MOST_QUESTIONS])
 
 
 def asked_backwards(record: Record) -> str:

@@ -161,10 +161,12 @@ class Router:
         Pen?" asks for her awards.
         """
         asks = [
-            (in_conversation(excerpt, history if match.kind == "named" else ()), fact)
+            (
+                in_conversation(excerpt, history if match.kind == "named" else ()),
+                (asked_backwards if match.kind == "held" else asked)(match.record),
+            )
             for match in matches
             for excerpt in match.excerpts
-            for fact in _facts(match)
         ]
         states = [
             (excerpt, stated(replace(match.record, answers=(guess,))))
@@ -178,7 +180,7 @@ class Router:
             1.0
             if match.kind == "subject" or _is_form(match)
             else max(
-                *itertools.islice(asking, len(match.excerpts) * len(_facts(match))),
+                *itertools.islice(asking, len(match.excerpts)),
                 *(float(p >= GUESSED) for p in itertools.islice(stating, len(match.guesses))),
                 0.0,
                 0.0,
@@ -383,15 +385,6 @@ def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, di
         elif likelihood > highest:
             refused, highest = match.record, likelihood
     return refused, decide_on_output
-
-
-def _facts(match: Match) -> list[str]:
-    """The forms of a fact that a question is read with."""
-    if match.kind == "held":
-        return [asked_backwards(match.record)]
-    # Other names of the subject help where it is described, and are in the way where it is named.
-    forms = [asked(match.record), asked(match.record, named=True)]
-    return list(dict.fromkeys(forms if match.kind == "named" else forms[:1]))
 
 
 def _in_plain_words(text: str, places: Sequence[normalize.Place], name: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ LEAST_STEM = 4  # letters that an ending leaves
 
 SENTENCE = re.compile(
     r"(?<!\bSt\.)(?<!\bMr\.)(?<!\bDr\.)(?<!\bMrs\.)(?<![\s.][A-Z]\.)"
-    r"(?<=[.!?…])[\"'”’)\]*]*\s+|\n+"
+    r"(?<=[.!?…])[\"'”’)\]*]*\s+(?!(?<=\b[A-Z][a-z]\.\s)[a-z])|\n+"  # "King Jr. was", "Acme Co. is"
 )
 CLAUSE = re.compile(r"[,;:—\u2013()\"“”«»]|\s[-|>]\s|\b(?:because|although|whereas|since)\b")
 BLANK = re.compile(r"_{2,}|\.{3,}|…|\[(?:blank|mask|\.\.\.)\]|<(?:blank|mask)>", re.IGNORECASE)
