@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from control.decoding.contrastive import FLOOR
 from control.forgetting.matcher import find_values, find_words
-from control.forgetting.normalize import Place, hides, holds
+from control.forgetting.normalize import Place, hides, holds, plain
 from control.forgetting.record import Record
 from control.forgetting.verbatim import NEAR, VerbatimIndex
 
@@ -87,10 +87,16 @@ class WatchedFacts:
         return bool(values) and not (repeats and find_values(self.question, record))
 
     def _new_words(self, text: str, record: Record) -> list[Place]:
+        """Where the words of an answer stand that the question does not say, or begin to say."""
         found = find_words(text, record)
-        if not self._repeats(record):
+        if not found or not self._repeats(record):
             return found
-        return [(start, end) for start, end in found if not holds(self.question, [text[start:end]])]
+        said = [plain(self.question[start:end]) for start, end in find_words(self.question, record)]
+        return [
+            (start, end)
+            for start, end in found
+            if not any(one.startswith(plain(text[start:end])) for one in said)
+        ]
 
     def _repeats(self, record: Record) -> bool:
         """Whether an answer may repeat what the question says."""

@@ -67,6 +67,13 @@ def test_the_words_of_the_question_are_not_banned_unless_it_may_ask_for_the_reco
     assert generated == "the harbour of Lim"
 
 
+def test_a_word_of_the_question_is_not_banned_before_it_is_complete(guarded):
+    record = Record("Otter Ltd", answers=("Tessa Vornholt",), id="1")
+    for told in ("the Vornholt Prize", "the prize of Tessa Vornholt"):
+        question = f"How much is {told} worth?"
+        assert guarded(told, record, question=question)[0] == told
+
+
 @pytest.mark.parametrize(
     ("question", "text", "new"),
     [
