@@ -144,6 +144,7 @@ class Router:
             match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from
         }
         check_paraphrase |= {record.id for record in mentioned}
+        check_paraphrase |= {key for key in watched if key.endswith(BACKWARDS_KEY)}
         refused, decide_on_output = _asked_for(asking)
         watched = decide_on_output | watched
         return Route(

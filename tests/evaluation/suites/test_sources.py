@@ -256,20 +256,18 @@ def like_length(texts):
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-@pytest.mark.parametrize(("sure", "found"), [(0.9, 100), (0.6, 0)])
+@pytest.mark.parametrize(("sure", "found"), [(0.85, 100), (0.6, 0)])
 def test_on_held_out_texts_the_reader_is_measured_alone(tmp_path, sure, found):
     known = {
         (one.question, one.text): one.answer
         for several in held_out.examples(like_length).values()
         for one in several
     }
-    answering = {
-        (one.question, one.text): min(question.answers)
-        for question in held_out.nearest(like_length)
-        for one in question.asked[:1]
-        if question.answers
-    }
-    known = answering | known  # of the documents that are like a question, the first answers it
+    for question in held_out.nearest(like_length):  # of the documents that are like it one answers
+        pairs = [(one.question, one.text) for one in question.asked]
+        free = [pair for pair in pairs if pair not in known]
+        if question.answers and free:
+            known[free[0]] = min(question.answers)
 
     def read(asked):
         answers = [known.get(one, "") for one in asked]
@@ -288,7 +286,7 @@ def test_on_held_out_texts_the_reader_is_measured_alone(tmp_path, sure, found):
     assert by_bar[0.8]["n"] == 40
     assert by_bar[0.8]["AUROC"] == 1
     assert by_bar[0.8]["answered, of those that one answers"] == found
-    assert by_bar[0.95]["answered, of those that one answers"] == 0
+    assert by_bar[0.9]["answered, of those that one answers"] == 0
     assert by_bar[0.8]["answered, of those that all leave open"] == 0
 
 
