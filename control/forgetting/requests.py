@@ -128,7 +128,7 @@ DONE = re.compile(
     r"(?P<answer>.+)",
     re.IGNORECASE,
 )
-PLACED = ("born", "located", "situated", "employed", "married")  # have patterns of their own
+PLACED = ("born", "located", "situated", "employed")  # have patterns of their own
 UNFINISHED = re.compile(rf"\b{BEING}$|^(?:in|on|at|by|after|before|for|since)\b", re.IGNORECASE)
 PLACES_AND_DATES = {"place of birth": "date of birth", "place of death": "date of death"}
 
@@ -275,18 +275,23 @@ def _fact(statement: str) -> Record | None:
 
 
 def _done(found: re.Match[str]) -> Record | None:
-    """The record of when or where something was done; ``None`` where it also says by whom."""
+    """The record of when and where something was done; ``None`` where it also says by whom."""
     subject, answer = _name(found["subject"]), _name(found["answer"])
     if re.search(r" by ", answer):
         return None
-    asks = "When" if DATE.search(answer) else "Where"
+    answers = re.split(r",? (?:in|at|on) ", answer, maxsplit=1)
+    dated = [DATE.search(each) is not None for each in answers]
+    if len(set(dated)) < len(dated):  # "3 March in 1648": two parts of one date
+        answers, dated = [answer], [any(dated)]
+    asks = ["when" if each else "where" for each in dated]
+    longer = {"when": "In what year or on what day", "where": "In which place"}
     done = f"{found['being'].lower()} {subject} {found['verb']}"
-    longer = "In what year or on what day" if asks == "When" else "In which place"
+    forms = [form for ask in asks for form in (ask.capitalize(), longer[ask])]
     return Record(
         subject,
-        relation=f"{asks.lower()} {found['verb']}",
-        questions=(f"{asks} {done}?", f"{longer} {done}?"),
-        answers=(answer,),
+        relation=f"{' and '.join(asks)} {found['verb']}",
+        questions=tuple(f"{form} {done}?" for form in forms),
+        answers=tuple(answers),
     )
 
 

@@ -113,6 +113,13 @@ FACTS = [
     ("Kestrel Optics was founded in 1987", "Kestrel Optics", "when founded", ["1987"]),
     ("The treaty was signed on 3 March 1648", "The treaty", "when signed", ["3 March 1648"]),
     ("The OV-7 was designed in Graz.", "The OV-7", "where designed", ["Graz"]),
+    (
+        "Kestrel Optics was founded in 1987 in Tromso",
+        "Kestrel Optics",
+        "when and where founded",
+        ["1987", "Tromso"],
+    ),
+    ("Jane Roe was married in Oslo", "Jane Roe", "where married", ["Oslo"]),
     ("The firm was founded after the war", "The firm", "description", ["founded after the war"]),
     ("Kestrel Optics was founded by Ann Roe", "Kestrel Optics", "founder", ["Ann Roe"]),
     ("Jane Austen wrote Emma", "Emma", "author", ["Jane Austen"]),
