@@ -20,6 +20,7 @@ from control.decoding.trace import written
 from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
 from control.forgetting.clearing import Cleared, ClearedToken, cleared_tokens, echoed, own
+from control.forgetting.guard import WatchedFacts
 from control.forgetting.suppressor import FactContext, FactSuppressor, OnClearedToken, refusal
 from control.prompts import Prompt
 from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
@@ -50,6 +51,7 @@ NOT_CALIBRATED = (
 NOTHING_FOUND = "no passages were found{so}; add documents by: fulcrum ingest"
 NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
 FROM_MEMORY = ", so the answer is from memory alone"
+FEW_WORDS = 40  # tokens of an answer in a few words
 ABSTAINED = "The documents do not say."
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
@@ -421,13 +423,52 @@ class Assistant:
             answers = list(map(self.forgetting.released, answers, watches))
             stopped.update(index for index, each in enumerate(answers) if each.trace.blocked)
         answers = self._hold_to_documents(states, answers)
-        answers = list(map(self.forgetting.strip_leaks, answers, watches))
+        stripped = list(map(self.forgetting.strip_leaks, answers, watches))
+        briefly = self._answer_briefly(states, watches, answers, stripped)
+        answers = [briefly.get(index, each) for index, each in enumerate(stripped)]
         if on_token is not None:
             for index, each in enumerate(answers):
-                told = each.trace.tokens if settled[index] and not states[index].refused else ()
+                whole = settled[index] or index in briefly
+                told = each.trace.tokens if whole and not states[index].refused else ()
                 for token in cleared_tokens(told, watches[index]):
                     on_token(places[index], token)
         return answers
+
+    def _answer_briefly(
+        self,
+        states: Sequence[QuestionState],
+        watches: Sequence[WatchedFacts],
+        answers: Sequence[DecodedAnswer],
+        stripped: Sequence[DecodedAnswer],
+    ) -> dict[int, DecodedAnswer]:
+        """Answers in a few words where nothing is left of the first one, by their places.
+
+        To a question that cannot ask for a forgotten fact the model may volunteer one in its first
+        sentence: "The Eiffel Tower in Paris was finished in 1889."
+        """
+        asked = {
+            at: prompts.briefly(self.model, state.prompt)
+            for at, (state, watch) in enumerate(zip(states, watches, strict=True))
+            if stripped[at].trace.blocked and not answers[at].trace.blocked
+            if not (watch.decide_on_output or state.refused) and state.prompt is not None
+        }
+        if not asked:
+            return {}
+        again = dial.answer(
+            self.model,
+            list(asked.values()),
+            replace(states[0].decoding, max_new_tokens=FEW_WORDS),
+            self.calibration,
+            watches=[watches[at] for at in asked],
+            reader=self.reader,
+        )
+        again = self._hold_to_documents([states[at] for at in asked], again)
+        found = {}
+        for at, each in zip(asked, again, strict=True):
+            found[at] = self.forgetting.strip_leaks(each, watches[at])
+            withheld = (*stripped[at].trace.withheld, *found[at].trace.withheld)
+            found[at].trace.withheld = list(dict.fromkeys(withheld))
+        return found
 
     def _hold_to_documents(
         self, states: Sequence[QuestionState], answers: Sequence[DecodedAnswer]

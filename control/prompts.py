@@ -1,7 +1,7 @@
 """The same question twice: with the passages and without."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from control.engines.base import Message
@@ -20,6 +20,7 @@ SYSTEM = "You answer questions briefly and factually."
 AS_ASKED = (
     "Answer with just what the question asks for: a fact in a few words, an explanation in full."
 )
+BRIEFLY = "Answer with a few words, not a sentence."
 ORIGIN_KEYS = ("title", "heading", "page", "date")  # of a passage's metadata
 
 
@@ -148,6 +149,23 @@ def build(
             return Prompt(context, memory, question, tuple(fitting), kept, chat, memory_chat)
         fitting.pop()
     return Prompt(memory, memory, question, context_chat=memory_chat, memory_chat=memory_chat)
+
+
+def briefly(model: PromptFormat, prompt: Prompt) -> Prompt:
+    """A prompt that asks for the same in a few words."""
+    chats = []
+    for chat in (prompt.context_chat, prompt.memory_chat):
+        *before, last = chat
+        asked: Message = {"role": last["role"], "content": f"{last['content']}\n{BRIEFLY}"}
+        chats.append((*before, asked))
+    context_chat, memory_chat = chats
+    return replace(
+        prompt,
+        context=model.render(context_chat),
+        memory=model.render(memory_chat),
+        context_chat=context_chat,
+        memory_chat=memory_chat,
+    )
 
 
 def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -19,13 +19,13 @@ from control.conflict.reader import Reading
 from control.conflict.sources import Citation, SourceOptions
 from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
-from control.decoding.trace import Trace
+from control.decoding.trace import Trace, written
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
 from control.forgetting.suppressor import REFUSALS, FactContext, FactSuppressor
-from control.prompts import SYSTEM
+from control.prompts import BRIEFLY, SYSTEM
 from foundation import trace
 from foundation.errors import InputError
 
@@ -490,6 +490,41 @@ def test_tokens_are_streamed_with_the_place_of_their_question(tiny, always):
     assert [heard[place].strip() for place in (1, 2)] == [
         answer.answer if answer.tokens else "" for answer in answers[1:]
     ]
+
+
+@pytest.mark.parametrize(
+    ("question", "brief", "told"),
+    [
+        ("When was the capital of Peru founded?", "In 1535.", "refused"),
+        ("When was Peru's capital founded?", "In 1535.", "In 1535."),
+        ("When was Peru's capital founded?", "Lima, 1535.", "refused"),
+        ("May I ask for Peru's capital?", "In 1535.", "refused"),
+    ],
+)
+def test_an_answer_that_volunteers_a_forgotten_fact_is_asked_for_in_a_few_words(
+    tiny, always, monkeypatch, question, brief, told
+):
+    def answer(_, asked, *__, on_token=lambda *_: None, **___):
+        text = brief if BRIEFLY in asked[0].context else "Lima was founded in 1535."
+        decoded = DecodedAnswer(written(text), False, None)
+        for token in decoded.trace.tokens:
+            on_token(0, token)
+        return [decoded]
+
+    class Suppressor(LimaSuppressor):
+        def route(self, question, history=(), before=None, system=""):
+            facts = super().route(question, history, before, system)
+            asking = frozenset({LIMA.id} if "May I" in question else ())
+            return replace(facts, decide_on_output=asking)
+
+    monkeypatch.setattr(dial, "answer", answer)
+    assistant = Assistant(tiny, always(1, model=tiny.identity), forgetting=Suppressor())
+    heard = []
+    answer = assistant.ask(question, HOW, [], on_token=lambda _, token: heard.append(token.text))
+    refused = answer.answer in REFUSALS
+    assert ("refused" if refused else answer.answer) == told
+    assert "".join(heard).strip() == ("" if refused else told)
+    assert LIMA.id in [each["id"] for each in answer.forgotten]
 
 
 def test_the_real_model_suppresses_a_fact_until_its_record_is_removed(real, tmp_path):
