@@ -188,5 +188,6 @@ def source_system(settings: Settings, corpus: bool) -> SourceSystem:
         for path in sorted((factory.ADAPTERS / name).rglob("*"))
         if path.is_file() and assistant.reader is not None
     ]
+    weights.append(settings.reader or "")
     pinned = pin if corrections is not None else None
     return SourceSystem(assistant, how, digest(weights), pinned, factory.vectors)

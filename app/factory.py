@@ -1,6 +1,7 @@
 """Builds objects from settings: here the packages are put together."""
 
 import re
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,9 @@ def check(settings: Settings, local: bool = False) -> None:
             "measure the model by: fulcrum eval dial --calibrate --out DIR"
         )
     check_url(settings.index)
+    reads = settings.reader or ""
+    if reads.startswith(("/", ".", "~")) and not Path(reads).is_dir():
+        raise InputError(f"--reader {settings.reader}: there is no such directory")
     if ADDRESS.match(spec):
         raise InputError(
             f"--model {spec}: is neither a file nor an id; for a server: http://{spec}"
@@ -182,14 +186,9 @@ def passage_index(settings: Settings) -> "PassageIndex":
 
 
 def _document_reader(settings: Settings) -> "ReadDocument | None":
-    return None if "reader" in settings.without else read_document
+    from control.conflict.reader import read_document
 
-
-def read_document(title: str, text: str) -> tuple[str, str]:
-    """The words of a document that date it, and those that name what it replaces; maybe empty."""
-    from control.conflict.reader import read_document as read
-
-    return read(reader(), title, text)
+    return None if "reader" in settings.without else partial(read_document, LazyReader(settings))
 
 
 def embedding(settings: Settings) -> "CachedEmbedding":
@@ -291,20 +290,30 @@ def assistant(
         processors,
         settings.top_k,
         suppressor,
-        reader() if reads else None,
+        reader(settings) if reads else None,
         support() if reads else None,
         corrections(settings, suppressor.ledger) if reads and suppressor.ledger else None,
         SourceOptions(settings.policy, only_documents=settings.only_documents),
     )
 
 
+def reader(settings: Settings) -> "Reader":
+    """What finds the claims of passages and answers.
+
+    Raises:
+        ModelError: The one that the settings name cannot be used.
+    """
+    return _reader(settings.reader)
+
+
 @cache
-def reader() -> "Reader":
-    """What finds the claims of passages and answers, on the packaged embedding model."""
+def _reader(name: str | None) -> "Reader":
     from control.conflict import reader as readers
     from retrieval.embedding import packaged_model
 
-    return readers.load(packaged_model(), ADAPTERS / "reader")
+    return (
+        readers.open_reader(name) if name else readers.load(packaged_model(), ADAPTERS / "reader")
+    )
 
 
 @cache
@@ -383,15 +392,22 @@ def corrections(settings: Settings, ledger: "Ledger") -> "Corrections":
     from control.forgetting.redaction import Redactor
 
     redactor = Redactor(ledger, LazyFactClassifier())
-    return Corrections(ledger, packaged_embedding(), LazyReader(), redactor)
+    return Corrections(ledger, packaged_embedding(), LazyReader(settings), redactor)
 
 
+@dataclass(frozen=True)
 class LazyReader:
-    """The reader, loaded when the first text is read: a list of corrections needs none."""
+    """The reader, loaded when the first text is read: a list of corrections needs none.
+
+    Attributes:
+        settings: Name it.
+    """
+
+    settings: Settings
 
     def read(self, asked: "Sequence[tuple[str, str]]") -> "list[Reading]":
         """Read pairs of question and text; see `control.conflict.reader.Reader`."""
-        return reader().read(asked)
+        return reader(self.settings).read(asked)
 
 
 class LazyFactClassifier:

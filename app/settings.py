@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     embedding_key: SecretStr | None = Field(
         None, description="what has to be shown to the server of the embedding model"
     )
+    reader: str | None = Field(
+        None,
+        description="what reads claims: Hugging Face id or directory of a model for extractive "
+        "question answering, trained also on questions without an answer (SQuAD 2.0); default: "
+        "the packaged one",
+    )
     adapter: Path | None = Field(None, description="PEFT adapter directory for the model")
     calibration: Path | None = Field(
         None, description="calibration file of the dial; default: the model's own"

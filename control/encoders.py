@@ -6,6 +6,7 @@ reading with a language model of 1.5B.
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -67,6 +68,20 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield by_length[first : first + BATCH]
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what `transformers` tells of a model that it loads."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def read_adapter(
     model_class: Any, base: Path, adapter: Path
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -82,20 +97,15 @@ def read_adapter(
     """
     from peft import PeftModel
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
     from control.engines.transformers import preferred_device, preferred_dtype
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the packaged model has no such head: the adapter brings it
-    logging.disable_progress_bar()
     try:
-        model = model_class.from_pretrained(base)
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        with quietly():  # the packaged model has no such head: the adapter brings it
+            model = model_class.from_pretrained(base)
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            tokenizer = AutoTokenizer.from_pretrained(base)
     except Exception as error:  # peft raises anything from KeyError to RuntimeError
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{adapter}: the adapter cannot be loaded ({first})") from error
-    finally:
-        logging.set_verbosity(verbosity)
     return model.to(preferred_device(), preferred_dtype()).eval(), tokenizer

@@ -181,7 +181,7 @@ def dial(
         known_only,
         trust,
         unknown_limit,
-        reader=factory.reader(),
+        reader=factory.reader(settings),
         options=options,
     )
     result |= named | {"tuned": tuned.name if tuned else None}
@@ -203,10 +203,10 @@ def _calibrate(
     from evaluation.suites import calibration
 
     others = {path.name: calibration.read(path) for path in pools}
-    observations = calibration.run(model, items, target, batch_size, factory.reader())
+    observations = calibration.run(model, items, target, batch_size, factory.reader(settings))
     measured = replace(
         calibration.fit(model.identity, model.name, observations),
-        memory_bar=calibration.memory_bar(model, factory.reader()),
+        memory_bar=calibration.memory_bar(model, factory.reader(settings)),
     )
     pooled = {model.name: observations, **others}
     calibration.fit_any(pooled).save(target / "any.json")

@@ -67,6 +67,11 @@ class ClearedGroup(click.Group):
     "models).",
 )
 @click.option(
+    "--reader",
+    help="What reads claims: Hugging Face id or directory of a model for extractive question "
+    "answering, trained also on questions without an answer (SQuAD 2.0).",
+)
+@click.option(
     "--adapter",
     type=PATHS,
     help="PEFT adapter directory, or LoRA .gguf for llama.cpp, to put on the model.",

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from control.encoders import batches, read_adapter
+from control.encoders import batches, quietly, read_adapter
+from control.engines.transformers import preferred_device, preferred_dtype
 from control.prompts import with_title
+from foundation.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,10 +65,12 @@ class Reader:
     Attributes:
         model: The encoder with a head for starts and ends, in evaluation mode.
         tokenizer: Its tokenizer.
+        longest: Word pieces of question and text that it reads.
     """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
+    longest: int = LONGEST
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def read(self, asked: Sequence[tuple[str, str]]) -> list[Reading]:
@@ -89,10 +93,10 @@ class Reader:
         questions, texts = zip(*asked, strict=True)
         encoded = self.tokenizer(
             # A question may be as long as the user likes; the text keeps half of the room.
-            [self._first(question, LONGEST // 2) for question in questions],
+            [self._first(question, self.longest // 2) for question in questions],
             list(texts),
             truncation="only_second",
-            max_length=LONGEST,
+            max_length=self.longest,
             padding=True,
             return_offsets_mapping=True,
             return_tensors="pt",
@@ -160,6 +164,44 @@ def load(base: Path, adapter: Path) -> Reader:
     from transformers import AutoModelForQuestionAnswering
 
     return Reader(*read_adapter(AutoModelForQuestionAnswering, base, adapter))
+
+
+def open_reader(name: str) -> Reader:
+    """A reader of another origin, trained on questions with and without answers as in SQuAD 2.0.
+
+    Its score of the first word piece has to stand for "no answer", as in BERT and most that came
+    after it.
+
+    Args:
+        name: Hugging Face id, or a directory.
+
+    Raises:
+        ModelError: It cannot be loaded, answers no questions, or its tokenizer tells no offsets.
+    """
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    try:
+        with quietly():
+            model, told = AutoModelForQuestionAnswering.from_pretrained(
+                name, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # transformers raises anything from OSError to KeyError
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"--reader {name}: no model that can be loaded ({first}); give a Hugging Face id or a "
+            "directory of one for extractive question answering"
+        ) from error
+    lacks = [
+        *(["the weights that tell where an answer starts"] if told["missing_keys"] else []),
+        *([] if tokenizer.is_fast else ["a tokenizer that tells where its pieces stand"]),
+    ]
+    if lacks:
+        raise ModelError(
+            f"--reader {name}: it lacks {lacks[0]}; give a model that was trained on SQuAD 2.0"
+        )
+    longest = min(tokenizer.model_max_length, LONGEST)
+    return Reader(model.to(preferred_device(), preferred_dtype()).eval(), tokenizer, longest)
 
 
 def _best(

@@ -302,13 +302,13 @@ def test_an_event_cannot_be_noted_as_a_correction(ledger):
 
 def test_the_packaged_reader_finds_paraphrases():
     """Neighbours it leaves alone less surely: 64 % (docs/corrections.md)."""
-    from app import factory
+    from app import factory, settings
 
     cases = tomllib.loads(Path(__file__).with_name("corrections.toml").read_text("utf-8"))
     found, kept = [], []
     for case in cases["correction"]:
         asked = [(question, case["statement"]) for question in case["asks"] + case["neighbours"]]
-        readings = factory.reader().read(asked)
+        readings = factory.reader(settings.load()).read(asked)
         answers = [each.answer != "" and each.answers >= ANSWERS for each in readings]
         found += answers[: len(case["asks"])]
         kept += [not each for each in answers[len(case["asks"]) :]]

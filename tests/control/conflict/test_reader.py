@@ -1,12 +1,18 @@
-"""What is asked of documents and passages; the reader is made up."""
+"""What is asked of documents and passages, of a reader that is made up; and others' readers."""
 
+import pytest
+
+from app import factory, settings
 from control.conflict.reader import (
     BEGINNING,
     DATE_QUESTION,
     REPLACES_QUESTION,
     Reading,
+    open_reader,
     read_document,
 )
+from foundation.errors import InputError, ModelError
+from retrieval.embedding import packaged_model
 
 FILLING = "Guests pay at the desk. " * (BEGINNING // 12)
 
@@ -48,3 +54,30 @@ def test_the_date_of_what_is_replaced_is_not_the_document_s_own():
     reader = Listed(date={"3 June 2024": 0.99}, replaces={"Circular 9 dated 3 June 2024": 0.9})
     text = "This circular supersedes Circular 9 dated 3 June 2024."
     assert read_document(reader, "c14", text) == ("", "Circular 9 dated 3 June 2024")
+
+
+def test_a_reader_of_another_origin_finds_what_it_was_trained_to_find(tmp_path):
+    packaged = factory.reader(settings.load())
+    packaged.model.save_pretrained(tmp_path)
+    packaged.tokenizer.save_pretrained(tmp_path)
+    asked = [
+        ("How long may I return goods?", "Goods may be returned within 30 days of purchase."),
+        ("Who wrote the notice?", "Goods may be returned within 30 days of purchase."),
+    ]
+    opened = factory.reader(settings.load(reader=str(tmp_path)))
+    assert opened is not packaged
+    assert opened.read(asked) == packaged.read(asked)
+    assert opened.read(asked)[0].answer == "30 days"
+
+
+def test_a_model_that_answers_no_questions_is_no_reader(tmp_path):
+    with pytest.raises(ModelError, match="lacks the weights that tell where an answer starts"):
+        open_reader(str(packaged_model()))
+    with pytest.raises(ModelError, match=r"--reader .*: no model that can be loaded"):
+        open_reader(str(tmp_path / "nothing"))
+
+
+def test_a_reader_that_lies_nowhere_is_told_before_anything_is_loaded(tmp_path):
+    named = settings.load(reader=str(tmp_path / "nothing"), home=tmp_path)
+    with pytest.raises(InputError, match="--reader .*nothing: there is no such directory"):
+        factory.check(named)
