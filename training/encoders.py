@@ -18,9 +18,8 @@ from training.runs import arguments, keep, last_checkpoint
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TARGETS = ("query", "key", "value", "dense")
 LEARNING_RATE = 1e-3
 BATCH = 32
 SMOKE = 48  # examples of a trial run
@@ -48,6 +47,7 @@ class EncoderTask:
         learning_rate: The highest one.
         origin: What the examples are, and where it is told what the adapter is worth.
         encoder: An adapter of this rank whose encoder is gone on from, with a new head.
+        base: Hugging Face id or directory of the encoder; by default the packaged embedding model.
         sampling: Of the batches, as in `transformers`: those of like length are read faster, but
             follow each other, which harms where the labels depend on the length.
     """
@@ -63,6 +63,14 @@ class EncoderTask:
     origin: str = ORIGIN
     encoder: Path | None = None
     sampling: str = "group_by_length"
+    base: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The encoder's name, as the adapter's card tells it."""
+        from retrieval.embedding import PACKAGED_NAME
+
+        return Path(self.base).name if self.base else PACKAGED_NAME
 
 
 def tune(
@@ -96,11 +104,9 @@ def tune(
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
-    from retrieval.embedding import PACKAGED_NAME, packaged_model
-
     started = time.monotonic()
     set_seed(seed)  # before the head is drawn
-    base = task.model_class.from_pretrained(packaged_model())
+    base = task.model_class.from_pretrained(encoder(task.base))
     if start is not None:
         try:
             model = PeftModel.from_pretrained(base, str(start), is_trainable=True)
@@ -113,7 +119,7 @@ def tune(
         config = LoraConfig(
             r=task.rank,
             lora_alpha=task.rank,
-            target_modules=list(TARGETS),
+            target_modules=_linear_layers(base, task.head),
             modules_to_save=[task.head],
             task_type=task.kind,
         )
@@ -137,7 +143,7 @@ def tune(
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
     card = CARD.format(
         name=task.name,
-        base=PACKAGED_NAME,
+        base=task.base_name,
         minutes=(time.monotonic() - started) / 60,
         count=len(rows),
         rank=task.rank,
@@ -147,7 +153,7 @@ def tune(
         origin=task.origin,
         rate=task.learning_rate,
     )
-    keep(model.to(torch.float16), target / "adapter", PACKAGED_NAME, card)
+    keep(model.to(torch.float16), target / "adapter", task.base_name, card)
     shutil.rmtree(runs, ignore_errors=True)
     return target / "adapter"
 
@@ -224,6 +230,23 @@ def _form(config: "PeftConfig", weights: "dict[str, Tensor]") -> tuple[Any, ...]
     """What adapters have in common that can be averaged."""
     shapes = {name: each.shape for name, each in weights.items()}
     return config.task_type, config.r, config.lora_alpha, shapes
+
+
+def encoder(base: str | None) -> str:
+    """Hugging Face id or directory of an encoder; by default of the packaged embedding model."""
+    from retrieval.embedding import packaged_model
+
+    return base or str(packaged_model())
+
+
+def _linear_layers(model: "PreTrainedModel", head: str) -> list[str]:
+    """Names of the parts of a model's layers that get low-rank weights: all linear ones."""
+    from torch.nn import Linear
+
+    names = {
+        name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, Linear)
+    }
+    return sorted(names - {head})
 
 
 def vectors(texts: Sequence[str]) -> NDArray[np.float32]:

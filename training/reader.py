@@ -1,18 +1,21 @@
-"""Trains the reader (`control.conflict.reader`): an adapter of the packaged embedding model."""
+"""Trains the reader (`control.conflict.reader`): an adapter of an encoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from control.encoders import read_adapter
+from foundation.files import replacing
 from foundation.text import find
 from training import reading
-from training.encoders import EPOCHS_ON, LEARNING_RATE, SMOKE, EncoderTask, tune, vectors
+from training.encoders import EPOCHS_ON, LEARNING_RATE, SMOKE, EncoderTask, encoder, tune, vectors
 from training.reading import ReadingExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RANK, EPOCHS = 64, 3
+OTHERS_RATE = 3e-4  # of another encoder: one of 110M parameters collapsed at 1e-3 within 60 steps
 LONGEST = 384  # word pieces of question and text
 
 
@@ -23,6 +26,7 @@ def train(
     smoke: bool = False,
     start: Path | None = None,
     most: int | None = None,
+    base: str | None = None,
 ) -> Path:
     """Train the reader. Interrupted, the same call goes on from the last checkpoint.
 
@@ -33,21 +37,21 @@ def train(
         smoke: A few steps only.
         start: A reader's adapter to go on from, for one epoch.
         most: Learn from so many examples at most, drawn at random.
+        base: Hugging Face id or directory of another encoder than the packaged one.
 
     Returns:
-        The adapter's directory.
+        The adapter's directory; with ``base`` the directory of the encoder with the adapter merged,
+        which `control.conflict.reader.open_reader` takes.
 
     Raises:
         DataError: A file cannot be read or used.
     """
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    from retrieval.embedding import packaged_model
-
-    base = packaged_model()
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(encoder(base))
     examples = reading.build(files, vectors, seed)[: SMOKE if smoke else most]
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
+    rate = OTHERS_RATE if base else LEARNING_RATE
     task = EncoderTask(
         "reader",
         AutoModelForQuestionAnswering,
@@ -56,9 +60,22 @@ def train(
         ("start_positions", "end_positions"),
         RANK,
         EPOCHS if start is None else EPOCHS_ON,
-        LEARNING_RATE if start is None else LEARNING_RATE / 2,
+        rate if start is None else rate / 2,
+        base=base,
     )
-    return tune(task, tokenizer, rows, target, seed, smoke, start)
+    adapter = tune(task, tokenizer, rows, target, seed, smoke, start)
+    return adapter if base is None else _merged(base, adapter, target / "model")
+
+
+def _merged(base: str, adapter: Path, target: Path) -> Path:
+    """Write an encoder with its adapter merged, and its tokenizer."""
+    from transformers import AutoModelForQuestionAnswering
+
+    model, tokenizer = read_adapter(AutoModelForQuestionAnswering, Path(base), adapter)
+    with replacing(target) as new:
+        model.save_pretrained(str(new))
+        tokenizer.save_pretrained(str(new))
+    return target
 
 
 def _encoded(

@@ -122,6 +122,7 @@ def rewriter(
         "fulcrum train reader --out runs/reader",
         "fulcrum train reader --data squad.json --out runs/reader",
         "fulcrum train reader --data ours.jsonl --adapter runs/reader/adapter --out runs/second",
+        "fulcrum train reader --base microsoft/deberta-v3-base --out runs/larger",
     )
 )
 @click.option(
@@ -139,6 +140,11 @@ def rewriter(
     type=click.IntRange(min=1),
     help="Learn from so many examples at most, drawn at random, which saves time.",
 )
+@click.option(
+    "--base",
+    help="Hugging Face id or directory of another encoder than the packaged one; the whole model, "
+    "for --reader, goes to the folder model.",
+)
 @_options
 @click.pass_obj
 def reader(
@@ -146,18 +152,20 @@ def reader(
     files: tuple[Path, ...],
     start: Path | None,
     most: int | None,
+    base: str | None,
     target: Path,
     seed: int,
     smoke: bool,
 ) -> None:
-    """What reads the claims of passages and answers, an adapter for the embedding model."""
+    """What reads the claims of passages and answers, an adapter for an encoder."""
     model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from training import reader
 
-    written = reader.train(target, files, seed, smoke, start, most)
-    out.print(f"the adapter is in {written}", soft_wrap=True)
+    written = reader.train(target, files, seed, smoke, start, most, base)
+    kind = "adapter" if base is None else "reader"
+    out.print(f"the {kind} is in {written}", soft_wrap=True)
 
 
 @train.command(epilog=example("fulcrum train support --out runs/support"))

@@ -76,10 +76,16 @@ def test_what_is_marked_as_the_date_of_a_document_is_one():
 
 
 def test_a_run_leaves_an_adapter_that_another_one_goes_on_from(tmp_path):
-    first = reader.train(tmp_path / "first", smoke=True)
+    whole = reader.train(tmp_path / "first", smoke=True, base=str(packaged_model()))
+    first = tmp_path / "first" / "adapter"
+    asked = [("Who leads it?", "Ms Oduya leads the archive.")]
+    assert readers.open_reader(str(whole)).read(asked) == readers.load(
+        packaged_model(), first
+    ).read(asked)
+    assert str(packaged_model()) not in (first / "README.md").read_text(encoding="utf-8")
     second = reader.train(tmp_path / "second", smoke=True, start=first)
     loaded = readers.load(packaged_model(), second)
-    assert len(loaded.read([("Who leads it?", "Ms Oduya leads the archive.")])) == 1
+    assert len(loaded.read(asked)) == 1
     with pytest.raises(ModelError, match="holds no adapter to go on from"):
         reader.train(tmp_path / "third", smoke=True, start=tmp_path)
 
