@@ -99,7 +99,7 @@ def check(settings: Settings, local: bool = False) -> None:
     check_url(settings.index)
     reads = settings.reader or ""
     if reads.startswith(("/", ".", "~")) and not Path(reads).is_dir():
-        raise InputError(f"--reader {settings.reader}: there is no such directory")
+        raise InputError(f"--reader {reads}: there is no directory of that name")
     if ADDRESS.match(spec):
         raise InputError(
             f"--model {spec}: is neither a file nor an id; for a server: http://{spec}"

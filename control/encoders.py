@@ -98,7 +98,7 @@ def read_adapter(
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from control.engines.transformers import preferred_device, preferred_dtype
+    from control.engines.transformers import first_line, preferred_device, preferred_dtype
 
     try:
         with quietly():  # the packaged model has no such head: the adapter brings it
@@ -106,6 +106,7 @@ def read_adapter(
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
             tokenizer = AutoTokenizer.from_pretrained(base)
     except Exception as error:  # peft raises anything from KeyError to RuntimeError
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{adapter}: the adapter cannot be loaded ({first})") from error
+        raise ModelError(
+            f"{adapter}: the adapter cannot be loaded ({first_line(error)})"
+        ) from error
     return model.to(preferred_device(), preferred_dtype()).eval(), tokenizer

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from control.encoders import read_adapter
+from control.encoders import quietly, read_adapter
+from control.engines.transformers import first_line
+from foundation.errors import ModelError
 from foundation.files import replacing
 from foundation.text import find
 from training import reading
@@ -45,10 +47,11 @@ def train(
 
     Raises:
         DataError: A file cannot be read or used.
+        ModelError: ``base`` is no encoder, or ``start`` no adapter of it.
     """
-    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+    from transformers import AutoModelForQuestionAnswering
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder(base))
+    tokenizer = _tokenizer(base)
     examples = reading.build(files, vectors, seed)[: SMOKE if smoke else most]
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
     rate = OTHERS_RATE if base else LEARNING_RATE
@@ -65,6 +68,24 @@ def train(
     )
     adapter = tune(task, tokenizer, rows, target, seed, smoke, start)
     return adapter if base is None else _merged(base, adapter, target / "model")
+
+
+def _tokenizer(base: str | None) -> "PreTrainedTokenizerBase":
+    """The tokenizer of an encoder that can be trained, which takes a moment to find out."""
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    try:
+        with quietly():
+            AutoModelForQuestionAnswering.from_pretrained(encoder(base))
+            tokenizer = AutoTokenizer.from_pretrained(encoder(base))
+    except Exception as error:  # transformers raises anything from OSError to KeyError
+        raise ModelError(
+            f"--base {base}: no encoder that can be loaded ({first_line(error)}); give a Hugging "
+            "Face id or a directory of one"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"--base {base}: its tokenizer does not tell where its pieces stand")
+    return tokenizer
 
 
 def _merged(base: str, adapter: Path, target: Path) -> Path:

@@ -19,7 +19,7 @@ AGREEMENT = {  # whether memory claims something, and whether a passage does
     (True, True): "Memory and passages agree here.",
     (True, False): "Only memory claims an answer; no passage does.",
     (False, True): "Only the passages claim an answer; memory knows of none.",
-    (False, False): "Neither passages nor memory claim an answer.",
+    (False, False): "Neither passages nor memory surely claim an answer.",
 }
 EXCERPT = 160  # characters of a passage
 

@@ -163,8 +163,8 @@ def reader(
 
     from training import reader
 
-    written = reader.train(target, files, seed, smoke, start, most, base)
-    kind = "adapter" if base is None else "reader"
+    written = reader.train(target, files, seed, smoke, start, most, base or None)
+    kind = "reader" if base else "adapter"
     out.print(f"the {kind} is in {written}", soft_wrap=True)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from control.encoders import batches, quietly, read_adapter
-from control.engines.transformers import preferred_device, preferred_dtype
+from control.engines.transformers import first_line, preferred_device, preferred_dtype
 from control.prompts import with_title
 from foundation.errors import ModelError
 
@@ -187,10 +187,9 @@ def open_reader(name: str) -> Reader:
             )
             tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # transformers raises anything from OSError to KeyError
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"--reader {name}: no model that can be loaded ({first}); give a Hugging Face id or a "
-            "directory of one for extractive question answering"
+            f"--reader {name}: no model that can be loaded ({first_line(error)}); give a Hugging "
+            "Face id or a directory of one for extractive question answering"
         ) from error
     lacks = [
         *(["the weights that tell where an answer starts"] if told["missing_keys"] else []),

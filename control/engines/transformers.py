@@ -262,7 +262,7 @@ def _convert(gguf: Path, target: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # the readers raise anything from KeyError to struct.error
         raise ModelError(
-            f"--model {gguf}: not a GGUF model that can be read ({_first_line(error)}); "
+            f"--model {gguf}: not a GGUF model that can be read ({first_line(error)}); "
             "give another .gguf file, a model directory or a Hugging Face id"
         ) from error
     # A model read from a GGUF counts as quantised and refuses save_pretrained: copy the weights
@@ -318,7 +318,7 @@ def _from_pretrained(source: str, name: str) -> tuple["PreTrainedModel", "PreTra
         tokenizer = AutoTokenizer.from_pretrained(source)
     except Exception as error:  # OSError, ValueError, or whatever a damaged file provokes
         raise ModelError(
-            f"--model {name}: cannot be loaded ({_first_line(error)}); give a Hugging Face id that "
+            f"--model {name}: cannot be loaded ({first_line(error)}); give a Hugging Face id that "
             "can be reached, a directory written by save_pretrained, or a .gguf file"
         ) from error
     return model.to(preferred_device()), tokenizer
@@ -331,7 +331,7 @@ def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
         model.load_adapter(str(adapter))
     except Exception as error:
         raise ModelError(
-            f"--adapter {adapter}: cannot be put on this model ({_first_line(error)}); "
+            f"--adapter {adapter}: cannot be put on this model ({first_line(error)}); "
             "give a PEFT adapter directory trained on the same base model"
         ) from error
     return model
@@ -342,6 +342,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message; its kind where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -44,12 +44,12 @@ LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # Likelihood that a question asks for a record from which it is refused once the answer is about to
 # state the fact, or at once where it asks to confirm a guess; from which it is refused at once; and
 # the same for a plain question, of whose answer the guard sees all that could be told. Of messages
-# of facts held out (`fulcrum eval forgetting --measure classifier`) 90, 78 and 34 % of those that
-# ask reach them, and 7, 2 and 0 % of those beside them, written to be as close as can be.
+# of facts held out (`fulcrum eval forgetting --measure classifier`) 89, 79 and 35 % of those that
+# ask reach them, and 8, 4 and 0 % of those beside them, written to be as close as can be.
 ASKS, REFUSED, CERTAIN = 0.3, 0.7, 0.98
-GUESSED = 0.3  # likelihood from which a guess in place of the answer states the fact
+GUESSED = 0.2  # likelihood from which a guess in place of the answer states the fact
 NEVER = math.inf  # no likelihood
-WATCHED = 0.02  # from which the record is watched: 98 %, and 25 % of those beside them
+WATCHED = 0.02  # from which the record is watched: 98 %, and 30 % of those beside them
 BACKWARDS = 0.5  # from which a question that gives an answer may not be answered by the subject
 BACKWARDS_KEY = " backwards"  # ends the key of a fact that is watched backwards, besides itself
 PARAPHRASED = 0.4  # share of what asks for a fact from which its paraphrases are watched, too

@@ -111,6 +111,13 @@ def copied(target, **changed):
     return target
 
 
+@pytest.mark.parametrize("base", ["nowhere", "no-words.csv", ""])
+def test_what_is_no_encoder_is_named_before_anything_is_read(tmp_path, base):
+    (tmp_path / "no-words.csv").write_text("a,b\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"--base .*: no encoder that can be loaded"):
+        reader.train(tmp_path / "run", base=str(tmp_path / base))
+
+
 def test_only_adapters_of_one_form_are_averaged(tmp_path):
     damaged = copied(tmp_path / "damaged")
     (damaged / "adapter_model.safetensors").write_bytes(b"no weights")

@@ -79,5 +79,5 @@ def test_a_model_that_answers_no_questions_is_no_reader(tmp_path):
 
 def test_a_reader_that_lies_nowhere_is_told_before_anything_is_loaded(tmp_path):
     named = settings.load(reader=str(tmp_path / "nothing"), home=tmp_path)
-    with pytest.raises(InputError, match=r"--reader .*nothing: there is no such directory"):
+    with pytest.raises(InputError, match=r"--reader .*nothing: there is no directory of that name"):
         factory.check(named)
