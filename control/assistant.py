@@ -446,18 +446,22 @@ class Assistant:
         To a question that cannot ask for a forgotten fact the model may volunteer one in its first
         sentence: "The Eiffel Tower in Paris was finished in 1889."
         """
-        asked = {
-            at: prompts.briefly(self.model, state.prompt)
-            for at, (state, watch) in enumerate(zip(states, watches, strict=True))
-            if stripped[at].trace.blocked and not answers[at].trace.blocked
-            if not (watch.decide_on_output or state.refused) and state.prompt is not None
-        }
+        few = min(FEW_WORDS, states[0].decoding.max_new_tokens)
+        asked: dict[int, Prompt] = {}
+        for at, (state, watch) in enumerate(zip(states, watches, strict=True)):
+            emptied = stripped[at].trace.blocked and not answers[at].trace.blocked
+            asks = bool(watch.decide_on_output) or state.refused
+            if not emptied or asks or state.prompt is None:
+                continue
+            shorter = prompts.briefly(self.model, state.prompt, self.model.room(few))
+            if shorter is not None:
+                asked[at] = shorter
         if not asked:
             return {}
         again = dial.answer(
             self.model,
             list(asked.values()),
-            replace(states[0].decoding, max_new_tokens=FEW_WORDS),
+            replace(states[0].decoding, max_new_tokens=few),
             self.calibration,
             watches=[watches[at] for at in asked],
             reader=self.reader,

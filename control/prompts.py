@@ -151,20 +151,20 @@ def build(
     return Prompt(memory, memory, question, context_chat=memory_chat, memory_chat=memory_chat)
 
 
-def briefly(model: PromptFormat, prompt: Prompt) -> Prompt:
-    """A prompt that asks for the same in a few words."""
+def briefly(model: PromptFormat, prompt: Prompt, room: int) -> Prompt | None:
+    """A prompt that asks for the same in a few words; ``None`` where it is longer than ``room``."""
     chats = []
     for chat in (prompt.context_chat, prompt.memory_chat):
         *before, last = chat
         asked: Message = {"role": last["role"], "content": f"{last['content']}\n{BRIEFLY}"}
         chats.append((*before, asked))
     context_chat, memory_chat = chats
+    context = model.render(context_chat)
+    if _length(model, context, context_chat) > room:
+        return None
+    memory = model.render(memory_chat)
     return replace(
-        prompt,
-        context=model.render(context_chat),
-        memory=model.render(memory_chat),
-        context_chat=context_chat,
-        memory_chat=memory_chat,
+        prompt, context=context, memory=memory, context_chat=context_chat, memory_chat=memory_chat
     )
 
 

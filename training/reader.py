@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RANK, EPOCHS = 64, 3
-OTHERS_RATE = 3e-4  # of another encoder: one of 110M parameters collapsed at 1e-3 within 60 steps
+OTHERS_RATE = 3e-4  # of another encoder: one of 110M parameters learned at it, see docs/sources.md
 LONGEST = 384  # word pieces of question and text
 
 

@@ -99,3 +99,13 @@ def test_a_title_cannot_pose_as_the_user(tiny):
 )
 def test_what_a_passage_is_from_is_said_as_far_as_it_is_known(metadata, says):
     assert prompts.origin(metadata) == says
+
+
+def test_a_prompt_that_asks_for_a_few_words_is_the_same_but_for_that(tiny):
+    prompt = prompts.build(tiny, "Who is it?", ["abc"], 400)
+    shorter = prompts.briefly(tiny, prompt, 400)
+    assert shorter.context == prompt.context.replace("it?", f"it?\n{prompts.BRIEFLY}")
+    assert shorter.memory == prompt.memory.replace("it?", f"it?\n{prompts.BRIEFLY}")
+    assert shorter.texts == prompt.texts
+    length = tiny.length(prompt.context)
+    assert prompts.briefly(tiny, prompt, length) is None
