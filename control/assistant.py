@@ -450,8 +450,8 @@ class Assistant:
         asked: dict[int, Prompt] = {}
         for at, (state, watch) in enumerate(zip(states, watches, strict=True)):
             emptied = stripped[at].trace.blocked and not answers[at].trace.blocked
-            asks = bool(watch.decide_on_output) or state.refused
-            if not emptied or asks or state.prompt is None:
+            may = self.forgetting.may_ask_again(watch) and not state.refused
+            if not (emptied and may) or state.prompt is None:
                 continue
             shorter = prompts.briefly(self.model, state.prompt, self.model.room(few))
             if shorter is not None:

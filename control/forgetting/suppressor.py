@@ -18,7 +18,7 @@ from control.forgetting.classifier import context, in_passage, stated
 from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.matcher import find_answers
-from control.forgetting.segments import NAMELIKE, Turns, follow_up
+from control.forgetting.segments import CONFIRMS, NAMELIKE, Turns, follow_up
 from control.forgetting.verbatim import VerbatimIndex
 from foundation import trace as request_trace
 from foundation.errors import InputError
@@ -256,6 +256,14 @@ class FactSuppressor:
         if verdict and self.first_leak(str(verdict), watch) is not None:
             verdict = None
         return replace(decoded, verdict=verdict)
+
+    def may_ask_again(self, watch: WatchedFacts) -> bool:
+        """Whether an answer that was withheld may be asked for once more, in a few words.
+
+        Not where the question may ask for a forgotten fact, or asks to confirm anything: in a "yes"
+        nothing can be guarded.
+        """
+        return not watch.decide_on_output and CONFIRMS.search(watch.question) is None
 
     @cached_property
     def door(self) -> Door:

@@ -499,6 +499,7 @@ def test_tokens_are_streamed_with_the_place_of_their_question(tiny, always):
         ("When was Peru's capital founded?", "In 1535.", "In 1535."),
         ("When was Peru's capital founded?", "Lima, 1535.", "refused"),
         ("May I ask for Peru's capital?", "In 1535.", "refused"),
+        ("Is Peru's capital old?", "Yes.", "refused"),
     ],
 )
 def test_an_answer_that_volunteers_a_forgotten_fact_is_asked_for_in_a_few_words(
@@ -515,7 +516,7 @@ def test_an_answer_that_volunteers_a_forgotten_fact_is_asked_for_in_a_few_words(
         def route(self, question, history=(), before=None, system=""):
             facts = super().route(question, history, before, system)
             asking = frozenset({LIMA.id} if "May I" in question else ())
-            return replace(facts, decide_on_output=asking)
+            return replace(facts, decide_on_output=asking, question=question)
 
     monkeypatch.setattr(dial, "answer", answer)
     assistant = Assistant(tiny, always(1, model=tiny.identity), forgetting=Suppressor())
