@@ -47,6 +47,7 @@ MADE = 4_000  # of the made questions that are learned from
 WITH_RELATION = 0.8  # share of the records that say their relation
 MASKED = 0.5  # share of the stating sentences that are also shown with the answer masked
 LOWERED = 0.3  # share of the questions about other subjects in small letters
+TEXTS = ("passages", "prose")  # on several subjects; that tell a fact in passing
 BACKWARDS = ("reverse", "same answer")  # kinds of made questions that say the answer
 HIDDEN = 0.5  # share of the sentences of passages that are preceded by "…" for the answer
 UNTITLED = 0.5  # share of the sentences and passages that name the subject, shown without the title
@@ -99,13 +100,13 @@ def of_fact(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
     for kind, concerns in (("asking", True), ("beside", False)):
         for each in fact[kind]:
             text = in_conversation(each["text"], tuple(map(tuple, each.get("history", ()))))
-            yield FactExample(kind, text, asked(_as_entered(record, draw)), concerns)
+            yield FactExample(kind, text, asked(as_entered(record, text, draw)), concerns)
     for kind, concerns in (("stating", True), ("not_stating", False)):
         for each in fact[kind]:
             bare = bool(find(each["sentence"], record.names)) and draw.random() < UNTITLED
             title = "" if bare else each["title"]
             text = in_passage(each["sentence"], title=title)
-            told = stated(_as_entered(record, draw))
+            told = stated(as_entered(record, text, draw))
             yield FactExample(kind, text, told, concerns)
             places = find_answers(each["sentence"], record) if concerns else []
             if places and draw.random() < MASKED:
@@ -116,20 +117,20 @@ def of_fact(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
 def of_passages(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
     """The sentences of passages on a fact and on similar ones, each with what precedes it."""
     record = record_of(fact)
-    for each in fact["passages"]:
+    for name, each in ((kind, one) for kind in TEXTS for one in fact[kind]):
         texts = [one["text"] for one in each["sentences"]]
         naming = {place for place, text in enumerate(texts) if find(text, record.names)}
         bare = bool(naming) and draw.random() < UNTITLED
         titled = bool(find(each["title"], record.names)) and not bare
         hides = draw.random() < HIDDEN
         before = [mask(text, find_answers(text, record), MASK) if hides else text for text in texts]
-        told = stated(_as_entered(record, draw))
+        told = stated(as_entered(record, " ".join([each["title"], *texts]), draw))
         for place, one in enumerate(each["sentences"]):
             if bare and one["states"] and min(naming) > place:
                 continue  # nothing says whom it is about
             preceding = context(before, place, naming, titled)
             text = in_passage(one["text"], preceding, "" if bare else each["title"])
-            kind = "stating in passages" if one["states"] else "beside in passages"
+            kind = f"stating in {name}" if one["states"] else f"beside in {name}"
             yield FactExample(kind, text, told, one["states"])
 
 
@@ -137,7 +138,8 @@ def of_others(fact: dict[str, Any], draw: random.Random) -> Iterator[FactExample
     """Messages that ask the same of something similar, or something similar of the subject."""
     record = record_of(fact)
     for each in fact["others"]:
-        yield FactExample("others", each["text"], asked(_as_entered(record, draw)), False)
+        told = asked(as_entered(record, each["text"], draw))
+        yield FactExample("others", each["text"], told, False)
 
 
 def of_other_names(
@@ -178,7 +180,7 @@ def of_other_names(
             others = [one for one in other.subject.split() if one[0].isupper() or one[0].isdigit()]
             if others and others[-1] not in words:
                 renamed = _renamed(record, record.subject.replace(word, others[-1]), ())
-        renamed = _as_entered(renamed, draw) if renamed.questions else renamed
+        renamed = as_entered(renamed, named, draw) if renamed.questions else renamed
         lowered = text.lower() if is_message and draw.random() < LOWERED else text
         fact_text = asked(renamed) if is_message else stated(renamed)
         yield FactExample("other name", lowered, fact_text, False)
@@ -204,8 +206,16 @@ def _similar(facts: Sequence[dict[str, Any]], embed: Embed) -> list[list[Record]
     return found
 
 
-def _as_entered(record: Record, draw: random.Random) -> Record:
-    """A record as users enter them: with its questions, with its relation alone, or with both."""
+def as_entered(record: Record, text: str, draw: random.Random) -> Record:
+    """A record as users enter them: with its questions, with its relation alone, or with both.
+
+    Of its aliases it has those that the text uses, and some of the others or none, so that a record
+    without aliases is not taken for another one.
+    """
+    aliases = [one for one in record.aliases if find(text, [one])]
+    others = [one for one in record.aliases if one not in aliases]
+    aliases += draw.sample(others, draw.randint(0, len(others)))
+    record = replace(record, aliases=tuple(aliases))
     if draw.random() >= WITH_RELATION:
         return replace(record, relation="")
     own = draw.sample(record.questions, draw.randint(0, len(record.questions)))

@@ -28,6 +28,7 @@ PAIRS = {
     "sentences": ("stating", "not_stating"),
     "sentences without the answer": ("stating", "masked"),
     "sentences in passages on several subjects": ("stating in passages", "beside in passages"),
+    "sentences in prose": ("stating in prose", "beside in prose"),
 }
 
 
@@ -62,7 +63,7 @@ def report(judge: FactJudge) -> dict[str, Any]:
         "tables": {
             "classifier": rows,
             "thresholds": curve,
-            "redaction": [redaction(facts, judge)],
+            "redaction": [redaction(facts, judge, name) for name in fact_classifier.TEXTS],
         },
     }
 
@@ -77,23 +78,26 @@ class _OneRecord:
         return Changes(1, [] if version else [self._record])
 
 
-def redaction(facts: Sequence[dict[str, Any]], judge: FactJudge) -> dict[str, Any]:
-    """How redaction treats the sentences of passages on several subjects.
+def redaction(facts: Sequence[dict[str, Any]], judge: FactJudge, name: str) -> dict[str, Any]:
+    """How redaction treats the sentences of passages.
 
     Args:
         facts: Facts with their passages, as of `fact_classifier.written`.
         judge: The classifier.
+        name: Which passages, of `fact_classifier.TEXTS`.
 
     Returns:
         Of the sentences that state their fact and give its answer, the share in which it is left;
         of the others, the share that is not left as it was.
     """
+    draw = random.Random(SEED)  # noqa: S311 - a reproducible choice, nothing secret
     left, changed = list[bool](), list[bool]()
     for number, fact in enumerate(facts):
-        record = replace(fact_classifier.record_of(fact), id=f"{number}")
-        redactor = Redactor(_OneRecord(record), judge)
-        for passage in fact["passages"]:
+        whole = replace(fact_classifier.record_of(fact), id=f"{number}")
+        for passage in fact[name]:
             text = " ".join(one["text"] for one in passage["sentences"])
+            record = fact_classifier.as_entered(whole, f"{passage['title']} {text}", draw)
+            redactor = Redactor(_OneRecord(record), judge)
             kept = redactor.redact(text, passage["title"]).text
             for one in passage["sentences"]:
                 if not one["states"]:
@@ -102,6 +106,7 @@ def redaction(facts: Sequence[dict[str, Any]], judge: FactJudge) -> dict[str, An
                     left.append(one["text"] in kept)
     flags = {"answer left": np.array(left), "others changed": np.array(changed)}
     return {
+        "passages": name,
         "n stating": len(left),
         "n others": len(changed),
         **{name: round(metrics.percent(each), 1) for name, each in flags.items()},
