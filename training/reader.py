@@ -112,7 +112,12 @@ def _encoded(
     )
     first = last = 0
     if example.answer:
-        span = find(example.text, example.answer)
+        start = example.start
+        span = (
+            find(example.text, example.answer)
+            if start is None
+            else (start, start + len(example.answer))
+        )
         inside = [
             piece
             for piece, ((start, end), part) in enumerate(

@@ -2,11 +2,11 @@
 
 From passages written for it in many styles (``reading.jsonl``), from documents in two versions,
 most of which state their own date (``dated.jsonl``), from further documents about the same things
-that leave their questions open (``companions.jsonl``), from the calibration relations of the
-built-in corpus, and from natural text that the user names. Each question is also asked of texts
-that do not answer it: of the most similar passage of another document, of the other sentences of
-its own, of answers to other questions, and questions about the topic of a passage that it leaves
-open.
+that leave their questions open (``companions.jsonl``), from tables (``tables.jsonl``), from the
+calibration relations of the built-in corpus, and from natural text that the user names. Each
+question is also asked of texts that do not answer it: of the most similar passage of another
+document, of the other sentences of its own, of answers to other questions, and questions about the
+topic of a passage that it leaves open.
 """
 
 import json
@@ -23,6 +23,7 @@ from control.conflict.reader import DATE_QUESTION, REPLACES_QUESTION
 from control.forgetting.parts import parts
 from control.prompts import with_title
 from foundation.text import find, holds
+from retrieval.ingest.tables import rows_of, to_line
 from training import corpus
 from training.corpus import CorpusFact
 from training.encoders import Embed
@@ -31,6 +32,7 @@ from training.fact_questions import build_cases
 WRITTEN = Path(__file__).with_name("reading.jsonl")
 DATED = Path(__file__).with_name("dated.jsonl")
 COMPANIONS = Path(__file__).with_name("companions.jsonl")
+TABLES = Path(__file__).with_name("tables.jsonl")
 DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
 ELSEWHERE = 0.4  # share of the questions that are also asked of a text which answers another one
@@ -47,11 +49,19 @@ STATED = (
 
 @dataclass(frozen=True)
 class ReadingExample:
-    """A question, a text, and the span of it that answers; an empty one where none does."""
+    """A question, a text, and the span of it that answers; an empty one where none does.
+
+    Attributes:
+        question: The question.
+        text: The text.
+        answer: The words of it that answer.
+        start: Their first character, where the text holds them in several places.
+    """
 
     question: str
     text: str
     answer: str
+    start: int | None = None
 
 
 def written(held_out: bool = False) -> list[dict[str, Any]]:
@@ -92,6 +102,16 @@ def companions(held_out: bool = False) -> list[dict[str, Any]]:
             record
             for record in map(json.loads, file)
             if (record["of"] % DEVELOPMENT == 0) == held_out
+        ]
+
+
+def tables(held_out: bool = False) -> list[dict[str, Any]]:
+    """Tables, with questions that a cell answers: to learn from, or those held out."""
+    with TABLES.open(encoding="utf-8") as file:
+        return [
+            record
+            for number, record in enumerate(map(json.loads, file))
+            if (number % DEVELOPMENT == 0) == held_out
         ]
 
 
@@ -155,6 +175,35 @@ def by_sentence(record: dict[str, Any], draw: random.Random) -> list[ReadingExam
         if draw.random() >= ELSEWHERE:
             continue
         found.append(ReadingExample(question, draw.choice(record["questions"])["sentence"], ""))
+    return found
+
+
+def of_table(table: dict[str, Any], draw: random.Random) -> list[ReadingExample]:
+    """Its questions, asked of its rows as passages have them, in any order.
+
+    Some are also asked of the row that answers, and of another one.
+    """
+    separator = to_line(["---"] * len(table["header"]))
+    lines = [to_line(table["header"]), separator, *map(to_line, table["rows"])]
+    rows = rows_of(lines)
+    order = draw.sample(range(len(rows)), len(rows))
+    title = with_title(table["title"], "")
+    text = "\n".join(rows[place] for place in order)
+    found = [ReadingExample(question, title + text, "") for question in table["unanswered"]]
+    for each in table["questions"]:
+        question, row, column = each["question"], each["row"], each["column"]
+        cells = table["rows"][row]
+        # The cells before it are in the row that ends with it.
+        upto = rows_of([*lines[:2], to_line(cells[: column + 1])])[0]
+        inside = len(upto) - len(cells[column])
+        before = sum(len(rows[place]) + 1 for place in order[: order.index(row)])
+        answer = cells[column]
+        found.append(ReadingExample(question, title + text, answer, len(title) + before + inside))
+        names_row = any(holds(question, [cell]) for cell in cells if cell)
+        if names_row and draw.random() < ELSEWHERE:
+            found.append(ReadingExample(question, title + rows[row], answer, len(title) + inside))
+            other = draw.choice([one for one in range(len(rows)) if one != row])
+            found.append(ReadingExample(question, title + rows[other], ""))
     return found
 
 
@@ -259,6 +308,8 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
     for record in [*versions, *beside]:
         examples += by_sentence(record, draw)
+    for table in tables():
+        examples += of_table(table, draw)
     far = elsewhere(versions, embed)
     examples += [*draw.sample(far, int(ELSEWHERE * len(far))), *across(draw), *statements(draw)]
     examples += answered(draw.sample(relations, min(RELATION_FACTS, len(relations))), seed)

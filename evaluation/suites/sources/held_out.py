@@ -81,6 +81,9 @@ def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
         "sentences that answer": [
             one for record in (*passages, *versions) for one in reading.of_sentences(record)
         ],
+        "tables": [
+            one for table in reading.tables(held_out=True) for one in reading.of_table(table, draw)
+        ],
     }
     return {kind: draw.sample(several, len(several)) for kind, several in found.items()}
 
