@@ -34,6 +34,7 @@ DATED = Path(__file__).with_name("dated.jsonl")
 COMPANIONS = Path(__file__).with_name("companions.jsonl")
 TABLES = Path(__file__).with_name("tables.jsonl")
 DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
+ORDERS = 3  # of the rows, in which each table is read
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
 ELSEWHERE = 0.4  # share of the questions that are also asked of a text which answers another one
 LONGEST_PHRASE = 8  # words; a longer answer is an explanation
@@ -308,7 +309,7 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
     for record in [*versions, *beside]:
         examples += by_sentence(record, draw)
-    for table in tables():
+    for table in ORDERS * tables():
         examples += of_table(table, draw)
     far = elsewhere(versions, embed)
     examples += [*draw.sample(far, int(ELSEWHERE * len(far))), *across(draw), *statements(draw)]

@@ -181,7 +181,7 @@ class TestClaims:
                 SourceClaim("memory", "Oslo", confidence=0.2, group=0),
                 SourceClaim("b", "Cairo", "2004", 0.5, 0.7, 1, True),
                 SourceClaim("a", "Cairo", "2019-04-01", 0.9, 0.93, 1, True),
-                settled="The newest document is followed.",
+                settled="The documents disagree; the answer follows the newest.",
             )
         )
         assert self.rows(html) == [
@@ -191,8 +191,8 @@ class TestClaims:
             ],
             ["Oslo", "the model’s memory", "", "0.50", "20 %", ""],
         ]
-        assert "The sources disagree." in html
-        assert "The newest document is followed." in html
+        assert "<b>The documents disagree;</b> the answer follows the newest." in html
+        assert html.count("disagree") == 1
         assert "Memory and passages disagree" not in html
 
     def test_one_claim_of_the_passages_alone_needs_no_table(self):
