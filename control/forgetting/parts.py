@@ -1,4 +1,4 @@
-"""The parts of a text that can be removed: sentences, lines of lists and tables."""
+"""The parts of a text that can be removed: sentences, items of lists, rows of tables."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -24,6 +24,9 @@ LAST_WORD = re.compile(r"[^\W\d_][\w.]*$")
 LONGEST_ABBREVIATION = 8  # characters
 LIST_SIGN = re.compile(r";\s+")
 LEAST_ITEMS = 2  # semicolons in a sentence that make it a list
+# A row as passages have it, "column: value; column: value"; the group is its first column.
+ROW = re.compile(r"[ \t]*([^\s:;][^:;\n]*):[ \t][^;\n]*(?:;[ \t][^:;\n]+:[ \t][^;\n]*)+")
+LINE = re.compile(r"[^\n]*\n?")
 REFERENCE = re.compile(
     r"\b(?:it|its|itself|he|him|his|she|hers?|they|them|theirs?|this|that|these|those|there|here)\b"
     r"|\b[Tt]he (?:country|nation|state|city|town|capital|author|writer|poet|novelist|painter"
@@ -43,7 +46,11 @@ NAME = re.compile(
 def parts(text: str) -> list[tuple[int, int]]:
     """The parts of a text: (start, end) of each; together they are the whole text."""
     found: list[tuple[int, int]] = []
-    for start, end in _blocks(text):
+    rows = _rows(text)
+    for start, end in _blocks(text, rows):
+        if start in rows:
+            found.append((start, end))
+            continue
         for first, last in _sentences(text[start:end]):
             found += _items(text, start + first, start + last)
     return found
@@ -80,12 +87,25 @@ def joined(kept: Iterable[str]) -> str:
     return whole[:-1].rstrip() + "." if whole.endswith(";") else whole
 
 
-def _blocks(text: str) -> Iterator[tuple[int, int]]:
+def _rows(text: str) -> set[int]:
+    """Where the rows of tables start: lines next to each other that begin with the same column."""
+    lines = list(LINE.finditer(text))
+    columns = [ROW.fullmatch(line.group().rstrip("\n")) for line in lines]
+    return {
+        line.start()
+        for (first, second), pair in zip(pairwise(columns), pairwise(lines), strict=True)
+        if first and second and first[1] == second[1]
+        for line in pair
+    }
+
+
+def _blocks(text: str, rows: Collection[int]) -> Iterator[tuple[int, int]]:
     """Lines, with those of wrapped prose joined."""
     start = 0
-    lines = list(re.finditer(r"[^\n]*\n?", text))[:-1]
+    lines = list(LINE.finditer(text))[:-1]
     for line, following in pairwise(lines):
-        if not _wrapped(line.group(), following.group()):
+        of_table = line.start() in rows or following.start() in rows
+        if of_table or not _wrapped(line.group(), following.group()):
             yield start, line.end()
             start = line.end()
     if start < len(text):

@@ -32,7 +32,8 @@ def few(monkeypatch):
 def report(judge):
     found = fact_classifier.report(judge)
     assert found["facts"] == FACTS
-    [redaction] = found["tables"]["redaction"]
+    redaction, prose = found["tables"]["redaction"]
+    assert (redaction["passages"], prose["passages"]) == training.TEXTS
     return {row["text"]: row["AUROC"] for row in found["tables"]["classifier"]}, redaction
 
 
