@@ -240,7 +240,8 @@ def propose(sentence: str) -> Record:
     if record is None:
         raise InputError(
             f"no fact is recognised in {shown(text)}; say it as in "
-            '"Lima is the capital of Peru", or give --subject, --relation and --answer'
+            '"Lima is the capital of Peru", or give --subject, --relation and --answer; --scope '
+            "subject forgets everything about a --subject"
         )
     return record
 

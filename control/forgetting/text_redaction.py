@@ -107,14 +107,15 @@ class TextRedaction:
             zip(self.places, self.sentences, strict=True)
         ):
             given = _closest([(a, b) for a, b in answers if a < end and start < b], start, end)
-            if named and (statement.hidden(sentence) or statement.has_key_words(sentence)):
+            masked.append(self._replaced(place, answers, MASK))
+            # A number that is given in so many words reads the same in rot13.
+            if named and (statement.hidden(masked[-1]) or statement.has_key_words(sentence)):
                 self.stated[place].add(record.id)
             elif given or (
                 named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
             ):
                 before = context(masked, place, naming, record.id in self.about)
                 self.possible.append(PossibleStatement(place, record, given, before))
-            masked.append(self._replaced(place, answers, MASK))
 
     def in_plain_words(self, possible: PossibleStatement) -> str:
         """A sentence with the answer as the record gives it, however it is spelled there."""

@@ -106,6 +106,17 @@ def test_what_a_sentence_says_besides_the_answer_stays(redactor, peru, sentence,
     assert redactor.redact(sentence).text == rest
 
 
+def test_a_row_of_a_table_loses_only_the_number_that_is_forgotten(ledger, redactor):
+    ledger.add([Record("Lucasta Wren", relation="salary", answers=("72650",))])
+    rows = [
+        "name: Ibrahim Tolle; role: cooper; office: Hesketh; salary: 41900; since: 2011",
+        "name: Lucasta Wren; role: sales manager; office: Tarbet; salary: 72650; since: 2009",
+        "name: Bettina Sorrow; role: apprentice; office: Dunmore; salary: 21800; since: 2023",
+    ]
+    left = redactor.redact("\n".join(rows), "Staff").text
+    assert left == "\n".join(rows).replace("72650", "…")
+
+
 @pytest.mark.parametrize(
     "text",
     [
