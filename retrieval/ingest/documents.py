@@ -204,19 +204,18 @@ def _read_directory(
     on_file: OnFile,
     dated: str | None,
 ) -> Iterator[Document]:
-    readable, unreadable = 0, 0
+    readable, skipped = 0, list[SkippedPath]()
     for path in _walk(directory):
         try:
             yield from _read_file(path, on_skipped, trust, on_read, on_file, dated)
             readable += 1
         except DocumentError as error:
-            unreadable += 1
-            on_skipped(SkippedPath(path, str(error)))
+            skipped.append(SkippedPath(path, str(error)))
+            on_skipped(skipped[-1])
     if not readable:
-        seen = f"none of its {unreadable} files can be read" if unreadable else "it has no files"
-        raise DocumentError(
-            f"{directory} holds no documents ({seen}); give {', '.join(READERS)} files"
-        )
+        why = ". Also: ".join(summarize_skipped(skipped))
+        why = why or f"it has no files; give {', '.join(READERS)} files"
+        raise DocumentError(f"{directory} holds no documents: {why}")
 
 
 def _walk(directory: Path) -> Iterator[Path]:
