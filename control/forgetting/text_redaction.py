@@ -115,6 +115,8 @@ class TextRedaction:
                 named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
             ):
                 before = context(masked, place, naming, record.id in self.about)
+                if not given and place in naming and MASK in before:
+                    before = ""  # "…" in it would be taken for told here
                 self.possible.append(PossibleStatement(place, record, given, before))
 
     def in_plain_words(self, possible: PossibleStatement) -> str:
