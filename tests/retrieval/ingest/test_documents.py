@@ -257,7 +257,7 @@ def test_directory_with_nothing_readable(tmp_path: Path) -> None:
     assert "it has no files" in error_of(tmp_path)
     (tmp_path / "photo.jpg").touch()
     skipped: list[SkippedPath] = []
-    with pytest.raises(DocumentError, match="photo.jpg ends in"):
+    with pytest.raises(DocumentError, match="ends in"):
         list(read([tmp_path], skipped.append))
     assert len(skipped) == 1
 
