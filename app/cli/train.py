@@ -168,6 +168,23 @@ def reader(
     out.print(f"the {kind} is in {written}", soft_wrap=True)
 
 
+@train.command(epilog=example("fulcrum train tables --out runs/tables"))
+@_options
+@click.pass_obj
+def tables(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
+    """What chooses the cell of a table that answers: weights to lie beside the reader's adapter.
+
+    For the reader in use, see --reader; four minutes on one core.
+    """
+    settings = model_settings(given, local=True)
+
+    from app import factory
+    from training import table_cells
+
+    written = table_cells.fit(factory.reader(settings), target, seed, smoke)
+    out.print(f"the weights are in {written}", soft_wrap=True)
+
+
 @train.command(epilog=example("fulcrum train support --out runs/support"))
 @_options
 @click.pass_obj

@@ -13,7 +13,7 @@ from control.conflict import values
 from control.conflict.sources import CORRECTION, Policy, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.forgetting.parts import parts
-from foundation.text import find, holds
+from foundation.text import holds
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -139,7 +139,7 @@ def passage_claims(
             node.node.ref_doc_id or node.node_id,
             str(node.metadata.get("title", "")),
             tuple(filter(None, str(node.metadata.get("replaces", "")).split("; "))),
-            _sentence(node.text, reading.answer),
+            _sentence(node.text, reading.start - len(passage_text(node)) + len(node.text)),
             node.text[:HEAD],
         )
         for node, reading in read
@@ -147,11 +147,13 @@ def passage_claims(
     ]
 
 
-def _sentence(text: str, answer: str) -> str:
-    """The sentence of a text that holds an answer; all of it where none does by itself."""
-    span = find(text, answer)
-    for start, end in parts(text) if span else ():
-        if span is not None and start <= span[0] < end:
+def _sentence(text: str, place: int) -> str:
+    """The sentence of a text, or the row of a table, in which a character stands.
+
+    All of the text where it stands in what is read before it.
+    """
+    for start, end in parts(text):
+        if start <= place < end:
             return text[start:end].strip()
     return text.strip()
 

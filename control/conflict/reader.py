@@ -4,7 +4,8 @@ Extractive reading as BERT does it on SQuAD 2.0 (Devlin et al. 2019, arXiv:1810.
 an encoder reads question and text together, and of each word piece it is scored how likely the
 answer starts and ends there; the first piece of all stands for "no answer". The encoder is the
 packaged embedding model with a low-rank adapter (`training.reader`). One reader serves passages,
-drafts and answers, whichever engine wrote them.
+drafts and answers, whichever engine wrote them. Rows of tables it reads one by one, and
+`control.conflict.tables` chooses the cell that answers.
 """
 
 import threading
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from control.conflict.tables import CellWeights, Table, load_weights
 from control.encoders import batches, quietly, read_adapter
 from control.engines.transformers import first_line, preferred_device, preferred_dtype
 from control.prompts import with_title
 from foundation.errors import ModelError
+from foundation.tables import Cell, cells, find_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +37,10 @@ REPLACES_QUESTION = "What does this document replace?"
 # get one; of 26 that say what they replace, 19 are found from 0.5 on and 15 from 0.8 on, and 1 or
 # none of the 88 others is said to.
 LEAST_DATED, LEAST_REPLACED = 0.7, 0.5
+MOST_ROWS = 32  # of one passage that are read alone
+BEFORE_ROWS = 160  # characters before a table, such as its title, that are read with each row
+UNREAD = -20.0  # log-probability of a cell beyond what the encoder reads of its row
+EVEN = 0.5  # probability from which an answer is likelier than none
 # Characters of a document where its date may stand: a letter head, a signature. Not measured.
 BEGINNING, END = 1_200, 600
 
@@ -59,6 +66,55 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class PieceScores:
+    """How likely an answer starts and ends at each word piece of a question and a text.
+
+    Attributes:
+        text: The text.
+        offsets: First and last character of each piece, shape (pieces, 2).
+        start: Log-probabilities of the first piece of an answer, shape (pieces,); that of the first
+            piece of all is that of no answer, outside the text it is minus infinity.
+        end: The same of the last one.
+    """
+
+    text: str
+    offsets: Tensor
+    start: Tensor
+    end: Tensor
+
+    @property
+    def nothing(self) -> float:
+        """The log-probability of no answer."""
+        return float(self.start[0] + self.end[0])
+
+    def best(self) -> Reading:
+        """The likeliest span of the text, unless no answer is likelier."""
+        spans = self.start[:, None] + self.end[None, :]
+        nothing = float(spans[0, 0].exp())
+        allowed = torch.ones_like(spans, dtype=torch.bool).triu().tril(LONGEST_ANSWER - 1)
+        allowed[0] = False
+        spans = spans.masked_fill(~allowed, -torch.inf)
+        first, last = divmod(int(spans.argmax()), spans.shape[1])
+        likely = float(spans[first, last].exp())
+        if likely + nothing == 0 or not likely:
+            return Reading()
+        answers = likely / (likely + nothing)
+        if likely <= nothing:
+            return Reading(answers=answers)
+        start, end = int(self.offsets[first, 0]), int(self.offsets[last, 1])
+        return Reading(self.text[start:end], start, answers)
+
+    def within(self, start: int, end: int) -> float:
+        """The log-probability of the likeliest span in a part of the text, in characters."""
+        inside = (self.offsets[:, 0] < end) & (self.offsets[:, 1] > start) & self.start.isfinite()
+        inside[0] = False
+        if not inside.any():
+            return UNREAD
+        spans = self.start[inside][:, None] + self.end[inside][None, :]
+        return float(spans.masked_fill(torch.ones_like(spans).tril(-1).bool(), UNREAD).max())
+
+
+@dataclass(frozen=True)
 class Reader:
     """Finds answers in texts.
 
@@ -66,15 +122,20 @@ class Reader:
         model: The encoder with a head for starts and ends, in evaluation mode.
         tokenizer: Its tokenizer.
         longest: Word pieces of question and text that it reads.
+        tables: Chooses between the cells of tables; without it they are read like other text.
     """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     longest: int = LONGEST
+    tables: CellWeights | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def read(self, asked: Sequence[tuple[str, str]]) -> list[Reading]:
         """Read texts, each for its question; of one that is too long, its beginning.
+
+        Where a text has rows of a table, a cell is the answer if it is likelier than what the text
+        around them answers.
 
         Args:
             asked: Pairs of question and text.
@@ -82,14 +143,60 @@ class Reader:
         Returns:
             One for each pair. An answer stands in its text as it is given.
         """
-        found: dict[int, Reading] = {}
+        found = [scores.best() for scores in self._score(asked)]
+        if self.tables is None:
+            return found
+        for place, table in self.read_rows(asked).items():
+            cell, likely = self.tables.choose(asked[place][0], table)
+            known, first, last = found[place], table.rows[0][0].start, table.rows[-1][-1].end
+            in_prose = bool(known.answer) and not first <= known.start < last
+            if in_prose and known.answers >= likely:
+                continue
+            says = any(map(str.isalnum, cell.value))  # "–" or a masked "…" is no answer
+            likely = likely if says else min(likely, 1 - likely)
+            answers = (cell.value, cell.start) if likely > EVEN else ("", 0)
+            found[place] = Reading(*answers, likely)
+        return found
+
+    def read_rows(self, asked: Sequence[tuple[str, str]]) -> dict[int, Table]:
+        """Read the rows of tables in texts, each row alone.
+
+        Args:
+            asked: Pairs of question and text.
+
+        Returns:
+            By place those of the texts that have rows.
+        """
+        places, rows, pairs = list[int](), list[list[Cell]](), list[tuple[str, str]]()
+        for place, (question, text) in enumerate(asked):
+            spans = find_rows(text)[:MOST_ROWS]
+            for start, end in spans:
+                first = spans[0][0]
+                before = text[max(0, first - BEFORE_ROWS) : first]
+                places.append(place)
+                rows.append(cells(text, start, end))
+                pairs.append((question, before + text[start:end]))
+        found: dict[int, Table] = {}
+        for place, row, (_, text), scores in zip(
+            places, rows, pairs, self._score(pairs), strict=True
+        ):
+            shift = len(text) - row[-1].end  # a row ends with its last cell
+            likely = [scores.within(cell.start + shift, cell.end + shift) for cell in row]
+            table = found.setdefault(place, Table([], [], []))
+            table.rows.append(row)
+            table.cells.append(likely)
+            table.nothing.append(scores.nothing)
+        return found
+
+    def _score(self, asked: Sequence[tuple[str, str]]) -> "list[PieceScores]":
+        found: dict[int, PieceScores] = {}
         with self._lock, torch.inference_mode():  # a tokenizer serves one at a time
             for places in batches([len(text) for _, text in asked]):
-                readings = self._read([asked[place] for place in places])
-                found |= dict(zip(places, readings, strict=True))
+                scores = self._score_batch([asked[place] for place in places])
+                found |= dict(zip(places, scores, strict=True))
         return [found[place] for place in range(len(asked))]
 
-    def _read(self, asked: Sequence[tuple[str, str]]) -> list[Reading]:
+    def _score_batch(self, asked: Sequence[tuple[str, str]]) -> "list[PieceScores]":
         questions, texts = zip(*asked, strict=True)
         encoded = self.tokenizer(
             # A question may be as long as the user likes; the text keeps half of the room.
@@ -104,10 +211,16 @@ class Reader:
         offsets = encoded.pop("offset_mapping")
         output = self.model(**encoded.to(self.model.device))
         starts, ends = output.start_logits.float().cpu(), output.end_logits.float().cpu()
-        return [
-            _best(text, starts[row], ends[row], offsets[row], encoded.sequence_ids(row))
-            for row, text in enumerate(texts)
-        ]
+        found = []
+        for row, text in enumerate(texts):
+            outside = torch.tensor([part != 1 for part in encoded.sequence_ids(row)])
+            outside[0] = False  # stands for no answer
+            likely = (
+                logits[row].masked_fill(outside, -torch.inf).log_softmax(0)
+                for logits in (starts, ends)
+            )
+            found.append(PieceScores(text, offsets[row], *likely))
+        return found
 
     def _first(self, text: str, most: int) -> str:
         """The beginning of a text, at most so many word pieces of it."""
@@ -163,7 +276,8 @@ def load(base: Path, adapter: Path) -> Reader:
     """
     from transformers import AutoModelForQuestionAnswering
 
-    return Reader(*read_adapter(AutoModelForQuestionAnswering, base, adapter))
+    model, tokenizer = read_adapter(AutoModelForQuestionAnswering, base, adapter)
+    return Reader(model, tokenizer, tables=load_weights(adapter))
 
 
 def open_reader(name: str) -> Reader:
@@ -200,36 +314,6 @@ def open_reader(name: str) -> Reader:
             f"--reader {name}: it lacks {lacks[0]}; give a model that was trained on SQuAD 2.0"
         )
     longest = min(tokenizer.model_max_length, LONGEST)
-    return Reader(model.to(preferred_device(), preferred_dtype()).eval(), tokenizer, longest)
-
-
-def _best(
-    text: str, starts: Tensor, ends: Tensor, offsets: Tensor, parts: Sequence[int | None]
-) -> Reading:
-    """The likeliest span of a text, unless no answer is likelier.
-
-    Args:
-        text: The text.
-        starts: Logits of the first word piece, shape (pieces,).
-        ends: Logits of the last one, shape (pieces,).
-        offsets: First and last character of each piece, shape (pieces, 2).
-        parts: 1 for pieces of the text.
-    """
-    outside = torch.tensor([part != 1 for part in parts])
-    outside[0] = False  # stands for no answer
-    log_start = starts.masked_fill(outside, -torch.inf).log_softmax(0)
-    log_end = ends.masked_fill(outside, -torch.inf).log_softmax(0)
-    spans = log_start[:, None] + log_end[None, :]
-    nothing = float(spans[0, 0].exp())
-    allowed = torch.ones_like(spans, dtype=torch.bool).triu().tril(LONGEST_ANSWER - 1)
-    allowed[0] = False
-    spans = spans.masked_fill(~allowed, -torch.inf)
-    first, last = divmod(int(spans.argmax()), spans.shape[1])
-    likely = float(spans[first, last].exp())
-    if likely + nothing == 0 or not likely:
-        return Reading()
-    answers = likely / (likely + nothing)
-    if likely <= nothing:
-        return Reading(answers=answers)
-    start, end = int(offsets[first, 0]), int(offsets[last, 1])
-    return Reading(text[start:end], start, answers)
+    tables = load_weights(Path(name)) if Path(name).is_dir() else None
+    model = model.to(preferred_device(), preferred_dtype()).eval()
+    return Reader(model, tokenizer, longest, tables)

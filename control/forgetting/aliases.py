@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 from functools import cache
 
+from control.conflict.dates import find_dates
 from control.forgetting.record import MOST_TEXTS, Record
 from foundation.text import normalise
 
@@ -49,15 +50,12 @@ ABBREVIATIONS = (
     (re.compile(r" and (?=[A-Z])"), " & "),
     (re.compile(r"^[Tt]he (?=\w)"), ""),
 )
-MONTHS = (
-    *("january", "february", "march", "april", "may", "june", "july", "august", "september"),
-    *("october", "november", "december"),
+# Forms of a date in English, as patterns of CLDR; DAY stands for "3rd".
+DAY = "'3rd'"
+DATE_FORMS = (
+    *("d MMMM y", "MMMM d, y", f"{DAY} 'of' MMMM y", f"{DAY} MMMM y", f"MMMM {DAY}, y"),
+    *("d MMM y", "MMM d, y", "y-MM-dd", "dd/MM/y", "d/M/y", "MM/dd/y", "M/d/y"),
 )
-MONTH = "|".join(f"{month}|{month[:3]}|{month[:4]}" for month in MONTHS)
-DAY_FIRST = re.compile(rf"(?:the )?(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({MONTH})\.?,? (\d{{3,4}})")
-MONTH_FIRST = re.compile(rf"({MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?,? (\d{{3,4}})")
-YEAR_FIRST = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
-NUMERIC = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})")
 UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
@@ -169,52 +167,21 @@ def _spoken(number: int) -> str:
 
 
 def _dates(name: str) -> Iterator[str]:
-    for day in _read_dates(name.strip().lower()):
-        yield from _date_forms(day)
-
-
-def _read_dates(text: str) -> Iterator[date]:
-    """The date that a text gives; two if day and month are ambiguous."""
-    parsed: list[tuple[int, int, int]] = []
-    if found := DAY_FIRST.fullmatch(text):
-        parsed.append((int(found[3]), _month(found[2]), int(found[1])))
-    elif found := MONTH_FIRST.fullmatch(text):
-        parsed.append((int(found[3]), _month(found[1]), int(found[2])))
-    elif found := YEAR_FIRST.fullmatch(text):
-        parsed.append((int(found[1]), int(found[2]), int(found[3])))
-    elif found := NUMERIC.fullmatch(text):
-        one, two, year = int(found[1]), int(found[2]), int(found[3])
-        parsed += dict.fromkeys([(year, two, one), (year, one, two)])
-    for numbers in parsed:
-        try:
-            yield date(*numbers)
-        except ValueError:
-            continue
-
-
-def _month(text: str) -> int:
-    return 1 + [month[:3] for month in MONTHS].index(text[:3])
-
-
-def _date_forms(day: date) -> Iterator[str]:
+    """Other forms of a date; of two dates if day and month are ambiguous."""
     from babel.dates import format_date
 
-    month = MONTHS[day.month - 1].title()
-    last = day.day % 10 if day.day not in (11, 12, 13) else 0
-    nth = f"{day.day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }"
-    yield f"{day.day} {month} {day.year}"
-    yield f"{month} {day.day}, {day.year}"
-    yield f"{nth} of {month} {day.year}"
-    yield f"{nth} {month} {day.year}"
-    yield f"{month} {nth}, {day.year}"
-    yield f"{day.day} {month[:3]} {day.year}"
-    yield f"{month[:3]} {day.day}, {day.year}"
-    yield day.isoformat()
-    for one, two in ((day.day, day.month), (day.month, day.day)):
-        yield f"{one:02}/{two:02}/{day.year}"
-        yield f"{one}/{two}/{day.year}"
-    for language in LANGUAGES:
-        yield format_date(day, "long", language)
+    text = name.strip()
+    for found in find_dates(text, years=False):
+        for one in found.readings if found.stop - found.start == len(text) else ():
+            if one.years is None or one.month is None or one.day is None:
+                continue
+            day = date(one.years[0], one.month, one.day)
+            last = day.day % 10 if day.day not in (11, 12, 13) else 0
+            nth = f"'{day.day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }'"
+            for form in DATE_FORMS:
+                yield format_date(day, form.replace(DAY, nth), "en")
+            for language in LANGUAGES:
+                yield format_date(day, "long", language)
 
 
 @cache

@@ -6,6 +6,8 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+from rapidfuzz.distance import OSA
+
 from control.forgetting.aliases import name_words
 from control.forgetting.normalize import forms, scan
 from control.forgetting.variants import Spans, TextVariant, views
@@ -141,7 +143,7 @@ class NameMatcher:
             correction: None
             for part in (word, *_shorter(word))
             for correction in _each(self._shortened.get(hash(part), ()))
-            if _one_apart(word, correction)
+            if OSA.distance(word, correction, score_cutoff=1) <= 1
         }
         return tuple(near)[:MOST_CORRECTIONS]
 
@@ -200,19 +202,3 @@ def _words_with_typos(form: str) -> list[str]:
 def _shorter(word: str) -> list[str]:
     """The words with one letter other than the first deleted."""
     return [word[:place] + word[place + 1 :] for place in range(1, len(word))]
-
-
-def _one_apart(one: str, other: str) -> bool:
-    """Whether one edit (insertion, deletion, substitution, transposition) makes the words equal."""
-    if abs(len(one) - len(other)) > 1:
-        return False
-    start = 0
-    while start < min(len(one), len(other)) and one[start] == other[start]:
-        start += 1
-    one, other = one[start:], other[start:]
-    return (
-        one[1:] == other
-        or one == other[1:]
-        or one[1:] == other[1:]
-        or (one[2:] == other[2:] and one[:2] == other[1::-1])
-    )

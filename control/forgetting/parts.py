@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 
 from control.forgetting.normalize import plain
+from foundation.tables import LINE, find_rows
 
 ABBREVIATIONS = {
     *("dr", "prof", "mr", "mrs", "ms", "st", "mt", "sr", "jr", "rev", "gen", "col", "sgt", "lt"),
@@ -24,9 +25,6 @@ LAST_WORD = re.compile(r"[^\W\d_][\w.]*$")
 LONGEST_ABBREVIATION = 8  # characters
 LIST_SIGN = re.compile(r";\s+")
 LEAST_ITEMS = 2  # semicolons in a sentence that make it a list
-# A row as passages have it, "column: value; column: value"; the group is its first column.
-ROW = re.compile(r"[ \t]*([^\s:;][^:;\n]*):[ \t][^;\n]*(?:;[ \t][^:;\n]+:[ \t][^;\n]*)+")
-LINE = re.compile(r"[^\n]*\n?")
 REFERENCE = re.compile(
     r"\b(?:it|its|itself|he|him|his|she|hers?|they|them|theirs?|this|that|these|those|there|here)\b"
     r"|\b[Tt]he (?:country|nation|state|city|town|capital|author|writer|poet|novelist|painter"
@@ -46,7 +44,7 @@ NAME = re.compile(
 def parts(text: str) -> list[tuple[int, int]]:
     """The parts of a text: (start, end) of each; together they are the whole text."""
     found: list[tuple[int, int]] = []
-    rows = _rows(text)
+    rows = {text.rfind("\n", 0, start) + 1 for start, _ in find_rows(text)}  # their lines
     for start, end in _blocks(text, rows):
         if start in rows:
             found.append((start, end))
@@ -85,18 +83,6 @@ def joined(kept: Iterable[str]) -> str:
     whole = "\n".join(line.rstrip(" \t") for line in whole.split("\n"))
     whole = re.sub(r"\n{3,}", "\n\n", whole).strip()
     return whole[:-1].rstrip() + "." if whole.endswith(";") else whole
-
-
-def _rows(text: str) -> set[int]:
-    """Where the rows of tables start: lines next to each other that begin with the same column."""
-    lines = list(LINE.finditer(text))
-    columns = [ROW.fullmatch(line.group().rstrip("\n")) for line in lines]
-    return {
-        line.start()
-        for (first, second), pair in zip(pairwise(columns), pairwise(lines), strict=True)
-        if first and second and first[1] == second[1]
-        for line in pair
-    }
 
 
 def _blocks(text: str, rows: Collection[int]) -> Iterator[tuple[int, int]]:

@@ -18,9 +18,6 @@ SHORT_TEXT = 60  # words; a message of so many is read as a whole too
 OPEN_ENDED = 4  # content words at most of a follow-up that says neither name nor pronoun
 LONGEST_SEGMENT = 600  # characters that are read
 
-ENDINGS = ("ation", "ings", "ing", "ers", "ors", "ed", "es", "er", "or", "ion", "s", "e", "y")
-LEAST_STEM = 4  # letters that an ending leaves
-
 SENTENCE = re.compile(
     r"(?<!\bSt\.)(?<!\bMr\.)(?<!\bDr\.)(?<!\bMrs\.)(?<![\s.][A-Z]\.)"
     r"(?<=[.!?…])[\"'”’)\]*]*\s+(?!(?<=\b[A-Z][a-z]\.\s)[a-z])|\n+"  # "King Jr. was", "Acme Co. is"
@@ -105,23 +102,15 @@ def _refers(sentence: str, alone: bool) -> bool:
     if POSSESSIVE.search(bare) or PRONOUN.search(bare):
         return True
     named = NAMELIKE.search(CONTINUES.sub("", bare).strip())
-    stems = content(bare)
+    own = content(bare)
     open_ended = not re.search(r"\b(?:of|in|for|about|de|von|du)\s+\w", bare)
-    short = 0 < len(stems) <= OPEN_ENDED and (alone or bare.endswith("?"))
+    short = 0 < len(own) <= OPEN_ENDED and (alone or bare.endswith("?"))
     return named is None and short and (open_ended or CONTINUES.match(bare) is not None)
 
 
 def content(text: str) -> set[str]:
-    """The stems of the content words."""
-    return {stem(word) for word in WORD.findall(text.lower()) if word not in FUNCTION_WORDS}
-
-
-def stem(word: str) -> str:
-    """A word without its ending, roughly."""
-    for ending in ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= LEAST_STEM:
-            return word[: -len(ending)]
-    return word
+    """The content words, in small letters."""
+    return {word for word in WORD.findall(text.lower()) if word not in FUNCTION_WORDS}
 
 
 def _without_overlaps(places: Sequence[Place]) -> list[Place]:

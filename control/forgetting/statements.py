@@ -96,7 +96,7 @@ def _stems_and_onsets(sentence: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _stems(text: str) -> frozenset[str]:
-    return frozenset(stem[:STEM_LENGTH] for stem in content(plain(text)))
+    return frozenset(word[:STEM_LENGTH] for word in content(plain(text)))
 
 
 def _onsets(text: str) -> frozenset[str]:

@@ -22,6 +22,7 @@ from training.reading import ReadingExample
 ANSWERS = 0.7  # probability from which a text counts as answering here
 NEAREST = 5  # documents that a question is asked of, where the surest one answers
 LEAST_F1 = 0.5  # of the words of a claim and of the answer, from which it counts as right
+TABLES = "tables"  # of the kinds of text: all rows of a table, in any order
 SEED = 0  # of the sentences that are drawn
 
 
@@ -39,18 +40,25 @@ def held_out(run: Run) -> dict[str, Table]:
         kinds = {kind: several[: run.limit] for kind, several in kinds.items()}
     questions = nearest(vectors)[: run.limit]
     run.counts["held-out"] = sum(map(len, kinds.values())) + len(questions)
-    rows = [
-        _row(kind, several, _read(reader, several, run.batch_size))
+    readings = {
+        kind: _read(reader, several, run.batch_size)
         for kind, several in tqdm(kinds.items(), desc="held out", delay=2)
-    ]
+    }
+    rows = [_row(kind, kinds[kind], each) for kind, each in readings.items()]
     flat = [one for question in questions for one in question.asked]
     found = iter(_read(reader, flat, run.batch_size))
     surest = [
         max((next(found) for _ in question.asked), key=lambda each: each.answers)
         for question in questions
     ]
-    table = [_bar(questions, surest, least) for least in (ANSWERS, LEAST_ANSWERS, LEAST_ALONE)]
-    return {"held-out": rows, "held-out: several documents": table, "failures": []}
+    tables = [AskedOfSeveral([one], frozenset(filter(None, [one.answer]))) for one in kinds[TABLES]]
+    bars = (ANSWERS, LEAST_ANSWERS, LEAST_ALONE)
+    return {
+        "held-out": rows,
+        "held-out: several documents": [_bar(questions, surest, least) for least in bars],
+        "held-out: tables": [_bar(tables, readings[TABLES], least) for least in bars],
+        "failures": [],
+    }
 
 
 def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
@@ -81,16 +89,18 @@ def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
         "sentences that answer": [
             one for record in (*passages, *versions) for one in reading.of_sentences(record)
         ],
-        "tables": [
-            one for table in reading.tables(held_out=True) for one in reading.of_table(table, draw)
-        ],
     }
+    asked = [
+        one for table in reading.tables(held_out=True) for one in reading.of_table(table, draw)
+    ]
+    found[TABLES] = [one for one in asked if "\n" in one.text]
+    found["single rows of tables"] = [one for one in asked if "\n" not in one.text]
     return {kind: draw.sample(several, len(several)) for kind, several in found.items()}
 
 
 @dataclass(frozen=True)
 class AskedOfSeveral:
-    """A question asked of several documents.
+    """A question asked of one or several documents.
 
     Attributes:
         asked: The question with each of them.

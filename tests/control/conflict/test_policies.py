@@ -1,8 +1,10 @@
 """Whom the answer follows where documents disagree."""
 
 import pytest
+from llama_index.core.schema import NodeWithScore, TextNode
 
-from control.conflict.policies import PassageClaim, settle
+from control.conflict.policies import PassageClaim, passage_claims, passage_text, settle
+from control.conflict.reader import Reading
 from control.conflict.sources import SourceClaim, SourceOptions
 from foundation.errors import InputError
 
@@ -121,3 +123,11 @@ def test_nothing_claimed_settles_nothing():
 def test_options_that_cannot_be_used_are_named(wrong):
     with pytest.raises(InputError, match=r"policy|as-of"):
         SourceOptions(**wrong)
+
+
+def test_of_a_table_the_row_is_quoted_in_which_the_cell_stands():
+    text = "Name: Anna; Fee: 50; Room: 3\nName: Boris; Fee: 50; Room: 4"
+    node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Fees 50"}))
+    read = Reading("50", passage_text(node).rindex("50"), 0.95)
+    [claim] = passage_claims([(node, read)])
+    assert claim.sentence == "Name: Boris; Fee: 50; Room: 4"

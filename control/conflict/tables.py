@@ -1,0 +1,191 @@
+"""Which cell of a table answers a question.
+
+Passages have tables as rows that stand for themselves (`foundation.tables`). An encoder that reads
+a passage at once misses most of their cells, since all rows look alike to it. So each row is read
+alone, and a log-linear model chooses between the cells and "no answer": by the question's words
+that tell the row, those that name the column, and what the reader takes for the answer in each row.
+Its weights are fitted on `training/tables.jsonl` by `training.table_cells`.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.errors import ModelError
+from foundation.tables import Cell
+from foundation.text import FUNCTION_WORDS, words
+
+Floats = NDArray[np.float64]
+
+FILE = "tables.json"  # in the directory of a reader's adapter
+STEM = 6  # letters that forms of a word have in common
+THOUSANDS = re.compile(r"(?<=\d)[,'’\u00a0\u202f](?=\d{3}(?!\d))")
+ASKING = FUNCTION_WORDS | words("what how when where why much many do does did can i you me")
+CELL_FEATURES = (
+    "row: share of the question's words, by rarity among the rows, in its other cells",
+    "row: has more of them than any other row",
+    "cell: share of its words that the question gives",
+    "column: share of its name's words in the question",
+    "column: has a larger share than any other column",
+    "row and column: share of the question's words in the name and the row's other cells",
+    "cell: is the first of its row",
+    "cell: share of the other rows with the same value",
+    "cell: log-probability among those of its row, by the reader",
+    "cell: log-odds against no answer in its row, by the reader",
+    "row: the highest such log-odds",
+    "column: the first log-probability, averaged over the rows",
+)
+NO_ANSWER_FEATURES = (
+    "the highest share of the question's words in a row",
+    "the highest share of them in a row and the name of a column",
+    "the highest log-odds of a cell, by the reader",
+    "constant",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a passage, and how the reader reads each of them alone for a question.
+
+    Attributes:
+        rows: The cells of each row.
+        cells: For each row the log-probability of the likeliest span in each of its cells.
+        nothing: For each row the log-probability that it answers nothing.
+    """
+
+    rows: list[list[Cell]]
+    cells: list[list[float]]
+    nothing: list[float]
+
+
+@dataclass(frozen=True)
+class CellWeights:
+    """The weights of the log-linear model.
+
+    Attributes:
+        cell: Of `CELL_FEATURES`.
+        no_answer: Of `NO_ANSWER_FEATURES`.
+    """
+
+    cell: tuple[float, ...]
+    no_answer: tuple[float, ...]
+
+    def choose(self, question: str, table: Table) -> tuple[Cell, float]:
+        """The likeliest cell, and how likely it answers rather than none, in [0, 1]."""
+        of_cells, of_none = features(question, table)
+        scores = of_cells @ np.array(self.cell)
+        best = int(scores.argmax())
+        margin = float(scores[best] - of_none @ np.array(self.no_answer))
+        cell = [cell for row in table.rows for cell in row][best]
+        return cell, float(1 / (1 + np.exp(-margin)))
+
+
+def load_weights(directory: Path) -> CellWeights | None:
+    """The weights beside an adapter; ``None`` where there are none.
+
+    Raises:
+        ModelError: They are not those of today's features.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return None
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        cell, no_answer = (given["cell"][name] for name in CELL_FEATURES), given["no answer"]
+        return CellWeights(tuple(cell), tuple(no_answer[name] for name in NO_ANSWER_FEATURES))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path}: not the weights of today's features; fit them by `fulcrum train tables`"
+        ) from error
+
+
+def features(question: str, table: Table) -> tuple[Floats, Floats]:
+    """What the model judges by.
+
+    Args:
+        question: The question.
+        table: At least one row.
+
+    Returns:
+        Of the cells, row by row, shape (cells, `CELL_FEATURES`), and of no answer, shape
+        (`NO_ANSWER_FEATURES`,).
+    """
+    asked = _stems(" ".join(words(question) - ASKING))
+    told = [asked & _stems(" ".join(cell.value for cell in row)) for row in table.rows]
+    held = {stem: sum(stem in one for one in told) for stem in asked}
+    count = len(table.rows)
+    # Smoothed as an inverse document frequency; a word that stands in no row tells none.
+    rarity = {stem: np.log((count + 1) / (n + 0.5)) if n else 0.0 for stem, n in held.items()}
+    total = sum(rarity.values()) or 1.0
+    columns = dict.fromkeys(cell.column for row in table.rows for cell in row)
+    # By column and row: the question's words in the row's other cells, and what they tell.
+    beside = {name: [asked & _others(name, row) for row in table.rows] for name in columns}
+    match = {
+        name: [sum(rarity[stem] for stem in one) for one in several]
+        for name, several in beside.items()
+    }
+    named = {name: _share(_stems(name), asked) for name in columns}
+    likely = _by_column(table)
+    found = []
+    for at, (row, cells, nothing) in enumerate(
+        zip(table.rows, table.cells, table.nothing, strict=True)
+    ):
+        among, best = np.logaddexp.reduce(cells), max(cells) - nothing
+        for place, (cell, log_p) in enumerate(zip(row, cells, strict=True)):
+            matches = match[cell.column]
+            same = sum(cell.value in [one.value for one in other] for other in table.rows) - 1
+            found.append(
+                (
+                    matches[at] / total,
+                    float(matches[at] > max([*matches[:at], *matches[at + 1 :], 0.0])),
+                    _share(_stems(cell.value), asked),
+                    named[cell.column],
+                    float(_is_highest(cell.column, named)),
+                    _share(asked, beside[cell.column][at] | _stems(cell.column)),
+                    float(place == 0),
+                    same / count,
+                    log_p - among,
+                    log_p - nothing,
+                    best,
+                    likely[cell.column],
+                )
+            )
+    of_cells = np.array(found, np.float64)
+    share, cover, odds = of_cells[:, 0].max(), of_cells[:, 5].max(), of_cells[:, 9].max()
+    return of_cells, np.array([share, cover, odds, 1.0])
+
+
+def _by_column(table: Table) -> dict[str, float]:
+    """By column, how likely the reader finds its cells among those of their row, on average."""
+    found: dict[str, list[float]] = {}
+    for row, several in zip(table.rows, table.cells, strict=True):
+        among = np.logaddexp.reduce(several)
+        for cell, log_p in zip(row, several, strict=True):
+            found.setdefault(cell.column, []).append(float(log_p - among))
+    return {column: float(np.mean(each)) for column, each in found.items()}
+
+
+def _others(column: str, row: Sequence[Cell]) -> frozenset[str]:
+    """The stems of a row but for those of one column."""
+    return _stems(" ".join(cell.value for cell in row if cell.column != column))
+
+
+def _is_highest(column: str, named: Mapping[str, float]) -> bool:
+    return named[column] > max((one for name, one in named.items() if name != column), default=0.0)
+
+
+def _share(some: Collection[str], others: Collection[str]) -> float:
+    return len(frozenset(some) & frozenset(others)) / max(1, len(some))
+
+
+@lru_cache(maxsize=4_096)
+def _stems(text: str) -> frozenset[str]:
+    """The beginnings of its words; numbers are whole, without signs between thousands."""
+    together = THOUSANDS.sub("", text)
+    return frozenset(word if word.isdigit() else word[:STEM] for word in words(together))
