@@ -53,6 +53,7 @@ NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
 FROM_MEMORY = ", so the answer is from memory alone"
 FEW_WORDS = 40  # tokens of an answer in a few words
 ABSTAINED = "The documents do not say."
+CONTRADICTS = "the answer says something else than the passages claim"
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -592,13 +593,15 @@ class Assistant:
         )
 
     def _followed(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
-        """The claims of the passages; where nothing decided, the answer follows those it holds."""
+        """The claims of the passages; where nothing else decided, those that the answer makes."""
         settlement, claims = state.settlement, list(state.settlement.claims)
-        undecided = settlement.disagree and not (settlement.decided or settlement.told)
-        if self.reader is None or not undecided:
+        decided = settlement.decided or settlement.told or _strict(state)
+        if self.reader is None or decided or not claims:
             return claims
         question = state.search.query_str
         [reading] = self.reader.read([(question, decoded.trace.text)])
+        if not (reading.answer or settlement.disagree):
+            return claims
         return [
             replace(each, followed=each.followed and _agrees(question, each.says, reading.answer))
             for each in claims
@@ -628,6 +631,8 @@ class Assistant:
         followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
         if dropped := len(followed) - len(state.read):
             notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
+        if state.decoded is not None and _contradicts(state, state.decoded):
+            notices.append(CONTRADICTS)
         notices += engine_notices(self.model)
         if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
             notices.append(NOT_CALIBRATED.format(model=self.model.name))
@@ -644,6 +649,13 @@ def _agrees(question: str, says: str, answer: str) -> bool:
     relation = values.compare(question, says, answer)
     shared = set(normalise(says).split()) & set(normalise(answer).split())
     return relation == "same" or (relation == "compatible" and bool(shared))
+
+
+def _contradicts(state: QuestionState, decoded: DecodedAnswer) -> bool:
+    """Whether passages claim something, the answer something else, and nothing else says so."""
+    told = decoded.verdict is not None or bool(state.settlement.reason)
+    by_passages = [claim for claim in state.claims if claim.source != MEMORY]
+    return bool(by_passages) and not told and not any(claim.followed for claim in state.claims)
 
 
 def _strict(state: QuestionState) -> bool:

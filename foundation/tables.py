@@ -7,6 +7,7 @@ from itertools import pairwise
 # A row; the group is its first column.
 ROW = re.compile(r"[ \t]*([^\s:;][^:;\n]*):[ \t][^;\n]*(?:;[ \t][^:;\n]+:[ \t][^;\n]*)+")
 LINE = re.compile(r"[^\n]*\n?")
+BEFORE_ROWS = 160  # characters before a table, such as its title, that are read with each row
 CELL = re.compile(r"(?:([^:;\n]+):[ \t]+)?(.*?)(?:;[ \t]+|$)")
 
 
@@ -53,6 +54,26 @@ def find_rows(text: str) -> list[tuple[int, int]]:
             found[start] = one.start() + len(line)
             found[next_one.start()] = next_one.start() + len(next_one.group().rstrip("\n"))
     return sorted(found.items())
+
+
+def rows_alone(text: str) -> list[tuple[str, int, int]]:
+    """The rows of a text as texts of their own, each after what stands before the first of them.
+
+    Returns:
+        Text, and (start, end) of the row in the whole text, which are the last characters of it.
+    """
+    spans = find_rows(text)
+    first = spans[0][0] if spans else 0
+    before = text[max(0, first - BEFORE_ROWS) : first]
+    return [(before + text[start:end], start, end) for start, end in spans]
+
+
+def without_rows(text: str) -> str:
+    """What a text holds besides rows of tables."""
+    left, done = "", 0
+    for start, end in find_rows(text):
+        left, done = left + text[done:start], end
+    return left + text[done:]
 
 
 def cells(text: str, start: int, end: int) -> list[Cell]:

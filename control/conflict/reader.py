@@ -22,7 +22,7 @@ from control.encoders import batches, quietly, read_adapter
 from control.engines.transformers import first_line, preferred_device, preferred_dtype
 from control.prompts import with_title
 from foundation.errors import ModelError
-from foundation.tables import Cell, cells, find_rows
+from foundation.tables import Cell, cells, rows_alone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,6 @@ REPLACES_QUESTION = "What does this document replace?"
 # none of the 88 others is said to.
 LEAST_DATED, LEAST_REPLACED = 0.7, 0.5
 MOST_ROWS = 32  # of one passage that are read alone
-BEFORE_ROWS = 160  # characters before a table, such as its title, that are read with each row
 UNREAD = -20.0  # log-probability of a cell beyond what the encoder reads of its row
 EVEN = 0.5  # probability from which an answer is likelier than none
 # Characters of a document where its date may stand: a letter head, a signature. Not measured.
@@ -169,13 +168,10 @@ class Reader:
         """
         places, rows, pairs = list[int](), list[list[Cell]](), list[tuple[str, str]]()
         for place, (question, text) in enumerate(asked):
-            spans = find_rows(text)[:MOST_ROWS]
-            for start, end in spans:
-                first = spans[0][0]
-                before = text[max(0, first - BEFORE_ROWS) : first]
+            for alone, start, end in rows_alone(text)[:MOST_ROWS]:
                 places.append(place)
                 rows.append(cells(text, start, end))
-                pairs.append((question, before + text[start:end]))
+                pairs.append((question, alone))
         found: dict[int, Table] = {}
         for place, row, (_, text), scores in zip(
             places, rows, pairs, self._score(pairs), strict=True

@@ -11,7 +11,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from app import factory
 from control.answer import STEPS
-from control.assistant import Assistant, Query
+from control.assistant import CONTRADICTS, Assistant, Query
 from control.conflict import calibration as calibrations
 from control.conflict import dial
 from control.conflict.calibration import ANY_MODEL
@@ -683,20 +683,24 @@ def test_a_date_in_place_of_the_time_that_a_document_claims_gives_way_to_it(tiny
     assert assistant.ask("When?", HOW, given, sources=sources).answer == "It opens at 6:30."
 
 
+class Citing:
+    """Finds every sentence supported by every passage."""
+
+    def cite(self, _text, passages):
+        return [Citation(0, 1, tuple(name for name, _ in passages))]
+
+
+class Knowing(DaysReader):
+    """Reads 14 days in the passage, and what the model writes as another answer."""
+
+    def read(self, asked):
+        return [
+            reading if reading.answer or not text.strip() else Reading(text.split()[0], 0, 0.99)
+            for reading, (_, text) in zip(super().read(asked), asked, strict=True)
+        ]
+
+
 def test_where_memory_wins_no_passage_is_shown_as_followed_or_cited(tiny, always):
-    class Citing:
-        def cite(self, _text, passages):
-            return [Citation(0, 1, tuple(name for name, _ in passages))]
-
-    class Knowing(DaysReader):
-        """Reads 14 days in the passage, and what the model writes as another answer."""
-
-        def read(self, asked):
-            return [
-                reading if reading.answer or not text.strip() else Reading(text.split()[0], 0, 0.99)
-                for reading, (_, text) in zip(super().read(asked), asked, strict=True)
-            ]
-
     calibration = always(1, model=tiny.identity)
     assistant = Assistant(tiny, calibration, reader=Knowing(), support=Citing())
     how = replace(HOW, alpha=1.0)
@@ -707,6 +711,18 @@ def test_where_memory_wins_no_passage_is_shown_as_followed_or_cited(tiny, always
         "memory": True,
     }
     assert [list(each.passages) for each in answer.citations] == [[]]
+
+
+def test_an_answer_that_claims_something_else_than_its_passage_neither_follows_nor_cites_it(
+    tiny, always
+):
+    assistant = Assistant(tiny, always(1, model=tiny.identity), reader=Knowing(), support=Citing())
+    how = replace(HOW, rule="cad")  # a token rule, which gives no verdict
+    answer = assistant.ask("How long?", how, dated(one=("", OLD[1])))
+    assert answer.verdict is None
+    assert [(claim.says, claim.followed) for claim in answer.claims] == [("14 days", False)]
+    assert [list(each.passages) for each in answer.citations] == [[]]
+    assert CONTRADICTS in answer.notices
 
 
 def test_only_documents_needs_the_reader(assistant):
