@@ -121,6 +121,11 @@ def passage(record: dict[str, Any]) -> str:
     return f"{record['title']}: {record['text']}"
 
 
+def table_passage(table: dict[str, Any]) -> str:
+    """A table with its title, as passages have it."""
+    return with_title(table["title"], "\n".join(_rows(table)))
+
+
 def of_passage(record: dict[str, Any]) -> list[ReadingExample]:
     """Its questions, asked of it: those that it answers, and those that it leaves open."""
     text = passage(record)
@@ -184,9 +189,7 @@ def of_table(table: dict[str, Any], draw: random.Random) -> list[ReadingExample]
 
     Some are also asked of the row that answers, and of another one.
     """
-    separator = to_line(["---"] * len(table["header"]))
-    lines = [to_line(table["header"]), separator, *map(to_line, table["rows"])]
-    rows = rows_of(lines)
+    rows = _rows(table)
     order = draw.sample(range(len(rows)), len(rows))
     title = with_title(table["title"], "")
     text = "\n".join(rows[place] for place in order)
@@ -195,7 +198,7 @@ def of_table(table: dict[str, Any], draw: random.Random) -> list[ReadingExample]
         question, row, column = each["question"], each["row"], each["column"]
         cells = table["rows"][row]
         # The cells before it are in the row that ends with it.
-        upto = rows_of([*lines[:2], to_line(cells[: column + 1])])[0]
+        [upto] = _rows({**table, "rows": [cells[: column + 1]]})
         inside = len(upto) - len(cells[column])
         before = sum(len(rows[place]) + 1 for place in order[: order.index(row)])
         answer = cells[column]
@@ -318,6 +321,12 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
         examples += answered(corpus.read(path), seed)
     draw.shuffle(examples)
     return examples
+
+
+def _rows(table: dict[str, Any]) -> list[str]:
+    """The rows of a table as passages have them."""
+    separator = to_line(["---"] * len(table["header"]))
+    return rows_of([to_line(table["header"]), separator, *map(to_line, table["rows"])])
 
 
 def _shortest(fact: CorpusFact) -> str | None:

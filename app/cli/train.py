@@ -86,14 +86,6 @@ _start = click.option(
 )
 
 
-_most = click.option(
-    "--examples",
-    "most",
-    type=click.IntRange(min=1),
-    help="Learn from so many examples at most, drawn at random, which saves time.",
-)
-
-
 @train.command(epilog=example("fulcrum train rewriter --out runs/rewriter"))
 @_learning
 @_options
@@ -142,7 +134,12 @@ def rewriter(
     "and passage; repeatable.",
 )
 @_start
-@_most
+@click.option(
+    "--examples",
+    "most",
+    type=click.IntRange(min=1),
+    help="Learn from so many examples at most, drawn at random, which saves time.",
+)
 @click.option(
     "--base",
     help="Hugging Face id or directory of another encoder than the packaged one; the whole model, "
@@ -188,31 +185,17 @@ def tables(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     out.print(f"the weights are in {written}", soft_wrap=True)
 
 
-@train.command(
-    epilog=example(
-        "fulcrum train support --out runs/support",
-        "fulcrum train support --adapter runs/support/adapter --seed 1 --out runs/second",
-    )
-)
-@_start
-@_most
+@train.command(epilog=example("fulcrum train support --out runs/support"))
 @_options
 @click.pass_obj
-def support(
-    given: dict[str, Any],
-    target: Path,
-    seed: int,
-    smoke: bool,
-    start: Path | None,
-    most: int | None,
-) -> None:
+def support(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     """What finds the passages that support a sentence, an adapter for the embedding model."""
     model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from training import support
 
-    written = support.train(target, seed, smoke, start, most)
+    written = support.train(target, seed, smoke)
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 

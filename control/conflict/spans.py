@@ -206,7 +206,7 @@ def spelled_out(word: Word, others: Sequence[Word]) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=4096)
 def _digits(text: str) -> str:
-    known = frozenset(word for word in re.findall(r"[^\W\d_]+", text) if _known(word))
+    known = frozenset(word for word in re.findall(r"[^\W\d_]+", text) if is_word(word))
     # "two-year": a hyphen before a unit
     text = re.sub(
         r"(?<=[^\W\d_])-(?=([^\W\d_]{4,}))", lambda at: " " if units(at[1]) else "-", text
@@ -217,7 +217,8 @@ def _digits(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _known(word: str) -> bool:
+def is_word(word: str) -> bool:
+    """Whether a word is one of English, and so perhaps no name."""
     import simplemma
 
     return simplemma.is_known(word.lower(), lang="en")

@@ -10,8 +10,10 @@ one, since all look alike to so small an encoder that reads them at once.
 from collections.abc import Sequence
 from pathlib import Path
 
+from control.conflict.quantities import relate
 from control.conflict.reader import LONGEST
 from control.conflict.sources import Citation
+from control.conflict.spans import is_word, read_span
 from control.encoders import PairClassifier
 from control.forgetting.parts import parts
 from foundation.tables import rows_alone, without_rows
@@ -36,17 +38,26 @@ class Support(PairClassifier):
             One for each sentence that holds words, in order.
         """
         spans = sentences(answer)
-        parts_of = [_parts(text) for _, text in passages]
-        asked = [
-            (answer[start:end], part)
-            for start, end in spans
-            for several in parts_of
-            for part in several
-        ]
-        likely = iter(self.probabilities(asked))
+        texts = [_parts(text) for _, text in passages]
+        likely = iter(
+            self.probabilities(
+                [
+                    (answer[start:end], part)
+                    for start, end in spans
+                    for several in texts
+                    for part, _ in several
+                ]
+            )
+        )
         citations = []
         for start, end in spans:
-            own = [max(next(likely) for _ in several) for several in parts_of]
+            own = [
+                max(
+                    p if p < SUPPORTS or not row or _gives(part, answer[start:end]) else 0.0
+                    for (part, row), p in zip(several, likely, strict=False)
+                )
+                for several in texts
+            ]
             supporting = sorted(
                 (place for place, p in enumerate(own) if p >= SUPPORTS),
                 key=lambda place: -own[place],
@@ -55,11 +66,32 @@ class Support(PairClassifier):
         return citations
 
 
-def _parts(text: str) -> list[str]:
-    """What is read of a passage at once: a row of a table alone, and the text beside tables."""
-    rows = [alone for alone, _, _ in rows_alone(text)]
+def _parts(text: str) -> list[tuple[str, bool]]:
+    """What is read of a passage at once: a row of a table alone, which is told, or all else."""
+    rows = [(alone, True) for alone, _, _ in rows_alone(text)]
     rest = without_rows(text)
-    return [*rows, rest] if normalise(rest) or not rows else rows
+    return [*rows, (rest, False)] if normalise(rest) or not rows else rows
+
+
+def _gives(row: str, sentence: str) -> bool:
+    """Whether a row has every date, number and name of a sentence, in whatever notation.
+
+    To the encoder one row looks much like another; what a row does not have it does not state.
+    """
+    asked, held = read_span(sentence, True, False), read_span(row, True, False)
+    names = {
+        word.key
+        for word in asked.words
+        if not (word.raw.islower() or (sentence.startswith(word.raw) and is_word(word.raw)))
+    }
+    return (
+        names <= {word.key for word in held.words}
+        and all(any(set(one) & set(other) for other in held.dates) for one in asked.dates)
+        and all(
+            any(relate(one, other) in ("same", "compatible") for other in held.quantities)
+            for one in asked.quantities
+        )
+    )
 
 
 def load(base: Path, adapter: Path) -> Support:

@@ -56,6 +56,22 @@ class ReadText:
 
 
 @dataclass(frozen=True)
+class TableStatement:
+    """A sentence about a table.
+
+    Attributes:
+        table: Number of the table among those of `training.reading.tables` that are held out.
+        kind: ``right`` if a row states it, ``wrong`` if it has another row's or column's value,
+            ``absent`` if it is about a row that is not there.
+        sentence: The sentence.
+    """
+
+    table: int
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class ComparedSpans:
     """Two answer spans and how they relate: ``same``, ``compatible`` or ``contradictory``."""
 
@@ -302,6 +318,12 @@ def sentences(limit: int | None = None) -> list[WrittenAnswer]:
             ),
         ),
     )
+
+
+def table_statements(limit: int | None = None) -> list[TableStatement]:
+    """Sentences about tables that are held out of training."""
+    loaded = spread(records.load(DIRECTORY / "table_statements.jsonl"), limit)
+    return [TableStatement(**record.values) for record in loaded]
 
 
 def corrections(limit: int | None = None) -> list[LabelledCorrection]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from control.conflict.policies import LEAST_ALONE, LEAST_ANSWERS
 from control.conflict.reader import AnswerReader, Reading
 from evaluation import metrics
+from evaluation.datasets import sources
 from evaluation.suites.sources.checks import Table
 from evaluation.suites.sources.system import Run
 from foundation.errors import InputError
@@ -57,6 +58,7 @@ def held_out(run: Run) -> dict[str, Table]:
         "held-out": rows,
         "held-out: several documents": [_bar(questions, surest, least) for least in bars],
         "held-out: tables": [_bar(tables, readings[TABLES], least) for least in bars],
+        "held-out: citations of tables": _cited(run),
         "failures": [],
     }
 
@@ -161,6 +163,27 @@ def _bar(
         "AUROC": _auroc(~open_, surest),
         "ci": {name: metrics.interval(metrics.percent, one) for name, one in measured.items()},
     }
+
+
+def _cited(run: Run) -> list[dict[str, Any]]:
+    """How often sentences about tables are cited: those that a row states, and others."""
+    support, tables = run.system.assistant.support, reading.tables(held_out=True)
+    if support is None:
+        return []
+    found: dict[str, list[bool]] = {}
+    for one in sources.table_statements(run.limit):
+        passage = reading.table_passage(tables[one.table])
+        citations = support.cite(one.sentence, [("table", passage)])
+        found.setdefault(one.kind, []).append(all(each.passages for each in citations))
+    return [
+        {
+            "sentences": kind,
+            "n": len(flags),
+            "cited": metrics.percent(cited := np.array(flags)),
+            "ci": {"cited": metrics.interval(metrics.percent, cited)},
+        }
+        for kind, flags in found.items()
+    ]
 
 
 def _read(reader: AnswerReader, asked: Sequence[ReadingExample], batch_size: int) -> list[Reading]:

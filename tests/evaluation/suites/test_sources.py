@@ -275,8 +275,21 @@ def test_on_held_out_texts_the_reader_is_measured_alone(tmp_path, sure, found):
 
     system = system_of(Perfect())
     system = replace(system, vectors=like_length)
-    system = replace(system, assistant=replace(system.assistant, reader=SimpleNamespace(read=read)))
+    stated = {one.sentence for one in sources.table_statements() if one.kind == "right"}
+
+    def cite(answer, passages):
+        return [Citation(0, len(answer), tuple(name for name, _ in passages if answer in stated))]
+
+    judged = {"reader": SimpleNamespace(read=read), "support": SimpleNamespace(cite=cite)}
+    system = replace(system, assistant=replace(system.assistant, **judged))
     report = run(Run(system, tmp_path, 40), ["held-out"])
+    cited = {row["sentences"]: row for row in report["tables"]["held-out: citations of tables"]}
+    assert {kind: row["cited"] for kind, row in cited.items()} == {
+        "right": 100,
+        "wrong": 0,
+        "absent": 0,
+    }
+    assert sum(row["n"] for row in cited.values()) == 40
     rows = report["tables"]["held-out"]
     assert [row["n"] for row in rows] == [40] * len(rows)
     assert all(row["exact span"] == 100 and row["AUROC"] == 1 for row in rows)

@@ -1,0 +1,37 @@
+"""Which passages support a sentence, by the packaged encoder."""
+
+import pytest
+
+from app import factory
+
+STAFF = """Staff 2026
+Name: Anna Klein; Role: bookkeeper; Salary: 52,400; Office: 3.14
+Name: Boris Marek; Role: driver; Salary: 38,900; Office: 1.02
+Name: Cora Dietz; Role: lab lead; Salary: 72,650; Office: 2.20"""
+PROSE = "The depot in Lorn was opened in 1998. It has room for forty buses."
+
+
+def cited(answer):
+    citations = factory.support().cite(answer, [("staff", STAFF), ("depot", PROSE)])
+    return [list(each.passages) for each in citations]
+
+
+@pytest.mark.parametrize(
+    ("answer", "passages"),
+    [
+        ("The salary of Cora Dietz is 72,650.", [["staff"]]),
+        ("Cora Dietz earns 72,650 euros.", [["staff"]]),
+        ("The salary of Cora Dietz is 52,400.", [[]]),  # another row's
+        ("The office of Boris Marek is 2.20.", [[]]),
+        ("The salary of Fritz Lang is 72,650.", [[]]),  # no such row
+        ("The depot was opened in 1998. The lab lead is Cora Dietz.", [["depot"], ["staff"]]),
+        ("The depot was opened in 1989.", [[]]),
+    ],
+)
+def test_a_sentence_is_cited_by_the_passage_or_the_row_that_states_it(answer, passages):
+    assert cited(answer) == passages
+
+
+def test_a_passage_without_words_supports_nothing():
+    [citation] = factory.support().cite("The depot was opened in 1998.", [("empty", "")])
+    assert citation.passages == ()
