@@ -26,7 +26,7 @@ from control.prompts import Prompt
 from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
 from foundation import trace
 from foundation.errors import InputError
-from foundation.text import normalise
+from foundation.text import holds, normalise
 from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
 FROM_MEMORY = ", so the answer is from memory alone"
 FEW_WORDS = 40  # tokens of an answer in a few words
 ABSTAINED = "The documents do not say."
-CONTRADICTS = "the answer says something else than the passages claim"
+CONTRADICTS = "the answer does not say what the passages claim"
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -600,10 +600,13 @@ class Assistant:
             return claims
         question = state.search.query_str
         [reading] = self.reader.read([(question, decoded.trace.text)])
-        if not (reading.answer or settlement.disagree):
-            return claims
+        said = decoded.trace.text
         return [
-            replace(each, followed=each.followed and _agrees(question, each.says, reading.answer))
+            replace(
+                each,
+                followed=each.followed
+                and (_agrees(question, each.says, reading.answer) or holds(said, [each.says])),
+            )
             for each in claims
         ]
 
@@ -652,7 +655,7 @@ def _agrees(question: str, says: str, answer: str) -> bool:
 
 
 def _contradicts(state: QuestionState, decoded: DecodedAnswer) -> bool:
-    """Whether passages claim something, the answer something else, and nothing else says so."""
+    """Whether passages claim something that the answer does not, and nothing else says so."""
     told = decoded.verdict is not None or bool(state.settlement.reason)
     by_passages = [claim for claim in state.claims if claim.source != MEMORY]
     return bool(by_passages) and not told and not any(claim.followed for claim in state.claims)

@@ -7,6 +7,7 @@ from itertools import pairwise
 # A row; the group is its first column.
 ROW = re.compile(r"[ \t]*([^\s:;][^:;\n]*):[ \t][^;\n]*(?:;[ \t][^:;\n]+:[ \t][^;\n]*)+")
 LINE = re.compile(r"[^\n]*\n?")
+LEAST_SIGNS = 2  # semicolons of a row that has no other row beside it
 BEFORE_ROWS = 160  # characters before a table, such as its title, that are read with each row
 CELL = re.compile(r"(?:([^:;\n]+):[ \t]+)?(.*?)(?:;[ \t]+|$)")
 
@@ -31,10 +32,15 @@ class Cell:
         return self.start + len(self.value)
 
 
-def find_rows(text: str) -> list[tuple[int, int]]:
-    """Where rows of tables stand in a text: next to each other, beginning with the same column.
+def find_rows(text: str, alone: bool = True) -> list[tuple[int, int]]:
+    """Where rows of tables stand in a text: each on a line of its own.
 
-    The first of them may follow the title of its document on the same line.
+    Lines next to each other that begin with the same column are rows. The first may follow the
+    title of its document on the same line.
+
+    Args:
+        text: The text.
+        alone: Whether a line of three cells is a row without another beside it, or else a list.
 
     Returns:
         (start, end) in characters, in order, without the ends of the lines.
@@ -53,6 +59,16 @@ def find_rows(text: str) -> list[tuple[int, int]]:
         if begins and ROW.fullmatch(line[start - one.start() :]):
             found[start] = one.start() + len(line)
             found[next_one.start()] = next_one.start() + len(next_one.group().rstrip("\n"))
+    ends = set(found.values())
+    for one in lines if alone else ():
+        line = one.group().rstrip("\n")
+        row = ROW.fullmatch(line) if one.start() + len(line) not in ends else None
+        if row is None or line.count(";") < LEAST_SIGNS:
+            continue
+        # "Title: column: value": a cell seldom holds a colon.
+        first = line[row.end(1) + 2 : line.index(";")]
+        start = one.start() + (row.end(1) + 2 if ": " in first else 0)
+        found[start] = one.start() + len(line)
     return sorted(found.items())
 
 

@@ -38,7 +38,6 @@ def fit(reader: Reader, target: Path, seed: int = 0, smoke: bool = False) -> Pat
     cells, no_answer, right = [], [], []
     for first in tqdm(range(0, len(examples), AT_ONCE), desc="tables"):
         part = examples[first : first + AT_ONCE]
-        # A single row has no other to be told from.
         tables = reader.read_rows([(one.question, one.text) for one in part])
         for place, table in tables.items():
             starts = [cell.start for row in table.rows for cell in row]

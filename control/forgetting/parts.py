@@ -44,7 +44,7 @@ NAME = re.compile(
 def parts(text: str) -> list[tuple[int, int]]:
     """The parts of a text: (start, end) of each; together they are the whole text."""
     found: list[tuple[int, int]] = []
-    rows = {text.rfind("\n", 0, start) + 1 for start, _ in find_rows(text)}  # their lines
+    rows = {text.rfind("\n", 0, start) + 1 for start, _ in find_rows(text, alone=False)}
     for start, end in _blocks(text, rows):
         if start in rows:
             found.append((start, end))

@@ -19,6 +19,14 @@ def test_the_first_row_may_follow_a_title_on_its_line():
     ]
 
 
+def test_a_row_of_three_cells_is_one_without_another_beside_it():
+    rows = "Traps 2022: Trap: Wether Cross; Bait: honeyed ale; Moths: 2,051\nIt is emptied daily."
+    assert [rows[start:end] for start, end in find_rows(rows)] == [
+        "Trap: Wether Cross; Bait: honeyed ale; Moths: 2,051"
+    ]
+    assert find_rows("Note: see this; and: that") == []
+
+
 def test_a_cell_knows_its_column_and_place():
     text = "Orders\nDue: 3:15; Note: see https://example.org/a\nDue: 4:00; Note: none"
     (start, end), _ = find_rows(text)
