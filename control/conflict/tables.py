@@ -116,7 +116,7 @@ def features(question: str, table: Table) -> tuple[Floats, Floats]:
         Of the cells, row by row, shape (cells, `CELL_FEATURES`), and of no answer, shape
         (`NO_ANSWER_FEATURES`,).
     """
-    asked = _stems(" ".join(words(question) - ASKING))
+    asked = _stems(question) - ASKING
     told = [asked & _stems(" ".join(cell.value for cell in row)) for row in table.rows]
     held = {stem: sum(stem in one for one in told) for stem in asked}
     count = len(table.rows)
