@@ -8,6 +8,7 @@ from itertools import pairwise
 ROW = re.compile(r"[ \t]*([^\s:;][^:;\n]*):[ \t][^;\n]*(?:;[ \t][^:;\n]+:[ \t][^;\n]*)+")
 LINE = re.compile(r"[^\n]*\n?")
 LEAST_SIGNS = 2  # semicolons of a row that has no other row beside it
+LONGEST_CELL = 80  # characters of a cell of such a row, with its column
 BEFORE_ROWS = 160  # characters before a table, such as its title, that are read with each row
 CELL = re.compile(r"(?:([^:;\n]+):[ \t]+)?(.*?)(?:;[ \t]+|$)")
 
@@ -67,8 +68,9 @@ def find_rows(text: str, alone: bool = True) -> list[tuple[int, int]]:
             continue
         # "Title: column: value": a cell seldom holds a colon.
         first = line[row.end(1) + 2 : line.index(";")]
-        start = one.start() + (row.end(1) + 2 if ": " in first else 0)
-        found[start] = one.start() + len(line)
+        begin = row.end(1) + 2 if ": " in first else 0
+        if max(map(len, line[begin:].split(";"))) <= LONGEST_CELL:  # else it is prose
+            found[one.start() + begin] = one.start() + len(line)
     return sorted(found.items())
 
 

@@ -25,6 +25,10 @@ def test_a_row_of_three_cells_is_one_without_another_beside_it():
         "Trap: Wether Cross; Bait: honeyed ale; Moths: 2,051"
     ]
     assert find_rows("Note: see this; and: that") == []
+    prose = (
+        "Vole: lives in the reeds at the water, where it builds nests of grass and sleeps by day"
+    )
+    assert find_rows(f"{prose}; food: seeds; young: four to six") == []
 
 
 def test_a_cell_knows_its_column_and_place():
