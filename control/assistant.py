@@ -53,7 +53,7 @@ NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
 FROM_MEMORY = ", so the answer is from memory alone"
 FEW_WORDS = 40  # tokens of an answer in a few words
 ABSTAINED = "The documents do not say."
-CONTRADICTS = "the answer does not say what the passages claim"
+NOT_SAID = "the passages claim {claims}, which the answer does not say"
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -634,8 +634,8 @@ class Assistant:
         followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
         if dropped := len(followed) - len(state.read):
             notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
-        if state.decoded is not None and _contradicts(state, state.decoded):
-            notices.append(CONTRADICTS)
+        if unsaid := _unsaid(state):
+            notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
         notices += engine_notices(self.model)
         if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
             notices.append(NOT_CALIBRATED.format(model=self.model.name))
@@ -654,11 +654,12 @@ def _agrees(question: str, says: str, answer: str) -> bool:
     return relation == "same" or (relation == "compatible" and bool(shared))
 
 
-def _contradicts(state: QuestionState, decoded: DecodedAnswer) -> bool:
-    """Whether passages claim something that the answer does not, and nothing else says so."""
-    told = decoded.verdict is not None or bool(state.settlement.reason)
-    by_passages = [claim for claim in state.claims if claim.source != MEMORY]
-    return bool(by_passages) and not told and not any(claim.followed for claim in state.claims)
+def _unsaid(state: QuestionState) -> list[str]:
+    """What passages claim, where the answer says none of it and nothing else tells why."""
+    told = state.decoded is None or state.decoded.verdict is not None or state.settlement.reason
+    if told or any(claim.followed for claim in state.claims):
+        return []
+    return list(dict.fromkeys(claim.says for claim in state.claims if claim.source != MEMORY))
 
 
 def _strict(state: QuestionState) -> bool:

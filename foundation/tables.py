@@ -52,13 +52,10 @@ def find_rows(text: str, alone: bool = True) -> list[tuple[int, int]]:
         following = ROW.fullmatch(next_one.group().rstrip("\n"))
         if following is None:
             continue
-        begins = re.search(rf"(?:^|: ){re.escape(following[1])}:[ \t]", one.group())
-        start = (
-            one.start() + (begins.group().startswith(": ") * 2 + begins.start()) if begins else 0
-        )
         line = one.group().rstrip("\n")
-        if begins and ROW.fullmatch(line[start - one.start() :]):
-            found[start] = one.start() + len(line)
+        begins = re.search(rf"(?:^|(?<=: )){re.escape(following[1])}:[ \t]", line)
+        if begins and ROW.fullmatch(line[begins.start() :]):
+            found[one.start() + begins.start()] = one.start() + len(line)
             found[next_one.start()] = next_one.start() + len(next_one.group().rstrip("\n"))
     ends = set(found.values())
     for one in lines if alone else ():

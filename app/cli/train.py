@@ -169,12 +169,16 @@ def reader(
 
 
 @train.command(epilog=example("fulcrum train tables --out runs/tables"))
-@_options
+@click.option("--smoke", is_flag=True, help="A few tables, to see that all works.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of rows.")
+@click.option(
+    "--out", "target", type=DIRECTORY, required=True, help="Directory; gets the file tables.json."
+)
 @click.pass_obj
 def tables(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     """What chooses the cell of a table that answers: weights to lie beside the reader's adapter.
 
-    For the reader in use, see --reader; four minutes on one core.
+    For the reader in use, see --reader; three minutes on one core.
     """
     settings = model_settings(given, local=True)
 

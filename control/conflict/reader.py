@@ -180,7 +180,7 @@ class Reader:
             likely = [scores.within(cell.start + shift, cell.end + shift) for cell in row]
             table = found.setdefault(place, Table([], [], []))
             table.rows.append(row)
-            table.cells.append(likely)
+            table.log_p.append(likely)
             table.nothing.append(scores.nothing)
         return found
 

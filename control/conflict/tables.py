@@ -36,10 +36,9 @@ CELL_FEATURES = (
     "row and column: share of the question's words in the name and the row's other cells",
     "cell: is the first of its row",
     "cell: share of the other rows with the same value",
-    "cell: log-probability among those of its row, by the reader",
     "cell: log-odds against no answer in its row, by the reader",
     "row: the highest such log-odds",
-    "column: the first log-probability, averaged over the rows",
+    "column: its cells' log-probability among those of their row, by the reader, on average",
 )
 NO_ANSWER_FEATURES = (
     "the highest share of the question's words in a row",
@@ -55,12 +54,12 @@ class Table:
 
     Attributes:
         rows: The cells of each row.
-        cells: For each row the log-probability of the likeliest span in each of its cells.
+        log_p: For each row the log-probability of the likeliest span in each of its cells.
         nothing: For each row the log-probability that it answers nothing.
     """
 
     rows: list[list[Cell]]
-    cells: list[list[float]]
+    log_p: list[list[float]]
     nothing: list[float]
 
 
@@ -133,11 +132,10 @@ def features(question: str, table: Table) -> tuple[Floats, Floats]:
     named = {name: _share(_stems(name), asked) for name in columns}
     likely = _by_column(table)
     found = []
-    for at, (row, cells, nothing) in enumerate(
-        zip(table.rows, table.cells, table.nothing, strict=True)
+    for at, (row, several, nothing) in enumerate(
+        zip(table.rows, table.log_p, table.nothing, strict=True)
     ):
-        among, best = np.logaddexp.reduce(cells), max(cells) - nothing
-        for place, (cell, log_p) in enumerate(zip(row, cells, strict=True)):
+        for place, (cell, log_p) in enumerate(zip(row, several, strict=True)):
             matches = match[cell.column]
             same = sum(cell.value in [one.value for one in other] for other in table.rows) - 1
             found.append(
@@ -150,21 +148,20 @@ def features(question: str, table: Table) -> tuple[Floats, Floats]:
                     _share(asked, beside[cell.column][at] | _stems(cell.column)),
                     float(place == 0),
                     same / count,
-                    log_p - among,
                     log_p - nothing,
-                    best,
+                    max(several) - nothing,
                     likely[cell.column],
                 )
             )
     of_cells = np.array(found, np.float64)
-    share, cover, odds = of_cells[:, 0].max(), of_cells[:, 5].max(), of_cells[:, 9].max()
+    share, cover, odds = of_cells[:, 0].max(), of_cells[:, 5].max(), of_cells[:, 8].max()
     return of_cells, np.array([share, cover, odds, 1.0])
 
 
 def _by_column(table: Table) -> dict[str, float]:
     """By column, how likely the reader finds its cells among those of their row, on average."""
     found: dict[str, list[float]] = {}
-    for row, several in zip(table.rows, table.cells, strict=True):
+    for row, several in zip(table.rows, table.log_p, strict=True):
         among = np.logaddexp.reduce(several)
         for cell, log_p in zip(row, several, strict=True):
             found.setdefault(cell.column, []).append(float(log_p - among))
