@@ -6,12 +6,15 @@ all are followed, and the answer says that the documents disagree.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from control import prompts
 from control.conflict import values
-from control.conflict.sources import CORRECTION, Policy, SourceClaim
+from control.conflict.dates import find_dates
+from control.conflict.sources import CORRECTION, DATE, Policy, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
+from control.conflict.versions import Version, find_version
 from control.forgetting.parts import parts
 from foundation.text import holds
 
@@ -31,8 +34,8 @@ LEAST_ANSWERS = 0.8
 LEAST_ALONE = 0.9
 HEAD = 120  # characters of a passage where a document may be named: a line
 ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
-    None: ("trusted", "replaces", "newest"),
-    "newest": ("replaces", "newest"),
+    None: ("trusted", "replaces", "newest", "version"),
+    "newest": ("replaces", "newest", "version"),
     "trusted": ("trusted",),
     "majority": ("majority",),
     "all": (),
@@ -40,6 +43,7 @@ ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
 ANY = "*"  # of what a document replaces: every earlier one
 WHY = {
     "newest": "the newest document",
+    "version": "the latest version",
     "trusted": "the most trusted document",
     "majority": "most documents",
     "replaces": "the document that replaces the others",
@@ -57,6 +61,7 @@ class PassageClaim:
         replaces: Titles or dates of documents that this one says it replaces.
         sentence: The sentence of the passage that holds the claim.
         head: The beginning of the passage.
+        versions: That the title of the document and the name of its file give.
     """
 
     claim: SourceClaim
@@ -65,6 +70,7 @@ class PassageClaim:
     replaces: tuple[str, ...] = ()
     sentence: str = ""
     head: str = ""
+    versions: tuple[Version, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,10 +147,16 @@ def passage_claims(
             tuple(filter(None, str(node.metadata.get("replaces", "")).split("; "))),
             _sentence(node.text, reading.start - len(passage_text(node)) + len(node.text)),
             node.text[:HEAD],
+            _versions(node),
         )
         for node, reading in read
         if reading.answer and reading.answers >= least
     ]
+
+
+def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
+    names = (str(node.metadata.get("title", "")), Path(str(node.metadata.get("source", ""))).stem)
+    return tuple(found for name in names if (found := find_version(name)) is not None)
 
 
 def _sentence(text: str, place: int) -> str:
@@ -170,8 +182,9 @@ def settle(
         question: What they answer.
         passages: Those that claim something, best first; of pinned corrections, the latest first.
         policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
-            dates; where neither does, all are followed.
-        as_of: A date in ISO 8601; what is dated later is not followed.
+            dates and versions; where none does, all are followed.
+        as_of: A date in ISO 8601; what is dated later is not followed. Without one, what held on
+            the date that the question names is followed, if a document tells.
     """
     if not passages:
         return Settlement()
@@ -181,12 +194,41 @@ def settle(
         replace(each, claim=replace(each.claim, group=group))
         for each, group in zip(passages, groups, strict=True)
     ]
-    in_force = [each for each in grouped if not as_of or each.claim.date <= as_of]
+    in_force = [each for each in grouped if _by(each, as_of)]
     if not in_force:
         claims = tuple(each.claim for each in grouped)
         return Settlement(claims, reason=f"What the documents claim is of later than {as_of}.")
+    if not as_of and policy != "all":
+        as_of, in_force = _held_then(question, in_force)
     groups_followed, reason, told = _decide(grouped, in_force, policy, as_of)
     return replace(_following(grouped, groups_followed, reason), told=told)
+
+
+def _by(passage: PassageClaim, date: str) -> bool:
+    """Whether a passage is not dated later than a day, month or year; any is, without one."""
+    return not date or passage.claim.date[: len(date)] <= date
+
+
+def _held_then(question: str, passages: list[PassageClaim]) -> tuple[str, list[PassageClaim]]:
+    """The date that the question names, and the passages that tell what held then.
+
+    These are the ones in which the claim's sentence names it too, or else those dated no later; if
+    there are none, no date and all passages.
+    """
+    named = _dates(question)
+    if len(named) == 1:
+        [date] = named
+        telling = [each for each in passages if date in _dates(each.sentence)]
+        held = telling or [each for each in passages if each.claim.date and _by(each, date)]
+        if held:
+            return date, held
+    return "", passages
+
+
+def _dates(text: str) -> set[str]:
+    """The days, months and years that a text names, in ISO 8601."""
+    found = {str(each) for date in find_dates(text, years=True) for each in date.readings}
+    return {date for date in found if DATE.fullmatch(date)}
 
 
 def _decide(
@@ -238,10 +280,17 @@ def _following(passages: Sequence[PassageClaim], groups: set[int], reason: str =
 
 def _choose(passages: Sequence[PassageClaim], policy: Policy | None) -> tuple[int | None, str]:
     """The group to follow, and why; ``None`` where there is none."""
+    series = set.intersection(*({each.series for each in one.versions} for one in passages))
     rules: dict[str, Callable[[Sequence[PassageClaim]], Any]] = {
         "replaces": lambda group: _replacing(group, passages),
         "trusted": lambda group: max(each.claim.trust for each in group),
         "newest": lambda group: max(each.claim.date for each in group),
+        "version": lambda group: max(
+            version.number
+            for each in group
+            for version in each.versions
+            if version.series in series
+        ),
         "majority": lambda group: len({each.document for each in group}),
     }
     order = ORDER[policy]
@@ -250,6 +299,8 @@ def _choose(passages: Sequence[PassageClaim], policy: Policy | None) -> tuple[in
     for name in order:
         if policy is None and name == "newest" and not all(each.claim.date for each in passages):
             continue  # an undated document may be newer
+        if name == "version" and not series:
+            continue
         ranked = sorted(groups, key=lambda group: rules[name](members[group]), reverse=True)
         if rules[name](members[ranked[0]]) > rules[name](members[ranked[1]]):
             return ranked[0], name

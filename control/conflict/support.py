@@ -16,7 +16,7 @@ from control.conflict.sources import Citation
 from control.conflict.spans import is_word, read_span
 from control.encoders import PairClassifier
 from control.forgetting.parts import parts
-from foundation.tables import rows_alone, without_rows
+from foundation.tables import find_rows, rows_alone, without_rows
 from foundation.text import normalise
 
 # On passages that were held out it keeps 94 % of the sentences that their passage states, 8 % of
@@ -100,10 +100,19 @@ def load(base: Path, adapter: Path) -> Support:
 
 
 def sentences(answer: str) -> list[tuple[int, int]]:
-    """Start and end of each sentence that holds words, without the space around it."""
-    spans = []
+    """Start and end of each sentence that holds words, without the space around it.
+
+    A row of a table is one.
+    """
+    spans, rows, previous = list[tuple[int, int]](), find_rows(answer), None
     for start, end in parts(answer):
         text = answer[start:end]
-        if normalise(text):
-            spans.append((start + len(text) - len(text.lstrip()), start + len(text.rstrip())))
+        if not normalise(text):
+            continue
+        row = next((row for row in rows if row[0] < end and start < row[1]), None)
+        first, last = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+        if row is not None and row == previous:
+            first = spans.pop()[0]
+        spans.append((first, last))
+        previous = row
     return spans

@@ -250,10 +250,16 @@ def claims(limit: int | None = None) -> list[ReadText]:
     )
 
 
-def values(limit: int | None = None) -> list[ComparedSpans]:
-    """Pairs of spans to compare; a record's id is its line."""
-    loaded = spread(records.load(DIRECTORY / "values.jsonl"), limit)
-    return [ComparedSpans(str(record.number), **record.values) for record in loaded]
+def values(limit: int | None = None, worded: bool = False) -> list[ComparedSpans]:
+    """Pairs of spans to compare; a record's id is its line.
+
+    Args:
+        limit: Only so many, drawn evenly.
+        worded: Those that mostly differ in words instead of those in notations.
+    """
+    name = "worded_values" if worded else "values"
+    loaded = spread(records.load(DIRECTORY / f"{name}.jsonl"), limit)
+    return [ComparedSpans(f"{name} {record.number}", **record.values) for record in loaded]
 
 
 def verdicts(limit: int | None = None) -> list[GivenPassages]:

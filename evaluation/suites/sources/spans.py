@@ -1,6 +1,7 @@
 """Tasks on answer spans: what the reader finds in texts, and whether spans are told apart."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from control.conflict import values
@@ -83,8 +84,15 @@ def _read_checks(item: ReadText, row: SpanRow) -> list[Check]:
 
 
 def compared(run: Run) -> dict[str, Table]:
-    """Whether spans have the same value: a table of confusions, and the share told rightly."""
-    items = sources.values(run.limit)
+    """Whether spans have the same value: tables of confusions, and the share told rightly.
+
+    Of pairs that differ in notations, and of pairs that differ in words.
+    """
+    several = {
+        "values": sources.values(run.limit),
+        "values in words": sources.values(run.limit, worded=True),
+    }
+    everything = [item for items in several.values() for item in items]
 
     def compare(batch: Sequence[ComparedSpans]) -> dict[str, RelationRow]:
         return {
@@ -92,32 +100,29 @@ def compared(run: Run) -> dict[str, Table]:
             for item in batch
         }
 
-    rows = run.rows("values", items, RelationRow)
-    rows.complete(items, lambda item: [item.id], compare, run.batch_size, title="values")
-    checks = [
-        Check(
-            "relation",
-            item.id,
-            rows[item.id].relation == item.relation,
-            item.question,
-            f"{item.a} | {item.b}: {item.relation}",
-            rows[item.id].relation,
-            of=item.relation,
-        )
-        for item in items
-    ]
-    confusions: Table = [
+    rows = run.rows("values", everything, RelationRow)
+    rows.complete(everything, lambda item: [item.id], compare, run.batch_size, title="values")
+    said = {item.id: rows[item.id].relation for item in everything}
+    found: dict[str, Table] = {}
+    lost: Table = []
+    for name, items in several.items():
+        checks = [_relation_check(item, said[item.id]) for item in items]
+        found[name] = shares(checks)
+        found[f"{name}: confusions"] = _confusions(items, said)
+        lost += failures(name, checks)
+    return found | {"failures": lost}
+
+
+def _relation_check(item: ComparedSpans, said: str) -> Check:
+    expected = f"{item.a} | {item.b}: {item.relation}"
+    right = said == item.relation
+    return Check("relation", item.id, right, item.question, expected, said, of=item.relation)
+
+
+def _confusions(items: Sequence[ComparedSpans], said: Mapping[str, str]) -> Table:
+    pairs = Counter((item.relation, said[item.id]) for item in items)
+    return [
         {"is": true, "n": sum(item.relation == true for item in items)}
-        | {
-            f"said {said}": sum(
-                (item.relation, rows[item.id].relation) == (true, said) for item in items
-            )
-            for said in RELATIONS
-        }
+        | {f"said {one}": pairs[true, one] for one in RELATIONS}
         for true in RELATIONS
     ]
-    return {
-        "values": shares(checks),
-        "values: confusions": confusions,
-        "failures": failures("values", checks),
-    }

@@ -1,11 +1,14 @@
 """Whom the answer follows where documents disagree."""
 
+from dataclasses import replace
+
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from control.conflict.policies import PassageClaim, passage_claims, passage_text, settle
 from control.conflict.reader import Reading
 from control.conflict.sources import SourceClaim, SourceOptions
+from control.conflict.versions import find_version
 from foundation.errors import InputError
 
 QUESTION = "How long is the refund window?"
@@ -67,6 +70,36 @@ def test_where_nothing_decides_it_is_said_and_both_are_followed():
     assert not settled.told
 
 
+@pytest.mark.parametrize(
+    ("names", "whom"),
+    [
+        (("Hoist data sheet, revision A", "Hoist data sheet, revision C"), {"1"}),
+        (("guide-v10", "guide-v9"), {"0"}),
+        (("notes 2.9", "notes 2.10"), {"1"}),
+        (("Shop 3", "Shop 4"), {"0", "1"}),  # numbers alone count what is there, not what changed
+        (("guide-v2", "manual-v3"), {"0", "1"}),
+        (("guide-v2", "guide"), {"0", "1"}),
+        (("guide-v2", "guide-vb"), {"0", "1"}),
+    ],
+)
+def test_without_dates_the_latest_version_of_one_document_is_followed(names, whom):
+    nodes = [
+        TextNode(text=f"It is {14 + at} days.", metadata={"title": name}, id_=str(at))
+        for at, name in enumerate(names)
+    ]
+    readings = [Reading(f"{14 + at} days", 6, 0.9) for at in range(len(names))]
+    found = [NodeWithScore(node=node) for node in nodes]
+    settled = settle(QUESTION, passage_claims(list(zip(found, readings, strict=True))))
+    assert followed(settled) == whom
+    assert ("the latest version" in settled.reason) == (len(whom) == 1)
+
+
+def test_a_later_date_stands_above_a_later_version():
+    old = replace(said(14, "a", date="2022"), versions=(find_version("guide-v3"),))
+    new = replace(said(30, "b", date="2025"), versions=(find_version("guide-v2"),))
+    assert followed(settle(QUESTION, [old, new])) == {"b"}
+
+
 def test_by_the_policy_all_every_claim_is_told_with_its_source():
     passages = [said(14, "Leaflet"), said(30, "Notice", date="2025-03-01")]
     settled = settle(QUESTION, passages, "all")
@@ -102,6 +135,42 @@ def test_as_of_a_date_later_documents_are_set_aside():
     settled = settle(QUESTION, passages, as_of="2024-06-30")
     assert followed(settled) == {"old"}
     assert "2024-06-30" in settled.reason
+
+
+@pytest.mark.parametrize(
+    ("question", "whom"),
+    [
+        ("How long was the refund window in 2023?", {"old"}),
+        ("How long was the refund window on 3 May 2024?", {"new"}),
+        ("How long was the refund window in March 2024?", {"new"}),
+        ("How long was the refund window in February 2024?", {"old"}),
+        ("How long was the refund window in 2019?", {"newest"}),  # no document is so old
+        ("How long was it in 2022, and how long is it in 2024?", {"newest"}),
+    ],
+)
+def test_a_date_in_the_question_chooses_what_held_then(question, whom):
+    passages = [
+        said(14, "old", date="2022-01-01"),
+        said(30, "new", date="2024-03-01"),
+        said(60, "newest", date="2025"),
+    ]
+    assert followed(settle(question, passages)) == whom
+
+
+def test_a_sentence_that_names_the_date_of_the_question_stands_above_earlier_documents():
+    looking_back = replace(said(20, "report", date="2025"), sentence="In 2023 it was 20 days.")
+    settled = settle("How long was it in 2023?", [said(14, "old", date="2022"), looking_back])
+    assert followed(settled) == {"report"}
+    assert settled.reason == (
+        "The documents disagree; the answer follows what was in force as of 2023."
+    )
+    assert followed(settle(QUESTION, [said(14, "old", date="2022"), looking_back])) == {"report"}
+
+
+def test_as_of_a_year_documents_of_that_year_are_followed():
+    passages = [said(14, "old", date="2022"), said(30, "new", date="2024-06-30")]
+    assert followed(settle(QUESTION, passages, as_of="2024")) == {"new"}
+    assert followed(settle(QUESTION, passages, as_of="2024-05")) == {"old"}
 
 
 def test_as_of_a_date_before_all_documents_nothing_is_followed():

@@ -26,6 +26,7 @@ def cited(answer):
         ("The salary of Fritz Lang is 72,650.", [[]]),  # no such row
         ("The depot was opened in 1998. The lab lead is Cora Dietz.", [["depot"], ["staff"]]),
         ("The depot was opened in 1989.", [[]]),
+        ("Name: Cora Dietz; Role: lab lead; Salary: 72,650; Office: 2.20", [["staff"]]),
     ],
 )
 def test_a_sentence_is_cited_by_the_passage_or_the_row_that_states_it(answer, passages):
