@@ -153,7 +153,7 @@ class PassageIndex(BaseRetriever):
             progress: As for ``ingest``.
         """
         if self._read_document is not None:
-            documents = date_documents(documents, self._read_document)
+            documents = date_documents(documents, self._read_document, self._stored_hash)
         batch: list[Document] = []
         characters = 0
         try:
@@ -170,6 +170,9 @@ class PassageIndex(BaseRetriever):
         self._ingest_batch(batch, report, progress)
         self._store.finish()  # without new documents too: a kill may have left it undone
         yield report
+
+    def _stored_hash(self, document_id: str) -> str:
+        return self._store.documents({document_id}, set()).get(document_id, "")
 
     def delete(self, document_id: str) -> int:
         """Remove a document and return how many passages it had; 0 if there is none of this id."""

@@ -35,6 +35,7 @@ TITLE_CHARACTERS = 160  # about 40 word pieces, which a 200-piece chunk leaves f
 # name changes nothing (0.993). All other metadata is noise to both.
 TITLE_KEY = "title"
 TRUST_KEY = "trust"
+READ = "+"  # in a content hash, before the hash of what was read of the document
 MARKDOWN = "text/markdown"  # the type of a document that is cut at its headings
 
 OnRead = Callable[[int], object]
@@ -118,39 +119,51 @@ def read(
 
 
 def date_documents(
-    documents: Iterable[Document], read_document: ReadDocument
+    documents: Iterable[Document],
+    read_document: ReadDocument,
+    stored_hash: Callable[[str], str] = lambda _: "",
 ) -> Iterator[Document]:
     """Yield documents; those without a date, or what they replace, get what their words tell of it.
 
     Of a file that became several documents, the beginning decides for all of them. What holds no
-    date at all is not read.
+    date at all is not read, nor is what is stored already: that keeps what it was stored with.
 
     Args:
         documents: As `read` yields them.
         read_document: Finds the words.
+        stored_hash: Returns the content hash under which a document of this id is stored; empty if
+            there is none.
     """
-    file, found = "", ("", "")
+    file, beginning, found = "", None, None
     for document in documents:
         source, known = document.metadata["source"], document.metadata
         if source != file or source.lower().endswith(".jsonl"):
-            file, found = source, ("", "")
-            if not (DATE_KEY in known and REPLACES_KEY in known) and first_date(document.text):
-                dated, replaced = read_document(known[TITLE_KEY], document.text)
-                own = dated in f"{known[TITLE_KEY]}\n{without_replaced(document.text)}"
-                found = first_date(dated) if own else "", named_replaced(replaced)
-        stated = {
-            key: value
-            for key, value in zip((DATE_KEY, REPLACES_KEY), found, strict=True)
-            if value and key not in known
-        }
+            file, beginning, found = source, document, None
+        stored = stored_hash(document.id_)
+        if stored.partition(READ)[0] == known["content_hash"]:
+            known["content_hash"] = stored
+            yield document
+            continue
+        found = found or _read_dates(beginning or document, read_document)
+        stated = {key: value for key, value in found.items() if value and key not in known}
         if stated:
             known |= stated
             # The same document, but one that has to be stored again.
-            known["content_hash"] = _hash([known["content_hash"], stated])
+            known["content_hash"] += READ + _hash([stated])[:ID_DIGITS]
             hidden = hidden_keys(known)
             document.excluded_embed_metadata_keys = hidden
             document.excluded_llm_metadata_keys = hidden
         yield document
+
+
+def _read_dates(document: Document, read_document: ReadDocument) -> dict[str, str]:
+    """The date and what it replaces, as the words of a document tell; empty where they do not."""
+    known, date, replaced = document.metadata, "", ""
+    if not (DATE_KEY in known and REPLACES_KEY in known) and first_date(document.text):
+        dated, named = read_document(known[TITLE_KEY], document.text)
+        own = dated in f"{known[TITLE_KEY]}\n{without_replaced(document.text)}"
+        date, replaced = first_date(dated) if own else "", named_replaced(named)
+    return {DATE_KEY: date, REPLACES_KEY: replaced}
 
 
 def total_bytes(paths: Iterable[Path | str]) -> int:

@@ -158,6 +158,33 @@ def test_changed_trust_replaces(index: PassageIndex, tmp_path: Path) -> None:
         assert result.node.metadata.get("trust") == trust
 
 
+def test_what_is_stored_is_not_read_for_its_date_again(tmp_path: Path, home: Path) -> None:
+    asked = []
+
+    def read_document(title: str, text: str) -> tuple[str, str]:
+        asked.append(title)
+        return ("2019", "") if "since" in text else ("", "")
+
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for name in ("dated", "undated"):
+        word = "since" if name == "dated" else "until"
+        (folder / f"{name}.txt").write_text(f"It has been open {word} 2019.", encoding="utf-8")
+    index = open_index(home, None, BagOfWords(), read_document=read_document)
+    index.ingest([folder])
+    assert asked == ["dated", "undated"]
+    again = index.ingest([folder])
+    assert (again.documents, again.replaced, again.duplicates) == (0, 0, 2)
+    assert asked == ["dated", "undated"]
+    assert {each.title: each.date for each in index.documents()} == {
+        "dated": "2019",
+        "undated": "",
+    }
+    (folder / "dated.txt").write_text("It has been shut since 2019.", encoding="utf-8")
+    index.ingest([folder])
+    assert asked == ["dated", "undated", "dated"]
+
+
 def test_ids_are_the_same_in_another_index(
     index: PassageIndex, json_lines: Writer, tmp_path: Path
 ) -> None:

@@ -233,8 +233,8 @@ def test_a_system_without_faults_scores_100_percent(tmp_path, ramdocs):
     report = run(Run(system_of(Perfect()), tmp_path, LIMIT), SHARED, ramdocs)
     scores = measured(report, *REAL, "neighbour still right, of those right")
     assert {task for task, *_ in scores} == set(SHARED) - {"values"}
-    # of memory twice as many, with either passage
-    assert report["n"] == LIMIT * (len(SHARED) - 1) + LIMIT + len(RAMDOCS)
+    # of memory twice as many, with either passage; of values in notations and in words
+    assert report["n"] == LIMIT * (len(SHARED) - 1) + 2 * LIMIT + len(RAMDOCS)
     for (task, measure, *_), share in scores.items():
         assert share == (0 if measure in WORSE else 100), (task, measure)
     lost = report["tables"].get("failures", [])
