@@ -375,7 +375,15 @@ class Assistant:
         titles = [prompts.origin(node.metadata) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
         prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
+        prompt = replace(prompt, quote=self._quote(state.settlement))
         return replace(state, facts=facts, prompt=prompt)
+
+    def _quote(self, settlement: Settlement) -> prompts.Quote | None:
+        """What the passages claim, unless they disagree and nothing decides between them."""
+        if not settlement.quoted or (settlement.disagree and not settlement.decided):
+            return None
+        text = self.model.without_markup(self._quoted(settlement))
+        return prompts.Quote(text, settlement.followed[0])
 
     def decode(
         self, states: Sequence[QuestionState], on_token: OnClearedToken | None = None

@@ -25,6 +25,19 @@ ORIGIN_KEYS = ("title", "heading", "page", "date")  # of a passage's metadata
 
 
 @dataclass(frozen=True)
+class Quote:
+    """What the passages claim, in their own words.
+
+    Attributes:
+        text: The sentence that claims it.
+        claim: Its words that answer the question.
+    """
+
+    text: str
+    claim: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """The prompts of the two branches; they end in the same bytes.
 
@@ -36,6 +49,8 @@ class Prompt:
         trust: In each of them, in [0, 1]; empty where it is not known.
         context_chat: ``context`` before it was put into the chat template.
         memory_chat: The same of ``memory``.
+        quote: Takes the place of an answer without support in the passages; ``None`` where nothing
+            is known that they claim.
     """
 
     context: str
@@ -45,6 +60,7 @@ class Prompt:
     trust: tuple[float, ...] = ()
     context_chat: tuple[Message, ...] = ()
     memory_chat: tuple[Message, ...] = ()
+    quote: Quote | None = None
 
     @property
     def passages(self) -> int:

@@ -8,8 +8,8 @@ answer (closed-book) are decoded together and compared (`control.conflict.drafts
 2. Where it does, `control.conflict.probe` estimates how likely memory is right. Towards alpha 1
    memory wins more conflicts, the most confident first, and never those in which it is more likely
    wrong: what the model does not know is still answered from the passages.
-3. Towards alpha 0, an answer without support in the passages is decoded again restricted to their
-   wording (`control.decoding.grounding`), the least confident first; at 0 every such answer.
+3. Towards alpha 0, an answer without support in the passages gives way to their wording
+   (`control.decoding.grounding`), the least confident first; at 0 every such answer.
 
 At alpha 0.5 the answer is plain RAG's and is streamed while the memory draft is decoded. Elsewhere
 the chosen draft is continued to its end. Both branches score each token of the answer: its trace.
@@ -261,8 +261,8 @@ class _DraftStart:
 
 def _start(comparison: DraftComparison, resolution: Resolution) -> _DraftStart:
     if resolution == "grounded" and comparison.grounded is not None:
-        ids = comparison.grounded.ids
-        return _DraftStart(ids, len(ids) - 1, comparison.grounded.banned)
+        grounded = comparison.grounded
+        return _DraftStart(grounded.ids, grounded.forced, grounded.banned)
     ids = comparison.memory if resolution == "memory" else comparison.passages
     return _DraftStart(ids, len(ids), [])
 

@@ -6,6 +6,7 @@ passes, each draft's tokens are scored by the other branch too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -207,7 +208,9 @@ def compare(
         )
         if on_step is not None:
             passages = passages.first_sentences(tokenizer)
-        comparisons = _compare(language_model, prompts, state, passages, memory, reader)
+        comparisons = _compare(
+            language_model, prompts, state, passages, memory, reader, decoding, watches
+        )
     return DraftBatch(language_model, prompts, decoding, state, comparisons, watching)
 
 
@@ -258,6 +261,8 @@ def _compare(
     passages: DraftRecorder,
     memory: DraftRecorder,
     reader: "AnswerReader | None",
+    decoding: Decoding,
+    watches: Sequence[WatchedFacts] | None,
 ) -> list[DraftComparison]:
     """Compare both drafts of every question; further passes only where they differ."""
     ends = stop_ids(language_model.model)
@@ -272,7 +277,13 @@ def _compare(
         for prompt, pair, read in zip(prompts, pairs, readings, strict=True)
     ]
     features = _probe_features(language_model, prompts, state, pairs, found)
-    grounded = _ground(language_model, prompts, state, pairs, found)
+    quotes = {
+        row: grounding.quoted(language_model, prompt, decoding.max_new_tokens, watch)
+        for row, (prompt, watch) in enumerate(zip(prompts, watches or repeat(None), strict=False))
+        if found[row].unsupported
+    }
+    left = [row for row, quote in quotes.items() if quote is None]
+    grounded = quotes | _ground(language_model, prompts, state, pairs, found, left)
     return [
         DraftComparison(
             passages=passages.ids[row],
@@ -390,10 +401,10 @@ def _ground(
     state: DecodeState,
     pairs: Sequence[tuple[Draft, Draft]],
     found: Sequence[ClaimComparison],
+    rows: Sequence[int],
 ) -> dict[int, Grounded | None]:
-    """The beginnings of unsupported answers, restricted to the passages' wording."""
+    """The beginnings of unsupported answers, in these rows, restricted to the passages' wording."""
     n = len(prompts)
-    rows = [row for row in range(n) if found[row].unsupported]
     if not rows:
         return {}
     grounded = grounding.ground(

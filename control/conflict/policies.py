@@ -16,12 +16,13 @@ from control.conflict.sources import CORRECTION, DATE, Policy, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.conflict.versions import Version, find_version
 from control.forgetting.parts import parts
+from control.prompts import Prompt, Quote
 from foundation.text import holds
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
-    from control.conflict.reader import Reading
+    from control.conflict.reader import AnswerReader, Reading
 
 # Probability from which a passage counts as claiming something: of 120 questions to several
 # passages each (`training/documents.jsonl`), it finds 93 % of the disagreements, and 80 % of those
@@ -152,6 +153,17 @@ def passage_claims(
         for node, reading in read
         if reading.answer and reading.answers >= least
     ]
+
+
+def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
+    """A prompt with the sentence of its passages that surest claims an answer, if one does."""
+    if reader is None or not prompt.texts:
+        return prompt
+    readings = reader.read([(prompt.question, text) for text in prompt.texts])
+    text, reading = max(zip(prompt.texts, readings, strict=True), key=lambda each: each[1].answers)
+    if not reading.answer or reading.answers < LEAST_ANSWERS:
+        return prompt
+    return replace(prompt, quote=Quote(_sentence(text, reading.start), reading.answer))
 
 
 def _versions(node: "NodeWithScore") -> tuple[Version, ...]:

@@ -11,8 +11,9 @@ order, and each change is one notice:
 """
 
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -147,6 +148,7 @@ class DraftBatch:
         passages: How each answer with the passages begins, or all of it.
         memory: The same without them.
         comparisons: One for each question.
+        quotes: By place the words of what is quoted instead of an unsupported answer.
     """
 
     engine: Engine
@@ -156,6 +158,7 @@ class DraftBatch:
     passages: list[Generation]
     memory: list[Generation]
     comparisons: list[Comparison]
+    quotes: dict[int, tuple[Token, ...]] = field(default_factory=dict)
 
 
 def answer(
@@ -326,7 +329,33 @@ def compare(
         for ours, theirs in zip(passages, memory, strict=True)
     ]
     comparisons = _comparisons(engine, prompts, drafts, reader)
-    return DraftBatch(engine, prompts, decoding, watches, passages, memory, comparisons)
+    quotes = _quotes(engine, prompts, comparisons, decoding.max_new_tokens, watches)
+    return DraftBatch(engine, prompts, decoding, watches, passages, memory, comparisons, quotes)
+
+
+def _quotes(
+    engine: Engine,
+    prompts: "Sequence[Prompt]",
+    comparisons: Sequence[Comparison],
+    longest: int,
+    watches: "Sequence[WatchedFacts] | None",
+) -> dict[int, tuple[Token, ...]]:
+    """By place the words of what is quoted instead of unsupported answers, where it may be."""
+    texts = {
+        place: prompt.quote.text
+        for place, (prompt, each) in enumerate(zip(prompts, comparisons, strict=True))
+        if prompt.quote is not None and each.unsupported
+    }
+    if watches:
+        texts = {at: said for at, said in texts.items() if not watches[at].completed("", said)}
+    if not texts:
+        return {}
+    found = {}
+    for place, tokens in zip(texts, engine.tokens(list(texts.values())), strict=True):
+        said = tuple(Token(word) for word in re.findall(r"\s*\S+", texts[place]))
+        if len(tokens or said) <= longest:  # a server may tell no tokens
+            found[place] = said
+    return found
 
 
 def _request(
@@ -548,6 +577,8 @@ def _beginning(drafted: DraftBatch, key: tuple[int, Resolution]) -> Generation:
         return drafted.memory[place]
     if resolution == "plain":
         return drafted.passages[place]
+    if place in drafted.quotes:
+        return Generation(list(drafted.quotes[place]), finished=True)
     if drafted.engine.capabilities.bans and drafted.engine.capabilities.prefix:
         start = min(claim.start for claim in drafted.comparisons[place].found.unsupported)
         return Generation(drafted.passages[place].tokens[:start])
@@ -556,6 +587,8 @@ def _beginning(drafted: DraftBatch, key: tuple[int, Resolution]) -> Generation:
 
 def _by_other(drafted: DraftBatch, key: tuple[int, Resolution]) -> tuple[float, ...]:
     comparison = drafted.comparisons[key[0]]
+    if key[1] == "grounded" and key[0] in drafted.quotes:
+        return ()
     return (comparison.memory if key[1] == "memory" else comparison.passages).by_other
 
 
@@ -646,7 +679,10 @@ def _decoded(
         return DecodedAnswer(trace, False, None)
     if found.claim is None or not says:
         return DecodedAnswer(trace, found.claim is not None, None, found.remembered_claim)
-    if resolution == "grounded":
+    quote = drafted.prompts[place].quote if place in drafted.quotes else None
+    if resolution == "grounded" and quote is not None:
+        says = quote.claim
+    elif resolution == "grounded":
         begun = len(_beginning(drafted, (place, resolution)).tokens)
         written = "".join(token.text for token in trace.tokens[begun:])
         asked = FUNCTION_WORDS | words(drafted.prompts[place].question)

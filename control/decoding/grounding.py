@@ -1,9 +1,11 @@
-"""Grounding: an answer without support in the passages, decoded again in their wording.
+"""Grounding: an answer without support in the passages gives way to their wording.
 
-Where the answer departs from the passages it claims something of its own: "The capital of Norway
-is" Oslo, though they say Cairo. The claim is replaced by the passages' word with the highest
-``log p_c - log p_m / 2``: contrastive decoding (CAD, Shi et al. 2024) restricted to the passages'
-words, at this one place. From there the answer is decoded as plain RAG.
+Where the reader found what the passages claim, the sentence that claims it is the answer. Else the
+answer is decoded again in their wording: where it departs from the passages it claims something of
+its own: "The capital of Norway is" Oslo, though they say Cairo. The claim is replaced by the
+passages' word with the highest ``log p_c - log p_m / 2``: contrastive decoding (CAD, Shi et al.
+2024) restricted to the passages' words, at this one place. From there the answer is decoded as
+plain RAG.
 """
 
 from collections.abc import Sequence
@@ -13,12 +15,14 @@ from typing import TYPE_CHECKING
 from control.conflict import claims
 from control.conflict.claims import FUNCTION_WORDS, Claim
 from control.decoding.contrastive import log_probabilities
+from control.decoding.generate import stop_ids
 from control.engines import branches
 from control.engines.branches import DecodeState
 from foundation.text import words
 
 if TYPE_CHECKING:
     from control.engines.transformers import LanguageModel
+    from control.forgetting.guard import WatchedFacts
     from control.prompts import Prompt
 
 CONTRAST = 0.5  # weight of memory's log-probability; best on calibration relations
@@ -29,14 +33,17 @@ class Grounded:
     """The beginning of an answer in the passages' wording.
 
     Attributes:
-        ids: Its tokens, up to the first token of the passages' word.
-        claim: That word.
+        ids: Its tokens, up to the first token of the passages' word; or all of a quoted sentence
+            and an end of text.
+        claim: That word, or what the sentence claims.
         banned: First tokens of the words that memory adds; not allowed in the rest.
+        forced: Place of the first token that no branch chose.
     """
 
     ids: list[int]
     claim: str
     banned: list[int]
+    forced: int
 
 
 def ground(
@@ -85,8 +92,29 @@ def ground(
             for token in _first_tokens(language_model, remembered[row], spaced)
         }
         banned = sorted(unwanted - inside.keys() - first.keys())
-        grounded.append(Grounded([*ids[:start], token], word, banned))
+        grounded.append(Grounded([*ids[:start], token], word, banned, start))
     return grounded
+
+
+def quoted(
+    language_model: "LanguageModel", prompt: "Prompt", longest: int, watch: "WatchedFacts | None"
+) -> Grounded | None:
+    """The sentence of the passages that answers, as an answer.
+
+    Args:
+        language_model: The model.
+        prompt: With its quote.
+        longest: Tokens of an answer at most.
+        watch: The facts that the answer must not state.
+
+    Returns:
+        ``None`` where there is no quote, it is too long, or it states such a fact.
+    """
+    quote, ends = prompt.quote, stop_ids(language_model.model)
+    if quote is None or not ends or (watch and watch.completed("", quote.text)):
+        return None
+    ids = language_model.tokenizer(quote.text, add_special_tokens=False).input_ids
+    return Grounded([*ids, min(ends)], quote.claim, [], 0) if len(ids) <= longest else None
 
 
 def _first_tokens(

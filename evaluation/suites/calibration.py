@@ -22,7 +22,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from control import prompts
-from control.conflict import claims, dial, drafts, text_dial
+from control.conflict import claims, dial, drafts, policies, text_dial
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
 from control.conflict.drafts import DraftComparison
 from control.conflict.probe import OF_DRAFTS, MemoryProbe, ProbeFeatures
@@ -140,6 +140,7 @@ def _observe(
         )
         for item in batch
     ]
+    asked = [policies.with_quote(prompt, reader) for prompt in asked]
     views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
     for item, view, chosen, traces in zip(batch, views, ways, written, strict=True):
