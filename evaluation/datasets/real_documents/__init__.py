@@ -97,8 +97,8 @@ def asked_again(
 
 
 def _within(source: str, corpus: Path) -> str:
-    path = Path(source)
-    return str(path.relative_to(corpus)) if path.is_relative_to(corpus) else source
+    path, root = Path(source).resolve(), corpus.resolve()  # either may be given relative
+    return str(path.relative_to(root)) if path.is_relative_to(root) else source
 
 
 def _holding(span: str, passages: Sequence[BaseNode]) -> list[str]:

@@ -169,6 +169,26 @@ def test_alpha_0_of_the_real_model_follows_the_passage_even_where_plain_rag_does
     assert city.startswith(chosen.text.strip())
 
 
+def test_alpha_0_quotes_what_the_passage_claims_where_plain_rag_does_not_say_it(real, always):
+    passage = "By a law of 2031, Oslo is the capital of France. It lies by the sea."
+    prompt = capital(real, "France", passage)
+    quote = prompts.Quote("By a law of 2031, Oslo is the capital of France.", "Oslo")
+    heard = []
+    [settled] = dial.answer(
+        real,
+        [replace(prompt, quote=quote)],
+        Decoding(alpha=0.0, max_new_tokens=TOKENS),
+        always(0),
+        on_token=lambda _, token: heard.append(token.text),
+    )
+    [half] = settle(real, prompt, always(0), alpha=0.5)
+    assert "Paris" in half.trace.text
+    assert settled.trace.text.strip() == quote.text
+    assert "".join(heard) == settled.trace.text
+    assert (settled.verdict.passages_say, settled.verdict.follows) == ("Oslo", "passages")
+    assert all(token.mixed and token.log_p_memory is not None for token in settled.trace.tokens)
+
+
 @pytest.mark.parametrize("letter", "bem")
 def test_alpha_0_bans_the_words_of_memory(tiny, always, letter):
     prompt = asked(tiny, f"What is {letter}?", [f"{letter} is {letter * 3}."])

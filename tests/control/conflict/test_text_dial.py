@@ -14,6 +14,8 @@ from control.conflict.probe import DRAFT_NUMBERS, LOG_P_NUMBERS, MemoryProbe
 from control.decoding.generate import Decoding
 from control.engines.endpoint import ServedModel
 from control.engines.servers import connect
+from control.forgetting.guard import WatchedFacts
+from control.forgetting.record import Record
 from foundation import model_server
 from foundation.errors import InputError, ModelError
 from tests.control.engines.fake_servers import FakeModel, serving
@@ -41,15 +43,19 @@ def ask(request):
     """Answer the question by a server of a kind; the server and the engine live until the end."""
     open_ones = []
 
-    def asked(kind, model, alpha, confidence=True, on_token=None, passage=BERGEN):
+    def asked(kind, model, alpha, confidence=True, on_token=None, passage=BERGEN, **given):
         server = serving(model, kind)
         fake = server.__enter__()
         engine = ServedModel(partial(connect, fake.url))
         open_ones.append((server, engine))
         prompt = prompts.build(engine, QUESTION, [passage] if passage else [], 1000)
+        prompt = replace(prompt, quote=given.get("quote"))
         numbers = LOG_P_NUMBERS if engine.capabilities.scores else DRAFT_NUMBERS
-        how = Decoding(alpha=alpha)
-        [answer] = dial.answer(engine, [prompt], how, sure(confidence, numbers), on_token=on_token)
+        how = Decoding(alpha=alpha, max_new_tokens=given.get("longest", 128))
+        watches = given.get("watches")
+        [answer] = dial.answer(
+            engine, [prompt], how, sure(confidence, numbers), on_token=on_token, watches=watches
+        )
         return answer, fake
 
     yield asked
@@ -116,6 +122,37 @@ def test_at_zero_what_the_passages_lack_is_not_said(ask, kind):
     answer, _ = ask(kind, model, 0.0)
     assert "Oslo" not in answer.trace.text
     assert answer.trace.text.startswith("The capital of Norway is")
+
+
+QUOTE = prompts.Quote(BERGEN, "Bergen")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_zero_what_the_passages_claim_is_quoted_if_the_answer_lacks_it(ask, kind):
+    heard = []
+    answer, _ = ask(
+        kind,
+        script("The capital of Norway is Oslo."),
+        0.0,
+        quote=QUOTE,
+        on_token=lambda _, token: heard.append(token.text),
+    )
+    assert answer.trace.text == BERGEN == "".join(heard)
+    assert answer.verdict.passages_say == "Bergen"
+    assert answer.verdict.follows == "passages"
+    supported, _ = ask(kind, script("The capital of Norway is Bergen."), 0.0, quote=QUOTE)
+    assert supported.trace.text == "The capital of Norway is Bergen."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quote_that_is_too_long_or_states_a_forgotten_fact_is_not_told(ask, kind):
+    model = script("The capital of Norway is Oslo.")
+    short, _ = ask(kind, model, 0.0, quote=QUOTE, longest=3)
+    assert BERGEN not in short.trace.text
+    record = Record("Norway", relation="capital", answers=("Bergen",))
+    watches = [WatchedFacts((record,))]
+    watched, _ = ask(kind, model, 0.0, quote=QUOTE, watches=watches)
+    assert "Bergen" not in watched.trace.text
 
 
 @pytest.mark.parametrize("kind", ["chat", "bare"])
