@@ -10,7 +10,7 @@ from control.answer import STEPS, Answer, source
 from control.conflict import dial, policies, values
 from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.policies import Settlement
-from control.conflict.reader import AnswerReader
+from control.conflict.reader import AnswerReader, Reading
 from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
@@ -342,14 +342,19 @@ class Assistant:
             return changed
         started = time.perf_counter()
         asked = [
-            (states[at].search.query_str, policies.passage_text(node))
+            (at, place, (way, policies.passage_text(node)))
             for at in places
-            for node in states[at].kept
+            for place, node in enumerate(states[at].kept)
+            for way in policies.ways_to_ask(states[at].search.query_str, policies.date_of(node))
         ]
-        readings = iter(reader.read(asked))
+        surest: dict[tuple[int, int], Reading] = {}
+        readings = reader.read([pair for _, _, pair in asked])
+        for (at, place, _), reading in zip(asked, readings, strict=True):
+            known = surest.setdefault((at, place), reading)
+            surest[at, place] = max(known, reading, key=lambda each: each.answers)
         found = {
             at: policies.passage_claims(
-                [(node, next(readings)) for node in states[at].kept],
+                [(node, surest[at, place]) for place, node in enumerate(states[at].kept)],
                 alone=bool(states[at].query.sources.only_documents),
             )
             for at in places
@@ -412,7 +417,11 @@ class Assistant:
             return []
         watches = [self.forgetting.watch(state.facts) for state in states]
         settled = [
-            state.settlement.told or state.settlement.decided or _strict(state) for state in states
+            state.settlement.told
+            or state.settlement.decided
+            or _strict(state)
+            or _at_passages_end(state)
+            for state in states
         ]
 
         def emit(index: int, token: ClearedToken) -> None:
@@ -489,9 +498,10 @@ class Assistant:
         """Answers of which the documents decide the words.
 
         By the policy ``all`` every claim of documents that disagree is told. Where one of them is
-        followed, only documents are to be answered from, or a correction is pinned, an answer that
-        does not claim what they do gives way to the sentence that does, or to `ABSTAINED`; in the
-        last two cases sentences without support are left out. An answer that follows memory stays
+        followed, only documents are to be answered from, a correction is pinned, or the dial is at
+        the passages' end, an answer that does not claim what they do gives way to the sentence that
+        does, or to `ABSTAINED`; where nothing else may be said, sentences without support are left
+        out. An answer that follows memory stays
         where documents disagree, and what the guard has blocked stays blocked.
         """
         held, reader = list(answers), self.reader
@@ -502,7 +512,9 @@ class Assistant:
             if settlement.told:
                 told = self.forgetting.without_wording(settlement.told)
                 held[at] = held[at] if by_memory else _rewritten_as(held[at], told)
-            elif _strict(state) or (settlement.decided and not by_memory):
+            elif (
+                _strict(state) or (settlement.decided and not by_memory) or _at_passages_end(state)
+            ):
                 places += [] if held[at].trace.blocked else [at]
         if reader is None or not places:
             return held
@@ -513,6 +525,8 @@ class Assistant:
         for at, question, reading in zip(places, asked, readings, strict=True):
             settlement, text = states[at].settlement, held[at].trace.text
             claimed = any(_agrees(question, says, reading.answer) for says in settlement.followed)
+            # An explanation has the claim somewhere.
+            claimed |= _at_passages_end(states[at]) and holds(text, settlement.followed)
             kept = text.strip() if claimed else ""
             if kept and _strict(states[at]):
                 kept = self._supported(text, states[at])
@@ -520,6 +534,9 @@ class Assistant:
                 held[at] = _rewritten_as(held[at], kept or self._quoted(settlement) or ABSTAINED)
                 if _strict(states[at]):
                     held[at] = replace(held[at], conflict=False, verdict=None)
+                elif (verdict := held[at].verdict) and _at_passages_end(states[at]):
+                    verdict = replace(verdict, passages_say=settlement.followed[0])
+                    held[at] = replace(held[at], verdict=replace(verdict, follows="passages"))
         return held
 
     def _quoted(self, settlement: Settlement) -> str:
@@ -673,6 +690,12 @@ def _unsaid(state: QuestionState) -> list[str]:
 def _strict(state: QuestionState) -> bool:
     """Whether nothing may be said that no document supports."""
     return bool(state.query.sources.only_documents) or state.settlement.pinned
+
+
+def _at_passages_end(state: QuestionState) -> bool:
+    """Whether the dial is at 0, and what the passages claim is known."""
+    quote = state.prompt and state.prompt.quote
+    return state.decoding.rule == DIAL and state.decoding.alpha == 0 and quote is not None
 
 
 def _rewritten_as(decoded: DecodedAnswer, text: str) -> DecodedAnswer:

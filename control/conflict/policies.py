@@ -17,7 +17,7 @@ from control.conflict.verdict import NEUTRAL_TRUST
 from control.conflict.versions import Version, find_version
 from control.forgetting.parts import parts
 from control.prompts import Prompt, Quote
-from foundation.text import holds
+from foundation.text import FUNCTION_WORDS, holds, normalise
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -44,7 +44,7 @@ ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
 ANY = "*"  # of what a document replaces: every earlier one
 WHY = {
     "newest": "the newest document",
-    "version": "the latest version",
+    "version": "the latest version that answers",
     "trusted": "the most trusted document",
     "majority": "most documents",
     "replaces": "the document that replaces the others",
@@ -119,6 +119,11 @@ def origin(node: "NodeWithScore") -> str:
     return "" if node.node_id.startswith(CORRECTION) else prompts.origin(node.metadata)
 
 
+def date_of(node: "NodeWithScore") -> str:
+    """The date of a passage's document, in ISO 8601; empty if not known."""
+    return str(node.metadata.get("date", ""))
+
+
 def passage_text(node: "NodeWithScore") -> str:
     """A passage as it is read, with what it is from before it."""
     return prompts.with_title(origin(node), node.text)
@@ -139,7 +144,7 @@ def passage_claims(
             SourceClaim(
                 node.node_id,
                 reading.answer,
-                str(node.metadata.get("date", "")),
+                date_of(node),
                 float(node.metadata.get("trust", NEUTRAL_TRUST)),
                 reading.answers,
             ),
@@ -153,6 +158,26 @@ def passage_claims(
         for node, reading in read
         if reading.answer and reading.answers >= least
     ]
+
+
+def ways_to_ask(question: str, date: str) -> list[str]:
+    """The questions for which a passage is read.
+
+    A document that is dated no later than what the question names may tell what held then, without
+    naming that date; so it is asked without the date too.
+
+    Args:
+        question: The question.
+        date: Of the document; empty if not known.
+    """
+    found, named = find_dates(question, years=True), "".join(_dates(question))
+    if len(found) != 1 or not DATE.fullmatch(named) or not date or date[: len(named)] > named:
+        return [question]
+    before = question[: found[0].start].split()
+    if before and normalise(before[-1]) in FUNCTION_WORDS:
+        before.pop()  # "in 2021"
+    rest = question[found[0].stop :].lstrip(" ,")
+    return [question, " ".join([*before, rest]) if rest[:1].isalnum() else " ".join(before) + rest]
 
 
 def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
@@ -209,7 +234,7 @@ def settle(
     in_force = [each for each in grouped if _by(each, as_of)]
     if not in_force:
         claims = tuple(each.claim for each in grouped)
-        return Settlement(claims, reason=f"What the documents claim is of later than {as_of}.")
+        return Settlement(claims, reason=f"What the documents claim is dated later than {as_of}.")
     if not as_of and policy != "all":
         as_of, in_force = _held_then(question, in_force)
     groups_followed, reason, told = _decide(grouped, in_force, policy, as_of)
@@ -263,12 +288,15 @@ def _decide(
         return remaining, reason, ""
     chosen, why = _choose(in_force, policy)
     if chosen is not None:
-        return {chosen}, f"The documents disagree; the answer follows {WHY[why]}.", ""
+        then = f" as of {as_of}" if as_of else ""
+        return {chosen}, f"The documents disagree; the answer follows {WHY[why]}{then}.", ""
     if policy == "all":
         return remaining, "The documents disagree; every claim is told.", _tell(in_force)
-    undated = not all(each.claim.date for each in in_force)
-    why = ": not all of them have a date." if undated else "."
-    return remaining, f"The documents disagree, and nothing decides between them{why}", ""
+    dated = [bool(each.claim.date) for each in in_force]
+    why = (
+        "" if all(dated) else ": not all of them have a date" if any(dated) else ": none has a date"
+    )
+    return remaining, f"The documents disagree, and nothing decides between them{why}.", ""
 
 
 def _surest(passages: Sequence[PassageClaim]) -> list[PassageClaim]:

@@ -10,7 +10,7 @@ drafts and answers, whichever engine wrote them. Rows of tables it reads one by 
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from control.conflict.tables import CellWeights, Table, load_weights
 from control.encoders import batches, quietly, read_adapter
 from control.engines.transformers import first_line, preferred_device, preferred_dtype
+from control.forgetting.parts import parts
 from control.prompts import with_title
 from foundation.errors import ModelError
 from foundation.tables import Cell, cells, rows_alone
@@ -39,6 +40,7 @@ REPLACES_QUESTION = "What does this document replace?"
 LEAST_DATED, LEAST_REPLACED = 0.7, 0.5
 MOST_ROWS = 32  # of one passage that are read alone
 UNREAD = -20.0  # log-probability of a cell beyond what the encoder reads of its row
+ENDS = ".!?\N{HORIZONTAL ELLIPSIS}"  # of a sentence
 EVEN = 0.5  # probability from which an answer is likelier than none
 # Characters of a document where its date may stand: a letter head, a signature. Not measured.
 BEGINNING, END = 1_200, 600
@@ -142,7 +144,7 @@ class Reader:
         Returns:
             One for each pair. An answer stands in its text as it is given.
         """
-        found = [scores.best() for scores in self._score(asked)]
+        found = [_one_sentence(scores.best(), scores.text) for scores in self._score(asked)]
         if self.tables is None:
             return found
         for place, table in self.read_rows(asked).items():
@@ -224,6 +226,15 @@ class Reader:
         spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         kept = len(ids.input_ids)
         return text[: spans.offset_mapping[kept - 1][1]] if kept else ""
+
+
+def _one_sentence(reading: Reading, text: str) -> Reading:
+    """A reading up to the end of the sentence in which it begins; of a list all of it."""
+    for start, end in parts(text) if reading.answer else ():
+        sentence = text[:end].rstrip()
+        if start <= reading.start < end < reading.end and sentence.endswith(tuple(ENDS)):
+            return replace(reading, answer=sentence[reading.start :].rstrip(ENDS))
+    return reading
 
 
 class AnswerReader(Protocol):

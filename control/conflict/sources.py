@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 from foundation.errors import InputError
@@ -37,7 +38,7 @@ class SourceOptions:
         """
         if self.policy not in (None, *POLICIES):
             raise InputError(f"policy is {self.policy!r}; choose one of {', '.join(POLICIES)}")
-        if self.as_of and not DATE.fullmatch(self.as_of):
+        if self.as_of and not _is_date(self.as_of):
             raise InputError(
                 f"as-of is {self.as_of!r}; give a date such as 2024-06-30, 2024-06 or 2024"
             )
@@ -46,6 +47,15 @@ class SourceOptions:
         """These options, and the usual ones where nothing is said."""
         only = usual.only_documents if self.only_documents is None else self.only_documents
         return SourceOptions(self.policy or usual.policy, self.as_of or usual.as_of, only)
+
+
+def _is_date(text: str) -> bool:
+    """Whether a text is a day, a month or a year that there is, in ISO 8601."""
+    first = text + "0000-01-01"[len(text) :]
+    try:
+        return DATE.fullmatch(text) is not None and bool(date.fromisoformat(first))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

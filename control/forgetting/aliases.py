@@ -56,21 +56,16 @@ DATE_FORMS = (
     *("d MMMM y", "MMMM d, y", f"{DAY} 'of' MMMM y", f"{DAY} MMMM y", f"MMMM {DAY}, y"),
     *("d MMM y", "MMM d, y", "y-MM-dd", "dd/MM/y", "d/M/y", "MM/dd/y", "M/d/y"),
 )
-UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
-    "nineteen",
-)
-NUMBERS = 100  # from 0, are written in words as well
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBERS = range(100)  # are written in words as well, in English
+YEARS = range(1000, 2200)  # the same, in every language
 
 
 def other_names(name: str) -> tuple[str, ...]:
     """Names of the same entity in other languages and forms, without the name itself.
 
     Countries, continents, languages, currencies and cities that a time zone is named after come
-    from Unicode's CLDR, what the people of a country are called from countryinfo; dates and the
-    numbers up to 99 in their common forms. Names that differ only in case, diacritics or
+    from Unicode's CLDR, what the people of a country are called from countryinfo; dates, years and
+    the numbers up to 99 in their common forms. Names that differ only in case, diacritics or
     punctuation are omitted, since matching ignores these.
     """
     found = [*_expanded(name), *_dates(name), *_numbers(name)]
@@ -148,22 +143,30 @@ def _expanded(name: str) -> Iterator[str]:
 
 def _numbers(name: str) -> Iterator[str]:
     words = normalise(name)
-    if words.isascii() and words.isdigit() and str(int(words)) == words and int(words) < NUMBERS:
-        yield _spoken(int(words))
+    if words.isascii() and words.isdigit() and str(int(words)) == words:
+        yield from _spoken(int(words))
     elif number := _spoken_numbers().get(words):
         yield number
 
 
 @cache
 def _spoken_numbers() -> dict[str, str]:
-    return {normalise(_spoken(number)): str(number) for number in range(NUMBERS)}
+    """Numbers and years by their words in English."""
+    return {
+        normalise(form): str(number)
+        for number in (*NUMBERS, *YEARS)
+        for form in _spoken(number, LANGUAGES[:1])
+    }
 
 
-def _spoken(number: int) -> str:
-    if number < len(UNITS):
-        return UNITS[number]
-    ten, unit = divmod(number, 10)
-    return f"{TENS[ten - 2]}-{UNITS[unit]}" if unit else TENS[ten - 2]
+def _spoken(number: int, languages: Sequence[str] = LANGUAGES) -> list[str]:
+    """A number, or a year, in words; none of other numbers."""
+    from num2words import num2words
+
+    if number in NUMBERS:
+        return [num2words(number)]
+    written = [num2words(number, lang=each, to="year") for each in languages if number in YEARS]
+    return [*written, *(each.replace(" and ", " ") for each in written[:1])]
 
 
 def _dates(name: str) -> Iterator[str]:

@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from control.conflict.policies import PassageClaim, passage_claims, passage_text, settle
+from control.conflict.policies import (
+    PassageClaim,
+    passage_claims,
+    passage_text,
+    settle,
+    ways_to_ask,
+)
 from control.conflict.reader import Reading
 from control.conflict.sources import SourceClaim, SourceOptions
 from control.conflict.versions import find_version
@@ -167,6 +173,24 @@ def test_a_sentence_that_names_the_date_of_the_question_stands_above_earlier_doc
     assert followed(settle(QUESTION, [said(14, "old", date="2022"), looking_back])) == {"report"}
 
 
+@pytest.mark.parametrize(
+    ("question", "date", "ways"),
+    [
+        ("What was the fee in 2021?", "2021-05", ["What was the fee?"]),
+        ("What was the fee on 3 May 2023?", "2021-05", ["What was the fee?"]),
+        ("As of 3 May 2023, how much is it?", "2022", ["As how much is it?"]),
+        ("What was the fee in 2021?", "2022", []),  # it cannot tell what held then
+        ("What was the fee in 2021?", "", []),
+        ("What is the fee?", "2022", []),
+        ("Was the fee of 2019 higher than that of 2020?", "2018", []),
+    ],
+)
+def test_a_document_that_may_tell_what_held_then_is_asked_without_the_date_too(
+    question, date, ways
+):
+    assert ways_to_ask(question, date) == [question, *ways]
+
+
 def test_as_of_a_year_documents_of_that_year_are_followed():
     passages = [said(14, "old", date="2022"), said(30, "new", date="2024-06-30")]
     assert followed(settle(QUESTION, passages, as_of="2024")) == {"new"}
@@ -188,7 +212,9 @@ def test_nothing_claimed_settles_nothing():
     assert settle(QUESTION, []).claims == ()
 
 
-@pytest.mark.parametrize("wrong", [{"policy": "latest"}, {"as_of": "June 2024"}])
+@pytest.mark.parametrize(
+    "wrong", [{"policy": "latest"}, {"as_of": "June 2024"}, {"as_of": "2024-02-30"}]
+)
 def test_options_that_cannot_be_used_are_named(wrong):
     with pytest.raises(InputError, match=r"policy|as-of"):
         SourceOptions(**wrong)

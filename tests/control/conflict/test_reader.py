@@ -8,6 +8,7 @@ from control.conflict.reader import (
     DATE_QUESTION,
     REPLACES_QUESTION,
     Reading,
+    _one_sentence,
     open_reader,
     read_document,
 )
@@ -81,3 +82,15 @@ def test_a_reader_that_lies_nowhere_is_told_before_anything_is_loaded(tmp_path):
     named = settings.load(reader=str(tmp_path / "nothing"), home=tmp_path)
     with pytest.raises(InputError, match=r"--reader .*nothing: there is no directory of that name"):
         factory.check(named)
+
+
+def test_an_answer_ends_with_its_sentence():
+    reading = _one_sentence(Reading("15 crowns. In 2020 it was 9", 14, 0.9), TEXT)
+    assert (reading.answer, reading.answers) == ("15 crowns", 0.9)
+    whole = Reading("15 crowns", 14, 0.9)
+    assert _one_sentence(whole, TEXT) == whole
+    several = Reading("tin; lead; zinc", 10, 0.9)
+    assert _one_sentence(several, "There are tin; lead; zinc; iron.") == several
+
+
+TEXT = "The entry is: 15 crowns. In 2020 it was 9 crowns."

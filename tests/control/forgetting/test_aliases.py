@@ -25,6 +25,10 @@ from control.forgetting.record import MOST_TEXTS, Record, checked
         ("1956-09-08", "8 de septiembre de 1956"),
         ("seventy-nine", "79"),
         ("8", "eight"),
+        ("1987", "nineteen eighty-seven"),
+        ("1987", "neunzehnhundertsiebenundachtzig"),
+        ("2005", "two thousand five"),
+        ("Nineteen Eighty-Four", "1984"),
     ],
 )
 def test_other_names(name, other):
@@ -32,7 +36,7 @@ def test_other_names(name, other):
     assert other.lower().replace("&", "and") in normal | {name.lower()}
 
 
-@pytest.mark.parametrize("name", ["Emily Dickinson", "31/02/1999", "mammals", "", "1984"])
+@pytest.mark.parametrize("name", ["Emily Dickinson", "31/02/1999", "mammals", "", "84,500"])
 def test_an_unknown_name_has_no_aliases(name):
     assert other_names(name) == ()
 
