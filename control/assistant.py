@@ -10,7 +10,7 @@ from control.answer import STEPS, Answer, source
 from control.conflict import dial, policies, values
 from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.policies import Settlement
-from control.conflict.reader import AnswerReader, Reading
+from control.conflict.reader import AnswerReader
 from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
@@ -341,26 +341,12 @@ class Assistant:
         if reader is None or not places:
             return changed
         started = time.perf_counter()
-        asked = [
-            (at, place, (way, policies.passage_text(node)))
-            for at in places
-            for place, node in enumerate(states[at].kept)
-            for way in policies.ways_to_ask(states[at].search.query_str, policies.date_of(node))
-        ]
-        surest: dict[tuple[int, int], Reading] = {}
-        readings = reader.read([pair for _, _, pair in asked])
-        for (at, place, _), reading in zip(asked, readings, strict=True):
-            known = surest.setdefault((at, place), reading)
-            surest[at, place] = max(known, reading, key=lambda each: each.answers)
-        found = {
-            at: policies.passage_claims(
-                [(node, surest[at, place]) for place, node in enumerate(states[at].kept)],
-                alone=bool(states[at].query.sources.only_documents),
-            )
-            for at in places
-        }
+        asked = [(states[at].search.query_str, states[at].kept) for at in places]
+        readings = policies.read(reader, asked)
         share = (time.perf_counter() - started) / len(places)
-        for at, claims in found.items():
+        for at, read in zip(places, readings, strict=True):
+            alone = bool(states[at].query.sources.only_documents)
+            claims = policies.passage_claims(read, alone)
             options, question = states[at].query.sources, states[at].search.query_str
             settled = policies.settle(question, claims, options.policy, options.as_of)
             states[at].trace.seconds["claims"] += share

@@ -27,6 +27,7 @@ from retrieval.ingest.documents import (
     date_documents,
     plan_changes,
     read,
+    shown_name,
 )
 from retrieval.search import fuse
 from retrieval.stores.base import PassageStore, StoredDocument
@@ -53,7 +54,7 @@ class IngestReport:
         documents: Documents stored, including those that replaced older content.
         passages: Passages that they were cut into.
         duplicates: Documents not stored because their content is in the index already.
-        replaced: Documents whose id was in the index with other content, now removed.
+        replaced: Documents whose id, or file, was in the index with other content, now removed.
         skipped: Files of directories that could not be read.
     """
 
@@ -116,6 +117,9 @@ class PassageIndex(BaseRetriever):
     ) -> IngestReport:
         """Read, split, embed and store files and directories, a batch of documents at a time.
 
+        What the index holds of a file whose content has changed is removed, unless the file is one
+        of JSON Lines, in which each document has its own id.
+
         Each batch is one transaction: interrupted at any moment, the index holds the finished
         batches, and the same call again skips them as duplicates and does the rest.
 
@@ -134,8 +138,15 @@ class PassageIndex(BaseRetriever):
             DocumentError: as ``ingest.documents.read``. Documents read before it are kept.
         """
         report = IngestReport() if report is None else report
-        documents = read(paths, report.skipped.append, trust, on_read, on_file, dated)
-        for _ in self.ingest_documents(documents, report, progress):
+        changed = _ChangedFiles(self._store)
+
+        def begin(path: Path) -> None:
+            changed.begin(path)
+            on_file(path)
+
+        documents = read(paths, report.skipped.append, trust, on_read, begin, dated)
+        noted = changed.noted(documents)
+        for _ in self.ingest_documents(noted, report, progress, changed.superseded):
             pass
         return report
 
@@ -144,6 +155,7 @@ class PassageIndex(BaseRetriever):
         documents: Iterable[Document],
         report: IngestReport,
         progress: OnProgress = lambda _: None,
+        superseded: Callable[[], set[str]] = set,
     ) -> Iterator[IngestReport]:
         """Ingest documents that were read already; yield after each batch.
 
@@ -151,6 +163,7 @@ class PassageIndex(BaseRetriever):
             documents: As ``retrieval.ingest.documents.read`` yields them.
             report: Its counts are increased.
             progress: As for ``ingest``.
+            superseded: Gives ids of stored documents that are to be removed with the next batch.
         """
         if self._read_document is not None:
             documents = date_documents(documents, self._read_document, self._stored_hash)
@@ -161,13 +174,13 @@ class PassageIndex(BaseRetriever):
                 batch.append(document)
                 characters += len(document.text)
                 if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
-                    self._ingest_batch(batch, report, progress)
+                    self._ingest_batch(batch, report, progress, superseded())
                     yield report
                     batch, characters = [], 0
         except DocumentError:
-            self._ingest_batch(batch, report, progress)
+            self._ingest_batch(batch, report, progress, superseded())
             raise
-        self._ingest_batch(batch, report, progress)
+        self._ingest_batch(batch, report, progress, superseded())
         self._store.finish()  # without new documents too: a kill may have left it undone
         yield report
 
@@ -270,15 +283,20 @@ class PassageIndex(BaseRetriever):
         return ranking
 
     def _ingest_batch(
-        self, batch: Sequence[Document], report: IngestReport, progress: OnProgress
+        self,
+        batch: Sequence[Document],
+        report: IngestReport,
+        progress: OnProgress,
+        superseded: set[str],
     ) -> None:
-        if not batch:
+        if not batch and not superseded:
             return
         stored = self._store.documents(
             {document.id_ for document in batch},
             {document.metadata["content_hash"] for document in batch},
         )
         fresh, replaced = plan_changes(batch, stored)
+        replaced |= superseded
         nodes: list[TextNode] = [node for document in fresh for node in split(document)]
         texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
         vectors = embed_texts(self._embed_model, texts, progress)
@@ -289,6 +307,48 @@ class PassageIndex(BaseRetriever):
         report.passages += len(nodes)
         report.duplicates += len(batch) - len(fresh)
         report.replaced += len(replaced)
+
+
+class _ChangedFiles:
+    """Finds what is stored of files whose content has changed since."""
+
+    def __init__(self, store: PassageStore) -> None:
+        self._store = store
+        self._stored: dict[str, set[str]] | None = None  # ids by source
+        self._source, self._own = "", set[str]()  # of the file that is being read
+        self._read, self._old = set[str](), set[str]()
+
+    def begin(self, path: Path) -> None:
+        """Called before a file is read."""
+        self._end()
+        self._source = "" if path.suffix.lower() == ".jsonl" else shown_name(path)
+
+    def noted(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """The documents, each noted before it is given."""
+        for document in documents:
+            self._read.add(document.id_)
+            if document.metadata["source"] == self._source:
+                self._own.add(document.id_)
+            yield document
+        self._end()
+
+    def superseded(self) -> set[str]:
+        """Ids of what is stored of the files read so far and not in them, each told once.
+
+        What another file of this ingestion holds stays.
+        """
+        found, self._old = self._old - self._read, set()
+        return found
+
+    def _end(self) -> None:
+        if not self._own:  # nothing was read, or it could not be
+            return
+        if self._stored is None:
+            self._stored = {}
+            for one in self._store.list_documents():
+                self._stored.setdefault(one.source, set()).add(one.id)
+        self._old |= self._stored.get(self._source, set()) - self._own
+        self._own = set()
 
 
 def open_index(

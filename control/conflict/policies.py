@@ -180,6 +180,35 @@ def ways_to_ask(question: str, date: str) -> list[str]:
     return [question, " ".join([*before, rest]) if rest[:1].isalnum() else " ".join(before) + rest]
 
 
+def read(
+    reader: "AnswerReader", asked: "Sequence[tuple[str, Sequence[NodeWithScore]]]"
+) -> "list[list[tuple[NodeWithScore, Reading]]]":
+    """Read passages, each for its question, all in one batch.
+
+    Args:
+        reader: The reader.
+        asked: Questions, each with its passages.
+
+    Returns:
+        For each question its passages with what the reader found, by the way to ask that is surer.
+    """
+    pairs = [
+        (at, node, (way, passage_text(node)))
+        for at, (question, nodes) in enumerate(asked)
+        for node in nodes
+        for way in ways_to_ask(question, date_of(node))
+    ]
+    surest: dict[tuple[int, str], Reading] = {}
+    readings = reader.read([pair for _, _, pair in pairs])
+    for (at, node, _), reading in zip(pairs, readings, strict=True):
+        known = surest.get((at, node.node_id))
+        if known is None or reading.answers > known.answers:
+            surest[at, node.node_id] = reading
+    return [
+        [(node, surest[at, node.node_id]) for node in nodes] for at, (_, nodes) in enumerate(asked)
+    ]
+
+
 def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     """A prompt with the sentence of its passages that surest claims an answer, if one does."""
     if reader is None or not prompt.texts:

@@ -185,6 +185,42 @@ def test_what_is_stored_is_not_read_for_its_date_again(tmp_path: Path, home: Pat
     assert asked == ["dated", "undated", "dated"]
 
 
+def test_a_file_with_new_content_replaces_what_is_stored_of_it(
+    index: PassageIndex, tmp_path: Path, json_lines: Writer
+) -> None:
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text(f"The river {name} is long.")
+    (folder / "copy.txt").write_text("The river a is long.")
+    index.ingest([folder, json_lines([river(1)])])
+    assert sorted(each.title for each in index.documents()) == ["River1", "a", "b"]
+    (folder / "b.txt").write_text("The river b is short.")
+    report = index.ingest([folder / "b.txt"])
+    assert (report.documents, report.replaced) == (1, 1)
+    assert [r.node.text for r in index.retrieve("the river b")][:1] == ["The river b is short."]
+    # Another file still holds what the first one held.
+    (folder / "a.txt").write_text("The river a is dry.")
+    report = index.ingest([folder])
+    assert (report.documents, report.replaced, report.duplicates) == (1, 0, 2)
+    assert index.count() == 4
+    # A file of JSON Lines may bring what is new.
+    index.ingest([json_lines([river(2)])])
+    assert {"River1", "River2"} <= {each.title for each in index.documents()}
+
+
+def test_a_file_that_cannot_be_read_any_more_stays_in_the_index(
+    index: PassageIndex, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("The Rhine is long.")
+    (tmp_path / "b.txt").write_text("The Elbe is long.")
+    index.ingest([tmp_path / "a.txt", tmp_path / "b.txt"])
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(DocumentError):
+        index.ingest([tmp_path / "a.txt"])
+    assert index.count() == 2
+
+
 def test_ids_are_the_same_in_another_index(
     index: PassageIndex, json_lines: Writer, tmp_path: Path
 ) -> None:
