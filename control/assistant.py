@@ -403,11 +403,7 @@ class Assistant:
             return []
         watches = [self.forgetting.watch(state.facts) for state in states]
         settled = [
-            state.settlement.told
-            or state.settlement.decided
-            or _strict(state)
-            or _at_passages_end(state)
-            for state in states
+            state.settlement.told or state.settlement.decided or _strict(state) for state in states
         ]
 
         def emit(index: int, token: ClearedToken) -> None:
@@ -484,10 +480,9 @@ class Assistant:
         """Answers of which the documents decide the words.
 
         By the policy ``all`` every claim of documents that disagree is told. Where one of them is
-        followed, only documents are to be answered from, a correction is pinned, or the dial is at
-        the passages' end, an answer that does not claim what they do gives way to the sentence that
-        does, or to `ABSTAINED`; where nothing else may be said, sentences without support are left
-        out. An answer that follows memory stays
+        followed, only documents are to be answered from, or a correction is pinned, an answer that
+        does not claim what they do gives way to the sentence that does, or to `ABSTAINED`; in the
+        last two cases sentences without support are left out. An answer that follows memory stays
         where documents disagree, and what the guard has blocked stays blocked.
         """
         held, reader = list(answers), self.reader
@@ -498,9 +493,7 @@ class Assistant:
             if settlement.told:
                 told = self.forgetting.without_wording(settlement.told)
                 held[at] = held[at] if by_memory else _rewritten_as(held[at], told)
-            elif (
-                _strict(state) or (settlement.decided and not by_memory) or _at_passages_end(state)
-            ):
+            elif _strict(state) or (settlement.decided and not by_memory):
                 places += [] if held[at].trace.blocked else [at]
         if reader is None or not places:
             return held
@@ -511,8 +504,6 @@ class Assistant:
         for at, question, reading in zip(places, asked, readings, strict=True):
             settlement, text = states[at].settlement, held[at].trace.text
             claimed = any(_agrees(question, says, reading.answer) for says in settlement.followed)
-            # An explanation has the claim somewhere.
-            claimed |= _at_passages_end(states[at]) and holds(text, settlement.followed)
             kept = text.strip() if claimed else ""
             if kept and _strict(states[at]):
                 kept = self._supported(text, states[at])
@@ -520,9 +511,6 @@ class Assistant:
                 held[at] = _rewritten_as(held[at], kept or self._quoted(settlement) or ABSTAINED)
                 if _strict(states[at]):
                     held[at] = replace(held[at], conflict=False, verdict=None)
-                elif (verdict := held[at].verdict) and _at_passages_end(states[at]):
-                    verdict = replace(verdict, passages_say=settlement.followed[0])
-                    held[at] = replace(held[at], verdict=replace(verdict, follows="passages"))
         return held
 
     def _quoted(self, settlement: Settlement) -> str:
@@ -676,12 +664,6 @@ def _unsaid(state: QuestionState) -> list[str]:
 def _strict(state: QuestionState) -> bool:
     """Whether nothing may be said that no document supports."""
     return bool(state.query.sources.only_documents) or state.settlement.pinned
-
-
-def _at_passages_end(state: QuestionState) -> bool:
-    """Whether the dial is at 0, and what the passages claim is known."""
-    quote = state.prompt and state.prompt.quote
-    return state.decoding.rule == DIAL and state.decoding.alpha == 0 and quote is not None
 
 
 def _rewritten_as(decoded: DecodedAnswer, text: str) -> DecodedAnswer:

@@ -643,24 +643,6 @@ def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_
     assert not answer.abstained
 
 
-def test_at_the_passages_end_an_answer_that_claims_something_else_gives_way_to_the_passage(
-    tiny, always
-):
-    assistant, heard = Assistant(tiny, always(1, model=tiny.identity), reader=DaysReader()), []
-
-    def ask(alpha, **texts):
-        how, given = replace(HOW, alpha=alpha), dated(**texts)
-        tell = lambda _, token: heard.append(token.text)  # noqa: E731
-        return assistant.ask("How long?", how, given, on_token=tell)
-
-    answer = ask(0.0, one=("", "It rains. You have 14 days. Bye."))
-    assert answer.answer == "You have 14 days."
-    assert "".join(heard).strip() == answer.answer
-    assert [claim.followed for claim in answer.claims if claim.source == "one"] == [True]
-    assert "days" not in ask(0.5, one=("", "You have 14 days.")).answer
-    assert "days" not in ask(0.0, one=("", OLD[1]), two=("", NEW[1])).answer  # which of them?
-
-
 class Undated(DaysReader):
     """Finds nothing where the question names a year."""
 
