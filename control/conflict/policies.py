@@ -170,14 +170,16 @@ def ways_to_ask(question: str, date: str) -> list[str]:
         question: The question.
         date: Of the document; empty if not known.
     """
-    found, named = find_dates(question, years=True), "".join(_dates(question))
-    if len(found) != 1 or not DATE.fullmatch(named) or not date or date[: len(named)] > named:
+    found, named = find_dates(question, years=True), _date_named(question)
+    if not named or len(found) != 1 or not date or date[: len(named)] > named:
         return [question]
     before = question[: found[0].start].split()
     if before and normalise(before[-1]) in FUNCTION_WORDS:
         before.pop()  # "in 2021"
     rest = question[found[0].stop :].lstrip(" ,")
-    return [question, " ".join([*before, rest]) if rest[:1].isalnum() else " ".join(before) + rest]
+    space = " " if before and rest[:1].isalnum() else ""
+    undated = f"{' '.join(before)}{space}{rest}"
+    return [question, undated] if normalise(undated) else [question]
 
 
 def read(
@@ -250,7 +252,8 @@ def settle(
         policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
             dates and versions; where none does, all are followed.
         as_of: A date in ISO 8601; what is dated later is not followed. Without one, what held on
-            the date that the question names is followed, if a document tells.
+            the date that the question names is followed, if a document tells and no pinned
+            correction answers.
     """
     if not passages:
         return Settlement()
@@ -264,7 +267,8 @@ def settle(
     if not in_force:
         claims = tuple(each.claim for each in grouped)
         return Settlement(claims, reason=f"What the documents claim is dated later than {as_of}.")
-    if not as_of and policy != "all":
+    pinned = any(each.claim.source.startswith(CORRECTION) for each in in_force)
+    if not (as_of or pinned or policy == "all"):
         as_of, in_force = _held_then(question, in_force)
     groups_followed, reason, told = _decide(grouped, in_force, policy, as_of)
     return replace(_following(grouped, groups_followed, reason), told=told)
@@ -281,14 +285,18 @@ def _held_then(question: str, passages: list[PassageClaim]) -> tuple[str, list[P
     These are the ones in which the claim's sentence names it too, or else those dated no later; if
     there are none, no date and all passages.
     """
-    named = _dates(question)
-    if len(named) == 1:
-        [date] = named
+    if date := _date_named(question):
         telling = [each for each in passages if date in _dates(each.sentence)]
         held = telling or [each for each in passages if each.claim.date and _by(each, date)]
         if held:
             return date, held
     return "", passages
+
+
+def _date_named(question: str) -> str:
+    """The day, month or year that a question names; empty where it names none or several."""
+    named = _dates(question)
+    return named.pop() if len(named) == 1 else ""
 
 
 def _dates(text: str) -> set[str]:

@@ -182,6 +182,7 @@ def test_a_sentence_that_names_the_date_of_the_question_stands_above_earlier_doc
         ("What was the fee in 2021?", "2022", []),  # it cannot tell what held then
         ("What was the fee in 2021?", "", []),
         ("What is the fee?", "2022", []),
+        ("In 2021?", "2020", []),
         ("Was the fee of 2019 higher than that of 2020?", "2018", []),
     ],
 )
@@ -189,6 +190,11 @@ def test_a_document_that_may_tell_what_held_then_is_asked_without_the_date_too(
     question, date, ways
 ):
     assert ways_to_ask(question, date) == [question, *ways]
+
+
+def test_a_pinned_correction_stands_above_what_held_at_the_date_of_the_question():
+    passages = [said(7, "correction:a"), said(14, "old", date="2022"), said(30, "new", date="2025")]
+    assert followed(settle("How long was it in 2023?", passages)) == {"correction:a"}
 
 
 def test_as_of_a_year_documents_of_that_year_are_followed():
