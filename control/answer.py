@@ -68,6 +68,21 @@ class Source:
     replaces: Cleared = NOTHING
 
 
+@dataclass(frozen=True)
+class StructuredOutput:
+    """An answer written as JSON by a schema.
+
+    Attributes:
+        text: The JSON.
+        tokens: How many tokens the model has written.
+        finished: Whether it is whole, and not cut off at its greatest length.
+    """
+
+    text: Cleared
+    tokens: int
+    finished: bool
+
+
 @dataclass
 class Answer:
     """An answer and its sources: the object that ``fulcrum ask --json`` prints.
@@ -92,6 +107,7 @@ class Answer:
             do not disagree.
         citations: Of each sentence with something to check, the passages that support it.
         abstained: Whether the documents do not say, and nothing else was to be said.
+        structured: The answer as JSON, where a schema was given and something was answered.
     """
 
     question: Cleared
@@ -110,6 +126,7 @@ class Answer:
     settled: Cleared = NOTHING
     citations: list[ClearedCitation] = field(default_factory=list)
     abstained: bool = False
+    structured: StructuredOutput | None = None
 
 
 def source(

@@ -1,12 +1,13 @@
 """The pipeline of one question: `Assistant.ask_batch` names the steps in their order."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from control import prompts
-from control.answer import STEPS, Answer, source
+from control import prompts, structured
+from control.answer import STEPS, Answer, StructuredOutput, source
 from control.conflict import dial, policies, values
 from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.policies import Settlement
@@ -17,16 +18,17 @@ from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
 from control.decoding.generate import Decoding
 from control.decoding.rules import DIAL
 from control.decoding.trace import written
-from control.engines.base import Engine
+from control.engines.base import Engine, Generation, GenerationRequest
 from control.engines.base import notices as engine_notices
+from control.engines.json_grammar import check_schema
 from control.forgetting.clearing import Cleared, ClearedToken, cleared_tokens, echoed, own
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.suppressor import FactContext, FactSuppressor, OnClearedToken, refusal
 from control.prompts import Prompt
 from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
 from foundation import trace
-from foundation.errors import InputError
-from foundation.text import holds, normalise
+from foundation.errors import InputError, ModelError
+from foundation.text import holds
 from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class Query:
             passages and below the forgotten facts: it is redacted, and what it asks for is refused
             as if the question asked for it.
         sources: How what the sources claim is settled; what is not said there is as usual.
+        json_schema: JSON Schema by which the answer is also to be written; empty for words alone.
     """
 
     question: str
@@ -90,6 +93,12 @@ class Query:
     history: Sequence[tuple[str, str]] = ()
     system: str = ""
     sources: SourceOptions = field(default_factory=SourceOptions)
+    json_schema: str = ""
+
+    @property
+    def instructions(self) -> str:
+        """All that says how to answer, and may itself ask for something."""
+        return f"{self.system}\n{structured.words(self.json_schema)}".strip()
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ class QuestionState:
         decoded: The answer; ``None`` where the question is refused.
         claims: What each source claims, and which of it the answer follows.
         citations: Of its sentences.
+        structured: The answer as JSON.
         seconds: Time of all steps before decoding.
         decode_seconds: Its share of the batch's decoding.
     """
@@ -127,6 +137,7 @@ class QuestionState:
     decoded: DecodedAnswer | None = None
     claims: Sequence[SourceClaim] = ()
     citations: Sequence[Citation] = ()
+    structured: StructuredOutput | None = None
     seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -212,7 +223,8 @@ class Assistant:
         Args:
             queries: The questions.
             decoding: Rule, alpha and sampling.
-            on_token: Called with a question's place and its token, once the token is certain.
+            on_token: Called with a question's place and its token, once the token is certain; not
+                for answers that are also written as JSON.
 
         Raises:
             InputError: A question is empty or too long, or no window is left for it.
@@ -228,6 +240,7 @@ class Assistant:
         states = [self._run(state, self.write_prompt) for state in states]
         states = self.decode(states, on_token)
         states = [self._run(state, self.cite) for state in states]
+        states = self.structure(states)
         return [self.answer(state) for state in states]
 
     def _run(
@@ -254,6 +267,10 @@ class Assistant:
                 f"{self.longest_question:,}; shorten it"
             )
         query = replace(query, sources=query.sources.over(self.sources))
+        if query.json_schema:
+            check_schema(query.json_schema)
+            schema = structured.closed(json.loads(query.json_schema))
+            query = replace(query, json_schema=json.dumps(schema, ensure_ascii=False))
         if query.sources.only_documents and self.reader is None:
             raise InputError(
                 "only documents are to be answered from, but the reader, which finds what they "
@@ -268,7 +285,7 @@ class Assistant:
         """Refuse the question if it asks for a forgotten fact."""
         with trace.step("route"):
             query = state.query
-            facts = self.forgetting.route(state.question, query.history, system=query.system)
+            facts = self.forgetting.route(state.question, query.history, system=query.instructions)
         return replace(state, facts=facts)
 
     def rewrite(self, states: Sequence[QuestionState]) -> list[QuestionState]:
@@ -330,7 +347,7 @@ class Assistant:
     def suppress_again(self, state: QuestionState) -> QuestionState:
         """Refuse the question if, as it was rewritten, it asks for a forgotten fact."""
         with trace.step("route"):
-            asked, system = state.search.query_str, state.query.system
+            asked, system = state.search.query_str, state.query.instructions
             facts = self.forgetting.route(asked, before=state.facts, system=system)
         return replace(state, facts=facts)
 
@@ -366,15 +383,21 @@ class Assistant:
         titles = [prompts.origin(node.metadata) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
         prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
-        prompt = replace(prompt, quote=self._quote(state.settlement))
+        prompt = replace(prompt, quote=self._quote(state.settlement, bool(state.query.system)))
         return replace(state, facts=facts, prompt=prompt)
 
-    def _quote(self, settlement: Settlement) -> prompts.Quote | None:
-        """What the passages claim, unless they disagree and nothing decides between them."""
+    def _quote(self, settlement: Settlement, instructed: bool) -> prompts.Quote | None:
+        """What the passages claim, unless they disagree and nothing decides between them.
+
+        Args:
+            settlement: Of the passages.
+            instructed: Whether a system message says how to answer, which a quote would not follow.
+        """
         if not settlement.quoted or (settlement.disagree and not settlement.decided):
             return None
         text = self.model.without_markup(self._quoted(settlement))
-        return prompts.Quote(text, settlement.followed[0])
+        sure = max(each.confidence or 0.0 for each in settlement.claims if each.followed)
+        return prompts.Quote(text, settlement.followed[0], 0.0 if instructed else sure)
 
     def decode(
         self, states: Sequence[QuestionState], on_token: OnClearedToken | None = None
@@ -407,7 +430,9 @@ class Assistant:
         ]
 
         def emit(index: int, token: ClearedToken) -> None:
-            if on_token is not None and not (settled[index] or states[index].refused):
+            state = states[index]
+            silent = settled[index] or state.refused or state.query.json_schema
+            if on_token is not None and not silent:
                 on_token(places[index], token)
 
         with self.forgetting.buffer_stream(emit, watches) as (buffer, stopped):
@@ -429,7 +454,8 @@ class Assistant:
         if on_token is not None:
             for index, each in enumerate(answers):
                 whole = settled[index] or index in briefly
-                told = each.trace.tokens if whole and not states[index].refused else ()
+                silent = states[index].refused or states[index].query.json_schema
+                told = each.trace.tokens if whole and not silent else ()
                 for token in cleared_tokens(told, watches[index]):
                     on_token(places[index], token)
         return answers
@@ -503,7 +529,9 @@ class Assistant:
         )
         for at, question, reading in zip(places, asked, readings, strict=True):
             settlement, text = states[at].settlement, held[at].trace.text
-            claimed = any(_agrees(question, says, reading.answer) for says in settlement.followed)
+            claimed = any(
+                values.agrees(question, says, reading.answer) for says in settlement.followed
+            )
             kept = text.strip() if claimed else ""
             if kept and _strict(states[at]):
                 kept = self._supported(text, states[at])
@@ -511,6 +539,8 @@ class Assistant:
                 held[at] = _rewritten_as(held[at], kept or self._quoted(settlement) or ABSTAINED)
                 if _strict(states[at]):
                     held[at] = replace(held[at], conflict=False, verdict=None)
+                else:
+                    held[at] = _judged_by(question, settlement.followed[0], held[at])
         return held
 
     def _quoted(self, settlement: Settlement) -> str:
@@ -541,6 +571,76 @@ class Assistant:
             against = {claim.source for claim in claims if not claim.followed}
             passages = [(name, read) for name, read in state.passages_read if name not in against]
             return replace(state, citations=self.support.cite(text, passages))
+
+    def structure(self, states: Sequence[QuestionState]) -> list[QuestionState]:
+        """Write answers as JSON where a schema is given, in one batch; one that leaks is refused.
+
+        What the documents do not say is not written as JSON.
+        """
+        changed = list(states)
+        asked: dict[int, GenerationRequest] = {}
+        started, watches = time.perf_counter(), dict[int, WatchedFacts]()
+        for at, state in enumerate(states):
+            if not state.query.json_schema or state.decoded is None or state.prompt is None:
+                continue
+            if state.decoded.trace.blocked or _abstained(state.decoded):
+                continue
+            watches[at] = self.forgetting.watch(state.facts)
+            asked[at] = self._as_json(state, state.decoded, state.prompt, watches[at])
+        if not asked:
+            return changed
+        written = self.model.generate(list(asked.values()))
+        share = (time.perf_counter() - started) / len(asked)
+        for at, generation in zip(asked, written, strict=True):
+            changed[at] = self._structured(states[at], generation, watches[at])
+            seconds = states[at].decode_seconds + share
+            changed[at] = replace(changed[at], decode_seconds=seconds)
+        return changed
+
+    def _as_json(
+        self, state: QuestionState, decoded: DecodedAnswer, prompt: Prompt, watch: WatchedFacts
+    ) -> GenerationRequest:
+        how, schema = state.decoding, state.query.json_schema
+        by_memory = decoded.verdict is not None and decoded.verdict.follows == "memory"
+        text, room = decoded.trace.text.strip(), self.model.room(how.max_new_tokens)
+        alone = by_memory or _strict(state)  # no passage may add to what was checked
+        given = prompts.as_json(self.model, prompt, text, schema, room, not alone)
+
+        def withholds(before: str, new: str) -> str | None:
+            record = watch.completed("", structured.plain(before + new)) if watch else None
+            return None if record is None else record.id
+
+        return GenerationRequest(
+            given,
+            max_new_tokens=how.max_new_tokens,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            seed=how.seed,
+            json_schema=schema,
+            withholds=withholds,
+            refuses=lambda _: True,
+        )
+
+    def _structured(
+        self, state: QuestionState, generation: Generation, watch: WatchedFacts
+    ) -> QuestionState:
+        """The state with what was written as JSON, or with its answer withheld."""
+        text = generation.text.strip()
+        said = structured.sentences(text)
+        leaks = watch and self.forgetting.first_leak(said, watch) is not None
+        if state.decoded is not None and (generation.blocked or leaks):
+            trace = replace(state.decoded.trace.until(0), blocked=True)
+            named = [*generation.withheld, *(each.id for each in watch.active_records(said))]
+            trace.withheld = list(dict.fromkeys([*trace.withheld, *named]))
+            return replace(state, decoded=replace(state.decoded, trace=trace, verdict=None))
+        whole = structured.is_json(text)
+        if generation.finished and not whole:
+            raise ModelError(
+                f"{self.model.name}'s server follows no JSON schema; take another one, or ask for "
+                "text"
+            )
+        output = StructuredOutput(Cleared(text), len(generation.tokens), whole)
+        return replace(state, structured=output)
 
     def answer(self, state: QuestionState) -> Answer:
         """The answer with its sources, notices and times; a refusal if the answer is withheld."""
@@ -589,6 +689,7 @@ class Assistant:
             settled=clear.name(state.settlement.reason),
             citations=clear.citations(state.citations),
             abstained=_abstained(decoded),
+            structured=state.structured,
         )
 
     def _followed(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
@@ -604,7 +705,9 @@ class Assistant:
             replace(
                 each,
                 followed=each.followed
-                and (_agrees(question, each.says, reading.answer) or holds(said, [each.says])),
+                and (
+                    values.agrees(question, each.says, reading.answer) or holds(said, [each.says])
+                ),
             )
             for each in claims
         ]
@@ -646,13 +749,6 @@ def reading_limit(model: Engine) -> int:
     return max(FEWEST_READ, int(model.window * READING_SHARE / PASSAGE_TOKENS))
 
 
-def _agrees(question: str, says: str, answer: str) -> bool:
-    """Whether an answer says what a document claims: its value, or a part of its words."""
-    relation = values.compare(question, says, answer)
-    shared = set(normalise(says).split()) & set(normalise(answer).split())
-    return relation == "same" or (relation == "compatible" and bool(shared))
-
-
 def _unsaid(state: QuestionState) -> list[str]:
     """What passages claim, where the answer says none of it and nothing else tells why."""
     told = state.decoded is None or state.decoded.verdict is not None or state.settlement.reason
@@ -664,6 +760,17 @@ def _unsaid(state: QuestionState) -> list[str]:
 def _strict(state: QuestionState) -> bool:
     """Whether nothing may be said that no document supports."""
     return bool(state.query.sources.only_documents) or state.settlement.pinned
+
+
+def _judged_by(question: str, claim: str, decoded: DecodedAnswer) -> DecodedAnswer:
+    """A rewritten answer with the conflict between memory and what it now claims, if any."""
+    verdict = decoded.verdict
+    if verdict is None:
+        return decoded
+    if values.compare(question, claim, verdict.memory_says) != "contradictory":
+        return replace(decoded, conflict=False, verdict=None)
+    verdict = replace(verdict, passages_say=claim, follows="passages")
+    return replace(decoded, verdict=verdict)
 
 
 def _rewritten_as(decoded: DecodedAnswer, text: str) -> DecodedAnswer:

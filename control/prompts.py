@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from control.engines.base import Message
+from control.engines.base import EnginePrompt, Message
+from control.structured import ANY_OBJECT
 from foundation.errors import InputError
 from foundation.text import normalise
 
@@ -21,6 +22,9 @@ AS_ASKED = (
     "Answer with just what the question asks for: a fact in a few words, an explanation in full."
 )
 BRIEFLY = "Answer with a few words, not a sentence."
+# The schema before the answer: the packaged model copies what it has read last.
+JSON_SCHEMA, AS_JSON = "JSON Schema:\n", "Write this answer as JSON by the schema."
+AS_OBJECT = "Write this answer as a JSON object."
 ORIGIN_KEYS = ("title", "heading", "page", "date")  # of a passage's metadata
 
 
@@ -31,10 +35,12 @@ class Quote:
     Attributes:
         text: The sentence that claims it.
         claim: Its words that answer the question.
+        confidence: The reader's, that they do, in [0, 1].
     """
 
     text: str
     claim: str
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,40 @@ def briefly(model: PromptFormat, prompt: Prompt, room: int) -> Prompt | None:
     return replace(
         prompt, context=context, memory=memory, context_chat=context_chat, memory_chat=memory_chat
     )
+
+
+def as_json(
+    model: PromptFormat, prompt: Prompt, answer: str, schema: str, room: int, passages: bool
+) -> EnginePrompt:
+    """The prompt for writing an answer as JSON.
+
+    Args:
+        model: As for `build`.
+        prompt: By which the question was answered.
+        answer: The answer, in words.
+        schema: JSON Schema.
+        room: Longest prompt, in tokens; passages are dropped from the end until it fits.
+        passages: Whether the answer is from the passages.
+
+    Raises:
+        InputError: It does not fit even without passages.
+    """
+    texts = list(prompt.texts) if passages else []
+    while True:
+        asked = f"{QUESTION}{prompt.question}\nAnswer: {model.without_markup(answer)}"
+        read = [PASSAGES + "\n\n".join(texts)] if texts else []
+        form = [] if schema == ANY_OBJECT else [JSON_SCHEMA + model.without_markup(schema)]
+        user = "\n\n".join([*read, *form, asked, AS_JSON if form else AS_OBJECT])
+        chat = (prompt.memory_chat[0], Message(role="user", content=user))
+        rendered = model.render(chat)
+        if (used := _length(model, rendered, chat)) <= room:
+            return EnginePrompt(rendered, chat)
+        if not texts:
+            raise InputError(
+                f"question, answer and JSON schema take {used} tokens, but the model's window "
+                f"leaves room for {room}; give a shorter schema"
+            )
+        texts.pop()
 
 
 def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 ALIAS = "fulcrum"  # the name of whichever model is loaded
 DEFAULT_TOKENS = 128  # of an answer
+STRUCTURED_TOKENS = 512  # of one that is also written as JSON
 STREAMED = "text/event-stream"
 IGNORED = "Fulcrum-Ignored"  # the response header that names fields without effect
 
@@ -89,6 +90,8 @@ class CompletionBuilder:
             choice.finish(answer)
             text = choice.echo + choice.text.strip()
             entry = self._entry(place, text, answer.tokens, whole=True)
+            if self._form:
+                entry["message"] |= self._formed(answer, text)
             entry["finish_reason"] = self._finish_reason(answer, choice)
             entries.append(entry)
         return {
@@ -118,7 +121,10 @@ class CompletionBuilder:
         for place, answer in enumerate(item):
             choice = self.choices[place]
             if rest := choice.finish(answer):
-                yield self._event([{**self._entry(place, rest), "finish_reason": None}])
+                entry = self._entry(place, rest)
+                if self._form:
+                    entry["delta"] |= self._formed(answer, rest, index={"index": 0})
+                yield self._event([{**entry, "finish_reason": None}])
             entry = self._entry(place, "") | ({"delta": {}} if self.is_chat else {})
             entry["finish_reason"] = self._finish_reason(answer, choice)
             last = place == len(item) - 1
@@ -175,6 +181,30 @@ class CompletionBuilder:
             )
         return {"index": place, **content, "logprobs": logprobs}
 
+    @property
+    def _form(self) -> str:
+        """The JSON Schema that the answers follow; empty for text."""
+        return self.request.json_schema if isinstance(self.request, ChatRequest) else ""
+
+    def _formed(
+        self, answer: "Answer", text: str, index: dict[str, int] | None = None
+    ) -> dict[str, Any]:
+        """What a message says by JSON: its content, a tool's call, or why there is neither.
+
+        Args:
+            answer: The answer.
+            text: The JSON, or the words that take its place.
+            index: Of the call, in a stream.
+        """
+        called = self.request.called if isinstance(self.request, ChatRequest) else None
+        if answer.structured is None:
+            return {"content": None, "refusal": text}
+        if called is None:
+            return {"content": text}
+        function = {"name": called.name, "arguments": text}
+        call = {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+        return {"content": None, "tool_calls": [{**(index or {}), **call}]}
+
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> str:
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         usage = {"usage": None} if self._streams_usage else {}  # as OpenAI, in all parts but one
@@ -185,6 +215,8 @@ class CompletionBuilder:
         return {"id": name, "created": self.created, "model": self.model, "choices": choices}
 
     def _finish_reason(self, answer: "Answer", choice: ChoiceText) -> str:
+        if answer.structured is not None:
+            return "stop" if answer.structured.finished or choice.stop.reached else "length"
         if self.tells or answer.tokens:
             return responses.finish_reason(answer, choice, self.decoding)
         return "stop"
@@ -204,10 +236,14 @@ async def chat(request: ChatRequest, caller: Reader) -> Response:
     """
     history, question = _parse_messages(request.messages)
     text = "\n".join(message.text for message in request.messages)
-    query = Query(
-        question, _given_passages(request.documents), history, request.system, request.sources
-    )
+    given, schema = _given_passages(request.documents), request.json_schema
+    query = Query(question, given, history, request.system, request.sources, schema)
     longest = request.max_completion_tokens or request.max_tokens
+    if schema:
+        text += schema
+        service = caller.service
+        room = service.language_model.window // 4  # of which passages and schema take most
+        longest = longest or min(STRUCTURED_TOKENS, service.settings.token_limit, room)
     return await _answer(caller, request, [query], caller.service.tokens(text), longest)
 
 
@@ -242,7 +278,11 @@ async def _answer(
     queries = [query for query in queries for _ in range(request.copies)]
     echo = isinstance(request, CompletionRequest) and request.echo
     choices = [
-        ChoiceText(StopFilter(request.stops), f"{query.question}\n" if echo else "")
+        ChoiceText(
+            StopFilter(request.stops),
+            f"{query.question}\n" if echo else "",
+            as_json=bool(query.json_schema),
+        )
         for query in queries
     ]
     reply = CompletionBuilder(request, name, decoding, used, choices, caller.administers)

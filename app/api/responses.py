@@ -110,11 +110,13 @@ class ChoiceText:
         stop: Ends it.
         echo: What is sent before it.
         text: What of it was sent so far.
+        as_json: Whether it is JSON, of which nothing is sent before all of it is written.
     """
 
     stop: StopFilter
     echo: str = ""
     text: str = ""
+    as_json: bool = False
 
     def add(self, token: ClearedToken) -> str:
         """Add a token and return the new text to send."""
@@ -124,7 +126,9 @@ class ChoiceText:
 
     def finish(self, answer: "Answer") -> str:
         """Return the rest of the text once the answer is complete, such as its refusal."""
-        if answer.tokens:
+        if answer.structured is not None:
+            new = self.stop.feed(answer.structured.text, last=True)
+        elif answer.tokens and not self.as_json:
             new = self.stop.feed("", last=True)
         else:
             new = f"\n\n{answer.answer}" if self.text else answer.answer
@@ -206,6 +210,7 @@ def _alternatives(token: "ScoredToken") -> dict[Cleared, float] | None:
 def usage(prompt_tokens: int, answers: "Sequence[Answer]") -> dict[str, int]:
     """Return the numbers of tokens in request and answers."""
     completion_tokens = sum(len(answer.tokens) for answer in answers)
+    completion_tokens += sum(each.structured.tokens for each in answers if each.structured)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

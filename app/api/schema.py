@@ -1,14 +1,24 @@
 """Requests to the API: OpenAI's fields, where they have a meaning here, and the dial."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from control.conflict.sources import DATE, Policy, SourceOptions
 from control.decoding.rules import CHOICES, DEFAULT_RULE
+from control.structured import ANY_OBJECT
 
 MOST_MESSAGES = 200
 MOST_DOCUMENTS = 100  # handed over with one question
@@ -45,12 +55,26 @@ def _only(accepts: Callable[[Any], bool], message: str) -> AfterValidator:
 
 
 Penalty = Annotated[float, _only(lambda value: value == 0, "only 0 is supported")]
-TextType = Annotated[Text, _only(lambda kind: kind == "text", "only text is supported")]
+FORMATS = ("text", "json_object", "json_schema")
+FormatType = Annotated[
+    Text, _only(lambda kind: kind in FORMATS, f"only {', '.join(FORMATS)} are supported")
+]
 PartType = Annotated[
     Text, _only(lambda kind: kind in ("text", "refusal"), "only text is read, no images or sound")
 ]
 NO_TOOLS = "no tools are called here, so only none and auto are supported"
-Choosing = Annotated[Text | dict[str, Any], _only(lambda how: how in ("none", "auto"), NO_TOOLS)]
+NoFunction = Annotated[Text | dict[str, Any], _only(lambda how: how in ("none", "auto"), NO_TOOLS)]
+HOW_TOOLS = 'only none, auto, required and {"type": "function", ...} are supported'
+Choosing = Annotated[
+    Text | dict[str, Any],
+    _only(
+        lambda how: (
+            how in ("none", "auto", "required")
+            or (isinstance(how, dict) and how.get("type") == "function")
+        ),
+        HOW_TOOLS,
+    ),
+]
 
 
 def _is_text(value: Any) -> bool:
@@ -128,10 +152,53 @@ class StreamOptions(RequestBody):
     include_usage: bool | None = False
 
 
-class ResponseFormat(RequestBody):
-    """The format of an answer; only text."""
+class JsonSchema(RequestBody):
+    """A schema that an answer follows, and its name."""
 
-    type: TextType
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Text | None = None
+    strict: bool | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class ResponseFormat(RequestBody):
+    """The format of an answer: text, any JSON object, or JSON by a schema."""
+
+    type: FormatType
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema: give the schema, with a name")
+        return self
+
+    @property
+    def schema_text(self) -> str:
+        """The schema, as JSON; empty for text."""
+        if self.type == "text":
+            return ""
+        given = self.json_schema if self.type == "json_schema" else None
+        if given is None or given.schema_ is None:
+            return ANY_OBJECT
+        described = {"description": given.description} if given.description else {}
+        return json.dumps(described | given.schema_)
+
+
+class Function(RequestBody):
+    """A function that the caller offers."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Text | None = None
+    strict: bool | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(RequestBody):
+    """A tool that the caller offers; only functions."""
+
+    type: Annotated[Text, _only(lambda kind: kind == "function", "only function is supported")]
+    function: Function
 
 
 class DecodingRequest(RequestBody):
@@ -214,8 +281,11 @@ class ChatRequest(DecodingRequest):
         Annotated[list[Text], _only(lambda kinds: kinds == ["text"], "only text is supported")]
         | None
     ) = None
-    tool_choice: Choosing | None = Field(None, description="Only none and auto.")
-    function_call: Choosing | None = Field(None, description="Only none and auto.")
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="Read where one must be called; its arguments are then the answer."
+    )
+    tool_choice: Choosing | None = None
+    function_call: NoFunction | None = Field(None, description="Only none and auto.")
 
     @model_validator(mode="after")
     def _askable(self) -> "ChatRequest":
@@ -224,7 +294,46 @@ class ChatRequest(DecodingRequest):
             raise ValueError("messages: the last one must be the user's, since it is the question")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
+        if self.json_schema and self.logprobs:
+            raise ValueError("logprobs: given of texts alone, not of JSON or a tool's arguments")
         return self
+
+    def _without_effect(self) -> Iterator[str]:
+        yield from super()._without_effect()
+        if self.tools is not None and self.called is None:
+            yield "tools"
+
+    @cached_property
+    def called(self) -> Function | None:
+        """The function that must be called."""
+        if self.tool_choice in (None, "none", "auto"):
+            return None
+        try:
+            offered = [Tool.model_validate(each).function for each in self.tools or ()]
+        except ValidationError as error:
+            [first, *_] = error.errors()
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"tools: {where}: {first['msg']}") from error
+        if self.tool_choice == "required":
+            if len(offered) != 1:
+                raise ValueError(
+                    f"tool_choice: required with {len(offered)} tools; name the function to call"
+                )
+            return offered[0]
+        chosen = self.tool_choice.get("function") if isinstance(self.tool_choice, dict) else None
+        wanted = chosen.get("name") if isinstance(chosen, dict) else None
+        named = [each for each in offered if each.name == wanted]
+        if not named:
+            raise ValueError(f"tool_choice: tools have no function {wanted!r}")
+        return named[0]
+
+    @property
+    def json_schema(self) -> str:
+        """The JSON Schema that the answer follows; empty for text."""
+        if (called := self.called) is not None:
+            described = {"description": called.description} if called.description else {}
+            return json.dumps(described | (called.parameters or {"type": "object"}))
+        return self.response_format.schema_text if self.response_format else ""
 
     @property
     def system(self) -> str:

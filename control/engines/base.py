@@ -106,6 +106,7 @@ class GenerationRequest:
         top_p: Share of probability that sampling keeps.
         seed: Of the sampling.
         banned: Ids of tokens that are not allowed.
+        json_schema: JSON Schema that the text follows, without a prefix; empty for any text.
         ended: Called with the answer so far, the prefix included; true ends it.
         withholds: Called with the answer so far and the text of the next token; the id of the
             forgotten fact that it would complete, or ``None``. Such a token is not chosen.
@@ -119,6 +120,7 @@ class GenerationRequest:
     top_p: float = 1.0
     seed: int = 0
     banned: tuple[int, ...] = ()
+    json_schema: str = ""
     ended: Callable[[str], bool] = lambda _: False
     withholds: Callable[[str, str], str | None] | None = None
     refuses: Callable[[str], bool] = lambda _: False

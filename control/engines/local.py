@@ -21,6 +21,7 @@ from control.engines.base import (
     Token,
 )
 from control.engines.batch import SequenceGroup
+from control.engines.json_grammar import JsonGrammar
 
 if TYPE_CHECKING:
     from control.engines.transformers import LanguageModel
@@ -84,10 +85,13 @@ class _Running(StoppingCriteria):
     generation: Generation = field(default_factory=Generation)
     ids: list[int] = field(default_factory=list)
     text: str = ""
+    grammar: JsonGrammar | None = None
 
     def group(self) -> SequenceGroup:
         """The rows of the batch that decode it."""
         model, request = self.model.model, self.request
+        if schema := request.json_schema:
+            self.grammar = JsonGrammar(self.model.tokenizer, stop_ids(model), schema)
         prefix = _ids(request.prefix)
         self.ids, self.text = list(prefix), base.text(request.prefix)
         state = batch.read(model, *_encoded(self.model, request.prompt.text, prefix))
@@ -111,8 +115,14 @@ class _Running(StoppingCriteria):
         )
 
     def allowed(self, scores: Tensor, token: int, draw: Callable[[Tensor], int]) -> int:
-        """The token, or one drawn instead that completes no forgotten fact."""
+        """The token, or one drawn instead that fits and completes no forgotten fact."""
         ends, remaining = stop_ids(self.model.model), scores
+        if self.grammar is not None:
+            if self.grammar.ended:
+                return min(ends, default=token)
+            mask = self.grammar.allowed(len(scores)).to(scores.device)
+            remaining = scores.masked_fill(~mask, FLOOR)
+            token = draw(remaining)
         for _ in range(base.MOST_BANS):
             withheld = token not in ends and self.request.withholds
             fact = withheld and withheld(self.text, self._new(token))
@@ -139,6 +149,8 @@ class _Running(StoppingCriteria):
             Candidate(self.model.tokenizer.decode([each]), value)
             for each, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
+        if self.grammar is not None:
+            self.grammar.take(token)
         new = self._new(token)
         self.ids.append(token)
         self.text += new

@@ -159,6 +159,14 @@ def _sampling(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
+def _json(request: GenerationRequest) -> dict[str, Any]:
+    """The schema of a text, in OpenAI's words."""
+    if not request.json_schema:
+        return {}
+    schema = {"name": "answer", "schema": json.loads(request.json_schema), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
 class _Server:
     """What the servers have in common."""
 
@@ -311,6 +319,8 @@ class LlamaServer(_Server):
             **UNFILTERED,
             **_sampling(request),
         }
+        if request.json_schema:
+            body["json_schema"] = json.loads(request.json_schema)
         async with aclosing(self._stream(body, "/completions")) as choices:
             async for choice in choices:
                 written, told = choice.get("text") or "", _content(choice)
@@ -513,6 +523,7 @@ class CompletionServer(_Server):
             "return_token_ids": True,
             **UNCHANGED,
             **_sampling(request),
+            **_json(request),
         }
         async with aclosing(self._stream(body, "/completions")) as choices:
             async for choice in choices:
@@ -607,7 +618,7 @@ class ChatServer(_Server):
             ModelError: The server fails, or has cut the prompt off.
         """
         messages = list(request.prompt.messages)
-        body: dict[str, Any] = {"messages": messages, **_sampling(request)}
+        body: dict[str, Any] = {"messages": messages, **_sampling(request), **_json(request)}
         if request.prefix:
             messages.append({"role": "assistant", "content": base.text(request.prefix)})
             body |= {"continue_final_message": True, "add_generation_prompt": False}

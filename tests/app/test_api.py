@@ -5,10 +5,13 @@ from contextlib import closing
 
 import pytest
 
+from app import factory
 from control.decoding.generate import Decoding
+from control.forgetting.suppressor import REFUSALS
 from foundation.errors import IndexStateError
 from tests.app.conftest import ADMINISTRATION, READING
 from tests.embedding_server import serving
+from tests.json_writer import json_writer
 
 MINIMAL = {"model": "fulcrum", "messages": [{"role": "user", "content": "Who?"}], "documents": []}
 JSON = {"content-type": "application/json"}
@@ -172,19 +175,125 @@ def test_a_wrong_request_is_told_in_one_line_what_is_wrong(client, changed, said
     assert error["type"] == "invalid_request_error"
 
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "book",
+        "description": "Books a place.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+BOOK = {"type": "function", "function": {"name": "book"}}
+CITY = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+AS_CITY = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
+
+
+@pytest.fixture
+def writing(client, service, monkeypatch, tiny):
+    """Make a client of a model that writes this JSON where a schema is given."""
+
+    def make(text, **changed):
+        model = json_writer(tiny, text, identity="tiny", **changed)
+        over = service(loaded=False)
+        monkeypatch.setattr(factory, "language_model", lambda _: model)
+        over.load()
+        return client(over)
+
+    return make
+
+
+@pytest.mark.parametrize("given", [AS_CITY, {"type": "json_object"}])
+def test_an_answer_is_json_where_that_is_asked_for(writing, given):
+    one = writing('{"name": "Lima"}')
+    body = ask(one, response_format=given, max_tokens=30).json()
+    [choice] = body["choices"]
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": '{"name": "Lima"}',
+        "refusal": None,
+    }
+    assert choice["finish_reason"] == "stop"
+    in_words = len(body["fulcrum"]["tokens"])
+    assert body["fulcrum"]["answer"] not in ("", choice["message"]["content"])
+    assert body["usage"]["completion_tokens"] == in_words + len('{"name": "Lima"}')
+    parts = events(ask(one, response_format=given, max_tokens=30, stream=True))
+    said = "".join(each["choices"][0]["delta"].get("content") or "" for each in parts)
+    assert said == choice["message"]["content"]
+
+
+def test_json_that_is_too_long_ends_by_its_length(writing):
+    one = writing('{"name": "Lima"}', longest=12)
+    [choice] = ask(one, response_format=AS_CITY).json()["choices"]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"] == '{"name": "Li'
+
+
+@pytest.mark.parametrize("how", ["required", BOOK])
+def test_a_tool_that_must_be_called_gets_its_arguments(writing, how):
+    one = writing('{"place": "Lima"}')
+    given = {"tools": [TOOL], "tool_choice": how, "max_tokens": 30}
+    body = ask(one, **given).json()
+    [choice] = body["choices"]
+    [call] = choice["message"]["tool_calls"]
+    assert choice["message"]["content"] is None
+    assert (call["type"], call["function"]) == (
+        "function",
+        {"name": "book", "arguments": '{"place": "Lima"}'},
+    )
+    parts = events(ask(one, **given, stream=True))
+    [told] = [c for p in parts for c in p["choices"][0]["delta"].get("tool_calls", [])]
+    assert (told["index"], told["function"]) == (0, call["function"])
+
+
+def test_a_refusal_is_no_json(writing):
+    one = writing('{"name": "Santiago"}')
+    assert one.post("/v1/forget", json=CHILE).status_code == 201
+    chile = [{"role": "user", "content": "What is the capital of Chile?"}]
+    for given in ({"response_format": AS_CITY}, {"tools": [TOOL], "tool_choice": "required"}):
+        [choice] = ask(one, messages=chile, **given).json()["choices"]
+        assert choice["message"]["content"] is None
+        assert choice["message"]["refusal"] in REFUSALS
+        assert "tool_calls" not in choice["message"]
+        parts = events(ask(one, messages=chile, stream=True, **given))
+        [said] = [p["choices"][0]["delta"].get("refusal") for p in parts[1:2]]
+        assert said == choice["message"]["refusal"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"response_format": {"type": "json_schema"}}, "give the schema"),
+        ({"response_format": {**AS_CITY, "json_schema": {"name": "a b"}}}, "name"),
+        (
+            {"response_format": {**AS_CITY, "json_schema": {"name": "a", "schema": {"type": "x"}}}},
+            "cannot be followed",
+        ),
+        ({"response_format": AS_CITY, "logprobs": True}, "logprobs"),
+        ({"tools": [TOOL, TOOL], "tool_choice": "required"}, "name the function"),
+        ({"tools": [TOOL], "tool_choice": {**BOOK, "function": {"name": "x"}}}, "no function 'x'"),
+        ({"tools": [{"type": "function"}], "tool_choice": "required"}, "tools: function"),
+        ({"tool_choice": "required"}, "0 tools"),
+    ],
+)
+def test_what_is_wrong_about_a_schema_or_a_tool_is_said_in_one_line(writing, given, said):
+    response = ask(writing("{}"), **given)
+    assert response.status_code == 400
+    assert said in response.json()["error"]["message"]
+    assert "\n" not in response.json()["error"]["message"]
+
+
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 
 
 @pytest.mark.parametrize(
     ("changed", "param", "said"),
     [
-        ({"tools": [{}], "tool_choice": "required"}, "tool_choice", "none and auto"),
-        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "custom"}}, "tool_choice", "required"),
+        ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "required"),
         ({"function_call": {"name": "f"}}, "function_call", "tools"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "documents"),
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type", "text"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type", "only text"),
-        ({"response_format": {"type": "json_schema"}}, "response_format.type", "only text"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type", "json_schema"),
         ({"modalities": ["text", "audio"]}, "modalities", "only text"),
         ({"presence_penalty": 0.5}, "presence_penalty", "only 0"),
         ({"frequency_penalty": -1}, "frequency_penalty", "only 0"),
@@ -221,7 +330,7 @@ def test_fields_without_effect_are_ignored_and_named_in_a_header(client):
     given |= {"tool_choice": "auto", "response_format": {"type": "text"}, "logit_bias": {}}
     response = ask(one, messages=[message], **given)
     assert response.headers["fulcrum-ignored"] == (
-        "alhpa, top_k, user, store, tools, f, messages.name, messages.type"
+        "alhpa, top_k, user, store, f, messages.name, messages.type, tools"
     )
     assert response.json()["choices"] == plain.json()["choices"]
     streamed = ask(one, stream=True, mood="good")

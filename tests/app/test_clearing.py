@@ -17,7 +17,7 @@ from app.page import documents as page_documents
 from app.page.ask import _Events
 from app.page.conversation import ConversationTurn, SessionTasks, answer_turn
 from app.server.service import IngestProgress, ListedDocument, ServiceState
-from control.answer import Answer, Source
+from control.answer import Answer, Source, StructuredOutput
 from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
 from control.decoding.trace import TokenTrace
@@ -303,7 +303,16 @@ def test_the_commands_print_nothing_of_it(tmp_path, capsys):
         check(shown)
 
 
-OPEN = {Answer, Source, ScoredText, ScoredToken, ListedDocument, IngestProgress, ServiceState}
+OPEN = {
+    Answer,
+    Source,
+    StructuredOutput,
+    ScoredText,
+    ScoredToken,
+    ListedDocument,
+    IngestProgress,
+    ServiceState,
+}
 OPEN |= {api_documents.Document, api_documents.DocumentList, api_documents.SkippedFile}
 OPEN |= {api_documents.IngestResult, api_documents.DeletedDocument, api_errors.Details}
 MADE_BY_THE_DOOR = {TokenTrace, SourceClaim, Verdict, Citation}

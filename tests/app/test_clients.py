@@ -6,6 +6,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 import openai
 import pydantic
@@ -16,8 +17,10 @@ from llama_index.llms.openai_like import OpenAILike
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from app import factory
 from evaluation.harness import DIRECTORY as HARNESS
 from tests.app.conftest import ADMINISTRATION, READING
+from tests.json_writer import json_writer
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "api.md"
 WHO = [{"role": "user", "content": "Who?"}]
@@ -121,14 +124,10 @@ def test_its_own_message_is_a_turn_of_the_conversation(served):
 
 
 def test_it_learns_by_openais_code_what_cannot_be_done(served):
-    class City(pydantic.BaseModel):
-        name: str
-
     _, client = served
     ask = client.chat.completions
     for call in (
-        lambda: ask.parse(model="fulcrum", messages=WHO, response_format=City),
-        lambda: ask.create(model="fulcrum", messages=WHO, tools=[TOOL], tool_choice="required"),
+        lambda: ask.create(model="fulcrum", messages=WHO, response_format={"type": "x"}),
         lambda: ask.create(model="fulcrum", messages=WHO, presence_penalty=1),
     ):
         with pytest.raises(openai.BadRequestError) as raised:
@@ -137,6 +136,53 @@ def test_it_learns_by_openais_code_what_cannot_be_done(served):
     with pytest.raises(openai.NotFoundError) as missing:
         ask.create(model="gpt-4o", messages=WHO)
     assert missing.value.code == "model_not_found"
+
+
+class City(pydantic.BaseModel):
+    name: str
+    country: Literal["Peru", "Chile"]
+
+
+LIMA = {"name": "Lima", "country": "Peru"}
+
+
+@pytest.fixture
+def structuring(running, service, monkeypatch, tiny):
+    """The address of a server whose model writes Lima as JSON."""
+    over = service(loaded=False)
+    model = json_writer(tiny, json.dumps(LIMA), identity="tiny")
+    monkeypatch.setattr(factory, "language_model", lambda _: model)
+    over.load()
+    return f"{running(over).url}/v1"
+
+
+def test_openais_package_parses_an_answer_and_a_call(structuring):
+    client = openai.OpenAI(base_url=structuring, api_key="none", max_retries=0)
+    given = {"model": "fulcrum", "messages": WHO, "extra_body": MEMORY, "max_tokens": 40}
+    said = client.chat.completions.parse(**given, response_format=City).choices[0].message
+    assert said.parsed == City(**LIMA)
+    with client.chat.completions.stream(**given, response_format=City) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.parsed == City(**LIMA)
+    called = client.chat.completions.parse(
+        **given, tools=[openai.pydantic_function_tool(City)], tool_choice="required"
+    )
+    [call] = called.choices[0].message.tool_calls
+    assert call.function.parsed_arguments == City(**LIMA)
+
+
+def test_llamaindex_gets_a_structured_answer(structuring):
+    model = OpenAILike(
+        model="fulcrum",
+        api_base=structuring,
+        api_key="none",
+        is_chat_model=True,
+        is_function_calling_model=True,
+        max_tokens=40,
+        max_retries=0,
+    )
+    said = model.as_structured_llm(City).chat([ChatMessage(role="user", content="Who?")])
+    assert said.raw == City(**LIMA)
 
 
 def test_its_stream_has_one_usage(served):

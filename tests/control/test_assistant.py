@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from dataclasses import asdict, replace
 from typing import ClassVar
@@ -14,10 +15,10 @@ from control.answer import STEPS
 from control.assistant import NOT_SAID, Assistant, Query
 from control.conflict import calibration as calibrations
 from control.conflict import dial
-from control.conflict.calibration import ANY_MODEL
+from control.conflict.calibration import ANY_MODEL, Thresholds
 from control.conflict.reader import Reading
 from control.conflict.sources import Citation, SourceOptions
-from control.conflict.verdict import DecodedAnswer
+from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace, written
 from control.forgetting.ledger import open_ledger
@@ -641,6 +642,56 @@ def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_
     answer = reading(dated(one=("", "It rains. You have 14 days. Bye.")), only_documents=True)
     assert answer.answer == "You have 14 days."
     assert not answer.abstained
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_of_a_model_that_reads_worse_than_the_reader_a_misread_answer_gives_way_to_the_passage(
+    tiny, always, alpha
+):
+    heard = []
+
+    def ask(bar, system="", **texts):
+        # never sure of memory, and an unsupported answer may stay
+        thresholds = Thresholds(memory=1.01, passages=0.0)
+        calibration = always(
+            0, model=tiny.identity, end=thresholds, memory_bar=math.inf, reader_bar=bar
+        )
+        assistant, how = (
+            Assistant(tiny, calibration, reader=DaysReader()),
+            replace(HOW, alpha=alpha, max_new_tokens=40),
+        )
+        tell = lambda _, token: heard.append(token.text)  # noqa: E731
+        query = Query("How long?", dated(**texts), system=system)
+        return assistant.ask_batch([query], how, tell)[0]
+
+    answer = ask(0.9, one=("", "It rains. You have 14 days. Bye."))
+    assert answer.answer == "You have 14 days."
+    assert "".join(heard).strip() == answer.answer
+    assert [(claim.source, claim.followed) for claim in answer.claims] == [("one", True)]
+    assert answer.notices == []
+    undecided = {"one": ("", OLD[1]), "two": ("", NEW[1])}
+    assert "days" not in ask(0.9, **undecided).answer
+    if alpha:  # at 0 what is not supported gives way anyway
+        one = ("", "You have 14 days.")
+        assert "days" not in ask(1.0, one=one).answer
+        assert "days" not in ask(0.9, system="Say anything.", one=one).answer
+
+
+def test_an_answer_that_gives_way_leaves_no_conflict_where_memory_agrees_with_the_document(
+    tiny, always, monkeypatch
+):
+    def decoded(memory_says):
+        verdict = Verdict("7 days", memory_says, 0.2, "passages")
+        return DecodedAnswer(written("You have 7 days."), True, verdict)
+
+    assistant = Assistant(tiny, always(0, model=tiny.identity), reader=DaysReader())
+    verdicts = []
+    for says in ("30 days", "60 days"):
+        monkeypatch.setattr(dial, "answer", lambda *_, says=says, **__: [decoded(says)])
+        answer = assistant.ask("How long?", HOW, dated(old=OLD, new=NEW))
+        assert answer.answer == "You have 30 days."
+        verdicts.append((answer.conflict, answer.verdict))
+    assert verdicts == [(False, None), (True, Verdict("30 days", "60 days", 0.2, "passages"))]
 
 
 class Undated(DaysReader):

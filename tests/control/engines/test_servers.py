@@ -3,6 +3,7 @@
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -42,6 +43,21 @@ def opened(model, request):
         engine = ServedModel(partial(connect, fake.url))
         yield fake, engine
         engine.close()
+
+
+@pytest.mark.parametrize("opened", KINDS, indirect=True)
+def test_a_schema_is_handed_on_in_the_servers_words(opened):
+    fake, engine = opened
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    asked = GenerationRequest(prompt(engine), json_schema=json.dumps(schema))
+    engine.generate([asked, replace(asked, json_schema="")])
+    bodies = [body for path, body in fake.requests if path.endswith("completions")][-2:]
+    named = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True}}
+    named["json_schema"]["schema"] = schema
+    told = [body.get("json_schema") or body.get("response_format") for body in bodies]
+    assert sorted(told, key=str) == sorted(
+        [schema if fake.kind == "llama" else named, None], key=str
+    )
 
 
 def prompt(engine):
