@@ -219,7 +219,8 @@ def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     text, reading = max(zip(prompt.texts, readings, strict=True), key=lambda each: each[1].answers)
     if not reading.answer or reading.answers < LEAST_ANSWERS:
         return prompt
-    return replace(prompt, quote=Quote(_sentence(text, reading.start), reading.answer))
+    quote = Quote(_sentence(text, reading.start), reading.answer, reading.answers)
+    return replace(prompt, quote=quote)
 
 
 def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
@@ -268,9 +269,13 @@ def settle(
         claims = tuple(each.claim for each in grouped)
         return Settlement(claims, reason=f"What the documents claim is dated later than {as_of}.")
     pinned = any(each.claim.source.startswith(CORRECTION) for each in in_force)
+    scope, early = f"as of {as_of}" if as_of else "", ""
     if not (as_of or pinned or policy == "all"):
-        as_of, in_force = _held_then(question, in_force)
-    groups_followed, reason, told = _decide(grouped, in_force, policy, as_of)
+        scope, in_force = _named(question, in_force)
+        early = "" if scope else _date_named(question)
+    groups_followed, reason, told = _decide(grouped, in_force, policy, scope)
+    if reason and early:
+        reason = f"{reason.removesuffix('.')}; none of them is dated {early} or earlier."
     return replace(_following(grouped, groups_followed, reason), told=told)
 
 
@@ -279,17 +284,21 @@ def _by(passage: PassageClaim, date: str) -> bool:
     return not date or passage.claim.date[: len(date)] <= date
 
 
-def _held_then(question: str, passages: list[PassageClaim]) -> tuple[str, list[PassageClaim]]:
-    """The date that the question names, and the passages that tell what held then.
+def _named(question: str, passages: list[PassageClaim]) -> tuple[str, list[PassageClaim]]:
+    """The date or version that the question names, and the passages that tell what holds there.
 
-    These are the ones in which the claim's sentence names it too, or else those dated no later; if
-    there are none, no date and all passages.
+    At a date these are the passages in which the claim's sentence names it too, or else those dated
+    no later; if there are none, or neither is named, nothing and all passages.
     """
     if date := _date_named(question):
         telling = [each for each in passages if date in _dates(each.sentence)]
         held = telling or [each for each in passages if each.claim.date and _by(each, date)]
         if held:
-            return date, held
+            return f"as of {date}", held
+    if asked := find_version(question):
+        covered = [one for one in passages if any(map(asked.covers, one.versions))]
+        if covered:
+            return "in the version that the question names", covered
     return "", passages
 
 
@@ -309,9 +318,16 @@ def _decide(
     grouped: Sequence[PassageClaim],
     in_force: Sequence[PassageClaim],
     policy: Policy | None,
-    as_of: str,
+    scope: str,
 ) -> tuple[set[int], str, str]:
-    """The groups to follow, why, and the text that tells them where they are several."""
+    """The groups to follow, why, and the text that tells them where they are several.
+
+    Args:
+        grouped: All passages.
+        in_force: Those of which some are followed.
+        policy: As of `settle`.
+        scope: What they have in common, such as "as of 2021"; empty where they are all.
+    """
     remaining = {each.claim.group for each in in_force}
     pinned = [each.claim.group for each in in_force if each.claim.source.startswith(CORRECTION)]
     if len({each.claim.group for each in grouped}) == 1:
@@ -321,12 +337,11 @@ def _decide(
         which = "the latest of the pinned corrections" if several else "a pinned correction"
         return {pinned[0]}, f"The answer follows {which}.", ""
     if len(remaining) == 1:
-        reason = f"The documents disagree; the answer follows what was in force as of {as_of}."
-        return remaining, reason, ""
+        return remaining, f"The documents disagree; the answer follows what held {scope}.", ""
     chosen, why = _choose(in_force, policy)
     if chosen is not None:
-        then = f" as of {as_of}" if as_of else ""
-        return {chosen}, f"The documents disagree; the answer follows {WHY[why]}{then}.", ""
+        why = f"{WHY[why]} {scope}".strip()
+        return {chosen}, f"The documents disagree; the answer follows {why}.", ""
     if policy == "all":
         return remaining, "The documents disagree; every claim is told.", _tell(in_force)
     dated = [bool(each.claim.date) for each in in_force]

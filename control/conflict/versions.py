@@ -24,12 +24,17 @@ class Version:
     series: tuple[str, bool]
     number: tuple[int, ...]
 
+    def covers(self, other: "Version") -> bool:
+        """Whether another version is this one or a part of it, whatever the names: 2 and 2.1."""
+        same_kind = self.series[1] == other.series[1]
+        return same_kind and other.number[: len(self.number)] == self.number
+
 
 def find_version(name: str) -> Version | None:
     """The version in the name of a document; ``None`` where there is none or are several.
 
     Args:
-        name: A title, or a file's name without its ending.
+        name: A title, a file's name without its ending, or a question that names one.
     """
     found = list(VERSION.finditer(name))
     if len(found) != 1:

@@ -167,10 +167,38 @@ def test_a_sentence_that_names_the_date_of_the_question_stands_above_earlier_doc
     looking_back = replace(said(20, "report", date="2025"), sentence="In 2023 it was 20 days.")
     settled = settle("How long was it in 2023?", [said(14, "old", date="2022"), looking_back])
     assert followed(settled) == {"report"}
-    assert settled.reason == (
-        "The documents disagree; the answer follows what was in force as of 2023."
-    )
+    assert settled.reason == ("The documents disagree; the answer follows what held as of 2023.")
     assert followed(settle(QUESTION, [said(14, "old", date="2022"), looking_back])) == {"report"}
+
+
+def test_that_no_document_is_as_old_as_the_question_asks_is_said():
+    passages = [said(14, "old", date="2022"), said(30, "new", date="2024")]
+    settled = settle("How long was it in 2019?", passages)
+    assert settled.reason == (
+        "The documents disagree; the answer follows the newest document; "
+        "none of them is dated 2019 or earlier."
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "whom"),
+    [
+        ("How long is it in version 1?", {"one"}),
+        ("How long is it by guide 2.0?", {"two"}),
+        ("How long is it by guide v2?", {"two-one"}),  # the latest of both
+        ("How long is it by revision C?", {"two-one"}),  # there are no letters
+        ("How long is it by version 9?", {"two-one"}),
+        ("How long is it in version 1 and in v2?", {"two-one"}),
+    ],
+)
+def test_a_version_in_the_question_chooses_the_document_of_that_version(question, whom):
+    passages = [
+        said(days, name, versions=(find_version(f"guide v{number}"),))
+        for name, days, number in (("one", 14, "1"), ("two", 30, "2.0"), ("two-one", 60, "2.1"))
+    ]
+    settled = settle(question, passages)
+    assert followed(settled) == whom
+    assert whom == {"two-one"} or "in the version that the question names" in settled.reason
 
 
 @pytest.mark.parametrize(
