@@ -204,17 +204,15 @@ def _calibrate(
 
     others = {path.name: calibration.read(path) for path in pools}
     observations = calibration.run(model, items, target, batch_size, factory.reader(settings))
-    measured = replace(
-        calibration.fit(model.identity, model.name, observations),
-        memory_bar=calibration.memory_bar(model, factory.reader(settings)),
-    )
+    bar = calibration.memory_bar(model, factory.reader(settings))
+    measured = calibration.fit(model.identity, model.name, observations, memory_bar=bar)
     pooled = {model.name: observations, **others}
     calibration.fit_any(pooled).save(target / "any.json")
     if not isinstance(model, LanguageModel) and model.capabilities.scores:
         calibration.fit_any(pooled, drafts_only=True).save(target / "any-drafts.json")
     kept = factory.keep(measured, model, settings, target)
     out.print(calibration.table(measured))
-    for source, came_to in calibration.transfer(observations).items():
+    for source, came_to in calibration.transfer(observations, bar).items():
         told = "  ".join(f"{name} {value}" for name, value in came_to.items())
         out.print(f"fitted without {source}, on {source}: {told}")
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)

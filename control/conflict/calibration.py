@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import TypeAdapter
 
@@ -19,6 +19,7 @@ from foundation.files import replacing
 if TYPE_CHECKING:
     from control.conflict.claims import Claim
     from control.engines.base import Engine
+    from control.prompts import Quote
 
 PLAIN_RAG = 0.5
 ANY_MODEL = "any"
@@ -45,12 +46,32 @@ class Thresholds:
         return self.memory == math.inf and self.passages == -math.inf
 
 
+class DraftClaims(Protocol):
+    """What `Calibration.corrects` reads of the two drafts of a question."""
+
+    @property
+    def misread(self) -> bool:
+        """As of `control.conflict.claims.ClaimComparison`."""
+
+    @property
+    def follows_memory(self) -> bool:
+        """The same."""
+
+    @property
+    def remembered_claim(self) -> "Claim | None":
+        """The same."""
+
+
 Resolution = Literal["plain", "memory", "grounded"]
 """Which answer is given: plain RAG's, the memory's, or plain RAG's in the passages' wording."""
 
 
 def decide(
-    conflict: bool, unsupported: bool, confidence: float, thresholds: Thresholds
+    conflict: bool,
+    unsupported: bool,
+    confidence: float,
+    thresholds: Thresholds,
+    misread: bool = False,
 ) -> Resolution:
     """Which answer is given.
 
@@ -60,10 +81,12 @@ def decide(
             restricted to their wording.
         confidence: How likely memory is right, in [0, 1].
         thresholds: Of the setting of the dial.
+        misread: Whether plain RAG's answer is taken for a misreading of the passages, see
+            `Calibration.corrects`.
     """
     if conflict and confidence >= thresholds.memory:
         return "memory"
-    if unsupported and confidence < thresholds.passages:
+    if misread or (unsupported and confidence < thresholds.passages):
         return "grounded"
     return "plain"
 
@@ -87,6 +110,8 @@ class Calibration:
         memory_bar: Least mean log-probability of a token of memory's draft, in nats, from which
             memory counts as remembering something: 98 % of the model's drafts about invented things
             have less.
+        reader_bar: Least probability of the reader from which what it finds in the passages counts
+            above another claim of the model's answer; infinite where the model reads as well.
     """
 
     model: str
@@ -99,11 +124,25 @@ class Calibration:
     ratios: list[float]
     measured: dict[str, float]
     memory_bar: float = -math.inf
+    reader_bar: float = math.inf
 
     def remembers(self, claim: "Claim | None") -> bool:
         """Whether memory claims something, and does not make it up as far as one can tell."""
         likely = None if claim is None else claim.draft_log_p
         return claim is not None and (likely is None or likely >= self.memory_bar)
+
+    def corrects(self, quote: "Quote | None", found: "DraftClaims") -> bool:
+        """Whether the passages' answer is taken for a misreading, and what is quoted is told.
+
+        Not where it says what memory remembers: either both are right, or the dial is to decide.
+
+        Args:
+            quote: What the passages claim.
+            found: The drafts.
+        """
+        if quote is None or not found.misread or quote.confidence < self.reader_bar:
+            return False
+        return not (found.follows_memory and self.remembers(found.remembered_claim))
 
     def thresholds(self, alpha: float | str) -> Thresholds:
         """The thresholds at ``alpha``; at 0.5, plain RAG, no confidence passes them.

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from control.conflict import values
-from foundation.text import FUNCTION_WORDS, normalise, words
+from foundation.text import FUNCTION_WORDS, holds, normalise, words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from control.conflict.reader import Reading
+    from control.prompts import Quote
 
 SUPPORTED = 3.0  # nats; an answer rests on the passages if they raise one of its claims so much
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -117,6 +118,8 @@ class ClaimComparison:
         supported: Whether the passages hold its claim.
         unsupported: Its claims that the passages lack, where it has no support in them.
         remembered_claim: What memory claims, whether or not there is a conflict.
+        misread: Whether the draft with the passages says nothing of what is quoted from them.
+        follows_memory: Whether it says what memory claims, with or without support in the passages.
     """
 
     claim: Claim | None = None
@@ -126,6 +129,8 @@ class ClaimComparison:
     supported: bool = False
     unsupported: Sequence[Claim] = ()
     remembered_claim: Claim | None = None
+    misread: bool = False
+    follows_memory: bool = False
 
 
 def compare(
@@ -137,6 +142,7 @@ def compare(
     memory_gain: Sequence[float],
     memory_log_p: Sequence[float] = (),
     read: "tuple[Reading, Reading] | None" = None,
+    quote: "Quote | None" = None,
 ) -> ClaimComparison:
     """Compare the drafts of passages and memory.
 
@@ -150,6 +156,7 @@ def compare(
         memory_log_p: Log-probability of its tokens without the passages; empty if unknown.
         read: What the reader finds in the draft with the passages, and in memory's; without it, the
             words that a draft adds count as its claims.
+        quote: What the passages claim.
     """
     if not texts:
         return ClaimComparison()
@@ -170,15 +177,24 @@ def compare(
     remembered = new_words(memory_text, asked | held)
     added = words(" ".join(remembered))
     shared = [each for each in unsupported if words(each.text) & added]
+    states_memory = bool(shared) and support < SUPPORTED
+
+    def says(claimed: str) -> bool:
+        span = read[0].answer if read else ""
+        said = passages.text(0, len(passages))
+        return holds(said, [claimed]) or values.agrees(question, claimed, span)
+
     return ClaimComparison(
         claim,
         passages_claim,
         remembered,
-        states_memory=bool(shared) and support < SUPPORTED,
+        states_memory=states_memory,
         supported=passages_claim is not None and words(passages_claim.text) <= held,
         # The text before a replaced word stays, so the first claim shared with memory is replaced.
         unsupported=(shared[:1] or unsupported) if support < SUPPORTED else [],
         remembered_claim=stated,
+        misread=quote is not None and read is not None and not says(quote.claim),
+        follows_memory=states_memory or (stated is not None and says(stated.text)),
     )
 
 

@@ -145,6 +145,7 @@ def _answer(
                 alpha,
                 passages_trust(each.passages_say, prompt),
                 calibration,
+                calibration.corrects(prompt.quote, each),
             )
             for alpha in settings
         ]
@@ -161,7 +162,14 @@ def _answer(
 
 
 def _is_plain_rag(prompts: Sequence["Prompt"], alpha: Alpha, calibration: Calibration) -> bool:
-    """Whether the passages' answers are given whatever memory claims: neutral trust at 0.5."""
+    """Whether the passages' answers are given whatever is claimed: neutral trust at 0.5.
+
+    And no quote that may take their place.
+    """
+    if any(
+        prompt.quote and prompt.quote.confidence >= calibration.reader_bar for prompt in prompts
+    ):
+        return False
     trusts = {trust for prompt in prompts for trust in prompt.trust or (NEUTRAL_TRUST,)}
     return alpha != "auto" and all(
         calibration.thresholds(turned(alpha, trust)).always_plain for trust in trusts

@@ -120,9 +120,13 @@ class DraftComparison:
         states_memory: Whether the draft with the passages states what memory claims, without
             support in the passages.
         features: The probe's features of the conflict, if there is one.
-        grounded: How the answer begins when it is restricted to the passages' wording; ``None``
-            where the draft has support in them already.
+        grounded: How the answer begins when it is restricted to the passages' wording, if it can be
+            and they lack what it says, or it says nothing of what they claim.
         remembered_claim: What memory claims, whether or not there is a conflict.
+        unsupported: Whether the answer could be restricted to the passages' wording, in which it
+            has no support.
+        misread: Whether it says nothing of what could be quoted from the passages.
+        follows_memory: Whether the draft with the passages says what memory claims.
     """
 
     passages: list[int]
@@ -133,16 +137,14 @@ class DraftComparison:
     features: ProbeFeatures | None
     grounded: Grounded | None
     remembered_claim: Claim | None = None
+    unsupported: bool = False
+    misread: bool = False
+    follows_memory: bool = False
 
     @property
     def conflict(self) -> bool:
         """Whether memory claims something that the passages lack."""
         return self.claim is not None
-
-    @property
-    def unsupported(self) -> bool:
-        """Whether the answer could be restricted to the passages' wording."""
-        return self.grounded is not None
 
     @property
     def passages_say(self) -> str:
@@ -280,9 +282,9 @@ def _compare(
     quotes = {
         row: grounding.quoted(language_model, prompt, decoding.max_new_tokens, watch)
         for row, (prompt, watch) in enumerate(zip(prompts, watches or repeat(None), strict=False))
-        if found[row].unsupported
+        if found[row].unsupported or found[row].misread
     }
-    left = [row for row, quote in quotes.items() if quote is None]
+    left = [row for row, quote in quotes.items() if quote is None and found[row].unsupported]
     grounded = quotes | _ground(language_model, prompts, state, pairs, found, left)
     return [
         DraftComparison(
@@ -294,6 +296,9 @@ def _compare(
             features=features.get(row),
             grounded=grounded.get(row),
             remembered_claim=each.remembered_claim,
+            unsupported=bool(each.unsupported) and grounded.get(row) is not None,
+            misread=each.misread and quotes[row] is not None,
+            follows_memory=each.follows_memory,
         )
         for row, each in enumerate(found)
     ]
@@ -335,6 +340,7 @@ def _compare_claims(
         memory.gain.tolist(),
         memory.own.log_p.tolist(),
         read,
+        prompt.quote,
     )
 
 

@@ -20,7 +20,7 @@ import torch
 
 from control.conflict import claims, probe
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds
-from control.conflict.claims import ClaimComparison
+from control.conflict.claims import Claim, ClaimComparison
 from control.conflict.drafts import BARE, SENTENCE, read_drafts
 from control.conflict.probe import ClaimPair, MemoryProbe, ProbeAnswers, ProbeFeatures
 from control.conflict.verdict import DecodedAnswer, Verdict, choose, passages_trust
@@ -113,12 +113,14 @@ class Comparison:
         found: What their words show.
         features: The probe's features of the conflict; ``None`` where there is none, or nothing to
             judge it by.
+        misread: Whether the passages' answer says nothing of what could be quoted from them.
     """
 
     passages: Draft
     memory: Draft
     found: ClaimComparison
     features: ProbeFeatures | None = None
+    misread: bool = False
 
     @property
     def conflict(self) -> bool:
@@ -129,6 +131,16 @@ class Comparison:
     def unsupported(self) -> bool:
         """Whether the passages' answer claims what they lack."""
         return bool(self.found.unsupported)
+
+    @property
+    def follows_memory(self) -> bool:
+        """Whether the passages' answer says what memory claims."""
+        return self.found.follows_memory
+
+    @property
+    def remembered_claim(self) -> Claim | None:
+        """What memory claims, whether or not there is a conflict."""
+        return self.found.remembered_claim
 
     @property
     def passages_say(self) -> str:
@@ -201,6 +213,7 @@ def answer(
                 alpha,
                 passages_trust(each.passages_say, prompt),
                 measured,
+                measured.corrects(prompt.quote, each),
             )
             for alpha in settings
         ]
@@ -272,9 +285,11 @@ def _plain_rag(
 
 
 def _is_plain(prompt: "Prompt", settings: "Sequence[Alpha]", calibration: Calibration) -> bool:
-    """Whether plain RAG's answer is given whatever memory claims, so that it can be streamed."""
+    """Whether plain RAG's answer is given whatever is claimed, so that it can be streamed."""
     if not prompt.passages:
         return True
+    if prompt.quote is not None and prompt.quote.confidence >= calibration.reader_bar:
+        return False
     return len(settings) == 1 and all(
         choose(conflict, unsupported, confidence, settings[0], trust, calibration) == "plain"
         for conflict in (False, True)
@@ -330,6 +345,10 @@ def compare(
     ]
     comparisons = _comparisons(engine, prompts, drafts, reader)
     quotes = _quotes(engine, prompts, comparisons, decoding.max_new_tokens, watches)
+    comparisons = [
+        replace(each, misread=each.found.misread and place in quotes)
+        for place, each in enumerate(comparisons)
+    ]
     return DraftBatch(engine, prompts, decoding, watches, passages, memory, comparisons, quotes)
 
 
@@ -340,11 +359,11 @@ def _quotes(
     longest: int,
     watches: "Sequence[WatchedFacts] | None",
 ) -> dict[int, tuple[Token, ...]]:
-    """By place the words of what is quoted instead of unsupported answers, where it may be."""
+    """By place the words of what may be quoted instead of unsupported or misread answers."""
     texts = {
         place: prompt.quote.text
         for place, (prompt, each) in enumerate(zip(prompts, comparisons, strict=True))
-        if prompt.quote is not None and each.unsupported
+        if prompt.quote is not None and (each.unsupported or each.found.misread)
     }
     if watches:
         texts = {at: said for at, said in texts.items() if not watches[at].completed("", said)}
@@ -460,6 +479,7 @@ def _compared(
         memory.gain,
         [] if None in likely else memory.log_p,
         read,
+        prompt.quote,
     )
     return Comparison(passages, memory, found)
 

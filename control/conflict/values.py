@@ -82,6 +82,13 @@ def normalised(question: str, text: str) -> str:
     return text if len(text) > LONGEST else read_span(text, False, False).shown
 
 
+def agrees(question: str, says: str, answer: str) -> bool:
+    """Whether an answer's span says what another one does: its value, or a part of its words."""
+    relation = compare(question, says, answer)
+    shared = set(normalise(says).split()) & set(normalise(answer).split())
+    return relation == "same" or (relation == "compatible" and bool(shared))
+
+
 def group(question: str, texts: Sequence[str]) -> list[int]:
     """The group of each span: those that agree share one, those that contradict never do.
 

@@ -69,6 +69,7 @@ def choose(
     alpha: "Alpha",
     trust: float,
     calibration: Calibration,
+    misread: bool = False,
 ) -> Resolution:
     """Which of the answers is given at ``alpha``.
 
@@ -82,13 +83,14 @@ def choose(
             this conflict, by half its range to the passages at 1 and to memory at 0; at alpha auto
             it counts as the passages' own chance of being right (Bayes' rule in odds).
         calibration: Of the model.
+        misread: Whether the passages' answer is taken for a misreading of them.
     """
     if alpha == "auto":
         for_memory = confidence * (1 - trust)
         confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
     else:
         alpha = turned(alpha, trust)
-    return decide(conflict, unsupported, confidence, calibration.thresholds(alpha))
+    return decide(conflict, unsupported, confidence, calibration.thresholds(alpha), misread)
 
 
 def turned(alpha: float, trust: float) -> float:

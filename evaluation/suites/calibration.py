@@ -8,6 +8,7 @@ question.
 """
 
 import base64
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,8 @@ FEWEST = 20  # conflicts that memory should win, and as many that it should lose
 FOLDS = 5  # where no relation is stated
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
 QUANTILES = 60  # candidate bars
+READER_BARS = (0.8, 0.85, 0.9, 0.95, 0.98)
+SIGNIFICANT = 0.05
 BUILT_IN = "built-in"  # the source of observations that state none
 
 
@@ -68,6 +71,11 @@ class Observation:
         context: Per way of answering, whether the answer holds what the passages say.
         memory: Per way, whether it holds what is true.
         source: Of the item: the kind of text that its passage is.
+        misread: The reader's probability of what can be quoted from the passages, where plain RAG's
+            answer says nothing of it; else 0.
+        remembered: Mean log-probability of a token of memory's draft, in nats, where plain RAG's
+            answer says what that claims; else ``None``.
+        corrected: Whether plain RAG's answer is taken for a misreading of the passages.
     """
 
     id: str
@@ -79,6 +87,9 @@ class Observation:
     context: dict[Resolution, bool]
     memory: dict[Resolution, bool]
     source: str = ""
+    misread: float = 0.0
+    remembered: float | None = None
+    corrected: bool = False
 
 
 def run(
@@ -143,7 +154,8 @@ def _observe(
     asked = [policies.with_quote(prompt, reader) for prompt in asked]
     views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
-    for item, view, chosen, traces in zip(batch, views, ways, written, strict=True):
+    for item, prompt, view, chosen, traces in zip(batch, asked, views, ways, written, strict=True):
+        remembered = view.remembered_claim if view.follows_memory else None
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
         observed[item.id] = Observation(
             item.id,
@@ -155,6 +167,8 @@ def _observe(
             {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
             {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
             item.source or "",
+            prompt.quote.confidence if prompt.quote is not None and view.misread else 0.0,
+            None if remembered is None else remembered.draft_log_p,
         )
     return observed
 
@@ -168,7 +182,9 @@ def _written(
 
     def ways(views: Sequence[DraftComparison | Comparison]) -> list[list[Resolution]]:
         return [
-            ["plain", "memory", "grounded"] if view.unsupported else ["plain", "memory"]
+            ["plain", "memory", "grounded"]
+            if view.unsupported or view.misread
+            else ["plain", "memory"]
             for view in views
         ]
 
@@ -276,6 +292,7 @@ def fit(
     observations: Sequence[Observation],
     any_model: bool = False,
     groups: Sequence[str] | None = None,
+    memory_bar: float = -math.inf,
 ) -> Calibration:
     """Fit the probe and choose the bars; each source of observations counts alike.
 
@@ -285,6 +302,7 @@ def fit(
         observations: From `run`.
         any_model: Leave out the hidden states, so that the probe serves other models too.
         groups: For each observation, what is left out together; by default its relation.
+        memory_bar: Of the model.
 
     Raises:
         DataError: Too few conflicts on one side.
@@ -304,6 +322,8 @@ def fit(
     held_out = _held_out(features, right, weights, [whose[at] for at in judged_by])
     confidence = np.zeros(len(observations))
     confidence[judged_by] = held_out
+    bar = math.inf if any_model else reader_bar(observations, memory_bar)
+    observations = corrected(observations, bar, memory_bar)
     end = _best_end(observations, confidence)
     auto = _best_auto(observations, confidence)
     in_play = np.array([o.known and o.conflict for o in observations])
@@ -330,14 +350,59 @@ def fit(
             **_measured_by(groups or (), observations, confidence, end),
             **_measured_by(_sources(observations), observations, confidence, end),
         },
+        memory_bar=memory_bar,
+        reader_bar=bar,
     )
 
 
-def transfer(observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
+def reader_bar(observations: Sequence[Observation], memory_bar: float = -math.inf) -> float:
+    """`Calibration.reader_bar`: where telling the quote makes more answers right.
+
+    Judged on facts that the model does not know, each source counting alike.
+
+    Returns:
+        Infinity where no bar gains more than chance would.
+    """
+    unknown = [each for each in observations if not each.known]
+    best, gained = math.inf, 0.0
+    if not unknown:
+        return best
+    plain, weights = np.array([each.memory["plain"] for each in unknown]), _weights(unknown)
+    for bar in reversed(READER_BARS):
+        told = np.array([each.memory[_told(each)] for each in corrected(unknown, bar, memory_bar)])
+        gain = float(np.average(told.astype(int) - plain, weights=weights))
+        if gain > gained and metrics.mcnemar(told, plain) < SIGNIFICANT:
+            best, gained = bar, gain
+    return best
+
+
+def corrected(
+    observations: Sequence[Observation], bar: float, memory_bar: float
+) -> list[Observation]:
+    """The observations, with whether plain RAG's answer is corrected, as `Calibration.corrects`."""
+    return [
+        replace(
+            each,
+            corrected=each.misread >= bar
+            and (each.remembered is None or each.remembered < memory_bar),
+        )
+        for each in observations
+    ]
+
+
+def _told(observation: Observation) -> Resolution:
+    """What is told where memory does not win."""
+    return "grounded" if observation.corrected else "plain"
+
+
+def transfer(
+    observations: Sequence[Observation], memory_bar: float = -math.inf
+) -> dict[str, dict[str, float]]:
     """What the probe and the bars come to on each source when fitted on the others.
 
     Args:
         observations: From `run`.
+        memory_bar: Of the model.
 
     Returns:
         By the source left out; empty where there is but one.
@@ -349,7 +414,8 @@ def transfer(observations: Sequence[Observation]) -> dict[str, dict[str, float]]
         inside = [o for o, own in zip(observations, sources, strict=True) if own == source]
         if not others:
             continue
-        fitted = fit(source, source, others)
+        fitted = fit(source, source, others, memory_bar=memory_bar)
+        inside = corrected(inside, fitted.reader_bar, memory_bar)
         confidence = np.array([_confidence(fitted.probe, o) for o in inside])
         known = np.array([o.known for o in inside])
         seen = np.array([o.evidence is not None for o in inside])
@@ -443,7 +509,9 @@ def _judge(
 ) -> _Outcome:
     con = par = right = plain = n_known = 0
     for observation, sure in zip(observations, confidence, strict=True):
-        way = decide(observation.conflict, observation.loose, float(sure), bars)
+        way = decide(
+            observation.conflict, observation.loose, float(sure), bars, observation.corrected
+        )
         if observation.known:
             n_known += 1
             con += observation.context[way]

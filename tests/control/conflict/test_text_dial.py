@@ -1,5 +1,7 @@
 """The dial over servers of each kind: whose claim is followed, and what is said about it."""
 
+import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +13,7 @@ from control.assistant import Assistant
 from control.conflict import dial, text_dial
 from control.conflict.calibration import ANY_MODEL, Calibration, Thresholds
 from control.conflict.probe import DRAFT_NUMBERS, LOG_P_NUMBERS, MemoryProbe
+from control.conflict.reader import Reading
 from control.decoding.generate import Decoding
 from control.engines.endpoint import ServedModel
 from control.engines.servers import connect
@@ -52,9 +55,15 @@ def ask(request):
         prompt = replace(prompt, quote=given.get("quote"))
         numbers = LOG_P_NUMBERS if engine.capabilities.scores else DRAFT_NUMBERS
         how = Decoding(alpha=alpha, max_new_tokens=given.get("longest", 128))
-        watches = given.get("watches")
+        calibration = replace(sure(confidence, numbers), reader_bar=given.get("bar", math.inf))
         [answer] = dial.answer(
-            engine, [prompt], how, sure(confidence, numbers), on_token=on_token, watches=watches
+            engine,
+            [prompt],
+            how,
+            calibration,
+            on_token=on_token,
+            watches=given.get("watches"),
+            reader=given.get("reader"),
         )
         return answer, fake
 
@@ -153,6 +162,47 @@ def test_a_quote_that_is_too_long_or_states_a_forgotten_fact_is_not_told(ask, ki
     watches = [WatchedFacts((record,))]
     watched, _ = ask(kind, model, 0.0, quote=QUOTE, watches=watches)
     assert "Bergen" not in watched.trace.text
+
+
+class Cities:
+    """Finds a city in a text."""
+
+    def read(self, asked):
+        found = [(text, re.search("Bergen|Oslo|Rome", text)) for _, text in asked]
+        return [
+            Reading(match.group(), match.start(), 0.99) if match else Reading()
+            for _, match in found
+        ]
+
+
+@pytest.mark.parametrize("kind", ["llama", "completions", "chat"])
+@pytest.mark.parametrize(
+    ("said", "bar", "told"),
+    [
+        ("The capital of Norway is Rome.", 0.9, BERGEN),
+        ("It is a fine city.", 0.9, BERGEN),
+        ("The capital of Norway is Rome.", 0.99, "The capital of Norway is Rome."),
+        ("The capital of Norway is Bergen.", 0.9, "The capital of Norway is Bergen."),
+        ("It is not known, some say Bergen.", 0.9, "It is not known, some say Bergen."),
+        ("The capital of Norway is Oslo.", 0.9, "The capital of Norway is Oslo."),  # memory's own
+    ],
+)
+def test_a_misread_answer_gives_way_to_the_passage_where_the_reader_counts_above_the_model(
+    ask, kind, said, bar, told
+):
+    heard = []
+    answer, _ = ask(
+        kind,
+        script(said),
+        0.5,
+        quote=replace(QUOTE, confidence=0.95),
+        bar=bar,
+        reader=Cities(),
+        on_token=lambda _, token: heard.append(token.text),
+    )
+    assert answer.trace.text == told == "".join(heard)
+    if "Rome" in said and told == BERGEN:
+        assert (answer.verdict.passages_say, answer.verdict.follows) == ("Bergen", "passages")
 
 
 @pytest.mark.parametrize("kind", ["chat", "bare"])

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -263,3 +264,44 @@ def test_calibration_draws_half_of_its_facts_from_natural_text():
     assert [item.source for item in drawn].count("natural") == 20
     assert len(drawn) == 40
     assert {item.split for item in drawn} == {"calibration"}
+
+
+def misread(rows):
+    """Unknown facts: the reader's sureness, whether its sentence and plain RAG are right."""
+    return [
+        replace(
+            observed("capital", False, None, at),
+            memory={"plain": plain, "memory": False, "grounded": quote},
+            misread=sure,
+        )
+        for at, (sure, quote, plain) in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "bar"),
+    [
+        ([(0.97, True, False)] * 20 + [(0.86, False, True)] * 10, 0.95),
+        ([(0.82, True, False)] * 20 + [(0.97, True, False)] * 20, 0.8),
+        ([(0.97, True, False)] * 20 + [(0.97, False, True)] * 20, math.inf),
+        ([(0.97, True, False)] * 4, math.inf),  # chance
+        ([(0.0, True, False)] * 40, math.inf),  # what is not misread stays
+        ([], math.inf),
+    ],
+)
+def test_the_reader_counts_above_a_model_from_where_more_answers_become_right(rows, bar):
+    assert calibrating.reader_bar(misread(rows)) == bar
+    known = [replace(each, known=True) for each in misread([(0.97, True, False)] * 20)]
+    assert calibrating.reader_bar([*misread(rows), *known]) == bar
+
+
+def test_what_memory_remembers_is_no_misreading():
+    rows = [replace(each, remembered=-0.1) for each in misread([(0.97, True, False)] * 20)]
+    assert calibrating.reader_bar(rows, memory_bar=-0.2) == math.inf
+    assert calibrating.reader_bar(rows, memory_bar=0.0) == 0.95
+
+
+def test_a_reader_that_corrects_the_model_is_trusted_in_its_calibration(tiny, conflicts):
+    rows = [*conflicts(plainly), *misread([(0.97, True, False)] * 20)]
+    assert calibrating.fit(tiny.identity, tiny.name, rows).reader_bar == 0.95
+    assert calibrating.fit_any({"a": rows}).reader_bar == math.inf
