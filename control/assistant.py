@@ -10,6 +10,7 @@ from control import prompts, structured
 from control.answer import STEPS, Answer, StructuredOutput, source
 from control.conflict import dial, policies, values
 from control.conflict.calibration import ANY_MODEL, Calibration
+from control.conflict.claims import ends_sentence
 from control.conflict.policies import Settlement
 from control.conflict.reader import AnswerReader
 from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
@@ -56,6 +57,10 @@ FROM_MEMORY = ", so the answer is from memory alone"
 FEW_WORDS = 40  # tokens of an answer in a few words
 ABSTAINED = "The documents do not say."
 NOT_SAID = "the passages claim {claims}, which the answer does not say"
+CUT_OFF = (
+    "the answer was cut off after {tokens} tokens; allow more of them for all of it "
+    "(--max-new-tokens, max_tokens)"
+)
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -736,6 +741,8 @@ class Assistant:
         followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
         if dropped := len(followed) - len(state.read):
             notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
+        if _cut_off(state):
+            notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
         if unsaid := _unsaid(state):
             notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
         notices += engine_notices(self.model)
@@ -755,6 +762,14 @@ def _unsaid(state: QuestionState) -> list[str]:
     if told or any(claim.followed for claim in state.claims):
         return []
     return list(dict.fromkeys(claim.says for claim in state.claims if claim.source != MEMORY))
+
+
+def _cut_off(state: QuestionState) -> bool:
+    """Whether the answer has come to its greatest length in the middle of a sentence."""
+    trace = state.decoded.trace if state.decoded else None
+    if trace is None or len(trace.tokens) < state.decoding.max_new_tokens:
+        return False
+    return not ends_sentence(trace.text.rstrip())
 
 
 def _strict(state: QuestionState) -> bool:

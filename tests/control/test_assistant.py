@@ -12,7 +12,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from app import factory
 from control.answer import STEPS
-from control.assistant import NOT_SAID, Assistant, Query
+from control.assistant import CUT_OFF, NOT_SAID, Assistant, Query
 from control.conflict import calibration as calibrations
 from control.conflict import dial
 from control.conflict.calibration import ANY_MODEL, Thresholds
@@ -83,6 +83,11 @@ HOW = Decoding(max_new_tokens=16)
 PERU = [("What does Peru live from?", "Copper.")]
 
 
+def notices(answer):
+    """All but the one that the random model, which comes to no end, was cut off."""
+    return [each for each in answer.notices if each != CUT_OFF.format(tokens=HOW.max_new_tokens)]
+
+
 @pytest.fixture
 def assistant(tiny, always):
     """One that finds these passages."""
@@ -105,9 +110,26 @@ def test_passages_beyond_the_window_are_left_out_and_the_answer_says_so(assistan
     answer = assistant("a" * 120, "b" * 120, "c" * 120).ask("Who?", HOW)
     assert [source.kept for source in answer.sources] == [True, True, False]
     assert "window" in answer.sources[2].reason
-    assert answer.notices == [
+    assert notices(answer) == [
         "1 of 3 passages did not fit into the model's window and were left out, the last ones first"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "cut"),
+    [
+        ("The road from Lima to", 5, True),
+        ("The road from Lima", 4, True),
+        ("The road from Lima to", 6, False),
+        ("It ends in Cusco.", 4, False),
+    ],
+)
+def test_that_an_answer_was_cut_off_is_said(assistant, monkeypatch, text, tokens, cut):
+    decoded = DecodedAnswer(written(text), False, None)
+    monkeypatch.setattr(dial, "answer", lambda *_, **__: [decoded])
+    answer = assistant("abc").ask("Where?", replace(HOW, max_new_tokens=tokens))
+    assert answer.answer == text
+    assert answer.notices == ([CUT_OFF.format(tokens=tokens)] if cut else [])
 
 
 def test_an_empty_index_answers_from_memory_and_says_so(assistant):
@@ -135,12 +157,12 @@ def test_a_follow_up_is_searched_read_and_answered_as_it_is_meant(tiny, always):
     assert retriever.asked == [(clear, [clear, "Peru currency"])]
     plain = Assistant(tiny, always(1, model=tiny.identity), FixedRetriever("abc"))
     assert answer.answer == plain.ask(clear, HOW).answer
-    assert answer.notices == []
+    assert notices(answer) == []
 
 
 def test_notices_of_a_step_reach_the_user(tiny, always):
     assistant = Assistant(tiny, always(1, model=tiny.identity), FixedRetriever("abc"), Rewriter())
-    assert assistant.ask("Who?", HOW).notices == ["nothing was rewritten"]
+    assert notices(assistant.ask("Who?", HOW)) == ["nothing was rewritten"]
 
 
 def test_where_nothing_is_searched_only_a_follow_up_is_rewritten(tiny, always):
@@ -172,7 +194,7 @@ def test_each_source_says_why_it_was_read_or_not(tiny, always):
         ("my", False, "others rank before it", 0.9),
         ("nnnnn", False, "holds no answer that is clear enough (probability 0.12)", 0.125),
     ]
-    assert answer.notices == []
+    assert notices(answer) == []
 
 
 def test_of_many_passages_the_first_are_read_where_none_is_judged(tiny, always):
@@ -209,7 +231,7 @@ def test_where_no_passage_answers_memory_does_and_the_answer_says_so(tiny, alway
     calibration = always(1, model=tiny.identity)
     filtered = Assistant(tiny, calibration, FixedRetriever("no", "nor"), None, [Choosy()])
     answer = filtered.ask("Who?", HOW)
-    assert answer.notices == [
+    assert notices(answer) == [
         "none of the 2 passages found holds a clear answer, so the answer is from memory alone"
     ]
     assert not any(source.kept for source in answer.sources)
@@ -308,10 +330,10 @@ def test_an_answer_longer_than_the_window_is_refused(assistant):
 
 def test_a_model_that_was_not_calibrated_is_named_with_the_way_to_do_it(tiny, always):
     borrowed = Assistant(tiny, always(1, model=ANY_MODEL), FixedRetriever("abc"))
-    [notice] = borrowed.ask("Who?", HOW).notices
+    [notice] = notices(borrowed.ask("Who?", HOW))
     assert "tiny has not been calibrated" in notice
     assert "fulcrum eval dial --calibrate" in notice
-    assert borrowed.ask("Who?", replace(HOW, rule="ck_plug")).notices == []
+    assert notices(borrowed.ask("Who?", replace(HOW, rule="ck_plug"))) == []
 
 
 def test_an_asked_reliance_becomes_the_alpha_at_which_it_was_measured(tiny, always):
@@ -668,7 +690,7 @@ def test_of_a_model_that_reads_worse_than_the_reader_a_misread_answer_gives_way_
     assert answer.answer == "You have 14 days."
     assert "".join(heard).strip() == answer.answer
     assert [(claim.source, claim.followed) for claim in answer.claims] == [("one", True)]
-    assert answer.notices == []
+    assert notices(answer) == []
     undecided = {"one": ("", OLD[1]), "two": ("", NEW[1])}
     assert "days" not in ask(0.9, **undecided).answer
     if alpha:  # at 0 what is not supported gives way anyway
