@@ -47,19 +47,31 @@ class Thresholds:
 
 
 class DraftClaims(Protocol):
-    """What `Calibration.corrects` reads of the two drafts of a question."""
+    """What the two drafts of a question claim, of which is decided."""
+
+    @property
+    def conflict(self) -> bool:
+        """Whether memory claims something that the passages lack."""
+
+    @property
+    def passages_say(self) -> str:
+        """What the passages' answer claims."""
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether that has no support in them, and could be restricted to their wording."""
 
     @property
     def misread(self) -> bool:
-        """As of `control.conflict.claims.ClaimComparison`."""
+        """Whether it says nothing of what could be quoted from them."""
 
     @property
     def follows_memory(self) -> bool:
-        """The same."""
+        """Whether it says what memory claims."""
 
     @property
     def remembered_claim(self) -> "Claim | None":
-        """The same."""
+        """What memory claims, whether or not there is a conflict."""
 
 
 Resolution = Literal["plain", "memory", "grounded"]

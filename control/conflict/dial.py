@@ -28,12 +28,10 @@ from control.conflict import claims, drafts, text_dial
 from control.conflict.calibration import Calibration, Resolution
 from control.conflict.drafts import DraftBatch, DraftComparison
 from control.conflict.verdict import (
-    NEUTRAL_TRUST,
     DecodedAnswer,
     Verdict,
     choose,
-    passages_trust,
-    turned,
+    is_plain_rag,
 )
 from control.decoding import generate
 from control.decoding import trace as tracing
@@ -130,25 +128,15 @@ def _answer(
         raise InputError(
             f"rule {DIAL} needs a calibration; take control.conflict.calibration.shipped(...)"
         )
-    if len(settings) == 1 and _is_plain_rag(prompts, settings[0], calibration):
+    [first, *others] = settings
+    if not others and all(is_plain_rag(prompt, first, calibration) for prompt in prompts):
         return _stream_plain(
             language_model, prompts, decoding, calibration, on_token, watches, reader
         )
     drafted = drafts.compare(language_model, prompts, decoding, watches, reader=reader)
     confidences = _confidences(drafted, calibration)
     chosen = [
-        [
-            choose(
-                each.conflict,
-                each.unsupported,
-                confidence,
-                alpha,
-                passages_trust(each.passages_say, prompt),
-                calibration,
-                calibration.corrects(prompt.quote, each),
-            )
-            for alpha in settings
-        ]
+        [choose(each, prompt, confidence, alpha, calibration) for alpha in settings]
         for each, confidence, prompt in zip(drafted.comparisons, confidences, prompts, strict=True)
     ]
     rows = finish(drafted, chosen, on_token)
@@ -159,21 +147,6 @@ def _answer(
         )
         for trace, resolution in zip(row, resolutions, strict=True)
     ]
-
-
-def _is_plain_rag(prompts: Sequence["Prompt"], alpha: Alpha, calibration: Calibration) -> bool:
-    """Whether the passages' answers are given whatever is claimed: neutral trust at 0.5.
-
-    And no quote that may take their place.
-    """
-    if any(
-        prompt.quote and prompt.quote.confidence >= calibration.reader_bar for prompt in prompts
-    ):
-        return False
-    trusts = {trust for prompt in prompts for trust in prompt.trust or (NEUTRAL_TRUST,)}
-    return alpha != "auto" and all(
-        calibration.thresholds(turned(alpha, trust)).always_plain for trust in trusts
-    )
 
 
 def _stream_plain(

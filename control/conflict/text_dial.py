@@ -23,7 +23,7 @@ from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thr
 from control.conflict.claims import Claim, ClaimComparison
 from control.conflict.drafts import BARE, SENTENCE, read_drafts
 from control.conflict.probe import ClaimPair, MemoryProbe, ProbeAnswers, ProbeFeatures
-from control.conflict.verdict import DecodedAnswer, Verdict, choose, passages_trust
+from control.conflict.verdict import DecodedAnswer, Verdict, choose, is_plain_rag
 from control.decoding.repetition import repeats
 from control.decoding.rules import DIAL
 from control.decoding.trace import Choice, TokenTrace, Trace
@@ -196,7 +196,11 @@ def answer(
     measured = calibration or UNMEASURED
     if not engine.capabilities.log_probabilities:
         measured = UNMEASURED
-    plain = [_is_plain(prompt, settings, measured) for prompt in prompts]
+    [first, *others] = settings
+    plain = [
+        not prompt.passages or (not others and is_plain_rag(prompt, first, measured))
+        for prompt in prompts
+    ]
 
     def stream(place: int, token: Token) -> None:
         if on_token is not None and len(settings) == 1:
@@ -205,18 +209,7 @@ def answer(
     drafted = compare(engine, prompts, decoding, watches, plain, stream, reader)
     confidences = [_confidence(each, measured) for each in drafted.comparisons]
     chosen = [
-        [
-            choose(
-                each.conflict,
-                each.unsupported,
-                confidence,
-                alpha,
-                passages_trust(each.passages_say, prompt),
-                measured,
-                measured.corrects(prompt.quote, each),
-            )
-            for alpha in settings
-        ]
+        [choose(each, prompt, confidence, alpha, measured) for alpha in settings]
         for each, confidence, prompt in zip(drafted.comparisons, confidences, prompts, strict=True)
     ]
 
@@ -282,21 +275,6 @@ def _plain_rag(
         trace.withheld, trace.blocked = generation.withheld, generation.blocked
         answers += [DecodedAnswer(trace, False, None)] * copies
     return answers
-
-
-def _is_plain(prompt: "Prompt", settings: "Sequence[Alpha]", calibration: Calibration) -> bool:
-    """Whether plain RAG's answer is given whatever is claimed, so that it can be streamed."""
-    if not prompt.passages:
-        return True
-    if prompt.quote is not None and prompt.quote.confidence >= calibration.reader_bar:
-        return False
-    return len(settings) == 1 and all(
-        choose(conflict, unsupported, confidence, settings[0], trust, calibration) == "plain"
-        for conflict in (False, True)
-        for unsupported in (False, True)
-        for confidence in (0.0, 1.0)
-        for trust in prompt.trust or (0.5,)
-    )
 
 
 def compare(

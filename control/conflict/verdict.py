@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from control.conflict.calibration import Calibration, Resolution, decide
+from control.conflict.calibration import Calibration, DraftClaims, Resolution, decide
 from foundation.text import words
 
 if TYPE_CHECKING:
@@ -63,34 +63,45 @@ class DecodedAnswer:
 
 
 def choose(
-    conflict: bool,
-    unsupported: bool,
+    found: DraftClaims,
+    prompt: "Prompt",
     confidence: float,
     alpha: "Alpha",
-    trust: float,
     calibration: Calibration,
-    misread: bool = False,
 ) -> Resolution:
-    """Which of the answers is given at ``alpha``.
+    """Which of the answers to a question is given at ``alpha``.
+
+    At a fixed alpha the trust in the passages of the conflict moves the dial for it, by half its
+    range to the passages at 1 and to memory at 0; at alpha auto it counts as the passages' own
+    chance of being right (Bayes' rule in odds).
 
     Args:
-        conflict: Whether memory claims something that the passages lack.
-        unsupported: Whether the passages' answer has no support in them and could be restricted to
-            their wording.
+        found: What the drafts claim.
+        prompt: The question, with its passages.
         confidence: How likely memory is right, in [0, 1].
         alpha: The dial.
-        trust: In the passages of this conflict, in [0, 1]. At a fixed alpha it moves the dial for
-            this conflict, by half its range to the passages at 1 and to memory at 0; at alpha auto
-            it counts as the passages' own chance of being right (Bayes' rule in odds).
         calibration: Of the model.
-        misread: Whether the passages' answer is taken for a misreading of them.
     """
+    trust = passages_trust(found.passages_say, prompt)
     if alpha == "auto":
         for_memory = confidence * (1 - trust)
         confidence = for_memory / max(for_memory + (1 - confidence) * trust, sys.float_info.min)
     else:
         alpha = turned(alpha, trust)
-    return decide(conflict, unsupported, confidence, calibration.thresholds(alpha), misread)
+    thresholds = calibration.thresholds(alpha)
+    misread = calibration.corrects(prompt.quote, found)
+    return decide(found.conflict, found.unsupported, confidence, thresholds, misread)
+
+
+def is_plain_rag(prompt: "Prompt", alpha: "Alpha", calibration: Calibration) -> bool:
+    """Whether the passages' answer is given whatever is claimed, so that it can be streamed."""
+    may_be_corrected = (
+        prompt.quote is not None and prompt.quote.confidence >= calibration.reader_bar
+    )
+    return not (may_be_corrected or alpha == "auto") and all(
+        calibration.thresholds(turned(alpha, trust)).always_plain
+        for trust in prompt.trust or (NEUTRAL_TRUST,)
+    )
 
 
 def turned(alpha: float, trust: float) -> float:
