@@ -197,10 +197,13 @@ class Calibration:
         return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write it as JSON, which has no number for a bar that there is not."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        bars = {"memory_bar": self.memory_bar, "reader_bar": self.reader_bar}
+        missing = {name for name, bar in bars.items() if math.isinf(bar)}
+        told = {name: value for name, value in asdict(self).items() if name not in missing}
         with replacing(path) as new:
-            new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+            new.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 def find(language_model: "Engine", cache: Path) -> Calibration:
