@@ -549,8 +549,9 @@ class Assistant:
         return held
 
     def _quoted(self, settlement: Settlement) -> str:
-        """The sentence that holds the claim to follow; the claim where its wording is kept back."""
-        whole, says = settlement.quoted, [*settlement.followed, ""][0]
+        """The sentence that holds the claim to follow; the claim where it cannot be told."""
+        says = [*settlement.followed, ""][0]
+        whole = settlement.quoted or says
         told = self.forgetting.without_wording(whole)
         return whole if told == whole else self.forgetting.without_wording(says)
 

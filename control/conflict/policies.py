@@ -17,7 +17,7 @@ from control.conflict.verdict import NEUTRAL_TRUST
 from control.conflict.versions import Version, find_version
 from control.forgetting.parts import parts
 from control.prompts import Prompt, Quote
-from foundation.text import FUNCTION_WORDS, holds, normalise
+from foundation.text import FUNCTION_WORDS, holds, normalise, words
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -63,6 +63,7 @@ class PassageClaim:
         sentence: The sentence of the passage that holds the claim.
         head: The beginning of the passage.
         versions: That the title of the document and the name of its file give.
+        telling: Whether the sentence can be told alone: it is in the text, and no heading.
     """
 
     claim: SourceClaim
@@ -72,6 +73,7 @@ class PassageClaim:
     sentence: str = ""
     head: str = ""
     versions: tuple[Version, ...] = ()
+    telling: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Settlement:
         disagree: Whether they contradict each other.
         reason: In one sentence, whom the answer follows and why; empty where they agree.
         told: The text that tells every claim with its source, by the policy ``all``; else empty.
-        quoted: The sentence that holds the claim to follow, from the passage that is surest of it.
+        quoted: The sentence that holds the claim to follow, from the passage that is surest of it;
+            empty where none can be told alone.
     """
 
     claims: tuple[SourceClaim, ...] = ()
@@ -140,24 +143,36 @@ def passage_claims(
     """
     least = LEAST_ALONE if alone else LEAST_ANSWERS
     return [
-        PassageClaim(
-            SourceClaim(
-                node.node_id,
-                reading.answer,
-                date_of(node),
-                float(node.metadata.get("trust", NEUTRAL_TRUST)),
-                reading.answers,
-            ),
-            node.node.ref_doc_id or node.node_id,
-            str(node.metadata.get("title", "")),
-            tuple(filter(None, str(node.metadata.get("replaces", "")).split("; "))),
-            _sentence(node.text, reading.start - len(passage_text(node)) + len(node.text)),
-            node.text[:HEAD],
-            _versions(node),
-        )
+        _passage_claim(node, reading)
         for node, reading in read
         if reading.answer and reading.answers >= least
     ]
+
+
+def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
+    place = reading.start - len(passage_text(node)) + len(node.text)  # titles are read before it
+    sentence, known = _sentence(node.text, place), node.metadata
+    return PassageClaim(
+        SourceClaim(
+            node.node_id,
+            reading.answer,
+            date_of(node),
+            float(known.get("trust", NEUTRAL_TRUST)),
+            reading.answers,
+        ),
+        node.node.ref_doc_id or node.node_id,
+        str(known.get("title", "")),
+        tuple(filter(None, str(known.get("replaces", "")).split("; "))),
+        sentence,
+        node.text[:HEAD],
+        _versions(node),
+        place >= 0 and _says_more(sentence, f"{known.get('title')} {known.get('heading')}"),
+    )
+
+
+def _says_more(sentence: str, headings: str) -> bool:
+    """Whether a sentence has a word that is not in the headings above it."""
+    return any(word.isalpha() for word in words(sentence) - words(headings))
 
 
 def ways_to_ask(question: str, date: str) -> list[str]:
@@ -219,8 +234,8 @@ def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     text, reading = max(zip(prompt.texts, readings, strict=True), key=lambda each: each[1].answers)
     if not reading.answer or reading.answers < LEAST_ANSWERS:
         return prompt
-    quote = Quote(_sentence(text, reading.start), reading.answer, reading.answers)
-    return replace(prompt, quote=quote)
+    sentence = _sentence(text, reading.start)
+    return replace(prompt, quote=Quote(sentence, reading.answer, reading.answers))
 
 
 def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
@@ -229,14 +244,14 @@ def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
 
 
 def _sentence(text: str, place: int) -> str:
-    """The sentence of a text, or the row of a table, in which a character stands.
+    """The sentence of a text, or the row of a table, in which a character stands, on one line.
 
     All of the text where it stands in what is read before it.
     """
     for start, end in parts(text):
         if start <= place < end:
-            return text[start:end].strip()
-    return text.strip()
+            return " ".join(text[start:end].split())
+    return " ".join(text.split())
 
 
 def settle(
@@ -363,11 +378,9 @@ def _surest(passages: Sequence[PassageClaim]) -> list[PassageClaim]:
 
 def _following(passages: Sequence[PassageClaim], groups: set[int], reason: str = "") -> Settlement:
     claims = tuple(replace(each.claim, followed=each.claim.group in groups) for each in passages)
-    surest = max(
-        (each for each in passages if each.claim.group in groups),
-        key=lambda each: each.claim.confidence or 0.0,
-    )
-    return Settlement(claims, bool(reason), reason, quoted=surest.sentence)
+    telling = [each for each in passages if each.claim.group in groups and each.telling]
+    surest = max(telling, key=lambda each: each.claim.confidence or 0.0, default=None)
+    return Settlement(claims, bool(reason), reason, quoted=surest.sentence if surest else "")
 
 
 def _choose(passages: Sequence[PassageClaim], policy: Policy | None) -> tuple[int | None, str]:

@@ -260,3 +260,26 @@ def test_of_a_table_the_row_is_quoted_in_which_the_cell_stands():
     read = Reading("50", passage_text(node).rindex("50"), 0.95)
     [claim] = passage_claims([(node, read)])
     assert claim.sentence == "Name: Boris; Fee: 50; Room: 4"
+
+
+@pytest.mark.parametrize(
+    ("text", "claim", "told"),
+    [
+        ("Fees > Day tickets\n\nA day ticket\n   costs  50 euros.", "50 euros", True),
+        ("Fees > Day tickets\n\nA day ticket costs 50 euros.", "Day tickets", False),
+        ("2.1.\n\nA day ticket costs 50 euros.", "2.1", False),
+        ("A day ticket costs 50 euros.", "Fees", False),  # of the title, which is read before it
+    ],
+)
+def test_what_stands_in_a_heading_is_claimed_and_not_quoted(text, claim, told):
+    metadata = {"title": "Fees", "heading": "Fees > Day tickets"}
+    node = NodeWithScore(node=TextNode(text=text, metadata=metadata))
+    read = Reading(claim, passage_text(node).index(claim), 0.95)
+    settled = settle("What does it cost?", passage_claims([(node, read)]))
+    assert [each.says for each in settled.claims] == [claim]
+    assert settled.quoted == ("A day ticket costs 50 euros." if told else "")
+
+
+def test_of_passages_that_claim_the_same_one_is_quoted_that_tells_more_than_its_heading():
+    heading = replace(said(14, "a"), sentence="14 days", telling=False)
+    assert settle(QUESTION, [heading, said(14, "b")]).quoted == "It is 14 days."
