@@ -28,7 +28,7 @@ from control.forgetting.suppressor import FactContext, FactSuppressor, OnCleared
 from control.prompts import Prompt
 from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
 from foundation import trace
-from foundation.errors import InputError, ModelError
+from foundation.errors import InputError
 from foundation.text import holds
 from foundation.trace import RequestTrace
 
@@ -57,10 +57,8 @@ FROM_MEMORY = ", so the answer is from memory alone"
 FEW_WORDS = 40  # tokens of an answer in a few words
 ABSTAINED = "The documents do not say."
 NOT_SAID = "the passages claim {claims}, which the answer does not say"
-CUT_OFF = (
-    "the answer was cut off after {tokens} tokens; allow more of them for all of it "
-    "(--max-new-tokens, max_tokens)"
-)
+CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
+UNSUPPORTED = "no passage that was read supports the answer"
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -119,6 +117,7 @@ class QuestionState:
         facts: The forgotten facts that it concerns.
         retrieved: Passages retrieved, or given.
         kept: Those of them to read.
+        versions: Other versions of these, which the filter has not kept.
         settlement: What they claim, and which of it the answer follows.
         prompt: With them and without; ``None`` where the question is refused.
         decoded: The answer; ``None`` where the question is refused.
@@ -137,6 +136,7 @@ class QuestionState:
     facts: FactContext = field(default_factory=FactContext)
     retrieved: "Nodes" = ()
     kept: "Nodes" = ()
+    versions: "Nodes" = ()
     settlement: Settlement = field(default_factory=Settlement)
     prompt: Prompt | None = None
     decoded: DecodedAnswer | None = None
@@ -339,7 +339,9 @@ class Assistant:
             kept = list(state.retrieved)
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
-            return replace(state, kept=kept[: self.reading_limit])
+            kept = kept[: self.reading_limit]
+            others = policies.other_versions(kept, state.retrieved)
+            return replace(state, kept=kept, versions=others[: self.reading_limit])
 
     def correct(self, state: QuestionState) -> QuestionState:
         """Put the pinned corrections that answer the question before the passages."""
@@ -357,13 +359,18 @@ class Assistant:
         return replace(state, facts=facts)
 
     def read_claims(self, states: Sequence[QuestionState]) -> list[QuestionState]:
-        """Read what each passage claims, in one batch, and choose where they disagree."""
+        """Read what each passage claims, in one batch, and choose where they disagree.
+
+        Other versions of those that are kept are kept too if they claim something.
+        """
         changed, reader = list(states), self.reader
         places = [at for at, state in enumerate(states) if state.kept and self._works_on(state)]
         if reader is None or not places:
             return changed
         started = time.perf_counter()
-        asked = [(states[at].search.query_str, states[at].kept) for at in places]
+        asked = [
+            (states[at].search.query_str, [*states[at].kept, *states[at].versions]) for at in places
+        ]
         readings = policies.read(reader, asked)
         share = (time.perf_counter() - started) / len(places)
         for at, read in zip(places, readings, strict=True):
@@ -373,7 +380,9 @@ class Assistant:
             settled = policies.settle(question, claims, options.policy, options.as_of)
             states[at].trace.seconds["claims"] += share
             seconds = states[at].seconds + share
-            changed[at] = replace(states[at], settlement=settled, seconds=seconds)
+            claiming = {claim.claim.source for claim in claims}
+            kept = [*states[at].kept, *(n for n in states[at].versions if n.node_id in claiming)]
+            changed[at] = replace(states[at], kept=kept, settlement=settled, seconds=seconds)
         return changed
 
     def write_prompt(self, state: QuestionState) -> QuestionState:
@@ -619,10 +628,7 @@ class Assistant:
         return GenerationRequest(
             given,
             max_new_tokens=how.max_new_tokens,
-            temperature=how.temperature,
-            top_p=how.top_p,
-            seed=how.seed,
-            json_schema=schema,
+            json_schema=schema,  # the most probable one, whatever the sampling of the words
             withholds=withholds,
             refuses=lambda _: True,
         )
@@ -633,7 +639,10 @@ class Assistant:
         """The state with what was written as JSON, or with its answer withheld."""
         text = generation.text.strip()
         said = structured.sentences(text)
-        leaks = watch and self.forgetting.first_leak(said, watch) is not None
+        leaks = (watch and self.forgetting.first_leak(said, watch) is not None) or any(
+            self.forgetting.door.open().name(each) != each
+            for each in structured.repeated(text, state.query.json_schema)
+        )
         if state.decoded is not None and (generation.blocked or leaks):
             trace = replace(state.decoded.trace.until(0), blocked=True)
             named = [*generation.withheld, *(each.id for each in watch.active_records(said))]
@@ -641,9 +650,9 @@ class Assistant:
             return replace(state, decoded=replace(state.decoded, trace=trace, verdict=None))
         whole = structured.is_json(text)
         if generation.finished and not whole:
-            raise ModelError(
-                f"{self.model.name}'s server follows no JSON schema; take another one, or ask for "
-                "text"
+            raise InputError(
+                "the answer cannot be written by the JSON schema: it allows no text, or "
+                f"{self.model.name}'s server follows none; change it, or ask for text"
             )
         output = StructuredOutput(Cleared(text), len(generation.tokens), whole)
         return replace(state, structured=output)
@@ -744,7 +753,9 @@ class Assistant:
             notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
         if _cut_off(state):
             notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
-        if unsaid := _unsaid(state):
+        if _unsupported(state):
+            notices.append(UNSUPPORTED)
+        elif unsaid := _unsaid(state):
             notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
         notices += engine_notices(self.model)
         if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
@@ -771,6 +782,13 @@ def _cut_off(state: QuestionState) -> bool:
     if trace is None or len(trace.tokens) < state.decoding.max_new_tokens:
         return False
     return not ends_sentence(trace.text.rstrip())
+
+
+def _unsupported(state: QuestionState) -> bool:
+    """Whether passages alone were asked for, claim nothing, and support no sentence."""
+    passages_end = state.decoding.rule == DIAL and state.decoding.alpha == 0
+    checked = bool(state.citations) and not any(each.passages for each in state.citations)
+    return passages_end and checked and not state.settlement.claims
 
 
 def _strict(state: QuestionState) -> bool:

@@ -72,6 +72,14 @@ def sentences(text: str) -> str:
     return " ".join(_statements(json.loads(text), ""))
 
 
+def repeated(text: str, schema: str) -> list[str]:
+    """The values in a JSON text that stand in its schema, as those of an enumeration do."""
+    if not is_json(text):
+        return []
+    given = set(_asked(json.loads(schema)))
+    return [each for each in dict.fromkeys(_strings(json.loads(text))) if each in given]
+
+
 def _asked(schema: Any) -> Iterator[str]:
     if isinstance(schema, list):
         for each in schema:

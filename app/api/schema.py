@@ -12,13 +12,16 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from control.conflict.sources import DATE, Policy, SourceOptions
 from control.decoding.rules import CHOICES, DEFAULT_RULE
+from control.engines.json_grammar import check_schema
 from control.structured import ANY_OBJECT
+from foundation.errors import InputError
 
 MOST_MESSAGES = 200
 MOST_DOCUMENTS = 100  # handed over with one question
@@ -159,6 +162,15 @@ class JsonSchema(RequestBody):
     description: Text | None = None
     strict: bool | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+    @field_validator("schema_")
+    @classmethod
+    def _followed(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            check_schema(json.dumps(schema or {}))
+        except InputError as error:
+            raise PydanticCustomError(UNSUPPORTED, "{line}", {"line": str(error)}) from error
+        return schema
 
 
 class ResponseFormat(RequestBody):

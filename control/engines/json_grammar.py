@@ -47,7 +47,7 @@ def check_schema(schema: str) -> None:
         fault = str(error)
     if fault:
         reason = " ".join(fault.split())[:LONGEST_REASON]
-        raise InputError(f"the JSON schema cannot be followed ({reason}); correct it")
+        raise InputError(f"the JSON schema cannot be followed ({reason}); change it")
 
 
 def _grammar(schema: str) -> str:

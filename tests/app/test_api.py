@@ -264,10 +264,6 @@ def test_a_refusal_is_no_json(writing):
     [
         ({"response_format": {"type": "json_schema"}}, "give the schema"),
         ({"response_format": {**AS_CITY, "json_schema": {"name": "a b"}}}, "name"),
-        (
-            {"response_format": {**AS_CITY, "json_schema": {"name": "a", "schema": {"type": "x"}}}},
-            "cannot be followed",
-        ),
         ({"response_format": AS_CITY, "logprobs": True}, "logprobs"),
         ({"tools": [TOOL, TOOL], "tool_choice": "required"}, "name the function"),
         ({"tools": [TOOL], "tool_choice": {**BOOK, "function": {"name": "x"}}}, "no function 'x'"),
@@ -294,6 +290,11 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "documents"),
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type", "text"),
         ({"response_format": {"type": "grammar"}}, "response_format.type", "json_schema"),
+        (
+            {"response_format": {**AS_CITY, "json_schema": {"name": "a", "schema": {"type": "x"}}}},
+            "response_format.json_schema.schema",
+            "cannot be followed",
+        ),
         ({"modalities": ["text", "audio"]}, "modalities", "only text"),
         ({"presence_penalty": 0.5}, "presence_penalty", "only 0"),
         ({"frequency_penalty": -1}, "frequency_penalty", "only 0"),

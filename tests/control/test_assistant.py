@@ -837,3 +837,43 @@ def test_what_the_guard_blocks_stays_blocked_whatever_the_documents_say(
     assert answer.answer in REFUSALS
     assert "days" not in json.dumps(asdict(answer))
     assert {"id": "f1", "layer": "output"} in answer.forgotten
+
+
+def test_another_version_of_what_the_filter_keeps_is_read_if_it_claims_something(tiny, always):
+    class Second(BaseNodePostprocessor):
+        """Keeps the second passage."""
+
+        def _postprocess_nodes(self, nodes, query_bundle=None):
+            return nodes[1:2]
+
+    class Versions(FixedRetriever):
+        """Finds four versions."""
+
+        def _retrieve(self, query_bundle):
+            return [
+                NodeWithScore(
+                    node=TextNode(id_=name, text=text, metadata={"title": f"Terms {name}"}),
+                    score=0.5,
+                )
+                for name, text in (
+                    ("v1", "You have 14 days."),
+                    ("v2", "You have 30 days."),
+                    ("v3", "You have 60 days."),
+                    ("v4", "No word of it."),
+                )
+            ]
+
+    assistant = Assistant(
+        tiny,
+        always(0, model=tiny.identity),
+        Versions(),
+        processors=[Second()],
+        reader=DaysReader(),
+    )
+    answer = assistant.ask("How long?", HOW)
+    assert answer.answer == "You have 60 days."
+    assert [claim.source for claim in answer.claims] == ["v2", "v1", "v3"]
+    assert "latest version" in answer.settled
+    assert [source.id for source in answer.sources if source.kept] == ["v3"]
+    first = assistant.ask("How long is it in version 1?", HOW)
+    assert first.answer == "You have 14 days."

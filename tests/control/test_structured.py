@@ -13,7 +13,7 @@ from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import REFUSALS
-from foundation.errors import InputError, ModelError
+from foundation.errors import InputError
 from tests.control.test_assistant import DaysReader, dated
 from tests.json_writer import json_writer
 
@@ -48,7 +48,7 @@ def test_json_that_is_cut_off_says_so(tiny, always):
 
 
 def test_a_server_that_follows_no_schema_is_an_error(tiny, always):
-    with pytest.raises(ModelError, match="follows no JSON schema"):
+    with pytest.raises(InputError, match="cannot be written by the JSON schema"):
         asked(json_writer(tiny, "The capital is Lima."), always, "What is it?")
 
 
@@ -109,6 +109,17 @@ def test_a_schema_that_asks_for_a_forgotten_fact_is_refused(tiny, always, forget
     answer = asked(model, always, "Fill this in.", form, forgetting=suppressor)
     assert answer.answer in REFUSALS
     assert answer.structured is None
+
+
+def test_a_schema_confirms_no_answer_that_it_gives_itself(tiny, always, forgetting):
+    _, suppressor = forgetting
+    form = schema(x={"enum": ["Santiago", "Lima"]})
+    question = "Where did they meet?"
+    for said, refused in (("Santiago", True), ("Lima", False)):
+        model = json_writer(tiny, json.dumps({"x": said}))
+        answer = asked(model, always, question, form, forgetting=suppressor)
+        assert (answer.answer in REFUSALS) == refused
+        assert (answer.structured is None) == refused
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from control.conflict.policies import (
     PassageClaim,
+    other_versions,
     passage_claims,
     passage_text,
     settle,
@@ -269,6 +270,7 @@ def test_of_a_table_the_row_is_quoted_in_which_the_cell_stands():
         ("Fees > Day tickets\n\nA day ticket costs 50 euros.", "Day tickets", False),
         ("2.1.\n\nA day ticket costs 50 euros.", "2.1", False),
         ("A day ticket costs 50 euros.", "Fees", False),  # of the title, which is read before it
+        ("Dear Mrs Ashdown,\n\nA day ticket costs 50 euros.", "Mrs Ashdown", False),
     ],
 )
 def test_what_stands_in_a_heading_is_claimed_and_not_quoted(text, claim, told):
@@ -283,3 +285,33 @@ def test_what_stands_in_a_heading_is_claimed_and_not_quoted(text, claim, told):
 def test_of_passages_that_claim_the_same_one_is_quoted_that_tells_more_than_its_heading():
     heading = replace(said(14, "a"), sentence="14 days", telling=False)
     assert settle(QUESTION, [heading, said(14, "b")]).quoted == "It is 14 days."
+
+
+def test_other_versions_of_what_is_read_are_read_too():
+    def node(name, text, title):
+        return NodeWithScore(node=TextNode(id_=name, text=text, metadata={"title": title}))
+
+    kept = [node("v2", "The limit is 50 MB, and a session lasts 30 minutes.", "Harbor guide v2")]
+    found = [
+        *kept,
+        node("v1", "Uploads may have 20 MB.", "Harbor guide v1"),
+        node("copy", "The limit is 80 MB, and a session lasts 60 minutes.", "Harbor guide of 2021"),
+        node("sister", "The limit is 80 MB, and a session lasts 60 minutes.", "Quay"),
+        node("other", "Ships moor at the quay in the order of arrival.", "Harbor rules"),
+        node("tide", "The tide guide has 30 pages.", "Tide guide v3"),
+    ]
+    assert [each.node_id for each in other_versions(kept, found)] == ["v1", "copy"]
+    assert other_versions([], found) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "lacks"),
+    [("in version 7", True), ("by revision C", True), ("in version 2", False), ("", False)],
+)
+def test_that_no_document_is_of_the_version_asked_for_is_said(asked, lacks):
+    passages = [
+        said(days, str(days), versions=(find_version(f"guide v{number}"),))
+        for days, number in ((14, 1), (30, 2))
+    ]
+    settled = settle(f"How long is it {asked}?", passages)
+    assert ("none of them is the version" in settled.reason) == lacks
