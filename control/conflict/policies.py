@@ -4,6 +4,7 @@ Passages whose claims are the same are a group. A policy chooses between groups;
 all are followed, and the answer says that the documents disagree.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ LEAST_ALONE = 0.9
 # thing (`training/documents.jsonl`, 204 pairs) have 39 to 48 in common, versions that were worded
 # anew (`training/dated.jsonl`, 450) 41 to 52; those in which a number was amended more than 90.
 NEARLY_SAME = 70
+NUMBERS = re.compile(r"\d+")
 HEAD = 120  # characters of a passage where a document may be named: a line
 ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
     None: ("trusted", "replaces", "newest", "version"),
@@ -182,7 +184,7 @@ def other_versions(
     """The passages found that are of another version of a kept one's document.
 
     Little tells which of several versions a filter keeps. Versions are told by the names of their
-    documents, which differ in that alone, or since they say nearly the same under nearly one title.
+    documents, which differ in that alone; or in their numbers alone, and they say nearly the same.
 
     Args:
         kept: Passages.
@@ -202,8 +204,8 @@ def other_versions(
 
 
 def _nearly_same(a: "NodeWithScore", b: "NodeWithScore") -> bool:
-    titles = [str(node.metadata.get("title", "")) for node in (a, b)]
-    return fuzz.ratio(*titles) >= NEARLY_SAME and fuzz.ratio(a.text, b.text) >= NEARLY_SAME
+    one, other = (NUMBERS.sub("", str(node.metadata.get("title", ""))) for node in (a, b))
+    return one == other and fuzz.ratio(a.text, b.text) >= NEARLY_SAME
 
 
 def _says_more(sentence: str, headings: str) -> bool:

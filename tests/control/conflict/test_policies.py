@@ -291,16 +291,20 @@ def test_other_versions_of_what_is_read_are_read_too():
     def node(name, text, title):
         return NodeWithScore(node=TextNode(id_=name, text=text, metadata={"title": title}))
 
-    kept = [node("v2", "The limit is 50 MB, and a session lasts 30 minutes.", "Harbor guide v2")]
+    kept = [
+        node("v2", "Uploads to the harbor may not be larger than 50 MB.", "Harbor guide v2"),
+        node("2021", "The limit is 50 MB, and a session lasts 30 minutes.", "Terms 2021"),
+    ]
     found = [
         *kept,
         node("v1", "Uploads may have 20 MB.", "Harbor guide v1"),
-        node("copy", "The limit is 80 MB, and a session lasts 60 minutes.", "Harbor guide of 2021"),
-        node("sister", "The limit is 80 MB, and a session lasts 60 minutes.", "Quay"),
+        node("2023", "The limit is 80 MB, and a session lasts 60 minutes.", "Terms 2023"),
+        node("sister", "The limit is 80 MB, and a session lasts 60 minutes.", "Terms of the quay"),
+        node("2019", "Nothing is said here of any limit at all.", "Terms 2019"),
         node("other", "Ships moor at the quay in the order of arrival.", "Harbor rules"),
         node("tide", "The tide guide has 30 pages.", "Tide guide v3"),
     ]
-    assert [each.node_id for each in other_versions(kept, found)] == ["v1", "copy"]
+    assert [each.node_id for each in other_versions(kept, found)] == ["v1", "2023"]
     assert other_versions([], found) == []
 
 
