@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from control.conflict import values
+from control.forgetting.parts import parts
 from foundation.text import FUNCTION_WORDS, holds, normalise, words
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ class ClaimComparison:
         supported: Whether the passages hold its claim.
         unsupported: Its claims that the passages lack, where it has no support in them.
         remembered_claim: What memory claims, whether or not there is a conflict.
-        misread: Whether the draft with the passages says nothing of what is quoted from them.
+        misread: Whether the draft with the passages says nothing of what is quoted from them, and
+            nothing that they say nearer to the question.
         follows_memory: Whether it says what memory claims, with or without support in the passages.
     """
 
@@ -193,7 +195,10 @@ def compare(
         # The text before a replaced word stays, so the first claim shared with memory is replaced.
         unsupported=(shared[:1] or unsupported) if support < SUPPORTED else [],
         remembered_claim=stated,
-        misread=quote is not None and read is not None and not says(quote.claim),
+        misread=quote is not None
+        and read is not None
+        and not says(quote.claim)
+        and not _nearer(question, texts, passages_claim, quote),
         follows_memory=states_memory or (stated is not None and says(stated.text)),
     )
 
@@ -234,6 +239,20 @@ def _contradicts(
     if not words(passages_claim.text) <= held:
         return True
     return values.compare(question, passages_claim.text, stated.text) == "contradictory"
+
+
+def _nearer(question: str, texts: Sequence[str], claim: Claim | None, quote: "Quote") -> bool:
+    """Whether a sentence of the passages with this claim has more of the question than the quote.
+
+    The reader may take what is said of one thing for what was asked about another.
+    """
+    asked = words(question) - FUNCTION_WORDS
+    shared = len(words(quote.text) & asked)
+    return claim is not None and any(
+        holds(text[start:end], [claim.text]) and len(words(text[start:end]) & asked) > shared
+        for text in texts
+        for start, end in parts(text)
+    )
 
 
 def new_words(text: str, skip: set[str]) -> list[str]:

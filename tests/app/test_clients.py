@@ -306,7 +306,7 @@ def test_the_evaluation_harness_asks_for_conflicts(served, tmp_path, at_once):
 
 
 def test_the_example_of_the_documentation_runs(running):
-    [example] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(example.replace("http://127.0.0.1:7860", running().url), {})  # noqa: S102

@@ -205,6 +205,18 @@ def test_a_misread_answer_gives_way_to_the_passage_where_the_reader_counts_above
         assert (answer.verdict.passages_say, answer.verdict.follows) == ("Bergen", "passages")
 
 
+def test_what_the_passages_say_nearer_to_the_question_than_the_quote_is_no_misreading(ask):
+    both = "Rome is the capital of Norway. Since 2024 the capital is Bergen."
+    said = "The capital of Norway is Rome."
+    model = FakeModel({"Passages:\n[1] Rome is": said, CLOSED: "The capital of Norway is Oslo."})
+    given = {"quote": replace(QUOTE, confidence=0.95), "bar": 0.9, "reader": Cities()}
+    answer, _ = ask("llama", model, 0.5, passage=both, **given)
+    assert answer.trace.text == said
+    other = replace(given["quote"], text="Since 2024 the capital of Norway is Bergen.")
+    answer, _ = ask("llama", model, 0.5, passage=both, **given | {"quote": other})
+    assert answer.trace.text == other.text
+
+
 @pytest.mark.parametrize("kind", ["chat", "bare"])
 def test_without_bans_the_passages_are_asked_for_by_an_instruction(ask, kind):
     model = script("The capital of Norway is Oslo.")
