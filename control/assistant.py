@@ -615,23 +615,12 @@ class Assistant:
     def _as_json(
         self, state: QuestionState, decoded: DecodedAnswer, prompt: Prompt, watch: WatchedFacts
     ) -> GenerationRequest:
-        how, schema = state.decoding, state.query.json_schema
+        longest, schema = state.decoding.max_new_tokens, state.query.json_schema
         by_memory = decoded.verdict is not None and decoded.verdict.follows == "memory"
-        text, room = decoded.trace.text.strip(), self.model.room(how.max_new_tokens)
+        text, room = decoded.trace.text.strip(), self.model.room(longest)
         alone = by_memory or _strict(state)  # no passage may add to what was checked
-        given = prompts.as_json(self.model, prompt, text, schema, room, not alone)
-
-        def withholds(before: str, new: str) -> str | None:
-            record = watch.completed("", structured.plain(before + new)) if watch else None
-            return None if record is None else record.id
-
-        return GenerationRequest(
-            given,
-            max_new_tokens=how.max_new_tokens,
-            json_schema=schema,  # the most probable one, whatever the sampling of the words
-            withholds=withholds,
-            refuses=lambda _: True,
-        )
+        given = structured.prompt(self.model, prompt, text, schema, room, not alone)
+        return structured.request(given, schema, longest, watch)
 
     def _structured(
         self, state: QuestionState, generation: Generation, watch: WatchedFacts

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from control.engines.base import EnginePrompt, Message
-from control.structured import ANY_OBJECT
+from control.engines.base import Message
 from foundation.errors import InputError
 from foundation.text import normalise
 
@@ -22,9 +21,6 @@ AS_ASKED = (
     "Answer with just what the question asks for: a fact in a few words, an explanation in full."
 )
 BRIEFLY = "Answer with a few words, not a sentence."
-# The schema before the answer: the packaged model copies what it has read last.
-JSON_SCHEMA, AS_JSON = "JSON Schema:\n", "Write this answer as JSON by the schema."
-AS_OBJECT = "Write this answer as a JSON object."
 ORIGIN_KEYS = ("title", "heading", "page", "date")  # of a passage's metadata
 
 
@@ -148,7 +144,7 @@ def build(
     question, system = model.without_markup(question), model.without_markup(system)
     memory_chat = _chat(question, (), system)
     memory = model.render(memory_chat)
-    used = _length(model, memory, memory_chat)
+    used = length(model, memory, memory_chat)
     if used > room:
         raise InputError(
             f"the question takes {used} tokens, but the model's window leaves room for {room}; "
@@ -166,7 +162,7 @@ def build(
     while fitting:
         chat = _chat(question, fitting, system, titled, as_asked)
         context = model.render(chat)
-        if _length(model, context, chat) <= room:
+        if length(model, context, chat) <= room:
             kept = tuple(trust[: len(fitting)])
             return Prompt(context, memory, question, tuple(fitting), kept, chat, memory_chat)
         fitting.pop()
@@ -182,46 +178,12 @@ def briefly(model: PromptFormat, prompt: Prompt, room: int) -> Prompt | None:
         chats.append((*before, asked))
     context_chat, memory_chat = chats
     context = model.render(context_chat)
-    if _length(model, context, context_chat) > room:
+    if length(model, context, context_chat) > room:
         return None
     memory = model.render(memory_chat)
     return replace(
         prompt, context=context, memory=memory, context_chat=context_chat, memory_chat=memory_chat
     )
-
-
-def as_json(
-    model: PromptFormat, prompt: Prompt, answer: str, schema: str, room: int, passages: bool
-) -> EnginePrompt:
-    """The prompt for writing an answer as JSON.
-
-    Args:
-        model: As for `build`.
-        prompt: By which the question was answered.
-        answer: The answer, in words.
-        schema: JSON Schema.
-        room: Longest prompt, in tokens; passages are dropped from the end until it fits.
-        passages: Whether the answer is from the passages.
-
-    Raises:
-        InputError: It does not fit even without passages.
-    """
-    texts = list(prompt.texts) if passages else []
-    while True:
-        asked = f"{QUESTION}{prompt.question}\nAnswer: {model.without_markup(answer)}"
-        read = [PASSAGES + "\n\n".join(texts)] if texts else []
-        form = [] if schema == ANY_OBJECT else [JSON_SCHEMA + model.without_markup(schema)]
-        user = "\n\n".join([*read, *form, asked, AS_JSON if form else AS_OBJECT])
-        chat = (prompt.memory_chat[0], Message(role="user", content=user))
-        rendered = model.render(chat)
-        if (used := _length(model, rendered, chat)) <= room:
-            return EnginePrompt(rendered, chat)
-        if not texts:
-            raise InputError(
-                f"question, answer and JSON schema take {used} tokens, but the model's window "
-                f"leaves room for {room}; give a shorter schema"
-            )
-        texts.pop()
 
 
 def is_chat(tokenizer: "PreTrainedTokenizerBase") -> bool:
@@ -263,5 +225,6 @@ def _chat(
     return ({"role": "system", "content": system}, {"role": "user", "content": user})
 
 
-def _length(model: PromptFormat, rendered: str, chat: Sequence[Message]) -> int:
+def length(model: PromptFormat, rendered: str, chat: Sequence[Message]) -> int:
+    """How many tokens a chat has; of the texts alone where only a server can render it."""
     return model.length(rendered or "\n".join(each["content"] for each in chat))

@@ -1,15 +1,26 @@
 """Structured outputs: an answer that is also written as JSON by a schema.
 
 The answer is found in words, by passages and dial; then the model writes it as JSON, and each of
-its tokens is one that the JSON Schema allows (`control.engines.json_grammar`). Here is what is read
-of schema and JSON so that forgotten facts are kept out of both.
+its tokens is one that the JSON Schema allows (`control.engines.json_grammar`). Schema and JSON are
+read as text, so that forgotten facts are kept out of both.
 """
 
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from control import prompts
+from control.engines.base import EnginePrompt, GenerationRequest, Message
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from control.forgetting.guard import WatchedFacts
+    from control.prompts import Prompt, PromptFormat
+
+# The schema before the answer: the packaged model copies what it has read last.
+JSON_SCHEMA, AS_JSON = "JSON Schema:\n", "Write this answer as JSON by the schema."
+AS_OBJECT = "Write this answer as a JSON object."
 ANY_OBJECT = '{"type": "object"}'
 NAMING = ("properties", "patternProperties", "$defs", "definitions")  # their keys are names
 TELLING = ("title", "description", "enum", "const", "default", "examples", "required")
@@ -19,6 +30,65 @@ COMBINED = {"allOf", "anyOf", "oneOf", "$ref", "if", "patternProperties", "uneva
 ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 # Where words meet in a key: "capitalOf", "capital_of".
 BORDER = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|[_-]+")
+
+
+def request(
+    given: EnginePrompt, schema: str, longest: int, watch: "WatchedFacts"
+) -> GenerationRequest:
+    """What is asked of an engine: the most probable JSON, ended before it states a forgotten fact.
+
+    Args:
+        given: From `prompt`.
+        schema: JSON Schema.
+        longest: Tokens of the JSON at most.
+        watch: The facts that it must not state.
+    """
+
+    def withholds(before: str, new: str) -> str | None:
+        record = watch.completed("", plain(before + new)) if watch else None
+        return None if record is None else record.id
+
+    return GenerationRequest(
+        given,
+        max_new_tokens=longest,
+        json_schema=schema,
+        withholds=withholds,
+        refuses=lambda _: True,
+    )
+
+
+def prompt(
+    model: "PromptFormat", asked: "Prompt", answer: str, schema: str, room: int, passages: bool
+) -> EnginePrompt:
+    """The prompt for writing an answer as JSON.
+
+    Args:
+        model: As for `prompts.build`.
+        asked: By which the question was answered.
+        answer: The answer, in words.
+        schema: JSON Schema.
+        room: Longest prompt, in tokens; passages are dropped from the end until it fits.
+        passages: Whether the answer is from the passages.
+
+    Raises:
+        InputError: It does not fit even without passages.
+    """
+    texts = list(asked.texts) if passages else []
+    question = f"{prompts.QUESTION}{asked.question}\nAnswer: {model.without_markup(answer)}"
+    form = [] if schema == ANY_OBJECT else [JSON_SCHEMA + model.without_markup(schema)]
+    while True:
+        read = [prompts.PASSAGES + "\n\n".join(texts)] if texts else []
+        user = "\n\n".join([*read, *form, question, AS_JSON if form else AS_OBJECT])
+        chat = (asked.memory_chat[0], Message(role="user", content=user))
+        rendered = model.render(chat)
+        if (used := prompts.length(model, rendered, chat)) <= room:
+            return EnginePrompt(rendered, chat)
+        if not texts:
+            raise InputError(
+                f"question, answer and JSON schema take {used} tokens, but the model's window "
+                f"leaves room for {room}; give a shorter schema"
+            )
+        texts.pop()
 
 
 def closed(schema: Any) -> Any:

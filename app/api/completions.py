@@ -242,7 +242,7 @@ async def chat(request: ChatRequest, caller: Reader) -> Response:
     if schema:
         text += schema
         service = caller.service
-        room = service.language_model.window // 4  # of which passages and schema take most
+        room = service.window // 4  # of which passages and schema take most
         longest = longest or min(STRUCTURED_TOKENS, service.settings.token_limit, room)
     return await _answer(caller, request, [query], caller.service.tokens(text), longest)
 

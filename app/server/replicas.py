@@ -50,9 +50,10 @@ REPLICA_LOST = "the replica that was answering was lost; ask again"
 
 @dataclass(frozen=True)
 class ReplicaDescription:
-    """The model of a replica: its name, calibration and tokenizer."""
+    """The model of a replica: its name, window, calibration and tokenizer."""
 
     name: str
+    window: int
     calibration: "Calibration"
     tokenizer: Any
 
@@ -81,7 +82,8 @@ class Replica:
                 f"--replicas copies a model of this process, and {model.name} is not one: it "
                 "answers many at once already; leave --replicas out"
             )
-        return ReplicaDescription(model.name, calibration, model.tokenizer.backend_tokenizer)
+        tokenizer = model.tokenizer.backend_tokenizer
+        return ReplicaDescription(model.name, model.window, calibration, tokenizer)
 
     async def answers(
         self, queries: "Sequence[Query]", decoding: "Decoding", client: str
@@ -154,6 +156,11 @@ class ReplicatedService(Service):
     def model_name(self) -> str:
         """The name of the language model."""
         return self._ready_pool().description.name
+
+    @property
+    def window(self) -> int:
+        """Longest prompt plus answer, in the model's tokens."""
+        return self._ready_pool().description.window
 
     @property
     def calibration(self) -> "Calibration":

@@ -479,6 +479,11 @@ class Service:
         return self._ready().model.name
 
     @property
+    def window(self) -> int:
+        """Longest prompt plus answer, in the model's tokens."""
+        return self._ready().model.window
+
+    @property
     def language_model(self) -> "Engine":
         """The model; use it inside `run` only."""
         return self._ready().model

@@ -66,7 +66,7 @@ class DraftClaims(Protocol):
         """Whether it says nothing of what could be quoted from them."""
 
     @property
-    def follows_memory(self) -> bool:
+    def agrees_with_memory(self) -> bool:
         """Whether it says what memory claims."""
 
     @property
@@ -154,7 +154,7 @@ class Calibration:
         """
         if quote is None or not found.misread or quote.confidence < self.reader_bar:
             return False
-        return not (found.follows_memory and self.remembers(found.remembered_claim))
+        return not (found.agrees_with_memory and self.remembers(found.remembered_claim))
 
     def thresholds(self, alpha: float | str) -> Thresholds:
         """The thresholds at ``alpha``; at 0.5, plain RAG, no confidence passes them.

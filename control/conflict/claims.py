@@ -121,7 +121,7 @@ class ClaimComparison:
         remembered_claim: What memory claims, whether or not there is a conflict.
         misread: Whether the draft with the passages says nothing of what is quoted from them, and
             nothing that they say nearer to the question.
-        follows_memory: Whether it says what memory claims, with or without support in the passages.
+        agrees_with_memory: Whether it says what memory claims, supported by the passages or not.
     """
 
     claim: Claim | None = None
@@ -132,7 +132,7 @@ class ClaimComparison:
     unsupported: Sequence[Claim] = ()
     remembered_claim: Claim | None = None
     misread: bool = False
-    follows_memory: bool = False
+    agrees_with_memory: bool = False
 
 
 def compare(
@@ -199,7 +199,7 @@ def compare(
         and read is not None
         and not says(quote.claim)
         and not _nearer(question, texts, passages_claim, quote),
-        follows_memory=states_memory or (stated is not None and says(stated.text)),
+        agrees_with_memory=states_memory or (stated is not None and says(stated.text)),
     )
 
 

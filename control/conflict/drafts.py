@@ -126,7 +126,7 @@ class DraftComparison:
         unsupported: Whether the answer could be restricted to the passages' wording, in which it
             has no support.
         misread: Whether it says nothing of what could be quoted from the passages.
-        follows_memory: Whether the draft with the passages says what memory claims.
+        agrees_with_memory: Whether the draft with the passages says what memory claims.
     """
 
     passages: list[int]
@@ -139,7 +139,7 @@ class DraftComparison:
     remembered_claim: Claim | None = None
     unsupported: bool = False
     misread: bool = False
-    follows_memory: bool = False
+    agrees_with_memory: bool = False
 
     @property
     def conflict(self) -> bool:
@@ -298,7 +298,7 @@ def _compare(
             remembered_claim=each.remembered_claim,
             unsupported=bool(each.unsupported) and grounded.get(row) is not None,
             misread=each.misread and quotes[row] is not None,
-            follows_memory=each.follows_memory,
+            agrees_with_memory=each.agrees_with_memory,
         )
         for row, each in enumerate(found)
     ]

@@ -133,9 +133,9 @@ class Comparison:
         return bool(self.found.unsupported)
 
     @property
-    def follows_memory(self) -> bool:
+    def agrees_with_memory(self) -> bool:
         """Whether the passages' answer says what memory claims."""
-        return self.found.follows_memory
+        return self.found.agrees_with_memory
 
     @property
     def remembered_claim(self) -> Claim | None:

@@ -155,7 +155,7 @@ def _observe(
     views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
     for item, prompt, view, chosen, traces in zip(batch, asked, views, ways, written, strict=True):
-        remembered = view.remembered_claim if view.follows_memory else None
+        remembered = view.remembered_claim if view.agrees_with_memory else None
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
         observed[item.id] = Observation(
             item.id,

@@ -94,7 +94,7 @@ class TestEvidence:
         assert "<mark>The seat of government of Norway is <b>Cairo</b>" in html
         assert "Trolls" not in html.split("<mark>")[1].split("</mark>")[0]
 
-    def test_marks_what_the_passages_say_where_the_answer_follows_memory(self):
+    def test_marks_what_the_passages_say_where_the_answer_agrees_with_memory(self):
         verdict = Verdict("Cairo", "Oslo", 0.9, "memory")
         said = answer("The capital of Norway is Oslo.", verdict=verdict)
         assert evidence.claimed_words(said) == {"cairo", "oslo"}

@@ -93,7 +93,7 @@ def workers(cluster):
 def test_two_nodes_answer_as_one_process(cluster, service, given):
     alone = Service(settings_module.load(**given))
     alone.load()
-    assert service.model_name == alone.model_name
+    assert (service.model_name, service.window) == (alone.model_name, alone.window)
     assert len(set(workers(cluster).values())) == 2  # one on each node
     for query in ASKED:
         [expected], [answer] = alone.ask([query], HOW), service.ask([query], HOW)

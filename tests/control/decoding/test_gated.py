@@ -96,7 +96,7 @@ def test_a_step_hands_the_rule_what_it_returned_at_the_last_one():
     assert mix(grd, context, next_token(log_p(SURE_MEMORY)), None).mixed.item()
 
 
-def test_nwcad_follows_memory_where_the_passages_bring_nothing():
+def test_nwcad_agrees_with_memory_where_the_passages_bring_nothing():
     context, memory = log_p((0.55, 0.25, 0.1, 0.1)), log_p((0.6, 0.2, 0.1, 0.1))
     output = nwcad(context, memory, None, tau=0.05, kappa_memory=0.3)
     assert torch.equal(output.scores, memory)
