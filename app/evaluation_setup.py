@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from app import factory, home
 from app.settings import Settings
-from control.assistant import reading_limit
+from control.answer import Answer
+from control.assistant import Assistant, Query, reading_limit
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.engines.transformers import LanguageModel
@@ -64,12 +65,20 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
             MultiQueryRetriever(trigger.search, CANDIDATES).retrieve,
         )
 
+    @cache
+    def assistant() -> Assistant:
+        return factory.assistant(settings, model, index=index)
+
+    def ask(queries: Sequence[Query], how: Decoding) -> list[Answer]:
+        return assistant().ask_batch(queries, how)
+
     return Modules(
         lambda question, history: rewrites.run(question, {"history": history}),
         MultiQueryRetriever(search, CANDIDATES).retrieve,
         lambda found, asked: judge.postprocess_nodes(list(found), asked),
         with_reservoir,
         settings.top_k or reading_limit(model),
+        ask,
     )
 
 

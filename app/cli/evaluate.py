@@ -258,6 +258,13 @@ def _calibrate(
     show_default=True,
     help="What each module adds; how well the filter judges; what the reservoir saves.",
 )
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="With --measure modules: longest answer, in tokens.",
+)
 @REPORT
 @click.pass_obj
 def retrieval(
@@ -269,6 +276,7 @@ def retrieval(
     kinds: tuple[str, ...],
     arms: tuple[str, ...],
     measure: str,
+    max_new_tokens: int,
     target: Path,
 ) -> None:
     """What rewriter, filter, reservoir and trigger add to retrieval."""
@@ -318,7 +326,9 @@ def retrieval(
             )
             result = reservoir_suite.reservoir_report(model, modules, asked, target)
         else:
-            result = retrieval_suite.modules_report(model, modules, items, target, arms)
+            result = retrieval_suite.modules_report(
+                model, modules, items, target, arms, max_new_tokens
+            )
     name = "real documents" if corpus else data.name if data else "built-in"
     result |= {"model": model.name, "data": name}
     _report(result | {"split": split if data is None else None}, target)

@@ -1,4 +1,4 @@
-"""What each retrieval module adds: the same questions with and without it."""
+"""What each retrieval module adds: the same questions with and without it, and by the assistant."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -11,6 +11,8 @@ import numpy as np
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from control import prompts
+from control.answer import Answer
+from control.assistant import Query
 from control.conflict import dial
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
@@ -25,7 +27,9 @@ from retrieval.trigger import TAU
 MAX_NEW_TOKENS = 32
 RECALL_AT = 5
 BASELINE = "read"
+ASSISTANT = "assistant"
 
+Ask = Callable[[Sequence[Query], Decoding], list[Answer]]
 Rewrite = Callable[[str, Sequence[Turn]], QueryBundle]
 Retrieve = Callable[[QueryBundle], list[NodeWithScore]]
 Filter = Callable[[Sequence[NodeWithScore], QueryBundle], Sequence[NodeWithScore]]
@@ -35,7 +39,7 @@ ReservoirModules = tuple[Rewrite, Retrieve]
 
 @dataclass(frozen=True)
 class Arm:
-    """One way from a question to the passages that are read.
+    """One way from a question to the passages that plain RAG reads.
 
     Attributes:
         name: Of the row.
@@ -50,6 +54,19 @@ class Arm:
     retrieve: Retrieve | None
     keep: Filter
     reads: int
+
+
+@dataclass(frozen=True)
+class AssistantArm:
+    """The assistant as it is used: all modules, then reader and dial.
+
+    Attributes:
+        ask: Answers queries in one batch.
+        name: Of the row.
+    """
+
+    ask: Ask
+    name: str = ASSISTANT
 
 
 @dataclass
@@ -77,11 +94,12 @@ class RetrievalRow:
 def run(
     language_model: Engine,
     items: Sequence[RetrievalQuestion],
-    arms: Sequence[Arm],
+    arms: Sequence[Arm | AssistantArm],
     target: Path,
     batch_size: int = 16,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[RetrievalRow]:
-    """Take every question through every arm; plain RAG reads what was kept.
+    """Take every question through every arm; plain RAG reads what was kept, or the assistant asks.
 
     Passages are found for one question at a time, as in use, and timed so; answers are decoded in
     batches. Rows are appended to ``target/rows.jsonl``; a second call goes on from there.
@@ -89,16 +107,25 @@ def run(
     Raises:
         DataError: ``target`` holds rows of another run.
     """
-    header = {"model": language_model.name, "ids": [item.id for item in items]}
+    header = {
+        "model": language_model.name,
+        "ids": [item.id for item in items],
+        "max_new_tokens": max_new_tokens,
+    }
     rows: Rows[tuple[str, str], RetrievalRow] = Rows.of_dataclass(
         target / "rows.jsonl", header, RetrievalRow, lambda row: row.key
     )
     decoded: dict[str, tuple[str, float]] = {}
     for arm in arms:
+        work = (
+            partial(_asked, arm, Decoding(max_new_tokens=max_new_tokens))
+            if isinstance(arm, AssistantArm)
+            else partial(_answer, language_model, arm, decoded, max_new_tokens)
+        )
         rows.complete(
             items,
             lambda item, name=arm.name: [(name, item.id)],  # type: ignore[misc]
-            partial(_answer, language_model, arm, decoded),
+            work,
             batch_size,
             title=arm.name,
             unit="questions",
@@ -110,11 +137,12 @@ def _answer(
     language_model: Engine,
     arm: Arm,
     decoded: dict[str, tuple[str, float]],
+    max_new_tokens: int,
     batch: Sequence[RetrievalQuestion],
 ) -> dict[tuple[str, str], RetrievalRow]:
     """Rows of one arm; ``decoded``: answers and seconds by prompt, as arms often read the same."""
     rows, written = [], []
-    room = language_model.room(MAX_NEW_TOKENS)
+    room = language_model.room(max_new_tokens)
     for item in batch:
         with trace.following() as way:
             with trace.step("rewrite"):
@@ -145,13 +173,39 @@ def _answer(
     new = list({built.context: built for built in written if built.context not in decoded}.values())
     if new:
         started = time.perf_counter()
-        how = Decoding(rule="plain", max_new_tokens=MAX_NEW_TOKENS)
+        how = Decoding(rule="plain", max_new_tokens=max_new_tokens)
         settled = dial.answer(language_model, new, how, None)
         decode = (time.perf_counter() - started) / len(new)
         for built, answer in zip(new, settled, strict=True):
             decoded[built.context] = (answer.trace.text.strip(), decode)
     for row, built in zip(rows, written, strict=True):
         row.answer, row.seconds["decode"] = decoded[built.context]
+    return {row.key: row for row in rows}
+
+
+def _asked(
+    arm: AssistantArm, how: Decoding, batch: Sequence[RetrievalQuestion]
+) -> dict[tuple[str, str], RetrievalRow]:
+    """Rows of the assistant."""
+    answers = arm.ask([Query(item.question, history=item.history) for item in batch], how)
+    rows = [
+        RetrievalRow(
+            arm.name,
+            item.id,
+            item.kind,
+            answer.rewritten,
+            list(answer.queries),
+            [source.id for source in answer.sources],
+            [source.id for source in answer.sources if source.kept],
+            answer.answer,
+            {
+                "before": answer.seconds["total"] - answer.seconds["decode"],
+                "decode": answer.seconds["decode"],
+            },
+            notices=list(answer.notices),
+        )
+        for item, answer in zip(batch, answers, strict=True)
+    ]
     return {row.key: row for row in rows}
 
 
@@ -162,7 +216,8 @@ def report(
 
     ``found`` and ``read``: share of questions with all of their evidence among the passages found,
     and among those read. ``seconds`` are those of rewriting, triggering, retrieving and filtering,
-    the mean over the questions; ``decode`` that of an answer within its batch. ``hit`` is tested
+    of the assistant all but decoding, the mean over the questions; ``decode`` that of an answer
+    within its batch. ``hit`` is tested
     against the arm ``read`` by McNemar's exact test.
     """
     asked = {item.id: item for item in items}
@@ -257,6 +312,7 @@ class Modules:
         with_reservoir: The same over a reservoir in a directory, with a tau: rewriting only where a
             first search does not find the answer, and search by the trigger.
         reads: Passages read at most.
+        ask: The assistant with all of them.
     """
 
     rewrite: Rewrite
@@ -264,6 +320,7 @@ class Modules:
     judge: Filter
     with_reservoir: Callable[[Path, float], ReservoirModules]
     reads: int
+    ask: Ask
 
 
 def modules_report(
@@ -272,26 +329,36 @@ def modules_report(
     items: Sequence[RetrievalQuestion],
     target: Path,
     only: Collection[str] = (),
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> dict[str, Any]:
-    """Direct, retrieve-and-read, each module alone, and all of them; or ``only`` some of these.
+    """Direct, retrieve-and-read, each module alone, all of them, and the assistant.
+
+    Args:
+        language_model: The model.
+        modules: To be measured.
+        items: The questions.
+        target: Directory of the report.
+        only: Names of the ways to measure; all if empty.
+        max_new_tokens: Longest answer, in tokens.
 
     Raises:
         InputError: There is no such arm.
     """
     rewrite, triggered = modules.with_reservoir(target / "reservoir", TAU)
-    ways = [
+    ways: list[Arm | AssistantArm] = [
         Arm("direct", plain_query, None, keep_all, modules.reads),
         Arm(BASELINE, plain_query, modules.search, keep_all, modules.reads),
         Arm("read, with history", with_history, modules.search, keep_all, modules.reads),
         Arm("+ rewriter", modules.rewrite, modules.search, keep_all, modules.reads),
         Arm("+ filter", plain_query, modules.search, modules.judge, modules.reads),
         Arm("all", rewrite, triggered, modules.judge, modules.reads),
+        AssistantArm(modules.ask),
     ]
     if unknown := set(only) - {way.name for way in ways}:
         names = ", ".join(repr(way.name) for way in ways)
         raise InputError(f"--arm {min(unknown)!r}: there is {names}")
     ways = [way for way in ways if not only or way.name in only]
-    rows = run(language_model, items, ways, target)
+    rows = run(language_model, items, ways, target, max_new_tokens=max_new_tokens)
     tables = {"modules": report(items, rows), "failures": failures(items, rows)}
     return {"n": len(items), "tables": tables}
 

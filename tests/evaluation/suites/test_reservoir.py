@@ -44,7 +44,8 @@ def test_the_report_counts_what_came_from_outside_each_time(tiny, tmp_path):
 
         return retrieval.plain_query, triggered
 
-    modules = Modules(retrieval.plain_query, search, keep_all, with_reservoir, reads=1)
+    plain = retrieval.plain_query
+    modules = Modules(plain, search, keep_all, with_reservoir, reads=1, ask=lambda *_: [])
     report = suite.reservoir_report(tiny, modules, suite.build_questions("test"), tmp_path)
     assert report["n"] == 8
     rows = {(row["arm"], row["asked"]): row for row in report["tables"]["reservoir"]}

@@ -1,12 +1,15 @@
 import json
 
 import pytest
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
+from control.assistant import Assistant
 from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.suites import retrieval
 from evaluation.suites.retrieval import (
     Arm,
+    AssistantArm,
     Modules,
     RetrievalRow,
     failures,
@@ -154,11 +157,40 @@ def test_a_wrong_answer_counts_where_its_evidence_was_lost():
     assert every["read, wrong answer"] == every["n"] == 1
 
 
+class TwoPassages(BaseRetriever):
+    """Finds the passages p1 and p2, whatever is asked."""
+
+    def _retrieve(self, query_bundle):
+        return Search()(query_bundle)
+
+
+def test_the_assistant_is_asked_as_it_is_used(tiny, always, tmp_path):
+    assistant = Assistant(tiny, always(1, model=tiny.identity), TwoPassages(), reads=1)
+    asked = []
+
+    def ask(queries, how):
+        asked.extend((query.question, query.history, how.max_new_tokens) for query in queries)
+        return assistant.ask_batch(queries, how)
+
+    rows = run(tiny, ITEMS, [AssistantArm(ask)], tmp_path, batch_size=2, max_new_tokens=7)
+    assert asked == [(item.question, item.history, 7) for item in ITEMS]
+    for item, row in zip(ITEMS, rows, strict=True):
+        assert (row.arm, row.id, row.kind) == ("assistant", item.id, item.kind)
+        assert (row.found, row.read) == (["p1", "p2"], ["p1"])
+        assert row.answer
+        assert set(row.seconds) == {"before", "decode"}
+    table = report(ITEMS, rows)
+    [whole] = [line for line in table if line["kind"] == "all"]
+    assert (whole["arm"], whole["n"], whole["passages"]) == ("assistant", 3, 1)
+
+
+def unasked(_queries, _how):
+    raise AssertionError("the assistant is not to be asked")
+
+
 def test_an_unknown_arm_is_refused_with_those_there_are(tiny, tmp_path):
-    keep = retrieval.keep_all
-    modules = Modules(
-        retrieval.plain_query, Search(), keep, lambda *_: (retrieval.plain_query, Search()), 3
-    )
+    keep, plain = retrieval.keep_all, retrieval.plain_query
+    modules = Modules(plain, Search(), keep, lambda *_: (plain, Search()), 3, unasked)
     with pytest.raises(InputError, match=r"--arm 'none': there is 'direct', 'read', .* 'all'"):
         modules_report(tiny, modules, ITEMS, tmp_path, ["none"])
 
@@ -181,19 +213,13 @@ def test_the_ablation_shows_each_module_alone_and_all_together(tiny, tmp_path):
         reservoirs.append((directory.parent, tau))
         return rewrite, Search()
 
-    modules = Modules(rewrite, Search(), judge, with_reservoir, reads=1)
-    shown = modules_report(tiny, modules, ITEMS[:2], tmp_path)
+    modules = Modules(rewrite, Search(), judge, with_reservoir, reads=1, ask=unasked)
+    ways = ["direct", "read", "read, with history", "+ rewriter", "+ filter", "all"]
+    shown = modules_report(tiny, modules, ITEMS[:2], tmp_path, ways)
     assert shown["n"] == 2
     assert reservoirs == [(tmp_path, TAU)]  # a reservoir of its own, not the user's
     table = shown["tables"]["modules"]
-    assert [line["arm"] for line in table if line["kind"] == "all"] == [
-        "direct",
-        "read",
-        "read, with history",
-        "+ rewriter",
-        "+ filter",
-        "all",
-    ]
+    assert [line["arm"] for line in table if line["kind"] == "all"] == ways
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()[1:]
     rows = {row["arm"]: row for row in map(json.loads, lines) if row["id"] == "1"}
     rewritten = {arm for arm, row in rows.items() if row["asked"] == "Who?!"}
