@@ -1,7 +1,9 @@
 """An answer with its sources: the passages, and whether each was read."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NewType
 
 from control import prompts
@@ -53,6 +55,7 @@ class Source:
         heading: The headings that it stands under, "outer > inner"; empty if there are none.
         date: Of its document, in ISO 8601, of which day or month may lack; empty if not known.
         replaces: What its document says it replaces; empty if it says nothing of it.
+        file: Name of the file that its document was read from; empty if it was given.
     """
 
     id: Cleared
@@ -66,6 +69,7 @@ class Source:
     heading: Cleared = NOTHING
     date: Cleared = NOTHING
     replaces: Cleared = NOTHING
+    file: Cleared = NOTHING
 
 
 @dataclass(frozen=True)
@@ -159,20 +163,35 @@ def source(
     else:
         reason = "others rank before it"
     page = node.metadata.get("page")
-    title, heading, date, replaces = (
-        clear.name(str(node.metadata.get(key, "")))
-        for key in ("title", "heading", "date", "replaces")
+    title, heading, date, replaces, path = (
+        str(node.metadata.get(key, ""))
+        for key in ("title", "heading", "date", "replaces", "source")
     )
     return Source(
         id=clear.id(node.node_id),
-        title=title,
+        title=clear.name(title),
         score=node.score,
         kept=node.node_id in read,
         reason=own(reason),
         text=clear.text(node.text, prompts.origin(node.metadata)),
         answers=answers,
         page=page if isinstance(page, int) else None,  # a JSON line may call anything so
-        heading=heading,
-        date=date,
-        replaces=replaces,
+        heading=clear.name(heading),
+        date=clear.name(date),
+        replaces=clear.name(replaces),
+        file=clear.name(PurePath(path).name),
     )
+
+
+def source_names(sources: Sequence[Source]) -> dict[str, str]:
+    """What passages are called, by id: title and page; where files share a title, the file too."""
+    files = defaultdict[str, set[str]](set)
+    for each in sources:
+        files[each.title].add(each.file)
+    names: dict[str, str] = {}
+    for each in sources:
+        told = len(files[each.title]) > 1 and bool(each.file)
+        page = "" if each.page is None else f"page {each.page}"
+        parts = (each.title, each.file if told else "", page)
+        names[each.id] = ", ".join(part for part in parts if part)
+    return names

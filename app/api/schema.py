@@ -218,7 +218,7 @@ class DecodingRequest(RequestBody):
 
     model: Words = Field(description="A name that /v1/models lists.")
     alpha: Share | Literal["auto"] | None = Field(
-        None, description="The dial: 0 = passages, 0.5 = plain RAG, 1 = memory, auto."
+        None, description="The dial: 0 = passages, 0.5 = both, 1 = memory, auto."
     )
     reliance: Share | None = Field(
         None,

@@ -59,7 +59,7 @@ class AlphaType(click.ParamType):
     "--alpha",
     type=AlphaType(),
     metavar="NUMBER|auto",
-    help="0 = passages, 0.5 = plain RAG, 1 = memory, auto = by confidence.  [default: 0.5]",
+    help="0 = passages, 0.5 = both, 1 = memory, auto = by confidence.  [default: 0.5]",
 )
 @click.option(
     "--reliance",

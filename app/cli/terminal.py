@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from control.answer import Answer, Source
+from control.answer import Answer, Source, source_names
 from control.conflict.sources import MEMORY
 from control.engines.hub import RECOMMENDED
 from control.forgetting.clearing import ClearedToken
@@ -123,12 +123,11 @@ def _sources(answer: Answer) -> Table:
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
     table.add_column(overflow="fold")
-    listed = shown(answer)
+    listed, names = shown(answer), source_names(answer.sources)
     for number, source in enumerate(listed, start=1):
         score = "given" if source.score is None else f"{source.score:.2f}"
         excerpt = source.text if len(source.text) <= EXCERPT else f"{source.text[:EXCERPT]}…"
-        title = source.title if source.page is None else f"{source.title}, page {source.page}"
-        line = Text.assemble((title, "bold"), "  ", (" ".join(excerpt.split()), "dim"))
+        line = Text.assemble((names[source.id], "bold"), "  ", (" ".join(excerpt.split()), "dim"))
         if not source.kept:
             line.append(f"  ({source.reason})", style="yellow")
         table.add_row(f"[{number}]", score, line)

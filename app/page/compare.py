@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from app.server.service import Service
 
 TASK = "comparison"
-SETTINGS = (("0", "Documents"), ("0.5", "Plain RAG"), ("1", "Memory"))
+SETTINGS = (("0", "Documents"), ("0.5", "Both"), ("1", "Memory"))
 
 
 def build(service: "Service", running: SessionTasks) -> None:

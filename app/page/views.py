@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from app.api.errors import describe_error
 from app.page import evidence, words
 from app.page.markup import MarkedText, cut
-from control.answer import Answer, Source
+from control.answer import Answer, Source, source_names
 from control.conflict.sources import CORRECTION, MEMORY, SourceClaim
 from control.forgetting.ledger import Event
 from control.forgetting.record import Record, shown
@@ -43,6 +43,7 @@ class ShownPassage:
         score: Its score for the question.
         verdict: The result of the filter.
         html: Its text, with the sentences marked that support the answer.
+        name: What it is called.
     """
 
     number: int
@@ -50,12 +51,7 @@ class ShownPassage:
     score: str
     verdict: str
     html: Markup
-
-    @property
-    def name(self) -> str:
-        """The title, and the page of a document that has pages."""
-        title = self.source.title or YOUR_PASSAGE
-        return title if self.source.page is None else f"{title}, page {self.source.page}"
+    name: str
 
 
 @dataclass(frozen=True)
@@ -110,12 +106,12 @@ def passages(answer: Answer) -> list[ShownPassage]:
     """Return the passages that were read, numbered as in the prompt."""
     wanted = evidence.claimed_words(answer)
     read = evidence.read(answer)
-    return [_passage(number, each, wanted) for number, each in enumerate(read, start=1)]
+    return _passages(answer, list(enumerate(read, start=1)), wanted)
 
 
 def unread(answer: Answer) -> list[ShownPassage]:
     """Return the passages that were found and not read."""
-    return [_passage(0, each, ()) for each in answer.sources if not each.kept]
+    return _passages(answer, [(0, each) for each in answer.sources if not each.kept], ())
 
 
 def claims(answer: Answer) -> list[ShownClaim]:
@@ -131,15 +127,15 @@ def claims(answer: Answer) -> list[ShownClaim]:
     numbers: dict[str, int] = {
         each.id: number for number, each in enumerate(evidence.read(answer), start=1)
     }
-    titles = {str(each.id): str(each.title or YOUR_PASSAGE) for each in answer.sources}
-    shown = [_claim(group, numbers, titles) for group in groups.values()]
+    names = {name: said or YOUR_PASSAGE for name, said in source_names(answer.sources).items()}
+    shown = [_claim(group, numbers, names) for group in groups.values()]
     return sorted(shown, key=lambda claim: not claim.followed)
 
 
 def _claim(
-    group: Sequence[SourceClaim], numbers: Mapping[str, int], titles: Mapping[str, str]
+    group: Sequence[SourceClaim], numbers: Mapping[str, int], names: Mapping[str, str]
 ) -> ShownClaim:
-    sources = [(numbers.get(one.source, 0), _name(one.source, titles)) for one in group]
+    sources = [(numbers.get(one.source, 0), _name(one.source, names)) for one in group]
     sure = [claim.confidence for claim in group if claim.confidence is not None]
     return ShownClaim(
         group[0].says,
@@ -152,12 +148,12 @@ def _claim(
     )
 
 
-def _name(source: str, titles: Mapping[str, str]) -> str:
+def _name(source: str, names: Mapping[str, str]) -> str:
     if source == MEMORY:
         return MEMORY_SAYS
     if not source.startswith(CORRECTION):
-        return titles.get(source, YOUR_PASSAGE)
-    origin = titles.get(source, PINNED)  # has its own title where nobody said where it is from
+        return names.get(source, YOUR_PASSAGE)
+    origin = names.get(source, PINNED)  # has its own title where nobody said where it is from
     return PINNED if origin in (PINNED, YOUR_PASSAGE) else f"{PINNED}: {origin}"
 
 
@@ -166,13 +162,23 @@ def _ends(values: Sequence[str]) -> Sequence[str]:
     return sorted({min(values), max(values)}) if values else ()
 
 
-def _passage(number: int, source: Source, wanted: Collection[str]) -> ShownPassage:
+def _passages(
+    answer: Answer, chosen: Sequence[tuple[int, Source]], wanted: Collection[str]
+) -> list[ShownPassage]:
+    names = source_names(answer.sources)
+    return [
+        _passage(number, each, names[each.id] or YOUR_PASSAGE, wanted) for number, each in chosen
+    ]
+
+
+def _passage(number: int, source: Source, name: str, wanted: Collection[str]) -> ShownPassage:
     verdict: str = source.reason
     if source.kept and source.answers is not None:
         sure = words.percent(source.answers)
         verdict = f"the filter lets it through: {sure} sure that it answers"
     score = "given with the question" if source.score is None else f"score {source.score:.2f}"
-    return ShownPassage(number, source, score, verdict, passage_html(source.text, wanted))
+    html = passage_html(source.text, wanted)
+    return ShownPassage(number, source, score, verdict, html, name)
 
 
 def passage_html(text: str, wanted: Collection[str] = ()) -> Markup:

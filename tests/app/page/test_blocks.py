@@ -212,6 +212,23 @@ class TestClaims:
         rows = self.rows(drawn(answer(sources=sources, claims=claims, conflict=True)))
         assert [row[:2] for row in rows] == [["Cairo", "2 News"], ["Oslo", f"1 {name}"]]
 
+    def test_documents_of_one_title_are_told_apart_by_their_files(self):
+        sources = [
+            passage(id="a", title="Manual", file="manual-v1.md"),
+            passage(id="b", title="Manual", file="manual-v2.md", page=3),
+            passage(id="c", title="News", file="news.md"),
+        ]
+        claims = [
+            SourceClaim("a", "Oslo"),
+            SourceClaim("b", "Cairo", group=1),
+            SourceClaim("c", "Cairo", group=1),
+        ]
+        rows = self.rows(drawn(answer(sources=sources, claims=claims, conflict=True)))
+        assert [row[1] for row in rows] == [
+            "1 Manual, manual-v1.md",
+            "2 Manual, manual-v2.md, page 3 3 News",
+        ]
+
 
 def _cells(row):
     return row.find_all(["th", "td"], recursive=False)
@@ -486,7 +503,7 @@ def test_side_by_side_shows_three_settings():
         for n, (dial, _) in enumerate(compare.SETTINGS, start=1)
     ]
     html = compare.render_columns(turns)
-    assert all(name in html for name in ("Documents", "Plain RAG", "Memory"))
+    assert all(name in html for name in ("Documents", "Both", "Memory"))
     assert html.count("Trolls live up north") == 1  # what all three read is shown once
 
 

@@ -90,13 +90,13 @@ class TestExport:
     def test_markdown_to_read(self):
         text = export.to_markdown([turn(), ConversationTurn(2, "And?", error="failed", live=False)])
         assert text.startswith("## Capital?\n\nIt is Oslo.\n\ndial 0.5 · from my documents\n")
-        assert "| Oslo | the model’s memory, [1] News |" in text
+        assert "| Oslo | the model’s memory, [1] News, page 3 |" in text
         assert "[1] News, page 3\n\n> Cairo\n>\n> it is.\n" in text
         assert text.endswith("## And?\n\nfailed\n")
 
     def test_cells_of_the_table_stay_cells(self):
         claims = [SourceClaim("memory", "Oslo"), SourceClaim("n", "A|B\nC", group=1)]
-        assert "| A\\|B C | [1] News |" in export.to_markdown([turn(claims=claims)])
+        assert "| A\\|B C | [1] News, page 3 |" in export.to_markdown([turn(claims=claims)])
 
     def test_json_holds_everything(self):
         [found] = json.loads(export.to_json([turn()]))
