@@ -13,12 +13,13 @@ from tqdm import tqdm
 from app import factory, home
 from app.settings import Settings
 from control.answer import Answer
-from control.assistant import Assistant, Query, reading_limit
+from control.assistant import Assistant, reading_limit
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.engines.transformers import LanguageModel
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
+from control.state import Query
 from evaluation.datasets import questions, real_documents, sources
 from evaluation.judges import leak
 from evaluation.judges.described import JudgeWithModel

@@ -6,27 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from control import prompts, structured
+from control import notices, prompts, structured
 from control.answer import STEPS, Answer, StructuredOutput, source
 from control.conflict import dial, policies, values
-from control.conflict.calibration import ANY_MODEL, Calibration
-from control.conflict.claims import ends_sentence
+from control.conflict.calibration import Calibration
 from control.conflict.policies import Settlement
 from control.conflict.reader import AnswerReader
-from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
+from control.conflict.sources import MEMORY, SourceClaim, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
 from control.decoding.generate import Decoding
-from control.decoding.rules import DIAL
 from control.decoding.trace import written
 from control.engines.base import Engine, Generation, GenerationRequest
-from control.engines.base import notices as engine_notices
 from control.engines.json_grammar import check_schema
 from control.forgetting.clearing import Cleared, ClearedToken, cleared_tokens, echoed, own
 from control.forgetting.guard import WatchedFacts
-from control.forgetting.suppressor import FactContext, FactSuppressor, OnClearedToken, refusal
+from control.forgetting.suppressor import FactSuppressor, OnClearedToken, refusal
 from control.prompts import Prompt
 from control.question import FEWEST_READ, LONGEST_QUESTION, check_question
+from control.state import ABSTAINED, Query, QuestionState
 from foundation import trace
 from foundation.errors import InputError
 from foundation.text import holds
@@ -46,23 +44,7 @@ if TYPE_CHECKING:
 # reading decides: a passage takes a model of 1.5B about two seconds on two cores.
 READING_SHARE = 1 / 20  # of the window: 3 passages in 8,192 tokens, 7 in 32,768
 PASSAGE_TOKENS = 210  # of those passages: 9 of 10 have fewer
-
-NOT_CALIBRATED = (
-    "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
-    "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
-)
-NOTHING_FOUND = "no passages were found{so}; add documents by: fulcrum ingest"
-NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
-FROM_MEMORY = ", so the answer is from memory alone"
 FEW_WORDS = 40  # tokens of an answer in a few words
-ABSTAINED = "The documents do not say."
-NOT_SAID = "the passages claim {claims}, which the answer does not say"
-CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
-UNSUPPORTED = "no passage that was read supports the answer"
-TOO_LONG = (
-    "{dropped} of {all} passages did not fit into the model's window and were left out, "
-    "the last ones first"
-)
 
 
 @runtime_checkable
@@ -73,96 +55,6 @@ class BatchRewriter(Protocol):
         self, asked: "Sequence[tuple[str, Sequence[tuple[str, str]], RequestTrace]]"
     ) -> "list[QueryBundle]":
         """The search of each question, given with its conversation and its trace."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """A question to be answered.
-
-    Attributes:
-        question: As it was asked.
-        given: Passages to read instead of retrieving any; an empty sequence asks the memory alone
-            (closed-book).
-        history: Questions and answers of the conversation so far.
-        system: An instruction that takes the place of ``prompts.SYSTEM``. It stands above the
-            passages and below the forgotten facts: it is redacted, and what it asks for is refused
-            as if the question asked for it.
-        sources: How what the sources claim is settled; what is not said there is as usual.
-        json_schema: JSON Schema by which the answer is also to be written; empty for words alone.
-    """
-
-    question: str
-    given: "Nodes | None" = None
-    history: Sequence[tuple[str, str]] = ()
-    system: str = ""
-    sources: SourceOptions = field(default_factory=SourceOptions)
-    json_schema: str = ""
-
-    @property
-    def instructions(self) -> str:
-        """All that says how to answer, and may itself ask for something."""
-        return f"{self.system}\n{structured.words(self.json_schema)}".strip()
-
-
-@dataclass(frozen=True)
-class QuestionState:
-    """The state of one question; each step takes it and returns the next one.
-
-    Attributes:
-        query: What was asked.
-        question: The question, checked.
-        decoding: Rule, alpha and sampling.
-        search: The question rewritten to stand on its own, and its search queries.
-        trace: Seconds, notices and verdicts of the steps.
-        facts: The forgotten facts that it concerns.
-        retrieved: Passages retrieved, or given.
-        kept: Those of them to read.
-        versions: Other versions of these, which the filter has not kept.
-        settlement: What they claim, and which of it the answer follows.
-        prompt: With them and without; ``None`` where the question is refused.
-        decoded: The answer; ``None`` where the question is refused.
-        claims: What each source claims, and which of it the answer follows.
-        citations: Of its sentences.
-        structured: The answer as JSON.
-        seconds: Time of all steps before decoding.
-        decode_seconds: Its share of the batch's decoding.
-    """
-
-    query: Query
-    question: str
-    decoding: Decoding
-    search: "QueryBundle"
-    trace: RequestTrace = field(default_factory=RequestTrace)
-    facts: FactContext = field(default_factory=FactContext)
-    retrieved: "Nodes" = ()
-    kept: "Nodes" = ()
-    versions: "Nodes" = ()
-    settlement: Settlement = field(default_factory=Settlement)
-    prompt: Prompt | None = None
-    decoded: DecodedAnswer | None = None
-    claims: Sequence[SourceClaim] = ()
-    citations: Sequence[Citation] = ()
-    structured: StructuredOutput | None = None
-    seconds: float = 0.0
-    decode_seconds: float = 0.0
-
-    @property
-    def refused(self) -> bool:
-        """Whether it asks for a forgotten fact."""
-        return self.facts.refused is not None
-
-    @property
-    def passages_read(self) -> list[tuple[str, str]]:
-        """Id and text of the passages in the prompt."""
-        texts = {node.node_id: policies.passage_text(node) for node in self.kept}
-        return [(name, texts[name]) for name in self.read]
-
-    @property
-    def read(self) -> list[str]:
-        """Ids of the passages in the prompt."""
-        aside, count = self.settlement.set_aside, self.prompt.passages if self.prompt else 0
-        followed = [node.node_id for node in self.kept if node.node_id not in aside]
-        return followed[:count]
 
 
 @dataclass(frozen=True)
@@ -440,7 +332,7 @@ class Assistant:
             return []
         watches = [self.forgetting.watch(state.facts) for state in states]
         settled = [
-            state.settlement.told or state.settlement.decided or _strict(state) for state in states
+            state.settlement.told or state.settlement.decided or state.strict for state in states
         ]
 
         def emit(index: int, token: ClearedToken) -> None:
@@ -533,7 +425,7 @@ class Assistant:
             if settlement.told:
                 told = self.forgetting.without_wording(settlement.told)
                 held[at] = held[at] if by_memory else _rewritten_as(held[at], told)
-            elif _strict(state) or (settlement.decided and not by_memory):
+            elif state.strict or (settlement.decided and not by_memory):
                 places += [] if held[at].trace.blocked else [at]
         if reader is None or not places:
             return held
@@ -547,11 +439,11 @@ class Assistant:
                 values.agrees(question, says, reading.answer) for says in settlement.followed
             )
             kept = text.strip() if claimed else ""
-            if kept and _strict(states[at]):
+            if kept and states[at].strict:
                 kept = self._supported(text, states[at])
             if kept != text.strip():
                 held[at] = _rewritten_as(held[at], kept or self._quoted(settlement) or ABSTAINED)
-                if _strict(states[at]):
+                if states[at].strict:
                     held[at] = replace(held[at], conflict=False, verdict=None)
                 else:
                     held[at] = _judged_by(question, settlement.followed[0], held[at])
@@ -598,7 +490,7 @@ class Assistant:
         for at, state in enumerate(states):
             if not state.query.json_schema or state.decoded is None or state.prompt is None:
                 continue
-            if state.decoded.trace.blocked or _abstained(state.decoded):
+            if state.decoded.trace.blocked or state.abstained:
                 continue
             watches[at] = self.forgetting.watch(state.facts)
             asked[at] = self._as_json(state, state.decoded, state.prompt, watches[at])
@@ -618,7 +510,7 @@ class Assistant:
         longest, schema = state.decoding.max_new_tokens, state.query.json_schema
         by_memory = decoded.verdict is not None and decoded.verdict.follows == "memory"
         text, room = decoded.trace.text.strip(), self.model.room(longest)
-        alone = by_memory or _strict(state)  # no passage may add to what was checked
+        alone = by_memory or state.strict  # no passage may add to what was checked
         given = structured.prompt(self.model, prompt, text, schema, room, not alone)
         return structured.request(given, schema, longest, watch)
 
@@ -688,18 +580,24 @@ class Assistant:
                 source(node, state.read, state.kept, steps, clear, state.settlement.set_aside)
                 for node in state.retrieved
             ],
-            notices=[clear.line(each) for each in (*steps.notices, *self._notices(state))],
+            notices=[
+                clear.line(each)
+                for each in (
+                    *steps.notices,
+                    *notices.of_answer(state, self.model, self.calibration),
+                )
+            ],
             claims=clear.claims(state.claims),
             settled=clear.name(state.settlement.reason),
             citations=clear.citations(state.citations),
-            abstained=_abstained(decoded),
+            abstained=state.abstained,
             structured=state.structured,
         )
 
     def _followed(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
         """The claims of the passages; where nothing else decided, those that the answer makes."""
         settlement, claims = state.settlement, list(state.settlement.claims)
-        decided = settlement.decided or settlement.told or _strict(state)
+        decided = settlement.decided or settlement.told or state.strict
         if self.reader is None or decided or not claims:
             return claims
         question = state.search.query_str
@@ -730,59 +628,10 @@ class Assistant:
             claims = [replace(each, followed=each.group == own.group) for each in claims]
         return [*claims, own]
 
-    def _notices(self, state: QuestionState) -> list[str]:
-        notices, searched = [], state.query.given is None
-        so = "" if _abstained(state.decoded) else FROM_MEMORY
-        if searched and not state.retrieved:
-            notices.append(NOTHING_FOUND.format(so=so))
-        elif searched and not state.kept:
-            notices.append(NOTHING_KEPT.format(found=len(state.retrieved), so=so))
-        followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
-        if dropped := len(followed) - len(state.read):
-            notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
-        if _cut_off(state):
-            notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
-        if _unsupported(state):
-            notices.append(UNSUPPORTED)
-        elif unsaid := _unsaid(state):
-            notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
-        notices += engine_notices(self.model)
-        if state.decoding.rule == DIAL and self.calibration.model == ANY_MODEL:
-            notices.append(NOT_CALIBRATED.format(model=self.model.name))
-        return notices
-
 
 def reading_limit(model: Engine) -> int:
     """How many passages a model reads at most, by its window."""
     return max(FEWEST_READ, int(model.window * READING_SHARE / PASSAGE_TOKENS))
-
-
-def _unsaid(state: QuestionState) -> list[str]:
-    """What passages claim, where the answer says none of it and nothing else tells why."""
-    told = state.decoded is None or state.decoded.verdict is not None or state.settlement.reason
-    if told or any(claim.followed for claim in state.claims):
-        return []
-    return list(dict.fromkeys(claim.says for claim in state.claims if claim.source != MEMORY))
-
-
-def _cut_off(state: QuestionState) -> bool:
-    """Whether the answer has come to its greatest length in the middle of a sentence."""
-    trace = state.decoded.trace if state.decoded else None
-    if trace is None or len(trace.tokens) < state.decoding.max_new_tokens:
-        return False
-    return not ends_sentence(trace.text.rstrip())
-
-
-def _unsupported(state: QuestionState) -> bool:
-    """Whether passages alone were asked for, claim nothing, and support no sentence."""
-    passages_end = state.decoding.rule == DIAL and state.decoding.alpha == 0
-    checked = bool(state.citations) and not any(each.passages for each in state.citations)
-    return passages_end and checked and not state.settlement.claims
-
-
-def _strict(state: QuestionState) -> bool:
-    """Whether nothing may be said that no document supports."""
-    return bool(state.query.sources.only_documents) or state.settlement.pinned
 
 
 def _judged_by(question: str, claim: str, decoded: DecodedAnswer) -> DecodedAnswer:
@@ -818,10 +667,6 @@ def _rewritten(
         with trace.following(state.trace), trace.step("rewrite"):
             found.append(rewriter.run(state.question, {"history": turns}))
     return found
-
-
-def _abstained(decoded: DecodedAnswer | None) -> bool:
-    return decoded is not None and decoded.trace.text == ABSTAINED
 
 
 def _trust(node: "NodeWithScore") -> float:

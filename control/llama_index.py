@@ -33,13 +33,14 @@ from llama_index.core.prompts import PromptTemplate, PromptType
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from control.answer import Answer
-from control.assistant import Assistant, Query
+from control.assistant import Assistant
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import Calibration
 from control.decoding.generate import Alpha, Decoding
 from control.decoding.trace import TokenTrace
 from control.engines.base import Engine
 from control.forgetting.suppressor import FactSuppressor
+from control.state import Query
 from foundation.errors import InputError
 from foundation.threads import BackgroundThread
 

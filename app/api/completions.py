@@ -24,9 +24,9 @@ from app.api.schema import (
     Message,
     RequestBody,
 )
-from control.assistant import Query
 from control.decoding.generate import Decoding
 from control.forgetting.clearing import Cleared, ClearedToken
+from control.state import Query
 from foundation.errors import InputError
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from app.server.metrics import Metrics
     from app.server.service import Service
     from control.answer import Answer
-    from control.assistant import Query
     from control.decoding.generate import Decoding
     from control.scoring import ScoredText, ScoredToken
+    from control.state import Query
 
 PlacedToken = tuple[int, ClearedToken]
 DONE = "data: [DONE]\n\n"

@@ -12,11 +12,12 @@ from app.api.errors import describe_error
 from app.page import views, words
 from app.page.views import ShownClaim, ShownPassage
 from control.answer import Answer
-from control.assistant import Query, check_question
 from control.conflict.sources import Policy, SourceOptions
 from control.decoding.generate import Decoding
 from control.forgetting.clearing import ClearedToken
 from control.forgetting.record import forbidden
+from control.question import check_question
+from control.state import Query
 from foundation.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.page.conversation import split_pasted
-from control.assistant import Query
 from control.decoding.generate import Decoding
+from control.state import Query
 from evaluation.datasets import probes
 from evaluation.judges import leak
 from evaluation.suites.replies import MAX_NEW_TOKENS

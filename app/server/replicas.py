@@ -31,13 +31,13 @@ from foundation.errors import BusyError, ClosingError, FulcrumError, InputError,
 if TYPE_CHECKING:
     from app.settings import Settings
     from control.answer import Answer
-    from control.assistant import Query
     from control.conflict.calibration import Calibration
     from control.decoding.generate import Decoding
     from control.decoding.trace import TokenTrace
     from control.engines.transformers import LanguageModel
     from control.forgetting.redaction import Redactor
     from control.scoring import ScoredText
+    from control.state import Query
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from foundation.errors import ClosingError, DocumentError, FulcrumError, InputEr
 if TYPE_CHECKING:
     from app.settings import Settings
     from control.answer import Answer
-    from control.assistant import Assistant, Query
+    from control.assistant import Assistant
     from control.conflict.calibration import Calibration
     from control.corrections import Corrections
     from control.decoding.generate import Decoding
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from control.forgetting.redaction import Redactor
     from control.forgetting.suppressor import OnClearedToken
     from control.scoring import ScoredText
+    from control.state import Query
     from retrieval.embedding import Vectors
     from retrieval.index import IngestReport, PassageIndex
     from retrieval.stores.base import StoredDocument
@@ -518,8 +519,8 @@ class Service:
 
     def _load(self) -> None:
         from app import factory
-        from control.assistant import Query
         from control.decoding.generate import Decoding
+        from control.state import Query
 
         self.ledger.version()  # raises before anything is loaded
         assistant = factory.assistant(self.settings, index=self._index)

@@ -12,10 +12,10 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from control import prompts
 from control.answer import Answer
-from control.assistant import Query
 from control.conflict import dial
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
+from control.state import Query
 from evaluation import metrics
 from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.runner import Rows

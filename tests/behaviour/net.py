@@ -143,7 +143,7 @@ def token_rules() -> list[str]:
 
 def ask(assistant: Any, asked: Sequence["Question"], how: Any) -> tuple[list[Any], list[str]]:
     """The answers to questions in one batch, and the text of each as it was streamed."""
-    from control.assistant import Query
+    from control.state import Query
 
     told = defaultdict(str)
 

@@ -12,7 +12,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from app import factory
 from control.answer import STEPS
-from control.assistant import CUT_OFF, NOT_SAID, Assistant, Query
+from control.assistant import Assistant
 from control.conflict import calibration as calibrations
 from control.conflict import dial
 from control.conflict.calibration import ANY_MODEL, Thresholds
@@ -26,7 +26,9 @@ from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
 from control.forgetting.suppressor import REFUSALS, FactContext, FactSuppressor
+from control.notices import CUT_OFF, NOT_SAID
 from control.prompts import BRIEFLY, SYSTEM
+from control.state import Query
 from foundation import trace
 from foundation.errors import InputError
 

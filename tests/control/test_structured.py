@@ -4,7 +4,7 @@ import pytest
 
 from app import factory
 from control import structured
-from control.assistant import Assistant, Query
+from control.assistant import Assistant
 from control.conflict.sources import SourceOptions
 from control.decoding.generate import Decoding
 from control.engines.base import EnginePrompt, GenerationRequest
@@ -13,6 +13,7 @@ from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import REFUSALS
+from control.state import Query
 from foundation.errors import InputError
 from tests.control.test_assistant import DaysReader, dated
 from tests.json_writer import json_writer

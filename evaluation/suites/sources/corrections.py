@@ -1,6 +1,6 @@
 """The task on corrections: what they answer however it is asked, and what they must leave alone."""
 
-from control.assistant import Query
+from control.state import Query
 from evaluation.datasets import sources
 from evaluation.datasets.sources import LabelledCorrection
 from evaluation.runner import Rows

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from control.assistant import Query
 from control.conflict.sources import Policy, SourceOptions
+from control.state import Query
 from evaluation import metrics
 from evaluation.datasets import conflicts, sources
 from evaluation.datasets.conflicts import BUILT_IN_CONFLICTS, Conflict

@@ -1,7 +1,7 @@
 """The task on answers from the documents alone: what they do not say, and what they contradict."""
 
-from control.assistant import Query
 from control.conflict.sources import SourceOptions
+from control.state import Query
 from evaluation.datasets import sources
 from evaluation.datasets.sources import CorpusQuestion
 from evaluation.suites.sources.checks import Check, Table, failures, holds, holds_only, shares

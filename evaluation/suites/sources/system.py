@@ -13,9 +13,10 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from numpy.typing import NDArray
 
 from control.answer import Answer
-from control.assistant import Assistant, Query
+from control.assistant import Assistant
 from control.conflict.sources import MEMORY
 from control.decoding.generate import Decoding
+from control.state import Query
 from evaluation.datasets.conflicts import Conflict
 from evaluation.datasets.sources import Passage
 from evaluation.runner import Rows, digest

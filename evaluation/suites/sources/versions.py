@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 
 from llama_index.core.schema import Document, NodeWithScore
 
-from control.assistant import Query
 from control.conflict.reader import AnswerReader, read_document
 from control.conflict.sources import SourceOptions
+from control.state import Query
 from evaluation.datasets import sources
 from evaluation.datasets.sources import Versions
 from evaluation.suites.sources.checks import Check, Table, failures, holds, holds_only, shares

@@ -17,12 +17,12 @@ from app import settings as settings_module
 from app.server import replicas
 from app.server.replicas import ReplicatedService
 from app.server.service import Service
-from control.assistant import Query
 from control.decoding.generate import Decoding
 from control.engines.scheduler import Cancelled
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
 from control.forgetting.suppressor import REFUSALS
+from control.state import Query
 from foundation.errors import InputError, ModelError
 
 HOW = Decoding(max_new_tokens=16)

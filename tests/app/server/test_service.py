@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from control.answer import Answer
-from control.assistant import Query
 from control.decoding.generate import Decoding
 from control.engines.scheduler import Cancelled
 from control.forgetting.record import Record
+from control.state import Query
 from foundation.errors import ClosingError, InputError, ModelError
 from tests.app.conftest import count_forwards
 

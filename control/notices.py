@@ -1,0 +1,76 @@
+"""What the user should know about an answer, one sentence each."""
+
+from control.conflict.calibration import ANY_MODEL, Calibration
+from control.conflict.claims import ends_sentence
+from control.conflict.sources import MEMORY
+from control.decoding.rules import DIAL
+from control.engines.base import Engine
+from control.engines.base import notices as engine_notices
+from control.state import QuestionState
+
+NOT_CALIBRATED = (
+    "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
+    "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
+)
+NOTHING_FOUND = "no passages were found{so}; add documents by: fulcrum ingest"
+NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
+FROM_MEMORY = ", so the answer is from memory alone"
+NOT_SAID = "the passages claim {claims}, which the answer does not say"
+CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
+UNSUPPORTED = "no passage that was read supports the answer"
+TOO_LONG = (
+    "{dropped} of {all} passages did not fit into the model's window and were left out, "
+    "the last ones first"
+)
+
+
+def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> list[str]:
+    """The notices of an answer, besides those of the steps.
+
+    Args:
+        state: Of its question.
+        model: The language model.
+        calibration: Of the dial for it.
+    """
+    notices, searched = [], state.query.given is None
+    so = "" if state.abstained else FROM_MEMORY
+    if searched and not state.retrieved:
+        notices.append(NOTHING_FOUND.format(so=so))
+    elif searched and not state.kept:
+        notices.append(NOTHING_KEPT.format(found=len(state.retrieved), so=so))
+    followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
+    if dropped := len(followed) - len(state.read):
+        notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
+    if _cut_off(state):
+        notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
+    if _unsupported(state):
+        notices.append(UNSUPPORTED)
+    elif unsaid := _unsaid(state):
+        notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
+    notices += engine_notices(model)
+    if state.decoding.rule == DIAL and calibration.model == ANY_MODEL:
+        notices.append(NOT_CALIBRATED.format(model=model.name))
+    return notices
+
+
+def _unsaid(state: QuestionState) -> list[str]:
+    """What passages claim, where the answer says none of it and nothing else tells why."""
+    told = state.decoded is None or state.decoded.verdict is not None or state.settlement.reason
+    if told or any(claim.followed for claim in state.claims):
+        return []
+    return list(dict.fromkeys(claim.says for claim in state.claims if claim.source != MEMORY))
+
+
+def _cut_off(state: QuestionState) -> bool:
+    """Whether the answer has come to its greatest length in the middle of a sentence."""
+    trace = state.decoded.trace if state.decoded else None
+    if trace is None or len(trace.tokens) < state.decoding.max_new_tokens:
+        return False
+    return not ends_sentence(trace.text.rstrip())
+
+
+def _unsupported(state: QuestionState) -> bool:
+    """Whether passages alone were asked for, claim nothing, and support no sentence."""
+    passages_end = state.decoding.rule == DIAL and state.decoding.alpha == 0
+    checked = bool(state.citations) and not any(each.passages for each in state.citations)
+    return passages_end and checked and not state.settlement.claims

@@ -1,0 +1,123 @@
+"""A question on its way to the answer: what was asked, and what each step found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from control import structured
+from control.answer import StructuredOutput
+from control.conflict import policies
+from control.conflict.policies import Settlement
+from control.conflict.sources import Citation, SourceClaim, SourceOptions
+from control.conflict.verdict import DecodedAnswer
+from control.decoding.generate import Decoding
+from control.forgetting.suppressor import FactContext
+from control.prompts import Prompt
+from foundation.trace import RequestTrace
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore, QueryBundle
+
+    Nodes = Sequence[NodeWithScore]
+
+ABSTAINED = "The documents do not say."
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question to be answered.
+
+    Attributes:
+        question: As it was asked.
+        given: Passages to read instead of retrieving any; an empty sequence asks the memory alone
+            (closed-book).
+        history: Questions and answers of the conversation so far.
+        system: An instruction that takes the place of ``prompts.SYSTEM``. It stands above the
+            passages and below the forgotten facts: it is redacted, and what it asks for is refused
+            as if the question asked for it.
+        sources: How what the sources claim is settled; what is not said there is as usual.
+        json_schema: JSON Schema by which the answer is also to be written; empty for words alone.
+    """
+
+    question: str
+    given: "Nodes | None" = None
+    history: Sequence[tuple[str, str]] = ()
+    system: str = ""
+    sources: SourceOptions = field(default_factory=SourceOptions)
+    json_schema: str = ""
+
+    @property
+    def instructions(self) -> str:
+        """All that says how to answer, and may itself ask for something."""
+        return f"{self.system}\n{structured.words(self.json_schema)}".strip()
+
+
+@dataclass(frozen=True)
+class QuestionState:
+    """The state of one question; each step takes it and returns the next one.
+
+    Attributes:
+        query: What was asked.
+        question: The question, checked.
+        decoding: Rule, alpha and sampling.
+        search: The question rewritten to stand on its own, and its search queries.
+        trace: Seconds, notices and verdicts of the steps.
+        facts: The forgotten facts that it concerns.
+        retrieved: Passages retrieved, or given.
+        kept: Those of them to read.
+        versions: Other versions of these, which the filter has not kept.
+        settlement: What they claim, and which of it the answer follows.
+        prompt: With them and without; ``None`` where the question is refused.
+        decoded: The answer; ``None`` where the question is refused.
+        claims: What each source claims, and which of it the answer follows.
+        citations: Of its sentences.
+        structured: The answer as JSON.
+        seconds: Time of all steps before decoding.
+        decode_seconds: Its share of the batch's decoding.
+    """
+
+    query: Query
+    question: str
+    decoding: Decoding
+    search: "QueryBundle"
+    trace: RequestTrace = field(default_factory=RequestTrace)
+    facts: FactContext = field(default_factory=FactContext)
+    retrieved: "Nodes" = ()
+    kept: "Nodes" = ()
+    versions: "Nodes" = ()
+    settlement: Settlement = field(default_factory=Settlement)
+    prompt: Prompt | None = None
+    decoded: DecodedAnswer | None = None
+    claims: Sequence[SourceClaim] = ()
+    citations: Sequence[Citation] = ()
+    structured: StructuredOutput | None = None
+    seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    @property
+    def refused(self) -> bool:
+        """Whether it asks for a forgotten fact."""
+        return self.facts.refused is not None
+
+    @property
+    def passages_read(self) -> list[tuple[str, str]]:
+        """Id and text of the passages in the prompt."""
+        texts = {node.node_id: policies.passage_text(node) for node in self.kept}
+        return [(name, texts[name]) for name in self.read]
+
+    @property
+    def read(self) -> list[str]:
+        """Ids of the passages in the prompt."""
+        aside, count = self.settlement.set_aside, self.prompt.passages if self.prompt else 0
+        followed = [node.node_id for node in self.kept if node.node_id not in aside]
+        return followed[:count]
+
+    @property
+    def strict(self) -> bool:
+        """Whether nothing may be said that no document supports."""
+        return bool(self.query.sources.only_documents) or self.settlement.pinned
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the documents do not say, and nothing else was to be said."""
+        return self.decoded is not None and self.decoded.trace.text == ABSTAINED
