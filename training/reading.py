@@ -2,15 +2,17 @@
 
 From passages written for it in many styles (``reading.jsonl``), from documents in two versions,
 most of which state their own date (``dated.jsonl``), from further documents about the same things
-that leave their questions open (``companions.jsonl``), from tables (``tables.jsonl``), from the
-calibration relations of the built-in corpus, and from natural text that the user names. Each
-question is also asked of texts that do not answer it: of the most similar passage of another
-document, of the other sentences of its own, of answers to other questions, and questions about the
-topic of a passage that it leaves open.
+that leave their questions open (``companions.jsonl``), from texts that tell the same of several
+things (``parallel.jsonl``), from tables (``tables.jsonl``), from the calibration relations of the
+built-in corpus, and from natural text that the user names. Each question is also asked of texts
+that do not answer it: of the most similar passage of another document, of the other sentences of
+its own, of answers to other questions, of its own with another name in the question, and questions
+about the topic of a passage that it leaves open.
 """
 
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from training.fact_questions import build_cases
 WRITTEN = Path(__file__).with_name("reading.jsonl")
 DATED = Path(__file__).with_name("dated.jsonl")
 COMPANIONS = Path(__file__).with_name("companions.jsonl")
+PARALLEL = Path(__file__).with_name("parallel.jsonl")
 TABLES = Path(__file__).with_name("tables.jsonl")
 DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
 ORDERS = 3  # of the rows, in which each table is read
@@ -40,6 +43,9 @@ ELSEWHERE = 0.4  # share of the questions that are also asked of a text which an
 LONGEST_PHRASE = 8  # words; a longer answer is an explanation
 NEAREST = 8  # passages looked through for one of another document
 STATEMENTS = 600  # questions asked of a fact's statement that answers them, and as many others
+RENAMED = 0.5  # share of the questions that are also asked with another name
+# Of a question: a name within it, or a number.
+NAME = re.compile(r"(?<=\s)[A-Z][\w'’-]*(?:\s[A-Z][\w'’-]*)*|\b\d[\d.,:/-]*\d\b|\b\d\b")
 STATED = (
     "The {relation} of {subject} is {answer}.",
     "{subject}'s {relation} is {answer}.",
@@ -103,6 +109,19 @@ def companions(held_out: bool = False) -> list[dict[str, Any]]:
             record
             for record in map(json.loads, file)
             if (record["of"] % DEVELOPMENT == 0) == held_out
+        ]
+
+
+def parallel(held_out: bool = False) -> list[dict[str, Any]]:
+    """Texts that tell the same of several things: to learn from, or those held out.
+
+    They are as `written` gives passages, without sentences that answer.
+    """
+    with PARALLEL.open(encoding="utf-8") as file:
+        return [
+            record
+            for number, record in enumerate(map(json.loads, file))
+            if (number % DEVELOPMENT == 0) == held_out
         ]
 
 
@@ -181,6 +200,58 @@ def by_sentence(record: dict[str, Any], draw: random.Random) -> list[ReadingExam
         if draw.random() >= ELSEWHERE:
             continue
         found.append(ReadingExample(question, draw.choice(record["questions"])["sentence"], ""))
+    return found
+
+
+def by_thing(record: dict[str, Any], draw: random.Random) -> list[ReadingExample]:
+    """The questions of a text about several things, asked of single sentences of it.
+
+    Of the one that answers, if it names what is asked about, and of some about other things.
+    """
+    title, text, found = record["title"], record["text"], []
+    for each in record["questions"]:
+        question, answer = each["question"], each["answer"]
+        for start, end in parts(text):
+            one = text[start:end].strip()
+            if not holds(one, [answer]):
+                if draw.random() < ELSEWHERE:
+                    found.append(ReadingExample(question, with_title(title, one), ""))
+            elif holds(one, _names(question)):
+                found.append(ReadingExample(question, with_title(title, one), answer))
+    return found
+
+
+def renamed(records: Sequence[dict[str, Any]], draw: random.Random) -> list[ReadingExample]:
+    """Questions that passages answer, each asked of its own with another name, which it lacks.
+
+    Another one of as many words, or a number of as many digits, from the questions about others.
+    Half are asked of the whole passage, half of the sentence that answers the question as it was.
+    """
+    there: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for record in records:
+        for each in record["questions"]:
+            for name in _names(each["question"]):
+                there[_form(name)].append(name)
+    found = []
+    for record in records:
+        text, title = passage(record), record["title"]
+        for each in record["questions"]:
+            question = each["question"]
+            names = [name for name in _names(question) if holds(text, [name])]
+            if not names:
+                continue
+            name = draw.choice(names)
+            other = draw.choice(there[_form(name)])
+            if holds(text, other.split()):
+                continue
+            alone = [
+                one
+                for start, end in parts(record["text"])
+                if holds(record["text"][start:end], [each["answer"]])
+                and holds(one := with_title(title, record["text"][start:end].strip()), [name])
+            ]
+            asked = alone[0] if alone and draw.random() < 1 / 2 else text
+            found.append(ReadingExample(question.replace(name, other), asked, ""))
     return found
 
 
@@ -306,12 +377,16 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     relations = corpus.read()
     examples = []
-    versions, beside = dated(), companions()
+    versions, beside, several = dated(), companions(), parallel()
     for record in [*written(), *versions, *beside]:
         examples += [*of_document(record), *of_passage(record)]
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
     for record in [*versions, *beside]:
         examples += by_sentence(record, draw)
+    for record in several:
+        examples += [*of_passage(record), *by_thing(record, draw)]
+    other = renamed([*written(), *versions, *beside, *several], draw)
+    examples += draw.sample(other, int(RENAMED * len(other)))
     for table in ORDERS * tables():
         examples += of_table(table, draw)
     far = elsewhere(versions, embed)
@@ -321,6 +396,15 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
         examples += answered(corpus.read(path), seed)
     draw.shuffle(examples)
     return examples
+
+
+def _names(question: str) -> list[str]:
+    return [match.group() for match in NAME.finditer(question)]
+
+
+def _form(name: str) -> tuple[int, int]:
+    """Number of words, and of digits."""
+    return len(name.split()), sum(map(str.isdigit, name))
 
 
 def _rows(table: dict[str, Any]) -> list[str]:

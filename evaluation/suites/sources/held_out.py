@@ -71,6 +71,7 @@ def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
     """
     draw = random.Random(SEED)  # noqa: S311 - a reproducible choice, nothing secret
     passages, versions = reading.written(held_out=True), reading.dated(held_out=True)
+    beside, several = reading.companions(held_out=True), reading.parallel(held_out=True)
     asked = [one for record in versions for one in reading.of_passage(record)]
     answered = [one for one in asked if one.answer]
     found = {
@@ -80,11 +81,7 @@ def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
             *answered,
             *reading.elsewhere(versions, embed),
         ],
-        "documents beside them": [
-            one
-            for record in reading.companions(held_out=True)
-            for one in reading.of_passage(record)
-        ],
+        "documents beside them": [one for record in beside for one in reading.of_passage(record)],
         "single sentences of documents": [
             one for record in versions for one in reading.by_sentence(record, draw)
         ],
@@ -97,6 +94,16 @@ def examples(embed: Embed) -> dict[str, list[ReadingExample]]:
     ]
     found[TABLES] = [one for one in asked if "\n" in one.text]
     found["single rows of tables"] = [one for one in asked if "\n" not in one.text]
+    found["texts about several things"] = [
+        one for record in several for one in reading.of_passage(record)
+    ]
+    found["single sentences of them"] = [
+        one for record in several for one in reading.by_thing(record, draw)
+    ]
+    found["documents, and with another name in the question"] = [
+        *answered,
+        *reading.renamed([*passages, *versions, *beside, *several], draw),
+    ]
     return {kind: draw.sample(several, len(several)) for kind, several in found.items()}
 
 
