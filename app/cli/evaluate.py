@@ -200,19 +200,19 @@ def _calibrate(
 ) -> None:
     from app import factory
     from control.engines.transformers import LanguageModel
-    from evaluation.suites import calibration
+    from evaluation.suites import calibration, observations
 
-    others = {path.name: calibration.read(path) for path in pools}
-    observations = calibration.run(model, items, target, batch_size, factory.reader(settings))
-    bar = calibration.memory_bar(model, factory.reader(settings))
-    measured = calibration.fit(model.identity, model.name, observations, memory_bar=bar)
-    pooled = {model.name: observations, **others}
+    others = {path.name: observations.read(path) for path in pools}
+    observed = observations.run(model, items, target, batch_size, factory.reader(settings))
+    bar = observations.memory_bar(model, factory.reader(settings))
+    measured = calibration.fit(model.identity, model.name, observed, memory_bar=bar)
+    pooled = {model.name: observed, **others}
     calibration.fit_any(pooled).save(target / "any.json")
     if not isinstance(model, LanguageModel) and model.capabilities.scores:
         calibration.fit_any(pooled, drafts_only=True).save(target / "any-drafts.json")
     kept = factory.keep(measured, model, settings, target)
     out.print(calibration.table(measured))
-    for source, came_to in calibration.transfer(observations, bar).items():
+    for source, came_to in calibration.transfer(observed, bar).items():
         told = "  ".join(f"{name} {value}" for name, value in came_to.items())
         out.print(f"fitted without {source}, on {source}: {told}")
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)

@@ -12,7 +12,8 @@ from control.conflict.calibration import ANY_MODEL
 from control.conflict.probe import NUMBERS, ProbeFeatures
 from evaluation.datasets import conflicts as datasets
 from evaluation.suites import calibration as calibrating
-from evaluation.suites.calibration import Observation
+from evaluation.suites import observations as suite
+from evaluation.suites.observations import Observation
 from foundation.errors import DataError
 
 RELATIONS = ["capital", "author", "currency", "painter"]
@@ -185,7 +186,7 @@ def lines(target):
 
 
 def test_known_facts_are_asked_wrongly_and_unknown_ones_truly(tiny, tmp_path, items):
-    observations = calibrating.run(tiny, items, tmp_path, batch_size=2)
+    observations = suite.run(tiny, items, tmp_path, batch_size=2)
     assert [each.id for each in observations] == [item.id for item in items[:-1]]
     assert [each.known for each in observations] == [True, True, False, False, False]
     for each in observations:
@@ -197,7 +198,7 @@ def test_known_facts_are_asked_wrongly_and_unknown_ones_truly(tiny, tmp_path, it
 
 
 def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny, tmp_path, items, monkeypatch):
-    whole = calibrating.run(tiny, items, tmp_path / "whole", batch_size=2)
+    whole = suite.run(tiny, items, tmp_path / "whole", batch_size=2)
     asked = []
     begin = drafts.compare
 
@@ -209,30 +210,30 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny, tmp_path, ite
 
     monkeypatch.setattr(drafts, "compare", failing)
     with pytest.raises(KeyboardInterrupt):
-        calibrating.run(tiny, items, tmp_path / "broken", batch_size=2)
+        suite.run(tiny, items, tmp_path / "broken", batch_size=2)
     assert len(lines(tmp_path / "broken")) == 2
     monkeypatch.setattr(drafts, "compare", begin)
-    assert same(calibrating.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
+    assert same(suite.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
     assert len(lines(tmp_path / "broken")) == len(whole)
 
     monkeypatch.setattr(drafts, "compare", failing)  # all is known now: nothing is asked
-    assert same(calibrating.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
+    assert same(suite.run(tiny, items, tmp_path / "broken", batch_size=2), whole)
 
 
 def test_a_half_written_last_line_is_asked_again(tiny, tmp_path, items):
-    whole = calibrating.run(tiny, items, tmp_path, batch_size=1)
+    whole = suite.run(tiny, items, tmp_path, batch_size=1)
     path = tmp_path / "observations.jsonl"
     before = path.read_text(encoding="utf-8")
     path.write_text(before[:-40], encoding="utf-8")
-    assert same(calibrating.run(tiny, items, tmp_path, batch_size=1), whole)
+    assert same(suite.run(tiny, items, tmp_path, batch_size=1), whole)
     assert path.read_text(encoding="utf-8") == before
     assert [json.loads(line)["id"] for line in lines(tmp_path)] == [each.id for each in whole]
 
 
 def test_observations_of_another_run_are_not_mixed_in(tiny, tmp_path, items):
-    calibrating.run(tiny, items[:2], tmp_path)
+    suite.run(tiny, items[:2], tmp_path)
     with pytest.raises(DataError, match="another run"):
-        calibrating.run(tiny, items[:3], tmp_path)
+        suite.run(tiny, items[:3], tmp_path)
 
 
 def test_what_was_measured_is_shown_in_percent_along_the_dial(tiny, conflicts, capsys):

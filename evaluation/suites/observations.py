@@ -1,0 +1,246 @@
+"""What a model answers from memory and from passages to known kinds of facts, and what is right.
+
+Every fact is asked closed-book first. A fact that the model knows is then asked with the
+counterfactual passage: there memory is right. One that it does not know is asked with the true
+passage: there the passages are. `evaluation.suites.calibration` fits the dial to it.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from control import prompts
+from control.conflict import claims, dial, drafts, policies, text_dial
+from control.conflict.calibration import Resolution
+from control.conflict.drafts import DraftComparison
+from control.conflict.probe import ProbeFeatures
+from control.conflict.text_dial import Comparison
+from control.decoding.generate import Decoding
+from control.decoding.trace import Trace
+from control.engines.base import Engine, EnginePrompt, GenerationRequest
+from control.engines.transformers import LanguageModel
+from control.prompts import Prompt
+from evaluation import metrics
+from evaluation.datasets.conflicts import Conflict
+from evaluation.runner import Rows
+from evaluation.suites.dial import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, AnswerSetting, DialAnswers
+from foundation.errors import DataError
+from training import reading
+
+if TYPE_CHECKING:
+    from control.conflict.reader import AnswerReader
+
+INVENTED = 400  # questions about invented things
+NOT_INVENTED = 0.98  # of what a model claims about them, this share counts as made up
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What memory and passages answer to one fact, and which of them is right.
+
+    Attributes:
+        id: Of the item.
+        relation: Of the item.
+        known: Whether memory is right; else the passages are.
+        conflict: Whether memory claims something that the passages lack.
+        loose: Whether the passages' answer could be put into their words.
+        evidence: For the probe; ``None`` where memory claims nothing.
+        context: Per way of answering, whether the answer holds what the passages say.
+        memory: Per way, whether it holds what is true.
+        source: Of the item: the kind of text that its passage is.
+        misread: The reader's probability of what can be quoted from the passages, where plain RAG's
+            answer says nothing of it; else 0.
+        remembered: Mean log-probability of a token of memory's draft, in nats, where plain RAG's
+            answer says what that claims; else ``None``.
+        corrected: Whether plain RAG's answer is taken for a misreading of the passages.
+    """
+
+    id: str
+    relation: str | None
+    known: bool
+    conflict: bool
+    loose: bool
+    evidence: ProbeFeatures | None
+    context: dict[Resolution, bool]
+    memory: dict[Resolution, bool]
+    source: str = ""
+    misread: float = 0.0
+    remembered: float | None = None
+    corrected: bool = False
+
+
+def run(
+    language_model: Engine,
+    items: Sequence[Conflict],
+    target: Path,
+    batch_size: int = 16,
+    reader: "AnswerReader | None" = None,
+) -> list[Observation]:
+    """Observe the model on every item, for `fit`.
+
+    Observations are kept in ``target`` as they come; a second call goes on from there.
+
+    Args:
+        language_model: The model.
+        items: Facts; those that it does not know need a true passage.
+        target: Directory for answers and observations.
+        batch_size: Questions per batch.
+        reader: Finds what the drafts claim; without it, the words that they add count.
+
+    Raises:
+        DataError: ``target`` holds answers of another run.
+    """
+    answers = DialAnswers(language_model, items, target, batch_size)
+    closed_book = AnswerSetting("none", PLAIN, (CLOSED_BOOK,))
+    answers.complete(items, closed_book)
+    known = {
+        item.id
+        for item in items
+        if metrics.holds(answers.text(item, closed_book, CLOSED_BOOK), item.memory_answers)
+    }
+    asked = [item for item in items if item.id in known or item.true_context]
+    rows: Rows[str, Observation] = Rows(target / "observations.jsonl", None, _decode, _encode)
+    rows.complete(
+        asked,
+        lambda item: [item.id],
+        partial(_observe, language_model, reader, known),
+        batch_size,
+        length=lambda item: len(item.context),
+        title="both branches",
+    )
+    return [rows[item.id] for item in asked]
+
+
+def _observe(
+    language_model: Engine,
+    reader: "AnswerReader | None",
+    known: set[str],
+    batch: Sequence[Conflict],
+) -> dict[str, Observation]:
+    how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
+    room = language_model.room(how.max_new_tokens)
+    asked = [
+        prompts.build(
+            language_model,
+            item.question,
+            [item.context if item.id in known else item.true_context or ""],
+            room,
+        )
+        for item in batch
+    ]
+    asked = [policies.with_quote(prompt, reader) for prompt in asked]
+    views, ways, written = _written(language_model, asked, how, reader)
+    observed = {}
+    for item, prompt, view, chosen, traces in zip(batch, asked, views, ways, written, strict=True):
+        remembered = view.remembered_claim if view.agrees_with_memory else None
+        texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
+        observed[item.id] = Observation(
+            item.id,
+            item.relation,
+            item.id in known,
+            view.conflict,
+            view.unsupported,
+            view.features,
+            {way: metrics.holds(text, item.context_answers) for way, text in texts.items()},
+            {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
+            item.source or "",
+            prompt.quote.confidence if prompt.quote is not None and view.misread else 0.0,
+            None if remembered is None else remembered.draft_log_p,
+        )
+    return observed
+
+
+def _written(
+    model: Engine, asked: Sequence[Prompt], how: Decoding, reader: "AnswerReader | None"
+) -> tuple[
+    Sequence[DraftComparison | Comparison], list[list[Resolution]], Sequence[Sequence[Trace]]
+]:
+    """The comparisons of the drafts, the ways to answer each question, and the answers."""
+
+    def ways(views: Sequence[DraftComparison | Comparison]) -> list[list[Resolution]]:
+        return [
+            ["plain", "memory", "grounded"]
+            if view.unsupported or view.misread
+            else ["plain", "memory"]
+            for view in views
+        ]
+
+    if isinstance(model, LanguageModel):
+        local = drafts.compare(model, asked, how, reader=reader)
+        wanted = ways(local.comparisons)
+        return local.comparisons, wanted, dial.finish(local, wanted)
+    served = text_dial.compare(model, asked, how, reader=reader)
+    wanted = ways(served.comparisons)
+    return served.comparisons, wanted, text_dial.finish(served, wanted)
+
+
+def memory_bar(model: Engine, reader: "AnswerReader") -> float:
+    """What `Calibration.memory_bar` is for a model: asked about things that are invented.
+
+    The questions are those of `training.reading`, one of each passage, without the passage.
+    """
+    asked = [record["questions"][0]["question"] for record in reading.written()][:INVENTED]
+    requests = []
+    for question in asked:
+        prompt = prompts.build(model, question, [], model.room(MAX_NEW_TOKENS))
+        given = EnginePrompt(prompt.memory, prompt.memory_chat)
+        requests.append(
+            GenerationRequest(given, max_new_tokens=MAX_NEW_TOKENS, ended=claims.ends_sentence)
+        )
+    drafted = [
+        text_dial.Draft(tuple(written.tokens))
+        for start in tqdm(range(0, len(requests), BATCH), desc="invented things", delay=2)
+        for written in model.generate(requests[start : start + BATCH])
+    ]
+    texts = [draft.text(0, len(draft)) for draft in drafted]
+    readings = reader.read(list(zip(asked, texts, strict=True)))
+    found = [
+        claims.claim_at(draft, [0.0] * len(draft), each, draft.log_p)
+        for draft, each in zip(drafted, readings, strict=True)
+    ]
+    likely = [
+        -np.inf if each is None or each.draft_log_p is None else each.draft_log_p for each in found
+    ]
+    return float(np.quantile(likely, NOT_INVENTED, method="higher"))
+
+
+def _encode(_: str, observation: Observation) -> dict[str, Any]:
+    values = dict(vars(observation))
+    if observation.evidence is not None:
+        values["evidence"] = [
+            base64.b64encode(each.numpy().astype(np.float32).tobytes()).decode()
+            for each in (observation.evidence.numbers, observation.evidence.states)
+        ] + [len(observation.evidence.states)]
+    return values
+
+
+def _decode(values: dict[str, Any]) -> tuple[str, Observation]:
+    if values["evidence"] is not None:
+        numbers, states, rows = values["evidence"]
+        shape = (rows, -1) if rows else (0, 0)
+        values["evidence"] = ProbeFeatures(_tensor(numbers), _tensor(states).reshape(shape))
+    return values["id"], Observation(**values)
+
+
+def _tensor(text: str) -> torch.Tensor:
+    return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.float32).copy())
+
+
+def read(target: Path) -> list[Observation]:
+    """The observations that `run` kept in a directory.
+
+    Raises:
+        DataError: There are none.
+    """
+    rows: Rows[str, Observation] = Rows(target / "observations.jsonl", None, _decode, _encode)
+    if not rows:
+        raise DataError(f"{target}: holds no observations; give the --out of a --calibrate run")
+    return list(rows.values())
