@@ -25,3 +25,39 @@ def test_what_a_table_leaves_open_has_no_answer():
     for table in reading.tables():
         examples = reading.of_table(table, draw)
         assert all(not one.answer for one in examples if one.question in table["unanswered"])
+
+
+def test_a_text_about_several_things_is_not_read_for_another_one():
+    draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
+    record = {
+        "title": "Offices",
+        "text": "Ines Hart leads Leeds. Tom Dow stays in York.",
+        "questions": [
+            {"question": "Who is in charge of York?", "answer": "Tom Dow"},
+            {"question": "Who leads Leeds?", "answer": "Ines Hart"},
+        ],
+        "unanswered": ["Who leads Hull?"],
+    }
+    for example in [one for _ in range(20) for one in reading.by_thing(record, draw)]:
+        about = "York" if "York" in example.question else "Leeds"
+        assert bool(example.answer) == (about in example.text)
+        assert example.answer in example.text
+
+
+def test_with_another_name_a_question_is_left_open():
+    draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
+    records = reading.parallel(held_out=True)
+    asked = {each["question"] for record in records for each in record["questions"]}
+    examples = reading.renamed(records, draw)
+    assert len(examples) > len(records)
+    for example in examples:
+        assert not example.answer
+        assert example.question not in asked
+
+
+def test_every_answer_of_the_texts_about_several_things_stands_there_once():
+    learned, held_out = reading.parallel(), reading.parallel(held_out=True)
+    assert len(held_out) == len([*learned, *held_out]) / reading.DEVELOPMENT
+    for record in [*learned, *held_out]:
+        for each in record["questions"]:
+            assert record["text"].count(each["answer"]) == 1
