@@ -115,7 +115,8 @@ def companions(held_out: bool = False) -> list[dict[str, Any]]:
 def parallel(held_out: bool = False) -> list[dict[str, Any]]:
     """Texts that tell the same of several things: to learn from, or those held out.
 
-    They are as `written` gives passages, without sentences that answer.
+    They are as `written` gives passages, with statements that are ``true`` by the text and others
+    that are ``false`` in place of sentences that answer.
     """
     with PARALLEL.open(encoding="utf-8") as file:
         return [

@@ -58,7 +58,7 @@ def held_out(run: Run) -> dict[str, Table]:
         "held-out": rows,
         "held-out: several documents": [_bar(questions, surest, least) for least in bars],
         "held-out: tables": [_bar(tables, readings[TABLES], least) for least in bars],
-        "held-out: citations of tables": _cited(run),
+        "held-out: citations": _cited(run),
         "failures": [],
     }
 
@@ -173,15 +173,24 @@ def _bar(
 
 
 def _cited(run: Run) -> list[dict[str, Any]]:
-    """How often sentences about tables are cited: those that a row states, and others."""
+    """How often sentences are cited that a table or a text about several things states, or not."""
     support, tables = run.system.assistant.support, reading.tables(held_out=True)
     if support is None:
         return []
+    asked = [
+        (f"tables: {one.kind}", one.sentence, reading.table_passage(tables[one.table]))
+        for one in sources.table_statements(run.limit)
+    ]
+    for kind in ("true", "false"):
+        asked += [
+            (f"several things: {kind}", sentence, reading.passage(record))
+            for record in reading.parallel(held_out=True)[: run.limit]
+            for sentence in record[kind]
+        ]
     found: dict[str, list[bool]] = {}
-    for one in sources.table_statements(run.limit):
-        passage = reading.table_passage(tables[one.table])
-        citations = support.cite(one.sentence, [("table", passage)])
-        found.setdefault(one.kind, []).append(all(each.passages for each in citations))
+    for kind, sentence, passage in asked:
+        citations = support.cite(sentence, [("passage", passage)])
+        found.setdefault(kind, []).append(all(each.passages for each in citations))
     return [
         {
             "sentences": kind,
