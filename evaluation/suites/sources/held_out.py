@@ -53,7 +53,7 @@ def held_out(run: Run) -> dict[str, Table]:
         for question in questions
     ]
     tables = [AskedOfSeveral([one], frozenset(filter(None, [one.answer]))) for one in kinds[TABLES]]
-    bars = (ANSWERS, LEAST_ANSWERS, LEAST_ALONE)
+    bars = (LEAST_ANSWERS, ANSWERS, LEAST_ALONE)
     return {
         "held-out": rows,
         "held-out: several documents": [_bar(questions, surest, least) for least in bars],
