@@ -21,6 +21,7 @@ from control.conflict.reader import AnswerReader
 from control.forgetting.ledger import CORRECTED, ENTERED, ID_BYTES, WITHDRAWN, Event, Ledger
 from control.forgetting.record import LONGEST_TEXT, shown
 from control.forgetting.vector_cache import Vectors, unit
+from control.prompts import with_title
 from foundation import trace
 from foundation.errors import InputError
 from foundation.text import SURROGATES, normalise
@@ -41,7 +42,7 @@ LAYER = "correction"  # of the audit: what was kept back here
 # question and another statement reach this.
 NEAR = 0.25
 # Least probability of the reader that a statement answers: of the 120 paraphrases 93 % reach it,
-# and 20 % of the 120 questions beside them.
+# and 17 % of the 120 questions beside them.
 ANSWERS = 0.9
 # English questions without a mark begin so; both classes of words are closed. "When the shop is
 # closed, ..." and "What we sell is ..." are statements.
@@ -223,7 +224,8 @@ class Corrections:
     def _concerned(self, question: str) -> list[tuple[Correction, float]]:
         """The corrections that answer, the latest first, each with how likely it does."""
         near = self._near(question)
-        readings = self._reader.read([(question, each.statement) for each in near]) if near else []
+        asked = [(question, with_title(TITLE, each.statement)) for each in near]
+        readings = self._reader.read(asked) if near else []
         usable = []
         for correction, reading in zip(reversed(near), reversed(readings), strict=True):
             if not reading.answer or reading.answers < ANSWERS:

@@ -70,8 +70,8 @@ def build(seed: int = 0) -> list[tuple[str, str, str, bool]]:
         text = record["text"] if draw.random() < UNTITLED else reading.passage(record)
         found += [("", sentence, text, True) for sentence in record["true"]]
         found += [("", sentence, text, False) for sentence in record["false"]]
-        other = draw.choice(several)
-        if other is not record:
-            found.append(("", draw.choice(record["true"]), reading.passage(other), False))
+        beside = draw.choice(several)
+        if beside is not record:
+            found.append(("", draw.choice(record["true"]), reading.passage(beside), False))
     draw.shuffle(found)
     return found

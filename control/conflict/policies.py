@@ -36,6 +36,9 @@ LEAST_ANSWERS = 0.6
 # those that one answers are answered from here on, and 11 % of those that all leave open; from 0.6
 # on 72 and 14 %, from 0.9 on 55 and 6 %.
 LEAST_ALONE = 0.8
+# In place of a title. A text without one the reader takes for an answer to the question, as drafts
+# are, which need not name what they are about.
+UNTITLED = "Passage"
 # Characters in common, in percent, from which two passages say nearly the same. Documents about one
 # thing (`training/documents.jsonl`, 204 pairs) have 39 to 48 in common, versions that were worded
 # anew (`training/dated.jsonl`, 450) 41 to 52; those in which a number was amended more than 90.
@@ -137,7 +140,7 @@ def date_of(node: "NodeWithScore") -> str:
 
 def passage_text(node: "NodeWithScore") -> str:
     """A passage as it is read, with what it is from before it."""
-    return prompts.with_title(origin(node), node.text)
+    return prompts.with_title(origin(node) or UNTITLED, node.text)
 
 
 def passage_claims(
@@ -269,11 +272,13 @@ def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     """A prompt with the sentence of its passages that surest claims an answer, if one does."""
     if reader is None or not prompt.texts:
         return prompt
-    readings = reader.read([(prompt.question, text) for text in prompt.texts])
-    text, reading = max(zip(prompt.texts, readings, strict=True), key=lambda each: each[1].answers)
+    titled = [prompts.with_title(UNTITLED, text) for text in prompt.texts]
+    readings = reader.read([(prompt.question, text) for text in titled])
+    text, reading = max(zip(titled, readings, strict=True), key=lambda each: each[1].answers)
     if not reading.answer or reading.answers < LEAST_ANSWERS:
         return prompt
-    sentence = _sentence(text, reading.start)
+    untitled = text.removeprefix(f"{UNTITLED}: ")
+    sentence = _sentence(untitled, reading.start - len(text) + len(untitled))
     return replace(prompt, quote=Quote(sentence, reading.answer, reading.answers))
 
 

@@ -140,7 +140,7 @@ def test_the_reader_is_asked_only_about_statements_that_are_near(corrections, re
     pin(corrections, PARKING)
     reader.asked.clear()
     corrections.for_question("How long is the refund window?")
-    assert [text for _, text in reader.asked] == [REFUND]
+    assert [text for _, text in reader.asked] == [f"Correction: {REFUND}"]
 
 
 def test_nothing_is_read_or_embedded_without_corrections(ledger):
