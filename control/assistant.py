@@ -597,7 +597,8 @@ class Assistant:
     def _followed(self, state: QuestionState, decoded: DecodedAnswer) -> list[SourceClaim]:
         """The claims of the passages; where nothing else decided, those that the answer makes."""
         settlement, claims = state.settlement, list(state.settlement.claims)
-        decided = settlement.decided or settlement.told or state.strict
+        agreed = state.strict and not settlement.disagree
+        decided = settlement.decided or settlement.told or agreed
         if self.reader is None or decided or not claims:
             return claims
         question = state.search.query_str

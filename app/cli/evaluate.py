@@ -239,9 +239,10 @@ def _calibrate(
 )
 @click.option(
     "--split",
+    type=click.Choice(["test", "calibration", "training"]),
     default="test",
     show_default=True,
-    help="Of the built-in questions, or the real ones.",
+    help="Of the built-in questions, or the real ones, which alone have training.",
 )
 @count("--limit", help="Only so many of each kind.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of question; repeatable.")
@@ -283,15 +284,19 @@ def retrieval(
     settings = model_settings({**given, "home": target / "home"})
 
     from evaluation.datasets import questions
+    from evaluation.suites import retrieval as retrieval_suite
 
     if data is not None and corpus is not None:
         raise InputError("--data and --real-documents: give one of them")
+    retrieval_suite.check_arms(arms, measure)
     items: list[RetrievalQuestion] = []
     documents = [questions.PASSAGES]
     if data is not None:
         items, documents = questions.ramdocs(data, limit), [questions.corpus(data, target)]
     elif corpus is None:
         items = questions.built_in(split, limit)
+        if not items:
+            raise InputError(f"--split {split}: the built-in questions have test and calibration")
     if corpus is None:
         items = _of_kinds(items, kinds)
 
@@ -301,7 +306,6 @@ def retrieval(
     from evaluation.datasets import real_documents
     from evaluation.suites import filter as filter_suite
     from evaluation.suites import reservoir as reservoir_suite
-    from evaluation.suites import retrieval as retrieval_suite
 
     index = factory.passage_index(settings)
     if corpus is not None:

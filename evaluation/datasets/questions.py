@@ -80,7 +80,7 @@ def ramdocs(path: Path, limit: int | None = None) -> list[RetrievalQuestion]:
     """RAMDocs's questions; a passage typed ``correct`` answers its question.
 
     Raises:
-        DataError: The file is not in the form of RAMDocs.
+        DataError: The file is not in the form of RAMDocs, or holds nothing.
     """
     items = []
     for record in spread(records.load(path), limit):
@@ -97,6 +97,8 @@ def ramdocs(path: Path, limit: int | None = None) -> list[RetrievalQuestion]:
                 tuple(_name(record, n) for n, kind in enumerate(types) if kind == "noise"),
             )
         )
+    if not items:
+        raise DataError(f"{path}: no questions; give RAMDocs, JSON Lines with question, documents")
     return items
 
 

@@ -28,6 +28,8 @@ MAX_NEW_TOKENS = 32
 RECALL_AT = 5
 BASELINE = "read"
 ASSISTANT = "assistant"
+MODULES = "modules"  # what is measured by arms
+PLAIN_ARMS = ("direct", BASELINE, "read, with history", "+ rewriter", "+ filter", "all")
 
 Ask = Callable[[Sequence[Query], Decoding], list[Answer]]
 Rewrite = Callable[[str, Sequence[Turn]], QueryBundle]
@@ -344,23 +346,37 @@ def modules_report(
     Raises:
         InputError: There is no such arm.
     """
+    check_arms(only)
     rewrite, triggered = modules.with_reservoir(target / "reservoir", TAU)
+    parts: Sequence[tuple[Rewrite, Retrieve | None, Filter]] = (
+        (plain_query, None, keep_all),
+        (plain_query, modules.search, keep_all),
+        (with_history, modules.search, keep_all),
+        (modules.rewrite, modules.search, keep_all),
+        (plain_query, modules.search, modules.judge),
+        (rewrite, triggered, modules.judge),
+    )
     ways: list[Arm | AssistantArm] = [
-        Arm("direct", plain_query, None, keep_all, modules.reads),
-        Arm(BASELINE, plain_query, modules.search, keep_all, modules.reads),
-        Arm("read, with history", with_history, modules.search, keep_all, modules.reads),
-        Arm("+ rewriter", modules.rewrite, modules.search, keep_all, modules.reads),
-        Arm("+ filter", plain_query, modules.search, modules.judge, modules.reads),
-        Arm("all", rewrite, triggered, modules.judge, modules.reads),
-        AssistantArm(modules.ask),
+        Arm(name, *part, modules.reads) for name, part in zip(PLAIN_ARMS, parts, strict=True)
     ]
-    if unknown := set(only) - {way.name for way in ways}:
-        names = ", ".join(repr(way.name) for way in ways)
-        raise InputError(f"--arm {min(unknown)!r}: there is {names}")
+    ways.append(AssistantArm(modules.ask))
     ways = [way for way in ways if not only or way.name in only]
     rows = run(language_model, items, ways, target, max_new_tokens=max_new_tokens)
     tables = {"modules": report(items, rows), "failures": failures(items, rows)}
     return {"n": len(items), "tables": tables}
+
+
+def check_arms(names: Collection[str], measure: str = MODULES) -> None:
+    """Check the names of arms.
+
+    Raises:
+        InputError: There is no such arm, or what is measured has none.
+    """
+    if names and measure != MODULES:
+        raise InputError(f"--arm: --measure {measure} has none; leave one of them out")
+    if unknown := set(names) - {*PLAIN_ARMS, ASSISTANT}:
+        told = ", ".join(map(repr, (*PLAIN_ARMS, ASSISTANT)))
+        raise InputError(f"--arm {min(unknown)!r}: there is {told}")
 
 
 def plain_query(question: str, _history: Sequence[Turn]) -> QueryBundle:

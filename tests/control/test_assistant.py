@@ -718,6 +718,15 @@ def test_an_answer_that_gives_way_leaves_no_conflict_where_memory_agrees_with_th
     assert verdicts == [(False, None), (True, Verdict("30 days", "60 days", 0.2, "passages"))]
 
 
+def test_of_documents_alone_that_nothing_decides_between_only_what_is_told_is_followed(reading):
+    given = dated(one=("", "You have 14 days."), two=("", "You have 30 days."))
+    answer = reading(given, only_documents=True)
+    assert answer.answer in ("You have 14 days.", "You have 30 days.")
+    followed = [claim.says for claim in answer.claims if claim.followed]
+    assert len(answer.claims) == 2
+    assert followed == [re.search(r"\d+ days", answer.answer).group()]
+
+
 class Undated(DaysReader):
     """Finds nothing where the question names a year."""
 

@@ -5,7 +5,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from control.assistant import Assistant
-from evaluation.datasets.questions import RetrievalQuestion
+from evaluation.datasets.questions import RetrievalQuestion, ramdocs
 from evaluation.suites import retrieval
 from evaluation.suites.retrieval import (
     Arm,
@@ -193,6 +193,13 @@ def test_an_unknown_arm_is_refused_with_those_there_are(tiny, tmp_path):
     modules = Modules(plain, Search(), keep, lambda *_: (plain, Search()), 3, unasked)
     with pytest.raises(InputError, match=r"--arm 'none': there is 'direct', 'read', .* 'all'"):
         modules_report(tiny, modules, ITEMS, tmp_path, ["none"])
+
+
+def test_without_questions_the_file_is_named(tmp_path):
+    data = tmp_path / "bad.jsonl"
+    data.write_text("not json")
+    with pytest.raises(DataError, match=r"bad\.jsonl: no questions"):
+        ramdocs(data)
 
 
 def test_without_the_baseline_nothing_is_compared_with_it():
