@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from training import reading
-from training.encoders import SMOKE, EncoderTask, tune
+from training.encoders import EPOCHS_ON, LEARNING_RATE, SMOKE, EncoderTask, tune
 
 RANK, EPOCHS = 32, 2
 LONGEST = 384  # word pieces of sentence and passage
@@ -14,8 +14,14 @@ DOCUMENTS = 450  # of those in two versions and beside them
 UNTITLED = 0.5  # share of the texts about several things that are read without their title
 
 
-def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
-    """Train the adapter; arguments, result and errors as of `training.encoders.tune`."""
+def train(
+    target: Path,
+    seed: int = 0,
+    smoke: bool = False,
+    start: Path | None = None,
+    most: int | None = None,
+) -> Path:
+    """Train the adapter; arguments, result and errors as of `training.reader.train`."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from retrieval.embedding import packaged_model
@@ -31,7 +37,7 @@ def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
             ),
             "labels": int(supports),
         }
-        for question, sentence, passage, supports in build(seed)[: SMOKE if smoke else None]
+        for question, sentence, passage, supports in build(seed)[: SMOKE if smoke else most]
     ]
     task = EncoderTask(
         "support",
@@ -40,9 +46,10 @@ def train(target: Path, seed: int = 0, smoke: bool = False) -> Path:
         "classifier",
         ("labels",),
         RANK,
-        EPOCHS,
+        EPOCHS if start is None else EPOCHS_ON,
+        LEARNING_RATE if start is None else LEARNING_RATE / 2,
     )
-    return tune(task, tokenizer, rows, target, seed, smoke)
+    return tune(task, tokenizer, rows, target, seed, smoke, start)
 
 
 def build(seed: int = 0) -> list[tuple[str, str, str, bool]]:

@@ -84,6 +84,12 @@ _start = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Go on from this adapter for one epoch, instead of training a new one for three.",
 )
+_examples = click.option(
+    "--examples",
+    "most",
+    type=click.IntRange(min=1),
+    help="Learn from so many examples at most, drawn at random, which saves time.",
+)
 
 
 @train.command(epilog=example("fulcrum train rewriter --out runs/rewriter"))
@@ -134,12 +140,7 @@ def rewriter(
     "and passage; repeatable.",
 )
 @_start
-@click.option(
-    "--examples",
-    "most",
-    type=click.IntRange(min=1),
-    help="Learn from so many examples at most, drawn at random, which saves time.",
-)
+@_examples
 @click.option(
     "--base",
     help="Hugging Face id or directory of another encoder than the packaged one; the whole model, "
@@ -189,17 +190,31 @@ def tables(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     out.print(f"the weights are in {written}", soft_wrap=True)
 
 
-@train.command(epilog=example("fulcrum train support --out runs/support"))
+@train.command(
+    epilog=example(
+        "fulcrum train support --out runs/support",
+        "fulcrum train support --adapter runs/support/adapter --seed 1 --out runs/second",
+    )
+)
+@_start
+@_examples
 @_options
 @click.pass_obj
-def support(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
+def support(
+    given: dict[str, Any],
+    start: Path | None,
+    most: int | None,
+    target: Path,
+    seed: int,
+    smoke: bool,
+) -> None:
     """What finds the passages that support a sentence, an adapter for the embedding model."""
     model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
     from training import support
 
-    written = support.train(target, seed, smoke)
+    written = support.train(target, seed, smoke, start, most)
     out.print(f"the adapter is in {written}", soft_wrap=True)
 
 
