@@ -68,7 +68,7 @@ def test_json_is_the_object_of_the_contract(capsys, notes):
     assert {token["source"] for token in answer["tokens"]} <= {"context", "memory", "both"}
     assert answer["sources"][0].keys() == {
         "id", "title", "score", "kept", "reason", "text", "answers", "page", "heading",
-        "date", "replaces",
+        "date", "replaces", "file",
     }  # fmt: skip
     assert answer["seconds"].keys() == {
         "route", "rewrite", "trigger", "retrieve", "filter", "redact", "claims", "decode", "cite",
