@@ -10,8 +10,6 @@ RANK, EPOCHS = 32, 2
 LONGEST = 384  # word pieces of sentence and passage
 QUESTIONS = 3  # of each passage
 WITH_QUESTION = 0.5  # share of the sentences that are read with their question before them
-DOCUMENTS = 450  # of those in two versions and beside them
-UNTITLED = 0.5  # share of the texts about several things that are read without their title
 
 
 def train(
@@ -56,12 +54,10 @@ def build(seed: int = 0) -> list[tuple[str, str, str, bool]]:
     """Question, sentence, passage, and whether the passage supports the sentence.
 
     A sentence that answers rightly is supported by its passage and not by another one; one that
-    answers wrongly is supported by none. Of texts about several things come statements that they
-    support, and others that look alike: about another thing, or with the value of another one.
+    answers wrongly is supported by none.
     """
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
-    documents = [*reading.dated(), *reading.companions()]
-    records = [*reading.written(), *draw.sample(documents, DOCUMENTS)]
+    records = reading.written()
     found: list[tuple[str, str, str, bool]] = []
     for record in records:
         text = reading.passage(record)
@@ -72,13 +68,5 @@ def build(seed: int = 0) -> list[tuple[str, str, str, bool]]:
             found.append((question, each["other"], text, False))
             if other != text:
                 found.append((question, each["sentence"], other, False))
-    several = reading.parallel()
-    for record in several:
-        text = record["text"] if draw.random() < UNTITLED else reading.passage(record)
-        found += [("", sentence, text, True) for sentence in record["true"]]
-        found += [("", sentence, text, False) for sentence in record["false"]]
-        beside = draw.choice(several)
-        if beside is not record:
-            found.append(("", draw.choice(record["true"]), reading.passage(beside), False))
     draw.shuffle(found)
     return found

@@ -1,5 +1,6 @@
 import random
 
+from foundation.text import holds
 from training import reading
 
 
@@ -51,8 +52,9 @@ def test_with_another_name_a_question_is_left_open():
     examples = reading.renamed(records, draw)
     assert len(examples) > len(records)
     for example in examples:
-        assert not example.answer
         assert example.question not in asked
+        names = reading.NAME.findall(example.question)
+        assert not all(holds(example.text, [name]) for name in names)
 
 
 def test_every_answer_of_the_texts_about_several_things_stands_there_once():
