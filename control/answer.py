@@ -1,9 +1,8 @@
 """An answer with its sources: the passages, and whether each was read."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import TYPE_CHECKING, NewType
 
 from control import prompts
@@ -55,7 +54,8 @@ class Source:
         heading: The headings that it stands under, "outer > inner"; empty if there are none.
         date: Of its document, in ISO 8601, of which day or month may lack; empty if not known.
         replaces: What its document says it replaces; empty if it says nothing of it.
-        file: Name of the file that its document was read from; empty if it was given.
+        file: Name of the file that its document was read from, with its folders as far as they
+            tell it from others; empty if it was given.
     """
 
     id: Cleared
@@ -133,39 +133,63 @@ class Answer:
     structured: StructuredOutput | None = None
 
 
-def source(
-    node: "NodeWithScore",
+def sources(
+    nodes: "Sequence[NodeWithScore]",
     read: Collection[str],
     kept: "Sequence[NodeWithScore]",
     trace: RequestTrace,
     clear: Clearance,
     set_aside: Collection[str] = (),
-) -> Source:
-    """A retrieved passage as a source, with the reason why it was read or not.
+) -> list[Source]:
+    """Retrieved passages as sources, each with the reason why it was read or not.
 
     Args:
-        node: The passage.
+        nodes: The passages.
         read: Ids of the passages in the prompt.
         kept: Passages that passed the filter.
         trace: Holds the filter's verdicts.
         clear: Clears its texts.
         set_aside: Ids of the passages whose claim the answer does not follow.
     """
+    files = prompts.file_names(map(prompts.path, nodes))
+    passed = {node.node_id for node in kept}
+    return [
+        _source(node, _reason(node, read, passed, trace, set_aside), read, trace, clear, files)
+        for node in nodes
+    ]
+
+
+def _reason(
+    node: "NodeWithScore",
+    read: Collection[str],
+    passed: Collection[str],
+    trace: RequestTrace,
+    set_aside: Collection[str],
+) -> str:
+    """Why a passage was read or not."""
     answers = trace.verdicts.get(node.node_id)
     if node.node_id in read:
-        reason = "read by the model"
-    elif node.node_id in set_aside:
-        reason = "claims what the answer does not follow"
-    elif any(node.node_id == other.node_id for other in kept):
-        reason = "does not fit into the model's window"
-    elif answers is not None and node.node_id not in trace.passed:
-        reason = f"holds no answer that is clear enough (probability {answers:.2f})"
-    else:
-        reason = "others rank before it"
+        return "read by the model"
+    if node.node_id in set_aside:
+        return "claims what the answer does not follow"
+    if node.node_id in passed:
+        return "does not fit into the model's window"
+    if answers is not None and node.node_id not in trace.passed:
+        return f"holds no answer that is clear enough (probability {answers:.2f})"
+    return "others rank before it"
+
+
+def _source(
+    node: "NodeWithScore",
+    reason: str,
+    read: Collection[str],
+    trace: RequestTrace,
+    clear: Clearance,
+    files: Mapping[str, str],
+) -> Source:
     page = node.metadata.get("page")
-    title, heading, date, replaces, path = (
-        str(node.metadata.get(key, ""))
-        for key in ("title", "heading", "date", "replaces", "source")
+    title, heading, date, replaces = (
+        str(node.metadata.get(key, "")) for key in ("title", "heading", "date", "replaces")
     )
     return Source(
         id=clear.id(node.node_id),
@@ -174,12 +198,12 @@ def source(
         kept=node.node_id in read,
         reason=own(reason),
         text=clear.text(node.text, prompts.origin(node.metadata)),
-        answers=answers,
+        answers=trace.verdicts.get(node.node_id),
         page=page if isinstance(page, int) else None,  # a JSON line may call anything so
         heading=clear.name(heading),
         date=clear.name(date),
         replaces=clear.name(replaces),
-        file=clear.name(PurePath(path).name),
+        file=clear.name(files[prompts.path(node)]),
     )
 
 

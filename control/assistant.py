@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from control import notices, prompts, structured
-from control.answer import STEPS, Answer, StructuredOutput, source
+from control.answer import STEPS, Answer, StructuredOutput, sources
 from control.conflict import dial, policies, values
 from control.conflict.calibration import Calibration
 from control.conflict.policies import Settlement
@@ -270,6 +270,8 @@ class Assistant:
             claims = policies.passage_claims(read, alone)
             options, question = states[at].query.sources, states[at].search.query_str
             settled = policies.settle(question, claims, options.policy, options.as_of)
+            if states[at].query.system and options.policy is None:
+                settled = replace(settled, told=())  # the model answers as it is told to
             states[at].trace.seconds["claims"] += share
             seconds = states[at].seconds + share
             claiming = {claim.claim.source for claim in claims}
@@ -411,7 +413,7 @@ class Assistant:
     ) -> list[DecodedAnswer]:
         """Answers of which the documents decide the words.
 
-        By the policy ``all`` every claim of documents that disagree is told. Where one of them is
+        Where documents disagree and nothing decides, every claim is told. Where one of them is
         followed, only documents are to be answered from, or a correction is pinned, an answer that
         does not claim what they do gives way to the sentence that does, or to `ABSTAINED`; in the
         last two cases sentences without support are left out. An answer that follows memory stays
@@ -423,8 +425,7 @@ class Assistant:
             verdict, settlement = held[at].verdict, state.settlement
             by_memory = verdict is not None and verdict.follows == "memory"
             if settlement.told:
-                told = self.forgetting.without_wording(settlement.told)
-                held[at] = held[at] if by_memory else _rewritten_as(held[at], told)
+                held[at] = held[at] if by_memory else self._all_told(state, held[at])
             elif state.strict or (settlement.decided and not by_memory):
                 places += [] if held[at].trace.blocked else [at]
         if reader is None or not places:
@@ -448,6 +449,14 @@ class Assistant:
                 else:
                     held[at] = _judged_by(question, settlement.followed[0], held[at])
         return held
+
+    def _all_told(self, state: QuestionState, decoded: DecodedAnswer) -> DecodedAnswer:
+        """Every claim of the documents in place of an answer."""
+        told = self.forgetting.without_wording(state.settlement.text)
+        decoded = _rewritten_as(decoded, told)
+        for claim in state.settlement.followed:
+            decoded = _judged_by(state.search.query_str, claim, decoded)
+        return decoded
 
     def _quoted(self, settlement: Settlement) -> str:
         """The sentence that holds the claim to follow; the claim where it cannot be told."""
@@ -473,6 +482,8 @@ class Assistant:
         with trace.step("cite"):
             claims, text = self._claims(state, state.decoded), state.decoded.trace.text.strip()
             state = replace(state, claims=claims)
+            if text and text == state.settlement.text:
+                return replace(state, citations=state.settlement.citations)
             if self.support is None or text == ABSTAINED or not state.kept:
                 return state
             against = {claim.source for claim in claims if not claim.followed}
@@ -576,10 +587,9 @@ class Assistant:
             conflict=decoded.conflict,
             verdict=clear.verdict(decoded.verdict),
             tokens=cleared_tokens(decoded.trace.tokens, watch),
-            sources=[
-                source(node, state.read, state.kept, steps, clear, state.settlement.set_aside)
-                for node in state.retrieved
-            ],
+            sources=sources(
+                state.retrieved, state.read, state.kept, steps, clear, state.settlement.set_aside
+            ),
             notices=[
                 clear.line(each)
                 for each in (

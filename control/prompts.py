@@ -1,7 +1,9 @@
 """The same question twice: with the passages and without."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from control.engines.base import Message
@@ -9,6 +11,7 @@ from foundation.errors import InputError
 from foundation.text import normalise
 
 if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
     from transformers import PreTrainedTokenizerBase
 
 # Chosen by closed-book accuracy and plain-RAG hit on capitals among a dozen wordings: a 135M model
@@ -199,6 +202,29 @@ def origin(metadata: Mapping[str, Any]) -> str:
     named = ", ".join(dict.fromkeys(each for each in (title, heading) if each))
     details = ", ".join(each for each in (page and f"page {page}", date) if each)
     return f"{named} ({details})".strip() if details else named
+
+
+def path(node: "NodeWithScore") -> str:
+    """The path of the file that a passage was read from; empty if it was given."""
+    return str(node.metadata.get("source", ""))
+
+
+def file_names(paths: Iterable[str]) -> dict[str, str]:
+    """What files are called: their names, with as many folders before as tell them apart.
+
+    Args:
+        paths: Of the files; an empty one is of none.
+    """
+    names = {path: PurePath(path).name for path in paths}
+    parts = {path: PurePath(path).parts for path in names}
+    for length in range(2, max(map(len, parts.values()), default=0) + 1):
+        shared = Counter(names.values())
+        names |= {
+            path: str(PurePath(*parts[path][-length:]))
+            for path, name in names.items()
+            if shared[name] > 1
+        }
+    return names
 
 
 def with_title(title: str, text: str) -> str:

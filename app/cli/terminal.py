@@ -1,6 +1,7 @@
 """Prints answers to a terminal."""
 
 import re
+import textwrap
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.text import Text
 from control.answer import Answer, Source, source_names
 from control.conflict.sources import MEMORY
 from control.engines.hub import RECOMMENDED
-from control.forgetting.clearing import ClearedToken
+from control.forgetting.clearing import ClearedCitation, ClearedToken
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
@@ -22,6 +23,7 @@ AGREEMENT = {  # whether memory claims something, and whether a passage does
     (False, False): "Neither passages nor memory surely claim an answer.",
 }
 EXCERPT = 160  # characters of a passage
+SENTENCE = 50  # characters of a sentence of the answer
 
 
 def token(console: Console, trace: ClearedToken) -> None:
@@ -45,6 +47,8 @@ def summary(console: Console, answer: Answer) -> None:
         if len({claim.group for claim in answer.claims}) > 1:
             console.print(_claims(answer))
         console.print(_sources(answer))
+        if not all(each.passages for each in answer.citations):
+            console.print(_unsupported(answer))
     for notice in answer.notices:
         console.print(Text(f"Note: {notice}.", style="yellow"))
     console.print(Text(f"{answer.seconds['total']:.1f} s", style="dim"))
@@ -124,13 +128,48 @@ def _sources(answer: Answer) -> Table:
     table.add_column(justify="right", style="dim")
     table.add_column(overflow="fold")
     listed, names = shown(answer), source_names(answer.sources)
+    claimed = {claim.source: claim.says for claim in answer.claims}
     for number, source in enumerate(listed, start=1):
         score = "given" if source.score is None else f"{source.score:.2f}"
-        excerpt = source.text if len(source.text) <= EXCERPT else f"{source.text[:EXCERPT]}…"
-        line = Text.assemble((names[source.id], "bold"), "  ", (" ".join(excerpt.split()), "dim"))
+        excerpt = _excerpt(source.text, claimed.get(source.id, ""))
+        line = Text.assemble((names[source.id], "bold"), "  ", (excerpt, "dim"))
         if not source.kept:
             line.append(f"  ({source.reason})", style="yellow")
+        if supported := _supported(answer, source.id):
+            line.append(f"  (supports {supported})", style="green")
         table.add_row(f"[{number}]", score, line)
     if others := len(answer.sources) - len(listed):
         table.add_row("", "", Text(f"{others} more were found and not read", style="dim"))
     return table
+
+
+def _excerpt(text: str, claim: str) -> str:
+    """The beginning of a passage, or where that lacks what it claims, what stands around that."""
+    text, claim = " ".join(text.split()), " ".join(claim.split())
+    at = max(text.find(claim), 0)
+    start = 0 if at + len(claim) <= EXCERPT else max(at - EXCERPT // 2, 0)
+    end = start + EXCERPT
+    return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
+
+
+def _supported(answer: Answer, passage: str) -> str:
+    """What of the answer a passage supports; empty if it supports no sentence."""
+    cited = [each for each in answer.citations if passage in each.passages]
+    if len(cited) == len(answer.citations):
+        return "the answer" if cited else ""
+    return " and ".join(f"“{_beginning(answer, each)}”" for each in cited)
+
+
+def _unsupported(answer: Answer) -> Text:
+    """The sentences of the answer that no passage supports."""
+    lacking = [each for each in answer.citations if not each.passages]
+    if len(lacking) == len(answer.citations):
+        return Text("No passage supports the answer.")
+    told = " and ".join(f"“{_beginning(answer, each)}”" for each in lacking)
+    return Text(f"No passage supports {told}.")
+
+
+def _beginning(answer: Answer, citation: ClearedCitation) -> str:
+    """How a sentence of the answer begins, enough to find it."""
+    sentence = " ".join(answer.answer[citation.start : citation.end].split())
+    return textwrap.shorten(sentence, SENTENCE, placeholder="…")

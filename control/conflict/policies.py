@@ -1,7 +1,7 @@
 """Whom the answer follows where documents disagree.
 
 Passages whose claims are the same are a group. A policy chooses between groups; where it cannot,
-all are followed, and the answer says that the documents disagree.
+every claim is told with its sources.
 """
 
 import re
@@ -15,7 +15,7 @@ from rapidfuzz import fuzz
 from control import prompts
 from control.conflict import values
 from control.conflict.dates import find_dates
-from control.conflict.sources import CORRECTION, DATE, Policy, SourceClaim
+from control.conflict.sources import CORRECTION, DATE, Citation, Policy, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.conflict.versions import Version, find_version
 from control.forgetting.parts import parts
@@ -44,6 +44,7 @@ UNTITLED = "Passage"
 # anew (`training/dated.jsonl`, 450) 41 to 52; those in which a number was amended more than 90.
 NEARLY_SAME = 70
 NUMBERS = re.compile(r"\d+")
+DISAGREE = "The documents disagree:"  # before what each of them claims
 HEAD = 120  # characters of a passage where a document may be named: a line
 ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
     None: ("trusted", "replaces", "newest", "version"),
@@ -73,8 +74,9 @@ class PassageClaim:
         replaces: Titles or dates of documents that this one says it replaces.
         sentence: The sentence of the passage that holds the claim.
         head: The beginning of the passage.
-        versions: That the title of the document and the name of its file give.
+        versions: That the title of the document, its field for it and the name of its file give.
         telling: Whether the sentence can be told alone: it is in the text, and no heading.
+        file: What the file of the document is called; empty if it was given.
     """
 
     claim: SourceClaim
@@ -85,6 +87,20 @@ class PassageClaim:
     head: str = ""
     versions: tuple[Version, ...] = ()
     telling: bool = True
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class ToldClaim:
+    """A claim as it is told beside others.
+
+    Attributes:
+        line: The claim and the names of its sources.
+        passages: Ids of these.
+    """
+
+    line: str
+    passages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,8 @@ class Settlement:
         claims: Of the passages, with their groups.
         disagree: Whether they contradict each other.
         reason: In one sentence, whom the answer follows and why; empty where they agree.
-        told: The text that tells every claim with its source, by the policy ``all``; else empty.
+        told: Every claim that is followed, where nothing decides between them or the policy is
+            ``all``; else empty.
         quoted: The sentence that holds the claim to follow, from the passage that is surest of it;
             empty where none can be told alone.
     """
@@ -103,8 +120,22 @@ class Settlement:
     claims: tuple[SourceClaim, ...] = ()
     disagree: bool = False
     reason: str = ""
-    told: str = ""
+    told: tuple[ToldClaim, ...] = ()
     quoted: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is told, each claim on a line of its own; empty where one is followed."""
+        return "\n".join([DISAGREE, *(each.line for each in self.told)]) if self.told else ""
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The passages of each claim in ``text``."""
+        found, start = [], len(DISAGREE) + 1
+        for each in self.told:
+            found.append(Citation(start, start + len(each.line), each.passages))
+            start += len(each.line) + 1
+        return found
 
     @property
     def pinned(self) -> bool:
@@ -153,8 +184,9 @@ def passage_claims(
         alone: Whether nothing else may be answered from, so that they have to be surer.
     """
     least = LEAST_ALONE if alone else LEAST_ANSWERS
+    files = prompts.file_names(prompts.path(node) for node, _ in read)
     return [
-        _passage_claim(node, reading)
+        replace(_passage_claim(node, reading), file=files[prompts.path(node)])
         for node, reading in read
         if reading.answer and reading.answers >= least
     ]
@@ -283,7 +315,10 @@ def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
 
 
 def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
-    names = (str(node.metadata.get("title", "")), Path(str(node.metadata.get("source", ""))).stem)
+    title = str(node.metadata.get("title", ""))
+    names = [title, Path(prompts.path(node)).stem]
+    if stated := node.metadata.get("version"):
+        names.append(f"{title} version {stated}")
     return tuple(found for name in names if (found := find_version(name)) is not None)
 
 
@@ -310,7 +345,7 @@ def settle(
         question: What they answer.
         passages: Those that claim something, best first; of pinned corrections, the latest first.
         policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
-            dates and versions; where none does, all are followed.
+            dates and versions; where none does, all are told.
         as_of: A date in ISO 8601; what is dated later is not followed. Without one, what held on
             the date that the question names is followed, if a document tells and no pinned
             correction answers.
@@ -332,7 +367,8 @@ def settle(
     if not (as_of or pinned or policy == "all"):
         scope, in_force = _named(question, in_force)
         early = "" if scope else _date_named(question)
-    groups_followed, reason, told = _decide(grouped, in_force, policy, scope)
+    groups_followed, reason = _decide(grouped, in_force, policy, scope)
+    told = _told(in_force) if reason and len(groups_followed) > 1 else ()
     if reason and early:
         reason = f"{reason.removesuffix('.')}; none of them is dated {early} or earlier."
     elif reason and not scope and _lacks_version(question, in_force):
@@ -387,8 +423,8 @@ def _decide(
     in_force: Sequence[PassageClaim],
     policy: Policy | None,
     scope: str,
-) -> tuple[set[int], str, str]:
-    """The groups to follow, why, and the text that tells them where they are several.
+) -> tuple[set[int], str]:
+    """The groups to follow, and why.
 
     Args:
         grouped: All passages.
@@ -399,24 +435,24 @@ def _decide(
     remaining = {each.claim.group for each in in_force}
     pinned = [each.claim.group for each in in_force if each.claim.source.startswith(CORRECTION)]
     if len({each.claim.group for each in grouped}) == 1:
-        return remaining, "", ""
+        return remaining, ""
     if pinned:
         several = len(set(pinned)) > 1
         which = "the latest of the pinned corrections" if several else "a pinned correction"
-        return {pinned[0]}, f"The answer follows {which}.", ""
+        return {pinned[0]}, f"The answer follows {which}."
     if len(remaining) == 1:
-        return remaining, f"The documents disagree; the answer follows what held {scope}.", ""
+        return remaining, f"The documents disagree; the answer follows what held {scope}."
     chosen, why = _choose(in_force, policy)
     if chosen is not None:
         why = f"{WHY[why]} {scope}".strip()
-        return {chosen}, f"The documents disagree; the answer follows {why}.", ""
+        return {chosen}, f"The documents disagree; the answer follows {why}."
     if policy == "all":
-        return remaining, "The documents disagree; every claim is told.", _tell(in_force)
+        return remaining, "The documents disagree; every claim is told."
     dated = [bool(each.claim.date) for each in in_force]
     why = (
         "" if all(dated) else ": not all of them have a date" if any(dated) else ": none has a date"
     )
-    return remaining, f"The documents disagree, and nothing decides between them{why}.", ""
+    return remaining, f"The documents disagree, and nothing decides between them{why}."
 
 
 def _surest(passages: Sequence[PassageClaim]) -> list[PassageClaim]:
@@ -480,16 +516,25 @@ def _names(ones: Sequence[PassageClaim], others: Sequence[PassageClaim]) -> bool
     )
 
 
-def _tell(passages: Sequence[PassageClaim]) -> str:
-    """Every claim with its sources, each on a line of its own."""
-    lines = []
+def _told(passages: Sequence[PassageClaim]) -> tuple[ToldClaim, ...]:
+    """Every claim with its sources."""
+    files: dict[str, set[str]] = {}
+    for each in passages:
+        files.setdefault(each.title, set()).add(each.file)
+    told = []
     for group in dict.fromkeys(each.claim.group for each in passages):
         members = [each for each in passages if each.claim.group == group]
-        names = dict.fromkeys(_name(each) for each in members)
-        lines.append(f"- {members[0].claim.says} ({'; '.join(names)})")
-    return "\n".join(["The documents disagree:", *lines])
+        names = dict.fromkeys(_name(each, len(files[each.title]) > 1) for each in members)
+        line = f"- {members[0].claim.says} ({'; '.join(names)})"
+        told.append(ToldClaim(line, tuple(each.claim.source for each in members)))
+    return tuple(told)
 
 
-def _name(passage: PassageClaim) -> str:
-    title = passage.title or "a document without a title"
-    return f"{title}, {passage.claim.date}" if passage.claim.date else title
+def _name(passage: PassageClaim, with_file: bool) -> str:
+    """What a document is called: its title and date; its file, where others share the title."""
+    parts = (
+        passage.title or "a document without a title",
+        passage.file if with_file else "",
+        passage.claim.date,
+    )
+    return ", ".join(part for part in parts if part)

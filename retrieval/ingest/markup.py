@@ -11,7 +11,15 @@ from urllib.parse import unquote
 
 from foundation.errors import DocumentError
 from retrieval.ingest import encodings
-from retrieval.ingest.content import FENCE, GUARD, LONGEST_TEXT, Content, check_size, guard
+from retrieval.ingest.content import (
+    FENCE,
+    GUARD,
+    LONGEST_TEXT,
+    Content,
+    Scalar,
+    check_size,
+    guard,
+)
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -40,6 +48,7 @@ WIDEST = 100  # columns of a cell that states its span
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
 TOML_FRONT_MATTER = re.compile(r"\A\+\+\+[ \t]*\n(.*?)\n\+\+\+[ \t]*\n", re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+VERSION_KEY = "version"  # of a document, in its front matter
 STRUCTURED_DATE = re.compile(r'"(datePublished|dateModified)"\s*:\s*"([^"]+)"')
 PERMALINK = re.compile(r"^[¶§#\s]*$")
 
@@ -81,7 +90,11 @@ def read_markdown(path: Path) -> Iterator[Content]:
         text = html_to_markdown(_markdown_parser().render(source))
         title = title or (str(named) if isinstance(named, str | int) else None)
         title = title or first_heading(text)
-        yield Content(text, title=title, markdown=True, front_matter=stated)
+        version = stated.get(VERSION_KEY)
+        details = dict[str, Scalar]()
+        if isinstance(version, str | int):
+            details[VERSION_KEY] = str(version)
+        yield Content(text, title=title, markdown=True, front_matter=stated, details=details)
 
 
 def read_rst(path: Path) -> Iterator[Content]:
@@ -369,6 +382,9 @@ def _front_matter(source: str) -> tuple[dict[str, object], str]:
         stated = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - it makes texts only
     if not isinstance(stated, dict):
         return {}, source
+    if isinstance(stated.get(VERSION_KEY), float) and load is yaml.safe_load:
+        texts = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - 1.10 is not 1.1
+        stated[VERSION_KEY] = texts[VERSION_KEY]
     return {str(key): value for key, value in stated.items()}, source[found.end() :]
 
 

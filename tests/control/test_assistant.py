@@ -631,12 +631,30 @@ def test_of_documents_that_disagree_the_newest_is_read_and_both_are_shown(readin
     assert "not follow" in answer.sources[0].reason
 
 
-def test_where_nothing_decides_only_the_claims_that_the_answer_holds_are_followed(reading):
-    answer = reading(dated(one=("", OLD[1]), two=("", NEW[1])))
+def test_where_nothing_decides_every_claim_is_told_with_its_source_and_cited(reading):
+    heard = []
+    answer = reading(
+        dated(one=("", OLD[1]), two=("", NEW[1])), lambda _, token: heard.append(token.text)
+    )
+    assert "14 days (one)" in answer.answer
+    assert "30 days (two)" in answer.answer
+    assert "".join(heard).strip() == answer.answer
+    assert "nothing decides" in answer.settled
+    assert [claim.followed for claim in answer.claims] == [True, True]
+    assert [source.kept for source in answer.sources] == [True, True]
+    cited = {answer.answer[c.start : c.end]: list(c.passages) for c in answer.citations}
+    assert cited == {"- 14 days (one)": ["one"], "- 30 days (two)": ["two"]}
+
+
+def test_where_nothing_decides_and_a_system_message_says_how_to_answer_the_model_answers(
+    tiny, always
+):
+    assistant = Assistant(tiny, always(1, model=tiny.identity), reader=DaysReader())
+    given = dated(one=("", OLD[1]), two=("", NEW[1]))
+    [answer] = assistant.ask_batch([Query("How long?", given, system="Answer in verse.")], HOW)
     assert "days" not in answer.answer  # the random model says nothing of the kind
     assert "nothing decides" in answer.settled
     assert [claim.followed for claim in answer.claims] == [False, False]
-    assert [source.kept for source in answer.sources] == [True, True]
 
 
 def test_by_the_policy_all_every_claim_is_told_and_streamed_once(reading):
@@ -694,7 +712,7 @@ def test_of_a_model_that_reads_worse_than_the_reader_a_misread_answer_gives_way_
     assert [(claim.source, claim.followed) for claim in answer.claims] == [("one", True)]
     assert notices(answer) == []
     undecided = {"one": ("", OLD[1]), "two": ("", NEW[1])}
-    assert "days" not in ask(0.9, **undecided).answer
+    assert ask(0.9, **undecided).answer.count("days") == 2
     if alpha:  # at 0 what is not supported gives way anyway
         one = ("", "You have 14 days.")
         assert "days" not in ask(1.0, one=one).answer
@@ -718,13 +736,27 @@ def test_an_answer_that_gives_way_leaves_no_conflict_where_memory_agrees_with_th
     assert verdicts == [(False, None), (True, Verdict("30 days", "60 days", 0.2, "passages"))]
 
 
-def test_of_documents_alone_that_nothing_decides_between_only_what_is_told_is_followed(reading):
+def test_of_documents_alone_that_nothing_decides_between_every_claim_is_told(reading):
     given = dated(one=("", "You have 14 days."), two=("", "You have 30 days."))
     answer = reading(given, only_documents=True)
-    assert answer.answer in ("You have 14 days.", "You have 30 days.")
-    followed = [claim.says for claim in answer.claims if claim.followed]
-    assert len(answer.claims) == 2
-    assert followed == [re.search(r"\d+ days", answer.answer).group()]
+    assert answer.answer.count("days") == 2
+    assert [claim.followed for claim in answer.claims] == [True, True]
+
+
+def test_memory_that_claims_what_one_of_the_documents_does_contradicts_none(
+    tiny, always, monkeypatch
+):
+    given = dated(one=("", "You have 14 days."), two=("", "You have 30 days."))
+    assistant = Assistant(tiny, always(0, model=tiny.identity), reader=DaysReader())
+    found = []
+    for says in ("30 days", "60 days"):
+        verdict = Verdict("14 days", says, 0.2, "passages")
+        decoded = DecodedAnswer(written("You have 14 days."), True, verdict)
+        monkeypatch.setattr(dial, "answer", lambda *_, each=decoded, **__: [each])
+        answer = assistant.ask("How long?", HOW, given)
+        assert answer.answer.count("days") == 2
+        found.append((answer.conflict, answer.verdict is not None))
+    assert found == [(False, False), (True, True)]
 
 
 class Undated(DaysReader):

@@ -70,11 +70,18 @@ def test_what_is_replaced_may_be_named_by_its_first_line():
     assert followed(settle(QUESTION, [other, new])) == {"c9", "c14"}
 
 
-def test_where_nothing_decides_it_is_said_and_both_are_followed():
+def test_where_nothing_decides_it_is_said_and_both_are_followed_and_told():
     settled = settle(QUESTION, [said(14, "Leaflet"), said(30, "Notice", date="2025-03-01")])
     assert followed(settled) == {"Leaflet", "Notice"}
     assert "nothing decides" in settled.reason
-    assert not settled.told
+    lines = [settled.text[each.start : each.end] for each in settled.citations]
+    assert lines == ["- 14 days (Leaflet)", "- 30 days (Notice, 2025-03-01)"]
+    assert [each.passages for each in settled.citations] == [("Leaflet",), ("Notice",)]
+
+
+def test_where_one_is_followed_nothing_is_told_beside_it():
+    settled = settle(QUESTION, [said(14, "Leaflet", date="2024"), said(30, "Notice", date="2025")])
+    assert (settled.text, settled.citations) == ("", [])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,36 @@ def test_by_the_policy_all_every_claim_is_told_with_its_source():
     settled = settle(QUESTION, passages, "all")
     assert followed(settled) == {"Leaflet", "Notice"}
     for part in ("14 days", "Leaflet", "30 days", "Notice, 2025-03-01"):
-        assert part in settled.told
+        assert part in settled.text
+
+
+def test_documents_of_one_title_are_told_with_their_files_and_folders():
+    def passage(name, text, path):
+        known = {"title": "Guide", "source": path}
+        return NodeWithScore(node=TextNode(id_=name, text=text, metadata=known))
+
+    nodes = [
+        passage("a", "It is 14 days.", "/docs/old/guide.md"),
+        passage("b", "It is 30 days.", "/docs/new/guide.md"),
+        passage("c", "It is 60 days.", "/docs/new/leaflet.md"),
+    ]
+    read = [(node, Reading(node.text[6:13], len("Guide: It is "), 1.0)) for node in nodes]
+    settled = settle(QUESTION, passage_claims(read))
+    for name in ("Guide, old/guide.md", "Guide, new/guide.md", "Guide, leaflet.md"):
+        assert f"({name})" in settled.text
+
+
+def test_of_documents_of_one_title_the_one_of_the_latest_version_stated_is_followed():
+    def passage(version):
+        known = {"title": "Guide", "version": version, "source": f"/docs/{version}/guide.md"}
+        return NodeWithScore(node=TextNode(id_=version, text="It is so.", metadata=known))
+
+    nodes = [passage("1.9"), passage("1.10"), passage("1.2")]
+    days = ("14 days", "30 days", "60 days")
+    read = [(node, Reading(said, 10, 1.0)) for node, said in zip(nodes, days, strict=True)]
+    settled = settle(QUESTION, passage_claims(read))
+    assert followed(settled) == {"1.10"}
+    assert "latest version" in settled.reason
 
 
 def test_a_pinned_correction_stands_above_documents_and_an_earlier_one():

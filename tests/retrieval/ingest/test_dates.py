@@ -93,6 +93,11 @@ def test_front_matter(tmp_path: Path, head: str, expected: str | None) -> None:
     assert document.text == "The Rhine is long."
 
 
+def test_the_version_in_front_matter_is_kept_as_it_is_written(tmp_path: Path) -> None:
+    document = read_one(tmp_path / "a.md", "---\ntitle: T\nversion: 1.10\n---\nThe Rhine is long.")
+    assert document.metadata["version"] == "1.10"
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
