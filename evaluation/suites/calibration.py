@@ -25,8 +25,11 @@ from foundation.errors import DataError
 if TYPE_CHECKING:
     pass
 
-STATES_WEIGHT = 0.3  # of a hidden state's component against a number, both standardised
-PENALTY = 0.005  # inverse strength of the L2 penalty; both chosen leaving relations out
+# Of a hidden state's component against a number, both standardised; chosen leaving relations out.
+STATES_WEIGHT = 0.3
+# Inverse strengths of the L2 penalty; the one is taken that judges relations left out best, which
+# with hidden states, of thousands of components, is another one than without.
+PENALTIES = (0.005, 0.02, 0.1)
 FEWEST = 20  # conflicts that memory should win, and as many that it should lose
 FOLDS = 5  # where no relation is stated
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
@@ -94,7 +97,7 @@ def fit(
         )
     features, scale = _features(with_evidence, any_model)
     weights = _weights(with_evidence)
-    held_out = _held_out(features, right, weights, [whose[at] for at in judged_by])
+    penalty, held_out = _held_out(features, right, weights, [whose[at] for at in judged_by])
     confidence = np.zeros(len(observations))
     confidence[judged_by] = held_out
     bar = math.inf if any_model else reader_bar(observations, memory_bar)
@@ -105,7 +108,7 @@ def fit(
     calibration = Calibration(
         model=ANY_MODEL if any_model else identity,
         name=name,
-        probe=_probe(features, scale, right, weights, *_shape(with_evidence, any_model)),
+        probe=_probe(features, scale, right, weights, penalty, *_shape(with_evidence, any_model)),
         known=np.sort(confidence[in_play]).round(4).tolist(),
         end=end,
         auto=auto,
@@ -369,11 +372,14 @@ def _flat(evidence: ProbeFeatures) -> NDArray[np.float64]:
 
 
 def _regression(
-    features: NDArray[np.float64], right: NDArray[np.bool_], weights: NDArray[np.float64]
+    features: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    penalty: float,
 ) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=5000)
+    model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=5000)
     return model.fit(features, right, sample_weight=weights)
 
 
@@ -382,19 +388,26 @@ def _held_out(
     right: NDArray[np.bool_],
     weights: NDArray[np.float64],
     relations: Sequence[str | None],
-) -> NDArray[np.float64]:
-    """Confidences by probes that have not seen the relation."""
+) -> tuple[float, NDArray[np.float64]]:
+    """The penalty to take, and the confidences by probes that have not seen the relation."""
+    from sklearn.metrics import log_loss
+
     groups = np.array(
         [relation or str(at % FOLDS) for at, relation in enumerate(relations)], dtype=object
     )
     if len(set(groups)) == 1:
         groups = np.array([str(at % FOLDS) for at in range(len(groups))], dtype=object)
-    confidence = np.zeros(len(right))
-    for group in sorted(set(groups)):
-        inside = groups == group
-        model = _regression(features[~inside], right[~inside], weights[~inside])
-        confidence[inside] = model.predict_proba(features[inside])[:, 1]
-    return confidence
+    tried = []
+    for penalty in PENALTIES:
+        confidence = np.zeros(len(right))
+        for group in sorted(set(groups)):
+            inside = groups == group
+            model = _regression(features[~inside], right[~inside], weights[~inside], penalty)
+            confidence[inside] = model.predict_proba(features[inside])[:, 1]
+        loss = log_loss(right, confidence, sample_weight=weights, labels=[False, True])
+        tried.append((float(loss), penalty, confidence))
+    _, penalty, confidence = min(tried, key=lambda each: each[0])
+    return penalty, confidence
 
 
 def _auroc(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
@@ -408,11 +421,12 @@ def _probe(
     scale: tuple[NDArray[np.float64], NDArray[np.float64]],
     right: NDArray[np.bool_],
     sample_weights: NDArray[np.float64],
+    penalty: float,
     numbers: int,
     size: int,
 ) -> MemoryProbe:
     """The regression on all observations, its standardisation folded into the weights."""
-    model = _regression(features, right, sample_weights)
+    model = _regression(features, right, sample_weights, penalty)
     mean, spread = scale
     weights = model.coef_[0] / spread
     bias = float(model.intercept_[0] - (weights * mean).sum())
