@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rapidfuzz import fuzz
 
 from control import prompts
-from control.conflict import values
+from control.conflict import answerability, values
 from control.conflict.dates import find_dates
 from control.conflict.sources import CORRECTION, DATE, Citation, Policy, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
@@ -290,7 +290,7 @@ def read(
         for way in ways_to_ask(question, date_of(node))
     ]
     surest: dict[tuple[int, str], Reading] = {}
-    readings = reader.read([pair for _, _, pair in pairs])
+    readings = _read(reader, [pair for _, _, pair in pairs])
     for (at, node, _), reading in zip(pairs, readings, strict=True):
         known = surest.get((at, node.node_id))
         if known is None or reading.answers > known.answers:
@@ -300,12 +300,20 @@ def read(
     ]
 
 
+def _read(reader: "AnswerReader", asked: Sequence[tuple[str, str]]) -> "list[Reading]":
+    """Read passages, each with its title; one that lacks names of its question is less likely."""
+    return [
+        replace(each, answers=answerability.probability(question, passage, each.answers))
+        for (question, passage), each in zip(asked, reader.read(asked), strict=True)
+    ]
+
+
 def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     """A prompt with the sentence of its passages that surest claims an answer, if one does."""
     if reader is None or not prompt.texts:
         return prompt
     titled = [prompts.with_title(UNTITLED, text) for text in prompt.texts]
-    readings = reader.read([(prompt.question, text) for text in titled])
+    readings = _read(reader, [(prompt.question, text) for text in titled])
     text, reading = max(zip(titled, readings, strict=True), key=lambda each: each[1].answers)
     if not reading.answer or reading.answers < LEAST_ANSWERS:
         return prompt
