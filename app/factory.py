@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 ADDRESS = re.compile(r"[\w.-]+:\d+(/|$)")  # of a server, without http://
 TRANSFORMERS = "transformers"  # a value of the setting ``engine``
 ADAPTERS = DATA / "adapters"
+CALIBRATION = "calibration.json"  # in the directory of the run that measured it
 COSINE_JUDGE = DATA / "calibrations" / "filter.json"
 
 
@@ -166,7 +167,7 @@ def keep(measured: "Calibration", model: "Engine", settings: Settings, target: P
     from control.conflict import calibration as calibrations
 
     stored = calibrations.stored(model, settings.cache)
-    for path in (target / "calibration.json", stored):
+    for path in (target / CALIBRATION, stored):
         measured.save(path)
     return stored
 

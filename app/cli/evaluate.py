@@ -199,17 +199,21 @@ def _calibrate(
     pools: Sequence[Path],
 ) -> None:
     from app import factory
+    from control.conflict import calibration as calibrations
     from control.engines.transformers import LanguageModel
     from evaluation.suites import calibration, observations
 
     others = {path.name: observations.read(path) for path in pools}
+    bars = [calibrations.load(path / factory.CALIBRATION).memory_bar for path in pools]
     observed = observations.run(model, items, target, batch_size, factory.reader(settings))
     bar = observations.memory_bar(model, factory.reader(settings))
     measured = calibration.fit(model.identity, model.name, observed, memory_bar=bar)
     pooled = {model.name: observed, **others}
-    calibration.fit_any(pooled).save(target / "any.json")
+    highest = max([bar, *bars])
+    calibration.fit_any(pooled, memory_bar=highest).save(target / "any.json")
     if not isinstance(model, LanguageModel) and model.capabilities.scores:
-        calibration.fit_any(pooled, drafts_only=True).save(target / "any-drafts.json")
+        drafts = calibration.fit_any(pooled, drafts_only=True, memory_bar=highest)
+        drafts.save(target / "any-drafts.json")
     kept = factory.keep(measured, model, settings, target)
     out.print(calibration.table(measured))
     for source, came_to in calibration.transfer(observed, bar).items():

@@ -39,7 +39,11 @@ SIGNIFICANT = 0.05
 BUILT_IN = "built-in"  # the source of observations that state none
 
 
-def fit_any(models: Mapping[str, Sequence[Observation]], drafts_only: bool = False) -> Calibration:
+def fit_any(
+    models: Mapping[str, Sequence[Observation]],
+    drafts_only: bool = False,
+    memory_bar: float = -math.inf,
+) -> Calibration:
     """Fit the calibration for models that were not measured, on those that were.
 
     The thresholds are chosen by confidences of probes that have not seen the model in question;
@@ -48,13 +52,15 @@ def fit_any(models: Mapping[str, Sequence[Observation]], drafts_only: bool = Fal
     Args:
         models: Observations by the name of the model.
         drafts_only: For engines that score no given text.
+        memory_bar: The highest of the models.
     """
     if drafts_only:
         models = {name: [_of_drafts(each) for each in seen] for name, seen in models.items()}
     pooled = [each for seen in models.values() for each in seen]
     names = [name for name, seen in models.items() for _ in seen]
     groups = names if len(models) > 1 else None
-    return fit(ANY_MODEL, ", ".join(models), pooled, any_model=True, groups=groups)
+    name = ", ".join(models)
+    return fit(ANY_MODEL, name, pooled, any_model=True, groups=groups, memory_bar=memory_bar)
 
 
 def _of_drafts(observation: Observation) -> Observation:

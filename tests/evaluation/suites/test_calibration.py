@@ -305,4 +305,5 @@ def test_what_memory_remembers_is_no_misreading():
 def test_a_reader_that_corrects_the_model_is_trusted_in_its_calibration(tiny, conflicts):
     rows = [*conflicts(plainly), *misread([(0.97, True, False)] * 20)]
     assert calibrating.fit(tiny.identity, tiny.name, rows).reader_bar == 0.95
-    assert calibrating.fit_any({"a": rows}).reader_bar == math.inf
+    of_any = calibrating.fit_any({"a": rows}, memory_bar=-0.2)
+    assert (of_any.reader_bar, of_any.memory_bar) == (math.inf, -0.2)
