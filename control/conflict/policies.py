@@ -20,6 +20,7 @@ from control.conflict.verdict import NEUTRAL_TRUST
 from control.conflict.versions import Version, find_version
 from control.forgetting.parts import parts
 from control.prompts import Prompt, Quote
+from foundation.tables import rows_alone
 from foundation.text import FUNCTION_WORDS, holds, normalise, words
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ UNTITLED = "Passage"
 # thing (`training/documents.jsonl`, 204 pairs) have 39 to 48 in common, versions that were worded
 # anew (`training/dated.jsonl`, 450) 41 to 52; those in which a number was amended more than 90.
 NEARLY_SAME = 70
+MOST_SENTENCES = 32  # of a passage that are read alone
 NUMBERS = re.compile(r"\d+")
 DISAGREE = "The documents disagree:"  # before what each of them claims
 HEAD = 120  # characters of a passage where a document may be named: a line
@@ -283,15 +285,15 @@ def read(
     Returns:
         For each question its passages with what the reader found, by the way to ask that is surer.
     """
-    pairs = [
-        (at, node, (way, passage_text(node)))
+    passages = [
+        (at, node, (way, origin(node) or UNTITLED, node.text))
         for at, (question, nodes) in enumerate(asked)
         for node in nodes
         for way in ways_to_ask(question, date_of(node))
     ]
     surest: dict[tuple[int, str], Reading] = {}
-    readings = _read(reader, [pair for _, _, pair in pairs])
-    for (at, node, _), reading in zip(pairs, readings, strict=True):
+    readings = _read(reader, [each for _, _, each in passages])
+    for (at, node, _), reading in zip(passages, readings, strict=True):
         known = surest.get((at, node.node_id))
         if known is None or reading.answers > known.answers:
             surest[at, node.node_id] = reading
@@ -300,25 +302,59 @@ def read(
     ]
 
 
-def _read(reader: "AnswerReader", asked: Sequence[tuple[str, str]]) -> "list[Reading]":
-    """Read passages, each with its title; one that lacks names of its question is less likely."""
-    return [
-        replace(each, answers=answerability.probability(question, passage, each.answers))
-        for (question, passage), each in zip(asked, reader.read(asked), strict=True)
+def _read(reader: "AnswerReader", asked: Sequence[tuple[str, str, str]]) -> "list[Reading]":
+    """Read passages whole, and each of their sentences alone.
+
+    How likely a passage answers is told by all of it, and by the names that it lacks; which words
+    of it answer, by the surest of these readings. So they are found in more of the held-out texts:
+    of documents 74 instead of 66 % have half of the answer's words or more, of texts about several
+    things 73 instead of 64.
+
+    Args:
+        reader: The reader.
+        asked: Questions, each with the title and the text of a passage.
+
+    Returns:
+        Places are those in the text with its title.
+    """
+    whole = [(question, prompts.with_title(title, text)) for question, title, text in asked]
+    alone = [
+        (place, start, (question, prompts.with_title(title, sentence)), len(sentence))
+        for place, (question, title, text) in enumerate(asked)
+        for start, sentence in _sentences(text)
     ]
+    readings = reader.read([*whole, *(pair for _, _, pair, _ in alone)])
+    found = readings[: len(whole)]
+    likely = [each.answers for each in found]
+    for (place, start, (_, titled), size), each in zip(alone, readings[len(whole) :], strict=True):
+        within = each.start - (len(titled) - size)
+        if each.answer and within >= 0 and each.answers > found[place].answers:
+            before = len(whole[place][1]) - len(asked[place][2])
+            found[place] = replace(each, start=before + start + within)
+    return [
+        replace(each, answers=answerability.probability(*pair, answers))
+        for each, pair, answers in zip(found, whole, likely, strict=True)
+    ]
+
+
+def _sentences(text: str) -> list[tuple[int, str]]:
+    """The sentences of a text with their places; none of one, or where rows are read alone."""
+    found = [] if rows_alone(text) else parts(text)
+    cut = [(start, text[start:end]) for start, end in found[:MOST_SENTENCES]]
+    spans = [(start + len(each) - len(each.lstrip()), each.strip()) for start, each in cut]
+    return [(start, each) for start, each in spans if each] if len(spans) > 1 else []
 
 
 def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     """A prompt with the sentence of its passages that surest claims an answer, if one does."""
     if reader is None or not prompt.texts:
         return prompt
-    titled = [prompts.with_title(UNTITLED, text) for text in prompt.texts]
-    readings = _read(reader, [(prompt.question, text) for text in titled])
-    text, reading = max(zip(titled, readings, strict=True), key=lambda each: each[1].answers)
+    readings = _read(reader, [(prompt.question, UNTITLED, text) for text in prompt.texts])
+    text, reading = max(zip(prompt.texts, readings, strict=True), key=lambda each: each[1].answers)
     if not reading.answer or reading.answers < LEAST_ANSWERS:
         return prompt
-    untitled = text.removeprefix(f"{UNTITLED}: ")
-    sentence = _sentence(untitled, reading.start - len(text) + len(untitled))
+    before = len(prompts.with_title(UNTITLED, text)) - len(text)
+    sentence = _sentence(text, reading.start - before)
     return replace(prompt, quote=Quote(sentence, reading.answer, reading.answers))
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from control.conflict import policies
 from control.conflict.policies import (
     PassageClaim,
     other_versions,
@@ -355,3 +356,44 @@ def test_that_no_document_is_of_the_version_asked_for_is_said(asked, lacks):
     ]
     settled = settle(f"How long is it {asked}?", passages)
     assert ("none of them is the version" in settled.reason) == lacks
+
+
+class SentenceReader:
+    """Finds a number of days: of several sentences in the first one, unsurely."""
+
+    def read(self, asked):
+        found = []
+        for _, text in asked:
+            several = text.count(". ") > 0
+            at = text.find("7 days" if several and "7 days" in text else "30 days")
+            found.append(Reading(text[at : at + 7].rstrip(" ."), at, 0.7 if several else 0.95))
+            if at < 0:
+                found[-1] = Reading(answers=0.01)
+        return found
+
+
+@pytest.mark.parametrize("title", ["Guide", "We ship"])
+def test_which_words_answer_is_told_by_the_surest_sentence_and_how_likely_by_the_passage(title):
+    text = "We ship in 7 daysish. \n You have 30 days. It rains."
+    node = NodeWithScore(node=TextNode(id_="a", text=text, metadata={"title": title}))
+    [[(_, found)]] = policies.read(SentenceReader(), [(QUESTION, [node])])
+    assert (found.answer, found.answers) == ("30 days", 0.7)
+    whole = passage_text(node)
+    assert whole[found.start : found.end] == "30 days"
+    [claim] = passage_claims([(node, found)])
+    assert claim.sentence == "You have 30 days."
+
+
+def test_a_passage_of_one_sentence_or_with_rows_is_read_once():
+    asked = []
+
+    class Counting:
+        def read(self, pairs):
+            asked.extend(pairs)
+            return [Reading() for _ in pairs]
+
+    rows = "City: Oslo; Fare: 3\nCity: Bergen; Fare: 4"
+    for text in ("You have 30 days.", rows):
+        node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Guide"}))
+        policies.read(Counting(), [(QUESTION, [node])])
+    assert len(asked) == 2
