@@ -6,7 +6,8 @@ the question alone, after question and passages, and in a bare text without the 
 logistic regression on their log-probabilities and on the difference of their hidden states gives
 the probability that memory is right. Hidden states hold more about the truth than probabilities do
 (Marks and Tegmark 2023, arXiv:2310.06824; Orgad et al. 2024, arXiv:2410.02707), and the difference
-of two statements in the same place cancels what they have in common.
+of two statements in the same place cancels what they have in common. Engines that give no hidden
+states are asked instead whether either claim is correct (Kadavath et al. 2022, arXiv:2207.05221).
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NUMBERS = 50  # six of each scoring of a claim and of memory's answer, and eight more
-LOG_P_NUMBERS = 35  # the same without entropies, from engines that give log-probabilities alone
+# The same without entropies, from engines that give log-probabilities alone, and how much rather
+# the model takes memory's answer for correct than that of the passages.
+LOG_P_NUMBERS = 36
 OF_DRAFTS = (24, 25, 26, 27, 29, 30, 32)  # those of them that need no scores of given text
 DRAFT_NUMBERS = len(OF_DRAFTS)
 DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on calibration relations
@@ -102,6 +105,18 @@ def features(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool
     ]
     whole = [_hidden(scores)[:1].mean(dim=1) for scores in (answers.memory, answers.passages)]
     return ProbeFeatures(numbers, torch.cat([*differences, *whole]))
+
+
+def with_judgement(of_scores: ProbeFeatures, memory: float, passages: float) -> ProbeFeatures:
+    """Features with what the model itself takes for correct, the last of `LOG_P_NUMBERS`.
+
+    Args:
+        of_scores: From `features`.
+        memory: Log-odds that it calls memory's answer correct, in nats.
+        passages: The same of what the passages claim.
+    """
+    numbers = torch.cat([of_scores.numbers, torch.tensor([memory - passages])])
+    return ProbeFeatures(numbers, of_scores.states)
 
 
 def draft_features(passages: Tensor, memory: Tensor, supported: bool) -> ProbeFeatures:

@@ -2,8 +2,8 @@
 
 The same decision as `control.conflict.dial`, with what a server offers instead of distributions and
 hidden states: both drafts of every question are generated at once, then each is scored by the other
-branch, then both claims in three frames. What the engine cannot do changes the following, in this
-order, and each change is one notice:
+branch, then both claims in three frames, and whether the model calls either of them correct. What
+the engine cannot do changes the following, in this order, and each change is one notice:
 
 1. No scores of given text: how likely memory is right is judged by the drafts alone.
 2. No log-probabilities: a verdict has no confidence, and alpha is 0, 0.5 or 1.
@@ -52,6 +52,11 @@ if TYPE_CHECKING:
 PLAIN_RAG_RULE = "plain"
 THREE_SETTINGS = (0.0, 0.5, 1.0)
 KEEP_TO_PASSAGES = "Use only what the passages say, in their words, even where you know otherwise."
+IS_CORRECT = (
+    "Question: {question}\nProposed answer: {answer}\n"
+    "Is the proposed answer correct? Reply with yes or no."
+)
+REPLIES = ("Yes", "No")
 # Without log-probabilities memory wins every conflict at alpha 1 and none below it.
 UNMEASURED = Calibration(
     ANY_MODEL,
@@ -478,13 +483,20 @@ def _set_features(
             features = probe.draft_features(log_p[0], log_p[1], each.found.supported)
             found[place] = replace(each, features=features)
         return
+    yes, no = engine.tokens(REPLIES)
     requests = [
-        request for place in conflicts for request in _claim_requests(prompts[place], found[place])
+        request
+        for place in conflicts
+        for request in (
+            *_claim_requests(prompts[place], found[place]),
+            *_judgement_requests(engine, prompts[place], found[place], (yes, no)),
+        )
     ]
     scores = [torch.tensor(each) for each in engine.score(requests)]
     for at, place in enumerate(conflicts):
-        each = found[place]
-        own = [TokenScores(log_p) for log_p in scores[6 * at : 6 * at + 6]]
+        each, own_scores = found[place], scores[10 * at : 10 * at + 10]
+        own = [TokenScores(log_p) for log_p in own_scores[:6]]
+        mine, not_mine, theirs, not_theirs = (float(log_p.sum()) for log_p in own_scores[6:])
         frames = [ClaimPair(*own[start : start + 2]) for start in (0, 2, 4)]
         whole = ProbeAnswers(
             *(
@@ -498,7 +510,27 @@ def _set_features(
             )
         )
         features = probe.features(whole, frames, each.found.supported)
+        features = probe.with_judgement(features, mine - not_mine, theirs - not_theirs)
         found[place] = replace(each, features=features)
+
+
+def _judgement_requests(
+    engine: Engine, prompt: "Prompt", each: Comparison, replies: Sequence[tuple[Token, ...]]
+) -> list[ScoreRequest]:
+    """Both replies to whether memory's answer is correct, and whether the passages' claim is."""
+    answers = each.memory.text(0, len(each.memory)), each.passages_say
+    return [
+        ScoreRequest(asked, (), reply)
+        for answer in answers
+        for asked in [_judgement(engine, prompt.question, answer.strip())]
+        for reply in replies
+    ]
+
+
+def _judgement(engine: Engine, question: str, answer: str) -> EnginePrompt:
+    asked = IS_CORRECT.format(question=question, answer=answer)
+    messages: tuple[Message, ...] = ({"role": "user", "content": asked},)
+    return EnginePrompt(engine.render(messages), messages)
 
 
 def _claim_requests(prompt: "Prompt", each: Comparison) -> list[ScoreRequest]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
-from control.conflict.probe import OF_DRAFTS, MemoryProbe, ProbeFeatures
+from control.conflict.probe import LOG_P_NUMBERS, OF_DRAFTS, MemoryProbe, ProbeFeatures
 from evaluation import metrics, report
 from evaluation.suites.observations import Observation
 from foundation.errors import DataError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Of a hidden state's component against a number, both standardised; chosen leaving relations out.
 STATES_WEIGHT = 0.3
+JUDGEMENT_WEIGHT = 2.0  # the same of what the model takes for correct
 # Inverse strengths of the L2 penalty; the one is taken that judges relations left out best, which
 # with hidden states, of thousands of components, is another one than without.
 PENALTIES = (0.005, 0.02, 0.1)
@@ -362,6 +363,8 @@ def _features(
     rows = rows if size else rows[:, :numbers]
     mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     spread[numbers:] /= STATES_WEIGHT
+    if numbers == LOG_P_NUMBERS:
+        spread[numbers - 1] /= JUDGEMENT_WEIGHT
     return (rows - mean) / spread, (mean, spread)
 
 
