@@ -56,6 +56,7 @@ def ask(request):
         numbers = LOG_P_NUMBERS if engine.capabilities.scores else DRAFT_NUMBERS
         how = Decoding(alpha=alpha, max_new_tokens=given.get("longest", 128))
         calibration = replace(sure(confidence, numbers), reader_bar=given.get("bar", math.inf))
+        calibration = replace(calibration, probe=given.get("probe", calibration.probe))
         [answer] = dial.answer(
             engine,
             [prompt],
@@ -123,6 +124,20 @@ def test_at_one_memory_loses_where_it_is_likely_wrong(ask, kind):
     answer, _ = ask(kind, script("The capital of Norway is Bergen."), 1.0, confidence=False)
     assert answer.trace.text == "The capital of Norway is Bergen."
     assert answer.verdict.follows == "passages"
+
+
+@pytest.mark.parametrize("kind", ["llama", "completions"])
+@pytest.mark.parametrize("right", ["Oslo", "Bergen"])
+def test_what_the_model_itself_calls_correct_tells_how_likely_memory_is_right(ask, kind, right):
+    judged = {
+        f"Proposed answer: {said}": "Yes" if right in said else "No"
+        for said in ("The capital of Norway is Oslo.", "Bergen")
+    }
+    told = script("The capital of Norway is Bergen.").script
+    probe = MemoryProbe([0.0] * (LOG_P_NUMBERS - 1) + [1.0], [], 0.0)
+    answer, _ = ask(kind, FakeModel(judged | told), 1.0, probe=probe)
+    assert answer.verdict.follows == ("memory" if right == "Oslo" else "passages")
+    assert abs(answer.verdict.confidence - (right == "Oslo")) < 0.01
 
 
 @pytest.mark.parametrize("kind", ["llama", "completions"])
