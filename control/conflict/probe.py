@@ -26,7 +26,8 @@ NUMBERS = 50  # six of each scoring of a claim and of memory's answer, and eight
 # The same without entropies, from engines that give log-probabilities alone, and how much rather
 # the model takes memory's answer for correct than that of the passages.
 LOG_P_NUMBERS = 36
-OF_DRAFTS = (24, 25, 26, 27, 29, 30, 32)  # those of them that need no scores of given text
+# Those of them that need no scores of given text.
+OF_DRAFTS = (24, 25, 26, 27, 29, 30, 32, LOG_P_NUMBERS - 1)
 DRAFT_NUMBERS = len(OF_DRAFTS)
 DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on calibration relations
 
@@ -111,7 +112,7 @@ def with_judgement(of_scores: ProbeFeatures, memory: float, passages: float) -> 
     """Features with what the model itself takes for correct, the last of `LOG_P_NUMBERS`.
 
     Args:
-        of_scores: From `features`.
+        of_scores: From `features` or `draft_features`.
         memory: Log-odds that it calls memory's answer correct, in nats.
         passages: The same of what the passages claim.
     """
@@ -120,7 +121,7 @@ def with_judgement(of_scores: ProbeFeatures, memory: float, passages: float) -> 
 
 
 def draft_features(passages: Tensor, memory: Tensor, supported: bool) -> ProbeFeatures:
-    """Compute the probe's input where the engine scores no given text: `OF_DRAFTS` of the numbers.
+    """Compute the probe's input where the engine scores no given text: `OF_DRAFTS` but the last.
 
     Args:
         passages: Log-probability of each token of the draft with the passages, in nats.

@@ -41,7 +41,7 @@ from control.engines.base import (
 )
 from control.engines.branches import TokenScores
 from foundation.errors import InputError
-from foundation.text import FUNCTION_WORDS, words
+from foundation.text import FUNCTION_WORDS, normalise, words
 
 if TYPE_CHECKING:
     from control.conflict.reader import AnswerReader, Reading
@@ -57,6 +57,7 @@ IS_CORRECT = (
     "Is the proposed answer correct? Reply with yes or no."
 )
 REPLIES = ("Yes", "No")
+LEAST_LEFT = 1e-4  # probability of what a server does not tell
 # Without log-probabilities memory wins every conflict at alpha 1 and none below it.
 UNMEASURED = Calibration(
     ANY_MODEL,
@@ -476,27 +477,21 @@ def _set_features(
     ]
     if not can.log_probabilities or not conflicts:
         return
+    judged = _judgements(engine, [(prompts[place], found[place]) for place in conflicts])
     if not can.scores:
-        for place in conflicts:
+        for place, judgement in zip(conflicts, judged, strict=True):
             each = found[place]
             log_p = [torch.tensor(draft.log_p) for draft in (each.passages, each.memory)]
             features = probe.draft_features(log_p[0], log_p[1], each.found.supported)
-            found[place] = replace(each, features=features)
+            found[place] = replace(each, features=probe.with_judgement(features, *judgement))
         return
-    yes, no = engine.tokens(REPLIES)
     requests = [
-        request
-        for place in conflicts
-        for request in (
-            *_claim_requests(prompts[place], found[place]),
-            *_judgement_requests(engine, prompts[place], found[place], (yes, no)),
-        )
+        request for place in conflicts for request in _claim_requests(prompts[place], found[place])
     ]
     scores = [torch.tensor(each) for each in engine.score(requests)]
-    for at, place in enumerate(conflicts):
-        each, own_scores = found[place], scores[10 * at : 10 * at + 10]
-        own = [TokenScores(log_p) for log_p in own_scores[:6]]
-        mine, not_mine, theirs, not_theirs = (float(log_p.sum()) for log_p in own_scores[6:])
+    for at, (place, judgement) in enumerate(zip(conflicts, judged, strict=True)):
+        each = found[place]
+        own = [TokenScores(log_p) for log_p in scores[6 * at : 6 * at + 6]]
         frames = [ClaimPair(*own[start : start + 2]) for start in (0, 2, 4)]
         whole = ProbeAnswers(
             *(
@@ -510,21 +505,43 @@ def _set_features(
             )
         )
         features = probe.features(whole, frames, each.found.supported)
-        features = probe.with_judgement(features, mine - not_mine, theirs - not_theirs)
-        found[place] = replace(each, features=features)
+        found[place] = replace(each, features=probe.with_judgement(features, *judgement))
 
 
-def _judgement_requests(
-    engine: Engine, prompt: "Prompt", each: Comparison, replies: Sequence[tuple[Token, ...]]
-) -> list[ScoreRequest]:
-    """Both replies to whether memory's answer is correct, and whether the passages' claim is."""
-    answers = each.memory.text(0, len(each.memory)), each.passages_say
-    return [
-        ScoreRequest(asked, (), reply)
-        for answer in answers
-        for asked in [_judgement(engine, prompt.question, answer.strip())]
-        for reply in replies
+def _judgements(
+    engine: Engine, conflicts: "Sequence[tuple[Prompt, Comparison]]"
+) -> list[tuple[float, float]]:
+    """Log-odds, in nats, that the model calls memory's answer correct, and the passages' claim.
+
+    Where it scores no given text, a reply that is not among the likeliest counts as all the others.
+    """
+    asked = [
+        _judgement(engine, prompt.question, said.strip())
+        for prompt, each in conflicts
+        for said in (each.memory.text(0, len(each.memory)), each.passages_say)
     ]
+    if engine.capabilities.scores:
+        replies = engine.tokens(REPLIES)
+        scores = engine.score(
+            [ScoreRequest(each, (), reply) for each in asked for reply in replies]
+        )
+        yes, no = (list(map(sum, scores[start::2])) for start in (0, 1))
+    else:
+        tops = engine.generate([GenerationRequest(each, max_new_tokens=1) for each in asked])
+        yes, no = ([_log_p(each, reply) for each in tops] for reply in REPLIES)
+    odds = [one - other for one, other in zip(yes, no, strict=True)]
+    return list(zip(odds[::2], odds[1::2], strict=True))
+
+
+def _log_p(generated: Generation, reply: str) -> float:
+    """The log-probability of a reply as the first token, in nats, or of all that is not told."""
+    likely = dict[str, float]()
+    for token in generated.tokens[:1]:
+        told = [(each.text, each.log_p) for each in token.candidates]
+        likely |= dict([*told, (token.text, token.log_p or 0.0)])
+    same = [log_p for text, log_p in likely.items() if normalise(text) == normalise(reply)]
+    left = 1 - sum(map(math.exp, likely.values()))
+    return max(same or [math.log(max(left, LEAST_LEFT))])
 
 
 def _judgement(engine: Engine, question: str, answer: str) -> EnginePrompt:

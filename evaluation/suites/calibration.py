@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
-from control.conflict.probe import LOG_P_NUMBERS, OF_DRAFTS, MemoryProbe, ProbeFeatures
+from control.conflict.probe import (
+    DRAFT_NUMBERS,
+    LOG_P_NUMBERS,
+    OF_DRAFTS,
+    MemoryProbe,
+    ProbeFeatures,
+)
 from evaluation import metrics, report
 from evaluation.suites.observations import Observation
 from foundation.errors import DataError
@@ -363,7 +369,7 @@ def _features(
     rows = rows if size else rows[:, :numbers]
     mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     spread[numbers:] /= STATES_WEIGHT
-    if numbers == LOG_P_NUMBERS:
+    if numbers in (LOG_P_NUMBERS, DRAFT_NUMBERS):
         spread[numbers - 1] /= JUDGEMENT_WEIGHT
     return (rows - mean) / spread, (mean, spread)
 

@@ -126,7 +126,7 @@ def test_at_one_memory_loses_where_it_is_likely_wrong(ask, kind):
     assert answer.verdict.follows == "passages"
 
 
-@pytest.mark.parametrize("kind", ["llama", "completions"])
+@pytest.mark.parametrize("kind", ["llama", "completions", "chat"])
 @pytest.mark.parametrize("right", ["Oslo", "Bergen"])
 def test_what_the_model_itself_calls_correct_tells_how_likely_memory_is_right(ask, kind, right):
     judged = {
@@ -134,10 +134,11 @@ def test_what_the_model_itself_calls_correct_tells_how_likely_memory_is_right(as
         for said in ("The capital of Norway is Oslo.", "Bergen")
     }
     told = script("The capital of Norway is Bergen.").script
-    probe = MemoryProbe([0.0] * (LOG_P_NUMBERS - 1) + [1.0], [], 0.0)
+    numbers = DRAFT_NUMBERS if kind == "chat" else LOG_P_NUMBERS
+    probe = MemoryProbe([0.0] * (numbers - 1) + [1.0], [], 0.0)
     answer, _ = ask(kind, FakeModel(judged | told), 1.0, probe=probe)
     assert answer.verdict.follows == ("memory" if right == "Oslo" else "passages")
-    assert abs(answer.verdict.confidence - (right == "Oslo")) < 0.01
+    assert abs(answer.verdict.confidence - (right == "Oslo")) < 0.02
 
 
 @pytest.mark.parametrize("kind", ["llama", "completions"])
