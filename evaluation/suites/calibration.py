@@ -53,8 +53,8 @@ def fit_any(
 ) -> Calibration:
     """Fit the calibration for models that were not measured, on those that were.
 
-    The thresholds are chosen by confidences of probes that have not seen the model in question;
-    what these come to on each model is in ``measured``.
+    Each counts alike. The thresholds are chosen by confidences of probes that have not seen the
+    model in question; what these come to on each model is in ``measured``.
 
     Args:
         models: Observations by the name of the model.
@@ -85,7 +85,7 @@ def fit(
     groups: Sequence[str] | None = None,
     memory_bar: float = -math.inf,
 ) -> Calibration:
-    """Fit the probe and choose the bars; each source of observations counts alike.
+    """Fit the probe and choose the bars; each source of observations, or group, counts alike.
 
     Args:
         identity: Of the model.
@@ -109,13 +109,14 @@ def fit(
             "give more or easier facts by --data"
         )
     features, scale = _features(with_evidence, any_model)
-    weights = _weights(with_evidence)
+    alike = list(groups or _sources(observations))
+    weights = _weights([alike[at] for at in judged_by])
     penalty, held_out = _held_out(features, right, weights, [whose[at] for at in judged_by])
     confidence = np.zeros(len(observations))
     confidence[judged_by] = held_out
     bar = math.inf if any_model else reader_bar(observations, memory_bar)
     observations = corrected(observations, bar, memory_bar)
-    end = _best_end(observations, confidence)
+    end = _best_end(observations, confidence, alike)
     auto = _best_auto(observations, confidence)
     in_play = np.array([o.known and o.conflict for o in observations])
     calibration = Calibration(
@@ -158,7 +159,10 @@ def reader_bar(observations: Sequence[Observation], memory_bar: float = -math.in
     best, gained = math.inf, 0.0
     if not unknown:
         return best
-    plain, weights = np.array([each.memory["plain"] for each in unknown]), _weights(unknown)
+    plain, weights = (
+        np.array([each.memory["plain"] for each in unknown]),
+        _weights(_sources(unknown)),
+    )
     for bar in reversed(READER_BARS):
         told = np.array([each.memory[_told(each)] for each in corrected(unknown, bar, memory_bar)])
         gain = float(np.average(told.astype(int) - plain, weights=weights))
@@ -224,11 +228,10 @@ def _sources(observations: Sequence[Observation]) -> list[str]:
     return [o.source or BUILT_IN for o in observations]
 
 
-def _weights(observations: Sequence[Observation]) -> NDArray[np.float64]:
-    """Weights of the observations, by which each source counts alike; their mean is 1."""
-    sources = _sources(observations)
-    counts = Counter(sources)
-    return np.array([len(sources) / len(counts) / counts[source] for source in sources])
+def _weights(groups: Sequence[str]) -> NDArray[np.float64]:
+    """Weights of observations, by which each of their groups counts alike; their mean is 1."""
+    counts = Counter(groups)
+    return np.array([len(groups) / len(counts) / counts[group] for group in groups])
 
 
 def _measured_by(
@@ -321,15 +324,16 @@ def _candidates(confidence: NDArray[np.float64]) -> list[float]:
     return sorted({*np.quantile(confidence, np.linspace(0, 1, QUANTILES)).tolist(), never})
 
 
-def _best_end(observations: Sequence[Observation], confidence: NDArray[np.float64]) -> Thresholds:
+def _best_end(
+    observations: Sequence[Observation], confidence: NDArray[np.float64], groups: Sequence[str]
+) -> Thresholds:
     """The bars with the highest Q, the middle of the best ten, which single items do not decide.
 
-    Of several sources, the mean of their Q.
+    Of several groups, the mean of their Q.
     """
-    names = _sources(observations)
     parts = [
-        _only(observations, confidence, [name == source for name in names])
-        for source in dict.fromkeys(names)
+        _only(observations, confidence, [name == group for name in groups])
+        for group in dict.fromkeys(groups)
     ]
     judged = [
         (float(np.mean([_judge(*part, bars).quality for part in parts])), bars)
