@@ -15,7 +15,8 @@ from control.forgetting.clearing import ClearedCitation, ClearedToken
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model writes to no terminal directly
+# Neither a model nor a document writes to a terminal directly, nor turns the direction of its text.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 AGREEMENT = {  # whether memory claims something, and whether a passage does
     (True, True): "Memory and passages agree here.",
     (True, False): "Only memory claims an answer; no passage does.",
@@ -37,10 +38,10 @@ def token(console: Console, trace: ClearedToken) -> None:
 def summary(console: Console, answer: Answer) -> None:
     """Print what follows the answer: legend, verdict, sources, notices, time."""
     if not answer.tokens:  # a refusal, of which no token was printed
-        console.print(Text(answer.answer))
+        console.print(_text(answer.answer))
     console.print()
     if answer.rewritten != answer.question:
-        console.print(Text(f"Understood as: {answer.rewritten}", style="dim"))
+        console.print(_text(f"Understood as: {answer.rewritten}", "dim"))
     if answer.sources:
         console.print(_legend())
         console.print(_verdict(answer))
@@ -50,8 +51,13 @@ def summary(console: Console, answer: Answer) -> None:
         if not all(each.passages for each in answer.citations):
             console.print(_unsupported(answer))
     for notice in answer.notices:
-        console.print(Text(f"Note: {notice}.", style="yellow"))
+        console.print(_text(f"Note: {notice}.", "yellow"))
     console.print(Text(f"{answer.seconds['total']:.1f} s", style="dim"))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text of a model or a document, for a terminal."""
+    return Text(CONTROL.sub("", text), style=style)
 
 
 def recommend(console: Console, cache: Path) -> None:
@@ -70,9 +76,9 @@ def recommend(console: Console, cache: Path) -> None:
 
 def _verdict(answer: Answer) -> Text:
     if answer.settled:
-        return Text(answer.settled, style="bold")
+        return _text(answer.settled, "bold")
     if answer.verdict is not None:
-        return Text(str(answer.verdict), style="bold")
+        return _text(str(answer.verdict), "bold")
     if answer.conflict:
         return Text("Memory and passages disagree here.")
     claiming = {claim.source == MEMORY for claim in answer.claims}
@@ -105,7 +111,7 @@ def _claims(answer: Answer) -> Table:
         followed = any(claim.followed for claim in members)
         table.add_row(
             Text("→" if followed else " "),
-            Text(CONTROL.sub("", members[0].says), style="bold" if followed else ""),
+            _text(members[0].says, "bold" if followed else ""),
             Text(", ".join(who)),
             Text(", ".join(dates), style="dim"),
         )
@@ -132,11 +138,11 @@ def _sources(answer: Answer) -> Table:
     for number, source in enumerate(listed, start=1):
         score = "given" if source.score is None else f"{source.score:.2f}"
         excerpt = _excerpt(source.text, claimed.get(source.id, ""))
-        line = Text.assemble((names[source.id], "bold"), "  ", (excerpt, "dim"))
+        line = Text.assemble(_text(names[source.id], "bold"), "  ", _text(excerpt, "dim"))
         if not source.kept:
             line.append(f"  ({source.reason})", style="yellow")
         if supported := _supported(answer, source.id):
-            line.append(f"  (supports {supported})", style="green")
+            line.append_text(_text(f"  (supports {supported})", "green"))
         table.add_row(f"[{number}]", score, line)
     if others := len(answer.sources) - len(listed):
         table.add_row("", "", Text(f"{others} more were found and not read", style="dim"))
@@ -147,8 +153,12 @@ def _excerpt(text: str, claim: str) -> str:
     """The beginning of a passage, or where that lacks what it claims, what stands around that."""
     text, claim = " ".join(text.split()), " ".join(claim.split())
     at = max(text.find(claim), 0)
-    start = 0 if at + len(claim) <= EXCERPT else max(at - EXCERPT // 2, 0)
+    start = 0
+    if at + len(claim) > EXCERPT:
+        start = text.find(" ", max(at - EXCERPT // 2, 0), at) + 1 or at
     end = start + EXCERPT
+    if end < len(text):
+        end = max(text.rfind(" ", at + len(claim), end), at + len(claim))
     return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
 
 
@@ -166,7 +176,7 @@ def _unsupported(answer: Answer) -> Text:
     if len(lacking) == len(answer.citations):
         return Text("No passage supports the answer.")
     told = " and ".join(f"“{_beginning(answer, each)}”" for each in lacking)
-    return Text(f"No passage supports {told}.")
+    return _text(f"No passage supports {told}.")
 
 
 def _beginning(answer: Answer, citation: ClearedCitation) -> str:

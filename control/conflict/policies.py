@@ -55,6 +55,10 @@ ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
     "majority": ("majority",),
     "all": (),
 }
+UNDECIDED: dict[Policy | None, str] = {
+    "trusted": ": all are trusted alike",
+    "majority": ": no claim has more documents than the others",
+}
 ANY = "*"  # of what a document replaces: every earlier one
 WHY = {
     "newest": "the newest document",
@@ -488,15 +492,30 @@ def _decide(
         return remaining, f"The documents disagree; the answer follows what held {scope}."
     chosen, why = _choose(in_force, policy)
     if chosen is not None:
-        why = f"{WHY[why]} {scope}".strip()
+        version = _version(in_force, chosen) if why == "version" else ""
+        why = f"{WHY[why]}{version} {scope}".strip()
         return {chosen}, f"The documents disagree; the answer follows {why}."
     if policy == "all":
         return remaining, "The documents disagree; every claim is told."
-    dated = [bool(each.claim.date) for each in in_force]
-    why = (
-        "" if all(dated) else ": not all of them have a date" if any(dated) else ": none has a date"
-    )
+    why = UNDECIDED.get(policy) or _undated(in_force)
     return remaining, f"The documents disagree, and nothing decides between them{why}."
+
+
+def _version(passages: Sequence[PassageClaim], group: int) -> str:
+    """The version of a group's documents, for a reason."""
+    latest = max(
+        (version for each in passages if each.claim.group == group for version in each.versions),
+        key=lambda version: version.number,
+    )
+    return f" ({latest})"
+
+
+def _undated(passages: Sequence[PassageClaim]) -> str:
+    """That dates are missing, for a reason."""
+    dated = [bool(each.claim.date) for each in passages]
+    if all(dated):
+        return ""
+    return ": not all of them have a date" if any(dated) else ": none has a date"
 
 
 def _surest(passages: Sequence[PassageClaim]) -> list[PassageClaim]:

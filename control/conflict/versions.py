@@ -24,6 +24,11 @@ class Version:
     series: tuple[str, bool]
     number: tuple[int, ...]
 
+    def __str__(self) -> str:
+        """As it is written: "1.10", "C"."""
+        of_numbers = self.series[1]
+        return ".".join(map(str, self.number)) if of_numbers else chr(self.number[0]).upper()
+
     def covers(self, other: "Version") -> bool:
         """Whether another version is this one or a part of it, whatever the names: 2 and 2.1."""
         same_kind = self.series[1] == other.series[1]

@@ -1,6 +1,8 @@
 """What a terminal shows of an answer's sources."""
 
 import io
+import re
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -24,7 +26,8 @@ def source(name, text):
 def answered(text, *citations, **changed):
     sources = [source("a", f"{FILLER}The pump runs for 45 minutes. {FILLER}"), source("b", "No.")]
     values = {"claims": [SourceClaim("a", "45 minutes")], "citations": list(citations)}
-    return Answer("?", "?", [], text, 0.5, False, None, [], sources, **{**values, **changed})
+    values = {"sources": sources, **values, **changed}
+    return Answer("?", "?", [], text, 0.5, False, None, [], **values)
 
 
 def test_of_a_long_passage_what_stands_around_its_claim_is_shown():
@@ -42,3 +45,25 @@ def test_a_passage_says_which_sentences_it_supports_and_the_others_are_named():
     assert "No passage supports “It is red.”." in one
     assert "No passage supports the answer." in shown(answered(text, Citation(0, 23)))
     assert "support" not in shown(answered(text))
+
+
+def test_no_control_character_of_a_document_reaches_the_terminal():
+    bad = "\x1b]0;pwned\x07 \x1b[31mred \u202edekcab"
+    sources = [Source("a", f"T{bad}", None, False, "why", f"Text {bad}", file=f"f{bad}")]
+    answer = answered(
+        bad,
+        Citation(0, 3),
+        claims=[SourceClaim("a", bad), SourceClaim("memory", f"other {bad}", group=1)],
+        sources=sources,
+        notices=[bad],
+        settled=bad,
+    )
+    for said in (shown(answer), shown(replace(answer, settled="", rewritten=bad))):
+        assert not {"\x1b", "\x07", "\u202e"} & set(said)
+
+
+def test_an_excerpt_begins_and_ends_with_a_word():
+    said = shown(answered("Yes."))
+    [excerpt] = re.findall(r"…(.*)…", said)
+    assert "45 minutes" in excerpt
+    assert set(excerpt.split()) <= set(f"{FILLER} The pump runs for 45 minutes.".split())

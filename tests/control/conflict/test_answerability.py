@@ -13,6 +13,8 @@ TEXT = "Vessen orchards: In 2021 Anna Fischer picked 480 tonnes in Vessen."
         "How many tonnes did Anna Fischer pick?",
         "How many tonnes did ANNA FISCHER pick?",
         "Who picked Vessen's apples?",
+        "How many tonnes in 2021 in Vess-en?",
+        "How many did Annabel Fischerman pick?",
         "Peru?",  # the first word is always so written
         "how many tonnes did bertha pick?",
         "How many tonnes did I pick?",

@@ -149,7 +149,7 @@ def test_of_documents_of_one_title_the_one_of_the_latest_version_stated_is_follo
     read = [(node, Reading(said, 10, 1.0)) for node, said in zip(nodes, days, strict=True)]
     settled = settle(QUESTION, passage_claims(read))
     assert followed(settled) == {"1.10"}
-    assert "latest version" in settled.reason
+    assert "latest version that answers (1.10)" in settled.reason
 
 
 def test_a_pinned_correction_stands_above_documents_and_an_earlier_one():
@@ -172,6 +172,14 @@ def test_a_majority_is_one_of_documents_and_not_of_passages():
         "a1",
         "c",
     }
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [("trusted", "trusted alike"), ("majority", "more documents"), (None, "date")],
+)
+def test_why_nothing_decides_is_told_by_what_was_to_decide(policy, why):
+    assert why in settle(QUESTION, [said(14, "a"), said(30, "b")], policy).reason
 
 
 def test_as_of_a_date_later_documents_are_set_aside():
