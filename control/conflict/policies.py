@@ -296,7 +296,7 @@ def read(
         for way in ways_to_ask(question, date_of(node))
     ]
     surest: dict[tuple[int, str], Reading] = {}
-    readings = _read(reader, [each for _, _, each in passages])
+    readings = read_passages(reader, [each for _, _, each in passages])
     for (at, node, _), reading in zip(passages, readings, strict=True):
         known = surest.get((at, node.node_id))
         if known is None or reading.answers > known.answers:
@@ -306,7 +306,7 @@ def read(
     ]
 
 
-def _read(reader: "AnswerReader", asked: Sequence[tuple[str, str, str]]) -> "list[Reading]":
+def read_passages(reader: "AnswerReader", asked: Sequence[tuple[str, str, str]]) -> "list[Reading]":
     """Read passages whole, and each of their sentences alone.
 
     How likely a passage answers is told by all of it, and by the names that it lacks; which words
@@ -353,7 +353,7 @@ def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     """A prompt with the sentence of its passages that surest claims an answer, if one does."""
     if reader is None or not prompt.texts:
         return prompt
-    readings = _read(reader, [(prompt.question, UNTITLED, text) for text in prompt.texts])
+    readings = read_passages(reader, [(prompt.question, UNTITLED, text) for text in prompt.texts])
     text, reading = max(zip(prompt.texts, readings, strict=True), key=lambda each: each[1].answers)
     if not reading.answer or reading.answers < LEAST_ANSWERS:
         return prompt

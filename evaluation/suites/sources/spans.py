@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from control.conflict import values
+from control.conflict import policies, values
 from evaluation import metrics
 from evaluation.datasets import sources
 from evaluation.datasets.sources import ComparedSpans, ReadText
@@ -12,6 +12,7 @@ from evaluation.suites.sources.checks import Check, Table, failures, shares
 from evaluation.suites.sources.system import Run
 from foundation.errors import InputError
 
+PASSAGES = "passages"  # a kind of text
 RELATIONS = ("same", "compatible", "contradictory")
 
 
@@ -45,6 +46,8 @@ class RelationRow:
 def claims(run: Run) -> dict[str, Table]:
     """The reader alone: whole spans, shared words (F1), and values.
 
+    Sentences are read as drafts are, passages as passages.
+
     Raises:
         InputError: The system has no reader.
     """
@@ -54,7 +57,13 @@ def claims(run: Run) -> dict[str, Table]:
     items = sources.claims(run.limit)
 
     def read(batch: Sequence[ReadText]) -> dict[str, SpanRow]:
-        found = reader.read([(item.question, item.text) for item in batch])
+        asked = [(item.question, policies.UNTITLED, item.text) for item in batch]
+        of_passages = policies.read_passages(reader, asked)
+        of_drafts = reader.read([(item.question, item.text) for item in batch])
+        found = [
+            one if item.kind == PASSAGES else other
+            for item, one, other in zip(batch, of_passages, of_drafts, strict=True)
+        ]
         return {
             item.id: SpanRow(
                 item.id, reading.answer, values.normalised(item.question, reading.answer)
