@@ -57,18 +57,19 @@ def claims(run: Run) -> dict[str, Table]:
     items = sources.claims(run.limit)
 
     def read(batch: Sequence[ReadText]) -> dict[str, SpanRow]:
-        asked = [(item.question, policies.UNTITLED, item.text) for item in batch]
-        of_passages = policies.read_passages(reader, asked)
-        of_drafts = reader.read([(item.question, item.text) for item in batch])
+        passages = [item for item in batch if item.kind == PASSAGES]
+        drafts = [item for item in batch if item.kind != PASSAGES]
         found = [
-            one if item.kind == PASSAGES else other
-            for item, one, other in zip(batch, of_passages, of_drafts, strict=True)
+            *policies.read_passages(
+                reader, [(item.question, policies.UNTITLED, item.text) for item in passages]
+            ),
+            *reader.read([(item.question, item.text) for item in drafts]),
         ]
         return {
             item.id: SpanRow(
                 item.id, reading.answer, values.normalised(item.question, reading.answer)
             )
-            for item, reading in zip(batch, found, strict=True)
+            for item, reading in zip((*passages, *drafts), found, strict=True)
         }
 
     rows = run.rows("claims", items, SpanRow)

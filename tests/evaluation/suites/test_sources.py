@@ -141,8 +141,8 @@ class Perfect:
         """Of documents themselves it reads nothing."""
         if {question for question, _ in asked} <= {DATE_QUESTION, REPLACES_QUESTION}:
             return [Reading() for _ in asked]
-        items = [self.read_texts[pair] for pair in asked]
-        return [Reading(item.answers[0], 0, 1.0) for item in items]
+        known = [self.read_texts.get((q, text.removeprefix("Passage: "))) for q, text in asked]
+        return [Reading(item.answers[0], 0, 1.0) if item else Reading() for item in known]
 
     def written_as(self, answer):
         return next(
