@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from control import notices, prompts, structured
 from control.answer import STEPS, Answer, StructuredOutput, sources
-from control.conflict import dial, policies, values
+from control.conflict import dial, passage_claims, policies, values
 from control.conflict.calibration import Calibration
 from control.conflict.policies import Settlement
 from control.conflict.reader import AnswerReader
@@ -232,7 +232,7 @@ class Assistant:
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
             kept = kept[: self.reading_limit]
-            others = policies.other_versions(kept, state.retrieved)
+            others = passage_claims.other_versions(kept, state.retrieved)
             return replace(state, kept=kept, versions=others[: self.reading_limit])
 
     def correct(self, state: QuestionState) -> QuestionState:
@@ -263,11 +263,11 @@ class Assistant:
         asked = [
             (states[at].search.query_str, [*states[at].kept, *states[at].versions]) for at in places
         ]
-        readings = policies.read(reader, asked)
+        readings = passage_claims.read(reader, asked)
         share = (time.perf_counter() - started) / len(places)
         for at, read in zip(places, readings, strict=True):
             alone = bool(states[at].query.sources.only_documents)
-            claims = policies.passage_claims(read, alone)
+            claims = passage_claims.find(read, alone)
             options, question = states[at].query.sources, states[at].search.query_str
             settled = policies.settle(question, claims, options.policy, options.as_of)
             if states[at].query.system and options.policy is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from control import structured
 from control.answer import StructuredOutput
-from control.conflict import policies
+from control.conflict.passage_claims import passage_text
 from control.conflict.policies import Settlement
 from control.conflict.sources import Citation, SourceClaim, SourceOptions
 from control.conflict.verdict import DecodedAnswer
@@ -102,7 +102,7 @@ class QuestionState:
     @property
     def passages_read(self) -> list[tuple[str, str]]:
         """Id and text of the passages in the prompt."""
-        texts = {node.node_id: policies.passage_text(node) for node in self.kept}
+        texts = {node.node_id: passage_text(node) for node in self.kept}
         return [(name, texts[name]) for name in self.read]
 
     @property

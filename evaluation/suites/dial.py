@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 
 from control import prompts
-from control.conflict import dial, policies
+from control.conflict import dial
 from control.conflict.calibration import Calibration
+from control.conflict.passage_claims import with_quote
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.decoding.generate import Alpha, Decoding
 from control.decoding.options import RuleOption
@@ -148,7 +149,7 @@ class DialAnswers:
             for item in batch
         ]
         if setting.rule == DIAL:
-            texts = [policies.with_quote(text, self._reader) for text in texts]
+            texts = [with_quote(text, self._reader) for text in texts]
         numbers = [self._number(alpha) for alpha in setting.alphas]
         settled = iter(
             dial.answer(

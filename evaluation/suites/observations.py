@@ -17,9 +17,10 @@ import torch
 from tqdm import tqdm
 
 from control import prompts
-from control.conflict import claims, dial, drafts, policies, text_dial
+from control.conflict import claims, dial, drafts, text_dial
 from control.conflict.calibration import Resolution
 from control.conflict.drafts import DraftComparison
+from control.conflict.passage_claims import with_quote
 from control.conflict.probe import ProbeFeatures
 from control.conflict.text_dial import Comparison
 from control.decoding.generate import Decoding
@@ -136,7 +137,7 @@ def _observe(
         )
         for item in batch
     ]
-    asked = [policies.with_quote(prompt, reader) for prompt in asked]
+    asked = [with_quote(prompt, reader) for prompt in asked]
     views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
     for item, prompt, view, chosen, traces in zip(batch, asked, views, ways, written, strict=True):

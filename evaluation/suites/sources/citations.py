@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control.conflict.policies import passage_text
+from control.conflict.passage_claims import passage_text
 from evaluation.datasets import sources
 from evaluation.datasets.sources import WrittenAnswer
 from evaluation.suites.sources.checks import Check, Table, failures, shares

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from control.conflict.policies import LEAST_ALONE, LEAST_ANSWERS
+from control.conflict.passage_claims import LEAST_ALONE, LEAST_ANSWERS
 from control.conflict.reader import AnswerReader, Reading
 from evaluation import metrics
 from evaluation.datasets import sources

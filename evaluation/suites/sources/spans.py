@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from control.conflict import policies, values
+from control.conflict import values
+from control.conflict.passage_claims import UNTITLED, read_passages
 from evaluation import metrics
 from evaluation.datasets import sources
 from evaluation.datasets.sources import ComparedSpans, ReadText
@@ -60,9 +61,7 @@ def claims(run: Run) -> dict[str, Table]:
         passages = [item for item in batch if item.kind == PASSAGES]
         drafts = [item for item in batch if item.kind != PASSAGES]
         found = [
-            *policies.read_passages(
-                reader, [(item.question, policies.UNTITLED, item.text) for item in passages]
-            ),
+            *read_passages(reader, [(item.question, UNTITLED, item.text) for item in passages]),
             *reader.read([(item.question, item.text) for item in drafts]),
         ]
         return {

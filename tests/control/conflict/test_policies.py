@@ -5,15 +5,8 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from control.conflict import policies
-from control.conflict.policies import (
-    PassageClaim,
-    other_versions,
-    passage_claims,
-    passage_text,
-    settle,
-    ways_to_ask,
-)
+from control.conflict.passage_claims import PassageClaim, find, passage_text
+from control.conflict.policies import settle
 from control.conflict.reader import Reading
 from control.conflict.sources import SourceClaim, SourceOptions
 from control.conflict.versions import find_version
@@ -104,7 +97,7 @@ def test_without_dates_the_latest_version_of_one_document_is_followed(names, who
     ]
     readings = [Reading(f"{14 + at} days", 6, 0.9) for at in range(len(names))]
     found = [NodeWithScore(node=node) for node in nodes]
-    settled = settle(QUESTION, passage_claims(list(zip(found, readings, strict=True))))
+    settled = settle(QUESTION, find(list(zip(found, readings, strict=True))))
     assert followed(settled) == whom
     assert ("the latest version" in settled.reason) == (len(whom) == 1)
 
@@ -134,7 +127,7 @@ def test_documents_of_one_title_are_told_with_their_files_and_folders():
         passage("c", "It is 60 days.", "/docs/new/leaflet.md"),
     ]
     read = [(node, Reading(node.text[6:13], len("Guide: It is "), 1.0)) for node in nodes]
-    settled = settle(QUESTION, passage_claims(read))
+    settled = settle(QUESTION, find(read))
     for name in ("Guide, old/guide.md", "Guide, new/guide.md", "Guide, leaflet.md"):
         assert f"({name})" in settled.text
 
@@ -147,7 +140,7 @@ def test_of_documents_of_one_title_the_one_of_the_latest_version_stated_is_follo
     nodes = [passage("1.9"), passage("1.10"), passage("1.2")]
     days = ("14 days", "30 days", "60 days")
     read = [(node, Reading(said, 10, 1.0)) for node, said in zip(nodes, days, strict=True)]
-    settled = settle(QUESTION, passage_claims(read))
+    settled = settle(QUESTION, find(read))
     assert followed(settled) == {"1.10"}
     assert "latest version that answers (1.10)" in settled.reason
 
@@ -247,25 +240,6 @@ def test_a_version_in_the_question_chooses_the_document_of_that_version(question
     assert whom == {"two-one"} or "in the version that the question names" in settled.reason
 
 
-@pytest.mark.parametrize(
-    ("question", "date", "ways"),
-    [
-        ("What was the fee in 2021?", "2021-05", ["What was the fee?"]),
-        ("What was the fee on 3 May 2023?", "2021-05", ["What was the fee?"]),
-        ("As of 3 May 2023, how much is it?", "2022", ["As how much is it?"]),
-        ("What was the fee in 2021?", "2022", []),  # it cannot tell what held then
-        ("What was the fee in 2021?", "", []),
-        ("What is the fee?", "2022", []),
-        ("In 2021?", "2020", []),
-        ("Was the fee of 2019 higher than that of 2020?", "2018", []),
-    ],
-)
-def test_a_document_that_may_tell_what_held_then_is_asked_without_the_date_too(
-    question, date, ways
-):
-    assert ways_to_ask(question, date) == [question, *ways]
-
-
 def test_a_pinned_correction_stands_above_what_held_at_the_date_of_the_question():
     passages = [said(7, "correction:a"), said(14, "old", date="2022"), said(30, "new", date="2025")]
     assert followed(settle("How long was it in 2023?", passages)) == {"correction:a"}
@@ -300,14 +274,6 @@ def test_options_that_cannot_be_used_are_named(wrong):
         SourceOptions(**wrong)
 
 
-def test_of_a_table_the_row_is_quoted_in_which_the_cell_stands():
-    text = "Name: Anna; Fee: 50; Room: 3\nName: Boris; Fee: 50; Room: 4"
-    node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Fees 50"}))
-    read = Reading("50", passage_text(node).rindex("50"), 0.95)
-    [claim] = passage_claims([(node, read)])
-    assert claim.sentence == "Name: Boris; Fee: 50; Room: 4"
-
-
 @pytest.mark.parametrize(
     ("text", "claim", "told"),
     [
@@ -322,7 +288,7 @@ def test_what_stands_in_a_heading_is_claimed_and_not_quoted(text, claim, told):
     metadata = {"title": "Fees", "heading": "Fees > Day tickets"}
     node = NodeWithScore(node=TextNode(text=text, metadata=metadata))
     read = Reading(claim, passage_text(node).index(claim), 0.95)
-    settled = settle("What does it cost?", passage_claims([(node, read)]))
+    settled = settle("What does it cost?", find([(node, read)]))
     assert [each.says for each in settled.claims] == [claim]
     assert settled.quoted == ("A day ticket costs 50 euros." if told else "")
 
@@ -330,27 +296,6 @@ def test_what_stands_in_a_heading_is_claimed_and_not_quoted(text, claim, told):
 def test_of_passages_that_claim_the_same_one_is_quoted_that_tells_more_than_its_heading():
     heading = replace(said(14, "a"), sentence="14 days", telling=False)
     assert settle(QUESTION, [heading, said(14, "b")]).quoted == "It is 14 days."
-
-
-def test_other_versions_of_what_is_read_are_read_too():
-    def node(name, text, title):
-        return NodeWithScore(node=TextNode(id_=name, text=text, metadata={"title": title}))
-
-    kept = [
-        node("v2", "Uploads to the harbor may not be larger than 50 MB.", "Harbor guide v2"),
-        node("2021", "The limit is 50 MB, and a session lasts 30 minutes.", "Terms 2021"),
-    ]
-    found = [
-        *kept,
-        node("v1", "Uploads may have 20 MB.", "Harbor guide v1"),
-        node("2023", "The limit is 80 MB, and a session lasts 60 minutes.", "Terms 2023"),
-        node("sister", "The limit is 80 MB, and a session lasts 60 minutes.", "Terms of the quay"),
-        node("2019", "Nothing is said here of any limit at all.", "Terms 2019"),
-        node("other", "Ships moor at the quay in the order of arrival.", "Harbor rules"),
-        node("tide", "The tide guide has 30 pages.", "Tide guide v3"),
-    ]
-    assert [each.node_id for each in other_versions(kept, found)] == ["v1", "2023"]
-    assert other_versions([], found) == []
 
 
 @pytest.mark.parametrize(
@@ -364,44 +309,3 @@ def test_that_no_document_is_of_the_version_asked_for_is_said(asked, lacks):
     ]
     settled = settle(f"How long is it {asked}?", passages)
     assert ("none of them is the version" in settled.reason) == lacks
-
-
-class SentenceReader:
-    """Finds a number of days: of several sentences in the first one, unsurely."""
-
-    def read(self, asked):
-        found = []
-        for _, text in asked:
-            several = text.count(". ") > 0
-            at = text.find("7 days" if several and "7 days" in text else "30 days")
-            found.append(Reading(text[at : at + 7].rstrip(" ."), at, 0.7 if several else 0.95))
-            if at < 0:
-                found[-1] = Reading(answers=0.01)
-        return found
-
-
-@pytest.mark.parametrize("title", ["Guide", "We ship"])
-def test_which_words_answer_is_told_by_the_surest_sentence_and_how_likely_by_the_passage(title):
-    text = "We ship in 7 daysish. \n You have 30 days. It rains."
-    node = NodeWithScore(node=TextNode(id_="a", text=text, metadata={"title": title}))
-    [[(_, found)]] = policies.read(SentenceReader(), [(QUESTION, [node])])
-    assert (found.answer, found.answers) == ("30 days", 0.7)
-    whole = passage_text(node)
-    assert whole[found.start : found.end] == "30 days"
-    [claim] = passage_claims([(node, found)])
-    assert claim.sentence == "You have 30 days."
-
-
-def test_a_passage_of_one_sentence_or_with_rows_is_read_once():
-    asked = []
-
-    class Counting:
-        def read(self, pairs):
-            asked.extend(pairs)
-            return [Reading() for _ in pairs]
-
-    rows = "City: Oslo; Fare: 3\nCity: Bergen; Fare: 4"
-    for text in ("You have 30 days.", rows):
-        node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Guide"}))
-        policies.read(Counting(), [(QUESTION, [node])])
-    assert len(asked) == 2

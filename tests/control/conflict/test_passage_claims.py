@@ -1,0 +1,98 @@
+"""What each passage claims about a question."""
+
+import pytest
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from control.conflict.passage_claims import find, other_versions, passage_text, read, ways_to_ask
+from control.conflict.reader import Reading
+
+QUESTION = "How long is the refund window?"
+
+
+@pytest.mark.parametrize(
+    ("question", "date", "ways"),
+    [
+        ("What was the fee in 2021?", "2021-05", ["What was the fee?"]),
+        ("What was the fee on 3 May 2023?", "2021-05", ["What was the fee?"]),
+        ("As of 3 May 2023, how much is it?", "2022", ["As how much is it?"]),
+        ("What was the fee in 2021?", "2022", []),  # it cannot tell what held then
+        ("What was the fee in 2021?", "", []),
+        ("What is the fee?", "2022", []),
+        ("In 2021?", "2020", []),
+        ("Was the fee of 2019 higher than that of 2020?", "2018", []),
+    ],
+)
+def test_a_document_that_may_tell_what_held_then_is_asked_without_the_date_too(
+    question, date, ways
+):
+    assert ways_to_ask(question, date) == [question, *ways]
+
+
+def test_of_a_table_the_row_is_quoted_in_which_the_cell_stands():
+    text = "Name: Anna; Fee: 50; Room: 3\nName: Boris; Fee: 50; Room: 4"
+    node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Fees 50"}))
+    read = Reading("50", passage_text(node).rindex("50"), 0.95)
+    [claim] = find([(node, read)])
+    assert claim.sentence == "Name: Boris; Fee: 50; Room: 4"
+
+
+def test_other_versions_of_what_is_read_are_read_too():
+    def node(name, text, title):
+        return NodeWithScore(node=TextNode(id_=name, text=text, metadata={"title": title}))
+
+    kept = [
+        node("v2", "Uploads to the harbor may not be larger than 50 MB.", "Harbor guide v2"),
+        node("2021", "The limit is 50 MB, and a session lasts 30 minutes.", "Terms 2021"),
+    ]
+    found = [
+        *kept,
+        node("v1", "Uploads may have 20 MB.", "Harbor guide v1"),
+        node("2023", "The limit is 80 MB, and a session lasts 60 minutes.", "Terms 2023"),
+        node("sister", "The limit is 80 MB, and a session lasts 60 minutes.", "Terms of the quay"),
+        node("2019", "Nothing is said here of any limit at all.", "Terms 2019"),
+        node("other", "Ships moor at the quay in the order of arrival.", "Harbor rules"),
+        node("tide", "The tide guide has 30 pages.", "Tide guide v3"),
+    ]
+    assert [each.node_id for each in other_versions(kept, found)] == ["v1", "2023"]
+    assert other_versions([], found) == []
+
+
+class SentenceReader:
+    """Finds a number of days: of several sentences in the first one, unsurely."""
+
+    def read(self, asked):
+        found = []
+        for _, text in asked:
+            several = text.count(". ") > 0
+            at = text.find("7 days" if several and "7 days" in text else "30 days")
+            found.append(Reading(text[at : at + 7].rstrip(" ."), at, 0.7 if several else 0.95))
+            if at < 0:
+                found[-1] = Reading(answers=0.01)
+        return found
+
+
+@pytest.mark.parametrize("title", ["Guide", "We ship"])
+def test_which_words_answer_is_told_by_the_surest_sentence_and_how_likely_by_the_passage(title):
+    text = "We ship in 7 daysish. \n You have 30 days. It rains."
+    node = NodeWithScore(node=TextNode(id_="a", text=text, metadata={"title": title}))
+    [[(_, found)]] = read(SentenceReader(), [(QUESTION, [node])])
+    assert (found.answer, found.answers) == ("30 days", 0.7)
+    whole = passage_text(node)
+    assert whole[found.start : found.end] == "30 days"
+    [claim] = find([(node, found)])
+    assert claim.sentence == "You have 30 days."
+
+
+def test_a_passage_of_one_sentence_or_with_rows_is_read_once():
+    asked = []
+
+    class Counting:
+        def read(self, pairs):
+            asked.extend(pairs)
+            return [Reading() for _ in pairs]
+
+    rows = "City: Oslo; Fare: 3\nCity: Bergen; Fare: 4"
+    for text in ("You have 30 days.", rows):
+        node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Guide"}))
+        read(Counting(), [(QUESTION, [node])])
+    assert len(asked) == 2
