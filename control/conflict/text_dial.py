@@ -477,9 +477,9 @@ def _set_features(
     ]
     if not can.log_probabilities or not conflicts:
         return
-    judged = _judgements(engine, [(prompts[place], found[place]) for place in conflicts])
+    asked = [(prompts[place], found[place]) for place in conflicts]
     if not can.scores:
-        for place, judgement in zip(conflicts, judged, strict=True):
+        for place, judgement in zip(conflicts, _judgements(engine, asked), strict=True):
             each = found[place]
             log_p = [torch.tensor(draft.log_p) for draft in (each.passages, each.memory)]
             features = probe.draft_features(log_p[0], log_p[1], each.found.supported)
@@ -489,6 +489,7 @@ def _set_features(
         request for place in conflicts for request in _claim_requests(prompts[place], found[place])
     ]
     scores = [torch.tensor(each) for each in engine.score(requests)]
+    judged = _judgements(engine, asked)  # last: the prompts before are still in a server's cache
     for at, (place, judgement) in enumerate(zip(conflicts, judged, strict=True)):
         each = found[place]
         own = [TokenScores(log_p) for log_p in scores[6 * at : 6 * at + 6]]
