@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 # Of a hidden state's component against a number, both standardised; chosen leaving relations out.
 STATES_WEIGHT = 0.3
-JUDGEMENT_WEIGHT = 2.0  # the same of what the model takes for correct
+# The same of what the model takes for correct; of 1, 2 and 3, on 197 conflicts of a model of 1.5B.
+JUDGEMENT_WEIGHT = 2.0
 # Inverse strengths of the L2 penalty; that is taken which ranks relations left out best (AUROC):
 # with hidden states, of thousands of components, another one than without.
 PENALTIES = (0.005, 0.02, 0.1)

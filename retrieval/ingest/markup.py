@@ -383,8 +383,9 @@ def _front_matter(source: str) -> tuple[dict[str, object], str]:
     if not isinstance(stated, dict):
         return {}, source
     if isinstance(stated.get(VERSION_KEY), float) and load is yaml.safe_load:
-        texts = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - 1.10 is not 1.1
-        stated[VERSION_KEY] = texts[VERSION_KEY]
+        # As it is written: 1.10 is not 1.1.
+        texts = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - it makes texts only
+        stated[VERSION_KEY] = texts.get(VERSION_KEY, str(stated[VERSION_KEY]))
     return {str(key): value for key, value in stated.items()}, source[found.end() :]
 
 

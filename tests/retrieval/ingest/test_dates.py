@@ -96,6 +96,8 @@ def test_front_matter(tmp_path: Path, head: str, expected: str | None) -> None:
 def test_the_version_in_front_matter_is_kept_as_it_is_written(tmp_path: Path) -> None:
     document = read_one(tmp_path / "a.md", "---\ntitle: T\nversion: 1.10\n---\nThe Rhine is long.")
     assert document.metadata["version"] == "1.10"
+    merged = "---\nbase: &b\n  version: 1.5\n<<: *b\ntitle: T\n---\nThe Rhine is long."
+    assert read_one(tmp_path / "b.md", merged).metadata["version"] == "1.5"
 
 
 @pytest.mark.parametrize(
