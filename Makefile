@@ -16,7 +16,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/fulcrum ingest data/passages.jsonl
 	$(BIN)/fulcrum ask "What is the capital of Peru?"
-	@echo; echo "Now a document that is wrong, and the dial from plain RAG (0.5) to memory (1):"
+	@echo; echo "Now a document that is wrong, and the dial from the middle (0.5) to memory (1):"
 	@cat data/demo.txt
 	@for alpha in 0.5 0.75 1; do \
 	  echo; echo "alpha $$alpha"; \
