@@ -15,6 +15,7 @@ from control.conflict.versions import find_version
 from foundation.text import holds
 
 DISAGREE = "The documents disagree:"  # before what each of them claims
+UNNAMED = "a document without a title"
 ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
     None: ("trusted", "replaces", "newest", "version"),
     "newest": ("replaces", "newest", "version"),
@@ -41,12 +42,19 @@ class ToldClaim:
     """A claim as it is told beside others.
 
     Attributes:
-        line: The claim and the names of its sources.
+        says: The claim.
+        names: Of its sources.
         passages: Ids of these.
     """
 
-    line: str
+    says: str
+    names: tuple[str, ...]
     passages: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """The claim and the names of its sources."""
+        return f"- {self.says} ({'; '.join(self.names)})"
 
 
 @dataclass(frozen=True)
@@ -299,16 +307,16 @@ def _told(passages: Sequence[PassageClaim]) -> tuple[ToldClaim, ...]:
     told = []
     for group in dict.fromkeys(each.claim.group for each in passages):
         members = [each for each in passages if each.claim.group == group]
-        names = dict.fromkeys(_name(each, len(files[each.title]) > 1) for each in members)
-        line = f"- {members[0].claim.says} ({'; '.join(names)})"
-        told.append(ToldClaim(line, tuple(each.claim.source for each in members)))
+        names = tuple(dict.fromkeys(_name(each, len(files[each.title]) > 1) for each in members))
+        ids = tuple(each.claim.source for each in members)
+        told.append(ToldClaim(members[0].claim.says, names, ids))
     return tuple(told)
 
 
 def _name(passage: PassageClaim, with_file: bool) -> str:
     """What a document is called: its title and date; its file, where others share the title."""
     parts = (
-        passage.title or "a document without a title",
+        passage.title or UNNAMED,
         passage.file if with_file else "",
         passage.claim.date,
     )

@@ -17,12 +17,12 @@ import torch
 from tqdm import tqdm
 
 from control import prompts
-from control.conflict import claims, dial, drafts, text_dial
+from control.conflict import claims, dial, drafts, text_dial, text_drafts
 from control.conflict.calibration import Resolution
 from control.conflict.drafts import DraftComparison
 from control.conflict.passage_claims import with_quote
 from control.conflict.probe import ProbeFeatures
-from control.conflict.text_dial import Comparison
+from control.conflict.text_drafts import Comparison
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace
 from control.engines.base import Engine, EnginePrompt, GenerationRequest
@@ -178,7 +178,7 @@ def _written(
         local = drafts.compare(model, asked, how, reader=reader)
         wanted = ways(local.comparisons)
         return local.comparisons, wanted, dial.finish(local, wanted)
-    served = text_dial.compare(model, asked, how, reader=reader)
+    served = text_drafts.compare(model, asked, how, reader=reader)
     wanted = ways(served.comparisons)
     return served.comparisons, wanted, text_dial.finish(served, wanted)
 
@@ -197,7 +197,7 @@ def memory_bar(model: Engine, reader: "AnswerReader") -> float:
             GenerationRequest(given, max_new_tokens=MAX_NEW_TOKENS, ended=claims.ends_sentence)
         )
     drafted = [
-        text_dial.Draft(tuple(written.tokens))
+        text_drafts.Draft(tuple(written.tokens))
         for start in tqdm(range(0, len(requests), BATCH), desc="invented things", delay=2)
         for written in model.generate(requests[start : start + BATCH])
     ]

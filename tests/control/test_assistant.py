@@ -759,6 +759,20 @@ def test_memory_that_claims_what_one_of_the_documents_does_contradicts_none(
     assert found == [(False, False), (True, True)]
 
 
+def test_of_claims_that_are_told_no_document_is_named_whose_name_gives_a_forgotten_fact_away(
+    tiny, always, home
+):
+    ledger = open_ledger(home)
+    ledger.add([Record("Peru", relation="capital", answers=("Lima",))])
+    forgetting = FactSuppressor(ledger, redactor=Redactor(ledger, judge=None))
+    calibration = always(1, model=tiny.identity)
+    assistant = Assistant(tiny, calibration, reader=DaysReader(), forgetting=forgetting)
+    given = dated(Lima=("", OLD[1]), two=("", NEW[1]))
+    answer = assistant.ask("How long?", HOW, given).answer
+    assert "14 days (a document without a title)" in answer
+    assert "30 days (two)" in answer
+
+
 class Undated(DaysReader):
     """Finds nothing where the question names a year."""
 
