@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from app import factory, home
 from app.settings import Settings
+from control import prompts
 from control.answer import Answer
 from control.assistant import Assistant, reading_limit
+from control.conflict.passage_claims import UNTITLED
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.engines.transformers import LanguageModel
@@ -37,7 +39,10 @@ from retrieval.reservoir import Reservoir
 from retrieval.rewriter import ConditionalRewriter
 from retrieval.search import CANDIDATES, MultiQueryRetriever, Rankings
 from retrieval.trigger import Trigger, count_distinct, finds_answer
+from training.reading import SearchedQuestion
 from training.retrieval_modules import FoundPassages
+
+MOST_FOUND = 7  # passages by which a question is asked; a model of a large window reads as many
 
 
 def leak_judge(settings: Settings | None) -> LeakJudge:
@@ -120,6 +125,38 @@ def found_passages(settings: Settings, corpus: Path, target: Path) -> dict[str, 
             items = real_documents.questions(split, corpus, index.all_nodes())
         found[source] = _found(index, [item for item in items if item.answers and not item.history])
     return found
+
+
+def searched_questions(settings: Settings, corpus: Path, target: Path) -> list[SearchedQuestion]:
+    """The training questions over real documents, with what a search finds for them.
+
+    Args:
+        settings: The embedding model is taken from them.
+        corpus: Of the real documents; built there if it is missing.
+        target: Directory for the index.
+    """
+    split = real_documents.TRAINING
+    real_documents.build(corpus)
+    index = factory.passage_index(settings.model_copy(update={"home": target / "home"}))
+    with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
+        index.ingest(real_documents.folders(corpus, split), bar.update)
+    passages = index.all_nodes()
+    items, evidence = (
+        real_documents.questions(split, corpus, passages),
+        real_documents.evidence(split),
+    )
+    by_id = {node.node_id: node for node in passages}
+    rankings = index.retrieve_batch([item.question for item in items], MOST_FOUND)
+    searched = []
+    for item, ranking in zip(items, rankings, strict=True):
+        # What leaves a question open says nothing of what else was found.
+        found = [each.node_id for each in ranking] if item.answers else []
+        nodes = [by_id[name] for name in dict.fromkeys([*found, *item.serving()])]
+        texts = [(prompts.origin(node.metadata) or UNTITLED, node.get_content()) for node in nodes]
+        searched.append(
+            SearchedQuestion(item.question, item.answers, evidence[item.id], tuple(texts))
+        )
+    return searched
 
 
 def _found(index: PassageIndex, items: Sequence[questions.RetrievalQuestion]) -> FoundPassages:

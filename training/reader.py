@@ -1,5 +1,6 @@
 """Trains the reader (`control.conflict.reader`): an adapter of an encoder."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from foundation.files import replacing
 from foundation.text import find
 from training import reading
 from training.encoders import EPOCHS_ON, LEARNING_RATE, SMOKE, EncoderTask, encoder, tune, vectors
-from training.reading import ReadingExample
+from training.reading import ReadingExample, SearchedQuestion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +30,7 @@ def train(
     start: Path | None = None,
     most: int | None = None,
     base: str | None = None,
+    searched: Sequence[SearchedQuestion] = (),
 ) -> Path:
     """Train the reader. Interrupted, the same call goes on from the last checkpoint.
 
@@ -38,8 +40,9 @@ def train(
         seed: Of data and training.
         smoke: A few steps only.
         start: A reader's adapter to go on from, for one epoch.
-        most: Learn from so many examples at most, drawn at random.
+        most: Learn from so many examples at most, drawn at random, and so many of ``searched``.
         base: Hugging Face id or directory of another encoder than the packaged one.
+        searched: Questions over documents, with what a search finds for them.
 
     Returns:
         The adapter's directory; with ``base`` the directory of the encoder with the adapter merged,
@@ -52,7 +55,10 @@ def train(
     from transformers import AutoModelForQuestionAnswering
 
     tokenizer = _tokenizer(base)
-    examples = reading.build(files, vectors, seed)[: SMOKE if smoke else most]
+    examples = reading.build(files, vectors, seed)[:most]
+    examples += reading.of_searches(searched, seed)[:most]
+    random.Random(seed).shuffle(examples)  # noqa: S311 - a reproducible choice, nothing secret
+    examples = examples[:SMOKE] if smoke else examples
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
     rate = OTHERS_RATE if base else LEARNING_RATE
     task = EncoderTask(

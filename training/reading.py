@@ -14,7 +14,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from control.conflict.reader import DATE_QUESTION, REPLACES_QUESTION
 from control.forgetting.parts import parts
 from control.prompts import with_title
-from foundation.text import find, holds
+from foundation.text import find, holds, normalise
 from retrieval.ingest.tables import rows_of, to_line
 from training import corpus
 from training.corpus import CorpusFact
@@ -41,6 +41,10 @@ ORDERS = 3  # of the rows, in which each table is read
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
 ELSEWHERE = 0.4  # share of the questions that are also asked of a text which answers another one
 LONGEST_PHRASE = 8  # words; a longer answer is an explanation
+LONGEST_ANSWER = (
+    12  # words of an answer over documents; other words would do as well for longer ones
+)
+NEXT = 3  # words on either side of such an answer by which its place is known
 NEAREST = 8  # passages looked through for one of another document
 STATEMENTS = 600  # questions asked of a fact's statement that answers them, and as many others
 RENAMED = 0.5  # share of the questions that are also asked with another name
@@ -69,6 +73,24 @@ class ReadingExample:
     text: str
     answer: str
     start: int | None = None
+
+
+@dataclass(frozen=True)
+class SearchedQuestion:
+    """A question over documents, and what a search finds for it.
+
+    Attributes:
+        question: The question.
+        answers: The answer and its other forms, as the documents give it; none where the passages
+            are known to leave it open.
+        evidence: The places of documents that answer, each with the words around the answer.
+        passages: Title and text of each passage found, as the reader gets them.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    evidence: tuple[str, ...]
+    passages: tuple[tuple[str, str], ...]
 
 
 def written(held_out: bool = False) -> list[dict[str, Any]]:
@@ -364,8 +386,83 @@ def answered(facts: Sequence[CorpusFact], seed: int = 0) -> list[ReadingExample]
     return found
 
 
+def of_searches(asked: Sequence[SearchedQuestion], seed: int = 0) -> list[ReadingExample]:
+    """Questions over documents, asked of passages found for them and of sentences, in random order.
+
+    The passage that holds the evidence answers, another one that does not hold the answer does not.
+    What holds it elsewhere is left out: it may answer or not.
+    """
+    draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
+    found = []
+    for each in asked:
+        others = []
+        for title, text in each.passages:
+            span = _answering(each, text)
+            if span is None and not holds(text, each.answers):
+                others.append((title, text))
+            elif span and len(text[slice(*span)].split()) <= LONGEST_ANSWER:
+                found += _of_found(each.question, title, text, span, draw)
+        if others:
+            found += _of_found(each.question, *draw.choice(others), None, draw)
+    draw.shuffle(found)
+    return found
+
+
+def _of_found(
+    question: str, title: str, text: str, span: tuple[int, int] | None, draw: random.Random
+) -> list[ReadingExample]:
+    """A question asked of a passage, and of a sentence that answers it and one that does not."""
+    start, end = span or (0, 0)
+    said = text[start:end]
+    found = [ReadingExample(question, with_title(title, text), said, _before(title, text) + start)]
+    sentences = [(first, last) for first, last in parts(text) if text[first:last].strip()]
+    if len(sentences) == 1:
+        return found
+    beside = [
+        text[first:last].strip()
+        for first, last in sentences
+        if not (said and first <= start < last)
+    ]
+    for first, last in sentences if said else ():
+        if first <= start and end <= last:
+            alone = text[first:last].strip()
+            place = _before(title, alone) + start - text.index(alone, first)
+            found.append(ReadingExample(question, with_title(title, alone), said, place))
+    if beside and draw.random() < ELSEWHERE:
+        found.append(ReadingExample(question, with_title(title, draw.choice(beside)), ""))
+    return found
+
+
+def _before(title: str, text: str) -> int:
+    """Characters of a title before a text, which may begin with it."""
+    return len(with_title(title, text)) - len(text)
+
+
+def _answering(asked: SearchedQuestion, text: str) -> tuple[int, int] | None:
+    """Where a passage that holds the evidence gives the answer, in its shortest form."""
+    spans = []
+    for phrase, answer in _evidence(asked):
+        around = find(text, phrase)
+        inside = around and find(text[slice(*around)], answer)
+        if around and inside:
+            spans.append((around[0] + inside[0], around[0] + inside[1]))
+    return min(spans, key=lambda span: span[1] - span[0], default=None)
+
+
+def _evidence(asked: SearchedQuestion) -> Iterator[tuple[str, str]]:
+    """The answers as the evidence gives them, each within the words next to it."""
+    for evidence in asked.evidence:
+        words = normalise(evidence).split()
+        for answer in asked.answers:
+            own = normalise(answer).split()
+            for at in range(len(words) - len(own) + 1) if own else ():
+                if words[at : at + len(own)] == own:
+                    first, last = max(0, at - NEXT), at + len(own) + NEXT
+                    yield " ".join(words[first:last]), " ".join(own)
+
+
 def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExample]:
-    """All examples to learn from, in random order.
+    """All examples to learn from but those of a search, in random order.
 
     Args:
         files: Natural questions with passages, in a form that `training.corpus.read` takes.

@@ -127,6 +127,7 @@ def rewriter(
     epilog=example(
         "fulcrum train reader --out runs/reader",
         "fulcrum train reader --data squad.json --out runs/reader",
+        "fulcrum train reader --real-documents corpus --out runs/reader",
         "fulcrum train reader --data ours.jsonl --adapter runs/reader/adapter --out runs/second",
         "fulcrum train reader --base microsoft/deberta-v3-base --out runs/larger",
     )
@@ -138,6 +139,13 @@ def rewriter(
     type=PATHS,
     help="Natural questions besides the packaged ones: SQuAD, or JSON Lines of question, answers "
     "and passage; repeatable.",
+)
+@click.option(
+    "--real-documents",
+    "corpus",
+    type=DIRECTORY,
+    help="Also learn from the training questions over real documents, asked of what a search finds "
+    "for them: the directory of their corpus, as in eval retrieval.",
 )
 @_start
 @_examples
@@ -151,6 +159,7 @@ def rewriter(
 def reader(
     given: dict[str, Any],
     files: tuple[Path, ...],
+    corpus: Path | None,
     start: Path | None,
     most: int | None,
     base: str | None,
@@ -159,12 +168,16 @@ def reader(
     smoke: bool,
 ) -> None:
     """What reads the claims of passages and answers, an adapter for an encoder."""
-    model_settings(given, local=True)
+    settings = model_settings(given, local=True)
     require_packages("training needs", "training", *PACKAGES)
 
+    from app import evaluation_setup
     from training import reader
 
-    written = reader.train(target, files, seed, smoke, start, most, base or None)
+    searched = (
+        evaluation_setup.searched_questions(settings, corpus, target) if corpus is not None else []
+    )
+    written = reader.train(target, files, seed, smoke, start, most, base or None, searched)
     kind = "reader" if base else "adapter"
     out.print(f"the {kind} is in {written}", soft_wrap=True)
 

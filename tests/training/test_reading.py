@@ -63,3 +63,42 @@ def test_every_answer_of_the_texts_about_several_things_stands_there_once():
     for record in [*learned, *held_out]:
         for each in record["questions"]:
             assert record["text"].count(each["answer"]) == 1
+
+
+def searched(*passages, answers=("8 MB", "8 megabytes"), evidence="A cache holds 8 MB by default."):
+    return reading.SearchedQuestion("How large is the cache?", answers, (evidence,), passages)
+
+
+def test_of_what_a_search_finds_the_place_of_the_evidence_answers_and_no_other_that_has_its_words():
+    whole = "Files of 8 MB are large. A cache holds 8 MB by default. It can be cleared."
+    asked = searched(
+        ("Caches", whole),
+        ("Logs", "A log holds 8 MB at most."),
+        ("Mail", "A letter has a stamp. It is sent."),
+    )
+    found = reading.of_searches([asked])
+    answered = {one.text: one.text[one.start :][: len(one.answer)] for one in found if one.answer}
+    assert answered == {
+        f"Caches: {whole}": "8 MB",
+        "Caches: A cache holds 8 MB by default.": "8 MB",
+    }
+    [whole_example] = [one for one in found if one.text == f"Caches: {whole}"]
+    assert whole_example.start == len("Caches: ") + whole.index("8 MB by")
+    assert not any("Logs" in one.text for one in found)  # it holds the words, elsewhere
+    assert any(one.text.startswith("Mail") for one in found if not one.answer)
+
+
+def test_a_passage_whose_text_begins_with_its_title_answers_where_it_does_alone_too():
+    asked = searched(("Caches", "Caches\n\nA cache holds 8 MB by default. It can be cleared."))
+    for one in reading.of_searches([asked]):
+        assert one.text[one.start or 0 :].startswith(one.answer)
+
+
+def test_what_leaves_a_question_open_answers_nothing_and_an_explanation_is_left_out():
+    long = "because " + "very " * 12 + "much is read"
+    explained = searched(("Caches", f"It is large {long}."), answers=(long,), evidence=long)
+    left_open = searched(
+        ("Caches", "It can be cleared."), answers=(), evidence="It can be cleared."
+    )
+    assert reading.of_searches([explained]) == []
+    assert {one.answer for one in reading.of_searches([left_open])} == {""}

@@ -20,7 +20,7 @@ from evaluation.datasets.real_documents.corpus import build, packages
 from foundation import records
 from retrieval.rewriter import Turn
 
-__all__ = ["ASKINGS", "UNANSWERED", "asked_again", "build", "folders", "questions"]
+__all__ = ["ASKINGS", "UNANSWERED", "asked_again", "build", "evidence", "folders", "questions"]
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 TRAINING, CALIBRATION, TEST = "training", "calibration", "test"
@@ -67,6 +67,15 @@ def questions(
         )
         for record in spread(rows, limit)
     ]
+
+
+def evidence(split: str) -> dict[str, tuple[str, ...]]:
+    """Return, by the ids of a split's questions, the words of the documents around the answers."""
+    return {
+        f"real-{record.number}": tuple(each["span"] for each in record.values["evidence"])
+        for record in records.load(QUESTIONS)
+        if record.values["split"] == split
+    }
 
 
 def asked_again(

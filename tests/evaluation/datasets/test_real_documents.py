@@ -1,6 +1,7 @@
 import gzip
 import json
 import subprocess
+from itertools import product
 
 import pytest
 from llama_index.core.schema import TextNode
@@ -9,6 +10,7 @@ from evaluation.datasets import real_documents
 from evaluation.datasets.real_documents import corpus
 from evaluation.datasets.real_documents.corpus import Package
 from foundation.errors import DataError
+from foundation.text import find
 
 PACKAGE = Package("pump-doc", "debian", "test", ("usr/share/doc/*", "usr/share/man/*", "!*/draft*"))
 
@@ -113,3 +115,23 @@ def test_every_question_is_asked_again_in_other_words_and_as_a_follow_up(tmp_pat
         assert later.history
     every = [item.id for items in asked.values() for item in items]
     assert len(set(every)) == len(every)
+
+
+def test_every_training_question_gives_its_answer_within_the_words_of_its_evidence():
+    rows = [json.loads(line) for line in real_documents.QUESTIONS.read_text().splitlines()]
+    training = [row for row in rows if row["split"] == "training"]
+    assert {row["question"] for row in training}.isdisjoint(
+        row["question"] for row in rows if row["split"] != "training"
+    )
+    for row in training:
+        pairs = product(row["evidence"], row["answers"])
+        held = any(find(evidence["span"], answer) for evidence, answer in pairs)
+        assert held == (row["kind"] != "none"), row["question"]
+
+
+def test_no_training_question_is_about_a_file_that_others_are_asked_about():
+    rows = [json.loads(line) for line in real_documents.QUESTIONS.read_text().splitlines()]
+    written = [row for row in rows if row["kind"] == "passage"]
+    asked = {each["path"] for row in rows if row["split"] != "training" for each in row["evidence"]}
+    assert written
+    assert not any(each["path"] in asked for row in written for each in row["evidence"])
