@@ -42,7 +42,7 @@ from retrieval.trigger import Trigger, count_distinct, finds_answer
 from training.reading import SearchedQuestion
 from training.retrieval_modules import FoundPassages
 
-MOST_FOUND = 7  # passages by which a question is asked; a model of a large window reads as many
+MOST_FOUND = 7  # passages found that a training question is asked of
 
 
 def leak_judge(settings: Settings | None) -> LeakJudge:
@@ -115,8 +115,8 @@ def found_passages(settings: Settings, corpus: Path, target: Path) -> dict[str, 
         ("built-in", [questions.PASSAGES]),
         ("real documents", real_documents.folders(corpus, split)),
     ):
-        home = {"home": target / source.replace(" ", "-")}
-        index = factory.passage_index(settings.model_copy(update=home))
+        own = {"home": target / source.replace(" ", "-"), "index": None}
+        index = factory.passage_index(settings.model_copy(update=own))
         with tqdm(desc=f"ingesting: {source}", unit=" passages", delay=2) as bar:
             index.ingest(documents, bar.update)
         if source == "built-in":
@@ -137,14 +137,13 @@ def searched_questions(settings: Settings, corpus: Path, target: Path) -> list[S
     """
     split = real_documents.TRAINING
     real_documents.build(corpus)
-    index = factory.passage_index(settings.model_copy(update={"home": target / "home"}))
+    own = {"home": target / "home", "index": None}  # nobody's documents
+    index = factory.passage_index(settings.model_copy(update=own))
     with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
         index.ingest(real_documents.folders(corpus, split), bar.update)
     passages = index.all_nodes()
-    items, evidence = (
-        real_documents.questions(split, corpus, passages),
-        real_documents.evidence(split),
-    )
+    items = real_documents.questions(split, corpus, passages)
+    evidence = real_documents.evidence(split)
     by_id = {node.node_id: node for node in passages}
     rankings = index.retrieve_batch([item.question for item in items], MOST_FOUND)
     searched = []

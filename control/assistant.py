@@ -272,7 +272,7 @@ class Assistant:
             settled = policies.settle(question, claims, options.policy, options.as_of)
             if states[at].query.system and options.policy is None:
                 settled = replace(settled, told=())  # the model answers as it is told to
-            settled = self._without_telling_names(settled, states[at])
+            settled = self._with_cleared_names(settled, states[at])
             states[at].trace.seconds["claims"] += share
             seconds = states[at].seconds + share
             claiming = {claim.claim.source for claim in claims}
@@ -280,15 +280,15 @@ class Assistant:
             changed[at] = replace(states[at], kept=kept, settlement=settled, seconds=seconds)
         return changed
 
-    def _without_telling_names(self, settled: Settlement, state: QuestionState) -> Settlement:
+    def _with_cleared_names(self, settled: Settlement, state: QuestionState) -> Settlement:
         """What is told, without the names of documents that give a forgotten fact away."""
         if not settled.told:
             return settled
         clear = self.forgetting.door.open(self.forgetting.watch(state.facts), state.question)
-        told = [
-            replace(each, names=tuple(clear.name(name) or policies.UNNAMED for name in each.names))
-            for each in settled.told
-        ]
+        told = []
+        for each in settled.told:
+            names = dict.fromkeys(clear.name(name) or policies.WITHHELD for name in each.names)
+            told.append(replace(each, names=tuple(names)))
         return replace(settled, told=tuple(told))
 
     def write_prompt(self, state: QuestionState) -> QuestionState:

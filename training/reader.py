@@ -56,8 +56,9 @@ def train(
 
     tokenizer = _tokenizer(base)
     examples = reading.build(files, vectors, seed)[:most]
-    examples += reading.of_searches(searched, seed)[:most]
-    random.Random(seed).shuffle(examples)  # noqa: S311 - a reproducible choice, nothing secret
+    if searched:
+        examples += reading.of_searches(searched, seed)[:most]
+        random.Random(seed).shuffle(examples)  # noqa: S311 - a reproducible choice, nothing secret
     examples = examples[:SMOKE] if smoke else examples
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]
     rate = OTHERS_RATE if base else LEARNING_RATE

@@ -24,7 +24,7 @@ import numpy as np
 from control.conflict.reader import DATE_QUESTION, REPLACES_QUESTION
 from control.forgetting.parts import parts
 from control.prompts import with_title
-from foundation.text import find, holds, normalise
+from foundation.text import find, holds
 from retrieval.ingest.tables import rows_of, to_line
 from training import corpus
 from training.corpus import CorpusFact
@@ -41,10 +41,8 @@ ORDERS = 3  # of the rows, in which each table is read
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
 ELSEWHERE = 0.4  # share of the questions that are also asked of a text which answers another one
 LONGEST_PHRASE = 8  # words; a longer answer is an explanation
-LONGEST_ANSWER = (
-    12  # words of an answer over documents; other words would do as well for longer ones
-)
-NEXT = 3  # words on either side of such an answer by which its place is known
+LONGEST_SPAN = 12  # words of an answer over documents; for a longer one others would do as well
+BESIDE = 3  # words on either side of such an answer by which its place is known
 NEAREST = 8  # passages looked through for one of another document
 STATEMENTS = 600  # questions asked of a fact's statement that answers them, and as many others
 RENAMED = 0.5  # share of the questions that are also asked with another name
@@ -83,7 +81,8 @@ class SearchedQuestion:
         question: The question.
         answers: The answer and its other forms, as the documents give it; none where the passages
             are known to leave it open.
-        evidence: The places of documents that answer, each with the words around the answer.
+        evidence: The places of documents that answer, each with the words around the answer; or
+            the first words of the passage that leaves the question open.
         passages: Title and text of each passage found, as the reader gets them.
     """
 
@@ -397,10 +396,12 @@ def of_searches(asked: Sequence[SearchedQuestion], seed: int = 0) -> list[Readin
     for each in asked:
         others = []
         for title, text in each.passages:
+            if not (each.answers or any(find(text, one) for one in each.evidence)):
+                continue  # it may answer what the other leaves open
             span = _answering(each, text)
             if span is None and not holds(text, each.answers):
                 others.append((title, text))
-            elif span and len(text[slice(*span)].split()) <= LONGEST_ANSWER:
+            elif span and len(text[slice(*span)].split()) <= LONGEST_SPAN:
                 found += _of_found(each.question, title, text, span, draw)
         if others:
             found += _of_found(each.question, *draw.choice(others), None, draw)
@@ -411,7 +412,15 @@ def of_searches(asked: Sequence[SearchedQuestion], seed: int = 0) -> list[Readin
 def _of_found(
     question: str, title: str, text: str, span: tuple[int, int] | None, draw: random.Random
 ) -> list[ReadingExample]:
-    """A question asked of a passage, and of a sentence that answers it and one that does not."""
+    """A question asked of a passage, and of a sentence that answers it and one that does not.
+
+    Args:
+        question: The question.
+        title: Of the passage.
+        text: Of the passage.
+        span: Where it answers, in characters; ``None`` where it does not.
+        draw: Chooses the sentence that does not.
+    """
     start, end = span or (0, 0)
     said = text[start:end]
     found = [ReadingExample(question, with_title(title, text), said, _before(title, text) + start)]
@@ -421,7 +430,7 @@ def _of_found(
     beside = [
         text[first:last].strip()
         for first, last in sentences
-        if not (said and first <= start < last)
+        if not (said and holds(text[first:last], [said]))
     ]
     for first, last in sentences if said else ():
         if first <= start and end <= last:
@@ -441,24 +450,30 @@ def _before(title: str, text: str) -> int:
 def _answering(asked: SearchedQuestion, text: str) -> tuple[int, int] | None:
     """Where a passage that holds the evidence gives the answer, in its shortest form."""
     spans = []
-    for phrase, answer in _evidence(asked):
-        around = find(text, phrase)
-        inside = around and find(text[slice(*around)], answer)
+    for before, answer, after in _evidence(asked):
+        around = find(text, f"{before} {answer} {after}")
+        inside = around and _literally(text[slice(*around)], before, answer)
         if around and inside:
             spans.append((around[0] + inside[0], around[0] + inside[1]))
     return min(spans, key=lambda span: span[1] - span[0], default=None)
 
 
-def _evidence(asked: SearchedQuestion) -> Iterator[tuple[str, str]]:
-    """The answers as the evidence gives them, each within the words next to it."""
+def _evidence(asked: SearchedQuestion) -> Iterator[tuple[str, str, str]]:
+    """The answers as the evidence gives them, each with the words before and after it."""
     for evidence in asked.evidence:
-        words = normalise(evidence).split()
         for answer in asked.answers:
-            own = normalise(answer).split()
-            for at in range(len(words) - len(own) + 1) if own else ():
-                if words[at : at + len(own)] == own:
-                    first, last = max(0, at - NEXT), at + len(own) + NEXT
-                    yield " ".join(words[first:last]), " ".join(own)
+            for match in re.finditer(re.escape(answer), evidence) if answer else ():
+                before = evidence[: match.start()].split()[-BESIDE:]
+                after = evidence[match.end() :].split()[:BESIDE]
+                yield " ".join(before), answer, " ".join(after)
+
+
+def _literally(text: str, before: str, answer: str) -> tuple[int, int] | None:
+    """Where an answer stands in a text that begins with what is before it, signs and all."""
+    skipped = find(text, before) if before else (0, 0)
+    words = r"\s+".join(map(re.escape, answer.split()))
+    found = re.compile(words).search(text, skipped[1] if skipped else 0)
+    return found.span() if found else None
 
 
 def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExample]:

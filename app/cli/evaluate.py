@@ -319,7 +319,7 @@ def retrieval(
         index.ingest(documents, bar.update)
     if corpus is not None:
         every = real_documents.questions(split, corpus, index.all_nodes(), limit)
-        items = _of_kinds([one for one in every if one.kind != real_documents.UNANSWERED], kinds)
+        items = _of_kinds([one for one in every if one.answers], kinds)
     model = factory.language_model(settings)
     if measure == "filter":
         judges = evaluation_setup.filter_judges(settings, model)

@@ -145,7 +145,8 @@ def rewriter(
     "corpus",
     type=DIRECTORY,
     help="Also learn from the training questions over real documents, asked of what a search finds "
-    "for them: the directory of their corpus, as in eval retrieval.",
+    "for them, as many as --examples at most: the directory of their corpus, built there if it is "
+    "missing, see docs/evaluation.md. Its index goes to the folder home of --out.",
 )
 @_start
 @_examples

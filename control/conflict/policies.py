@@ -16,6 +16,7 @@ from foundation.text import holds
 
 DISAGREE = "The documents disagree:"  # before what each of them claims
 UNNAMED = "a document without a title"
+WITHHELD = "a document whose name is not told"
 ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
     None: ("trusted", "replaces", "newest", "version"),
     "newest": ("replaces", "newest", "version"),

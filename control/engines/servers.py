@@ -345,15 +345,12 @@ class LlamaServer(_Server):
     async def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
         """Log-probabilities of tokens forced by a grammar.
 
-        Requests whose prompts have most of their text in common follow each other, since that is
-        cached in one place; other prompts are scored at once.
+        Requests with the same prompt follow each other, since the prompt is cached in one place;
+        different prompts are scored at once.
         """
         chains: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
-            prompt = request.prompt.text
-            most = prompt[: (len(prompt) + 1) // 2]
-            begun = next((each for each in chains if each.startswith(most)), prompt)
-            chains.setdefault(begun, []).append(place)
+            chains.setdefault(request.prompt.text, []).append(place)
         found: dict[int, list[float]] = {}
 
         async def follow(places: Sequence[int]) -> None:

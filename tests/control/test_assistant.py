@@ -769,7 +769,7 @@ def test_of_claims_that_are_told_no_document_is_named_whose_name_gives_a_forgott
     assistant = Assistant(tiny, calibration, reader=DaysReader(), forgetting=forgetting)
     given = dated(Lima=("", OLD[1]), two=("", NEW[1]))
     answer = assistant.ask("How long?", HOW, given).answer
-    assert "14 days (a document without a title)" in answer
+    assert "14 days (a document whose name is not told)" in answer
     assert "30 days (two)" in answer
 
 

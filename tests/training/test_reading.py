@@ -1,5 +1,7 @@
 import random
 
+import pytest
+
 from foundation.text import holds
 from training import reading
 
@@ -85,13 +87,30 @@ def test_of_what_a_search_finds_the_place_of_the_evidence_answers_and_no_other_t
     [whole_example] = [one for one in found if one.text == f"Caches: {whole}"]
     assert whole_example.start == len("Caches: ") + whole.index("8 MB by")
     assert not any("Logs" in one.text for one in found)  # it holds the words, elsewhere
+    assert not any("8 MB" in one.text for one in found if not one.answer)
     assert any(one.text.startswith("Mail") for one in found if not one.answer)
 
 
 def test_a_passage_whose_text_begins_with_its_title_answers_where_it_does_alone_too():
     asked = searched(("Caches", "Caches\n\nA cache holds 8 MB by default. It can be cleared."))
-    for one in reading.of_searches([asked]):
-        assert one.text[one.start or 0 :].startswith(one.answer)
+    answered = [one for one in reading.of_searches([asked]) if one.answer]
+    assert len(answered) == 2
+    assert all(one.text[one.start :].startswith(one.answer) for one in answered)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("--no-name", "With name, and --no-name, it is shown or not. It is short."),
+        ("-1", "Of 1 or more, -1 means without a limit. It is rare."),
+        ("H", "h copies the buffer, H appends it to the other. Both are short."),
+        ("`/tmp/`", "It lies in `/tmp/` of the machine, tmp for short. It is cleared."),
+    ],
+)
+def test_an_answer_over_documents_is_taught_with_its_signs_and_in_its_case(answer, text):
+    asked = searched(("Options", text), answers=(answer,), evidence=text.split(". ")[0])
+    answered = [one for one in reading.of_searches([asked]) if one.answer]
+    assert {one.text[one.start :][: len(one.answer)] for one in answered} == {answer}
 
 
 def test_what_leaves_a_question_open_answers_nothing_and_an_explanation_is_left_out():

@@ -1,8 +1,10 @@
 """Questions over real documents: what packages bring, written by many people for other readers.
 
 The questions were written by hand while reading the documents, in words of their own; a tenth of
-them or so in key words. A fifth has no answer in the corpus. Packages, not questions, are split:
-``test`` against ``calibration`` and ``training``, whose questions are about the same packages.
+them or so in key words. Of the test and calibration questions a fifth has no answer in the corpus
+(kind ``none``). Packages, not questions, are split: ``test`` against ``calibration`` and
+``training``, whose questions are about the same packages. Of the latter most were written over one
+passage (kind ``passage``); those of kind ``open`` are left open by it; others may answer.
 """
 
 import re
@@ -20,11 +22,10 @@ from evaluation.datasets.real_documents.corpus import build, packages
 from foundation import records
 from retrieval.rewriter import Turn
 
-__all__ = ["ASKINGS", "UNANSWERED", "asked_again", "build", "evidence", "folders", "questions"]
+__all__ = ["ASKINGS", "asked_again", "build", "evidence", "folders", "questions"]
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 TRAINING, CALIBRATION, TEST = "training", "calibration", "test"
-UNANSWERED = "none"  # the kind of a question without an answer in the corpus
 REWORDED, FOLLOW_UP = "reworded", "follow-up"
 ASKINGS = ("first", "again", REWORDED, FOLLOW_UP)
 # Of the words of a span that a passage must hold: readers of files differ in how they part words.
@@ -70,7 +71,10 @@ def questions(
 
 
 def evidence(split: str) -> dict[str, tuple[str, ...]]:
-    """Return, by the ids of a split's questions, the words of the documents around the answers."""
+    """Return, by the ids of a split's questions, the words of the documents around the answers.
+
+    Of a question of kind ``open`` the first words of the passage that leaves it open.
+    """
     return {
         f"real-{record.number}": tuple(each["span"] for each in record.values["evidence"])
         for record in records.load(QUESTIONS)
