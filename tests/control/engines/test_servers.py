@@ -292,7 +292,7 @@ def test_a_server_that_is_not_there(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_answer_of_a_failing_server_is_wrong_or_leaks(model, kind, monkeypatch):
-    monkeypatch.setattr(servers, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(servers, "READ_SECONDS", 5.0)
     monkeypatch.setattr(model_server, "ATTEMPTS", 2)
     model.script = {"secret": "It is Oslo, they say."} | model.script
     chance = random.Random(5)  # noqa: S311 - the faults, the same each time
