@@ -115,10 +115,7 @@ def found_passages(settings: Settings, corpus: Path, target: Path) -> dict[str, 
         ("built-in", [questions.PASSAGES]),
         ("real documents", real_documents.folders(corpus, split)),
     ):
-        own = {"home": target / source.replace(" ", "-"), "index": None}
-        index = factory.passage_index(settings.model_copy(update=own))
-        with tqdm(desc=f"ingesting: {source}", unit=" passages", delay=2) as bar:
-            index.ingest(documents, bar.update)
+        index = _own_index(settings, target / source.replace(" ", "-"), documents)
         if source == "built-in":
             items = questions.built_in(split)
         else:
@@ -137,10 +134,7 @@ def searched_questions(settings: Settings, corpus: Path, target: Path) -> list[S
     """
     split = real_documents.TRAINING
     real_documents.build(corpus)
-    own = {"home": target / "home", "index": None}  # nobody's documents
-    index = factory.passage_index(settings.model_copy(update=own))
-    with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
-        index.ingest(real_documents.folders(corpus, split), bar.update)
+    index = _own_index(settings, target / "home", real_documents.folders(corpus, split))
     passages = index.all_nodes()
     items = real_documents.questions(split, corpus, passages)
     evidence = real_documents.evidence(split)
@@ -156,6 +150,15 @@ def searched_questions(settings: Settings, corpus: Path, target: Path) -> list[S
             SearchedQuestion(item.question, item.answers, evidence[item.id], tuple(texts))
         )
     return searched
+
+
+def _own_index(settings: Settings, home: Path, documents: Sequence[Path]) -> PassageIndex:
+    """An index of these documents alone, never the user's."""
+    own = settings.model_copy(update={"home": home, "index": None})
+    index = factory.passage_index(own)
+    with tqdm(desc=f"ingesting: {home.name}", unit=" passages", delay=2) as bar:
+        index.ingest(documents, bar.update)
+    return index
 
 
 def _found(index: PassageIndex, items: Sequence[questions.RetrievalQuestion]) -> FoundPassages:

@@ -4,10 +4,11 @@ From passages written for it in many styles (``reading.jsonl``), from documents 
 most of which state their own date (``dated.jsonl``), from further documents about the same things
 that leave their questions open (``companions.jsonl``), from texts that tell the same of several
 things (``parallel.jsonl``), from tables (``tables.jsonl``), from the calibration relations of the
-built-in corpus, and from natural text that the user names. Each question is also asked of texts
-that do not answer it: of the most similar passage of another document, of the other sentences of
-its own, of answers to other questions, of its own with another name in the question, and questions
-about the topic of a passage that it leaves open.
+built-in corpus, from natural text that the user names, and from questions over real documents with
+what a search finds for them. Each question is also asked of texts that do not answer it: of the
+most similar passage of another document, of the other sentences of its own, of answers to other
+questions, of its own with another name in the question, and questions about the topic of a passage
+that it leaves open.
 """
 
 import json
