@@ -73,6 +73,27 @@ class EncoderTask:
         return Path(self.base).name if self.base else PACKAGED_NAME
 
 
+def check_adapter(directory: Path, name: str) -> None:
+    """Check that a directory holds an adapter, before anything that takes long.
+
+    Args:
+        directory: What is to be gone on from.
+        name: What is trained, for the message.
+
+    Raises:
+        ModelError: It holds none.
+    """
+    if not (directory / "adapter_config.json").is_file():
+        raise _no_adapter(directory, name)
+
+
+def _no_adapter(directory: Path, name: str) -> ModelError:
+    return ModelError(
+        f"{directory} holds no adapter to go on from; give the folder adapter of a run of "
+        f"train {name}"
+    )
+
+
 def tune(
     task: EncoderTask,
     tokenizer: "PreTrainedTokenizerBase",
@@ -111,10 +132,7 @@ def tune(
         try:
             model = PeftModel.from_pretrained(base, str(start), is_trainable=True)
         except Exception as error:  # peft raises anything from KeyError to RuntimeError
-            raise ModelError(
-                f"{start} holds no adapter to go on from; give the folder adapter of a run of "
-                f"train {task.name}"
-            ) from error
+            raise _no_adapter(start, task.name) from error
     else:
         config = LoraConfig(
             r=task.rank,

@@ -1,7 +1,7 @@
 """Trains the reader (`control.conflict.reader`): an adapter of an encoder."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,16 @@ from foundation.errors import ModelError
 from foundation.files import replacing
 from foundation.text import find
 from training import reading
-from training.encoders import EPOCHS_ON, LEARNING_RATE, SMOKE, EncoderTask, encoder, tune, vectors
+from training.encoders import (
+    EPOCHS_ON,
+    LEARNING_RATE,
+    SMOKE,
+    EncoderTask,
+    check_adapter,
+    encoder,
+    tune,
+    vectors,
+)
 from training.reading import ReadingExample, SearchedQuestion
 
 if TYPE_CHECKING:
@@ -30,7 +39,7 @@ def train(
     start: Path | None = None,
     most: int | None = None,
     base: str | None = None,
-    searched: Sequence[SearchedQuestion] = (),
+    search: Callable[[], Sequence[SearchedQuestion]] | None = None,
 ) -> Path:
     """Train the reader. Interrupted, the same call goes on from the last checkpoint.
 
@@ -40,9 +49,10 @@ def train(
         seed: Of data and training.
         smoke: A few steps only.
         start: A reader's adapter to go on from, for one epoch.
-        most: Learn from so many examples at most, drawn at random, and so many of ``searched``.
+        most: Learn from so many examples at most, drawn at random, and so many of ``search``.
         base: Hugging Face id or directory of another encoder than the packaged one.
-        searched: Questions over documents, with what a search finds for them.
+        search: Gives questions over documents, with what a search finds for them; it is asked once
+            everything else has been checked, as it may take minutes.
 
     Returns:
         The adapter's directory; with ``base`` the directory of the encoder with the adapter merged,
@@ -55,9 +65,11 @@ def train(
     from transformers import AutoModelForQuestionAnswering
 
     tokenizer = _tokenizer(base)
+    if start is not None:
+        check_adapter(start, "reader")
     examples = reading.build(files, vectors, seed)[:most]
-    if searched:
-        examples += reading.of_searches(searched, seed)[:most]
+    if search is not None:
+        examples += reading.of_searches(search(), seed)[:most]
         random.Random(seed).shuffle(examples)  # noqa: S311 - a reproducible choice, nothing secret
     examples = examples[:SMOKE] if smoke else examples
     rows = [row for each in examples if (row := _encoded(tokenizer, each)) is not None]

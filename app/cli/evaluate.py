@@ -227,6 +227,7 @@ def _calibrate(
         "fulcrum eval retrieval --limit 150 --out results/retrieval",
         "fulcrum eval retrieval --measure reservoir --out results/reservoir",
         "fulcrum eval retrieval --real-documents corpus --out results/real-documents",
+        "fulcrum eval retrieval --real-documents corpus --measure claims --out results/claims",
     )
 )
 @click.option(
@@ -258,10 +259,11 @@ def _calibrate(
 )
 @click.option(
     "--measure",
-    type=click.Choice(["modules", "filter", "reservoir"]),
+    type=click.Choice(["modules", "filter", "reservoir", "claims"]),
     default="modules",
     show_default=True,
-    help="What each module adds; how well the filter judges; what the reservoir saves.",
+    help="What each module adds; how well the filter judges; what the reservoir saves; or how "
+    "often the reader's surest claim of what is found is right.",
 )
 @click.option(
     "--max-new-tokens",
@@ -293,22 +295,16 @@ def retrieval(
     if data is not None and corpus is not None:
         raise InputError("--data and --real-documents: give one of them")
     retrieval_suite.check_arms(arms, measure)
-    items: list[RetrievalQuestion] = []
-    documents = [questions.PASSAGES]
-    if data is not None:
-        items, documents = questions.ramdocs(data, limit), [questions.corpus(data, target)]
-    elif corpus is None:
-        items = questions.built_in(split, limit)
-        if not items:
-            raise InputError(f"--split {split}: the built-in questions have test and calibration")
     if corpus is None:
-        items = _of_kinds(items, kinds)
+        items = _of_kinds(_other_questions(data, split, limit), kinds)
+        documents = [questions.PASSAGES if data is None else questions.corpus(data, target)]
 
     from tqdm import tqdm
 
     from app import evaluation_setup, factory
     from evaluation.datasets import real_documents
     from evaluation.suites import filter as filter_suite
+    from evaluation.suites import found_claims
     from evaluation.suites import reservoir as reservoir_suite
 
     index = factory.passage_index(settings)
@@ -319,14 +315,16 @@ def retrieval(
         index.ingest(documents, bar.update)
     if corpus is not None:
         every = real_documents.questions(split, corpus, index.all_nodes(), limit)
-        items = _of_kinds([one for one in every if one.answers], kinds)
+        items = _of_kinds([one for one in every if one.answers or measure == "claims"], kinds)
     model = factory.language_model(settings)
     if measure == "filter":
         judges = evaluation_setup.filter_judges(settings, model)
         result = filter_suite.filter_report(judges, items, index)
     else:
         modules = evaluation_setup.retrieval_modules(settings, index, model)
-        if measure == "reservoir":
+        if measure == "claims":
+            result = found_claims.report(factory.reader(settings), modules, items)
+        elif measure == "reservoir":
             asked = (
                 real_documents.asked_again(items, split)
                 if corpus
@@ -340,6 +338,18 @@ def retrieval(
     name = "real documents" if corpus else data.name if data else "built-in"
     result |= {"model": model.name, "data": name}
     _report(result | {"split": split if data is None else None}, target)
+
+
+def _other_questions(data: Path | None, split: str, limit: int | None) -> "list[RetrievalQuestion]":
+    """RAMDocs, or the built-in questions."""
+    from evaluation.datasets import questions
+
+    if data is not None:
+        return questions.ramdocs(data, limit)
+    items = questions.built_in(split, limit)
+    if not items:
+        raise InputError(f"--split {split}: the built-in questions have test and calibration")
+    return items
 
 
 def _of_kinds(

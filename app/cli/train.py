@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,10 +176,10 @@ def reader(
     from app import evaluation_setup
     from training import reader
 
-    searched = (
-        evaluation_setup.searched_questions(settings, corpus, target) if corpus is not None else []
+    search = (
+        partial(evaluation_setup.searched_questions, settings, corpus, target) if corpus else None
     )
-    written = reader.train(target, files, seed, smoke, start, most, base or None, searched)
+    written = reader.train(target, files, seed, smoke, start, most, base or None, search)
     kind = "reader" if base else "adapter"
     out.print(f"the {kind} is in {written}", soft_wrap=True)
 
