@@ -13,6 +13,12 @@ Scalar = str | int | float | bool
 LONGEST_TEXT = 10_000_000
 PAGE_MARK = re.compile(r"<!-- page (\d+) -->")  # a comment: Markdown shows none
 FENCE = "```"
+VERSION_KEY = "version"  # of a document, in its front matter
+# Elements of HTML that are no text, or none that belongs to the document's.
+UNREAD = (
+    *("script", "style", "noscript", "template", "title", "svg", "math", "img", "picture"),
+    *("nav", "button", "select", "input", "iframe", "object", "video", "audio", "canvas"),
+)
 # Before a sign that is text and would be read as Markdown; an invisible one that no text needs.
 GUARD = "\u2060"
 SIGNS = re.compile(r"^(?=#{1,6}[ \t]|\||```|<!--)", re.MULTILINE)
@@ -32,6 +38,7 @@ class Content:
         front_matter: The fields of a YAML or TOML header.
         properties: Dates that the file states outside of its text, by what they are of.
         margin: Text that is no part of it but may date it: page footers, running titles.
+        notice: What the user is told of how it was read; empty if nothing.
     """
 
     text: str
@@ -42,6 +49,7 @@ class Content:
     front_matter: Mapping[str, object] = field(default_factory=dict)
     properties: Mapping[str, object] = field(default_factory=dict)
     margin: str = ""
+    notice: str = ""
 
 
 def page_mark(number: int) -> str:

@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from foundation.errors import InputError
+from retrieval.ingest.content import VERSION_KEY
 
 if TYPE_CHECKING:
     from retrieval.ingest.content import Content
@@ -203,6 +204,7 @@ def document_date(content: "Content", text: str, stem: str, earlier: str = "") -
         or earlier
         or _file_date(stem, text)
         or _newest_stated(content.properties)
+        or _version_date(content.front_matter)
     )
 
 
@@ -407,13 +409,28 @@ def _possible(iso: str) -> bool:
 
 def _newest_stated(stated: Mapping[str, object]) -> str:
     """Return the newest date of fields whose names say that they hold the document's."""
-    dates = {key: stated_date(value) for key, value in stated.items() if _is_label(key)}
-    return max(dates.values(), default="")
+    dates = [
+        stated_date(value)
+        for key, value in stated.items()
+        if _is_label(key) and _words(_spaced(key))[-1] != VERSION_KEY  # "apiVersion"
+    ]
+    return max(dates, default="")
+
+
+def _version_date(stated: Mapping[str, object]) -> str:
+    """Return the date that a document's version is; empty if it is a number such as 3.4.2021."""
+    version = stated.get(VERSION_KEY)
+    numbered = isinstance(version, str) and "." in version and VERSION.match(version.strip())
+    return "" if numbered else stated_date(version)
 
 
 def _is_label(name: str) -> bool:
+    return _says_only_issued(_spaced(name))
+
+
+def _spaced(name: str) -> str:
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return _says_only_issued(re.sub(r"[-_.:]", " ", spaced))
+    return re.sub(r"[-_.:]", " ", spaced)
 
 
 def _file_date(stem: str, text: str) -> str:

@@ -93,7 +93,8 @@ def read(
 
     Args:
         paths: Files, or directories to walk; hidden files and directories in them are ignored.
-        on_skipped: Called with each file of a directory that cannot be read.
+        on_skipped: Called with each file of a directory that cannot be read, and with each file
+            of which a part could not.
         trust: How far the documents are trusted, in [0, 1], where a JSON line does not say it
             itself in its field ``trust``; kept in the metadata under that name.
         on_read: Called with the bytes of the files that were read since the last call, of which
@@ -260,6 +261,8 @@ def _read_file(
             # A table of numbers says by its header what they are.
             if has_words(text) or (content.markdown and TABLE.search(text)):
                 document = _document(path, content, text, trust, dated, date)
+                if content.notice:
+                    on_skipped(SkippedPath(path, content.notice))
                 stated = content.details.get(DATE_KEY)
                 if stated and path.suffix.lower() == ".jsonl" and not stated_date(stated):
                     on_skipped(SkippedPath(path, UNDATED.format(path=path, stated=stated)))

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from retrieval.ingest.content import (
     FENCE,
     GUARD,
     LONGEST_TEXT,
+    UNREAD,
+    VERSION_KEY,
     Content,
     Scalar,
     check_size,
@@ -26,10 +29,6 @@ if TYPE_CHECKING:
 
 LONGEST_HTML = 20_000_000  # bytes; its tree takes 50 times as much memory
 PARSER = "lxml"
-UNREAD = (
-    *("script", "style", "noscript", "template", "title", "svg", "math", "img", "picture"),
-    *("nav", "button", "select", "input", "iframe", "object", "video", "audio", "canvas"),
-)
 UNREAD_ROLES = ("navigation", "banner", "contentinfo", "search", "menu", "menubar", "toolbar")
 # Where a <footer> is none of the page: by HTML's rules for the role "contentinfo", and what quotes.
 PARTS_WITH_FOOTERS = ("article", "aside", "main", "section", "blockquote", "figure", "td")
@@ -45,11 +44,12 @@ LEAST_LINKS = 2
 # are links with a short description must stay.
 MOST_LINKED = 0.8
 WIDEST = 100  # columns of a cell that states its span
-FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
-TOML_FRONT_MATTER = re.compile(r"\A\+\+\+[ \t]*\n(.*?)\n\+\+\+[ \t]*\n", re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
-VERSION_KEY = "version"  # of a document, in its front matter
 STRUCTURED_DATE = re.compile(r'"(datePublished|dateModified)"\s*:\s*"([^"]+)"')
+MALFORMED = (
+    "{path}: the front matter is not valid {kind}, so only its lines that hold one field were "
+    "read; correct it"
+)
 PERMALINK = re.compile(r"^[¶§#\s]*$")
 
 
@@ -82,19 +82,29 @@ def read_markdown(path: Path) -> Iterator[Content]:
     Raises:
         DocumentError: it is binary, or in no known encoding.
     """
+    from retrieval.ingest.front_matter import FrontMatter, split_front_matter
+    from retrieval.ingest.markdown import to_html
+
     title = None
-    for part in encodings.read_texts(path):
+    for number, part in enumerate(encodings.read_texts(path)):
         source = part.lstrip("\ufeff").replace("\r\n", "\n")
-        stated, source = _front_matter(source)
-        named = stated.get("title")
-        text = html_to_markdown(_markdown_parser().render(source))
+        header = FrontMatter(source) if number else split_front_matter(source)
+        named = header.fields.get("title")
+        text = html_to_markdown(to_html(header.text))
         title = title or (str(named) if isinstance(named, str | int) else None)
         title = title or first_heading(text)
-        version = stated.get(VERSION_KEY)
+        version = header.fields.get(VERSION_KEY)
         details = dict[str, Scalar]()
-        if isinstance(version, str | int):
+        if isinstance(version, str | int | date) and str(version):
             details[VERSION_KEY] = str(version)
-        yield Content(text, title=title, markdown=True, front_matter=stated, details=details)
+        yield Content(
+            text,
+            title=title,
+            markdown=True,
+            front_matter=header.fields,
+            details=details,
+            notice=MALFORMED.format(path=path, kind=header.invalid) if header.invalid else "",
+        )
 
 
 def read_rst(path: Path) -> Iterator[Content]:
@@ -352,41 +362,6 @@ def _converter() -> Any:  # markdownify has no type information for its methods
         wrap=True,  # a line end of the source is no more than a space
         wrap_width=None,
     )
-
-
-@cache
-def _markdown_parser() -> Any:
-    from markdown_it import MarkdownIt
-
-    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-
-
-def _front_matter(source: str) -> tuple[dict[str, object], str]:
-    """Return the fields of a YAML or TOML header, and the text after the header."""
-    import tomllib
-
-    import yaml
-
-    found, load = FRONT_MATTER.match(source), yaml.safe_load
-    if not found:
-        found, load = TOML_FRONT_MATTER.match(source), tomllib.loads
-    if not found:
-        return {}, source
-    try:
-        stated = load(found[1])
-    except yaml.YAMLError:
-        return {}, source
-    except ValueError:  # such as the 31st of February
-        if load is tomllib.loads:
-            return {}, source
-        stated = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - it makes texts only
-    if not isinstance(stated, dict):
-        return {}, source
-    if isinstance(stated.get(VERSION_KEY), float) and load is yaml.safe_load:
-        # As it is written: 1.10 is not 1.1.
-        texts = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - it makes texts only
-        stated[VERSION_KEY] = texts.get(VERSION_KEY, str(stated[VERSION_KEY]))
-    return {str(key): value for key, value in stated.items()}, source[found.end() :]
 
 
 def _tidy(text: str) -> str:

@@ -98,6 +98,28 @@ def test_the_version_in_front_matter_is_kept_as_it_is_written(tmp_path: Path) ->
     assert document.metadata["version"] == "1.10"
     merged = "---\nbase: &b\n  version: 1.5\n<<: *b\ntitle: T\n---\nThe Rhine is long."
     assert read_one(tmp_path / "b.md", merged).metadata["version"] == "1.5"
+    toml = '+++\ntitle = "T"\nversion = 1.10\n+++\nThe Rhine is long.'
+    assert read_one(tmp_path / "c.md", toml).metadata["version"] == "1.10"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "text", "expected"),
+    [
+        ("a", "version: 2024-02-01", "The Rhine.", "2024-02-01"),  # nothing else is stated
+        ("a", "version: 2024-02-01\ndate: 2023-05-06", "The Rhine.", "2023-05-06"),
+        ("a", "version: 2024-02-01", "Last updated 3 May 2021\n\nThe Rhine.", "2021-05-03"),
+        ("2022-03-04-rhine", "version: 2024-02-01", "The Rhine.", "2022-03-04"),
+        ("a", "version: 3.4.2021", "The Rhine.", None),
+        ("a", "api-version: 2024-02-01", "The Rhine.", None),
+    ],
+)
+def test_a_version_that_is_a_date_dates_a_document_without_another(
+    tmp_path: Path, name: str, head: str, text: str, expected: str | None
+) -> None:
+    document = read_one(tmp_path / f"{name}.md", f"---\n{head}\n---\n{text}")
+    assert document.metadata.get("date") == expected
+    if head.startswith("version: 2024"):
+        assert document.metadata["version"] == "2024-02-01"
 
 
 @pytest.mark.parametrize(

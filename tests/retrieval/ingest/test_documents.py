@@ -6,6 +6,7 @@ import pytest
 from llama_index.core.schema import Document, MetadataMode
 
 from foundation.errors import DocumentError
+from retrieval.ingest import encodings
 from retrieval.ingest.chunking import split
 from retrieval.ingest.documents import SkippedPath, read
 from tests.retrieval.conftest import pdf
@@ -77,6 +78,73 @@ def test_longer_text_in_windows_encoding(tmp_path: Path) -> None:
 )
 def test_markdown_title(tmp_path: Path, text: str, title: str) -> None:
     assert read_one(tmp_path / "notes.md", text.encode()).metadata["title"] == title
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "title"),
+    [
+        (
+            "---\ntitle: Rivers: a list\ndate: 2021-03-04\ntags: [a, b\n---",
+            "YAML",
+            "Rivers: a list",
+        ),
+        ('---\ntitle: "Rivers\ndate: 2021-03-04\n---', "YAML", "Rivers"),
+        ("---\ntitle:Rivers\ndate: 2021-03-04\n# a note\nno field\nby: me\n---", "YAML", "Rivers"),
+        (
+            "---\ntitle: Rivers\n\ttags: x\ndate: 2021-03-04\nlist:\n- a: b: c\n---",
+            "YAML",
+            "Rivers",
+        ),
+        ("---\ntitle: Rivers\ndate: 2021-03-04\na: " + "[" * 5_000 + "\n---", "YAML", "Rivers"),
+        ('---\ntitle: Rivers\ndate: 2021-03-04\na: "\\UFFFFFFFF"\n---', "YAML", "Rivers"),
+        ("+++\ntitle = Rivers\ndate = 2021-03-04\n\n[more]\ntitle = 1\n+++", "TOML", "Rivers"),
+    ],
+)
+def test_malformed_front_matter_is_no_text_and_is_told(
+    tmp_path: Path, head: str, kind: str, title: str
+) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(f"{head}\n\nThe Rhine is long.\n")
+    told: list[SkippedPath] = []
+    (document,) = read([path], told.append)
+    assert document.text == "The Rhine is long."
+    assert (document.metadata["title"], document.metadata["date"]) == (title, "2021-03-04")
+    [notice] = told
+    assert notice.path == path
+    assert str(path) in notice.reason
+    assert kind in notice.reason
+    assert "\n" not in notice.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\nThe Rhine is long.\n\n---\nSo is the Elbe.",
+        "---\nThe Rhine is long.\n---\nSo is the Elbe.",
+        "---\nNote: this is so: it is long.\nThe Rhine is long.\n\n---\nSo is the Elbe.",
+        "---\nTo: Anna: Ulm\nFrom: Bob\n\nThe Rhine is long.\n\n---\nSo is the Elbe.",
+        "---\nNote:here\n---\nThe Rhine is long. So is the Elbe.",
+        "---\n# Note\n\nA: b: c\n\nThe Rhine is long.\n\n---\nSo is the Elbe.",
+        "---\n- The Rhine is long.\n- So is the Elbe.\n---\nA: b",
+    ],
+)
+def test_text_between_rules_is_no_front_matter(tmp_path: Path, text: str) -> None:
+    def words(shown: str) -> list[str]:
+        return [word for word in shown.split() if word.strip("#-")]
+
+    assert words(read_one(tmp_path / "a.md", text.encode()).text) == words(text)
+
+
+def test_front_matter_stands_at_the_beginning_of_a_file_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = "---\ntitle: Rhine\n---\nThe Rhine is long.\n\n"
+    monkeypatch.setattr(encodings, "PART_BYTES", len(first))
+    path = tmp_path / "a.md"
+    path.write_text(f"{first}---\ntitle: Elbe\n---\n\nSo is the Elbe.")
+    texts = [document.text for document in read_all(path)]
+    assert texts[0] == "The Rhine is long."
+    assert "title: Elbe" in texts[1]
 
 
 def test_html_keeps_sentences_and_drops_what_is_not_read(tmp_path: Path) -> None:

@@ -197,6 +197,49 @@ def test_markdown_drops_badges_and_keeps_code_and_tables(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Use --keep-days <n> to keep logs <n> days", "Use --keep-days <n> to keep logs <n> days"),
+        ("<name>\nis *the* name", "<name> is the name"),
+        ('- `<n>` and <N>\n- <a-b c="d">', '- <n> and <N>\n- <a-b c="d">'),
+        ("| a | b |\n|---|---|\n| <n> | <m> |", "a: <n>; b: <m>"),
+        ("<div>\nkeep <n> of <k=3>\n</div>", "keep <n> of <k=3>"),
+        ("<config>\n  <host>x</host>\n</config>", "<config> <host>x</host> </config>"),
+        # The names of elements that would hide all that follows.
+        ("cp <object> <title> <dir>\n\nThe end.", "cp <object> <title> <dir>\n\nThe end."),
+        ("<nav>\n\nThe end.", "<nav>\n\nThe end."),
+        ("<input> to <output> <select>\n\nThe end.", "<input> to <output> <select>\n\nThe end."),
+        ("```\n<n> <br> <title>\n```", "```\n<n> <br> <title>\n```"),
+    ],
+)
+def test_markdown_keeps_placeholders_in_angle_brackets(
+    tmp_path: Path, text: str, kept: str
+) -> None:
+    (node,) = passages(written(tmp_path / "a.md", text))
+    assert node.text == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("one<br>two<BR/>three", "one\ntwo\nthree"),
+        ("It is <b>long</b> <img src='a.png' alt='<n>'> <!-- <n> -->and <span>cold</span>.", None),
+        ("<div align='center'>\n\nIt is long and cold.\n\n</div>\n<!-- secret\n\n<n> -->", None),
+        ("<svg>\n\n<path d='M0'/>\n\n</svg>\n\nIt is long and cold.", None),
+        ("<p>It is long\n<p>and cold.", "It is long\n\nand cold."),
+        ("<table><tr><th>a<th>b<tr><td>1<td>2</table>", "a: 1; b: 2"),
+        ("<nav><p>Home</p></nav>\n\nIt is long and cold.", None),
+    ],
+)
+def test_markdown_reads_the_elements_of_html(tmp_path: Path, text: str, kept: str | None) -> None:
+    (node,) = passages(written(tmp_path / "a.md", text))
+    if kept is None:
+        assert " ".join(node.text.split()) == "It is long and cold."
+    else:
+        assert node.text == kept
+
+
 def test_html_drops_what_is_made_of_links_and_keeps_what_is_said(tmp_path: Path) -> None:
     path = written(
         tmp_path / "p.html",
