@@ -12,7 +12,7 @@ from control.conflict import dial, passage_claims, policies, values
 from control.conflict.calibration import Calibration
 from control.conflict.policies import Settlement
 from control.conflict.reader import AnswerReader
-from control.conflict.sources import MEMORY, SourceClaim, SourceOptions
+from control.conflict.sources import MEMORY, Citation, SourceClaim, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
 from control.decoding.generate import Decoding
@@ -500,7 +500,30 @@ class Assistant:
                 return state
             against = {claim.source for claim in claims if not claim.followed}
             passages = [(name, read) for name, read in state.passages_read if name not in against]
-            return replace(state, citations=self.support.cite(text, passages))
+            citations = self.support.cite(text, passages)
+            if state.query.sources.policy == "majority" and state.settlement.decided:
+                citations = self._with_majority(state, text, citations)
+            return replace(state, citations=citations)
+
+    def _with_majority(
+        self, state: QuestionState, text: str, citations: list[Citation]
+    ) -> list[Citation]:
+        """Citations with all documents of the majority where a sentence claims what they do.
+
+        What supports a sentence need not be all of those that count: one says "12 March 1968", and
+        another one "1968".
+        """
+        if self.reader is None or not citations:
+            return citations
+        question, followed = state.search.query_str, [c for c in state.claims if c.followed]
+        said = [text[each.start : each.end] for each in citations]
+        readings = self.reader.read([(question, sentence) for sentence in said])
+        cited = []
+        for each, reading, sentence in zip(citations, readings, said, strict=True):
+            claims = any(_claims_it(question, c.says, reading.answer, sentence) for c in followed)
+            more = [c.source for c in followed if c.source != MEMORY] if claims else []
+            cited.append(replace(each, passages=tuple(dict.fromkeys([*each.passages, *more]))))
+        return cited
 
     def structure(self, states: Sequence[QuestionState]) -> list[QuestionState]:
         """Write answers as JSON where a schema is given, in one batch; one that leaks is refused.
@@ -629,10 +652,7 @@ class Assistant:
         return [
             replace(
                 each,
-                followed=each.followed
-                and (
-                    values.agrees(question, each.says, reading.answer) or holds(said, [each.says])
-                ),
+                followed=each.followed and _claims_it(question, each.says, reading.answer, said),
             )
             for each in claims
         ]
@@ -655,6 +675,11 @@ class Assistant:
 def reading_limit(model: Engine) -> int:
     """How many passages a model reads at most, by its window."""
     return max(FEWEST_READ, int(model.window * READING_SHARE / PASSAGE_TOKENS))
+
+
+def _claims_it(question: str, says: str, answer: str, text: str) -> bool:
+    """Whether a text, which the reader takes for this answer, claims what a passage says."""
+    return values.agrees(question, says, answer) or holds(text, [says])
 
 
 def _judged_by(question: str, claim: str, decoded: DecodedAnswer) -> DecodedAnswer:

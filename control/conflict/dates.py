@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from control.conflict.sources import DATE
 from foundation.text import normalise
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ CENTURY = re.compile(
     r"[ -](?:century|centuries|Jahrhunderts?|siècle)(?!\w)",
     re.IGNORECASE,
 )
+# Right before a date: which side of it is meant. "After the 2023 check" is no such date.
+SIDE = re.compile(
+    r"\b(?:(?P<before>before|prior to|until|till)|(?P<after>after)|(?P<since>since))"
+    r"(?: the year)? *$",
+    re.IGNORECASE,
+)
+Side = Literal["as of", "before", "after", "since"]
+COVERED: dict[Side, str] = {  # the dates of a period
+    "as of": "{} or earlier",
+    "before": "before {}",
+    "after": "after {}",
+    "since": "{} or later",
+}
 YEAR = re.compile(r"(?<![\w.,$€£])(?<!\d-)(?:1\d|20|21)\d\d(?![\w.,]*\w|\s?[%€$£])")
 
 
@@ -98,6 +112,39 @@ class FoundDate:
     readings: tuple[PartialDate, ...]
 
 
+@dataclass(frozen=True)
+class Period:
+    """The time that a question asks about: a day, month or year, or one side of it.
+
+    Attributes:
+        date: In ISO 8601.
+        side: Which one; "until 2023" is before it, and "in 2023" is as of it.
+    """
+
+    date: str
+    side: Side = "as of"
+
+    def __str__(self) -> str:
+        """As in "before 2023"."""
+        return f"{self.side} {self.date}"
+
+    @property
+    def covered(self) -> str:
+        """The dates that it covers, in words."""
+        return COVERED[self.side].format(self.date)
+
+    def covers(self, date: str) -> bool:
+        """Whether a document of a date may tell what held then.
+
+        One of the day, month or year itself tells what held as of and since it.
+        """
+        if self.side == "as of":
+            return date[: len(self.date)] <= self.date
+        shared = min(len(date), len(self.date))
+        one, other = date[:shared], self.date[:shared]
+        return {"before": one < other, "after": one > other, "since": one >= other}[self.side]
+
+
 def find_dates(text: str, years: bool) -> list[FoundDate]:
     """The dates in ``text``, in order, none overlapping another.
 
@@ -112,6 +159,32 @@ def find_dates(text: str, years: bool) -> list[FoundDate]:
         ):
             found.append(one)
     return sorted(found, key=lambda one: one.start)
+
+
+def periods_named(text: str) -> set[Period]:
+    """The days, months and years that a text names, each with what is before it."""
+    return {
+        Period(iso, side_before(text, found.start)[0])
+        for found in find_dates(text, years=True)
+        for iso in map(str, found.readings)
+        if DATE.fullmatch(iso)
+    }
+
+
+def period_named(question: str) -> Period | None:
+    """The time that a question asks about; ``None`` where it names none or several."""
+    named = periods_named(question)
+    return named.pop() if len(named) == 1 else None
+
+
+def side_before(text: str, start: int) -> tuple[Side, int]:
+    """Which side of the date at ``start`` is meant, and where the words that tell it begin."""
+    match = SIDE.search(text[:start])
+    if match is None:
+        return "as of", start
+    if match["before"]:
+        return "before", match.start()
+    return "after" if match["after"] else "since", match.start()
 
 
 def weekday(word: str) -> str | None:

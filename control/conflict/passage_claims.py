@@ -10,8 +10,8 @@ from rapidfuzz import fuzz
 
 from control import prompts
 from control.conflict import answerability
-from control.conflict.dates import find_dates
-from control.conflict.sources import CORRECTION, DATE, SourceClaim
+from control.conflict.dates import find_dates, period_named, side_before
+from control.conflict.sources import CORRECTION, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.conflict.versions import Version, find_version
 from control.forgetting.parts import parts
@@ -166,18 +166,19 @@ def _says_more(sentence: str, headings: str) -> bool:
 def ways_to_ask(question: str, date: str) -> list[str]:
     """The questions for which a passage is read.
 
-    A document that is dated no later than what the question names may tell what held then, without
-    naming that date; so it is asked without the date too.
+    A document whose date the period that the question names covers may tell what held then,
+    without naming that date; so it is asked without the date too.
 
     Args:
         question: The question.
         date: Of the document; empty if not known.
     """
-    found, named = find_dates(question, years=True), date_named(question)
-    if not named or len(found) != 1 or not date or date[: len(named)] > named:
+    found, asked = find_dates(question, years=True), period_named(question)
+    if asked is None or len(found) != 1 or not date or not asked.covers(date):
         return [question]
-    before = question[: found[0].start].split()
-    if before and normalise(before[-1]) in FUNCTION_WORDS:
+    _, start = side_before(question, found[0].start)
+    before = question[:start].split()
+    if start == found[0].start and before and normalise(before[-1]) in FUNCTION_WORDS:
         before.pop()  # "in 2021"
     rest = question[found[0].stop :].lstrip(" ,")
     space = " " if before and rest[:1].isalnum() else ""
@@ -287,15 +288,3 @@ def _sentence(text: str, place: int) -> str:
         if start <= place < end:
             return " ".join(text[start:end].split())
     return " ".join(text.split())
-
-
-def date_named(question: str) -> str:
-    """The day, month or year that a question names; empty where it names none or several."""
-    named = dates_named(question)
-    return named.pop() if len(named) == 1 else ""
-
-
-def dates_named(text: str) -> set[str]:
-    """The days, months and years that a text names, in ISO 8601."""
-    found = {str(each) for date in find_dates(text, years=True) for each in date.readings}
-    return {date for date in found if DATE.fullmatch(date)}

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from control.conflict import values
-from control.conflict.passage_claims import PassageClaim, date_named, dates_named
+from control.conflict.dates import Period, period_named, periods_named
+from control.conflict.passage_claims import PassageClaim
 from control.conflict.sources import CORRECTION, Citation, Policy, SourceClaim
 from control.conflict.versions import find_version
 from foundation.text import holds
@@ -139,45 +140,50 @@ def settle(
         replace(each, claim=replace(each.claim, group=group))
         for each, group in zip(passages, groups, strict=True)
     ]
-    in_force = [each for each in grouped if _by(each, as_of)]
+    in_force = [each for each in grouped if not as_of or Period(as_of).covers(each.claim.date)]
     if not in_force:
         claims = tuple(each.claim for each in grouped)
         return Settlement(claims, reason=f"What the documents claim is dated later than {as_of}.")
     pinned = any(each.claim.source.startswith(CORRECTION) for each in in_force)
-    scope, early = f"as of {as_of}" if as_of else "", ""
+    scope, missing = f"as of {as_of}" if as_of else "", ""
     if not (as_of or pinned or policy == "all"):
         scope, in_force = _named(question, in_force)
-        early = "" if scope else date_named(question)
+        asked = period_named(question)
+        missing = asked.covered if asked is not None and not scope else ""
     groups_followed, reason = _decide(grouped, in_force, policy, scope)
     told = _told(in_force) if reason and len(groups_followed) > 1 else ()
-    if reason and early:
-        reason = f"{reason.removesuffix('.')}; none of them is dated {early} or earlier."
+    if reason and missing:
+        reason = f"{reason.removesuffix('.')}; none of them is dated {missing}."
     elif reason and not scope and _lacks_version(question, in_force):
         reason = f"{reason.removesuffix('.')}; none of them is the version that the question names."
     return replace(_following(grouped, groups_followed, reason), told=told)
 
 
-def _by(passage: PassageClaim, date: str) -> bool:
-    """Whether a passage is not dated later than a day, month or year; any is, without one."""
-    return not date or passage.claim.date[: len(date)] <= date
-
-
 def _named(question: str, passages: list[PassageClaim]) -> tuple[str, list[PassageClaim]]:
-    """The date or version that the question names, and the passages that tell what holds there.
+    """The time or version that the question names, and the passages that tell what holds there.
 
-    At a date these are the passages in which the claim's sentence names it too, or else those dated
-    no later; if there are none, or neither is named, nothing and all passages.
+    Of a time these are the passages in which the claim's sentence names it too, or else those whose
+    dates it covers; if there are none, or neither is named, nothing and all passages.
     """
-    if date := date_named(question):
-        telling = [each for each in passages if date in dates_named(each.sentence)]
-        held = telling or [each for each in passages if each.claim.date and _by(each, date)]
+    if period := period_named(question):
+        telling = [each for each in passages if _tells_of(period, each.sentence)]
+        dated = [each for each in passages if each.claim.date]
+        held = telling or [each for each in dated if period.covers(each.claim.date)]
         if held:
-            return f"as of {date}", held
+            return str(period), held
     if asked := find_version(question):
         covered = [one for one in passages if any(map(asked.covers, one.versions))]
         if covered:
             return "in the version that the question names", covered
     return "", passages
+
+
+def _tells_of(asked: Period, sentence: str) -> bool:
+    """Whether a sentence names the time asked about; where that is a date itself, on any side."""
+    return any(
+        each.date == asked.date and asked.side in ("as of", each.side)
+        for each in periods_named(sentence)
+    )
 
 
 def _lacks_version(question: str, passages: Sequence[PassageClaim]) -> bool:

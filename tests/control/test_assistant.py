@@ -607,9 +607,9 @@ def reading(tiny, always):
     """An assistant with a reader, asked about given passages."""
     assistant = Assistant(tiny, always(1, model=tiny.identity), reader=DaysReader())
 
-    def ask(given, on_token=None, **options):
+    def ask(given, on_token=None, question="How long?", **options):
         sources = SourceOptions(**options)
-        return assistant.ask("How long?", HOW, given, on_token=on_token, sources=sources)
+        return assistant.ask(question, HOW, given, on_token=on_token, sources=sources)
 
     return ask
 
@@ -792,6 +792,19 @@ def test_what_held_at_the_date_of_the_question_is_claimed_by_documents_that_do_n
     assert [(claim.source, claim.says) for claim in answer.claims] == [("old", "14 days")]
 
 
+def test_what_held_before_a_year_is_not_answered_from_a_document_of_that_year(reading):
+    given = dated(old=OLD, of_that_year=("2023-02-01", "You have 21 days."), new=NEW)
+    reading_of = {
+        asked: reading(given, question=f"How long was it {asked} 2023?").answer
+        for asked in ("before", "in", "after")
+    }
+    assert reading_of == {
+        "before": "You have 14 days.",
+        "in": "You have 21 days.",
+        "after": "You have 30 days.",
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [({"only_documents": True}, "14 days"), ({"policy": "all"}, "14 days (one)")],
@@ -837,6 +850,34 @@ class Citing:
 
     def cite(self, _text, passages):
         return [Citation(0, 1, tuple(name for name, _ in passages))]
+
+
+class Wary:
+    """Finds each sentence supported by the first passage alone."""
+
+    def cite(self, text, passages):
+        ends = [match.end() for match in re.finditer(r"[.]", text)]
+        spans = zip([0, *ends], ends, strict=False)
+        return [Citation(start, end, (passages[0][0],)) for start, end in spans]
+
+
+@pytest.mark.parametrize(("policy", "cited"), [("majority", ["one", "two"]), (None, ["one"])])
+def test_of_a_majority_all_documents_are_cited_for_what_they_claim(
+    tiny, always, monkeypatch, policy, cited
+):
+    decoded = DecodedAnswer(written("It rains. You have 14 days."), False, None)
+    monkeypatch.setattr(dial, "answer", lambda *_, **__: [decoded])
+    assistant = Assistant(tiny, always(0, model=tiny.identity), reader=DaysReader(), support=Wary())
+    given = dated(
+        one=("2023", "You have 14 days."),
+        two=("2022", "It takes 14 days at most."),
+        three=("2021", "You have 30 days."),
+    )
+    answer = assistant.ask("How long?", HOW, given, sources=SourceOptions(policy))
+    assert {answer.answer[c.start : c.end].strip(): list(c.passages) for c in answer.citations} == {
+        "It rains.": ["one"],
+        "You have 14 days.": cited,
+    }
 
 
 class Knowing(DaysReader):

@@ -20,6 +20,12 @@ QUESTION = "How long is the refund window?"
         ("What is the fee?", "2022", []),
         ("In 2021?", "2020", []),
         ("Was the fee of 2019 higher than that of 2020?", "2018", []),
+        ("What was the fee before 2021?", "2020-05", ["What was the fee?"]),
+        ("What was the fee until the year 2021?", "2020", ["What was the fee?"]),
+        ("What was the fee before 2021?", "2021-05", []),
+        ("What was the fee after 2021?", "2022", ["What was the fee?"]),
+        ("What was the fee after 2021?", "2021", []),
+        ("What was the fee since 2021?", "2021-05", ["What was the fee?"]),
     ],
 )
 def test_a_document_that_may_tell_what_held_then_is_asked_without_the_date_too(

@@ -191,6 +191,14 @@ def test_as_of_a_date_later_documents_are_set_aside():
         ("How long was the refund window in February 2024?", {"old"}),
         ("How long was the refund window in 2019?", {"newest"}),  # no document is so old
         ("How long was it in 2022, and how long is it in 2024?", {"newest"}),
+        ("How long was the refund window before 2024?", {"old"}),
+        ("How long was the refund window until 1 March 2024?", {"old"}),
+        ("How long was the refund window prior to the year 2025?", {"new"}),
+        ("How long was the refund window before April 2024?", {"new"}),
+        ("How long was the refund window after 2024?", {"newest"}),
+        ("How long was the refund window after the 2024 check?", {"new"}),  # dates the check
+        ("How long has the refund window been since 2025?", {"newest"}),
+        ("How long was the refund window before 2022?", {"newest"}),  # no document is so old
     ],
 )
 def test_a_date_in_the_question_chooses_what_held_then(question, whom):
@@ -210,12 +218,36 @@ def test_a_sentence_that_names_the_date_of_the_question_stands_above_earlier_doc
     assert followed(settle(QUESTION, [said(14, "old", date="2022"), looking_back])) == {"report"}
 
 
-def test_that_no_document_is_as_old_as_the_question_asks_is_said():
+def test_a_sentence_that_names_what_was_before_a_date_tells_it_and_one_of_the_date_does_not():
+    looking_back = replace(said(20, "report", date="2025"), sentence="Until 2023 it was 20 days.")
+    since = replace(said(30, "new", date="2024"), sentence="From 2023 on it is 30 days.")
+    passages = [said(14, "old", date="2021"), looking_back, since]
+    settled = settle("How long was it before 2023?", passages)
+    assert followed(settled) == {"report"}
+    assert settled.reason == "The documents disagree; the answer follows what held before 2023."
+    assert followed(settle("How long was it before 2023?", [passages[0], since])) == {"old"}
+
+
+def test_a_document_of_a_year_is_not_known_to_be_before_a_month_of_it():
     passages = [said(14, "old", date="2022"), said(30, "new", date="2024")]
-    settled = settle("How long was it in 2019?", passages)
+    assert followed(settle("How long was it before May 2024?", passages)) == {"old"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "dated"),
+    [
+        ("in 2019", "2019 or earlier"),
+        ("before 2022", "before 2022"),
+        ("after 2024", "after 2024"),
+        ("since 2025", "2025 or later"),
+    ],
+)
+def test_that_no_document_is_of_the_time_that_the_question_asks_about_is_said(asked, dated):
+    passages = [said(14, "old", date="2022"), said(30, "new", date="2024")]
+    settled = settle(f"How long was it {asked}?", passages)
     assert settled.reason == (
         "The documents disagree; the answer follows the newest document; "
-        "none of them is dated 2019 or earlier."
+        f"none of them is dated {dated}."
     )
 
 
