@@ -6,8 +6,9 @@ the question alone, after question and passages, and in a bare text without the 
 logistic regression on their log-probabilities and on the difference of their hidden states gives
 the probability that memory is right. Hidden states hold more about the truth than probabilities do
 (Marks and Tegmark 2023, arXiv:2310.06824; Orgad et al. 2024, arXiv:2410.02707), and the difference
-of two statements in the same place cancels what they have in common. Engines that give no hidden
-states are asked instead whether either claim is correct (Kadavath et al. 2022, arXiv:2207.05221).
+of two statements in the same place cancels what they have in common. Of engines that give no hidden
+states, the bare text is left out, and they are asked instead whether either claim is correct
+(Kadavath et al. 2022, arXiv:2207.05221).
 """
 
 from collections.abc import Sequence
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NUMBERS = 50  # six of each scoring of a claim and of memory's answer, and eight more
-# The same without entropies, from engines that give log-probabilities alone, and how much rather
-# the model takes memory's answer for correct than that of the passages.
-LOG_P_NUMBERS = 36
-# Those of them that need no scores of given text.
-OF_DRAFTS = (24, 25, 26, 27, 29, 30, 32, LOG_P_NUMBERS - 1)
-DRAFT_NUMBERS = len(OF_DRAFTS)
+# From engines that give log-probabilities alone: seven of the drafts, and last how much rather the
+# model takes memory's answer for correct than that of the passages; where given text is scored,
+# between them four of each of three scorings of a claim and how many tokens both claims have. The
+# other frames, and each draft scored by the other branch, told nothing more on calibration facts
+# (three models, AUROC 0.922, 0.834 and 0.814 without them, 0.913, 0.824 and 0.815 with them).
+DRAFT_NUMBERS, LOG_P_NUMBERS = 8, 22
+OF_DRAFTS = (*range(DRAFT_NUMBERS - 1), LOG_P_NUMBERS - 1)  # those that need no scores
 DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on calibration relations
 
 
@@ -92,36 +94,23 @@ def features(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool
             answers.memory_by_passages.log_p.mean(),
             answers.passages.log_p.mean(),
             answers.passages.log_p.min(),
-            *([] if answers.passages.entropy is None else [answers.passages.entropy.mean()]),
+            _given(answers.passages.entropy).mean(),
             answers.passages_by_memory.log_p.mean(),
             torch.tensor(float(supported)),
             torch.tensor(float(len(frames[0].memory.log_p))),
             torch.tensor(float(len(frames[0].passages.log_p))),
         ]
     )
-    if answers.memory.hidden is None:
-        return ProbeFeatures(numbers, torch.zeros(0, 0))
     differences = [
-        _hidden(frame.memory).mean(dim=1) - _hidden(frame.passages).mean(dim=1) for frame in frames
+        _given(frame.memory.hidden).mean(dim=1) - _given(frame.passages.hidden).mean(dim=1)
+        for frame in frames
     ]
-    whole = [_hidden(scores)[:1].mean(dim=1) for scores in (answers.memory, answers.passages)]
+    whole = [_given(each.hidden)[:1].mean(dim=1) for each in (answers.memory, answers.passages)]
     return ProbeFeatures(numbers, torch.cat([*differences, *whole]))
 
 
-def with_judgement(of_scores: ProbeFeatures, memory: float, passages: float) -> ProbeFeatures:
-    """Features with what the model itself takes for correct, the last of `LOG_P_NUMBERS`.
-
-    Args:
-        of_scores: From `features` or `draft_features`.
-        memory: Log-odds that it calls memory's answer correct, in nats.
-        passages: The same of what the passages claim.
-    """
-    numbers = torch.cat([of_scores.numbers, torch.tensor([memory - passages])])
-    return ProbeFeatures(numbers, of_scores.states)
-
-
 def draft_features(passages: Tensor, memory: Tensor, supported: bool) -> ProbeFeatures:
-    """Compute the probe's input where the engine scores no given text: `OF_DRAFTS` but the last.
+    """Compute what the drafts tell of an engine that gives log-probabilities alone.
 
     Args:
         passages: Log-probability of each token of the draft with the passages, in nats.
@@ -137,10 +126,43 @@ def draft_features(passages: Tensor, memory: Tensor, supported: bool) -> ProbeFe
     return ProbeFeatures(torch.stack(numbers), torch.zeros(0, 0))
 
 
-def _hidden(scores: TokenScores) -> Tensor:
-    if scores.hidden is None:
-        raise ValueError("some scores have hidden states and others none")
-    return scores.hidden
+def claim_features(
+    of_drafts: ProbeFeatures, memory: Tensor, after_question: Tensor, after_passages: Tensor
+) -> ProbeFeatures:
+    """Features with the scores of both claims behind the beginning of memory's draft.
+
+    Args:
+        of_drafts: From `draft_features`.
+        memory: Log-probability of each token of memory's claim, after the question, in nats.
+        after_question: The same of the passages' claim.
+        after_passages: The same of the passages' claim after question and passages.
+    """
+    numbers = [
+        number
+        for log_p in (memory, after_question, after_passages)
+        for number in _numbers(TokenScores(log_p))
+    ]
+    sizes = [torch.tensor(float(len(log_p))) for log_p in (memory, after_question)]
+    joined = torch.cat([of_drafts.numbers, torch.stack([*numbers, *sizes])])
+    return ProbeFeatures(joined, of_drafts.states)
+
+
+def with_judgement(told: ProbeFeatures, memory: float, passages: float) -> ProbeFeatures:
+    """Features with what the model itself takes for correct, the last number.
+
+    Args:
+        told: From `draft_features` or `claim_features`.
+        memory: Log-odds that it calls memory's answer correct, in nats.
+        passages: The same of what the passages claim.
+    """
+    numbers = torch.cat([told.numbers, torch.tensor([memory - passages])])
+    return ProbeFeatures(numbers, told.states)
+
+
+def _given(of_scores: Tensor | None) -> Tensor:
+    if of_scores is None:
+        raise ValueError("the probe of a model run here needs entropies and hidden states")
+    return of_scores
 
 
 def _numbers(scores: TokenScores) -> list[Tensor]:

@@ -2,8 +2,9 @@
 
 What `control.conflict.drafts` finds from distributions and hidden states, found from the texts and
 log-probabilities that a server offers: both drafts of every question are generated at once, then
-each is scored by the other branch, then both claims in three frames, and whether the model calls
-either of them correct.
+what the passages claim is scored in memory's place, and the model is asked whether it calls either
+claim correct. Scores cost as much as writing, so nothing else is scored; but an answer that the
+passages seem to lack is, without them.
 """
 
 import math
@@ -16,8 +17,8 @@ import torch
 
 from control.conflict import claims, probe
 from control.conflict.claims import Claim, ClaimComparison
-from control.conflict.drafts import BARE, SENTENCE, read_drafts
-from control.conflict.probe import ClaimPair, ProbeAnswers, ProbeFeatures
+from control.conflict.drafts import SENTENCE, read_drafts
+from control.conflict.probe import ProbeFeatures
 from control.decoding.repetition import repeats
 from control.engines.base import (
     Capabilities,
@@ -31,7 +32,6 @@ from control.engines.base import (
     Token,
     text,
 )
-from control.engines.branches import TokenScores
 from foundation.text import normalise
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Draft:
 
     Attributes:
         tokens: Of its first sentence.
-        by_other: Log-probability of each in the other branch, in nats; empty where unknown.
+        by_other: Log-probability of each in the other branch, in nats; empty where not scored.
     """
 
     tokens: tuple[Token, ...]
@@ -291,36 +291,25 @@ def _comparisons(
     drafts: Sequence[tuple[tuple[Token, ...], tuple[Token, ...]]],
     reader: "AnswerReader | None",
 ) -> list[Comparison]:
-    """Compare what the drafts claim; only where they differ is anything scored."""
+    """Compare what the drafts claim; what the passages seem to lack is scored without them."""
     readings = read_drafts(reader, prompts, [(text(ours), text(theirs)) for ours, theirs in drafts])
     found = [
         _compared(prompt, Draft(ours), Draft(theirs), read)
         for prompt, (ours, theirs), read in zip(prompts, drafts, readings, strict=True)
     ]
-    differing = [place for place, each in enumerate(found) if each.conflict or each.unsupported]
     can = engine.capabilities
-    if can.scores:
+    lacking = [place for place, each in enumerate(found) if each.unsupported]
+    if can.scores and lacking:
         scores = engine.score(
             [
-                request
-                for place in differing
-                for request in (
-                    ScoreRequest(branch_prompt(prompts[place], False), (), drafts[place][0]),
-                    ScoreRequest(branch_prompt(prompts[place], True), (), drafts[place][1]),
-                )
-                if request.continuation
+                ScoreRequest(branch_prompt(prompts[place], False), (), drafts[place][0])
+                for place in lacking
             ]
         )
-        left = iter(scores)
-        for place in differing:
+        for place, by_memory in zip(lacking, scores, strict=True):
             ours, theirs = drafts[place]
-            by_memory = tuple(next(left)) if ours else ()
-            by_passages = tuple(next(left)) if theirs else ()
             found[place] = _compared(
-                prompts[place],
-                Draft(ours, by_memory),
-                Draft(theirs, by_passages),
-                readings[place],
+                prompts[place], Draft(ours, tuple(by_memory)), Draft(theirs), readings[place]
             )
     _set_features(engine, prompts, found, can)
     return found
@@ -354,35 +343,30 @@ def _set_features(
     if not can.log_probabilities or not conflicts:
         return
     asked = [(prompts[place], found[place]) for place in conflicts]
-    if not can.scores:
-        for place, judgement in zip(conflicts, _judgements(engine, asked), strict=True):
-            each = found[place]
-            log_p = [torch.tensor(draft.log_p) for draft in (each.passages, each.memory)]
-            features = probe.draft_features(log_p[0], log_p[1], each.found.supported)
-            found[place] = replace(each, features=probe.with_judgement(features, *judgement))
-        return
-    requests = [
-        request for place in conflicts for request in _claim_requests(prompts[place], found[place])
-    ]
-    scores = [torch.tensor(each) for each in engine.score(requests)]
-    judged = _judgements(engine, asked)  # last: the prompts before are still in a server's cache
-    for at, (place, judgement) in enumerate(zip(conflicts, judged, strict=True)):
-        each = found[place]
-        own = [TokenScores(log_p) for log_p in scores[6 * at : 6 * at + 6]]
-        frames = [ClaimPair(*own[start : start + 2]) for start in (0, 2, 4)]
-        whole = ProbeAnswers(
-            *(
-                TokenScores(torch.tensor(log_p))
-                for log_p in (
-                    each.passages.log_p,
-                    each.passages.by_other,
-                    each.memory.log_p,
-                    each.memory.by_other,
-                )
-            )
-        )
-        features = probe.features(whole, frames, each.found.supported)
-        found[place] = replace(each, features=probe.with_judgement(features, *judgement))
+    features = [_draft_features(each) for _, each in asked]
+    if can.scores:
+        scores = engine.score([request for each in asked for request in _claim_requests(*each)])
+        features = [
+            _claim_features(features[at], each, scores[2 * at : 2 * at + 2])
+            for at, (_, each) in enumerate(asked)
+        ]
+    judged = _judgements(engine, asked)
+    for place, told, judgement in zip(conflicts, features, judged, strict=True):
+        found[place] = replace(found[place], features=probe.with_judgement(told, *judgement))
+
+
+def _draft_features(each: Comparison) -> ProbeFeatures:
+    passages, memory = (torch.tensor(draft.log_p) for draft in (each.passages, each.memory))
+    return probe.draft_features(passages, memory, each.found.supported)
+
+
+def _claim_features(
+    of_drafts: ProbeFeatures, each: Comparison, scores: Sequence[Sequence[float]]
+) -> ProbeFeatures:
+    """Features with the scores of `_claim_requests`; memory's claim has that of its draft."""
+    mine = each.found.claim
+    own = each.memory.log_p[mine.start : mine.stop] if mine is not None else []
+    return probe.claim_features(of_drafts, *map(torch.tensor, (own, *scores)))
 
 
 def _judgements(
@@ -390,13 +374,27 @@ def _judgements(
 ) -> list[tuple[float, float]]:
     """Log-odds, in nats, that the model calls memory's answer correct, and the passages' claim.
 
-    Where it scores no given text, a reply that is not among the likeliest counts as all the others.
+    One after the other: the beginning that both prompts share is in a server's cache then.
     """
-    asked = [
-        _judgement(engine, prompt.question, said.strip())
-        for prompt, each in conflicts
-        for said in (each.memory.text(0, len(each.memory)), each.passages_say)
-    ]
+    of_memory, of_passages = (
+        _log_odds(engine, [_judgement(engine, *each) for each in asked])
+        for asked in (
+            [
+                (prompt.question, each.memory.text(0, len(each.memory)))
+                for prompt, each in conflicts
+            ],
+            [(prompt.question, each.passages_say) for prompt, each in conflicts],
+        )
+    )
+    return list(zip(of_memory, of_passages, strict=True))
+
+
+def _log_odds(engine: Engine, asked: Sequence[EnginePrompt]) -> list[float]:
+    """Log-odds of the first reply against the second, in nats.
+
+    Where the engine scores no given text, one that is not among the likeliest counts as all the
+    others.
+    """
     if engine.capabilities.scores:
         replies = engine.tokens(REPLIES)
         scores = engine.score(
@@ -406,8 +404,7 @@ def _judgements(
     else:
         tops = engine.generate([GenerationRequest(each, max_new_tokens=1) for each in asked])
         yes, no = ([_log_p(each, reply) for each in tops] for reply in REPLIES)
-    odds = [one - other for one, other in zip(yes, no, strict=True)]
-    return list(zip(odds[::2], odds[1::2], strict=True))
+    return [one - other for one, other in zip(yes, no, strict=True)]
 
 
 def _log_p(generated: Generation, reply: str) -> float:
@@ -422,27 +419,22 @@ def _log_p(generated: Generation, reply: str) -> float:
 
 
 def _judgement(engine: Engine, question: str, answer: str) -> EnginePrompt:
-    asked = IS_CORRECT.format(question=question, answer=answer)
+    asked = IS_CORRECT.format(question=question, answer=answer.strip())
     messages: tuple[Message, ...] = ({"role": "user", "content": asked},)
     return EnginePrompt(engine.render(messages), messages)
 
 
 def _claim_requests(prompt: "Prompt", each: Comparison) -> list[ScoreRequest]:
-    """Both claims behind the beginning of memory's draft, in each frame.
+    """The passages' claim behind the beginning of memory's draft.
 
-    After the question alone, in a bare text, and after question and passages.
+    After the question alone, and after question and passages.
     """
     mine, theirs = each.found.claim, each.found.passages_claim
     if mine is None or theirs is None:
         return []
     before = each.memory.tokens[: mine.start]
-    claimed = (
-        each.memory.tokens[mine.start : mine.stop],
-        each.passages.tokens[theirs.start : theirs.stop],
-    )
-    frames = (
-        branch_prompt(prompt, False),
-        EnginePrompt(BARE.format(question=prompt.question)),
-        branch_prompt(prompt, True),
-    )
-    return [ScoreRequest(frame, before, tokens) for frame in frames for tokens in claimed]
+    claimed = each.passages.tokens[theirs.start : theirs.stop]
+    return [
+        ScoreRequest(branch_prompt(prompt, with_passages), before, claimed)
+        for with_passages in (False, True)
+    ]
