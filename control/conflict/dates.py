@@ -35,12 +35,15 @@ CENTURY = re.compile(
     r"[ -](?:century|centuries|Jahrhunderts?|siècle)(?!\w)",
     re.IGNORECASE,
 )
-# Right before a date: which side of it is meant. "After the 2023 check" is no such date.
+# Right before a date: which side of it is meant. "Before the 2023 check" is before 2023; "after the
+# 2023 check" is not after it, for the rest of 2023 is after the check too.
 SIDE = re.compile(
-    r"\b(?:(?P<before>before|prior to|until|till)|(?P<after>after)|(?P<since>since))"
-    r"(?: the year)? *$",
+    r"\b(?P<not>(?:not|no|never) )?"
+    r"(?:(?P<earlier>before|prior to|until|till|earlier than|pre-?)(?P<event> the)?"
+    r"|(?P<later>after|later than|post-?)|since|(?P<from>from))(?: the year)? *$",
     re.IGNORECASE,
 )
+ONWARDS = re.compile(r" on(?:wards?)?\b", re.IGNORECASE)  # right after a date: "from 2023 on"
 Side = Literal["as of", "before", "after", "since"]
 COVERED: dict[Side, str] = {  # the dates of a period
     "as of": "{} or earlier",
@@ -118,7 +121,8 @@ class Period:
 
     Attributes:
         date: In ISO 8601.
-        side: Which one; "until 2023" is before it, and "in 2023" is as of it.
+        side: Which one; "until 2023" is before it, "in 2023" is as of it, and "from 2023 on" and
+            "not before 2023" are since it.
     """
 
     date: str
@@ -145,6 +149,23 @@ class Period:
         return {"before": one < other, "after": one > other, "since": one >= other}[self.side]
 
 
+@dataclass(frozen=True)
+class NamedPeriod:
+    """A period and its place in a text.
+
+    Attributes:
+        period: What is named.
+        start: The first character of the date, or of the words before it that tell the side.
+        stop: The character after the last one of the date, or of the words that tell the side.
+        sided: Whether words at ``start`` tell the side.
+    """
+
+    period: Period
+    start: int
+    stop: int
+    sided: bool
+
+
 def find_dates(text: str, years: bool) -> list[FoundDate]:
     """The dates in ``text``, in order, none overlapping another.
 
@@ -161,30 +182,39 @@ def find_dates(text: str, years: bool) -> list[FoundDate]:
     return sorted(found, key=lambda one: one.start)
 
 
-def periods_named(text: str) -> set[Period]:
-    """The days, months and years that a text names, each with what is before it."""
-    return {
-        Period(iso, side_before(text, found.start)[0])
+def periods_in(text: str) -> list[NamedPeriod]:
+    """The days, months and years that a text names; both where a date can be read in two ways."""
+    return [
+        _with_side(text, found, iso)
         for found in find_dates(text, years=True)
         for iso in map(str, found.readings)
         if DATE.fullmatch(iso)
-    }
+    ]
 
 
-def period_named(question: str) -> Period | None:
-    """The time that a question asks about; ``None`` where it names none or several."""
-    named = periods_named(question)
-    return named.pop() if len(named) == 1 else None
+def periods_named(text: str) -> set[Period]:
+    """The days, months and years that a text names, each with the side that it means."""
+    return {each.period for each in periods_in(text)}
 
 
-def side_before(text: str, start: int) -> tuple[Side, int]:
-    """Which side of the date at ``start`` is meant, and where the words that tell it begin."""
-    match = SIDE.search(text[:start])
-    if match is None:
-        return "as of", start
-    if match["before"]:
-        return "before", match.start()
-    return "after" if match["after"] else "since", match.start()
+def tells_of(named: set[Period], asked: Period) -> bool:
+    """Whether what a text names has the time asked about; a date itself may be of any side."""
+    return any(each.date == asked.date and asked.side in ("as of", each.side) for each in named)
+
+
+def _with_side(text: str, found: FoundDate, iso: str) -> NamedPeriod:
+    """A date of a text with the side of it that is meant."""
+    match, onwards = SIDE.search(text[: found.start]), ONWARDS.match(text, found.stop)
+    if match is None or (match["from"] and not onwards):  # "the letter from 3 May 2023"
+        return NamedPeriod(Period(iso), found.start, found.stop, False)
+    side: Side = "since"
+    if match["earlier"] and not match["not"]:
+        side = "before"
+    elif match["later"]:
+        side = "as of" if match["not"] else "after"
+    stop = onwards.end() if onwards and match["from"] else found.stop
+    start = found.start if match["event"] else match.start()
+    return NamedPeriod(Period(iso, side), start, stop, start < found.start)
 
 
 def weekday(word: str) -> str | None:

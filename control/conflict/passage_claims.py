@@ -10,7 +10,7 @@ from rapidfuzz import fuzz
 
 from control import prompts
 from control.conflict import answerability
-from control.conflict.dates import find_dates, period_named, side_before
+from control.conflict.dates import periods_in, periods_named, tells_of
 from control.conflict.sources import CORRECTION, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
 from control.conflict.versions import Version, find_version
@@ -43,6 +43,7 @@ UNTITLED = "Passage"
 NEARLY_SAME = 70
 MOST_SENTENCES = 32  # of a passage that are read alone; longer ones are rare, not measured
 NUMBERS = re.compile(r"\d+")
+ARTICLES = {"a", "an", "the"}  # "the 2021 fee" is still "the fee" without its date
 HEAD = 120  # characters of a passage where a document may be named: a line
 
 
@@ -163,24 +164,30 @@ def _says_more(sentence: str, headings: str) -> bool:
     return more and not sentence.endswith((",", ":"))
 
 
-def ways_to_ask(question: str, date: str) -> list[str]:
+def ways_to_ask(question: str, date: str, text: str = "") -> list[str]:
     """The questions for which a passage is read.
 
     A document whose date the period that the question names covers may tell what held then,
-    without naming that date; so it is asked without the date too.
+    without naming that date; so it is asked without the date too. Of several dates, those that the
+    passage names itself stay: "What do boats registered before 2010 pay in 2023?"
 
     Args:
         question: The question.
         date: Of the document; empty if not known.
+        text: Of the passage.
     """
-    found, asked = find_dates(question, years=True), period_named(question)
-    if asked is None or len(found) != 1 or not date or not asked.covers(date):
+    dates = periods_in(question)
+    if date and len(dates) > 1:
+        named = periods_named(text)
+        dates = [each for each in dates if not tells_of(named, each.period)]
+    if len(dates) != 1 or not date or not dates[0].period.covers(date):
         return [question]
-    _, start = side_before(question, found[0].start)
-    before = question[:start].split()
-    if start == found[0].start and before and normalise(before[-1]) in FUNCTION_WORDS:
+    [asked] = dates
+    before = question[: asked.start].split()
+    last = normalise(before[-1]) if before and not asked.sided else ""
+    if last in FUNCTION_WORDS - ARTICLES:
         before.pop()  # "in 2021"
-    rest = question[found[0].stop :].lstrip(" ,")
+    rest = question[asked.stop :].lstrip(" ,")
     space = " " if before and rest[:1].isalnum() else ""
     undated = f"{' '.join(before)}{space}{rest}"
     return [question, undated] if normalise(undated) else [question]
@@ -202,7 +209,7 @@ def read(
         (at, node, (way, origin(node) or UNTITLED, node.text))
         for at, (question, nodes) in enumerate(asked)
         for node in nodes
-        for way in ways_to_ask(question, date_of(node))
+        for way in ways_to_ask(question, date_of(node), node.text)
     ]
     surest: dict[tuple[int, str], Reading] = {}
     readings = read_passages(reader, [each for _, _, each in passages])

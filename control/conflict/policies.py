@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from control.conflict import values
-from control.conflict.dates import Period, period_named, periods_named
+from control.conflict.dates import NamedPeriod, Period, periods_in, periods_named, tells_of
 from control.conflict.passage_claims import PassageClaim
 from control.conflict.sources import CORRECTION, Citation, Policy, SourceClaim
 from control.conflict.versions import find_version
@@ -26,8 +26,8 @@ ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
     "all": (),
 }
 UNDECIDED: dict[Policy | None, str] = {
-    "trusted": ": all are trusted alike",
-    "majority": ": no claim has more documents than the others",
+    "trusted": "all are trusted alike",
+    "majority": "no claim has more documents than the others",
 }
 ANY = "*"  # of what a document replaces: every earlier one
 WHY = {
@@ -147,26 +147,49 @@ def settle(
     pinned = any(each.claim.source.startswith(CORRECTION) for each in in_force)
     scope, missing = f"as of {as_of}" if as_of else "", ""
     if not (as_of or pinned or policy == "all"):
-        scope, in_force = _named(question, in_force)
-        asked = period_named(question)
-        missing = asked.covered if asked is not None and not scope else ""
+        periods = _periods(question, in_force)
+        scope, in_force = _named(question, periods, in_force)
+        missing = _missing(periods, scope)
     groups_followed, reason = _decide(grouped, in_force, policy, scope)
     told = _told(in_force) if reason and len(groups_followed) > 1 else ()
     if reason and missing:
-        reason = f"{reason.removesuffix('.')}; none of them is dated {missing}."
+        reason = f"{reason.removesuffix('.')}; {missing}."
     elif reason and not scope and _lacks_version(question, in_force):
         reason = f"{reason.removesuffix('.')}; none of them is the version that the question names."
     return replace(_following(grouped, groups_followed, reason), told=told)
 
 
-def _named(question: str, passages: list[PassageClaim]) -> tuple[str, list[PassageClaim]]:
+def _periods(question: str, passages: Sequence[PassageClaim]) -> list[NamedPeriod]:
+    """The times that the question asks about, each once.
+
+    What every claim's sentence names alike tells none of them from another: it is a number, or the
+    date of a condition, as in "boats registered before 2010".
+    """
+    shared = set.intersection(*(periods_named(each.sentence) for each in passages))
+    named = {each.period: each for each in periods_in(question)}
+    return [each for period, each in named.items() if not tells_of(shared, period)]
+
+
+def _missing(periods: Sequence[NamedPeriod], scope: str) -> str:
+    """Why the times that the question asks about decide nothing; empty where one does."""
+    if len({each.start for each in periods}) > 1:
+        return "the question names several dates, which decide nothing"
+    if len(periods) > 1:
+        return "the date in the question can be read in two ways, and decides nothing"
+    return f"none of them is dated {periods[0].period.covered}" if periods and not scope else ""
+
+
+def _named(
+    question: str, periods: Sequence[NamedPeriod], passages: list[PassageClaim]
+) -> tuple[str, list[PassageClaim]]:
     """The time or version that the question names, and the passages that tell what holds there.
 
     Of a time these are the passages in which the claim's sentence names it too, or else those whose
     dates it covers; if there are none, or neither is named, nothing and all passages.
     """
-    if period := period_named(question):
-        telling = [each for each in passages if _tells_of(period, each.sentence)]
+    if len(periods) == 1:
+        period = periods[0].period
+        telling = [each for each in passages if tells_of(periods_named(each.sentence), period)]
         dated = [each for each in passages if each.claim.date]
         held = telling or [each for each in dated if period.covers(each.claim.date)]
         if held:
@@ -176,14 +199,6 @@ def _named(question: str, passages: list[PassageClaim]) -> tuple[str, list[Passa
         if covered:
             return "in the version that the question names", covered
     return "", passages
-
-
-def _tells_of(asked: Period, sentence: str) -> bool:
-    """Whether a sentence names the time asked about; where that is a date itself, on any side."""
-    return any(
-        each.date == asked.date and asked.side in ("as of", each.side)
-        for each in periods_named(sentence)
-    )
 
 
 def _lacks_version(question: str, passages: Sequence[PassageClaim]) -> bool:
@@ -220,12 +235,14 @@ def _decide(
     chosen, why = _choose(in_force, policy)
     if chosen is not None:
         version = _version(in_force, chosen) if why == "version" else ""
-        why = f"{WHY[why]}{version} {scope}".strip()
+        undated = _undated(in_force) if why == "newest" else ""
+        why = "; ".join(filter(None, [f"{WHY[why]}{version} {scope}".strip(), undated]))
         return {chosen}, f"The documents disagree; the answer follows {why}."
     if policy == "all":
         return remaining, "The documents disagree; every claim is told."
     why = UNDECIDED.get(policy) or _undated(in_force)
-    return remaining, f"The documents disagree, and nothing decides between them{why}."
+    why = ": ".join(filter(None, ["nothing decides between them", why]))
+    return remaining, f"The documents disagree, and {why}."
 
 
 def _version(passages: Sequence[PassageClaim], group: int) -> str:
@@ -242,7 +259,7 @@ def _undated(passages: Sequence[PassageClaim]) -> str:
     dated = [bool(each.claim.date) for each in passages]
     if all(dated):
         return ""
-    return ": not all of them have a date" if any(dated) else ": none has a date"
+    return "not all of them have a date" if any(dated) else "none has a date"
 
 
 def _surest(passages: Sequence[PassageClaim]) -> list[PassageClaim]:

@@ -26,12 +26,25 @@ QUESTION = "How long is the refund window?"
         ("What was the fee after 2021?", "2022", ["What was the fee?"]),
         ("What was the fee after 2021?", "2021", []),
         ("What was the fee since 2021?", "2021-05", ["What was the fee?"]),
+        ("What is the fee from 2021 on?", "2022", ["What is the fee?"]),
+        ("What was it no later than 2021?", "2020", ["What was it?"]),
+        ("What was the pre-2021 fee?", "2020", ["What was the fee?"]),
+        ("What was it before the 2021 rise?", "2020", ["What was it before the rise?"]),
     ],
 )
 def test_a_document_that_may_tell_what_held_then_is_asked_without_the_date_too(
     question, date, ways
 ):
     assert ways_to_ask(question, date) == [question, *ways]
+
+
+def test_of_several_dates_one_that_the_passage_names_too_stays_in_the_question():
+    question = "What did boats registered before 2010 pay in 2023?"
+    undated = "What did boats registered before 2010 pay?"
+    text = "Boats registered before 2010 pay 50 crowns."
+    assert ways_to_ask(question, "2021", text) == [question, undated]
+    assert ways_to_ask(question, "2021", "Boats pay 50 crowns.") == [question]
+    assert ways_to_ask(question, "2024", text) == [question]
 
 
 def test_of_a_table_the_row_is_quoted_in_which_the_cell_stands():

@@ -199,6 +199,12 @@ def test_as_of_a_date_later_documents_are_set_aside():
         ("How long was the refund window after the 2024 check?", {"new"}),  # dates the check
         ("How long has the refund window been since 2025?", {"newest"}),
         ("How long was the refund window before 2022?", {"newest"}),  # no document is so old
+        ("How long has the refund window been from 2023 onwards?", {"newest"}),
+        ("How long was the refund window, not before 2024?", {"newest"}),
+        ("How long was the refund window no later than 2024?", {"new"}),
+        ("How long was the refund window, not after 2023?", {"old"}),
+        ("How long was the pre-2024 refund window?", {"old"}),
+        ("How long was the refund window before the 2024 change?", {"old"}),
     ],
 )
 def test_a_date_in_the_question_chooses_what_held_then(question, whom):
@@ -226,6 +232,55 @@ def test_a_sentence_that_names_what_was_before_a_date_tells_it_and_one_of_the_da
     assert followed(settled) == {"report"}
     assert settled.reason == "The documents disagree; the answer follows what held before 2023."
     assert followed(settle("How long was it before 2023?", [passages[0], since])) == {"old"}
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        ("How long was it between 2022 and 2023?", "names several dates, which decide nothing"),
+        ("How long was it in both 2022 and 2025?", "names several dates, which decide nothing"),
+        ("How long was it on 3/4/2023?", "can be read in two ways, and decides nothing"),
+    ],
+)
+def test_that_dates_of_the_question_decide_nothing_is_said(question, why):
+    settled = settle(question, [said(14, "old", date="2022"), said(30, "new", date="2024")])
+    assert followed(settled) == {"new"}
+    assert settled.reason.startswith("The documents disagree; the answer follows the newest docum")
+    assert settled.reason.endswith(f"{why}.")
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence", "scope"),
+    [
+        ("What is the fee for storing 2000 bricks?", "Storing 2000 bricks costs {}.", ""),
+        ("What do boats registered before 2010 pay?", "Boats from before 2010 pay {}.", ""),
+        (
+            "What did boats registered before 2010 pay in 2021?",
+            "Boats registered before 2010 pay {}.",
+            " as of 2021",
+        ),
+    ],
+)
+def test_what_all_sentences_name_alike_is_no_date_asked_about(question, sentence, scope):
+    passages = [
+        replace(said(days, str(year), date=str(year)), sentence=sentence.format(days))
+        for days, year in ((14, 2020), (30, 2021), (60, 2024))
+    ]
+    settled = settle(question, passages)
+    assert followed(settled) == ({"2021"} if scope else {"2024"})
+    assert settled.reason == (
+        f"The documents disagree; the answer follows the newest document{scope}."
+    )
+
+
+def test_that_documents_beside_the_newest_one_have_no_date_is_said():
+    passages = [said(14, "Leaflet"), said(30, "Notice", date="2025"), said(60, "a", date="2022")]
+    settled = settle(QUESTION, passages, "newest")
+    assert followed(settled) == {"Notice"}
+    assert settled.reason == (
+        "The documents disagree; the answer follows the newest document; "
+        "not all of them have a date."
+    )
 
 
 def test_a_document_of_a_year_is_not_known_to_be_before_a_month_of_it():

@@ -36,3 +36,29 @@ def test_a_sentence_is_cited_by_the_passage_or_the_row_that_states_it(answer, pa
 def test_a_passage_without_words_supports_nothing():
     [citation] = factory.support().cite("The depot was opened in 1998.", [("empty", "")])
     assert citation.passages == ()
+
+
+TEXT = """Codes of the press
+Code: 7; Meaning: The disk is full
+Code: 8; Meaning: The lid is open
+
+Nobody says that the lid is always open. The fee is 5.20 crowns, or 5 with a pass."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "quoted"),
+    [
+        ("code: 7; meaning: the disk is full", True),
+        ("\u201cThe fee is 5.20 crowns.\u201d", True),
+        ("The lid is always open.", False),  # nobody says so
+        ("The fee is 5.", False),
+        ("The fee is 5:20 crowns.", False),
+    ],
+)
+def test_a_sentence_that_stands_word_for_word_in_a_passage_is_cited_whatever_the_encoder_tells(
+    monkeypatch, answer, quoted
+):
+    support = factory.support()
+    monkeypatch.setattr(support, "probabilities", lambda pairs: [0.0] * len(pairs))
+    [citation] = support.cite(answer, [("staff", STAFF), ("codes", TEXT)])
+    assert list(citation.passages) == (["codes"] if quoted else [])
