@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import Document, NodeWithScore
 
+    from app.swept_index import SweptIndex
     from control.assistant import Assistant
     from control.conflict.calibration import Calibration
     from control.conflict.reader import Reader, Reading
@@ -181,6 +182,22 @@ def passage_index(settings: Settings) -> "PassageIndex":
         settings.home,
         settings.index,
         embedding(settings),
+        top_k=settings.top_k or FEWEST_READ,
+        read_document=_document_reader(settings),
+    )
+
+
+def swept_index(settings: Settings) -> "SweptIndex":
+    """The passage index of this home; new passages are swept for what is forgotten."""
+    from app.swept_index import SweptIndex
+    from retrieval.index import open_store
+
+    home.prepare(settings.home)
+    embed_model = embedding(settings)
+    return SweptIndex(
+        settings,
+        open_store(settings.home / "index", settings.index, embed_model.model_name),
+        embed_model,
         top_k=settings.top_k or FEWEST_READ,
         read_document=_document_reader(settings),
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from app.api.access import Administrator, Reader
 from app.api.errors import NotFoundError
+from app.api.schema import LONGEST_DATE
 from app.server.service import ListedDocument
 from app.server.uploads import safe_name
 from control.forgetting.clearing import Cleared, own
@@ -20,7 +21,6 @@ from retrieval.ingest.dates import parse_dated
 
 MOST_FILES = 32  # of one request
 MOST_LISTED = 1_000
-LONGEST_DATE = 32  # characters; one in ISO 8601 has 10
 MOST_UPLOADS = 8  # requests that may wait for each other
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])

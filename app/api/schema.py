@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -30,6 +31,7 @@ MOST_TEXTS = 256  # embedded at once
 LONGEST_TEXT = 200_000  # characters; what the body may hold is less for most of them
 MOST_STOPS = 16  # OpenAI takes 4; evaluation programs send more
 MOST_LOGPROBS = 20  # as OpenAI; three are kept of each token of an answer
+LONGEST_DATE = 32  # characters; one in ISO 8601 has 10
 LARGEST_SEED = 2**63 - 1
 LARGEST_TOKEN = 2**31 - 1  # far beyond any vocabulary
 MOST_IGNORED = 20  # names of ignored fields that the response header holds
@@ -57,6 +59,21 @@ def _only(accepts: Callable[[Any], bool], message: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _check_date(value: str) -> str:
+    try:
+        SourceOptions(as_of=value)
+    except InputError as error:
+        advice = str(error).rpartition("; ")[2]
+        raise ValueError(f"{value!r} is no date; {advice}") from error
+    return value
+
+
+Date = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_DATE),
+    AfterValidator(_check_date),
+    WithJsonSchema({"type": "string", "pattern": f"^{DATE.pattern}$"}),
+]
 Penalty = Annotated[float, _only(lambda value: value == 0, "only 0 is supported")]
 FORMATS = ("text", "json_object", "json_schema")
 FormatType = Annotated[
@@ -144,9 +161,7 @@ class GivenPassage(RequestBody):
     text: Words
     title: Text = ""
     trust: Share | None = Field(None, description="How far it is trusted.")
-    date: Annotated[str, Field(pattern=f"^{DATE.pattern}$")] | None = Field(
-        None, description="Since when it holds, such as 2024-06-30 or 2024."
-    )
+    date: Date | None = Field(None, description="Since when it holds, such as 2024-06-30 or 2024.")
 
 
 class StreamOptions(RequestBody):
@@ -232,7 +247,7 @@ class DecodingRequest(RequestBody):
     policy: Policy | None = Field(
         None, description="Which documents to follow where they disagree; all tells every claim."
     )
-    as_of: Annotated[str, Field(pattern=f"^{DATE.pattern}$")] | None = Field(
+    as_of: Date | None = Field(
         None, description="Follow no document of a later date, such as 2024-06-30 or 2024."
     )
     documents: Annotated[list[GivenPassage], Field(max_length=MOST_DOCUMENTS)] | None = Field(

@@ -94,15 +94,16 @@ def model_settings(given: dict[str, Any], local: bool = False, **own: Any) -> "S
 
 
 def warn_of_skipped(skipped: "Sequence[SkippedPath]", settings: "Settings") -> None:
-    """Print the files that could not be read, to standard error."""
+    """Print the files that could not be read, or not wholly, to standard error."""
     if not skipped:
         return
     clear = factory.door(settings).open()
     from retrieval.ingest.documents import summarize_skipped
 
-    for line in summarize_skipped(skipped):
-        shown = line.encode("utf-8", "replace").decode()  # a file name may be no text
-        err.print(f"skipped: {clear.line(shown)}", style="yellow", markup=False, soft_wrap=True)
+    for partly, word in ((False, "skipped"), (True, "note")):
+        for line in summarize_skipped([each for each in skipped if each.partly is partly]):
+            shown = line.encode("utf-8", "replace").decode()  # a file name may be no text
+            err.print(f"{word}: {clear.line(shown)}", style="yellow", markup=False, soft_wrap=True)
 
 
 def error_line(message: str, given: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def ingest(
     from retrieval.index import IngestReport
     from retrieval.ingest.documents import total_bytes
 
-    index = factory.passage_index(settings)
+    index = factory.swept_index(settings)
     report = IngestReport()
     door = factory.door(settings)
     with _progress(total_bytes(paths), report, door) as progress:
@@ -74,11 +74,16 @@ def ingest(
             on_file=progress.begun,
         )
     warn_of_skipped(report.skipped, settings)
+    skipped = sum(not each.partly for each in report.skipped)
     out.print(
         f"{report.documents:,} documents in {report.passages:,} passages added, "
         f"{report.replaced:,} replaced, {report.duplicates:,} already there, "
-        f"{len(report.skipped):,} skipped; the index holds {index.count():,} passages"
+        f"{skipped:,} skipped; the index holds {index.count():,} passages"
     )
+    if index.redacted:
+        out.print(
+            f"{index.redacted:,} stored passages redacted, since they state what is forgotten"
+        )
 
 
 class Progress:

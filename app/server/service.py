@@ -309,7 +309,8 @@ class Service:
     ) -> Iterator[IngestProgress]:
         """Add files to the index; each is parsed in a process of its own, within limits.
 
-        Files that cannot be read are skipped and reported with the reason.
+        Files that cannot be read are skipped and reported with the reason. What was stored is
+        swept for what is forgotten.
 
         Args:
             paths: Files; their documents say that they come from a file of this name.
@@ -628,7 +629,7 @@ class Service:
     def _opened_index(self) -> "PassageIndex":
         from app import factory
 
-        return factory.passage_index(self.settings)
+        return factory.swept_index(self.settings)
 
     @cached_property
     def _counter(self) -> Any:

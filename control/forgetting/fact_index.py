@@ -1,9 +1,9 @@
 """The active records, found by name, by answer and by similar questions; kept up to date."""
 
 import itertools
+import logging
 import threading
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from typing import Any
 
 import faiss
@@ -15,6 +15,8 @@ from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record
 from control.forgetting.vector_cache import Embed, EncryptedVectorCache, Vectors, unit
 from foundation.threads import BackgroundThread
+
+log = logging.getLogger(__name__)
 
 BATCH = 256  # new records that a question waits for; more are embedded in a thread
 # Texts embedded between two looks at whether the program ends: two batches of the embedding model,
@@ -138,9 +140,11 @@ class FactIndex:
     def _embed_rest(self) -> None:
         """Embed in advance until all is done or the program ends; what was embedded is stored.
 
-        Meanwhile records are matched by names and answers only.
+        Meanwhile records are matched by names and answers only. An error ends it without a word:
+        a model cannot be loaded any more once the interpreter ends, which it does before this
+        thread is told to stop, and any other error meets the question that embeds by that model.
         """
-        with suppress(ProgramEndsError):
+        try:
             while not self._stopping.is_set():
                 with self.lock:
                     batch = list(itertools.islice(self._waiting.values(), BATCH))
@@ -149,6 +153,10 @@ class FactIndex:
                 vectors = self._embedded(_forms_of(batch))
                 with self.lock:
                     self._index(batch, vectors)
+        except ProgramEndsError:
+            return
+        except Exception as error:
+            log.info("forgotten facts were not embedded in advance: %s", type(error).__name__)
 
     def _embedded(self, texts: Sequence[str]) -> dict[str, Vectors]:
         """The vectors of texts, from the vector cache or else computed and stored there."""

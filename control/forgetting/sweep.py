@@ -1,6 +1,7 @@
 """The sweep: stored passages that state a forgotten fact are redacted, and can be restored."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from control.forgetting.ledger import Ledger
 
 SWEPT = "swept"  # the kind of the audit's event
+OF, NEW = "of", "new documents"  # a detail of the event where nothing else was swept
 BATCH = 64  # passages that are redacted, embedded and stored together
 
 Progress = Callable[[int], object]  # such as the update method of a tqdm bar
@@ -82,13 +84,18 @@ class _Original:
 
     def is_of(self, node: BaseNode) -> bool:
         """Whether the passage is the redacted one, or the original (if the sweep was killed)."""
-        # An earlier version redacted the title by itself, without heading, page and date.
-        titles = (title_of(node), str(node.metadata.get(TITLE_KEY, "")))
-        return any(
-            (title, node.get_content())
-            in ((self.left_title, self.left_text), (self.title, self.text))
-            for title in titles
-        )
+        return self.is_redacted(node) or (self.title, self.text) in _said(node)
+
+    def is_redacted(self, node: BaseNode) -> bool:
+        """Whether the passage is the redacted one."""
+        return (self.left_title, self.left_text) in _said(node)
+
+
+def _said(node: BaseNode) -> list[tuple[str, str]]:
+    """Title and text of a passage."""
+    # An earlier version redacted the title by itself, without heading, page and date.
+    titles = (title_of(node), str(node.metadata.get(TITLE_KEY, "")))
+    return [(title, node.get_content()) for title in titles]
 
 
 @dataclass
@@ -125,13 +132,17 @@ def sweep(
         reservoir: The reservoir, if any; records not swept for yet clear it.
         redactor: Of the same ledger.
         progress: Called with the number of passages just processed.
-        again: Sweep for all records, since documents may have been added after the last sweep.
+        again: Sweep for all records, since documents may have been added without `sweep_added`.
     """
     state = _begin(ledger, index, redactor, progress)
     active = {each.id: each for each in ledger.records() if each.scope != "verbatim"}
     for removed_id in sorted(set().union(*state.owners.values()) - active.keys()):
         _restore(state, removed_id)
-    swept = {event.record_id for event in ledger.events() if event.kind == SWEPT}
+    swept = {
+        event.record_id
+        for event in ledger.events()
+        if event.kind == SWEPT and OF not in event.details
+    }
     todo = [record for key, record in active.items() if again or key not in swept]
     counts = dict.fromkeys([record.id for record in todo], 0)
     found = [node_id for record in todo for node_id in index.containing(search_groups(record))]
@@ -146,6 +157,21 @@ def sweep(
             own = cleared if record_id in wanted else {}
             ledger.note(SWEPT, record_id, passages=passages, **own)
     state.done.records = len(todo)
+    return state.done
+
+
+def sweep_added(
+    ledger: "Ledger", index: Passages, redactor: Redactor, node_ids: Sequence[str]
+) -> Swept:
+    """Redact passages that were just stored, by all records.
+
+    A record not swept for yet remains to be swept for: only these passages are read.
+    """
+    state = _begin(ledger, index, redactor, lambda _: None)
+    counts = Counter(_redact(state, node_ids))
+    for record_id, passages in counts.items():
+        ledger.note(SWEPT, record_id, passages=passages, **{OF: NEW})
+    state.done.records = len(counts)
     return state.done
 
 
@@ -210,11 +236,13 @@ def _redact(state: _Sweep, node_ids: Sequence[str]) -> Iterator[str]:
 
 
 def _base(state: _Sweep, node: BaseNode) -> _Original:
-    """The passage before any redaction."""
+    """The passage before any redaction, with what was changed since in its details."""
     original = state.originals.get(node.node_id)
-    if original is not None and original.is_of(node):
-        return original
     title, text = title_of(node), node.get_content()
+    if original is not None and original.is_redacted(node):
+        text = original.text
+        if original.left_title != original.title:  # the details went with the title
+            title = original.title
     return _Original(title, text, title, text)
 
 
@@ -240,7 +268,7 @@ def _restore(state: _Sweep, record_id: str) -> None:
             for node in state.index.get_nodes(part)
             if state.originals[node.node_id].is_of(node)  # otherwise it was replaced meanwhile
         ]
-        bases = [state.originals[node.node_id] for node in nodes]
+        bases = [_base(state, node) for node in nodes]
         results = state.redactor.redact_all([(base.text, base.title) for base in bases])
         for node, base, result in zip(nodes, bases, results, strict=True):
             if result.record_ids:

@@ -18,6 +18,7 @@ VERSION_KEY = "version"  # of a document, in its front matter
 UNREAD = (
     *("script", "style", "noscript", "template", "title", "svg", "math", "img", "picture"),
     *("nav", "button", "select", "input", "iframe", "object", "video", "audio", "canvas"),
+    *("s", "strike", "del"),  # struck out by the author; ~~ of Markdown becomes <s>
 )
 # Before a sign that is text and would be read as Markdown; an invisible one that no text needs.
 GUARD = "\u2060"

@@ -50,14 +50,21 @@ ReadDocument = Callable[[str, str], tuple[str, str]]
 
 @dataclass(frozen=True)
 class SkippedPath:
-    """A file of a directory that could not be read."""
+    """A file of a directory that could not be read, or any file of which a part could not.
+
+    Attributes:
+        path: The file.
+        reason: Why it could not, as a line for the user.
+        partly: Whether the rest of it was read, so that the file is not skipped.
+    """
 
     path: Path
     reason: str
+    partly: bool = False
 
 
 def summarize_skipped(skipped: Sequence[SkippedPath]) -> list[str]:
-    """Return which files were skipped and why, one line for each reason."""
+    """Return which files, or parts of them, were skipped and why, one line for each reason."""
     reasons: dict[str, list[SkippedPath]] = {}
     for skip in skipped:
         reasons.setdefault(skip.reason.replace(str(skip.path), ""), []).append(skip)
@@ -94,7 +101,7 @@ def read(
     Args:
         paths: Files, or directories to walk; hidden files and directories in them are ignored.
         on_skipped: Called with each file of a directory that cannot be read, and with each file
-            of which a part could not.
+            of which a part could not (``partly``).
         trust: How far the documents are trusted, in [0, 1], where a JSON line does not say it
             itself in its field ``trust``; kept in the metadata under that name.
         on_read: Called with the bytes of the files that were read since the last call, of which
@@ -262,10 +269,11 @@ def _read_file(
             if has_words(text) or (content.markdown and TABLE.search(text)):
                 document = _document(path, content, text, trust, dated, date)
                 if content.notice:
-                    on_skipped(SkippedPath(path, content.notice))
+                    on_skipped(SkippedPath(path, content.notice, partly=True))
                 stated = content.details.get(DATE_KEY)
                 if stated and path.suffix.lower() == ".jsonl" and not stated_date(stated):
-                    on_skipped(SkippedPath(path, UNDATED.format(path=path, stated=stated)))
+                    reason = UNDATED.format(path=path, stated=stated)
+                    on_skipped(SkippedPath(path, reason, partly=True))
                 if content.document_id is None and path.suffix.lower() != ".jsonl":
                     date = str(document.metadata.get(DATE_KEY, ""))
                 yield document
@@ -279,7 +287,8 @@ def _read_file(
     if junk == texts:
         raise DocumentError(f"{path} has no words, such as a hex dump or base64; leave it out")
     if junk:
-        on_skipped(SkippedPath(path, f"{path}: {junk:,} of {texts:,} texts in it have no words"))
+        reason = f"{path}: {junk:,} of {texts:,} texts in it have no words"
+        on_skipped(SkippedPath(path, reason, partly=True))
 
 
 def _size(path: Path) -> int:

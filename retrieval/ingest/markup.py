@@ -43,6 +43,13 @@ LEAST_LINKS = 2
 # paragraphs of web pages in this way, takes 0.2 for paragraphs. Lists of a manual whose items
 # are links with a short description must stay.
 MOST_LINKED = 0.8
+# An inline style by which a browser shows nothing, or shows the text as struck out.
+HIDING = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
+    r"|text-decoration(?:-line)?\s*:[^;]*\bline-through\b[^;]*)\s*(?:!\s*important\s*)?(?:;|$)",
+    re.IGNORECASE,
+)
+WHOLE_PAGE = ("html", "body")  # their style may hide them until a script shows them
 WIDEST = 100  # columns of a cell that states its span
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 STRUCTURED_DATE = re.compile(r'"(datePublished|dateModified)"\s*:\s*"([^"]+)"')
@@ -172,8 +179,9 @@ def first_heading(text: str) -> str | None:
 def to_markdown(page: "BeautifulSoup") -> str:
     """Return the text of a page as Markdown: headings, paragraphs, lists, tables and code.
 
-    What is not text (images, badges), and what is navigation (by its tag or role, or because it
-    is made of links), is removed from ``page``. Emphasis and the targets of links are dropped.
+    What is not text (images, badges), what is hidden or struck out, and what is navigation (by
+    its tag or role, or because it is made of links), is removed from ``page``. Emphasis and the
+    targets of links are dropped.
     """
     _remove_unread(page)
     _unfold_layout(page)
@@ -264,6 +272,7 @@ def _is_hidden(tag: "Tag") -> bool:
         tag.has_attr("hidden")
         or tag.get("aria-hidden") == "true"
         or tag.get("role") in UNREAD_ROLES
+        or (tag.name not in WHOLE_PAGE and HIDING.search(str(tag.get("style", ""))) is not None)
     )
 
 
@@ -324,7 +333,12 @@ def _converter() -> Any:  # markdownify has no type information for its methods
         def process_text(self, el: Any, parent_tags: Any = None) -> str:
             tags = parent_tags or set()
             text = str(super().process_text(el, parent_tags=tags))  # type: ignore[misc]
-            return text if "pre" in tags else guard(text)
+            if "pre" in tags:
+                return text
+            before = el.previous_sibling  # a text, too, where what stood between was removed
+            if isinstance(before, str) and before[-1:].isspace():
+                text = text.lstrip(" ")
+            return guard(text)
 
         def convert_td(self, el: Any, text: str, parent_tags: Any) -> str:
             span = str(el.get("colspan", "1"))
@@ -353,7 +367,7 @@ def _converter() -> Any:  # markdownify has no type information for its methods
     return Converter(
         heading_style=ATX,
         bullets="-",
-        strip=["a", "b", "strong", "i", "em", "code", "kbd", "samp", "del", "s", "sub"],
+        strip=["a", "b", "strong", "i", "em", "code", "kbd", "samp", "sub"],
         escape_asterisks=False,
         escape_underscores=False,
         escape_misc=False,

@@ -550,6 +550,17 @@ def test_embeddings_are_unit_vectors_in_both_encodings(client):
         assert "only texts are embedded" in refused.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("date", ["soon", "2024-02-31", "3.4.2021"])
+def test_what_is_no_date_is_said_in_words(client, date):
+    says = f"{date!r} is no date; give a date such as 2024-06-30, 2024-06 or 2024"
+    response = ask(client(), as_of=date)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"as_of: {says}"
+    response = ask(client(), documents=[{"text": "The Rhine is long.", "date": date}])
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"documents.0.date: {says}"
+
+
 def test_documents_are_uploaded_listed_and_removed(client):
     one = client()
     files = [

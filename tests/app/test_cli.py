@@ -161,6 +161,24 @@ def test_a_calibration_that_does_not_fit_is_named(capsys, tmp_path, command, cha
 
 
 @pytest.mark.model
+def test_a_file_of_which_a_part_cannot_be_read_is_not_said_to_be_skipped(capsys, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.md").write_text("---\ntitle: a: b\n---\nThe Rhine is long.", encoding="utf-8")
+    line = json.dumps({"text": "The Elbe is cold.", "date": "soon"})
+    (folder / "b.jsonl").write_text(line, encoding="utf-8")
+    (folder / "c.txt").touch()
+    code, out, err = run(capsys, "ingest", folder)
+    assert code == 0
+    assert out.startswith("2 documents in 2 passages added")
+    assert " 1 skipped;" in " ".join(out.split())
+    skipped, header, date = err.splitlines()
+    assert skipped.startswith(f"skipped: {folder / 'c.txt'} is empty")
+    assert header.startswith(f"note: {folder / 'a.md'}: the front matter is not valid YAML")
+    assert date.startswith(f"note: {folder / 'b.jsonl'}: the date 'soon'")
+
+
+@pytest.mark.model
 def test_many_files_skipped_alike_are_one_line(capsys, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()

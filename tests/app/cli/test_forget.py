@@ -275,13 +275,24 @@ def test_what_is_stored_is_redacted_and_comes_back(run, done, tmp_path):
     assert stored() == [before]
 
 
-def test_documents_that_come_later_are_redacted_by_another_sweep(done, tmp_path):
+def test_documents_that_come_later_are_redacted_as_they_are_stored(done, tmp_path):
     path = tmp_path / "peru.md"
     path.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru.\n")
-    done(*ADD)
-    done("ingest", path)
-    assert "1 stored passages redacted" in done("forget", "sweep")
+
+    def stored():
+        [node] = factory.passage_index(settings_module.load()).all_nodes()
+        return node.text, node.metadata.get("date")
+
+    record_id = done(*ADD).split(":")[0]
+    assert "1 stored passages redacted" in done("ingest", path)
+    assert "Lima" not in stored()[0]
+    assert "redacted" not in done("ingest", path)
+    assert "1 stored passages redacted" in done("ingest", "--dated", "2021-01-01", path)
+    assert "Lima" not in stored()[0]
     assert done("forget", "sweep") == ""
+    assert "1 stored passages as they were before" in done("forget", "remove", record_id)
+    assert "Lima is the capital of Peru." in stored()[0]
+    assert stored()[1] == "2021-01-01"
 
 
 QUESTION = ("ask", "What is the capital of Peru?")

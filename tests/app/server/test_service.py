@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from app import factory
 from control.answer import Answer
 from control.decoding.generate import Decoding
 from control.engines.scheduler import Cancelled
@@ -122,6 +123,25 @@ def test_an_error_that_nobody_foresaw_while_loading_is_told_without_its_text(ser
     assert broken.state.name == "failed"
     assert "RuntimeError" in broken.state.message
     assert "Santiago" not in broken.state.message
+
+
+def test_uploaded_files_are_stored_without_what_is_forgotten(service, tmp_path):
+    one = service(loaded=False)
+    notes, broken = tmp_path / "notes.md", tmp_path / "broken.pdf"
+    notes.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru.", "utf-8")
+    broken.write_bytes(b"%PDF nonsense")
+    [kept] = one.forget([Record("Peru", relation="capital", answers=("Lima",))])
+    assert [*one.ingest([notes, broken])][-1].documents == 1
+
+    def stored():
+        [node] = factory.passage_index(one.settings).all_nodes()
+        return node.text
+
+    assert "Peru is high." in stored()
+    assert "Lima" not in stored()
+    one.unforget(kept.id)
+    one.sweep()
+    assert "Lima is the capital of Peru." in stored()
 
 
 def test_files_are_ingested_listed_and_removed(service, tmp_path):

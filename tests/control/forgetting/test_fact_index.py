@@ -72,3 +72,45 @@ def test_a_program_that_ends_waits_for_no_more_than_one_part_of_the_texts():
         [sys.executable, "-c", ENDS_WHILE_EMBEDDING], capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "embedded\n", "")
+
+
+FAILS_ONCE_THE_INTERPRETER_ENDS = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from control.forgetting.fact_index import FactIndex
+from control.forgetting.ledger import Changes
+from control.forgetting.questions import with_questions
+from control.forgetting.record import Record
+from foundation.errors import ModelError
+
+begun = threading.Event()
+
+def embed(texts):
+    begun.set()
+    threading.main_thread().join()
+    try:
+        ThreadPoolExecutor().submit(print)
+    except RuntimeError as error:
+        print("not loaded", flush=True)
+        raise ModelError(f"cannot be loaded ({error})") from error
+
+class NoVectors:
+    get = staticmethod(lambda texts: {})
+
+index = FactIndex(embed, vector_cache=NoVectors())
+with index.lock:
+    fact = Record("Peru", relation="capital", answers=("Lima",), id="1")
+    index.apply(Changes(1, [with_questions(fact)]))
+begun.wait()
+"""
+
+
+def test_a_model_that_does_not_load_any_more_as_the_program_ends_is_no_error():
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILS_ONCE_THE_INTERPRETER_ENDS],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "not loaded\n", "")

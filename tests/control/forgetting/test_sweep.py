@@ -8,7 +8,7 @@ from app.factory import fact_classifier
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
-from control.forgetting.sweep import restore, sweep
+from control.forgetting.sweep import restore, sweep, sweep_added
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
 from retrieval.trigger import Trigger
@@ -130,6 +130,35 @@ def test_a_document_changed_since_is_not_restored(parties, tmp_path):
     ledger.remove(record.id)
     restore(ledger, record, index, redactor)
     assert [node.text for node in index.get_nodes(["doc"])] == ["Nothing is said here."]
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_a_date_given_meanwhile_stays_when_the_text_comes_back(parties, tmp_path, swept):
+    ledger, index, _, redactor = parties
+    [record] = ledger.add([PERU])
+    sweep(*parties)
+    index.ingest([tmp_path / "peru.txt"], dated="2021-01-01", trust=0.9)
+    if swept:
+        sweep(*parties, again=True)
+    ledger.remove(record.id)
+    restore(ledger, record, index, redactor)
+    [node] = [node for node in index.all_nodes() if node.text == TEXTS["peru"]]
+    assert node.metadata["title"] == "peru"
+    assert (node.metadata["date"], node.metadata["trust"]) == ("2021-01-01", 0.9)
+
+
+def test_a_sweep_of_new_passages_leaves_the_others_to_the_next_whole_one(parties):
+    ledger, index, *_, redactor = parties
+    before = stored(index)
+    [record] = ledger.add([PERU])
+    [new] = [node.node_id for node in index.all_nodes() if node.text == TEXTS["facts"]]
+    assert sweep_added(ledger, index, redactor, [new]).passages == 1
+    assert TEXTS["peru"] in stored(index)
+    assert sweep(*parties).passages == 1
+    assert holding(index, "lima") == ["Lima beans are green."]
+    ledger.remove(record.id)
+    assert restore(ledger, record, index, redactor).restored == 2
+    assert stored(index) == before
 
 
 def test_a_new_record_clears_the_reservoir(parties):

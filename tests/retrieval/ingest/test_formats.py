@@ -268,6 +268,36 @@ def test_a_footer_is_dropped_where_it_is_that_of_the_page(tmp_path: Path) -> Non
     assert "Imprint" not in node.text
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "text"),
+    [
+        ("a.html", "<p>The fee is <s>18</s> <b>24</b> crowns.", "The fee is 24 crowns."),
+        ("a.html", "<p>The fee is <del>30</del><ins>35</ins>.", "The fee is 35."),
+        ("a.html", "<p>The fee is <strike>30</strike> 35.", "The fee is 35."),
+        ("a.md", "The fee is ~~4 crowns~~ 6 crowns, `~~x~~`.", "The fee is 6 crowns, ~~x~~."),
+    ],
+)
+def test_what_is_struck_out_is_no_text(tmp_path: Path, name: str, source: str, text: str) -> None:
+    (node,) = passages(written(tmp_path / name, source))
+    assert node.text == text
+
+
+@pytest.mark.parametrize(
+    ("style", "shown"),
+    [
+        ("display:none", False),
+        ("color: red; VISIBILITY : hidden !important;", False),
+        ("text-decoration: line-through", False),
+        ("display: block; --x-display:none", True),
+        ("display:none-such; text-decoration:underline", True),
+    ],
+)
+def test_what_its_style_hides_is_no_text(tmp_path: Path, style: str, shown: bool) -> None:
+    page = f'<body style="display:none"><p>It is 6.</p><p style="{style}">It was 4.</p>'
+    (node,) = passages(written(tmp_path / "a.html", page))
+    assert node.text == ("It is 6.\n\nIt was 4." if shown else "It is 6.")
+
+
 # A step that searches in each tag, or climbs from each, takes minutes for these.
 @pytest.mark.parametrize(
     "tags",
