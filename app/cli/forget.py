@@ -147,7 +147,7 @@ def remove(given: dict[str, Any], record_ids: tuple[str, ...], reason: str, who:
 @forget.command(epilog=example("fulcrum forget sweep"))
 @click.pass_obj
 def sweep(given: dict[str, Any]) -> None:
-    """Redact what is stored once more, for documents that came after the facts were forgotten.
+    """Redact what is stored once more, such as documents that a program of your own has added.
 
     Until then they are redacted each time they are read.
     """
