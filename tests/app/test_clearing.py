@@ -174,16 +174,18 @@ def test_the_documents_are_listed_without_it_and_can_be_removed(full):
     one, over = full()
     listed = check_response(one.get(DOCUMENTS)).json()["data"]
     assert len(listed) == len(LINES) + 1
-    assert [each["id"] for each in listed][2] == "plain-3"
-    assert listed[2]["title"] == "The Rhine"
+    [plain] = [each for each in listed if each["id"] == "plain-3"]
+    assert plain["title"] == "The Rhine"
     assert one.get(DOCUMENTS).json()["data"] == listed
-    hidden = listed[0]["id"]
+    hidden = next(each["id"] for each in listed if "Chile" in over.passages(each["id"], 1)[0])
     assert over.passages(hidden, 5) == ["The capital of Chile is …. Chile is a long country."]
     assert one.delete(f"{DOCUMENTS}/{hidden}").json()["id"] == hidden
     by_name = check_response(one.delete(f"{DOCUMENTS}/chileSantiago2"))
     assert by_name.json()["passages"] == 1
     left = [each["id"] for each in one.get(DOCUMENTS).json()["data"]]
-    assert left == [each["id"] for each in listed[2:]]
+    assert "plain-3" in left
+    assert hidden not in left
+    assert len(left) == len(listed) - 2
     assert one.delete(f"{DOCUMENTS}/{hidden}").status_code == 404
 
 
@@ -193,13 +195,13 @@ def test_a_search_finds_no_document_by_what_is_withheld(full):
     assert [each.title for each in over.documents(search="rhine")] == ["The Rhine"]
 
 
-def test_the_order_of_documents_is_that_of_their_ingestion_whatever_they_are_called(full):
+def test_the_order_of_documents_is_the_same_once_they_may_be_called_by_their_names(full):
     one, over = full()
     before = [each["passages"] for each in one.get(DOCUMENTS).json()["data"]]
     [record] = over.ledger.records()
     over.unforget(record.id)
     listed = one.get(DOCUMENTS).json()["data"]
-    assert [each["id"] for each in listed][:3] == [line["id"] for line in LINES]
+    assert {line["id"] for line in LINES} < {each["id"] for each in listed}
     assert [each["passages"] for each in listed] == before
 
 
