@@ -224,10 +224,10 @@ def _beginning(drafted: DraftBatch, key: tuple[int, Resolution]) -> Generation:
 
 
 def _by_other(drafted: DraftBatch, key: tuple[int, Resolution]) -> tuple[float, ...]:
-    comparison = drafted.comparisons[key[0]]
-    if key[1] == "grounded" and key[0] in drafted.quotes:
+    """Log-probabilities without the passages of how an answer with them begins, where scored."""
+    if key[1] == "memory" or (key[1] == "grounded" and key[0] in drafted.quotes):
         return ()
-    return (comparison.memory if key[1] == "memory" else comparison.passages).by_other
+    return drafted.comparisons[key[0]].passages.by_other
 
 
 def _rest(drafted: DraftBatch, key: tuple[int, Resolution]) -> GenerationRequest | None:

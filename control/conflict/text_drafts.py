@@ -54,7 +54,8 @@ class Draft:
 
     Attributes:
         tokens: Of its first sentence.
-        by_other: Log-probability of each in the other branch, in nats; empty where not scored.
+        by_other: Log-probability of each in the other branch, in nats; empty where not scored, as
+            memory's never is.
     """
 
     tokens: tuple[Token, ...]
