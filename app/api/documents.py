@@ -48,7 +48,7 @@ class DocumentList(BaseModel):
 
 
 class SkippedFile(BaseModel):
-    """A file that could not be read."""
+    """A file that could not be read, or of which a part could not be used."""
 
     file: Cleared
     reason: Cleared
@@ -63,6 +63,7 @@ class IngestResult(BaseModel):
     duplicates: int
     replaced: int
     skipped: list[SkippedFile]
+    notices: list[SkippedFile]
 
 
 class DeletedDocument(BaseModel):
@@ -97,8 +98,8 @@ async def add_documents(
     """Add files: .txt, .md, .html, .pdf, .jsonl.
 
     Each is read in a process of its own, with limits of time and memory. Files that cannot be read
-    are skipped; if all are, the request fails. ``dated`` is their date, YYYY-MM-DD, YYYY-MM or
-    YYYY, instead of what they say.
+    are skipped; if all are, the request fails. What of the others could not be used is in
+    ``notices``. ``dated`` is their date, YYYY-MM-DD, YYYY-MM or YYYY, instead of what they say.
     """
     if dated is not None:
         parse_dated(dated)
@@ -139,6 +140,7 @@ def _ingest(
         duplicates=done.duplicates,
         replaced=done.replaced,
         skipped=[SkippedFile(file=name, reason=reason) for name, reason in done.skipped],
+        notices=[SkippedFile(file=name, reason=reason) for name, reason in done.notices],
     )
 
 

@@ -67,6 +67,7 @@ class IngestProgress:
         duplicates: Documents not stored because their content is in the index already.
         replaced: Documents whose id was in the index with other content.
         skipped: Files that could not be read, each with the reason.
+        notices: Files of which a part could not be used, each with the reason.
         finished: Whether this is the last item.
     """
 
@@ -78,6 +79,7 @@ class IngestProgress:
     duplicates: int = 0
     replaced: int = 0
     skipped: tuple[tuple[Cleared, Cleared], ...] = ()
+    notices: tuple[tuple[Cleared, Cleared], ...] = ()
     finished: bool = False
 
 
@@ -309,7 +311,7 @@ class Service:
     ) -> Iterator[IngestProgress]:
         """Add files to the index; each is parsed in a process of its own, within limits.
 
-        Files that cannot be read are skipped and reported with the reason. What was stored is
+        Files that cannot be read, or not wholly, are reported with the reason. What was stored is
         swept for what is forgotten.
 
         Args:
@@ -330,14 +332,17 @@ class Service:
                 clear = self.door.open()
                 now = replace(now, file=clear.line(path.name), read=number)
                 yield now
+                notices: list[str] = []
                 try:
-                    read = uploads.documents(path, self._limits, trust, dated)
+                    read = uploads.documents(path, self._limits, trust, dated, notices.append)
                     for so_far in self._index.ingest_documents(read, report):
                         now = _with_counts(now, so_far)
                         yield now
                 except DocumentError as error:
                     skipped = (*now.skipped, (clear.line(path.name), clear.line(str(error))))
                     now = replace(_with_counts(now, report), skipped=skipped)
+                noted = ((clear.line(path.name), clear.line(notice)) for notice in notices)
+                now = replace(now, notices=(*now.notices, *noted))
         yield replace(now, file=NOTHING, read=len(paths), finished=True)
 
     def documents(

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,11 @@ def safe_name(given: str) -> str:
 
 
 def documents(
-    path: Path, limits: ParserLimits, trust: float | None = None, dated: str | None = None
+    path: Path,
+    limits: ParserLimits,
+    trust: float | None = None,
+    dated: str | None = None,
+    on_notice: Callable[[str], object] = lambda _: None,
 ) -> Iterator["Document"]:
     """Yield the documents of a file, which is parsed as a whole in a process of its own.
 
@@ -54,6 +58,8 @@ def documents(
         limits: Of that process.
         trust: Of the documents, in [0, 1], where they do not state it themselves.
         dated: Their date, as for `retrieval.ingest.documents.read`.
+        on_notice: Called, after the last document, with each line on a part of the file that could
+            not be used.
 
     Raises:
         DocumentError: As `retrieval.ingest.documents.read`, or the file takes more than the limits.
@@ -67,6 +73,9 @@ def documents(
             for line in lines:
                 if line.startswith('{"error"'):
                     raise DocumentError(json.loads(line)["error"])
+                if line.startswith('{"notice"'):
+                    on_notice(json.loads(line)["notice"])
+                    continue
                 yield Document.from_json(line)
 
 
@@ -102,13 +111,14 @@ def _parse_in_subprocess(
 def _parse(
     path: Path, parsed: Path, limits: ParserLimits, trust: float | None, dated: str | None
 ) -> None:
-    """Write the documents of a file, one a line, or an error as the last line."""
-    from retrieval.ingest.documents import read
+    """Write the documents of a file, one a line, then notices, or an error as the last line."""
+    from retrieval.ingest.documents import SkippedPath, read, summarize_skipped
 
     _limit_process(limits)
+    unused: list[SkippedPath] = []
     with parsed.open("w", encoding="utf-8") as lines:
         try:
-            for document in read([path], lambda _: None, trust, dated=dated):
+            for document in read([path], unused.append, trust, dated=dated):
                 if document.metadata.get("source") == str(path):
                     document.metadata["source"] = path.name
                 lines.write(document.to_json() + "\n")
@@ -120,6 +130,8 @@ def _parse(
                 "its text as .txt, or several smaller files"
             )
         else:
+            for notice in summarize_skipped(unused):
+                lines.write(json.dumps({"notice": notice.replace(str(path), path.name)}) + "\n")
             return
         lines.write(json.dumps({"error": message}) + "\n")
 

@@ -10,9 +10,17 @@ import yaml
 from retrieval.ingest.content import VERSION_KEY
 
 YAML = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
+# A header without an end: its lines are sure to be fields where all of its keys are in lower case.
+OPEN_YAML = re.compile(
+    r"\A---[ \t]*\n((?:[a-z][\w.-]*[ \t]*:(?:[ \t].*)?\n(?:(?:[ \t]+\S|- ).*\n)*){2,})"
+    r"(?=[ \t]*\n\s*\S|#)"
+)
 TOML = re.compile(r"\A\+\+\+[ \t]*\n(.*?)\n\+\+\+[ \t]*\n", re.DOTALL)
 YAML_FIELD = re.compile(r"(?P<key>[^\W\d][\w.-]*)[ \t]*:(?!//)(?P<value>.*)")
 TOML_FIELD = re.compile(r"(?P<key>[^\W\d][\w.-]*)[ \t]*=(?P<value>.*)")
+
+INVALID = "is not valid {}, so only its lines that hold one field were read"
+UNCLOSED = "has no --- at its end, so it was read up to its last field"
 
 
 @dataclass(frozen=True)
@@ -22,31 +30,44 @@ class FrontMatter:
     Attributes:
         text: What follows it.
         fields: Empty if there is no header.
-        invalid: The format, "YAML" or "TOML", by whose rules it is malformed; empty if it is not.
+        fault: What is wrong with it and what was read of it; empty if nothing is.
     """
 
     text: str
     fields: dict[str, object] = field(default_factory=dict)
-    invalid: str = ""
+    fault: str = ""
 
 
 def split_front_matter(source: str) -> FrontMatter:
     """Part the header of a file from its text.
 
     Of a malformed header the lines of the form "key: value" are read. What stands between two
-    rules and does not consist of such lines is text.
+    rules and does not consist of such lines is text. A header without an end is one if it is
+    valid, has two fields or more, and an empty line or a heading follows.
     """
     if found := YAML.match(source):
         name, stated = "YAML", _load_yaml(found[1])
     elif found := TOML.match(source):
         name, stated = "TOML", _load_toml(found[1])
     else:
-        return FrontMatter(source)
+        return _split_open(source)
     text = source[found.end() :]
     if isinstance(stated, dict):
-        return FrontMatter(text, {str(key): value for key, value in stated.items()})
+        return FrontMatter(text, _named(stated))
     fields = _read_lines(found[1], name)
-    return FrontMatter(text, fields, name) if fields else FrontMatter(source)
+    return FrontMatter(text, fields, INVALID.format(name)) if fields else _split_open(source)
+
+
+def _split_open(source: str) -> FrontMatter:
+    found = OPEN_YAML.match(source)
+    stated = _load_yaml(found[1]) if found else None
+    if found is None or not isinstance(stated, dict):
+        return FrontMatter(source)
+    return FrontMatter(source[found.end() :], _named(stated), UNCLOSED)
+
+
+def _named(stated: dict[object, object]) -> dict[str, object]:
+    return {str(key): value for key, value in stated.items()}  # "on" is a truth value of YAML
 
 
 def _load_yaml(block: str) -> object:

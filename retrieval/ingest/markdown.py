@@ -1,4 +1,4 @@
-"""Markdown to HTML by markdown-it-py, with placeholders such as ``<n>`` kept as text."""
+"""Markdown to HTML by markdown-it-py; placeholders such as ``<n>`` and ``<host:path>`` are text."""
 
 import re
 from collections import Counter
@@ -12,6 +12,7 @@ from markdown_it.common.html_re import attribute
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_block.html_block import html_block
 from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline, autolink
 from markdown_it.token import Token
 
 from retrieval.ingest.content import UNREAD
@@ -29,6 +30,8 @@ TAG = re.compile(
     rf"|<(?P<end>/?)(?P<name>[A-Za-z][^\s/<>]*)(?P<rest>{attribute}*\s*/?>)?",
     re.DOTALL,
 )
+# By Markdown any word with a colon behind it begins an address.
+ADDRESS = re.compile(r"<(?:[a-z][a-z0-9+.-]*://|mailto:|[^\s<>@]+@[^\s<>@]+\.)", re.IGNORECASE)
 
 
 def to_html(source: str) -> str:
@@ -36,7 +39,8 @@ def to_html(source: str) -> str:
 
     Of the tags that stand in it, those are kept that are HTML's: their name is that of an
     element, and a start tag without attributes has an end tag, unless it needs none. The others
-    are placeholders (``--title <title>``), and become text.
+    are placeholders (``--title <title>``), and become text, and so does what only looks like an
+    address (``<host:path>``).
     """
     return str(_parser().render(source))
 
@@ -47,6 +51,7 @@ def _parser() -> MarkdownIt:
     parser.block.ruler.at(
         "html_block", _html_block, {"alt": ["paragraph", "reference", "blockquote"]}
     )
+    parser.inline.ruler.at("autolink", _autolink)
     parser.core.ruler.after("inline", "placeholders", _escape_placeholders)
     return parser
 
@@ -58,6 +63,10 @@ def _html_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if tag and tag["name"] and tag["name"].lower() not in ELEMENTS:
         return False
     return html_block(state, start, end, silent)
+
+
+def _autolink(state: StateInline, silent: bool) -> bool:
+    return bool(ADDRESS.match(state.src, state.pos)) and autolink(state, silent)
 
 
 def _escape_placeholders(state: StateCore) -> None:

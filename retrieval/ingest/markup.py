@@ -23,6 +23,8 @@ from retrieval.ingest.content import (
     check_size,
     guard,
 )
+from retrieval.ingest.spans import widths, write_out_spans
+from retrieval.ingest.tables import to_line
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -50,13 +52,9 @@ HIDING = re.compile(
     re.IGNORECASE,
 )
 WHOLE_PAGE = ("html", "body")  # their style may hide them until a script shows them
-WIDEST = 100  # columns of a cell that states its span
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 STRUCTURED_DATE = re.compile(r'"(datePublished|dateModified)"\s*:\s*"([^"]+)"')
-MALFORMED = (
-    "{path}: the front matter is not valid {kind}, so only its lines that hold one field were "
-    "read; correct it"
-)
+MALFORMED = "{path}: the front matter {fault}; correct it"
 PERMALINK = re.compile(r"^[¶§#\s]*$")
 
 
@@ -110,7 +108,7 @@ def read_markdown(path: Path) -> Iterator[Content]:
             markdown=True,
             front_matter=header.fields,
             details=details,
-            notice=MALFORMED.format(path=path, kind=header.invalid) if header.invalid else "",
+            notice=MALFORMED.format(path=path, fault=header.fault) if header.fault else "",
         )
 
 
@@ -294,8 +292,7 @@ def _is_data(table: "Tag") -> bool:
     rows = table.find_all("tr")
     if len(rows) < 2:  # noqa: PLR2004
         return False
-    widths = [len(row.find_all(("td", "th"))) for row in rows]
-    return sorted(widths)[len(widths) // 2] > 1
+    return sorted(widths(table))[len(rows) // 2] > 1
 
 
 def _remove_navigation(page: "BeautifulSoup") -> None:
@@ -341,12 +338,13 @@ def _converter() -> Any:  # markdownify has no type information for its methods
             return guard(text)
 
         def convert_td(self, el: Any, text: str, parent_tags: Any) -> str:
-            span = str(el.get("colspan", "1"))
-            width = min(int(span), WIDEST) if span.isdigit() else 1
-            cell = " ".join(text.replace(GUARD, "").split()).replace("|", "\\|")
-            return f" {cell} |" + "  |" * (width - 1)
+            el.string = " ".join(text.replace(GUARD, "").split())
+            return to_line([el.string]).removeprefix("|")
 
         convert_th = convert_td
+
+        def convert_table(self, el: Any, text: str, parent_tags: Any) -> str:
+            return f"\n\n{write_out_spans(el, text).strip()}\n\n"
 
         def convert_pre(self, el: Any, text: str, parent_tags: Any) -> str:
             code = el.get_text().strip("\n").replace(FENCE, "'''")

@@ -20,6 +20,8 @@ LEAST_LINES = 4  # of a page that has a running title
 EDGE_LINES = 2
 # A line that reaches this share of the page's width goes on in the next one.
 FULL_LINE = 0.75
+LEAST_MEASURED = 10  # lines that tell how wide the text is
+TEXT_WIDTH = 0.75  # the share of a page between its margins
 LONGEST_NUMBER = 12  # characters before a heading in the text that its outline leaves out: "4.1.2 "
 
 
@@ -37,6 +39,7 @@ def read_pdf(path: Path) -> Iterator[Content]:
     try:
         with closing(pypdfium2.PdfDocument(path)) as book:
             texts = list(_page_texts(path, book))
+            room = _room(book)
             headings = _outline(book)
             stated = book.get_metadata_dict()
     except (OSError, DocumentError):
@@ -53,8 +56,9 @@ def read_pdf(path: Path) -> Iterator[Content]:
     known = Counter(re.findall(r"[\w-]+", " ".join(texts).lower()))
     lines_of_pages = [_lines(text, known) for text in texts]
     pages = _without_running_titles(lines_of_pages)
+    usual = _width([line for lines in pages for line in lines], room)
     written = [
-        f"{page_mark(number)}\n\n{_page(lines, headings.get(number, []))}"
+        f"{page_mark(number)}\n\n{_page(lines, headings.get(number, []), _width(lines, usual))}"
         for number, lines in enumerate(pages, start=1)
         if lines
     ]
@@ -82,6 +86,26 @@ def _page_texts(path: Path, book: Any) -> Iterator[str]:
                 "split it into several"
             )
         yield text
+
+
+def _room(book: Any) -> float:
+    """Return how many characters a line has room for on the first page that has text."""
+    for number in range(len(book)):
+        with closing(book[number]) as page, closing(page.get_textpage()) as text_page:
+            boxes = [text_page.get_rect(place) for place in range(text_page.count_rects())]
+            if taken := sum(right - left for left, _, right, _ in boxes):
+                return float(TEXT_WIDTH * page.get_width() * text_page.count_chars() / taken)
+    return 0.0
+
+
+def _width(lines: Sequence[str], usual: float) -> float:
+    """Return the width of lines in characters, and the usual one if there are too few.
+
+    The longest lines may be wider by a table.
+    """
+    if len(lines) < LEAST_MEASURED:
+        return usual
+    return sorted(map(len, lines))[int(0.9 * (len(lines) - 1))]
 
 
 def _outline(book: Any) -> dict[int, list[tuple[int, str]]]:
@@ -138,11 +162,9 @@ def _form(line: str) -> str:
     return re.sub(r"\d+|\b[ivxlc]+\b", "#", line)
 
 
-def _page(lines: Sequence[str], headings: Sequence[tuple[int, str]]) -> str:
+def _page(lines: Sequence[str], headings: Sequence[tuple[int, str]], width: float) -> str:
     """Return the text of a page: its headings, and its lines joined to paragraphs."""
     titles = dict(_places(lines, headings))
-    # The page's width in characters; its longest lines may be wider by a table.
-    width = sorted(map(len, lines))[int(0.9 * (len(lines) - 1))] if lines else 0
     text = "".join(
         f"{'#' * min(level, 6)} {title}\n\n"
         for place, (level, title) in titles.items()

@@ -63,14 +63,14 @@ def to_parts(rows: Iterable[Sequence[object]], heading: str = "") -> Iterator[st
             width = max(len(waiting), len(cells))
             named = is_header(waiting, width)
             header = waiting if named else [""] * width
-            lines += ["", *_begin(header), *([] if named else [to_line(waiting)])]
+            lines += ["", *begin_table(header), *([] if named else [to_line(waiting)])]
             waiting = None
         line = to_line(cells)
         lines.append(line)
         size += len(line)
         if size > encodings.PART_BYTES:
             yield "\n".join(lines)
-            lines, size = [*([heading] if heading else []), "", *_begin(header or [])], 0
+            lines, size = [*([heading] if heading else []), "", *begin_table(header or [])], 0
     if size or waiting is not None or any(line and line != heading for line in lines):
         yield "\n".join([*lines, *_lone(waiting)])
 
@@ -101,6 +101,11 @@ def is_header(cells: Sequence[str], width: int) -> bool:
 def to_line(cells: Sequence[str]) -> str:
     """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def begin_table(header: Sequence[str]) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [to_line(header), "|" + " --- |" * len(header)]
 
 
 def rows_of(lines: Sequence[str]) -> list[str]:
@@ -134,10 +139,6 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> str:
 def _cells(line: str) -> list[str]:
     inner = line.strip().removeprefix("|").removesuffix("|")
     return [cell.strip().replace("\\|", "|") for cell in CELL_EDGE.split(inner)]
-
-
-def _begin(header: Sequence[str]) -> list[str]:
-    return [to_line(header), "|" + " --- |" * len(header)]
 
 
 def _lone(cells: list[str] | None) -> list[str]:

@@ -566,14 +566,19 @@ def test_documents_are_uploaded_listed_and_removed(client):
     files = [
         ("file", ("../../etc/notes.md", b"# Rhine\n\nThe Rhine is long.")),
         ("file", ("broken.pdf", b"%PDF nonsense")),
+        ("file", ("lines.jsonl", b'{"text": "The Elbe is long.", "date": "soon"}')),
     ]
     added = one.post("/v1/documents", files=files, data={"trust": "0.9"}).json()
-    assert (added["documents"], added["passages"]) == (1, 1)
+    assert (added["documents"], added["passages"]) == (2, 2)
     assert added["skipped"][0]["file"] == "broken.pdf"
-    [document] = one.get("/v1/documents").json()["data"]
+    [notice] = added["notices"]
+    assert notice["file"] == "lines.jsonl"
+    assert "'soon' is none" in notice["reason"]
+    document, other = one.get("/v1/documents").json()["data"]
     assert (document["title"], document["source"], document["trust"]) == ("Rhine", "notes.md", 0.9)
     removed = one.delete(f"/v1/documents/{document['id']}").json()
     assert removed == {"object": "document", "id": document["id"], "deleted": True, "passages": 1}
+    one.delete(f"/v1/documents/{other['id']}")
     assert one.get("/v1/documents").json()["data"] == []
 
 

@@ -3,11 +3,13 @@ from dataclasses import replace
 
 import pytest
 from bs4 import BeautifulSoup
+from markupsafe import escape
 
 from app.page import compare, conversation, evidence, forgetting, views
 from app.page.conversation import ConversationTurn, SessionTasks
 from app.page_tools.attempts import attempts
 from app.page_tools.curve import curve
+from app.server.service import IngestProgress
 from control.answer import Answer, Source
 from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
@@ -511,3 +513,8 @@ def test_without_a_tool_for_attempts_the_list_has_no_button_for_them():
     shown = {"records": [PERU], "count": 1, "may": True}
     assert "Try to make it leak" in views.render("facts", **shown, may_attempt=True)
     assert "Try to make it leak" not in views.render("facts", **shown, may_attempt=False)
+
+
+def test_what_of_an_upload_could_not_be_used_is_shown():
+    now = IngestProgress("", 1, 1, documents=1, notices=(("a.md", HOSTILE),), finished=True)
+    assert f"Note: {escape(HOSTILE)}" in views.render("progress", now=now)

@@ -167,6 +167,20 @@ def test_files_are_ingested_listed_and_removed(service, tmp_path):
     assert one.count() == 0
 
 
+def test_what_of_a_file_could_not_be_used_is_told_without_what_is_forgotten(service, tmp_path):
+    one = service(loaded=False)
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "It is long.", "date": "Santiago"}\n', "utf-8")
+    [*_, last] = one.ingest([path])
+    [(name, reason)] = last.notices
+    assert (name, last.documents, last.skipped) == ("a.jsonl", 1, ())
+    assert "'Santiago' is none" in reason
+    one.forget([CHILE])
+    [*_, last] = one.ingest([path])
+    [(_, reason)] = last.notices
+    assert "Santiago" not in reason
+
+
 def test_the_same_file_under_another_name_is_recognised(service, tmp_path):
     one = service()
     for name in ("a.txt", "b.txt"):

@@ -41,6 +41,14 @@ def test_documents_come_as_reading_them_here_would_give_them(tmp_path):
     assert "source" in first.excluded_embed_metadata_keys
 
 
+def test_what_could_not_be_used_is_told_by_the_file_s_name_alone(tmp_path):
+    path, told = tmp_path / "lines.jsonl", []
+    path.write_text('{"text": "One.", "date": "soon"}\n{"text": "Two.", "date": "soon"}\n', "utf-8")
+    assert len(list(uploads.documents(path, PLENTY, on_notice=told.append))) == 2
+    [notice] = told
+    assert notice.startswith("lines.jsonl: the date 'soon' is none")
+
+
 def test_a_broken_file_is_told_by_its_name_alone(tmp_path):
     path = tmp_path / "broken.pdf"
     path.write_bytes(b"%PDF-1.4 nonsense")

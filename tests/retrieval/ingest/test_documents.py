@@ -117,8 +117,28 @@ def test_malformed_front_matter_is_no_text_and_is_told(
 
 
 @pytest.mark.parametrize(
+    "rest", ["\nIt is long.", "\nIt is long.\n\n---\n\nSo is the Elbe.", "# The Rhine\nIt is long."]
+)
+def test_front_matter_without_an_end_is_no_text_and_is_told(tmp_path: Path, rest: str) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(f"---\ntitle: Rivers\ndate: 2021-03-04\ntags:\n- a\n  - b\n{rest}\n")
+    told: list[SkippedPath] = []
+    (document,) = read([path], told.append)
+    assert document.text == read_one(tmp_path / "b.md", rest.encode()).text
+    assert (document.metadata["title"], document.metadata["date"]) == ("Rivers", "2021-03-04")
+    [notice] = told
+    assert "---" in notice.reason
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "---\ntitle: Rivers\ndate: 2021-03-04\nThe Rhine is long.\n\nSo is the Elbe.",
+        "---\nTo: Anna\nFrom: Bob\n\nThe Rhine is long.",
+        "---\nnote: it is long\n\nSo is the Elbe.",
+        "---\nrhine: long: so\nelbe: too\n\nSo is the Elbe.",
+        "---\ntitle: Rivers\ndate: 2021-03-04\n",
+        "---\n\ntitle: Rivers\ndate: 2021-03-04\n\nThe Rhine is long.",
         "---\nThe Rhine is long.\n\n---\nSo is the Elbe.",
         "---\nThe Rhine is long.\n---\nSo is the Elbe.",
         "---\nNote: this is so: it is long.\nThe Rhine is long.\n\n---\nSo is the Elbe.",

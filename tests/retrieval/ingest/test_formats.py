@@ -18,6 +18,7 @@ from foundation.errors import DocumentError
 from retrieval.ingest import office
 from retrieval.ingest.chunking import split
 from retrieval.ingest.documents import SkippedPath, read
+from retrieval.ingest.markup import html_to_markdown
 from tests.retrieval.conftest import pdf
 
 RIVERS = [("River", "Length"), *((f"River {n}", f"{n} km") for n in range(60))]
@@ -176,6 +177,26 @@ def test_a_pdf_has_pages_and_the_headings_of_its_outline(tmp_path: Path) -> None
     assert second.metadata["heading"] == "The Elbe"
 
 
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["The ferry to Tiree", "It costs 12 euros."], "The ferry to Tiree\nIt costs 12 euros."),
+        (["Ferry to Tiree in winter", "It is cold."], "Ferry to Tiree in winter\nIt is cold."),
+        (
+            [f"The ferry leaves {'every day ' * 6}from the", "pier."],
+            f"The ferry leaves {'every day ' * 6}from the pier.",
+        ),
+    ],
+)
+def test_a_short_pdf_joins_only_lines_that_fill_the_page(
+    tmp_path: Path, lines: list[str], text: str
+) -> None:
+    path = tmp_path / "short.pdf"
+    path.write_bytes(pdf(") Tj 0 -16 Td (".join(lines)))
+    (node,) = passages(path)
+    assert node.text == text
+
+
 def test_compatibility_signs_are_plain_unless_they_say_something_else(tmp_path: Path) -> None:
     (node,) = passages(
         written(tmp_path / "a.txt", "A bu\ufb00er of \uff15 m² and 10⁶\u00a0bytes, ½ full")
@@ -211,6 +232,13 @@ def test_markdown_drops_badges_and_keeps_code_and_tables(tmp_path: Path) -> None
         ("<nav>\n\nThe end.", "<nav>\n\nThe end."),
         ("<input> to <output> <select>\n\nThe end.", "<input> to <output> <select>\n\nThe end."),
         ("```\n<n> <br> <title>\n```", "```\n<n> <br> <title>\n```"),
+        ("scp file <host:path> to <me@host>", "scp file <host:path> to <me@host>"),
+        ("<host:port>\nis *the* address", "<host:port> is the address"),
+        ("<div>\nscp <host:/a%41/b>\n</div>\n\n<x:%41>", "scp <host:/a%41/b>\n\n<x:%41>"),
+        (
+            "It leaves the pier at nine: <https://a.org:80/b>, <mailto:me@a.org>, <me@a.org>",
+            "It leaves the pier at nine: https://a.org:80/b, mailto:me@a.org, me@a.org",
+        ),
     ],
 )
 def test_markdown_keeps_placeholders_in_angle_brackets(
@@ -253,6 +281,64 @@ def test_html_drops_what_is_made_of_links_and_keeps_what_is_said(tmp_path: Path)
         "Rivers\n\nSee the Elbe for more, for it is long.\n\nCountry: Peru; Capital: Lima\n\n"
         "It has 10^6 fish."
     )
+
+
+GROUPED = "<tr><th rowspan=2>Route<th colspan=2>Fare<tr><th>Adult<th>Child"
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (
+            f"{GROUPED}<tr><td>Tiree<td>10<td>5<tr><td>Coll<td colspan=2>8",
+            "Route: Tiree; Fare Adult: 10; Fare Child: 5\n"
+            "Route: Coll; Fare Adult: 8; Fare Child: 8",
+        ),
+        (
+            "<tr><td rowspan=2>Route<td colspan=2>Fare<tr><td>Adult<td>Child"
+            "<tr><td>Tiree<td>a | b<td>5",
+            "Route: Tiree; Fare Adult: a | b; Fare Child: 5",
+        ),
+        (
+            "<caption>Towns<thead><tr><th>Country<th>City<tbody><tr><td rowspan=4>Peru<td>Lima"
+            "<tr><td>Cusco<tr><td>Ica<tr><td>Puno<tbody><tr><td rowspan=0>Chile<td>Arica",
+            "Towns\n\nCountry: Peru; City: Lima\nCountry: Peru; City: Cusco\n"
+            "Country: Peru; City: Ica\nCountry: Peru; City: Puno\nCountry: Chile; City: Arica",
+        ),
+        (
+            f"<tr><th colspan=3># 2024</tr>{GROUPED}<tr><td>Tiree<td>10<td>5"
+            "<tr><th colspan=3>Winter<tr><td>Coll<td>8<td>4<tr><td colspan=3>In euros.",
+            "# 2024\n\nRoute: Tiree; Fare Adult: 10; Fare Child: 5\n\nWinter\n\n"
+            "Route: Coll; Fare Adult: 8; Fare Child: 4\n\nIn euros.",
+        ),
+        (  # rows that name themselves
+            "<tr><th colspan=2>Peru<tr><th>Capital<td>Lima<tr><th>People<td>34 million",
+            "Peru\n\nCapital; Lima\nPeople; 34 million",
+        ),
+        (GROUPED, "Route: Route; Fare: Adult; Fare: Child"),  # no row but of names
+        (
+            "<tr><th>a<th>b<tr><td rowspan=2>1<td>2<tr><tr><td colspan=x>3<td rowspan=²>4",
+            "a: 1; b: 2\na: 3; b: 4",
+        ),
+    ],
+)
+def test_cells_that_span_are_written_in_each_row_and_column(
+    tmp_path: Path, rows: str, text: str
+) -> None:
+    (node,) = passages(written(tmp_path / "a.html", f"<table>{rows}</table>"))
+    assert node.text == text
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        f"<tr>{'<td colspan=100 rowspan=0>x' * 100}{'<tr><td>y' * 2_000}",
+        f"<tr><th rowspan=0>{'x' * 9_999}<th>y{'<tr><td>z' * 2_000}",
+        f"<tr><th>{'x' * 9_999}<th>y{'<tr><td colspan=2>s<tr><td>z<td>z' * 2_000}",
+    ],
+)
+def test_a_table_does_not_grow_without_bound(rows: str) -> None:
+    assert len(html_to_markdown(f"<table>{rows}</table>")) < 2_000_000
 
 
 def test_a_footer_is_dropped_where_it_is_that_of_the_page(tmp_path: Path) -> None:
