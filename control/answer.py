@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NewType
 
-from control import prompts
+from control import notices, prompts
+from control.conflict.calibration import Calibration
 from control.conflict.verdict import Verdict
 from control.decoding.generate import Alpha
+from control.engines.base import Engine
 from control.forgetting.clearing import (
     NOTHING,
     Clearance,
@@ -15,8 +17,12 @@ from control.forgetting.clearing import (
     ClearedCitation,
     ClearedClaim,
     ClearedToken,
+    cleared_tokens,
+    echoed,
     own,
 )
+from control.forgetting.suppressor import FactSuppressor, refusal
+from control.state import QuestionState, StructuredOutput
 from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
@@ -72,21 +78,6 @@ class Source:
     file: Cleared = NOTHING
 
 
-@dataclass(frozen=True)
-class StructuredOutput:
-    """An answer written as JSON by a schema.
-
-    Attributes:
-        text: The JSON.
-        tokens: How many tokens the model has written.
-        finished: Whether it is whole, and not cut off at its greatest length.
-    """
-
-    text: Cleared
-    tokens: int
-    finished: bool
-
-
 @dataclass
 class Answer:
     """An answer and its sources: the object that ``fulcrum ask --json`` prints.
@@ -133,29 +124,65 @@ class Answer:
     structured: StructuredOutput | None = None
 
 
-def sources(
-    nodes: "Sequence[NodeWithScore]",
-    read: Collection[str],
-    kept: "Sequence[NodeWithScore]",
-    trace: RequestTrace,
-    clear: Clearance,
-    set_aside: Collection[str] = (),
-) -> list[Source]:
-    """Retrieved passages as sources, each with the reason why it was read or not.
+def compose(
+    state: QuestionState, forgetting: FactSuppressor, model: Engine, calibration: Calibration
+) -> Answer:
+    """The answer with its sources, notices and times; a refusal if the answer is withheld."""
+    decoded, search, steps = state.decoded, state.search, state.trace
+    output = decoded.trace.withheld if decoded and not state.refused else []
+    blocked = decoded is None or state.refused or decoded.trace.blocked
+    decoded = None if blocked else decoded
+    shown = forgetting.leak_free([search.query_str, *search.embedding_strs], state.facts)
+    withheld = [*steps.withheld, *((each, "output") for each in output)]
+    forgetting.record_withheld(withheld)
+    times = dict.fromkeys(STEPS, 0.0) | dict(steps.seconds)
+    times |= {"decode": state.decode_seconds, "total": state.seconds + state.decode_seconds}
+    answer = Answer(
+        question=echoed(state.question),
+        rewritten=echoed(state.question),
+        queries=[],
+        answer=own(refusal(state.question)),
+        alpha=state.decoding.alpha,
+        conflict=False,
+        verdict=None,
+        tokens=[],
+        sources=[],
+        forgotten=[{"id": own(each), "layer": own(layer)} for each, layer in withheld],
+        seconds=times,
+    )
+    if decoded is None:
+        return answer
+    text = decoded.trace.text.strip()
+    watch = forgetting.watch(state.facts)
+    clear = forgetting.door.open(watch, f"{state.question}\n{text}")
+    rewritten = shown[:1] == [search.query_str] and clear.text(search.query_str)
+    told = [*steps.notices, *notices.of_answer(state, model, calibration)]
+    return replace(
+        answer,
+        rewritten=rewritten or answer.rewritten,
+        queries=[clear.text(query) for query in search.embedding_strs if query in shown],
+        answer=Cleared(text),  # by the guard, see `FactSuppressor.strip_leaks`
+        conflict=decoded.conflict,
+        verdict=clear.verdict(decoded.verdict),
+        tokens=cleared_tokens(decoded.trace.tokens, watch),
+        sources=_sources(state, clear),
+        notices=[clear.line(each) for each in told],
+        claims=clear.claims(state.claims),
+        settled=clear.name(state.settlement.reason),
+        citations=clear.citations(state.citations),
+        abstained=state.abstained,
+        structured=state.structured,
+    )
 
-    Args:
-        nodes: The passages.
-        read: Ids of the passages in the prompt.
-        kept: Passages that passed the filter.
-        trace: Holds the filter's verdicts.
-        clear: Clears its texts.
-        set_aside: Ids of the passages whose claim the answer does not follow.
-    """
-    files = prompts.file_names(map(prompts.path, nodes))
-    passed = {node.node_id for node in kept}
+
+def _sources(state: QuestionState, clear: Clearance) -> list[Source]:
+    """Retrieved passages as sources, each with the reason why it was read or not."""
+    files = prompts.file_names(map(prompts.path, state.retrieved))
+    passed, read = {node.node_id for node in state.kept}, state.read
+    trace, set_aside = state.trace, state.settlement.set_aside
     return [
         _source(node, _reason(node, read, passed, trace, set_aside), read, trace, clear, files)
-        for node in nodes
+        for node in state.retrieved
     ]
 
 

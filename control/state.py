@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from control import structured
-from control.answer import StructuredOutput
+from control import json_text
 from control.conflict.passage_claims import passage_text
 from control.conflict.policies import Settlement
 from control.conflict.sources import Citation, SourceClaim, SourceOptions
 from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
+from control.forgetting.clearing import Cleared
 from control.forgetting.suppressor import FactContext
 from control.prompts import Prompt
 from foundation.trace import RequestTrace
@@ -49,7 +49,22 @@ class Query:
     @property
     def instructions(self) -> str:
         """All that says how to answer, and may itself ask for something."""
-        return f"{self.system}\n{structured.words(self.json_schema)}".strip()
+        return f"{self.system}\n{json_text.words(self.json_schema)}".strip()
+
+
+@dataclass(frozen=True)
+class StructuredOutput:
+    """An answer written as JSON by a schema.
+
+    Attributes:
+        text: The JSON.
+        tokens: How many tokens the model has written.
+        finished: Whether it is whole, and not cut off at its greatest length.
+    """
+
+    text: Cleared
+    tokens: int
+    finished: bool
 
 
 @dataclass(frozen=True)

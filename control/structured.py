@@ -1,81 +1,88 @@
 """Structured outputs: an answer that is also written as JSON by a schema.
 
 The answer is found in words, by passages and dial; then the model writes it as JSON, and each of
-its tokens is one that the JSON Schema allows (`control.engines.json_grammar`). Schema and JSON are
-read as text, so that forgotten facts are kept out of both.
+its tokens is one that the JSON Schema allows (`control.engines.json_grammar`).
 """
 
-import json
-import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 
-from control import prompts
-from control.engines.base import EnginePrompt, GenerationRequest, Message
+from control import json_text, prompts
+from control.conflict.verdict import DecodedAnswer
+from control.engines.base import Engine, EnginePrompt, Generation, GenerationRequest, Message
+from control.forgetting.clearing import Cleared
+from control.forgetting.guard import WatchedFacts
+from control.forgetting.suppressor import FactSuppressor
+from control.prompts import Prompt
+from control.state import QuestionState, StructuredOutput
 from foundation.errors import InputError
-
-if TYPE_CHECKING:
-    from control.forgetting.guard import WatchedFacts
-    from control.prompts import Prompt, PromptFormat
 
 # The schema before the answer: the packaged model copies what it has read last.
 JSON_SCHEMA, AS_JSON = "JSON Schema:\n", "Write this answer as JSON by the schema."
 AS_OBJECT = "Write this answer as a JSON object."
-ANY_OBJECT = '{"type": "object"}'
-NAMING = ("properties", "patternProperties", "$defs", "definitions")  # their keys are names
-TELLING = ("title", "description", "enum", "const", "default", "examples", "required")
-AS_IS = {"allOf", "not", "if", "then", "else", "const", "enum", "default", "examples"}
-# Beside these an object may have keys that stand elsewhere.
-COMBINED = {"allOf", "anyOf", "oneOf", "$ref", "if", "patternProperties", "unevaluatedProperties"}
-ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
-# Where words meet in a key: "capitalOf", "capital_of".
-BORDER = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|[_-]+")
 
 
-def request(
-    given: EnginePrompt, schema: str, longest: int, watch: "WatchedFacts"
-) -> GenerationRequest:
-    """What is asked of an engine: the most probable JSON, ended before it states a forgotten fact.
+def write(
+    states: Sequence[QuestionState], model: Engine, forgetting: FactSuppressor
+) -> list[QuestionState]:
+    """Write answers as JSON where a schema is given, in one batch; one that leaks is refused.
 
-    Args:
-        given: From `prompt`.
-        schema: JSON Schema.
-        longest: Tokens of the JSON at most.
-        watch: The facts that it must not state.
+    What the documents do not say is not written as JSON.
     """
+    changed, started = list(states), time.perf_counter()
+    asked, watches = dict[int, GenerationRequest](), dict[int, WatchedFacts]()
+    for at, state in enumerate(states):
+        if not state.query.json_schema or state.decoded is None or state.prompt is None:
+            continue
+        if state.decoded.trace.blocked or state.abstained:
+            continue
+        watches[at] = forgetting.watch(state.facts)
+        asked[at] = _request(state, state.decoded, state.prompt, model, watches[at])
+    if not asked:
+        return changed
+    written = model.generate(list(asked.values()))
+    share = (time.perf_counter() - started) / len(asked)
+    for at, generation in zip(asked, written, strict=True):
+        changed[at] = _with_json(states[at], generation, model, watches[at], forgetting)
+        seconds = states[at].decode_seconds + share
+        changed[at] = replace(changed[at], decode_seconds=seconds)
+    return changed
+
+
+def _request(
+    state: QuestionState, decoded: DecodedAnswer, asked: Prompt, model: Engine, watch: WatchedFacts
+) -> GenerationRequest:
+    """Asks an engine for the most probable JSON, ended before it states a forgotten fact."""
 
     def withholds(before: str, new: str) -> str | None:
-        record = watch.completed("", plain(before + new)) if watch else None
+        record = watch.completed("", json_text.plain(before + new)) if watch else None
         return None if record is None else record.id
 
     return GenerationRequest(
-        given,
-        max_new_tokens=longest,
-        json_schema=schema,
+        _prompt(state, decoded, asked, model),
+        max_new_tokens=state.decoding.max_new_tokens,
+        json_schema=state.query.json_schema,
         withholds=withholds,
         refuses=lambda _: True,
     )
 
 
-def prompt(
-    model: "PromptFormat", asked: "Prompt", answer: str, schema: str, room: int, passages: bool
+def _prompt(
+    state: QuestionState, decoded: DecodedAnswer, asked: Prompt, model: Engine
 ) -> EnginePrompt:
-    """The prompt for writing an answer as JSON.
-
-    Args:
-        model: As for `prompts.build`.
-        asked: By which the question was answered.
-        answer: The answer, in words.
-        schema: JSON Schema.
-        room: Longest prompt, in tokens; passages are dropped from the end until it fits.
-        passages: Whether the answer is from the passages.
+    """The prompt for writing an answer as JSON; passages are dropped from the end until it fits.
 
     Raises:
         InputError: It does not fit even without passages.
     """
-    texts = list(asked.texts) if passages else []
-    question = f"{prompts.QUESTION}{asked.question}\nAnswer: {model.without_markup(answer)}"
-    form = [] if schema == ANY_OBJECT else [JSON_SCHEMA + model.without_markup(schema)]
+    schema, room = state.query.json_schema, model.room(state.decoding.max_new_tokens)
+    alone = decoded.follows_memory or state.strict  # no passage may add to what was checked
+    texts = [] if alone else list(asked.texts)
+    answer = model.without_markup(decoded.trace.text.strip())
+    question = f"{prompts.QUESTION}{asked.question}\nAnswer: {answer}"
+    plain = schema == json_text.ANY_OBJECT
+    form = [] if plain else [JSON_SCHEMA + model.without_markup(schema)]
     while True:
         read = [prompts.PASSAGES + "\n\n".join(texts)] if texts else []
         user = "\n\n".join([*read, *form, question, AS_JSON if form else AS_OBJECT])
@@ -91,93 +98,30 @@ def prompt(
         texts.pop()
 
 
-def closed(schema: Any) -> Any:
-    """A JSON Schema whose objects have no other keys than it names, unless it says so itself.
-
-    A model that may add keys goes on adding them.
-    """
-    if isinstance(schema, list):
-        return [closed(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = dict[str, Any]()
-    for key, value in schema.items():
-        if key in NAMING and isinstance(value, dict):
-            found[key] = {name: closed(each) for name, each in value.items()}
-        else:
-            found[key] = value if key in AS_IS else closed(value)
-    if isinstance(schema.get("properties"), dict) and COMBINED.isdisjoint(schema):
-        found.setdefault("additionalProperties", False)
-    return found
-
-
-def words(schema: str) -> str:
-    """What a JSON Schema asks for: its names, titles, descriptions and values, one on each line."""
-    told = _asked(json.loads(schema)) if schema else ()
-    return "\n".join(dict.fromkeys(BORDER.sub(" ", each) for each in told))
-
-
-def plain(text: str) -> str:
-    """JSON that may not be whole, with the characters that its escapes stand for."""
-
-    def character(found: re.Match[str]) -> str:
-        return chr(int(found[1], 16)) if found[1] else found[2] if found[2] in '"\\/' else " "
-
-    return ESCAPE.sub(character, text)
-
-
-def is_json(text: str) -> bool:
-    """Whether a text is JSON, from its beginning to its end."""
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def sentences(text: str) -> str:
-    """JSON as sentences, "key: value.", in which a statement can be looked for."""
-    if not is_json(text):
-        return plain(text)
-    return " ".join(_statements(json.loads(text), ""))
-
-
-def repeated(text: str, schema: str) -> list[str]:
-    """The values in a JSON text that stand in its schema, as those of an enumeration do."""
-    if not is_json(text):
-        return []
-    given = set(_asked(json.loads(schema)))
-    return [each for each in dict.fromkeys(_strings(json.loads(text))) if each in given]
-
-
-def _asked(schema: Any) -> Iterator[str]:
-    if isinstance(schema, list):
-        for each in schema:
-            yield from _asked(each)
-    elif isinstance(schema, dict):
-        for key, value in schema.items():
-            if key in TELLING:
-                yield from _strings(value)
-                continue
-            names = value if key in NAMING and isinstance(value, dict) else {}
-            yield from names
-            yield from _asked(list(names.values()) or value)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _strings(each)
-
-
-def _statements(value: Any, name: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _statements(each, BORDER.sub(" ", key))
-    elif isinstance(value, list):
-        for each in value:
-            yield from _statements(each, name)
-    else:
-        yield f"{name}: {value}." if name else f"{value}."
+def _with_json(
+    state: QuestionState,
+    generation: Generation,
+    model: Engine,
+    watch: WatchedFacts,
+    forgetting: FactSuppressor,
+) -> QuestionState:
+    """The state with what was written as JSON, or with its answer withheld."""
+    text = generation.text.strip()
+    said = json_text.sentences(text)
+    leaks = (watch and forgetting.first_leak(said, watch) is not None) or any(
+        forgetting.door.open().name(each) != each
+        for each in json_text.repeated(text, state.query.json_schema)
+    )
+    if state.decoded is not None and (generation.blocked or leaks):
+        trace = replace(state.decoded.trace.until(0), blocked=True)
+        named = [*generation.withheld, *(each.id for each in watch.active_records(said))]
+        trace.withheld = list(dict.fromkeys([*trace.withheld, *named]))
+        return replace(state, decoded=replace(state.decoded, trace=trace, verdict=None))
+    whole = json_text.is_json(text)
+    if generation.finished and not whole:
+        raise InputError(
+            "the answer cannot be written by the JSON schema: it allows no text, or "
+            f"{model.name}'s server follows none; change it, or ask for text"
+        )
+    output = StructuredOutput(Cleared(text), len(generation.tokens), whole)
+    return replace(state, structured=output)

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from control.conflict.sources import DATE, Policy, SourceOptions
 from control.decoding.rules import CHOICES, DEFAULT_RULE
 from control.engines.json_grammar import check_schema
-from control.structured import ANY_OBJECT
+from control.json_text import ANY_OBJECT
 from foundation.errors import InputError
 
 MOST_MESSAGES = 200

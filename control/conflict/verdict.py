@@ -61,6 +61,11 @@ class DecodedAnswer:
     memory: "Claim | None" = None
     confidence: float | None = None
 
+    @property
+    def follows_memory(self) -> bool:
+        """Whether memory has won a conflict."""
+        return self.verdict is not None and self.verdict.follows == "memory"
+
 
 def choose(
     found: DraftClaims,

@@ -17,13 +17,14 @@ from app.page import documents as page_documents
 from app.page.ask import _Events
 from app.page.conversation import ConversationTurn, SessionTasks, answer_turn
 from app.server.service import IngestProgress, ListedDocument, ServiceState
-from control.answer import Answer, Source, StructuredOutput
+from control.answer import Answer, Source
 from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
 from control.decoding.trace import TokenTrace
 from control.forgetting import clearing
 from control.forgetting.record import Record
 from control.scoring import ScoredText, ScoredToken
+from control.state import StructuredOutput
 
 SECRET = "Santiago"
 CHILE = {"subject": "Chile", "relation": "capital", "answers": [SECRET]}

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from app import factory
-from control import structured
+from control import json_text
 from control.assistant import Assistant
 from control.conflict.sources import SourceOptions
 from control.decoding.generate import Decoding
@@ -135,7 +135,7 @@ def test_what_is_no_schema_is_said_in_one_line_before_anything_is_asked(given):
 
 def test_objects_have_no_other_keys_than_a_schema_names_unless_it_says_so():
     inner = schema(properties=STRING)
-    assert structured.closed(schema(a=inner, properties=STRING)) == {
+    assert json_text.closed(schema(a=inner, properties=STRING)) == {
         **schema(a={**inner, "additionalProperties": False}, properties=STRING),
         "additionalProperties": False,
     }
@@ -145,24 +145,24 @@ def test_objects_have_no_other_keys_than_a_schema_names_unless_it_says_so():
         {**CITY, "allOf": [schema(b=STRING)]},
         {"const": {"properties": {}}},
     ):
-        assert structured.closed(left) == left
+        assert json_text.closed(left) == left
 
 
 def test_what_a_schema_asks_for_is_told_in_words():
     nested = {"$defs": {"birthPlace": {"enum": ["Oslo", "Lima"]}}, "items": [CITY]}
-    assert structured.words(json.dumps(nested)).split("\n") == [
+    assert json_text.words(json.dumps(nested)).split("\n") == [
         "birth Place",
         "Oslo",
         "Lima",
         "capital",
     ]
-    assert structured.words("") == ""
+    assert json_text.words("") == ""
 
 
 def test_json_is_read_as_sentences_whole_or_not():
     whole = '{"full_name": "Ann", "born": {"year": 1987, "in": ["a\\u0062", null]}}'
-    assert structured.sentences(whole) == "full name: Ann. year: 1987. in: ab. in: None."
-    assert structured.sentences(r'{"a": "\u0053\"x\n') == '{"a": "S"x '
+    assert json_text.sentences(whole) == "full name: Ann. year: 1987. in: ab. in: None."
+    assert json_text.sentences(r'{"a": "\u0053\"x\n') == '{"a": "S"x '
 
 
 @pytest.mark.model
@@ -181,7 +181,7 @@ def test_the_real_model_writes_nothing_but_what_the_schema_allows(real, temperat
                 max_new_tokens=80,
                 temperature=temperature,
                 seed=seed,
-                json_schema=json.dumps(structured.closed(form)),
+                json_schema=json.dumps(json_text.closed(form)),
             )
             for seed in range(3)
         ]

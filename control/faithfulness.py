@@ -1,0 +1,128 @@
+"""Faithfulness: what is told of the documents' claims, and answers that give way to them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from control import prompts
+from control.conflict import policies, values
+from control.conflict.policies import Settlement
+from control.conflict.reader import AnswerReader
+from control.conflict.support import Support
+from control.conflict.verdict import DecodedAnswer
+from control.decoding.trace import written
+from control.engines.base import Engine
+from control.forgetting.suppressor import FactSuppressor
+from control.state import ABSTAINED, QuestionState
+
+
+def with_cleared_names(
+    settled: Settlement, state: QuestionState, forgetting: FactSuppressor
+) -> Settlement:
+    """What is told, without the names of documents that give a forgotten fact away."""
+    if not settled.told:
+        return settled
+    clear = forgetting.door.open(forgetting.watch(state.facts), state.question)
+    told = []
+    for each in settled.told:
+        names = dict.fromkeys(clear.name(name) or policies.WITHHELD for name in each.names)
+        told.append(replace(each, names=tuple(names)))
+    return replace(settled, told=tuple(told))
+
+
+def quote(state: QuestionState, model: Engine, forgetting: FactSuppressor) -> prompts.Quote | None:
+    """What the passages claim, unless they disagree and nothing decides between them.
+
+    A quote would not follow a system message, which says how to answer: it counts as not sure then.
+    """
+    settlement = state.settlement
+    if not settlement.quoted or (settlement.disagree and not settlement.decided):
+        return None
+    text = model.without_markup(_quoted(settlement, forgetting))
+    sure = max(each.confidence or 0.0 for each in settlement.claims if each.followed)
+    return prompts.Quote(text, settlement.followed[0], 0.0 if state.query.system else sure)
+
+
+def hold_to_documents(
+    states: Sequence[QuestionState],
+    answers: Sequence[DecodedAnswer],
+    reader: AnswerReader | None,
+    support: Support | None,
+    forgetting: FactSuppressor,
+) -> list[DecodedAnswer]:
+    """Answers of which the documents decide the words.
+
+    Where documents disagree and nothing decides, every claim is told. Where one of them is
+    followed, only documents are to be answered from, or a correction is pinned, an answer that
+    does not claim what they do gives way to the sentence that does, or to `ABSTAINED`; in the
+    last two cases sentences without support are left out. An answer that follows memory stays
+    where documents disagree, and what the guard has blocked stays blocked.
+    """
+    held, places = list(answers), list[int]()
+    for at, state in enumerate(states):
+        by_memory, settlement = held[at].follows_memory, state.settlement
+        if settlement.told:
+            held[at] = held[at] if by_memory else _all_told(state, held[at], forgetting)
+        elif state.strict or (settlement.decided and not by_memory):
+            places += [] if held[at].trace.blocked else [at]
+    if reader is None or not places:
+        return held
+    asked = [(states[at].search.query_str, held[at].trace.text) for at in places]
+    for at, (question, text), reading in zip(places, asked, reader.read(asked), strict=True):
+        settlement = states[at].settlement
+        claimed = any(values.agrees(question, says, reading.answer) for says in settlement.followed)
+        kept = text.strip() if claimed else ""
+        if kept and states[at].strict:
+            kept = _supported(text, states[at], support)
+        if kept != text.strip():
+            held[at] = _rewritten_as(held[at], kept or _quoted(settlement, forgetting) or ABSTAINED)
+            if states[at].strict:
+                held[at] = replace(held[at], conflict=False, verdict=None)
+            else:
+                held[at] = _judged_by(question, settlement.followed[0], held[at])
+    return held
+
+
+def _all_told(
+    state: QuestionState, decoded: DecodedAnswer, forgetting: FactSuppressor
+) -> DecodedAnswer:
+    """Every claim of the documents in place of an answer."""
+    decoded = _rewritten_as(decoded, forgetting.without_wording(state.settlement.text))
+    for claim in state.settlement.followed:
+        decoded = _judged_by(state.search.query_str, claim, decoded)
+    return decoded
+
+
+def _quoted(settlement: Settlement, forgetting: FactSuppressor) -> str:
+    """The sentence that holds the claim to follow; the claim where it cannot be told."""
+    says = [*settlement.followed, ""][0]
+    whole = settlement.quoted or says
+    told = forgetting.without_wording(whole)
+    return whole if told == whole else forgetting.without_wording(says)
+
+
+def _supported(text: str, state: QuestionState, support: Support | None) -> str:
+    """The sentences of an answer that a passage supports."""
+    if support is None:
+        return text.strip()
+    cited = support.cite(text, state.passages_read)
+    return " ".join(text[each.start : each.end] for each in cited if each.passages)
+
+
+def _judged_by(question: str, claim: str, decoded: DecodedAnswer) -> DecodedAnswer:
+    """A rewritten answer with the conflict between memory and what it now claims, if any."""
+    verdict = decoded.verdict
+    if verdict is None:
+        return decoded
+    if values.compare(question, claim, verdict.memory_says) != "contradictory":
+        return replace(decoded, conflict=False, verdict=None)
+    verdict = replace(verdict, passages_say=claim, follows="passages")
+    return replace(decoded, verdict=verdict)
+
+
+def _rewritten_as(decoded: DecodedAnswer, text: str) -> DecodedAnswer:
+    """An answer with another text; one that the guard has blocked stays as it is."""
+    if decoded.trace.blocked:
+        return decoded
+    trace = written(text)
+    trace.withheld = list(decoded.trace.withheld)
+    return replace(decoded, trace=trace)
