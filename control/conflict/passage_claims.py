@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from control.conflict.reader import AnswerReader, Reading
 
-# Probability from which a passage counts as claiming something. Of 120 questions to several passages
-# each (`training/documents.jsonl`), 87 % of the disagreements are found, and 81 % of those that are
-# found are some; from 0.4 on 91 and 81 %, from 0.8 on 84 and 85 %. Of 120 questions over real
-# documents (calibration packages) the surest claim is right for 23 and wrong for 21; from 0.4 on
-# for 27 and 29, from 0.8 on for 20 and 14.
+# Probability from which a passage counts as claiming something. Of 120 questions to several
+# passages each (`training/documents.jsonl`), 87 % of the disagreements are found, and 81 % of those
+# that are found are some; from 0.4 on 91 and 81 %, from 0.8 on 84 and 85 %. Of 120 questions over
+# real documents (calibration packages) the surest claim is right for 23 and wrong for 21; from 0.4
+# on for 27 and 29, from 0.8 on for 20 and 14.
 LEAST_ANSWERS = 0.6
 # The same where nothing but documents may be answered from: of 845 questions to the five most
 # similar of 171 held-out documents (`fulcrum eval sources --task held-out`), 59 % of those that one

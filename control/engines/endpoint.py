@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 
 class Server(Protocol):
-    """What one kind of server offers; `control.engines.servers` has them."""
+    """What one kind of server offers; `control.engines.servers` opens them."""
 
     name: str
     identity: str

@@ -12,15 +12,13 @@ from llama_index.core.schema import Document, MediaResource
 from foundation.errors import DocumentError
 from retrieval.ingest.cleaning import clean, has_words
 from retrieval.ingest.content import Content, Scalar
-from retrieval.ingest.dates import (
+from retrieval.ingest.dates import first_date, parse_dated, stated_date
+from retrieval.ingest.dating import (
     DATE_KEY,
     REPLACES_KEY,
     document_date,
     document_replaces,
-    first_date,
     named_replaced,
-    parse_dated,
-    stated_date,
     without_replaced,
 )
 from retrieval.ingest.readers import READERS, check_paths, read_content

@@ -9,7 +9,7 @@ from typing import Any
 from foundation.errors import DocumentError
 from retrieval.ingest import encodings
 from retrieval.ingest.content import LONGEST_TEXT, Content, Scalar
-from retrieval.ingest.dates import REPLACES_KEY, shown_replaces
+from retrieval.ingest.dating import REPLACES_KEY, shown_replaces
 from retrieval.ingest.markup import read_epub, read_html, read_markdown, read_rst
 from retrieval.ingest.office import read_docx, read_pptx, read_xlsx
 from retrieval.ingest.pdf import read_pdf

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from control.engines import servers
+from control.engines import openai_server
 from control.engines.base import Capabilities, EnginePrompt, GenerationRequest, ScoreRequest
 from control.engines.endpoint import ServedModel
 from control.engines.servers import connect
@@ -256,7 +256,7 @@ def test_a_busy_server_is_asked_again(model, kind, faults):
     ],
 )
 def test_a_failing_server_gives_one_line_and_no_answer(model, kind, fault, said, monkeypatch):
-    monkeypatch.setattr(servers, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(openai_server, "READ_SECONDS", 0.5)
     monkeypatch.setattr(model_server, "ATTEMPTS", 2)
     with serving(model, kind) as fake:
         engine = ServedModel(partial(connect, fake.url))
@@ -292,7 +292,7 @@ def test_a_server_that_is_not_there(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_answer_of_a_failing_server_is_wrong_or_leaks(model, kind, monkeypatch):
-    monkeypatch.setattr(servers, "READ_SECONDS", 5.0)
+    monkeypatch.setattr(openai_server, "READ_SECONDS", 5.0)
     monkeypatch.setattr(model_server, "ATTEMPTS", 2)
     model.script = {"secret": "It is Oslo, they say."} | model.script
     chance = random.Random(5)  # noqa: S311 - the faults, the same each time

@@ -14,7 +14,8 @@ from pypdf import PdfReader, PdfWriter
 
 from foundation.errors import InputError
 from retrieval.ingest.chunking import split
-from retrieval.ingest.dates import named_replaced, parse_dated, text_date, text_replaces
+from retrieval.ingest.dates import parse_dated
+from retrieval.ingest.dating import named_replaced, text_date, text_replaces
 from retrieval.ingest.documents import ReadDocument, date_documents, plan_changes, read
 from tests.retrieval.conftest import pdf
 
@@ -159,6 +160,11 @@ def test_figures_of_unknown_order_give_the_year() -> None:
     assert text_date("Last updated: 3/4/2021\n\nThe fair was on 2/28/2020.") == "2021-03-04"
 
 
+def test_a_month_in_unusual_letters_is_no_error() -> None:
+    assert text_date("Issued on 3 Apr\u0131l 2021\n\nLast updated 4 May 2020") == "2020-05-04"
+    assert text_date("Issued on 3 AUGUST 2021") == "2021-08-03"
+
+
 def test_a_web_page_is_dated_by_its_footer_or_its_tags(tmp_path: Path) -> None:
     page = "<html><head>{}</head><body><p>The Rhine is long.</p>{}</body></html>"
     footer = "<footer>Contact us. <p>Last updated on Nov 12, 2023.</p></footer>"
@@ -221,6 +227,7 @@ def test_a_damaged_property_is_no_date(tmp_path: Path) -> None:
         ("This policy replaces the policy of 4 May 2020.", "2020-05-04"),
         ("It supersedes the Travel Handbook 2021.", "Travel Handbook 2021"),
         ("This version replaces all earlier ones.", "*"),
+        ("This policy replaces, from 1 May 2021, each desk.", ""),
         ("This policy has been replaced by the Travel Handbook 2021.", ""),
         ("The new pump replaces the pump of 4 May 2020.", ""),
         ("This function replaces every old character of the string.", ""),
