@@ -409,8 +409,9 @@ def corrections(settings: Settings, ledger: "Ledger") -> "Corrections":
     from control.corrections import Corrections
     from control.forgetting.redaction import Redactor
 
-    redactor = Redactor(ledger, LazyFactClassifier())
-    return Corrections(ledger, packaged_embedding(), LazyReader(settings), redactor)
+    judge = LazyFactClassifier()
+    redactor = Redactor(ledger, judge)
+    return Corrections(ledger, packaged_embedding(), LazyReader(settings), judge, redactor)
 
 
 @dataclass(frozen=True)
