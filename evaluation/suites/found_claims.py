@@ -102,7 +102,13 @@ def _row(kind: str, way: str, least: float, surest: Sequence[SurestClaim]) -> di
         "from": least,
         "n": len(answered),
         "evidence read": metrics.percent(np.array([each.read for each in answered])),
-        **{name: metrics.percent(flags) for name, flags in measured.items()},
+        **{
+            name: metrics.percent(flags) if len(flags) else None for name, flags in measured.items()
+        },
         "n without an answer": len(open_),
-        "ci": {name: metrics.interval(metrics.percent, flags) for name, flags in measured.items()},
+        "ci": {
+            name: metrics.interval(metrics.percent, flags)
+            for name, flags in measured.items()
+            if len(flags)
+        },
     }
