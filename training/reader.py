@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RANK, EPOCHS = 64, 3
-OTHERS_RATE = 3e-4  # of another encoder: one of 110M parameters learned at it, see docs/sources.md
+OTHERS_RATE = 3e-4  # of another encoder: one of 110M parameters learned at it, see docs/results.md
 LONGEST = 384  # word pieces of question and text
 
 
