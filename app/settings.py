@@ -1,11 +1,12 @@
 """All settings, validated once."""
 
+import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from control.conflict.sources import Policy
 from foundation.errors import InputError
@@ -13,6 +14,18 @@ from foundation.errors import InputError
 PREFIX = "FULCRUM_"  # of the environment variables
 
 Module = Literal["rewriter", "filter", "reservoir", "reader"]
+
+
+def _read_list(value: object) -> object:
+    """Return the words of a text, which are separated by commas or a list in JSON."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return [word.strip() for word in value.split(",") if word.strip()]
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("give words separated by commas, or a list in JSON") from None
 
 
 class Settings(BaseSettings):
@@ -80,8 +93,10 @@ class Settings(BaseSettings):
         le=100,
         description="passages read for a question at most; default: as the model's window allows",
     )
-    without: frozenset[Module] = Field(
-        frozenset(), description="modules to leave out: rewriter, filter, reservoir, reader"
+    without: Annotated[frozenset[Module], NoDecode, BeforeValidator(_read_list)] = Field(
+        frozenset(),
+        description="modules to leave out, separated by commas: rewriter, filter, reservoir, "
+        "reader",
     )
     policy: Policy | None = Field(
         None,
@@ -131,4 +146,5 @@ def load(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"setting {name} is {first['input']!r}: {first['msg']}") from error
+        why = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"setting {name} is {first['input']!r}: {why}") from error

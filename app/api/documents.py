@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi import Path as InPath
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from app.api.access import Administrator, Reader
 from app.api.errors import NotFoundError
@@ -25,6 +25,13 @@ MOST_UPLOADS = 8  # requests that may wait for each other
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 uploading = CapacityLimiter(MOST_UPLOADS)
+
+
+def _check_trust(value: object) -> object:
+    """Refuse "nan", which pydantic calls too great."""
+    if str(value).strip().lower().lstrip("+-") == "nan":
+        raise ValueError(f"{value} is no number between 0 and 1")
+    return value
 
 
 class Document(BaseModel):
@@ -92,7 +99,7 @@ def list_documents(
 async def add_documents(
     caller: Administrator,
     file: Annotated[list[UploadFile], File(min_length=1, max_length=MOST_FILES)],
-    trust: Annotated[float | None, Form(ge=0, le=1)] = None,
+    trust: Annotated[float | None, BeforeValidator(_check_trust), Form(ge=0, le=1)] = None,
     dated: Annotated[str | None, Form(max_length=LONGEST_DATE)] = None,
 ) -> IngestResult:
     """Add files: .txt, .md, .html, .pdf, .jsonl.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.console import PATHS, example, model_settings, out, warn_of_skipped
+from app.cli.console import PATHS, Range, example, model_settings, out, warn_of_skipped
 from control.conflict.sources import POLICIES, Policy, SourceOptions
 from control.decoding.options import (
     DEFAULT_RULE,
@@ -63,7 +63,7 @@ class AlphaType(click.ParamType):
 )
 @click.option(
     "--reliance",
-    type=click.FloatRange(0, 1),
+    type=Range(0, 1),
     help="Instead of --alpha: the share of conflicts over known facts that memory should settle.",
 )
 @click.option("--rule", default=None, help="How to decode; a wrong name lists the ways.")

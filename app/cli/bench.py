@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import settings as settings_module
-from app.cli.console import TIMES, batch_size, count, example, model_settings, out
+from app.cli.console import TIMES, Range, batch_size, count, example, model_settings, out
 from foundation.errors import InputError
 from retrieval.stores.urls import check_url
 
@@ -197,7 +197,7 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Range(min=0, min_open=True),
     default=60.0,
     show_default=True,
     help="For each number.",

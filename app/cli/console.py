@@ -1,5 +1,7 @@
 """What all commands share: the consoles, options, and the wording of help and errors."""
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,22 +22,44 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-PATHS = click.Path(path_type=Path)
 
+class NamedPath(click.Path):
+    """A path; never the current directory by an empty name."""
 
-class Directory(click.Path):
-    """A directory that need not exist yet; never the current one by an empty name."""
+    wanted = "a file or a directory"
 
-    def __init__(self, file_okay: bool = False) -> None:
+    def __init__(self, file_okay: bool = True) -> None:
         super().__init__(file_okay=file_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; as `click.Path.convert`."""
-        if not str(value):
-            self.fail("the name is empty; give a directory", param, ctx)
+        if not os.fspath(value):
+            self.fail(f"the name is empty; give {self.wanted}", param, ctx)
         return super().convert(value, param, ctx)
 
 
+class Directory(NamedPath):
+    """A directory that need not exist yet."""
+
+    wanted = "a directory"
+
+    def __init__(self, file_okay: bool = False) -> None:
+        super().__init__(file_okay)
+
+
+class Range(click.FloatRange):
+    """A finite number of a range; "nan" is in none, though it compares with no end of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; as `click.FloatRange.convert`."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            limits = self._describe_range()
+            self.fail(f"{number} is no number in the range {limits}.", param, ctx)
+        return number
+
+
+PATHS = NamedPath()
 DIRECTORY = Directory()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.console import PATHS, REPORT, batch_size, count, example, model_settings, out
+from app.cli.console import PATHS, REPORT, Range, batch_size, count, example, model_settings, out
 from control.decoding.options import check_rule
 from foundation.errors import InputError
 
@@ -75,7 +75,7 @@ def evaluate() -> None:
     "--alpha",
     "alphas",
     multiple=True,
-    type=click.FloatRange(0, 1),
+    type=Range(0, 1),
     help="Setting of the dial for token rules; repeatable.  [default: 0, 0.25, 0.5, 0.75, 1]",
 )
 @click.option("--adaptive", is_flag=True, help="Also judge alpha auto, in three states.")

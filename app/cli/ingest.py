@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from app.cli.console import PATHS, err, example, model_settings, out, warn_of_skipped
+from app.cli.console import PATHS, Range, err, example, model_settings, out, warn_of_skipped
 from retrieval.ingest.dates import parse_dated
 from retrieval.ingest.readers import check_paths
 
@@ -33,7 +33,7 @@ LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 @click.argument("paths", nargs=-1, required=True, type=PATHS)
 @click.option(
     "--trust",
-    type=click.FloatRange(0, 1),
+    type=Range(0, 1),
     help="How far these documents are trusted against memory: 0 = not at all, 1 = fully.  "
     "[default: 0.5, or what a document says]",
 )

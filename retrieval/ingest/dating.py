@@ -32,6 +32,7 @@ TAIL_LINES = 6  # a signature and a page footer
 EDGE_CHARACTERS = 4_000  # in which those lines are looked for
 LONGEST_STATEMENT = 600  # characters of a line; beyond, only its first and last ones are judged
 LONGEST_SUBJECT = 5  # words: "The Acme Travel and Expenses Policy is valid from"
+SELF_NAMED = 3  # words: "this price list"
 MOST_UNKNOWN = 2  # words of what is replaced: "tariff sheet no. 11"
 LONGEST_HEADING = 12  # words of a line at the start that may be the title
 LONGEST_TITLE = 120  # characters of what a document replaces
@@ -48,7 +49,8 @@ ISSUED = _set(
     "update lastmod modified revised revision rev reviewed amended edited issued issue published "
     "publication posted adopted approved ratified signed version edition release released created "
     "written made concluded compiled prepared printed generated status sent circulated drafted "
-    "draft minutes meeting held done given asof pubdate datepublished datemodified"
+    "draft minutes meeting held done given asof pubdate datepublished datemodified "
+    "datum fecha data dato stand"
 )
 IN_FORCE = _set("effective valid apply applies applicable")
 # Kinds of documents.
@@ -71,6 +73,7 @@ NEUTRAL = _set(
 VERSION_WORDS = _set("version revision rev")
 OWN = r"\b(?:this|these|the present)"
 SELF = re.compile(rf"(?i){OWN}\b")
+TO_COME = re.compile(r"(?i)\b(?:next|upcoming|forthcoming|to be)\b")
 EVENT = re.compile(r"(?i)\b(?:time|when|where|place|venue|location|doors)\W?[:|]")
 MINUTES = re.compile(r"(?i)\b(?:minutes|protocol|meeting notes|notes of)\b")
 SERIES = re.compile(r"(?i)\b(?:change ?log|release notes|what.s new|changes|history|news)\b")
@@ -86,7 +89,7 @@ PLACE_WORDS = r"[^\W\d_a-z][\w.'’-]*(?:[ -][^\W\d_a-z][\w.'’-]*){0,3}"
 PLACE = re.compile(rf"{PLACE_WORDS}(?:\s*\([^()]*\))?,")
 AT_PLACE = re.compile(rf"\b(?:at|in)\s+{PLACE_WORDS}")
 CLOCK = re.compile(r"(?i)^\W*(?:T|at\s)?\s*\d{1,2}[:.]\d\d.{0,24}$")
-DAY_NAME = re.compile(r"\b(?:\w+day|den|the|le|on)\b[,.]?\s*$")
+DAY_NAME = re.compile(r"\b(?:\w+day|den|the|le|on|a|dnia)\b[,.]?\s*$")
 DASH_AND_WORD = re.compile(r"\s*[–—-]+\s+\w")
 COLUMN_END = re.compile(r"\s{2}|\s*[|·•(]|,\s*[A-Z]")
 EDITION = re.compile(r"(?i)\s*\(?(?:edition|version|revision|release|update)\b")
@@ -280,6 +283,8 @@ def _says_only_issued(before: str, *, at_edge: bool = True) -> bool:
         before: From the start of the sentence or label, or from the date before it.
         at_edge: Whether it stands at the start or the end of the text, where "the policy" is it.
     """
+    if TO_COME.search(before):
+        return False
     before = BYLINE.sub("by", before)
     words = _words(AT_PLACE.sub("at", before))
     if ISSUED.isdisjoint(words) and not AS_OF.search(before):
@@ -340,6 +345,8 @@ def _of_title(title: str, head: list[str]) -> Iterator[tuple[str, bool]]:
 
 def _is_titled(before: str, after: str) -> bool:
     """Whether a title names a kind of document and then its date, or a date and then the kind."""
+    if TO_COME.search(before):
+        return False
     words = _words(before)
     kind = _last(words, KINDS.__contains__)
     if MINUTES.search(before):
@@ -410,7 +417,9 @@ def _is_alone(before: str, after: str, *, several: bool) -> bool:
     rest = BYLINE.sub("", after).strip(MARKS)
     if CLOCK.match(rest):
         return weekdays().isdisjoint(_words(before))  # with both it is an event
-    return not rest or (len(_words(rest)) <= LONGEST_SUBJECT and bool(COLUMN_END.match(after)))
+    return len(rest) <= 1 or (
+        len(_words(rest)) <= LONGEST_SUBJECT and bool(COLUMN_END.match(after))
+    )
 
 
 def _is_document(before: str, *, at_edge: bool) -> bool:
@@ -418,8 +427,12 @@ def _is_document(before: str, *, at_edge: bool) -> bool:
     words = _words(before)
     if not words or words in (["it"], ["they"]):
         return at_edge
+    if words[-1] in {"be", "to", "not"}:
+        return False
+    if SELF.match(before) and len(words) <= SELF_NAMED:
+        return True  # "this tariff"
     subject = _last(words, KINDS.__contains__)
-    if subject < 0 or words[-1] in {"be", "to", "not"}:
+    if subject < 0:
         return False
     others = [word for word in words[subject + 1 :] if not _is_known(word)]
     return len(others) <= LONGEST_SUBJECT and (at_edge or bool(SELF.search(before)))

@@ -15,6 +15,7 @@ from retrieval.ingest.content import Content, Scalar
 from retrieval.ingest.dates import first_date, parse_dated, stated_date
 from retrieval.ingest.dating import (
     DATE_KEY,
+    KEY_PARTS,
     REPLACES_KEY,
     document_date,
     document_replaces,
@@ -42,6 +43,19 @@ UNDATED = (
     "{path}: the date {stated!r} is none, in the future or before 1400, so its document counts as "
     "undated; give YYYY-MM-DD, YYYY-MM or YYYY"
 )
+UNUSED_DATE = (
+    "{path}: the field {key} of the front matter, {stated!r}, is no date, in the future or before "
+    "1400, so it was not used; give YYYY-MM-DD, YYYY-MM or YYYY"
+)
+UNUSED_TRUST = "{path}: the field trust of the front matter is not read; give --trust"
+# Fields of front matter that hold nothing but the document's date. Others that may, as "status"
+# and "edition", hold other things as often.
+DATE_FIELDS = {
+    *("date", "dated", "lastmod", "updated", "modified", "revised", "issued", "published"),
+    *("effective", "last updated", "last modified", "date published", "date modified"),
+    "effective date",
+}
+LONGEST_SHOWN = 40  # characters of a field in a note
 # From a title and a text to the words that date the text, and those that name what it replaces.
 ReadDocument = Callable[[str, str], tuple[str, str]]
 
@@ -266,8 +280,9 @@ def _read_file(
             # A table of numbers says by its header what they are.
             if has_words(text) or (content.markdown and TABLE.search(text)):
                 document = _document(path, content, text, trust, dated, date)
-                if content.notice:
-                    on_skipped(SkippedPath(path, content.notice, partly=True))
+                for notice in [content.notice, *_unused_fields(path, content, trust, dated)]:
+                    if notice:
+                        on_skipped(SkippedPath(path, notice, partly=True))
                 stated = content.details.get(DATE_KEY)
                 if stated and path.suffix.lower() == ".jsonl" and not stated_date(stated):
                     reason = UNDATED.format(path=path, stated=stated)
@@ -287,6 +302,26 @@ def _read_file(
     if junk:
         reason = f"{path}: {junk:,} of {texts:,} texts in it have no words"
         on_skipped(SkippedPath(path, reason, partly=True))
+
+
+def _unused_fields(
+    path: Path, content: Content, trust: float | None, dated: str | None
+) -> Iterator[str]:
+    """Yield what the user is told of fields of front matter that date or trust nothing."""
+    for key, value in content.front_matter.items():
+        name = KEY_PARTS.sub(" ", key).lower()
+        stated = " ".join(str("" if value is None else value).split())
+        if not stated:
+            continue
+        flag = isinstance(value, bool) and name != DATE_KEY  # "published: true"
+        if name in DATE_FIELDS and not (dated or flag or stated_date(value)):
+            yield UNUSED_DATE.format(path=path, key=key, stated=_cut(stated))
+        elif name == TRUST_KEY and trust is None:
+            yield UNUSED_TRUST.format(path=path)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _size(path: Path) -> int:

@@ -594,6 +594,15 @@ def test_an_upload_is_dated_by_its_text_or_by_the_user(client):
     assert "YYYY-MM-DD" in refused.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("trust", ["nan", "NaN"])
+def test_a_trust_that_is_no_number_is_refused_as_none(client, trust):
+    file = {"file": ("notes.md", b"The Rhine is long.")}
+    refused = client().post("/v1/documents", files=file, data={"trust": trust})
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert message == f"trust: {trust} is no number between 0 and 1"
+
+
 def test_an_upload_that_cannot_be_read_fails_with_the_reason(client):
     response = client().post("/v1/documents", files={"file": ("x.pdf", b"%PDF nonsense")})
     assert response.status_code == 400

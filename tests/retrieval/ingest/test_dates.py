@@ -85,7 +85,7 @@ def test_a_wrong_date_of_the_user_is_one_clear_line(tmp_path: Path, dated: str) 
         ("---\ndate: 2021-03-04\nlastmod: 2022-05-06T10:00:00Z\n---\n", "2022-05-06"),
         ("---\nexpiry_date: 2021-03-04\n---\n", None),
         ('+++\ntitle = "T"\ndate = 2020-01-02\n+++\n', "2020-01-02"),
-        ("---\ntitle: Rhine\ndate: 2021-02-31\n---\n", None),
+        ("---\ntitle: Rhine\nstatus: 2021-02-31\n---\n", None),
     ],
 )
 def test_front_matter(tmp_path: Path, head: str, expected: str | None) -> None:
@@ -380,3 +380,31 @@ def _dated(paths: list[Path], read_document: ReadDocument) -> list[Document]:
 def _written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "# Minutes\n\nDate: 12 May 2025\n\nThe fee is 21.\n\nNext meeting: 8 July 2025",
+            "2025-05-12",
+        ),
+        (
+            "# Rules\n\nValid from 12 May 2025. To be reviewed by 8 July 2025.\n\nText.",
+            "2025-05-12",
+        ),
+        ("Board meeting, 12 May 2025\n\nText.\n\nNext board meeting 8 July 2025", "2025-05-12"),
+        ("Talmera, a 7 de agosto de 2024\n\nEstimados socios, la cuota es de 20.", "2024-08-07"),
+        ("Brzezin, dnia 21 stycznia 2024 r.\n\nSzanowni Panstwo, oplata wynosi 20.", "2024-01-21"),
+        ("Datum: 4 mei 2023\n\nGeachte leden, de contributie is 20 euro.", "2023-05-04"),
+        ("Stand: 15. Februar 2025\n\nDie Geb\u00fchr ist 20 Euro.", "2025-02-15"),
+    ],
+)
+def test_what_is_to_come_is_not_the_date_of_a_document(text: str, expected: str) -> None:
+    assert text_date(text) == expected
+
+
+def test_this_document_replaces_another_whatever_it_is_called() -> None:
+    text = "This tariff replaces the version of 1 April 2022 and is valid from 1 May 2023."
+    assert text_replaces(text) == "2022-04-01"
+    assert text_replaces("The tariff of Leeds replaces the version of 1 April 2022.") == ""

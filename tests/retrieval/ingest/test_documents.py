@@ -117,6 +117,62 @@ def test_malformed_front_matter_is_no_text_and_is_told(
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("date", "2024-13-45"),
+        ("date", "2999-01-01"),
+        ("date", "1066-10-14"),
+        ("date", "soon"),
+        ("date", "true"),
+        ("lastUpdated", "2024-02-31"),
+        ("published", "3000"),
+    ],
+)
+@pytest.mark.parametrize("fence", ["---", "+++"])
+def test_a_date_of_front_matter_that_is_none_is_told(
+    tmp_path: Path, fence: str, field: str, value: str
+) -> None:
+    path = tmp_path / "a.md"
+    line = f"{field}: {value}" if fence == "---" else f'{field} = "{value}"'
+    path.write_text(f"{fence}\n{line}\n{fence}\n\nThe Rhine is long.\n")
+    told: list[SkippedPath] = []
+    (document,) = read([path], told.append)
+    assert "date" not in document.metadata
+    [notice] = told
+    assert notice.partly
+    assert notice.reason.startswith(f"{path}: the field {field} of the front matter, ")
+    assert value in notice.reason.replace("True", "true")
+    told.clear()
+    (document,) = read([path], told.append, dated="2020")
+    assert (document.metadata["date"], told) == ("2020", [])
+
+
+@pytest.mark.parametrize("trust", ["3", "0.9", "high"])
+def test_a_trust_of_front_matter_is_told_not_to_be_read(tmp_path: Path, trust: str) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(f"---\ntrust: {trust}\n---\n\nThe Rhine is long.\n")
+    told: list[SkippedPath] = []
+    (document,) = read([path], told.append)
+    assert "trust" not in document.metadata
+    [notice] = told
+    assert notice.partly
+    assert notice.reason == f"{path}: the field trust of the front matter is not read; " + (
+        "give --trust"
+    )
+    told.clear()
+    (document,) = read([path], told.append, trust=0.2)
+    assert (document.metadata["trust"], told) == (0.2, [])
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["date: 2021-03-04", "date: 20210304", "date:", "published: true", "status: draft", "trust:"],
+)
+def test_front_matter_that_is_used_or_says_nothing_is_not_told(tmp_path: Path, head: str) -> None:
+    read_one(tmp_path / "a.md", f"---\n{head}\n---\n\nThe Rhine is long.\n".encode())
+
+
+@pytest.mark.parametrize(
     "rest", ["\nIt is long.", "\nIt is long.\n\n---\n\nSo is the Elbe.", "# The Rhine\nIt is long."]
 )
 def test_front_matter_without_an_end_is_no_text_and_is_told(tmp_path: Path, rest: str) -> None:
