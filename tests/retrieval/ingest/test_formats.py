@@ -4,6 +4,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,21 @@ def test_a_short_pdf_joins_only_lines_that_fill_the_page(
     path.write_bytes(pdf(") Tj 0 -16 Td (".join(lines)))
     (node,) = passages(path)
     assert node.text == text
+
+
+def test_two_pages_lose_the_titles_that_they_share(tmp_path: Path) -> None:
+    pages = [
+        ["Club rules", "Page 1 of 2", "Members pay 20 pounds.", "It is open daily.", "Ask Ann."],
+        ["Club rules", "Page 2 of 2", "A guest pays 5.", "Dogs stay outside.", "Ask Tom."],
+    ]
+    book = PdfWriter()
+    for lines in pages:
+        book.append(BytesIO(pdf(") Tj 0 -16 Td (".join(lines))))
+    book.write(tmp_path / "two.pdf")
+    text = "\n".join(node.text for node in passages(tmp_path / "two.pdf"))
+    assert "rules" not in text
+    assert "of 2" not in text
+    assert "Dogs stay outside." in text
 
 
 def test_compatibility_signs_are_plain_unless_they_say_something_else(tmp_path: Path) -> None:
