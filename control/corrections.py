@@ -324,7 +324,7 @@ def checked(correction: Correction) -> Correction:
 
 def is_question(text: str) -> bool:
     """Whether a text ends with a question mark of any script, or begins as English questions do."""
-    last = text.rstrip("\"'”’»)] ")[-1:]
+    last = text.rstrip("\"'”’»)]! ")[-1:]
     marked = last != "" and "QUESTION MARK" in unicodedata.name(last, "")
     return marked or ASKS.match(text) is not None
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi import Path as InPath
-from pydantic import BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from app.api.access import Administrator, Reader
 from app.api.errors import NotFoundError
@@ -15,7 +15,7 @@ from app.api.schema import LONGEST_DATE
 from app.server.service import ListedDocument
 from app.server.uploads import safe_name
 from control.forgetting.clearing import Cleared, own
-from foundation.errors import BusyError, DocumentError
+from foundation.errors import BusyError, DocumentError, InputError
 from foundation.files import temporary_directory
 from retrieval.ingest.dates import parse_dated
 
@@ -32,6 +32,14 @@ def _check_trust(value: object) -> object:
     if str(value).strip().lower().lstrip("+-") == "nan":
         raise ValueError(f"{value} is no number between 0 and 1")
     return value
+
+
+def _check_dated(value: str) -> str:
+    """Refuse what is no date of a document, in words that name the field."""
+    try:
+        return parse_dated(value)
+    except InputError as error:
+        raise ValueError(str(error).removeprefix("--dated ")) from error
 
 
 class Document(BaseModel):
@@ -100,16 +108,16 @@ async def add_documents(
     caller: Administrator,
     file: Annotated[list[UploadFile], File(min_length=1, max_length=MOST_FILES)],
     trust: Annotated[float | None, BeforeValidator(_check_trust), Form(ge=0, le=1)] = None,
-    dated: Annotated[str | None, Form(max_length=LONGEST_DATE)] = None,
+    dated: Annotated[
+        Annotated[str, AfterValidator(_check_dated)] | None, Form(max_length=LONGEST_DATE)
+    ] = None,
 ) -> IngestResult:
-    """Add files: .txt, .md, .html, .pdf, .jsonl.
+    """Add files, of the formats that `fulcrum ingest` reads.
 
     Each is read in a process of its own, with limits of time and memory. Files that cannot be read
     are skipped; if all are, the request fails. What of the others could not be used is in
     ``notices``. ``dated`` is their date, YYYY-MM-DD, YYYY-MM or YYYY, instead of what they say.
     """
-    if dated is not None:
-        parse_dated(dated)
     if uploading.borrowed_tokens >= MOST_UPLOADS:
         raise BusyError(f"{MOST_UPLOADS} uploads are being read already; upload again later")
     return await to_thread.run_sync(_ingest, caller, file, trust, dated, limiter=uploading)

@@ -591,7 +591,10 @@ def test_an_upload_is_dated_by_its_text_or_by_the_user(client):
         assert document["date"] == expected
     refused = one.post("/v1/documents", files=file, data={"dated": "soon"})
     assert refused.status_code == 400
-    assert "YYYY-MM-DD" in refused.json()["error"]["message"]
+    error = refused.json()["error"]
+    assert "'soon' is not a date; give YYYY-MM-DD" in error["message"]
+    assert "--" not in error["message"]
+    assert error["param"] == "dated"
 
 
 @pytest.mark.parametrize("trust", ["nan", "NaN"])

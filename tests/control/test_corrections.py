@@ -273,6 +273,7 @@ def test_what_is_replaced_meanwhile_is_not_replaced_again(corrections, ledger, h
         ("How long is the refund window?", "is a question"),
         ("how many days is the refund window", "is a question"),
         ("ما هي المدة؟", "is a question"),
+        ("Open on Sundays?!", "is a question"),
         ("half \ud800", "bytes that are no text"),
     ],
 )
