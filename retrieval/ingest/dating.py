@@ -36,6 +36,7 @@ SELF_NAMED = 3  # words: "this price list"
 MOST_UNKNOWN = 2  # words of what is replaced: "tariff sheet no. 11"
 LONGEST_HEADING = 12  # words of a line at the start that may be the title
 LONGEST_TITLE = 120  # characters of what a document replaces
+FIELD_CELLS = 2  # of a row that is a field: "| Date | 3 May 2021 |"
 MOST_DATED_LINES = 2  # lines of nothing but a date: more of them are a diary or a programme
 
 
@@ -318,7 +319,7 @@ def _cells(row: str) -> list[str]:
 
 def _statements(line: str, *, at_edge: bool = True) -> Iterator[str]:
     """Yield the dates of a line that are stated to be the text's."""
-    if line.startswith("|") and len(_cells(line)) != 2:  # noqa: PLR2004
+    if line.startswith("|") and len(_cells(line)) != FIELD_CELLS:
         return  # a row of data
     for before, found in _clauses(line):
         if found.is_year and AS_OF.search(before):

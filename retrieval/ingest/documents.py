@@ -12,7 +12,7 @@ from llama_index.core.schema import Document, MediaResource
 from foundation.errors import DocumentError
 from retrieval.ingest.cleaning import clean, has_words
 from retrieval.ingest.content import Content, Scalar
-from retrieval.ingest.dates import first_date, parse_dated, stated_date
+from retrieval.ingest.dates import EARLIEST, first_date, parse_dated, stated_date
 from retrieval.ingest.dating import (
     DATE_KEY,
     KEY_PARTS,
@@ -45,7 +45,7 @@ UNDATED = (
 )
 UNUSED_DATE = (
     "{path}: the field {key} of the front matter, {stated!r}, is no date, in the future or before "
-    "1400, so it was not used; give YYYY-MM-DD, YYYY-MM or YYYY"
+    f"{EARLIEST}, so it was not used; give YYYY-MM-DD, YYYY-MM or YYYY"
 )
 UNUSED_TRUST = "{path}: the field trust of the front matter is not read; give --trust"
 # Fields of front matter that hold nothing but the document's date. Others that may, as "status"

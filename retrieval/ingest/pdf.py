@@ -131,7 +131,7 @@ def _lines(text: str, known: Counter[str]) -> list[str]:
 def _without_running_titles(pages: Sequence[list[str]]) -> list[list[str]]:
     """Drop lines at the top and bottom that several pages share but for their numbers."""
     seen = Counter(form for lines in pages for form in {*_edges(lines)})
-    least = 2 if len(pages) == 2 else LEAST_REPEATS  # noqa: PLR2004
+    least = min(LEAST_REPEATS, max(2, len(pages)))
 
     def repeated(line: str) -> bool:
         return seen[_form(line)] >= least

@@ -167,6 +167,14 @@ def test_a_question_about_something_else_is_left_alone_though_the_statement_has_
     assert corrections.for_question("How long is the refund window?") == [pinned]
 
 
+def test_a_question_about_another_name_is_left_alone_unless_statement_or_scope_has_it(corrections):
+    harbour = pin(corrections, "The mooring at Skelby costs 42 pounds").correction
+    assert corrections.for_question("What does the mooring at Skelby costs?") == [harbour]
+    assert corrections.for_question("What does the mooring at Drover costs?") == []
+    quay = pin(corrections, "The mooring at our quay costs 28 pounds", scope="Drover").correction
+    assert corrections.for_question("What does the mooring at Drover costs?") == [quay]
+
+
 def test_the_reader_is_asked_only_about_statements_that_are_near(corrections, reader):
     pin(corrections)
     pin(corrections, PARKING)

@@ -394,13 +394,22 @@ def _written(path: Path, data: bytes) -> Path:
             "2025-05-12",
         ),
         ("Board meeting, 12 May 2025\n\nText.\n\nNext board meeting 8 July 2025", "2025-05-12"),
+    ],
+)
+def test_what_is_to_come_is_not_the_date_of_a_document(text: str, expected: str) -> None:
+    assert text_date(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("Talmera, a 7 de agosto de 2024\n\nEstimados socios, la cuota es de 20.", "2024-08-07"),
         ("Brzezin, dnia 21 stycznia 2024 r.\n\nSzanowni Panstwo, oplata wynosi 20.", "2024-01-21"),
         ("Datum: 4 mei 2023\n\nGeachte leden, de contributie is 20 euro.", "2023-05-04"),
         ("Stand: 15. Februar 2025\n\nDie Geb\u00fchr ist 20 Euro.", "2025-02-15"),
     ],
 )
-def test_what_is_to_come_is_not_the_date_of_a_document(text: str, expected: str) -> None:
+def test_letter_heads_in_other_languages(text: str, expected: str) -> None:
     assert text_date(text) == expected
 
 
