@@ -257,7 +257,8 @@ class Assistant:
             return changed
         started = time.perf_counter()
         asked = [
-            (states[at].search.query_str, [*states[at].kept, *states[at].versions]) for at in places
+            (each.search.query_str, [*each.kept, *each.versions], each.retrieved)
+            for each in (states[at] for at in places)
         ]
         readings = passage_claims.read(reader, asked)
         share = (time.perf_counter() - started) / len(places)

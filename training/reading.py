@@ -37,6 +37,7 @@ DATED = Path(__file__).with_name("dated.jsonl")
 COMPANIONS = Path(__file__).with_name("companions.jsonl")
 PARALLEL = Path(__file__).with_name("parallel.jsonl")
 TABLES = Path(__file__).with_name("tables.jsonl")
+FOLDERS = Path(__file__).with_name("folders.jsonl")
 DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
 ORDERS = 3  # of the rows, in which each table is read
 RELATION_FACTS = 300  # of the built-in relations, whose sentences have few forms
@@ -156,6 +157,12 @@ def tables(held_out: bool = False) -> list[dict[str, Any]]:
             for number, record in enumerate(map(json.loads, file))
             if (number % DEVELOPMENT == 0) == held_out
         ]
+
+
+def folders() -> list[dict[str, Any]]:
+    """Folders of documents of one house or two, few of which say whose they are; all held out."""
+    with FOLDERS.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def passage(record: dict[str, Any]) -> str:

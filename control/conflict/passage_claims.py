@@ -118,7 +118,7 @@ def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
             float(known.get("trust", NEUTRAL_TRUST)),
             reading.answers,
         ),
-        node.node.ref_doc_id or node.node_id,
+        _document(node),
         str(known.get("title", "")),
         tuple(filter(None, str(known.get("replaces", "")).split("; "))),
         sentence,
@@ -194,35 +194,74 @@ def ways_to_ask(question: str, date: str, text: str = "") -> list[str]:
 
 
 def read(
-    reader: "AnswerReader", asked: "Sequence[tuple[str, Sequence[NodeWithScore]]]"
+    reader: "AnswerReader",
+    asked: "Sequence[tuple[str, Sequence[NodeWithScore], Sequence[NodeWithScore]]]",
 ) -> "list[list[tuple[NodeWithScore, Reading]]]":
     """Read passages, each for its question, all in one batch.
 
     Args:
         reader: The reader.
-        asked: Questions, each with its passages.
+        asked: Questions, each with its passages and with all that were found with them.
 
     Returns:
         For each question its passages with what the reader found, by the way to ask that is surer.
     """
     passages = [
-        (at, node, (way, origin(node) or UNTITLED, node.text))
-        for at, (question, nodes) in enumerate(asked)
-        for node in nodes
+        (at, node, (way, origin(node) or UNTITLED, node.text), beside)
+        for at, (question, nodes, found) in enumerate(asked)
+        for node, beside in zip(nodes, _beside(nodes, found), strict=True)
         for way in ways_to_ask(question, date_of(node), node.text)
     ]
     surest: dict[tuple[int, str], Reading] = {}
-    readings = read_passages(reader, [each for _, _, each in passages])
-    for (at, node, _), reading in zip(passages, readings, strict=True):
+    readings = read_passages(
+        reader, [each for _, _, each, _ in passages], [beside for *_, beside in passages]
+    )
+    for (at, node, *_), reading in zip(passages, readings, strict=True):
         known = surest.get((at, node.node_id))
         if known is None or reading.answers > known.answers:
             surest[at, node.node_id] = reading
     return [
-        [(node, surest[at, node.node_id]) for node in nodes] for at, (_, nodes) in enumerate(asked)
+        [(node, surest[at, node.node_id]) for node in nodes]
+        for at, (_, nodes, _) in enumerate(asked)
     ]
 
 
-def read_passages(reader: "AnswerReader", asked: Sequence[tuple[str, str, str]]) -> "list[Reading]":
+def _beside(nodes: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]") -> list[list[str]]:
+    """For each passage the others of its document, and those of the files in its folder.
+
+    Documents of one file, such as lines, do not lie beside each other: little tells that they are
+    of one house.
+    """
+    others = {node.node_id: (_document(node), _file(node), passage_text(node)) for node in found}
+    beside = []
+    for node in nodes:
+        document, file = _document(node), _file(node)
+        beside.append(
+            [
+                text
+                for other_document, other_file, text in others.values()
+                if other_document == document
+                or (file and other_file not in (None, file) and other_file.parent == file.parent)
+            ]
+        )
+    return beside
+
+
+def _document(node: "NodeWithScore") -> str:
+    return node.node.ref_doc_id or node.node_id
+
+
+def _file(node: "NodeWithScore") -> Path | None:
+    """The file that a passage was read from; ``None`` if it was given."""
+    path = prompts.path(node)
+    return Path(path) if path else None
+
+
+def read_passages(
+    reader: "AnswerReader",
+    asked: Sequence[tuple[str, str, str]],
+    beside: Sequence[Sequence[str]] | None = None,
+) -> "list[Reading]":
     """Read passages whole, and each of their sentences alone.
 
     How likely a passage answers is told by all of it, and by the names that it lacks; which words
@@ -233,6 +272,7 @@ def read_passages(reader: "AnswerReader", asked: Sequence[tuple[str, str, str]])
     Args:
         reader: The reader.
         asked: Questions, each with the title and the text of a passage.
+        beside: For each of them passages of the same house, as of `answerability.probability`.
 
     Returns:
         Places are those in the text with its title.
@@ -252,8 +292,10 @@ def read_passages(reader: "AnswerReader", asked: Sequence[tuple[str, str, str]])
             before = len(whole[place][1]) - len(asked[place][2])
             found[place] = replace(each, start=before + start + within)
     return [
-        replace(each, answers=answerability.probability(*pair, answers))
-        for each, pair, answers in zip(found, whole, likely, strict=True)
+        replace(each, answers=answerability.probability(*pair, answers, near))
+        for each, pair, answers, near in zip(
+            found, whole, likely, beside or [()] * len(asked), strict=True
+        )
     ]
 
 

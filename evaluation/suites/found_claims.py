@@ -76,7 +76,8 @@ def _surest(
     asked = []
     for item in items:
         query = plain_query(item.question, ())
-        asked.append((item.question, list(modules.judge(modules.search(query), query))[:READ]))
+        found = modules.search(query)
+        asked.append((item.question, list(modules.judge(found, query))[:READ], found))
     claimed = []
     for item, read in zip(items, passage_claims.read(reader, asked), strict=True):
         has = bool(item.answers) and item.recalled([node.node_id for node, _ in read])

@@ -13,6 +13,7 @@ from control.conflict.passage_claims import LEAST_ALONE, LEAST_ANSWERS
 from control.conflict.reader import AnswerReader, Reading
 from evaluation import metrics
 from evaluation.datasets import sources
+from evaluation.suites.sources import folders
 from evaluation.suites.sources.checks import Table
 from evaluation.suites.sources.system import Run
 from foundation.errors import InputError
@@ -58,6 +59,7 @@ def held_out(run: Run) -> dict[str, Table]:
         "held-out": rows,
         "held-out: several documents": [_bar(questions, surest, least) for least in bars],
         "held-out: tables": [_bar(tables, readings[TABLES], least) for least in bars],
+        "held-out: folders": folders.measure(reader, run.limit),
         "held-out: citations": _cited(run),
         "failures": [],
     }

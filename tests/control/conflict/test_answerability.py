@@ -34,3 +34,32 @@ def test_the_more_of_the_names_a_passage_lacks_the_less_likely_it_answers():
     )
     assert all_ < 0.3 < half < 0.9
     assert probability("How many tonnes did Bertha Lindt pick?", TEXT, 1.0) < 0.9
+
+
+QUESTION = "How many days do customers of Brindle & Oake have to send goods back?"
+OWN = "Refunds: You have 45 days from the day on which the parcel came."
+NAMING = (
+    "About us: Brindle & Oake makes lamps in Harrowgate. Refunds are for our shop in Harrowgate."
+)
+
+
+def test_a_name_that_a_document_beside_gives_holds_for_one_that_does_not_say_whose_it_is():
+    assert probability(QUESTION, OWN, 0.4) < 0.1
+    assert probability(QUESTION, OWN, 0.4, [OWN, NAMING]) > 0.6
+    assert probability(QUESTION, OWN, 0.4, [OWN, "Hours: Open from nine."]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "inherits"),
+    [
+        ("Refunds: Marlow & Sons takes goods back for 30 days.", False),
+        ("Refunds: Questions go to Anna Fischer. You have 30 days.", False),
+        ("Refunds And Returns: You have 30 days. Refunds and returns are free.", True),
+        ("Refunds: You have 30 days in Harrowgate.", True),
+        ("Refunds: " + "You have 30 days. " * 12 + "Thank Anna Fischer for it.", True),
+    ],
+)
+def test_a_document_that_begins_with_another_name_is_not_of_the_same_house(text, inherits):
+    alone, beside = probability(QUESTION, text, 0.4), probability(QUESTION, text, 0.4, [NAMING])
+    assert (beside > 0.6) == inherits
+    assert inherits or beside == alone

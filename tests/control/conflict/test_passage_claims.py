@@ -1,7 +1,12 @@
 """What each passage claims about a question."""
 
 import pytest
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.schema import (
+    NodeRelationship,
+    NodeWithScore,
+    RelatedNodeInfo,
+    TextNode,
+)
 
 from control.conflict.passage_claims import find, other_versions, passage_text, read, ways_to_ask
 from control.conflict.reader import Reading
@@ -94,7 +99,7 @@ class SentenceReader:
 def test_which_words_answer_is_told_by_the_surest_sentence_and_how_likely_by_the_passage(title):
     text = "We ship in 7 daysish. \n You have 30 days. It rains."
     node = NodeWithScore(node=TextNode(id_="a", text=text, metadata={"title": title}))
-    [[(_, found)]] = read(SentenceReader(), [(QUESTION, [node])])
+    [[(_, found)]] = read(SentenceReader(), [(QUESTION, [node], [node])])
     assert (found.answer, found.answers) == ("30 days", 0.7)
     whole = passage_text(node)
     assert whole[found.start : found.end] == "30 days"
@@ -113,5 +118,32 @@ def test_a_passage_of_one_sentence_or_with_rows_is_read_once():
     rows = "City: Oslo; Fare: 3\nCity: Bergen; Fare: 4"
     for text in ("You have 30 days.", rows):
         node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Guide"}))
-        read(Counting(), [(QUESTION, [node])])
+        read(Counting(), [(QUESTION, [node], [node])])
     assert len(asked) == 2
+
+
+def test_names_of_files_in_one_folder_hold_for_the_others_in_it():
+    class Unsure:
+        def read(self, pairs):
+            return [Reading("30 days", text.find("30 days"), 0.5) for _, text in pairs]
+
+    def node(path, text, document=""):
+        metadata = {"title": "Refunds", "source": path}
+        relations = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document or path)}
+        return NodeWithScore(node=TextNode(text=text, metadata=metadata, relationships=relations))
+
+    def likely(one, *found):
+        asked = "How long do customers of Marlow have?"
+        [[(_, reading)]] = read(Unsure(), [(asked, [one], [one, *found])])
+        return reading.answers
+
+    text = "You have 30 days to send it back."
+    ours, naming = node("shop/refunds.md", text), "We are Marlow, a shop for lamps."
+    alone = likely(ours)
+    assert alone < 0.1
+    assert likely(ours, node("shop/about.md", naming)) > 0.6
+    assert likely(ours, node("other/about.md", naming)) == alone
+    assert likely(ours, node("", naming)) == alone
+    lines = node("shop/lines.jsonl", text, "first"), node("shop/lines.jsonl", naming, "second")
+    assert likely(*lines) == alone
+    assert likely(lines[0], node("shop/lines.jsonl", naming, "first")) > 0.6
