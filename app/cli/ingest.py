@@ -49,7 +49,7 @@ def ingest(
 ) -> None:
     """Add documents or directories of them to the index.
 
-    Read are .txt .md .rst .html .pdf .docx .pptx .xlsx .csv .tsv .epub and .jsonl files.
+    Read are .txt .md .rst .html .pdf .docx .pptx .xlsx .csv .tsv .epub .eml and .jsonl files.
     """
     check_paths(paths)
     if dated is not None:

@@ -10,6 +10,7 @@ from foundation.errors import DocumentError
 from retrieval.ingest import encodings
 from retrieval.ingest.content import LONGEST_TEXT, Content, Scalar
 from retrieval.ingest.dating import REPLACES_KEY, shown_replaces
+from retrieval.ingest.mail import read_eml
 from retrieval.ingest.markup import read_epub, read_html, read_markdown, read_rst
 from retrieval.ingest.office import read_docx, read_pptx, read_xlsx
 from retrieval.ingest.pdf import read_pdf
@@ -195,6 +196,7 @@ READERS: dict[str, Callable[[Path], Iterator[Content]]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".epub": read_epub,
+    ".eml": read_eml,
     ".jsonl": _json_lines,
 }
 
