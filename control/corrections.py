@@ -21,7 +21,8 @@ import numpy as np
 
 from control.conflict import answerability
 from control.conflict.reader import AnswerReader
-from control.forgetting.ledger import CORRECTED, ENTERED, ID_BYTES, WITHDRAWN, Event, Ledger
+from control.forgetting.chain import CORRECTED, ENTERED, WITHDRAWN
+from control.forgetting.ledger import ID_BYTES, Event, Ledger
 from control.forgetting.record import LONGEST_TEXT, shown
 from control.forgetting.vector_cache import Vectors, unit
 from control.prompts import with_title
@@ -136,10 +137,10 @@ class Corrections:
         """Return the corrections in force, in the order in which they were pinned."""
         with self._lock:
             changes = self._ledger.entries(CORRECTED, WITHDRAWN, self._version)
-            for correction_id in changes.ended:
+            for correction_id in changes.removed:
                 self._corrections.pop(correction_id, None)
                 self._vectors.pop(correction_id, None)
-            self._corrections |= {event.record_id: _correction(event) for event in changes.entered}
+            self._corrections |= {event.record_id: _correction(event) for event in changes.added}
             self._version = changes.version
             return list(self._corrections.values())
 

@@ -61,6 +61,16 @@ def private_file(path: Path) -> None:
     restrict(path)
 
 
+def version_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file does.
+
+    Raises:
+        OSError: There is none, or its directory cannot be read.
+    """
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
 def restrict(path: Path) -> bool:
     """Remove all permissions on a file or directory but its owner's.
 

@@ -74,15 +74,13 @@ def other_names(name: str) -> tuple[str, ...]:
         if entity.startswith("currency") and " " in name:  # the Peruvian sol is called the sol
             found.append(name.rsplit(maxsplit=1)[-1])
     found += _demonyms_of(name)
-    key = normalise(name)
-    seen = {key}
-    other: list[str] = []
-    for candidate in found:
-        bare = normalise(candidate)
-        if bare not in seen and (len(bare) >= LEAST_LETTERS or bare.isdigit()):
-            seen.add(bare)
-            other.append(candidate)
-    return tuple(other)
+    other: dict[str, str] = {}
+    for each in found:
+        bare = normalise(each)
+        if len(bare) >= LEAST_LETTERS or bare.isdigit():
+            other.setdefault(bare, each)
+    other.pop(normalise(name), None)
+    return tuple(other.values())
 
 
 def _entities_of(name: str) -> list[str]:
@@ -232,11 +230,6 @@ def _entities() -> dict[str, list[str]]:
             if entity not in known:
                 known.append(entity)
     return entities
-
-
-def is_name(word: str) -> bool:
-    """Whether a normalised word is the name of a country, a language, a currency or a city."""
-    return word in _entities()
 
 
 @cache

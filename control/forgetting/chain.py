@@ -1,9 +1,10 @@
 """The hash chain of the ledger's events: head, appending, and verification."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -12,9 +13,12 @@ from sqlalchemy.exc import DBAPIError
 from control.forgetting.cipher import FIRST_LINK, LedgerCipher
 from control.forgetting.ledger_tables import Row
 
-PLACE = ("sequence", "kind", "record_id", "time", "fact")
+ADDED, REMOVED = "added", "removed"
+CORRECTED, WITHDRAWN = "corrected", "correction withdrawn"
+ENTERED = (ADDED, REMOVED, CORRECTED, WITHDRAWN)  # events that change what is in force
+ENDS = {REMOVED: ADDED, WITHDRAWN: CORRECTED}  # events that end what others made
+PLACE = ("sequence", "kind", "record_id", "time", "fact")  # the columns before the payload
 COLUMNS = select(*Row.__table__.columns)
-HASHED = COLUMNS.selected_columns.keys().index("hash")  # the columns before it
 AT_ONCE = 1_000  # events that are fetched together
 
 
@@ -76,12 +80,7 @@ def now() -> str:
 
 def decrypt(row: Any, cipher: LedgerCipher) -> str | None:
     """An event's details as JSON, or ``None`` if the key is wrong or the row was changed."""
-    return cipher.open(row.payload, _place(row))
-
-
-def version(connection: Connection) -> int:
-    """The number of the newest event; 0 if there is none."""
-    return connection.execute(select(func.coalesce(func.max(Row.sequence), 0))).scalar_one()
+    return cipher.open(row.payload, row[: len(PLACE)])
 
 
 def ends(connection: Connection) -> list[Any]:
@@ -91,7 +90,7 @@ def ends(connection: Connection) -> list[Any]:
 
 
 def last(connection: Connection) -> Head:
-    """The newest event."""
+    """The newest event; nothing is verified."""
     newest = select(Row.sequence, Row.hash).order_by(Row.sequence.desc()).limit(1)
     row = connection.execute(newest).first()
     return START if row is None else Head(*row)
@@ -117,34 +116,16 @@ class VerifiedChain:
 
     Attributes:
         head: The last event that was verified.
+        entered: By kind of event the entries that such events made and that are still in force: id
+            and number of the event, in ascending order of the numbers; see `after`.
+        ended: By kind of event the entries that such events ended, in the same form.
     """
 
-    def __init__(self, ends: Mapping[str, str]) -> None:
-        """Start before the first event.
-
-        Args:
-            ends: By the kind of event that ends an entry, the kind of the one that made it.
-        """
+    def __init__(self) -> None:
+        """Start before the first event."""
         self.head = START
-        self._ends = ends
-        self._entered: dict[str, dict[str, int]] = {kind: {} for kind in ends.values()}
-        self._ended: dict[str, dict[str, int]] = {kind: {} for kind in ends}
-
-    def entered(self, kind: str, since: int = 0) -> dict[str, int]:
-        """Entries of a kind still in force: id and number of the event, after ``since``."""
-        return _after(self._entered[kind], since)
-
-    def number(self, kind: str, entry_id: str) -> int | None:
-        """The number of the event that made an entry which is still in force."""
-        return self._entered[kind].get(entry_id)
-
-    def has_ended(self, kind: str, entry_id: str) -> bool:
-        """Whether an event of this kind ended an entry."""
-        return entry_id in self._ended[kind]
-
-    def ended(self, kind: str, since: int = 0) -> list[str]:
-        """Ids of entries that events of this kind ended after the event ``since``, in order."""
-        return list(_after(self._ended[kind], since))
+        self.entered: dict[str, dict[str, int]] = {kind: {} for kind in ENDS.values()}
+        self.ended: dict[str, dict[str, int]] = {kind: {} for kind in ENDS}
 
     def verify(
         self, connection: Connection, cipher: Callable[[], LedgerCipher], upto: int | None = None
@@ -169,11 +150,11 @@ class VerifiedChain:
             for row in connection.execute(rows):
                 number += 1
                 link = link or cipher().link
-                if row.sequence != number:
-                    if row.sequence < number:
-                        return f"event {row.sequence} was put in: events are numbered from 1"
+                if row.sequence < number:
+                    return f"event {row.sequence} was put in: events are numbered from 1"
+                if row.sequence > number:
                     return f"event {number} is missing: it was taken out"
-                if link(head.hash, row[:HASHED]) != row.hash:
+                if link(head.hash, row[:-1]) != row.hash:  # all columns but the hash itself
                     return (
                         f"event {number} ({row.kind}, {row.time}) is not what was recorded there: "
                         "it was changed, moved or put in"
@@ -186,22 +167,14 @@ class VerifiedChain:
         return None
 
     def _apply(self, row: Any) -> None:
-        if row.kind in self._entered:
-            self._entered[row.kind][row.record_id] = row.sequence
-        elif row.kind in self._ends:
-            self._entered[self._ends[row.kind]].pop(row.record_id, None)
-            self._ended[row.kind][row.record_id] = row.sequence
+        if row.kind in self.entered:
+            self.entered[row.kind][row.record_id] = row.sequence
+        elif row.kind in self.ended:
+            self.entered[ENDS[row.kind]].pop(row.record_id, None)
+            self.ended[row.kind][row.record_id] = row.sequence
 
 
-def _after(numbers: dict[str, int], since: int) -> dict[str, int]:
+def after(numbers: dict[str, int], since: int) -> dict[str, int]:
     """Those of ascending numbers that are greater; only these are looked at."""
-    found = []
-    for key, number in reversed(numbers.items()):
-        if number <= since:
-            break
-        found.append((key, number))
-    return dict(reversed(found))
-
-
-def _place(row: Any) -> tuple[int, str, str, str, str]:
-    return (row.sequence, row.kind, row.record_id, row.time, row.fact)
+    found = takewhile(lambda item: item[1] > since, reversed(numbers.items()))
+    return dict(reversed(list(found)))

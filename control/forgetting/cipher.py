@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from foundation.errors import IndexStateError, InputError
-from foundation.files import PRIVATE_FILE, private_directory
+from foundation.files import private_directory, version_of
 
 KEY_BYTES = 32  # AES-256 and HMAC-SHA256 take keys of this length
 NONCE_BYTES = 12  # as NIST SP 800-38D (GCM) recommends; drawn at random for each message
@@ -100,11 +101,9 @@ class KeyFile:
 
     def state(self) -> tuple[int, ...] | None:
         """What changes when the file does, or ``None`` if there is none."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+        with suppress(OSError):
+            return version_of(self.path)
+        return None
 
     def create(self) -> bytes:
         """Create and return a key, or return the one that another process has just created.
@@ -112,24 +111,20 @@ class KeyFile:
         Raises:
             IndexStateError: the file cannot be written.
         """
-        scratch = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
+        folder, prefix = self.path.parent, f".{self.path.name}-"
         try:
-            private_directory(self.path.parent)
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
-            with open(descriptor, "w", encoding="ascii") as file:
+            private_directory(folder)
+            with NamedTemporaryFile("w", encoding="ascii", dir=folder, prefix=prefix) as file:
                 file.write(f"{secrets.token_hex(KEY_BYTES)}\n")
                 file.flush()
                 os.fsync(file.fileno())
-            with suppress(FileExistsError):  # a link never replaces an existing key
-                os.link(scratch, self.path)
+                with suppress(FileExistsError):  # a link never replaces an existing key
+                    os.link(file.name, self.path)
         except OSError as error:
             raise IndexStateError(
                 f"{self.path} cannot be written ({error.strerror}), so nothing was recorded; "
                 "check permissions and the space on the disk, or choose another --home"
             ) from error
-        finally:
-            with suppress(OSError):
-                scratch.unlink(missing_ok=True)
         key = self.read()
         if key is None:
             raise IndexStateError(f"{self.path} vanished as soon as it was written; try again")

@@ -13,9 +13,8 @@ from typing import Protocol
 from control.encoders import PairClassifier
 from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record
+from control.forgetting.segments import Turns
 from control.prompts import with_title
-
-Turns = Sequence[tuple[str, str]]
 
 LONGEST = 192  # word pieces of fact and text; more are cut from the text
 LONGEST_FACT = 400  # characters of a fact
@@ -28,23 +27,12 @@ class FactJudge(Protocol):
     """What judges messages and sentences by facts, such as a `FactClassifier`."""
 
     def asks(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """How likely each message asks for a fact; as `FactClassifier.asks`."""
-
-    def states(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """How likely each sentence states a fact; as `FactClassifier.states`."""
-
-
-class FactClassifier(PairClassifier):
-    """Judges pairs of a text and a fact."""
-
-    def asks(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """How likely a good answer to a message would tell, confirm or hint at a fact, in [0, 1].
 
         Args:
             pairs: What the message says, as of `in_conversation`, and what is asked, as of `asked`
                 or `asked_backwards`.
         """
-        return self.probabilities([(fact, text) for text, fact in pairs])
 
     def states(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """How likely a sentence gives a fact away, in [0, 1].
@@ -52,7 +40,16 @@ class FactClassifier(PairClassifier):
         Args:
             pairs: The sentence, as of `in_passage`, and the fact, as of `stated`.
         """
+
+
+class FactClassifier(PairClassifier):
+    """Judges pairs of a text and a fact, as `FactJudge`."""
+
+    def asks(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """How likely messages ask for facts."""
         return self.probabilities([(fact, text) for text, fact in pairs])
+
+    states = asks
 
 
 def load(base: Path, adapter: Path) -> FactClassifier:
@@ -61,39 +58,23 @@ def load(base: Path, adapter: Path) -> FactClassifier:
 
 
 def in_conversation(question: str, history: Turns = ()) -> str:
-    """A message after the turn before it, if there is one.
-
-    Args:
-        question: What the user says now.
-        history: The (question, answer) pairs before it.
-    """
+    """A message after the turn before it, if there is one."""
     if not history:
         return question
     asked, answered = history[-1]
-    return _after(f"{asked} {answered[:LONGEST_ANSWER]}", question)
+    return f"Before: {asked} {answered[:LONGEST_ANSWER]} Now: {question}"
 
 
 def in_passage(sentence: str, before: str = "", title: str = "") -> str:
-    """A sentence where it stands.
-
-    Args:
-        sentence: The sentence.
-        before: What precedes it, as of `context`.
-        title: Of its document.
-    """
-    return with_title(title, _after(before, sentence) if before else sentence)
+    """A sentence after what precedes it, as of `context`, with the title of its document."""
+    return with_title(title, f"Before: {before} Now: {sentence}" if before else sentence)
 
 
 def context(sentences: Sequence[str], place: int, naming: Set[int], titled: bool) -> str:
-    """What precedes a sentence: the one before it, and where the subject was named last.
+    """What precedes the sentence at an index: the one before it, and where the subject was named.
 
-    The latter only where neither the title nor these two sentences name it.
-
-    Args:
-        sentences: Of the text.
-        place: The index of the sentence.
-        naming: Indices of the sentences that name the subject.
-        titled: Whether the title names it.
+    The latter only where neither the title (``titled``) nor these two sentences name it; ``naming``
+    has the indices of the sentences that do.
     """
     before = sentences[place - 1][-LONGEST_BEFORE:] if place else ""
     last = max((one for one in naming if one < place), default=place)
@@ -118,10 +99,6 @@ def stated(record: Record) -> str:
     answer = " or ".join(record.answers)[:LONGEST_ANSWER]
     asks = record.relation or " ".join(record.questions[:1])
     return f"{_named(record)}: {asks}: {answer}"[:LONGEST_FACT]
-
-
-def _after(before: str, now: str) -> str:
-    return f"Before: {before} Now: {now}"
 
 
 def _named(record: Record) -> str:

@@ -11,9 +11,9 @@ one that has not passed. Texts are of three kinds:
 """
 
 import re
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NewType, cast
 
 from control.conflict.sources import CORRECTION, MEMORY, Citation, SourceClaim
@@ -22,7 +22,7 @@ from control.forgetting import normalize
 from control.forgetting.matcher import find_answers
 from control.forgetting.parts import joined, parts
 from control.forgetting.record import forbidden
-from control.forgetting.verbatim import CUT, NEAR
+from control.forgetting.verbatim import NEAR, cut
 
 if TYPE_CHECKING:
     from control.answer import ClearedVerdict  # imports torch
@@ -70,8 +70,6 @@ class Door:
 
     redactor: "Redactor | None" = None
     ledger: "Ledger | None" = None
-    _ciphers: "list[LedgerCipher]" = field(default_factory=list, repr=False, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def open(self, watch: "WatchedFacts | None" = None, said: str = "") -> "Clearance":
         """What clears the texts of one response, by the records as they are now.
@@ -93,14 +91,12 @@ class Door:
 
     def hidden_id(self, name: str) -> Cleared:
         """The id that stands for a withheld one, always the same in a home."""
-        return Cleared(self._cipher().keyed_hash(["shown id", name])[:ID_DIGITS])
+        return Cleared(self._cipher.keyed_hash(["shown id", name])[:ID_DIGITS])
 
+    @cached_property
     def _cipher(self) -> "LedgerCipher":
-        with self._lock:
-            if not self._ciphers and self.ledger is not None:
-                with self.ledger.appending() as chain:
-                    self._ciphers.append(chain.cipher())
-            return self._ciphers[0]
+        with self.ledger.appending() as chain:  # type: ignore[union-attr] # an answer was found
+            return chain.cipher()
 
 
 @dataclass(frozen=True)
@@ -119,14 +115,9 @@ class Clearance:
     watched: "Sequence[Record]" = ()
 
     def text(self, text: str, title: str = "") -> Cleared:
-        """What is left of a text, possibly nothing; "…" where it repeats a kept back wording.
-
-        Args:
-            text: Any sentences.
-            title: What they are about.
-        """
+        """What is left of a text, possibly nothing; "…" where it repeats a kept back wording."""
         if self.redactor is not None:
-            text = self.redactor.redact_all([(text, title)], refreshed=True)[0].text
+            text = self.redactor.redact(text, title, refreshed=True).text
             text = self.redactor.wording.cut(text)
         if self._holds_watched(text):
             pieces = [text[start:end] for start, end in parts(text)]
@@ -149,30 +140,24 @@ class Clearance:
             return Cleared(text)
         spaced, places = _spaced(text)
         spans = [(places[a], places[b - 1] + 1) for a, b in self.redactor.forbidden_in(spaced)]
-        spans += self.redactor.forbidden_in(text)
-        done, left = 0, ""
-        for start, end in sorted(spans):
-            left += f"{text[done:start]}{CUT}" if start >= done else ""
-            done = max(done, end)
-        text = left + text[done:]
-        stated = self.redactor.redact_all([(text, "")], refreshed=True)[0]
+        text = cut(text, [*spans, *self.redactor.forbidden_in(text)])
+        stated = self.redactor.redact(text, refreshed=True)
         return Cleared(stated.text if stated.record_ids else text)
 
     def claims(self, claims: Sequence[SourceClaim]) -> list[ClearedClaim]:
         """The claims that may be told, in their wording as far as that may be told."""
-        says = [self._without_wording(claim.says) for claim in claims]
-        return [
-            ClearedClaim(
-                replace(claim, source=self.id(claim.source), date=self.name(claim.date), says=said)
-            )
-            for claim, said in zip(claims, says, strict=True)
-            if self.text(said) == said
-        ]
+        told = []
+        for claim in claims:
+            said = claim.says if self.redactor is None else self.redactor.wording.cut(claim.says)
+            if self.text(said) == said:
+                source, date = self.id(claim.source), self.name(claim.date)
+                told.append(ClearedClaim(replace(claim, source=source, date=date, says=said)))
+        return told
 
     def verdict(self, verdict: "Verdict | None") -> "ClearedVerdict | None":
         """The verdict, if what both sides say may be told."""
         said = (verdict.passages_say, verdict.memory_says) if verdict else ()
-        told = verdict is not None and all(self.text(each) == each for each in said)
+        told = all(self.text(each) == each for each in said)
         return cast("ClearedVerdict", verdict) if told else None
 
     def citations(self, citations: Sequence[Citation]) -> list[ClearedCitation]:
@@ -182,17 +167,13 @@ class Clearance:
             for each in citations
         ]
 
-    def _without_wording(self, text: str) -> str:
-        return text if self.redactor is None else self.redactor.wording.cut(text)
-
     def _withholds(self, name: str) -> bool:
         forms = dict.fromkeys([name, _spaced(name)[0]]) if name else ()
         if any(self._holds_watched(form) for form in forms):
             return True
         redactor = self.redactor
         return redactor is not None and any(
-            redactor.forbidden_in(form)
-            or redactor.redact_all([(form, "")], refreshed=True)[0].record_ids
+            redactor.forbidden_in(form) or redactor.redact(form, refreshed=True).record_ids
             for form in forms
         )
 

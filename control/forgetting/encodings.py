@@ -55,11 +55,15 @@ def _decoded_once(text: str) -> str:
     """The text with its encoded parts decoded once."""
     text = _escapes(text)
     if DIGITS.search(text):
-        for decode in OF_DIGITS:
-            text = decode(text)
+        text = NUMBERED.sub(lambda run: "".join(filter(str.isalpha, run.group())) + " ", text)
+        text = _decoded(text, BITS, _bits)
+        text = _decoded(text, CODES, _codes)
     if ODD.search(text):
-        for decode in OF_LETTERS:
-            text = decode(text)
+        text = _decoded(text, HEX, _hex)
+        text = _decoded(text, BASE32, _base32)
+        if "\n" in text:
+            text = FOLDED_BASE64.sub("", text)
+        text = _decoded(text, BASE64, _base64)
     return text
 
 
@@ -90,9 +94,9 @@ def _text(data: bytes) -> str | None:
     return decoded if letters >= LETTERS_SHARE * len(decoded) else None
 
 
-def _replacing(
-    pattern: re.Pattern[str], decode: Callable[[str], bytes | None]
-) -> Callable[[str], str]:
+def _decoded(text: str, pattern: re.Pattern[str], decode: Callable[[str], bytes | None]) -> str:
+    """The text with the matches of a pattern decoded, where that gives words."""
+
     def replace(match: re.Match[str]) -> str:
         try:
             data = decode(match.group())
@@ -101,7 +105,7 @@ def _replacing(
         decoded = _text(data) if data else None
         return match.group() if decoded is None else f" {decoded} "
 
-    return lambda text: pattern.sub(replace, text)
+    return pattern.sub(replace, text)
 
 
 def _base64(token: str) -> bytes | None:
@@ -124,12 +128,9 @@ def _hex(token: str) -> bytes:
 
 
 def _bits(token: str) -> bytes:
-    return bytes(int(bits, 2) for bits in _groups(token))
-
-
-def _groups(token: str) -> list[str]:
     groups = re.split(r"[\s,]+", token)
-    return groups if len(groups) > 1 else re.findall("[01]{8}", token)
+    groups = groups if len(groups) > 1 else re.findall("[01]{8}", token)
+    return bytes(int(bits, 2) for bits in groups)
 
 
 def _codes(token: str) -> bytes:
@@ -148,22 +149,3 @@ def _escapes(text: str) -> str:
             lambda match: " " + "".join(chr(ord(c) - TAG_OFFSET) for c in match.group()), text
         )
     return text
-
-
-def _numbered(text: str) -> str:
-    return NUMBERED.sub(
-        lambda run: "".join(char for char in run.group() if char.isalpha()) + " ", text
-    )
-
-
-OF_DIGITS: tuple[Callable[[str], str], ...] = (
-    _numbered,
-    _replacing(BITS, _bits),
-    _replacing(CODES, _codes),
-)
-OF_LETTERS: tuple[Callable[[str], str], ...] = (
-    _replacing(HEX, _hex),
-    _replacing(BASE32, _base32),
-    lambda text: FOLDED_BASE64.sub("", text) if "\n" in text else text,
-    _replacing(BASE64, _base64),
-)

@@ -91,11 +91,11 @@ class FactIndex:
 
     def embed(self) -> None:
         """Embed the question forms of new records: now if they are few, else in a thread."""
-        if 0 < len(self._waiting) <= BATCH:
-            waiting = list(self._waiting.values())
-            self._index(waiting, self._embedded(_forms_of(waiting)))
-        if self._waiting:
+        waiting = list(self._waiting.values())
+        if len(waiting) > BATCH:
             self._start()
+        elif waiting:
+            self._index(waiting, self._embedded(_forms_of(waiting)))
 
     def wait(self) -> None:
         """Wait until all records are embedded."""

@@ -30,6 +30,25 @@ MOST_BANS = 12  # tokens banned at one position before the answer is ended
 
 
 @dataclass(frozen=True)
+class Route:
+    """The records that a question concerns.
+
+    Attributes:
+        refused: The record that it asks for; ``None`` where it may be answered.
+        watched: Active records: their answers must not be stated.
+        likelihood: That the question asks for a record, in [0, 1]; the highest over all of them.
+        check_paraphrase: Ids of the watched records whose paraphrases are suppressed too.
+        decide_on_output: Ids of those that it may ask for: refused if the output states one.
+    """
+
+    refused: Record | None = None
+    watched: tuple[Record, ...] = ()
+    likelihood: float = 0.0
+    check_paraphrase: frozenset[str] = frozenset()
+    decide_on_output: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class WatchedFacts:
     """The facts that one answer must not state.
 
@@ -168,13 +187,7 @@ def guards(
     tokenizer: "PreTrainedTokenizerBase",
     ends: Collection[int],
 ) -> list[LeakGuard] | None:
-    """A guard for each answer; ``None`` without watched facts.
-
-    Args:
-        watches: The facts that each answer must not state.
-        tokenizer: Of the model.
-        ends: Tokens that end an answer.
-    """
+    """A guard for each answer; ``None`` without watched facts."""
     if watches is None:
         return None
     return [LeakGuard(watch, tokenizer, frozenset(ends)) for watch in watches]

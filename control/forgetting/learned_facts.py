@@ -14,6 +14,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -73,20 +74,16 @@ class LearnedFacts:
         """
         names = [words for name in record.names for words in _forms(name)]
         if record.scope == "subject":
-            return any(
-                all(_hash(self.salt, *link) in self.hashes for link in _links(words))
-                for words in names
-            )
+            return any(self._hold(_links(words)) for words in names)
         answers = [words for span in record.spans for words in _forms(span)]
         return any(
-            self._paired(name, answer) or self._paired(answer, name)
+            self._hold(_pairs(name, answer)) or self._hold(_pairs(answer, name))
             for name in names
             for answer in answers
         )
 
-    def _paired(self, about: Sequence[str], answer: Sequence[str]) -> bool:
-        said = " ".join(answer)
-        return all(_hash(self.salt, "pair", word, said) in self.hashes for word in about)
+    def _hold(self, parts: Iterable[tuple[str, ...]]) -> bool:
+        return all(_hash(self.salt, *each) in self.hashes for each in parts)
 
 
 def write(folder: Path, trained_by: str, facts: Iterable[LearnedFact]) -> Path:
@@ -152,13 +149,11 @@ def trained_on(adapters: Mapping[str, Path], record: Record) -> dict[str, bool |
     Returns:
         By name; ``None`` where it is not known.
     """
-    found: dict[str, bool | None] = {}
+    found = dict[str, bool | None].fromkeys(adapters)
     for name, folder in adapters.items():
-        try:
-            learned = load(folder)
-        except DataError:
-            learned = None
-        found[name] = None if learned is None else learned.holds(record)
+        with suppress(DataError):
+            if learned := load(folder):
+                found[name] = learned.holds(record)
     return found
 
 
@@ -179,24 +174,20 @@ def notices(adapters: Mapping[str, Path], records: Sequence[Record]) -> list[str
         if learned is None:
             unknown.append(name)
         elif count := sum(map(learned.holds, records)):
-            lines.append(_line(name, learned, records, count))
+            what = f"{count:,} of these facts"
+            if len(records) == 1:
+                what = "texts about it" if records[0].scope == "subject" else "this fact"
+            lines.append(
+                f"The adapter {name} was trained on {what}: what it answers is held back, but its "
+                "weights keep what they learned; train it again (fulcrum train "
+                f"{learned.trained_by} --without-forgotten --out DIR) or remove it."
+            )
     if unknown:
         log.info(
             "whether these adapters were trained on it is not known, since they have no %s: %s",
             *(FILE, ", ".join(unknown)),
         )
     return lines
-
-
-def _line(name: str, learned: LearnedFacts, records: Sequence[Record], count: int) -> str:
-    what = f"{count:,} of these facts"
-    if len(records) == 1:
-        what = "texts about it" if records[0].scope == "subject" else "this fact"
-    return (
-        f"The adapter {name} was trained on {what}: what it answers is held back, but its weights "
-        f"keep what they learned; train it again (fulcrum train {learned.trained_by} "
-        "--without-forgotten --out DIR) or remove it."
-    )
 
 
 def stating(records: Sequence[Record]) -> Callable[[str], bool]:
@@ -211,11 +202,10 @@ def stating(records: Sequence[Record]) -> Callable[[str], bool]:
         names.add(record.id, record.names)
 
     def states(text: str) -> bool:
-        named = map(by_id.__getitem__, names.find(text))
         return any(
             record.scope == "subject"
             or bool(find(text, record.spans) or find_answers(text, record))
-            for record in named
+            for record in map(by_id.__getitem__, names.find(text))
         )
 
     return states
@@ -224,22 +214,16 @@ def stating(records: Sequence[Record]) -> Callable[[str], bool]:
 def named(texts: Iterable[str], names: Iterable[str]) -> list[str]:
     """Those of many names that texts name, compared as the records are."""
     held = {link for text in texts for link in _held(text)}
-    return [
-        name
-        for name in names
-        if any(all(link in held for link in _links(words)) for words in _forms(name))
-    ]
+    return [name for name in names if any(held.issuperset(_links(form)) for form in _forms(name))]
 
 
 def _parts(fact: LearnedFact) -> Iterator[tuple[str, ...]]:
     """What is hashed of a fact: the words that may name its subject, alone and with each answer."""
     yield from _held(fact.about)
-    answers = {words for answer in fact.answers for words in _forms(answer)}
-    for words in answers:
-        yield from _links(words)
     about = {word for view in views(fact.about) for word in _telling(view.words)}
-    for said in map(" ".join, answers):
-        yield from (("pair", word, said) for word in about)
+    for words in {words for answer in fact.answers for words in _forms(answer)}:
+        yield from _links(words)
+        yield from _pairs(about, words)
 
 
 def _held(text: str) -> Iterator[tuple[str, ...]]:
@@ -255,6 +239,12 @@ def _links(words: Sequence[str]) -> list[tuple[str, ...]]:
     if len(words) == 1:
         return [("word", words[0])]
     return [("words", *two) for two in pairwise(words)]
+
+
+def _pairs(about: Iterable[str], answer: Iterable[str]) -> list[tuple[str, ...]]:
+    """Each word of what a fact is about with the whole answer."""
+    said = " ".join(answer)
+    return [("pair", word, said) for word in about]
 
 
 def _forms(name: str) -> set[tuple[str, ...]]:

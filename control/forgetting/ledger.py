@@ -4,34 +4,30 @@ import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Delete, delete, insert, select
 
 from control.forgetting import chain as chains
-from control.forgetting import originals
-from control.forgetting.chain import COLUMNS, START, Chain, Head, VerifiedChain
+from control.forgetting.chain import ADDED, ENTERED, REMOVED, START, Chain, Head, VerifiedChain
 from control.forgetting.checkpoint import ACCEPT, CheckpointFile, Checkpoints, Seen
 from control.forgetting.cipher import KEY, VARIABLE, KeyFile, LedgerCipher, parse_key
-from control.forgetting.ledger_tables import Row, open_tables
-from control.forgetting.originals import EncryptedOriginal
+from control.forgetting.ledger_tables import Original, Row, open_tables
 from control.forgetting.record import Record, checked
 from foundation.errors import IndexStateError, InputError
 from foundation.text import normalise
 
 DATABASE = "ledger.db"
-ADDED, REMOVED = "added", "removed"
-CORRECTED, WITHDRAWN = "corrected", "correction withdrawn"
-ENTERED = (ADDED, REMOVED, CORRECTED, WITHDRAWN)  # events that change what is in force
-ENDS = {REMOVED: ADDED, WITHDRAWN: CORRECTED}  # which of them end what others made
 ID_BYTES = 8  # drawn at random: two of 100,000 records collide in one of 4 billion ledgers
 BATCH = 1_000  # events written by one statement
 INDEX = "index"  # directory of the passage index in a home
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -54,33 +50,30 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """The changes since a version.
+class EntryChanges(Generic[Entry]):
+    """The changes since a version among entries of one kind: the records, or the corrections.
 
     Attributes:
         version: The number of the newest event, from which the next changes are requested.
-        added: Records added since then and still active.
-        removed: Ids of records removed since then.
+        added: Entries made since then and still in force.
+        removed: Ids of entries that ended since then.
     """
 
     version: int
-    added: list[Record] = field(default_factory=list)
+    added: list[Entry] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
 
 
+Changes = EntryChanges[Record]
+
+
 @dataclass(frozen=True)
-class EntryChanges:
-    """The changes since a version among entries of one kind, such as the corrections.
+class EncryptedOriginal:
+    """A stored text before a record's fact was redacted in it; ``name`` identifies it."""
 
-    Attributes:
-        version: The number of the newest event, from which the next changes are requested.
-        entered: The events of entries made since then and still in force.
-        ended: Ids of entries that ended since then.
-    """
-
-    version: int
-    entered: list[Event] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
+    record_id: str
+    name: str
+    text: str
 
 
 class Ledger:
@@ -108,30 +101,36 @@ class Ledger:
             place: A file for SQLite, or the URL of a SQLite or PostgreSQL database.
             key: 32 bytes, or the key file, which is created when the first fact is recorded.
             home: Directory of the checkpoint of the last event seen, and of its copy with the
-                passage index; by default the directory of a database file, none for a URL.
+                passage index; by default the checkpoint is beside a database file, without a copy.
             checkpoint: A file for one more copy, such as on another disk.
             trusted: Open without verification, for `verify` and `accept` alone.
 
         Raises:
-            InputError: the URL or the key cannot be used.
+            InputError: the URL or the key cannot be used, or a URL has no home.
             IndexStateError: the database or the key file is damaged, changed, lost or another one.
         """
-        self._key_file = key if isinstance(key, KeyFile) else None
-        self._loaded_key = key if isinstance(key, bytes) else None
+        if home is None and "://" in str(place):
+            raise InputError("the ledger at a URL needs a home, for its checkpoint; give one")
+        self._key = key
+        self._key_state: tuple[int, ...] | None = None  # of the key file when it was read
         self._loaded_cipher = LedgerCipher(key) if isinstance(key, bytes) else None
-        self._key_state: tuple[int, ...] | None = None
         self._key_fits = False
         self._database = open_tables(place)
-        self._checkpoints = _checkpoints(place, self._database.place, home, checkpoint)
-        self._verified = VerifiedChain(ENDS)
+        if home is None:
+            first, beside, own = Path(place).with_suffix(".head"), None, True
+        else:
+            own = isinstance(place, Path)
+            name = "ledger.head" if own else _head_name(self._database.place)
+            first, beside = home / name, home / INDEX / name
+        self._checkpoints = Checkpoints(first, beside, checkpoint, own, self.cipher)
+        self._verified = VerifiedChain()
         self._accepted: object = None  # what the checkpoints said when they were last compared
         self._lock = threading.RLock()  # held while events are verified or what is in force is read
         if trusted:
             return
-        with self._reading():
-            head = self._verified.head
-        if self._checkpoints and head != START:
-            self._checkpoints.complete(head, self._cipher)
+        head = self.head()
+        if head != START:
+            self._checkpoints.complete(head)
 
     def add(self, records: Iterable[Record]) -> list[Record]:
         """Record facts: all of them, or none if one cannot be recorded.
@@ -179,24 +178,16 @@ class Ledger:
         return self.changes(since=0).added
 
     def record(self, record_id: str) -> Record:
-        """Return an active record.
-
-        Raises:
-            InputError: there is no such record, or it was removed.
-        """
+        """Return an active record; raises as `remove`."""
         with self._reading() as connection:
             return self._active(connection, record_id)
 
     def changes(self, since: int) -> Changes:
-        """Return the changes after the event of this number; 0 for all changes.
+        """Return the changes of the records; as `entries`."""
+        found = self.entries(ADDED, REMOVED, since)
+        return Changes(found.version, list(map(_record, found.added)), found.removed)
 
-        Raises:
-            IndexStateError: the ledger has fewer events than that, or one that cannot be read.
-        """
-        version, rows, removed = self._changed(ADDED, REMOVED, since)
-        return Changes(version, [self._record(row) for row in rows], removed)
-
-    def entries(self, entered: str, ended: str, since: int = 0) -> EntryChanges:
+    def entries(self, entered: str, ended: str, since: int = 0) -> EntryChanges[Event]:
         """Return the changes among entries that begin and end by events of these kinds.
 
         Args:
@@ -207,8 +198,25 @@ class Ledger:
         Raises:
             IndexStateError: the ledger has fewer events than that, or one that cannot be read.
         """
-        version, rows, gone = self._changed(entered, ended, since)
-        return EntryChanges(version, [self._event(row) for row in rows], gone)
+        with self._reading() as connection:
+            version = self._verified.head.sequence
+            if version == since:
+                return EntryChanges(version)
+            if version < since:
+                fault = f"it ends with event {version}, but event {since} was there before"
+                raise self._not_whole(fault)
+            wanted = chains.after(self._verified.entered[entered], since)
+            new = (Row.sequence > since) & (Row.sequence <= version) & (Row.kind == entered)
+            found = {
+                row.record_id: row
+                for row in connection.execute(chains.COLUMNS.where(new).order_by(Row.sequence))
+                if wanted.get(row.record_id) == row.sequence
+            }
+            if missing := wanted.keys() - found.keys():
+                number = min(wanted[key] for key in missing)
+                raise self._not_whole(f"event {number} was changed or taken out")
+            gone = list(chains.after(self._verified.ended[ended], since))
+        return EntryChanges(version, list(map(self._event, found.values())), gone)
 
     def events(self) -> list[Event]:
         """Return the whole audit, the oldest event first; all of it is verified again.
@@ -217,15 +225,12 @@ class Ledger:
             IndexStateError: an event is missing or was changed.
         """
         with self._reading() as connection:
-            head = self._verified.head
-            again = VerifiedChain(ENDS)
-            fault = again.verify(connection, self._cipher, head.sequence)
-            if fault is None and again.head != head:
-                fault = f"event {again.head.sequence + 1} is missing: it was taken out"
-            if fault:
-                raise IndexStateError(self._message(fault))
+            upto = self._verified.head.sequence
+            head = self._verify_again(connection, upto)
+            if head != self._verified.head:
+                raise self._not_whole(f"event {head.sequence + 1} is missing: it was taken out")
             rows = connection.execute(
-                COLUMNS.where(Row.sequence <= head.sequence).order_by(Row.sequence)
+                chains.COLUMNS.where(Row.sequence <= upto).order_by(Row.sequence)
             )
             return [self._event(row) for row in rows]
 
@@ -234,18 +239,10 @@ class Ledger:
         with self._reading():
             return self._verified.head
 
-    def cipher(self) -> LedgerCipher:
-        """Return what the ledger's key is used for.
-
-        Raises:
-            IndexStateError: the key is missing, or nothing was recorded yet.
-        """
-        return self._cipher()
-
     def version(self) -> int:
         """Return the number of the newest event, 0 if there is none; nothing is verified."""
         with self._database.reading() as connection:
-            return chains.version(connection)
+            return chains.last(connection).sequence
 
     def verify(self) -> str | None:
         """Check every event, the database, and that the end was not truncated.
@@ -258,7 +255,7 @@ class Ledger:
                 seen = self._seen()
                 with self._database.reading() as connection:
                     return (
-                        VerifiedChain(ENDS).verify(connection, self._cipher)
+                        VerifiedChain().verify(connection, self.cipher)
                         or self._checkpoint_fault(connection, seen)
                         or self._damage(connection)
                     )
@@ -274,21 +271,17 @@ class Ledger:
         Raises:
             IndexStateError: events were changed or taken out, which nothing can repair.
         """
-        verified = VerifiedChain(ENDS)
         with self._lock:
             seen = self._seen()
         with self._database.reading() as connection:
-            if chains.version(connection):
-                self._check_key(connection)
-                if fault := verified.verify(connection, self._cipher):
-                    raise IndexStateError(self._message(fault))
+            self._check_key(connection)
+            count = self._verify_again(connection).sequence
             try:
                 fault = self._checkpoint_fault(connection, seen)
             except IndexStateError as error:
                 fault = str(error)
         if fault is None:
             return None
-        count = verified.head.sequence
         return (
             f"{fault}; if you go on with the {count:,} events that are there, what later ones said "
             "is lost for good: facts that were forgotten by them will be said again"
@@ -301,38 +294,35 @@ class Ledger:
             IndexStateError: as `loss`, or a checkpoint cannot be written.
         """
         with self._lock, self._database.writing() as connection:
-            verified = VerifiedChain(ENDS)
-            if fault := verified.verify(connection, self._cipher):
-                raise IndexStateError(self._message(fault))
-            if self._checkpoints:
-                self._checkpoints.replace(verified.head, self._cipher)
+            head = self._verify_again(connection)
+            self._checkpoints.replace(head)
 
     def seal(self, record_id: str, name: str, text: str) -> None:
         """Store a text encrypted before a record's fact is redacted in it.
 
-        Args:
-            record_id: The record.
-            name: Identifies the text; replaces one stored under the same name.
-            text: The text.
+        It replaces one that was stored for the record under the same name.
         """
-        cipher = self._cipher()
+        hashed = self._hashed_name(name)
+        content = json.dumps({"name": name, "text": text}, ensure_ascii=False)
+        payload = self.cipher().seal(content, ("original", record_id, hashed))
+        row = {"record_id": record_id, "name": hashed, "payload": payload}
         with self._database.writing() as connection:
-            originals.store(connection, cipher, EncryptedOriginal(record_id, name, text))
+            connection.execute(_without_original(record_id, hashed))
+            connection.execute(insert(Original), row)
 
-    def sealed(self, record_id: str | None = None) -> list[EncryptedOriginal]:
-        """Return the originals stored for a record, or for all, in the order of storing."""
+    def sealed(self) -> list[EncryptedOriginal]:
+        """Return the stored originals, in the order of storing.
+
+        Raises:
+            IndexStateError: one of them was changed.
+        """
         with self._database.reading() as connection:
-            if not chains.version(connection):  # there may be no key yet
-                return []
-            return originals.load(connection, self._cipher(), record_id)
+            return self._originals(connection)
 
-    def unseal(self, record_id: str, name: str | None = None) -> list[EncryptedOriginal]:
-        """Return and delete the originals of a record, or the one of that name."""
-        cipher = self._cipher()
+    def unseal(self, record_id: str, name: str) -> None:
+        """Delete the original of a record and a name; one that is not there is no error."""
         with self._database.writing() as connection:
-            found = originals.load(connection, cipher, record_id, name)
-            originals.remove(connection, cipher, record_id, name)
-        return found
+            connection.execute(_without_original(record_id, self._hashed_name(name)))
 
     @contextmanager
     def appending(self) -> Iterator[Chain]:
@@ -349,13 +339,27 @@ class Ledger:
             with self._lock:
                 self._verify(connection, seen)
                 start = self._verified.head
-            chain = Chain(connection, partial(self._cipher, create=start == START), start)
+            chain = Chain(connection, partial(self.cipher, create=start == START), start)
             yield chain
             chain.write()
-            if self._checkpoints and start == START and chain.head != start:
-                self._checkpoints.begin(self._cipher)
-        if self._checkpoints and chain.head != start:  # committed, so they are advanced
-            self._checkpoints.advance(chain.head, self._cipher)
+            if start == START and chain.head != start:
+                self._checkpoints.begin()
+        if chain.head != start:  # committed, so they are advanced
+            self._checkpoints.advance(chain.head)
+
+    def cipher(self, create: bool = False) -> LedgerCipher:
+        """Return what the ledger's key is used for.
+
+        Args:
+            create: Create the key file if there is none.
+
+        Raises:
+            IndexStateError: the key is missing, such as before anything is recorded.
+        """
+        cipher = self._loaded_cipher
+        if cipher is None:
+            cipher = self._loaded_cipher = LedgerCipher(self._read_key(create))
+        return cipher
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -368,42 +372,15 @@ class Ledger:
                 self._verify(connection, seen)
                 yield connection
 
-    def _changed(
-        self, entered: str, ended: str, since: int
-    ) -> tuple[int, Sequence[Any], list[str]]:
-        """The version, the rows of new entries in force, and the ids of those that ended."""
-        with self._reading() as connection:
-            version = self._verified.head.sequence
-            if version == since:
-                return version, [], []
-            if version < since:
-                fault = f"it ends with event {version}, but event {since} was there before"
-                raise IndexStateError(self._message(fault))
-            wanted = self._verified.entered(entered, since)
-            gone = self._verified.ended(ended, since)
-            new = (Row.sequence > since) & (Row.sequence <= version) & (Row.kind == entered)
-            found = {
-                row.record_id: row
-                for row in connection.execute(COLUMNS.where(new).order_by(Row.sequence))
-                if wanted.get(row.record_id) == row.sequence
-            }
-            if missing := wanted.keys() - found.keys():
-                number = min(wanted[key] for key in missing)
-                raise IndexStateError(self._message(f"event {number} was changed or taken out"))
-            return version, list(found.values()), gone
-
-    def _event(self, row: Any) -> Event:
-        return Event(row.sequence, row.kind, row.record_id, row.time, self._details(row))
-
     def _add_part(
         self, chain: Chain, part: list[tuple[Record, list[str]]], known: dict[str, Record]
     ) -> list[Record]:
         """Add what is not in force; ``known`` gains the records by the hash of their fact."""
         hashed = [(chain.cipher().keyed_hash(identity), record) for record, identity in part]
         same = (Row.kind == ADDED) & Row.fact.in_({fact for fact, _ in hashed})
-        for row in chain.connection.execute(COLUMNS.where(same)).all():
-            if self._verified.number(ADDED, row.record_id) == row.sequence:
-                known[row.fact] = self._record(row)
+        for row in chain.connection.execute(chains.COLUMNS.where(same)).all():
+            if self._verified.entered[ADDED].get(row.record_id) == row.sequence:
+                known[row.fact] = _record(self._event(row))
         for fact, record in hashed:
             if fact not in known:
                 new = replace(record, id=secrets.token_hex(ID_BYTES), time=chain.time)
@@ -412,46 +389,97 @@ class Ledger:
         chain.write()
         return [known[fact] for fact, _ in hashed]
 
+    def _active(self, connection: Connection, record_id: str) -> Record:
+        with self._lock:
+            number = self._verified.entered[ADDED].get(record_id)
+            removed = record_id in self._verified.ended[REMOVED]
+        row = connection.execute(
+            chains.COLUMNS.where(
+                Row.record_id == record_id, Row.kind == (REMOVED if removed else ADDED)
+            )
+        ).first()
+        if number is not None:
+            if row is None or row.sequence != number:
+                raise self._not_whole(f"event {number} was changed or taken out")
+            return _record(self._event(row))
+        if removed:
+            when = f", at {row.time}" if row else ""
+            raise InputError(f"record {record_id} was removed already{when}")
+        raise InputError(f"there is no record {record_id!r}; fulcrum forget list shows their ids")
+
+    def _event(self, row: Any) -> Event:
+        details = chains.decrypt(row, self.cipher())
+        if details is None:
+            raise IndexStateError(
+                f"event {row.sequence} of {self._database.place} cannot be decrypted: it was "
+                "changed; fulcrum forget verify checks the ledger, put a copy of it back"
+            )
+        return Event(row.sequence, row.kind, row.record_id, row.time, json.loads(details))
+
+    def _hashed_name(self, name: str) -> str:
+        """What an original is found by in the database."""
+        return self.cipher().keyed_hash(["original", name])
+
+    def _originals(self, connection: Connection) -> list[EncryptedOriginal]:
+        found = []
+        for row in connection.execute(
+            select(*Original.__table__.columns).order_by(Original.number)
+        ):
+            text = self.cipher().open(row.payload, ("original", row.record_id, row.name))
+            if text is None:
+                raise IndexStateError(
+                    f"an original kept for record {row.record_id} of the ledger cannot be "
+                    "decrypted: it was changed; put a copy of the ledger back"
+                )
+            found.append(EncryptedOriginal(row.record_id, **json.loads(text)))
+        return found
+
+    def _not_whole(self, fault: str, advice: str = "") -> IndexStateError:
+        return IndexStateError(
+            f"{self._database.place} is not whole: {fault}; put a copy of it back{advice}"
+        )
+
+    def _read_key(self, create: bool) -> bytes:
+        if isinstance(self._key, bytes):
+            return self._key
+        self._key_state = self._key.state()
+        key = self._key.read()
+        if key is None and create:
+            key = self._key.create()
+        if key is None:
+            raise IndexStateError(
+                f"{self._database.place} holds or held forgotten facts or corrections, but its key "
+                f"{self._key.path} is missing; put the key back or set {VARIABLE}"
+            )
+        return key
+
+    def _watch_key(self) -> None:
+        """Forget the key of a file that was changed since: it is read again, and has to fit."""
+        if isinstance(self._key, KeyFile):
+            state = self._key.state()
+            if state is None or state != self._key_state:
+                self._loaded_cipher, self._key_fits = None, False
+
+    def _check_key(self, connection: Connection) -> None:
+        """Check that the key decrypts the first or the last event."""
+        ends = [] if self._key_fits else chains.ends(connection)
+        if not ends:
+            return
+        self._key_fits = any(chains.decrypt(row, self.cipher()) is not None for row in ends)
+        if not self._key_fits:
+            key = f"the key in {VARIABLE}" if isinstance(self._key, bytes) else self._key.path
+            raise IndexStateError(
+                f"{self._database.place} does not open with {key}: the key is another one, or the "
+                f"events were changed; put the right key back or set {VARIABLE}"
+            )
+
     def _seen(self) -> dict[CheckpointFile, Seen] | IndexStateError:
         """What the checkpoints say, or what is wrong with one of them."""
         self._watch_key()
         try:
-            return self._checkpoints.read(self._cipher) if self._checkpoints else {}
+            return self._checkpoints.read()
         except IndexStateError as error:  # told after what is wrong with the key, which explains it
             return error
-
-    def _message(self, fault: str) -> str:
-        return f"{self._database.place} is not whole: {fault}; put a copy of it back"
-
-    def _watch_key(self) -> None:
-        """Read a key file again that was changed since: it has to hold the same key."""
-        if self._key_file is None or self._loaded_key is None:
-            return
-        state = self._key_file.state()
-        if state is None or state != self._key_state:
-            if self._read_key(create=False) != self._loaded_key:
-                self._key_fits, self._loaded_key, self._loaded_cipher = False, None, None
-            self._key_state = state
-
-    def _cipher(self, create: bool = False) -> LedgerCipher:
-        if self._loaded_cipher is None:
-            if self._key_file is not None:
-                self._key_state = self._key_file.state()
-            self._loaded_key = self._read_key(create)
-            self._loaded_cipher = LedgerCipher(self._loaded_key)
-        return self._loaded_cipher
-
-    def _read_key(self, create: bool) -> bytes:
-        file = self._key_file
-        key = file.read() if file else None
-        if key is None and file and create:
-            key = file.create()
-        if key is None:
-            raise IndexStateError(
-                f"{self._database.place} holds or held forgotten facts or corrections, but its key "
-                f"{file.path if file else ''} is missing; put the key back or set {VARIABLE}"
-            )
-        return key
 
     def _verify(
         self, connection: Connection, seen: dict[CheckpointFile, Seen] | IndexStateError
@@ -459,82 +487,38 @@ class Ledger:
         """Verify what is new: the key, the events, and that none is missing that was seen."""
         self._check_key(connection)
         newest, before = chains.last(connection), self._verified.head
-        if newest.sequence < before.sequence:
-            fault: str | None = chains.find_truncation(connection, before)
-        elif newest == before:
-            fault = None
-        elif newest.sequence == before.sequence:
-            fault = f"event {before.sequence} is another one than was there before"
-        else:
-            fault = self._verified.verify(connection, self._cipher, newest.sequence)
+        fault = None
+        if newest.sequence > before.sequence:
+            fault = self._verified.verify(connection, self.cipher, newest.sequence)
+        elif newest != before:
+            fault = chains.find_truncation(connection, before)
         if fault:
-            raise IndexStateError(self._message(fault))
+            raise self._not_whole(fault)
         if seen == self._accepted:
             return
         if fault := self._checkpoint_fault(connection, seen):
-            raise IndexStateError(
-                f"{self._message(fault)}, or trust what is there: {ACCEPT} says what is lost then"
+            raise self._not_whole(
+                fault, f", or trust what is there: {ACCEPT} says what is lost then"
             )
         if self._verified.head != START:  # of an empty ledger no checkpoint is missed
             self._accepted = seen
+
+    def _verify_again(self, connection: Connection, upto: int | None = None) -> Head:
+        """Verify all events once more, and return the last one."""
+        verified = VerifiedChain()
+        if fault := verified.verify(connection, self.cipher, upto):
+            raise self._not_whole(fault)
+        return verified.head
 
     def _checkpoint_fault(
         self, connection: Connection, seen: dict[CheckpointFile, Seen] | IndexStateError
     ) -> str | None:
         if isinstance(seen, IndexStateError):
             raise seen
-        if self._checkpoints is None:
-            return None
-        return self._checkpoints.find_fault(connection, seen, chains.version(connection))
-
-    def _check_key(self, connection: Connection) -> None:
-        """Check that the key decrypts the first or the last event."""
-        ends = [] if self._key_fits else chains.ends(connection)
-        if not ends:
-            return
-        self._key_fits = any(chains.decrypt(row, self._cipher()) is not None for row in ends)
-        if not self._key_fits:
-            key = self._key_file.path if self._key_file else f"the key in {VARIABLE}"
-            raise IndexStateError(
-                f"{self._database.place} does not open with {key}: the key is another one, or the "
-                f"events were changed; put the right key back or set {VARIABLE}"
-            )
-
-    def _active(self, connection: Connection, record_id: str) -> Record:
-        with self._lock:
-            number = self._verified.number(ADDED, record_id)
-            removed = self._verified.has_ended(REMOVED, record_id)
-        row = connection.execute(
-            COLUMNS.where(Row.record_id == record_id, Row.kind == (REMOVED if removed else ADDED))
-        ).first()
-        if number is not None:
-            if row is None or row.sequence != number:
-                raise IndexStateError(self._message(f"event {number} was changed or taken out"))
-            return self._record(row)
-        if removed:
-            when = f", at {row.time}" if row else ""
-            raise InputError(f"record {record_id} was removed already{when}")
-        raise InputError(f"there is no record {record_id!r}; fulcrum forget list shows their ids")
-
-    def _details(self, row: Any) -> dict[str, Any]:
-        text = chains.decrypt(row, self._cipher())
-        if text is None:
-            raise IndexStateError(
-                f"event {row.sequence} of {self._database.place} cannot be decrypted: it was "
-                "changed; fulcrum forget verify checks the ledger, put a copy of it back"
-            )
-        return json.loads(text)
-
-    def _record(self, row: Any) -> Record:
-        details = self._details(row)
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in details.items()
-        }
-        return Record(**values, time=row.time, id=row.record_id)
+        return self._checkpoints.find_fault(connection, seen, chains.last(connection).sequence)
 
     def _damage(self, connection: Connection) -> str | None:
-        if chains.version(connection):
-            originals.load(connection, self._cipher())  # raises if one was changed
+        self._originals(connection)  # raises if one was changed
         if connection.dialect.name == "sqlite":  # an index may lack a row of the chain
             result = connection.exec_driver_sql("PRAGMA integrity_check").scalar()
             if result != "ok":
@@ -549,34 +533,35 @@ def open_ledger(
     checkpoint: Path | None = None,
     trusted: bool = False,
 ) -> Ledger:
-    """Open the ledger of a home directory.
+    """Open the ledger of a home directory; raises as `Ledger`.
 
     Args:
         home: The directory of all state.
         url: Of the database; by default it lies in the home.
         key: 64 hexadecimal digits; by default those of ``ledger.key`` in the home.
-        checkpoint: A file for one more copy of the checkpoint.
-        trusted: Open without verification, for `verify` and `accept` alone.
-
-    Raises:
-        InputError, IndexStateError: as ``Ledger``.
+        checkpoint: As in `Ledger`.
+        trusted: As in `Ledger`.
     """
     chosen = KeyFile(home / KEY) if key is None else parse_key(key)
     return Ledger(url or home / DATABASE, chosen, home, checkpoint, trusted)
 
 
-def _checkpoints(
-    place: str | Path, name: str, home: Path | None, elsewhere: Path | None
-) -> Checkpoints | None:
-    if home is not None:
-        # A home may have been used with several ledgers, at several URLs.
-        shared = isinstance(place, str)
-        suffix = f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}" if shared else ""
-        file = f"ledger{suffix}.head"
-        return Checkpoints(home / file, home / INDEX / file, elsewhere, own_database=not shared)
-    if isinstance(place, str) and "://" in place:
-        return None
-    return Checkpoints(Path(place).with_suffix(".head"), None, elsewhere, own_database=True)
+def _head_name(database: str) -> str:
+    """A home may have been used with several ledgers, at several URLs."""
+    return f"ledger-{hashlib.sha256(database.encode()).hexdigest()[:16]}.head"
+
+
+def _without_original(record_id: str, hashed_name: str) -> Delete:
+    same = (Original.record_id == record_id) & (Original.name == hashed_name)
+    return delete(Original).where(same)
+
+
+def _record(event: Event) -> Record:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in event.details.items()
+    }
+    return Record(**values, time=event.time, id=event.record_id)
 
 
 def _identity(record: Record) -> list[str]:

@@ -7,16 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    Index,
-    LargeBinary,
-    UniqueConstraint,
-    event,
-    text,
-)
+from sqlalchemy import URL, Connection, Engine, Index, LargeBinary, UniqueConstraint, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from foundation import postgres
@@ -137,24 +128,18 @@ def _write_through(connection: Any, _record: object) -> None:
 
 def _open_server(url: URL) -> Database:
     place, engine = postgres.place(url), postgres.connect(url, "the ledger", PACKAGE)
-    database = Database(
-        place, partial(_transaction, engine, place), partial(_appending, engine, place)
-    )
-    with database.writing() as connection:  # locked: concurrent creation of a table fails
+    reads = partial(_transaction, engine, place)
+    writes = partial(_transaction, engine, place, locked=True)
+    with writes() as connection:  # locked: concurrent creation of a table fails
         Base.metadata.create_all(connection)
-    return database
+    return Database(place, reads, writes)
 
 
 @contextmanager
-def _transaction(engine: Engine, place: str) -> Iterator[Connection]:
+def _transaction(engine: Engine, place: str, locked: bool = False) -> Iterator[Connection]:
     with postgres.explained(place, VARIABLE), engine.begin() as connection:
-        yield connection
-
-
-@contextmanager
-def _appending(engine: Engine, place: str) -> Iterator[Connection]:
-    with _transaction(engine, place) as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        if locked:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         yield connection
 
 

@@ -7,6 +7,7 @@ from control.forgetting.clearing import Door
 from foundation.errors import FulcrumError
 
 UNREADABLE = "(withheld: the ledger cannot be read, so what is forgotten is not known)"
+WITHHELD = "(withheld)"
 FORMATTER = logging.Formatter()
 
 
@@ -47,16 +48,15 @@ class RedactedLogs(logging.Filter):
             message = record.getMessage()
             cleared = clear.line(message)
             if cleared != message:
-                record.msg, record.args = cleared or "(withheld)", ()
+                record.msg, record.args = cleared or WITHHELD, ()
             if record.exc_info and not record.exc_text:
                 record.exc_text = FORMATTER.formatException(record.exc_info)
-            if record.exc_text:  # which formatters take instead of the exception
-                record.exc_text = clear.line(record.exc_text) or "(withheld)"
-            if record.stack_info:
-                record.stack_info = clear.line(record.stack_info) or "(withheld)"
+            for name in ("exc_text", "stack_info"):  # formatters take the text, not the exception
+                if text := getattr(record, name):
+                    setattr(record, name, clear.line(text) or WITHHELD)
         except FulcrumError:
-            record.msg, record.args, record.exc_info, record.exc_text = UNREADABLE, (), None, None
-            record.stack_info = None
+            record.msg, record.args = UNREADABLE, ()
+            record.exc_info = record.exc_text = record.stack_info = None
         finally:
             self._filtering.active = False
         return True

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from control.conflict.quantities import Quantity, relate
+from control.conflict.quantities import relate
 from control.conflict.spans import Span, read_span
 from control.forgetting.aliases import name_words
 from control.forgetting.names import NameMatcher
-from control.forgetting.normalize import Place, plain
+from control.forgetting.normalize import Place, plain, words_of
 from control.forgetting.parts import parts
 from control.forgetting.record import TOO_COMMON, Record
 
@@ -40,7 +40,7 @@ class AnswerForms:
 def answer_forms(record: Record) -> AnswerForms:
     """The forms by which the answers of a record are recognised."""
     short = [span for span in record.spans if len(span.split()) < LONG]
-    own = {word for name in record.names for word in plain(name).split()}
+    own = words_of(record.names)
     told = dict.fromkeys(part for span in short for part in _parts(span, own))
     matcher = NameMatcher()
     if short:
@@ -54,11 +54,7 @@ def find_words(text: str, record: Record) -> list[Place]:
 
 
 def find_answers(text: str, record: Record) -> list[Place]:
-    """Where a text gives an answer of a record, in order.
-
-    Args:
-        text: Any text.
-        record: The record; its answers of ``LONG`` words and more are not searched for.
+    """Where a text gives an answer of fewer than ``LONG`` words of a record, in order.
 
     Returns:
         (start, end) in characters: of the words; of the whole sentence where it gives a date or a
@@ -83,8 +79,9 @@ def find_values(text: str, record: Record) -> list[Place]:
 @lru_cache(maxsize=MOST_FORMS)
 def name_parts(record: Record) -> frozenset[str]:
     """The normalised words of the subject's names that may stand for it."""
-    words = {word for name in record.names for word in plain(name).split()}
-    return frozenset(word for word in words if len(word) >= LEAST_PART and _telling(word, set()))
+    return frozenset(
+        word for word in words_of(record.names) if len(word) >= LEAST_PART and _telling(word, set())
+    )
 
 
 def answer_phrases(record: Record) -> list[str]:
@@ -147,15 +144,10 @@ def _gives_date(value: Span, said: Span) -> bool:
 
 
 def _gives_quantity(value: Span, said: Span) -> bool:
+    """Whether a quantity of ``said`` that is no range and no limit is one of the answer's."""
     return any(
         relate(one, other) in ("same", "compatible")
         for one in value.quantities
         for other in said.quantities
-        if _is_point(other)
+        if other.bound in ("", "about") and all(each.low == each.high for each in other.readings)
     )
-
-
-def _is_point(quantity: Quantity) -> bool:
-    """Whether it is one value, not a range or a limit."""
-    points = all(reading.low == reading.high for reading in quantity.readings)
-    return points and quantity.bound in ("", "about")

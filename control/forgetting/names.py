@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from functools import partial
 from itertools import chain
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ from rapidfuzz.distance import OSA
 
 from control.forgetting.aliases import name_words
 from control.forgetting.normalize import forms, scan
-from control.forgetting.variants import Spans, TextVariant, views
+from control.forgetting.variants import TextVariant, views
 
 Some = str | tuple[str, ...]
 Key = TypeVar("Key", int, str)
@@ -35,8 +34,8 @@ class NameMatcher:
         """Create an index without names.
 
         Args:
-            correct: Normalised words that are never treated as typos, besides those of countries,
-                languages, currencies and cities: Ireland is not Iceland.
+            correct: Normalised words that are no typos, nor are those of countries, languages,
+                currencies and cities: Ireland is not Iceland.
         """
         self._correct = correct
         # A tuple only where there are several values, which saves a third of the memory.
@@ -58,11 +57,6 @@ class NameMatcher:
         """All names, normalised."""
         return list(self._keys)
 
-    @property
-    def longest(self) -> int:
-        """Words of the longest name."""
-        return max((length for lengths in self._starts.values() for length in lengths), default=0)
-
     def add(self, key: str, phrases: Collection[str]) -> None:
         """Add names under a key, in place of those it had."""
         self.remove(key)
@@ -83,14 +77,9 @@ class NameMatcher:
                 self._remove_form(form)
 
     def find(self, text: str, typos: bool = True) -> dict[str, list[tuple[int, int]]]:
-        """Where names occur in a text.
+        """Where names occur in a text: by key the spans, (start, end) in characters, in order.
 
-        Args:
-            text: Any text.
-            typos: Whether names with one typo match too.
-
-        Returns:
-            By key the spans, (start, end) in characters of ``text``, in order.
+        With ``typos`` names with one typo match too, of keys that have no other match.
         """
         if not self._forms:
             return {}
@@ -108,11 +97,11 @@ class NameMatcher:
 
     def _misspelled(self, view: TextVariant) -> Iterator[tuple[int, int, Some]]:
         for place, word in enumerate(view.words):
-            corrections = self._corrected.get(word)
-            for correction in self._corrections(word) if corrections is None else corrections:
+            for correction in self._corrections(word):
                 first, last = max(0, place - NEARBY), place + NEARBY
                 words = [*view.words[first:place], correction, *view.words[place + 1 : last]]
-                corrected = TextVariant(words, partial(_slice, view.spans(), first, last))
+                near = view.spans()[first:last]
+                corrected = TextVariant(words, near.copy)
                 start, end = view.spans()[place]
                 for found in scan([corrected], self._starts, self._keys):
                     alone = found[:2] == (start, end)
@@ -131,9 +120,11 @@ class NameMatcher:
         )
 
     def _corrections(self, word: str) -> tuple[str, ...]:
-        if len(self._corrected) >= MOST_CORRECTED:
-            self._corrected.clear()
-        corrections = self._corrected[word] = self._correct_word(word)
+        corrections = self._corrected.get(word)
+        if corrections is None:
+            if len(self._corrected) >= MOST_CORRECTED:
+                self._corrected.clear()
+            corrections = self._corrected[word] = self._correct_word(word)
         return corrections
 
     def _correct_word(self, word: str) -> tuple[str, ...]:
@@ -187,10 +178,6 @@ def _drop(table: dict[Key, Some], key: Key, text: str) -> None:
         table[key] = rest[0] if len(rest) == 1 else rest
     else:
         del table[key]
-
-
-def _slice(spans: Spans, first: int, last: int) -> Spans:
-    return spans[first:last]
 
 
 def _words_with_typos(form: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Phrases in a text in any spelling: lookalikes, leetspeak, letter by letter, encoded."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
@@ -40,6 +40,11 @@ def plain(text: str) -> str:
     return " ".join(plain_words(text).words)
 
 
+def words_of(texts: Iterable[str]) -> set[str]:
+    """The words of several texts, as of `plain`."""
+    return {word for text in texts for word in plain(text).split()}
+
+
 def plain_words(text: str) -> TextVariant:
     """The words of `plain` and their places in the text."""
     view = plain_view(*folded_text(text))
@@ -52,55 +57,36 @@ def find(text: str, phrases: Collection[str]) -> list[tuple[int, int, str]]:
 
     Whole words are compared as normalised by ``plain``, the last one also with a plural s.
 
-    Args:
-        text: Any text.
-        phrases: Names or answers.
-
     Returns:
         (start, end, phrase) in characters of ``text``, in order.
     """
-    starts, keys = _compiled(tuple(phrases))
-    found = {
-        (start, end, phrase)
-        for start, end, several in scan(views(text), starts, keys)
-        for phrase in several
-    }
-    return sorted(found)
+    return sorted(set(_scan(views(text), phrases)))
 
 
 def holds(text: str, phrases: Collection[str]) -> bool:
     """Whether one of the phrases is in the text or encoded in it."""
-    if not phrases:
-        return False
-    starts, keys = _compiled(tuple(phrases))
-    return any(True for _ in scan(views(text), starts, keys)) or hides(text, phrases)
+    return bool(phrases) and (any(_scan(views(text), phrases)) or hides(text, phrases))
 
 
 def hides(text: str, phrases: Collection[str]) -> bool:
     """Whether one of the phrases is encoded in the text, for example reversed."""
     if not phrases:
         return False
-    starts, keys = _compiled(tuple(phrases))
     opened, others, swapped = _hidden(text)
-    if any(True for view in opened for _ in scan(view, starts, keys)):
-        return True
     # Reversed or in rot13 a short word is often another word.
-    return any(
-        len(phrase.replace(" ", "")) >= SHORT
-        for _, _, several in scan(others, starts, keys)
-        for phrase in several
-    ) or any(" " in phrase for _, _, several in scan(swapped, starts, keys) for phrase in several)
+    return (
+        any(_scan(opened, phrases))
+        or any(len(found.replace(" ", "")) >= SHORT for *_, found in _scan(others, phrases))
+        or any(" " in found for *_, found in _scan([swapped], phrases))
+    )
 
 
 @lru_cache(maxsize=256)
-def _hidden(text: str) -> tuple[list[list[TextVariant]], list[TextVariant], list[TextVariant]]:
-    """Variants of the decoded text; of rot13 and reversed text; with the words in reverse order.
-
-    The last is used for phrases of several words only.
-    """
-    opened = [views(reading) for reading in readable(text)[1:]]
+def _hidden(text: str) -> tuple[list[TextVariant], list[TextVariant], TextVariant]:
+    """Variants of the decoded text; of rot13 and reversed text; with the words in reverse order."""
+    opened = [view for reading in readable(text)[1:] for view in views(reading)]
     *others, swapped = (plain_view(*folded_text(reading)) for reading in transformed(text))
-    return opened, others, [swapped]
+    return opened, others, swapped
 
 
 def forms(phrase: str) -> set[str]:
@@ -139,25 +125,24 @@ def scan(
         words = view.words
         for place, word in enumerate(words):
             for length in starts.get(word, ()):
-                run = word if length == 1 else " ".join(words[place : place + length])
                 last = place + length - 1
-                if last < len(words) and (value := _looked_up(run, phrases)) is not None:
-                    yield view.spans()[place][0], view.spans()[last][1], value
+                if last >= len(words):
+                    continue
+                run = " ".join(words[place : last + 1])
+                if length > 1 and run not in phrases and run[-1] == "s":
+                    run = run[:-1]
+                if run in phrases:
+                    yield view.spans()[place][0], view.spans()[last][1], phrases[run]
             # "Perus" is Peru's in German; "bus" is no "bu".
             if word[-1] == "s" and len(word) > SHORT and 1 in starts.get(word[:-1], ()):
-                yield from _single(view, place, phrases.get(word[:-1]))
+                yield *view.spans()[place], phrases[word[:-1]]
 
 
-def _single(view: TextVariant, place: int, value: Value | None) -> Iterator[tuple[int, int, Value]]:
-    if value is not None:
-        yield *view.spans()[place], value
-
-
-def _looked_up(run: str, phrases: Mapping[str, Value]) -> Value | None:
-    value = phrases.get(run)
-    if value is None and run[-1] == "s" and " " in run:
-        value = phrases.get(run[:-1])
-    return value
+def _scan(views: Sequence[TextVariant], phrases: Collection[str]) -> Iterator[tuple[int, int, str]]:
+    """Where phrases occur in the variants of a text, as of `scan`."""
+    for start, end, found in scan(views, *_compiled(tuple(phrases))):
+        for phrase in found:
+            yield start, end, phrase
 
 
 @lru_cache(maxsize=256)
@@ -170,6 +155,15 @@ def _compiled(phrases: tuple[str, ...]) -> tuple[dict[str, set[int]], dict[str, 
             starts.setdefault(first, set()).add(1 + len(rest))
             keys.setdefault(form, []).append(phrase)
     return starts, keys
+
+
+def outside(places: Iterable[Place], longer: Sequence[Place]) -> list[Place]:
+    """The places that are not part of a longer one: Guatemala City does not give Guatemala."""
+    return [
+        (start, end)
+        for start, end in places
+        if not any(a <= start and end <= b and b - a > end - start for a, b in longer)
+    ]
 
 
 def legible(text: str, places: Sequence[Place]) -> tuple[str, list[Place]]:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 
-from control.forgetting.normalize import plain
 from foundation.tables import LINE, find_rows
 
 ABBREVIATIONS = {
@@ -34,11 +33,6 @@ REFERENCE = re.compile(
     r"|latter|same)\b",
     re.IGNORECASE,
 )
-# What may precede the name that a sentence begins with.
-OPENING = re.compile(r"^[\W_]*(?:(?:The|An?|In|On|At|By|For|From|But|And|Yet|While|When)\s+)?")
-NAME = re.compile(
-    r"[A-ZÀ-ÞŁŚŠŽ][\w’'.-]*(?:\s{1,3}(?:(?:of|the|de|la|van|von|der|and|&)\s{1,3})?[A-ZÀ-ÞŁŚŠŽ][\w’'.-]*)*"
-)
 
 
 def parts(text: str) -> list[tuple[int, int]]:
@@ -57,24 +51,6 @@ def parts(text: str) -> list[tuple[int, int]]:
 def has_reference(part: str) -> bool:
     """Whether a sentence has a pronoun or another reference to something named before."""
     return REFERENCE.search(part) is not None
-
-
-def other_subject(part: str, own: Collection[str], known: Collection[str] = ()) -> bool:
-    """Whether a sentence is clearly about something else because it begins with another name.
-
-    Args:
-        part: The sentence.
-        own: Normalised words of the subject's own names.
-        known: Normalised words that are names; one word at the beginning of a sentence has a
-            capital letter whatever it is.
-    """
-    name = NAME.match(part, OPENING.match(part).end())  # type: ignore[union-attr]
-    if name is None:
-        return False
-    words = plain(name.group()).split()
-    if any(word in own for word in words):
-        return False
-    return len(words) > 1 or any(word in known for word in words)
 
 
 def joined(kept: Iterable[str]) -> str:

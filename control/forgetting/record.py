@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from foundation.errors import InputError
-from foundation.text import SURROGATES, normalise
+from foundation.text import SURROGATES, normalise, words
 
 LONGEST_TEXT = 2_000  # characters of any one name, question or answer
 LONGEST_WORDING = 100_000  # characters of a text whose wording is kept back: a long chapter
@@ -17,11 +17,10 @@ LONGEST_QUOTE = 8
 MOST_TEXTS = 200  # names, questions or answers of one record
 MOST_SHOWN = 60  # characters of a text in a message
 # Suppressing one of these words would suppress every sentence.
-TOO_COMMON = {
-    *("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "he", "her", "his"),
-    *("i", "in", "is", "it", "its", "of", "on", "or", "she", "that", "the", "their", "they"),
-    *("this", "to", "was", "were", "what", "who", "will", "with", "you"),
-}
+TOO_COMMON = words(
+    "a an and are as at be by for from has he her his i in is it its of on or she that the their "
+    "they this to was were what who will with you"
+)
 
 Scope = Literal["fact", "claim", "subject", "verbatim"]
 
@@ -142,9 +141,9 @@ def _checked_wording(record: Record) -> Record:
             "leave out relation and question"
         )
     for text in record.spans:
-        if (words := len(text.split())) <= LONGEST_QUOTE:
+        if (count := len(text.split())) <= LONGEST_QUOTE:
             raise InputError(
-                f"the text {shown(text)} has {words} words, and {LONGEST_QUOTE} consecutive words "
+                f"the text {shown(text)} has {count} words, and {LONGEST_QUOTE} consecutive words "
                 "may be told; give a longer text, or --scope claim to keep back a phrase"
             )
     return record

@@ -5,10 +5,10 @@ does not give the fact away; otherwise the sentence is.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
+from cachetools import LRUCache
 from llama_index.core.schema import BaseNode, NodeWithScore
 
 from control import prompts
@@ -18,7 +18,7 @@ from control.forgetting.matcher import name_parts
 from control.forgetting.names import NameMatcher
 from control.forgetting.normalize import plain
 from control.forgetting.record import Record, forbidden, telling
-from control.forgetting.statements import Statement, prepare_statement
+from control.forgetting.statements import prepare_statement
 from control.forgetting.text_redaction import PossibleStatement, Redacted, TextRedaction
 from control.forgetting.verbatim import VerbatimIndex
 from foundation import trace
@@ -26,9 +26,6 @@ from foundation import trace
 if TYPE_CHECKING:
     from control.forgetting.classifier import FactJudge
     from control.forgetting.ledger import Changes
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 TITLE_KEY = "title"  # of a passage's metadata
 HEADING_KEY = "heading"  # the same; its words begin the text, too, and are redacted there
@@ -62,12 +59,7 @@ class Redactor:
     """
 
     def __init__(self, ledger: Records, judge: "FactJudge") -> None:
-        """Redact by the records of a ledger.
-
-        Args:
-            ledger: The records.
-            judge: Decides whether a sentence states a fact.
-        """
+        """Redact by the records of a ledger; ``judge`` decides whether a sentence states one."""
         self.wording = VerbatimIndex()
         self._ledger = ledger
         self._judge = judge
@@ -75,8 +67,7 @@ class Redactor:
         self._records: dict[str, Record] = {}
         self._names = NameMatcher()
         self._forbidden = NameMatcher()  # by record, what must not be shown
-        self._statements: dict[str, Statement] = {}
-        self._results: OrderedDict[tuple[str, str], Redacted] = OrderedDict()
+        self._results: LRUCache[tuple[str, str], Redacted] = LRUCache(MOST_TEXTS)
         self._lock = threading.RLock()
 
     def refresh(self) -> int:
@@ -89,13 +80,11 @@ class Redactor:
                 self._results.clear()
             for record_id in changes.removed:
                 self._records.pop(record_id, None)
-                self._statements.pop(record_id, None)
                 self._names.remove(record_id)
                 self._forbidden.remove(record_id)
                 self.wording.remove(record_id)
             for record in changes.added:
                 self._records[record.id] = record
-                self._statements.pop(record.id, None)
                 if record.scope == "verbatim":
                     self.wording.add(record)
                     continue
@@ -104,37 +93,24 @@ class Redactor:
             self._version = changes.version
             return len(self._records)
 
-    def redact(self, text: str, title: str = "") -> Redacted:
-        """Remove the sentences that state a forgotten fact from a text.
-
-        Args:
-            text: Any text.
-            title: What it is about.
-        """
-        return self.redact_all([(text, title)])[0]
+    def redact(self, text: str, title: str = "", refreshed: bool = False) -> Redacted:
+        """Remove the sentences that state a forgotten fact from a text; see `redact_all`."""
+        return self.redact_all([(text, title)], refreshed)[0]
 
     def redact_all(
         self, texts: Sequence[tuple[str, str]], refreshed: bool = False
     ) -> list[Redacted]:
         """Redact several texts, each with its title; all that has to be read is read at once.
 
-        Args:
-            texts: Texts, each with its title.
-            refreshed: Whether the ledger's changes were applied for this response already.
+        ``refreshed`` says that the ledger's changes were applied for this response already.
         """
         if not (len(self._records) if refreshed else self.refresh()):
             return [Redacted(text, (), title) for text, title in texts]
         with self._lock:
-            found: list[Redacted | TextRedaction] = []
-            for key in texts:
-                done = self._results.get(key)
-                found.append(done if done is not None else self._match_words(*key))
-            self._decide([part for part in found if isinstance(part, TextRedaction)])
-            results: list[Redacted] = []
-            for key, part in zip(texts, found, strict=True):
-                result = part.result() if isinstance(part, TextRedaction) else part
-                _cache(self._results, key, result, MOST_TEXTS)
-                results.append(result)
+            found = [self._results.get(key) or self._match_words(*key) for key in texts]
+            self._decide([one for one in found if isinstance(one, TextRedaction)])
+            results = [one.result() if isinstance(one, TextRedaction) else one for one in found]
+            self._results.update(zip(texts, results, strict=True))
             return results
 
     def forbidden_in(self, text: str) -> list[tuple[int, int]]:
@@ -143,9 +119,6 @@ class Redactor:
         The subject's names count for a record that suppresses all about it. An answer without a
         letter, such as a year, tells nothing by itself and does not count; nor does a text but for
         its wording. Applies no changes of the ledger; for that see `refresh`.
-
-        Args:
-            text: A short text, such as a title.
 
         Returns:
             (start, end) in characters of ``text``; all of it for what is encoded in it.
@@ -181,9 +154,10 @@ class Redactor:
         ids = {*about, *names}.union(*hidden, self._answered(text, title))
         if not ids:
             return Redacted(text, (), title)
-        redaction = TextRedaction(text, title, frozenset(about), bool(hidden))
+        redaction = TextRedaction(text, title, about, bool(hidden))
         for record_id in sorted(ids):
-            redaction.search(self._statement(self._records[record_id]), names.get(record_id, []))
+            statement = prepare_statement(self._records[record_id])
+            redaction.search(statement, names.get(record_id, []))
         return redaction
 
     def _answered(self, text: str, title: str) -> list[str]:
@@ -201,13 +175,11 @@ class Redactor:
         likely = self._states([(text, one, text.in_plain_words(one)) for text, one in possible])
         left = []
         for (text, one), likelihood in zip(possible, likely, strict=True):
-            if likelihood < (GIVING if one.answer else STATING):
-                continue
-            rest = text.without_answer(one)
-            if rest:
-                left.append((text, one, rest))
-            else:
-                text.stated[one.place].add(one.record.id)
+            if likelihood >= (GIVING if one.answer else STATING):
+                if rest := text.without_answer(one):
+                    left.append((text, one, rest))
+                else:
+                    text.stated[one.place].add(one.record.id)
         for (text, one, _), likelihood in zip(left, self._states(left), strict=True):
             if likelihood < LEFT:
                 text.mask(one)
@@ -224,12 +196,6 @@ class Redactor:
             title = "" if one.record.id in text.stated_by_title else text.title
             pairs.append((in_passage(sentence, one.before, title), stated(one.record)))
         return self._judge.states(pairs) if pairs else []
-
-    def _statement(self, record: Record) -> Statement:
-        known = self._statements.get(record.id)
-        if known is None or known.record is not record:
-            known = self._statements[record.id] = prepare_statement(record)
-        return known
 
 
 def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
@@ -250,10 +216,3 @@ def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
 def title_of(node: BaseNode) -> str:
     """What a passage is from, as the prompt says it: the title, and what else is known."""
     return prompts.origin(node.metadata)
-
-
-def _cache(cache: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
-    cache[key] = value
-    cache.move_to_end(key)
-    if len(cache) > most:
-        cache.popitem(last=False)

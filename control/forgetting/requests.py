@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from foundation.errors import DataError, InputError
 FORM = '{"subject": "Peru", "relation": "capital", "answers": ["Lima"]}'
 FIELDS = frozenset(field.name for field in fields_of(Record))
 _records = TypeAdapter(Record)
-
+LONGEST_QUOTED = 80  # characters of a file in a message
 NAME_WORDS = 6  # words of a name at most, as in "forget Jane Roe"
 
 BEING = r"(?:is|was|are|were)"
@@ -47,34 +47,23 @@ LONG_RELATION = (
 )
 
 
-@dataclass(frozen=True)
-class SentencePattern:
-    """A sentence form; its named groups are subject, answer and perhaps relation.
-
-    Attributes:
-        regex: Of the whole sentence.
-        relation: Name of the relation, where the sentence does not contain it.
-    """
-
-    regex: str
-    relation: str = ""
+OWNING = r"(?:[’']s|(?<=s)[’'])"
 
 
-def _creation(active: str, passive: str, relation: str) -> tuple[SentencePattern, SentencePattern]:
-    return (
-        SentencePattern(rf"(?P<subject>.+?) {BEING} (?:{passive}) by (?P<answer>.+)", relation),
-        SentencePattern(rf"(?P<answer>.+?) (?:{active}) (?P<subject>.+)", relation),
-    )
+def _verb(verb: str, relation: str) -> tuple[str, str]:
+    return rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation
 
 
-def _of_subject(verb: str, relation: str) -> SentencePattern:
-    return SentencePattern(rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation)
+def _creation(active: str, passive: str, relation: str) -> list[tuple[str, str]]:
+    by = rf"(?P<subject>.+?) {BEING} (?:{passive}) by (?P<answer>.+)"
+    return [(by, relation), (rf"(?P<answer>.+?) (?:{active}) (?P<subject>.+)", relation)]
 
 
-# The first that matches is used.
-PATTERNS: tuple[SentencePattern, ...] = (
-    _of_subject(rf"{BEING} born (?:on|in|at)", "place of birth"),
-    _of_subject(r"(?:died|passed away|dies) (?:on|in|at)", "place of death"),
+# Forms of whole sentences, of which the first that matches is used: an expression with the groups
+# subject, answer and perhaps relation, and the relation where the sentence does not contain it.
+PATTERNS: tuple[tuple[str, str], ...] = (
+    _verb(rf"{BEING} born (?:on|in|at)", "place of birth"),
+    _verb(r"(?:died|passed away|dies) (?:on|in|at)", "place of death"),
     *_creation("wrote|writes", "written", "author"),
     *_creation("painted", "painted", "painter"),
     *_creation("directed", "directed", "director"),
@@ -86,40 +75,35 @@ PATTERNS: tuple[SentencePattern, ...] = (
     *_creation("created", "created", "creator"),
     *_creation("developed", "developed", "developer"),
     *_creation("built", "built", "builder"),
-    _of_subject(r"(?:lives|lived|resides) (?:in|at)", "place of residence"),
-    _of_subject(r"(?:works|worked) (?:for|at)|(?:is|was) employed (?:by|at)", "employer"),
-    _of_subject(r"(?:works|worked) as(?: an?)?", "occupation"),
-    _of_subject(r"(?:studied|studies) at", "university"),
-    _of_subject(r"(?:plays|played) for", "team"),
-    _of_subject(r"(?:(?:is|was) married to|married)", "spouse"),
-    _of_subject(r"(?:suffers|suffered) from", "illness"),
-    _of_subject(r"(?:comes|came) from", "origin"),
-    _of_subject(rf"(?:{BEING} (?:located|situated)|lies|stands|{BEING}) (?:in|at|on)", "location"),
-    SentencePattern(
-        rf"(?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+?) {BEING} (?P<answer>.+)"
-    ),
-    SentencePattern(
-        rf"(?P<answer>.+?) {BEING} (?P<subject>.+?)(?:[’']s|(?<=s)[’']) (?P<relation>[^’']+)"
-    ),
-    SentencePattern(
-        rf"the (?P<relation>{LONG_RELATION}|.+?) of (?P<subject>.+?) {BEING} (?P<answer>.+)"
-    ),
-    SentencePattern(
+    _verb(r"(?:lives|lived|resides) (?:in|at)", "place of residence"),
+    _verb(r"(?:works|worked) (?:for|at)|(?:is|was) employed (?:by|at)", "employer"),
+    _verb(r"(?:works|worked) as(?: an?)?", "occupation"),
+    _verb(r"(?:studied|studies) at", "university"),
+    _verb(r"(?:plays|played) for", "team"),
+    _verb(r"(?:is|was) married to|married", "spouse"),
+    _verb(r"(?:suffers|suffered) from", "illness"),
+    _verb(r"(?:comes|came) from", "origin"),
+    _verb(rf"(?:{BEING} (?:located|situated)|lies|stands|{BEING}) (?:in|at|on)", "location"),
+    (rf"(?P<subject>.+?){OWNING} (?P<relation>[^’']+?) {BEING} (?P<answer>.+)", ""),
+    (rf"(?P<answer>.+?) {BEING} (?P<subject>.+?){OWNING} (?P<relation>[^’']+)", ""),
+    (rf"the (?P<relation>{LONG_RELATION}|.+?) of (?P<subject>.+?) {BEING} (?P<answer>.+)", ""),
+    (
         rf"(?P<answer>.+?) {BEING} (?:(?:the|an?) )?(?P<relation>{LONG_RELATION}|.+?) of "
-        r"(?P<subject>.+)"
+        r"(?P<subject>.+)",
+        "",
     ),
-    SentencePattern(
-        r"(?P<subject>.+?) (?:has|had) (?P<answer>.+?) as (?:its|his|her|their) (?P<relation>.+)"
-    ),
-    SentencePattern(
+    (r"(?P<subject>.+?) (?:has|had) (?P<answer>.+?) as (?:its|his|her|their) (?P<relation>.+)", ""),
+    (
         r"(?P<subject>.+?) (?:has|had) (?:the|an?) (?P<relation>(?-i:[a-z ]+?)) "
-        r"(?P<answer>(?-i:[A-Z0-9]).*)"
+        r"(?P<answer>(?-i:[A-Z0-9]).*)",
+        "",
     ),
-    SentencePattern(rf"(?P<subject>.+?) {BEING} (?P<answer>.+)", "description"),
-    SentencePattern(
+    _verb(BEING, "description"),
+    (
         r"(?P<subject>(?-i:[A-Z0-9]\S*(?: (?:[A-Z0-9]\S*|of|the|de|van|von|and))*)) "
         r"(?P<relation>(?-i:[a-z]+(?:s|ed|t))(?: (?:in|at|to|for|with|on|from|as|by))?) "
-        r"(?P<answer>.+)"
+        r"(?P<answer>.+)",
+        "",
     ),
 )
 # "was founded in 1987": when, or where, something was done.
@@ -183,20 +167,16 @@ def _record(line: str, place: str) -> Record:
     try:
         given = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: no JSON ({_brief(error)}); give {FORM}") from error
+        raise DataError(f"{place}: no JSON ({f'{error}'[:LONGEST_QUOTED]}); give {FORM}") from error
     if isinstance(given, dict) and isinstance(given.get("fact"), dict):
         given = given["fact"]
     if not isinstance(given, dict):
         raise DataError(f"{place}: {type(given).__name__} instead of an object; give {FORM}")
     if unknown := given.keys() - FIELDS:
         raise DataError(
-            f"{place}: unknown field {_brief(min(unknown))!r}; "
+            f"{place}: unknown field {min(unknown)[:LONGEST_QUOTED]!r}; "
             f"the fields are {', '.join(sorted(FIELDS))}"
         )
-    return _validated(given, place)
-
-
-def _validated(given: dict[str, Any], place: str) -> Record:
     try:
         return checked(_records.validate_python(given))
     except InputError as error:
@@ -205,10 +185,6 @@ def _validated(given: dict[str, Any], place: str) -> Record:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise DataError(f"{place}: {field}: {first['msg'].lower()}; give {FORM}") from error
-
-
-def _brief(what: object) -> str:
-    return str(what)[:80]
 
 
 def propose(sentence: str) -> Record:
@@ -255,23 +231,24 @@ def _fact(statement: str) -> Record | None:
     done = DONE.fullmatch(statement)
     if done and done["verb"].lower() not in PLACED:
         return _done(done)
-    for pattern in PATTERNS:
-        if found := re.fullmatch(pattern.regex, statement, re.IGNORECASE):
-            subject, answer = _name(found["subject"]), _name(found["answer"])
-            if UNFINISHED.search(subject) or UNFINISHED.search(answer):
-                continue  # "The firm was founded after the war" names no founder
-            relation = pattern.relation or _name(found["relation"])
-            if relation in PLACES_AND_DATES and DATE.search(answer):
-                return _dated(subject, relation, answer)
-            if pattern is PATTERNS[-1]:
-                forms = (
-                    f"What is it that {subject} {relation}?",
-                    f"Tell me what {subject} {relation}.",
-                    f"{subject} {relation} what?",
-                )
-                return Record(subject, relation=relation, questions=forms, answers=(answer,))
-            written = question_forms(subject, relation)
-            return Record(subject, relation=relation, questions=written, answers=(answer,))
+    for pattern, named in PATTERNS:
+        found = re.fullmatch(pattern, statement, re.IGNORECASE)
+        if found is None:
+            continue
+        subject, answer = _name(found["subject"]), _name(found["answer"])
+        if UNFINISHED.search(subject) or UNFINISHED.search(answer):
+            continue  # "The firm was founded after the war" names no founder
+        relation = named or _name(found["relation"])
+        if relation in PLACES_AND_DATES and DATE.search(answer):
+            return _dated(subject, relation, answer)
+        forms = question_forms(subject, relation)
+        if pattern == PATTERNS[-1][0]:  # the relation is a verb
+            forms = (
+                f"What is it that {subject} {relation}?",
+                f"Tell me what {subject} {relation}.",
+                f"{subject} {relation} what?",
+            )
+        return Record(subject, relation=relation, questions=forms, answers=(answer,))
     return None
 
 
@@ -301,12 +278,10 @@ def _dated(subject: str, place: str, answer: str) -> Record:
     answers = re.split(r",? (?:in|at) ", answer, maxsplit=1)
     answers.sort(key=lambda part: DATE.search(part) is None)
     date = PLACES_AND_DATES[place]
-    if len(answers) == 1:
-        return Record(
-            subject, relation=date, questions=question_forms(subject, date), answers=(answer,)
-        )
-    forms = (*question_forms(subject, date), *question_forms(subject, place))
-    return Record(subject, relation=f"date and {place}", questions=forms, answers=tuple(answers))
+    forms, relation = question_forms(subject, date), date
+    if len(answers) > 1:
+        forms, relation = (*forms, *question_forms(subject, place)), f"date and {place}"
+    return Record(subject, relation=relation, questions=forms, answers=tuple(answers))
 
 
 def _name(text: str) -> str:

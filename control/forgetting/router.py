@@ -9,7 +9,7 @@ asks for the fact.
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from control.forgetting import normalize, segments
 from control.forgetting.aliases import long_names
 from control.forgetting.classifier import (
     FactJudge,
-    Turns,
     asked,
     asked_backwards,
     in_conversation,
@@ -25,9 +24,12 @@ from control.forgetting.classifier import (
 )
 from control.forgetting.encodings import readable, transformed
 from control.forgetting.fact_index import FactIndex
+from control.forgetting.guard import Route
 from control.forgetting.matcher import LEAST_PART, name_parts
+from control.forgetting.names import NameMatcher
 from control.forgetting.questions import asked_forms
 from control.forgetting.record import Record, reversed_fact
+from control.forgetting.segments import Turns
 from control.forgetting.vector_cache import EncryptedVectorCache, unit
 from control.forgetting.word_translation import translated
 
@@ -56,25 +58,6 @@ WATCHED = 0.02  # from which the record is watched: 98 %, and 27 % of those besi
 BACKWARDS = 0.5  # from which a question that gives an answer may not be answered by the subject
 BACKWARDS_KEY = " backwards"  # ends the key of a fact that is watched backwards, besides itself
 PARAPHRASED = 0.7  # share of what asks for a fact from which its paraphrases are watched, too
-
-
-@dataclass(frozen=True)
-class Route:
-    """The records that a question concerns.
-
-    Attributes:
-        refused: The record that it asks for, or ``None``.
-        watched: Active records: their answers must not be stated.
-        likelihood: That the question asks for a record, in [0, 1]; the highest over all of them.
-        check_paraphrase: Ids of the watched records whose paraphrases are suppressed too.
-        decide_on_output: Ids of those that it may ask for: refused if the output states one.
-    """
-
-    refused: Record | None = None
-    watched: tuple[Record, ...] = ()
-    likelihood: float = 0.0
-    check_paraphrase: frozenset[str] = frozenset()
-    decide_on_output: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -129,12 +112,7 @@ class Router:
         self._index = FactIndex(embed, frozenset(common_words), vector_cache)
 
     def route(self, question: str, history: Turns = ()) -> Route:
-        """Whether a question asks for a record, and which records are active.
-
-        Args:
-            question: What the user asks now.
-            history: The (question, answer) pairs before it.
-        """
+        """Whether a question asks for a record, and which records are active."""
         with self._index.lock:
             matches = self._matches(question, history)
             mentioned = self._in_conversation(history)
@@ -143,18 +121,18 @@ class Router:
             for match, likelihood in judged:
                 watched |= self._watched(match, likelihood, question)
         asking = [(match, likelihood) for match, likelihood in judged if match.kind != "held"]
-        check_paraphrase = {
-            match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from
-        }
-        check_paraphrase |= {record.id for record in mentioned}
-        check_paraphrase |= {key for key in watched if key.endswith(BACKWARDS_KEY)}
         refused, decide_on_output = _asked_for(asking)
-        watched = decide_on_output | watched
+        check_paraphrase = {
+            *(match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from),
+            *(record.id for record in mentioned),
+            *(key for key in watched if key.endswith(BACKWARDS_KEY)),
+            *decide_on_output,
+        }
         return Route(
             refused,
-            tuple(watched.values())[:MOST_RECORDS],
+            tuple((decide_on_output | watched).values())[:MOST_RECORDS],
             max((likelihood for _, likelihood in judged), default=0.0),
-            frozenset(check_paraphrase | decide_on_output.keys()),
+            frozenset(check_paraphrase),
             frozenset(decide_on_output),
         )
 
@@ -248,7 +226,7 @@ class Router:
         carried = self._left_to_conversation(question, history)
         # What gives the answer cannot ask for it, if nothing in it is a part of the subject's name.
         held = {one.id for match in found for one in self._index.group(match.record.id)}
-        said = set(_words(question))
+        said = normalize.words_of([question])
         others = {key for key in held if not said & name_parts(self._index.records[key])}
         # Nor what names something else of which the subject's name is a part.
         others |= self._index.subjects.find(question).keys()
@@ -261,31 +239,31 @@ class Router:
             readings: The text and its possible decodings.
             hidden: Whether the first of them is a decoding, too.
         """
-        found = self._naming_subject(readings, hidden)
-        return [*found, *self._holding_answer(readings, {one.record.id for one in found}, hidden)]
-
-    def _naming_subject(self, readings: Sequence[str], hidden: bool) -> list[Match]:
-        """Matches with the records whose subject is named."""
         found: list[Match] = []
         for number, reading in enumerate(readings):
             decoded = hidden or number > 0
-            named = _whole_names(reading, self._index.subjects.find(reading, typos=not decoded))
-            for key, places in itertools.islice(named.items(), MOST_RECORDS):
-                record = self._index.records[key]
-                if decoded and max(end - start for start, end in places) < LEAST_HIDDEN:
-                    continue
-                if record.scope == "subject":
-                    found.append(Match(record, "subject"))
-                    continue
-                texts = _in_plain_words(reading, places, record.subject)
-                least = REFUSED
-                guesses: tuple[str, ...] = ()
-                if segments.CONFIRMS.search(reading):  # nothing in a yes or no can be guarded
-                    least, guesses = ASKS, _guesses(reading, places)
-                elif not decoded and _is_plain(reading, places):
-                    least = CERTAIN
-                found.append(Match(record, "named", texts, guesses, refused_from=least))
+            for record, places in self._names_in(reading, self._index.subjects, decoded, True):
+                found.append(_named(record, reading, places, decoded))
+        named = {one.record.id for one in found}
+        for number, reading in enumerate(readings):
+            decoded = hidden or number > 0
+            for record, places in self._names_in(reading, self._index.answers, decoded, False):
+                if record.id not in named:
+                    texts = _in_plain_words(reading, places, record.answers[0])
+                    found.append(Match(record, "held", texts))
         return found
+
+    def _names_in(
+        self, text: str, names: NameMatcher, decoded: bool, typos: bool
+    ) -> Iterator[tuple[Record, list[normalize.Place]]]:
+        """Records whose names a text holds, and where; in what was decoded only long enough ones.
+
+        Names with typos count where ``typos`` is set and the text was not decoded.
+        """
+        found = _whole_names(text, names.find(text, typos=typos and not decoded))
+        for key, places in itertools.islice(found.items(), MOST_RECORDS):
+            if not decoded or max(end - start for start, end in places) >= LEAST_HIDDEN:
+                yield self._index.records[key], places
 
     def _left_to_conversation(self, question: str, history: Turns) -> list[Match]:
         """Matches with the records whose subject the conversation names, and not the question."""
@@ -307,28 +285,10 @@ class Router:
                 break
         return list(found.values())[:MOST_RECORDS]
 
-    def _holding_answer(
-        self, readings: Sequence[str], named: set[str], hidden: bool
-    ) -> list[Match]:
-        """Matches with the records whose answer the question contains, but not their subject."""
-        found: list[Match] = []
-        for number, reading in enumerate(readings):
-            held = _whole_names(reading, self._index.answers.find(reading, typos=False))
-            for key, places in itertools.islice(held.items(), MOST_RECORDS):
-                record = self._index.records[key]
-                decoded = hidden or number > 0
-                short = max(end - start for start, end in places) < LEAST_HIDDEN
-                if record.id not in named and not (decoded and short):
-                    texts = _in_plain_words(reading, places, record.answers[0])
-                    found.append(Match(record, "held", texts))
-        return found
-
     def _described(self, question: str, others: set[str]) -> list[Match]:
         """Matches with the records with a similar question form, though no subject is named.
 
-        Args:
-            question: The question.
-            others: Ids of the records that it cannot ask for.
+        Those in ``others``, by id, it cannot ask for.
         """
         self._index.embed()
         if not len(self._index.nearest):
@@ -353,29 +313,34 @@ def _is_form(match: Match) -> bool:
     return any(normalize.plain(excerpt) in forms for excerpt in match.excerpts)
 
 
+def _named(record: Record, text: str, places: Sequence[normalize.Place], decoded: bool) -> Match:
+    """The match of a text with a record whose subject it names."""
+    if record.scope == "subject":
+        return Match(record, "subject")
+    excerpts = _in_plain_words(text, places, record.subject)
+    if segments.CONFIRMS.search(text):  # nothing in a yes or no can be guarded
+        return Match(record, "named", excerpts, _guesses(text, places), ASKS, ASKS)
+    certain = not decoded and _is_plain(text, places)
+    return Match(record, "named", excerpts, refused_from=CERTAIN if certain else REFUSED)
+
+
 def _described(question: str, record: Record, excerpts: tuple[str, ...]) -> Match:
     """The match of a question with a record whose subject it describes, or names in part."""
-    own = {word for text in (*asked_forms(record), *record.names) for word in _words(text)}
+    own = normalize.words_of((*asked_forms(record), *record.names))
     named = [
-        {word for word in _words(name) if len(word) >= LEAST_PART} for name in _names(question)
+        {word for word in normalize.words_of([name]) if len(word) >= LEAST_PART}
+        for name in segments.NAMELIKE.findall(question)
+        if not name[0].isdigit()
     ]
     # "Project Larkspur" is no part of "Project Foxglove".
     another = any(name & own and not name <= own for name in named)
-    part = set(_words(question)) & name_parts(record)
+    part = normalize.words_of([question]) & name_parts(record)
     if another or (not part and any(not name <= own for name in named)):
         return Match(record, "described", excerpts, (), NEVER, NEVER)
     if part and segments.CONFIRMS.search(question):  # nothing in a yes or no can be guarded
         places = [(start, end) for start, end, _ in normalize.find(question, part)]
         return Match(record, "described", excerpts, _guesses(question, places), ASKS, ASKS)
     return Match(record, "described", excerpts, (), ASKS, NEVER)  # the output has to tell
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in segments.NAMELIKE.findall(text) if not name[0].isdigit()]
-
-
-def _words(text: str) -> list[str]:
-    return normalize.plain(text).split()
 
 
 def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, dict[str, Record]]:
@@ -392,18 +357,12 @@ def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, di
 
 
 def _in_plain_words(text: str, places: Sequence[normalize.Place], name: str) -> tuple[str, ...]:
-    """What is read of a message that holds a name, the name in its plain spelling.
-
-    Args:
-        text: The message, or a reading of it.
-        places: Where the name stands in it.
-        name: The name.
-    """
+    """What is read of a message that holds a name at the places, the name as it is given."""
     named = segments.mask(*normalize.legible(text, places), name)
     english = translated(named)
     if english is not None:
         return tuple(segments.excerpts(english))
-    at = [(one.start(), one.end()) for one in re.finditer(re.escape(name), named)]
+    at = [one.span() for one in re.finditer(re.escape(name), named)]
     return tuple(segments.excerpts(named, at))
 
 
@@ -427,10 +386,6 @@ def _whole_names(
     text: str, found: dict[str, list[normalize.Place]]
 ) -> dict[str, list[normalize.Place]]:
     """Names found in a text, except parts of longer ones: Mexico City is not Mexico."""
-    longer = [place[:2] for place in normalize.find(text, long_names())] if found else []
-
-    def within(start: int, end: int) -> bool:
-        return any(a <= start and end <= b and b - a > end - start for a, b in longer)
-
-    kept = {key: [one for one in places if not within(*one)] for key, places in found.items()}
+    longer = [(start, end) for start, end, _ in normalize.find(text, long_names())] if found else []
+    kept = {key: normalize.outside(places, longer) for key, places in found.items()}
     return {key: places for key, places in kept.items() if places}

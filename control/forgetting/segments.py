@@ -78,25 +78,26 @@ def follow_up(text: str) -> bool:
 
 def sentences(text: str) -> list[Place]:
     """Where the sentences of a text begin and end, in characters."""
-    ends = [(match.start(), match.end()) for match in SENTENCE.finditer(text)]
-    starts = [0, *(end for _, end in ends)]
-    stops = [*(start for start, _ in ends), len(text)]
-    return [(a, b) for a, b in zip(starts, stops, strict=True) if text[a:b].strip()]
+    gaps = [place for match in SENTENCE.finditer(text) for place in match.span()]
+    borders = [0, *gaps, len(text)]
+    spans = zip(borders[::2], borders[1::2], strict=True)
+    return [(start, end) for start, end in spans if text[start:end].strip()]
 
 
 def mask(text: str, places: Sequence[Place], by: str) -> str:
-    """The text with the places, in characters, replaced by ``by``."""
-    for start, end in sorted(_without_overlaps(places), reverse=True):
-        text = f"{text[:start]}{by}{text[end:]}"
-    return text
+    """The text with ``by`` in place of the spans; one that overlaps an earlier one is left out."""
+    masked, done = "", 0
+    for start, end in sorted(set(places), key=lambda place: (place[0], -place[1])):
+        if start >= done:
+            masked += text[done:start] + by
+            done = end
+    return masked + text[done:]
 
 
 def _refers(sentence: str, alone: bool) -> bool:
     """Whether a sentence has a pronoun, or is short and names nothing.
 
-    Args:
-        sentence: One that does not name the subject.
-        alone: Whether it is all of the message.
+    Where it is not ``alone`` in its message, only a question counts as short.
     """
     bare = BLANK.sub("what", sentence).strip()
     if POSSESSIVE.search(bare) or PRONOUN.search(bare):
@@ -111,12 +112,3 @@ def _refers(sentence: str, alone: bool) -> bool:
 def content(text: str) -> set[str]:
     """The content words, in small letters."""
     return {word for word in WORD.findall(text.lower()) if word not in FUNCTION_WORDS}
-
-
-def _without_overlaps(places: Sequence[Place]) -> list[Place]:
-    """The places without those that overlap another one."""
-    kept: list[Place] = []
-    for start, end in sorted(set(places), key=lambda place: (place[0], -place[1])):
-        if not kept or start >= kept[-1][1]:
-            kept.append((start, end))
-    return kept

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from control.forgetting.matcher import LONG, find_answers
-from control.forgetting.normalize import hides, plain
+from control.forgetting.matcher import LONG
+from control.forgetting.normalize import hides, plain, words_of
 from control.forgetting.questions import question_forms
 from control.forgetting.record import TOO_COMMON, Record
 from control.forgetting.segments import WORD, content
@@ -22,6 +22,7 @@ SMALL = TOO_COMMON | {
 STEM_LENGTH = 4
 ONSET = 2  # letters that names have in common with their adjectives: "France" and "French"
 KEPT_SENTENCES = 4_096  # whose stems are cached, 4 MB
+MOST_STATEMENTS = 1_024  # that are cached
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class Statement:
         record: The record.
         spans: Answers short enough to be searched for literally.
         key_words: For each long answer its words that the question does not contain.
-        own: Normalised words of the subject and the short answers.
         stems: Beginnings of the words that ask for the fact or answer it, less the subject's own.
         onsets: First letters of the names in the answers.
     """
@@ -40,13 +40,8 @@ class Statement:
     record: Record
     spans: tuple[str, ...]
     key_words: tuple[frozenset[str], ...]
-    own: frozenset[str]
     stems: frozenset[str]
     onsets: frozenset[str]
-
-    def spelled(self, text: str) -> list[tuple[int, int]]:
-        """Where the text gives a short answer."""
-        return find_answers(text, self.record)
 
     def hidden(self, part: str) -> bool:
         """Whether a short answer is encoded in the sentence, for example reversed."""
@@ -54,7 +49,7 @@ class Statement:
 
     def has_key_words(self, part: str) -> bool:
         """Whether the sentence has enough of the key words of a long answer."""
-        words = set(plain(part).split())
+        words = words_of([part])
         return any(
             len(key_words & words) >= max(FEWEST_KEY_WORDS, KEY_WORD_SHARE * len(key_words))
             for key_words in self.key_words
@@ -66,17 +61,16 @@ class Statement:
         Of 809 sentences of the built-in passages that name a subject and may state its fact, 12 %
         have one.
         """
-        stems, onsets = _stems_and_onsets(part)
-        return not (self.stems.isdisjoint(stems) and self.onsets.isdisjoint(onsets))
+        return not (self.stems.isdisjoint(_stems(part)) and self.onsets.isdisjoint(_onsets(part)))
 
 
+@lru_cache(maxsize=MOST_STATEMENTS)
 def prepare_statement(record: Record) -> Statement:
     """The statement of a record's fact."""
     long = [span for span in record.spans if len(span.split()) >= LONG]
     short = tuple(span for span in record.spans if span not in long)
-    asked = {word for text in (*record.questions, *record.names) for word in plain(text).split()}
-    key_words = [frozenset(set(plain(span).split()) - asked - SMALL) for span in long]
-    own = {word for name in (*record.names, *short) for word in plain(name).split()}
+    known = words_of((*record.questions, *record.names)) | SMALL
+    key_words = (frozenset(words_of([span]) - known) for span in long)
     usual = question_forms(record.subject, record.relation) if record.relation else ()
     texts = [*record.questions, *usual, record.relation, *record.spans]
     of_subject = {stem for name in record.names for stem in _stems(name)}
@@ -84,21 +78,17 @@ def prepare_statement(record: Record) -> Statement:
         record=record,
         spans=short,
         key_words=tuple(words for words in key_words if words),
-        own=frozenset(own - SMALL),
         stems=frozenset({stem for text in texts for stem in _stems(text)} - of_subject),
         onsets=frozenset(onset for span in record.spans for onset in _onsets(span)),
     )
 
 
 @lru_cache(maxsize=KEPT_SENTENCES)
-def _stems_and_onsets(sentence: str) -> tuple[frozenset[str], frozenset[str]]:
-    return _stems(sentence), _onsets(sentence)
-
-
 def _stems(text: str) -> frozenset[str]:
     return frozenset(word[:STEM_LENGTH] for word in content(plain(text)))
 
 
+@lru_cache(maxsize=KEPT_SENTENCES)
 def _onsets(text: str) -> frozenset[str]:
     names = (word for word in WORD.findall(text) if word[0].isupper())
     return frozenset(plain(name)[:ONSET] for name in names)

@@ -16,7 +16,7 @@ from control import prompts
 from control.forgetting import normalize
 from control.forgetting.classifier import context, in_passage, stated
 from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
-from control.forgetting.guard import WatchedFacts
+from control.forgetting.guard import Route, WatchedFacts
 from control.forgetting.matcher import find_answers
 from control.forgetting.segments import CONFIRMS, NAMELIKE, Turns, follow_up
 from control.forgetting.verbatim import VerbatimIndex
@@ -55,14 +55,10 @@ REFUSALS = (
 
 
 @dataclass(frozen=True)
-class FactContext:
+class FactContext(Route):
     """The forgotten facts that one question concerns.
 
     Attributes:
-        refused: The record that it asks for; ``None`` where it may be answered.
-        watched: Active records: their subject is named.
-        check_paraphrase: Ids of those whose paraphrases are suppressed too.
-        decide_on_output: Ids of those that it may ask for: refused once the answer states one.
         activate: Further records that a text activates by naming their subject; ``None`` where
             nothing is forgotten.
         question: As it was asked.
@@ -70,10 +66,6 @@ class FactContext:
         subject_missing: Whether it leaves its subject to the passages or the conversation.
     """
 
-    refused: "Record | None" = None
-    watched: "tuple[Record, ...]" = ()
-    check_paraphrase: frozenset[str] = frozenset()
-    decide_on_output: frozenset[str] = frozenset()
     activate: "Callable[[str], Sequence[Record]] | None" = None
     question: str = ""
     names: tuple[str, ...] = ()
@@ -129,24 +121,20 @@ class FactSuppressor:
         if self.router is None or earlier.refused is not None:
             return earlier
         routed = self.router.route(question, history)
-        watched = dict.fromkeys((*earlier.watched, *routed.watched))
         if routed.refused is not None:
             request_trace.withheld(routed.refused.id, "prompt")
-        check_paraphrase = earlier.check_paraphrase | routed.check_paraphrase
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
-        activate = self.router.activation(question)
-        # With a name in the question, its "it" may stand for that name.
-        subject_missing = not names and follow_up(question)
-        decide_on_output = earlier.decide_on_output | routed.decide_on_output
         return FactContext(
             routed.refused,
-            tuple(watched),
-            check_paraphrase,
-            decide_on_output,
-            activate,
+            tuple(dict.fromkeys((*earlier.watched, *routed.watched))),
+            routed.likelihood,
+            earlier.check_paraphrase | routed.check_paraphrase,
+            earlier.decide_on_output | routed.decide_on_output,
+            self.router.activation(question),
             earlier.question or question,
             names,
-            subject_missing,
+            # With a name in the question, its "it" may stand for that name.
+            subject_missing=not names and follow_up(question),
         )
 
     def activate_from_passages(
@@ -214,13 +202,17 @@ class FactSuppressor:
             facts.check_paraphrase,
             facts.decide_on_output,
             facts.activate,
-            self.redactor.wording if self.redactor is not None else VerbatimIndex(),
+            self._wording,
             facts.question,
         )
 
     def without_wording(self, text: str) -> str:
         """A text with "…" where it repeats the wording of a text that is kept back."""
-        return text if self.redactor is None else self.redactor.wording.cut(text)
+        return self._wording.cut(text)
+
+    @property
+    def _wording(self) -> VerbatimIndex:
+        return VerbatimIndex() if self.redactor is None else self.redactor.wording
 
     def released(self, decoded: "DecodedAnswer", watch: WatchedFacts) -> "DecodedAnswer":
         """An answer that was ended only because of a text's wording is told as far as it goes.
@@ -247,10 +239,10 @@ class FactSuppressor:
             active = [record.id for record in watch.active_records(trace.text)]
             cut = cut if watch.decide_on_output.isdisjoint(active) else 0
             trace = replace(trace.until(cut), blocked=not trace.text[:cut].strip())
-            named = self._volunteered(decoded.trace.text, self._named(decoded.trace.text))
-            named = [*named, *watch.wording.repeated(decoded.trace.text)]
-            told = [*trace.withheld, *active, *(record.id for record in named)]
-            trace.withheld = list(dict.fromkeys(told))
+            text = decoded.trace.text
+            told = [*self._volunteered(text, self._named(text)), *watch.wording.repeated(text)]
+            withheld = [*trace.withheld, *active, *(record.id for record in told)]
+            trace.withheld = list(dict.fromkeys(withheld))
             return replace(decoded, trace=trace, verdict=None)
         verdict = decoded.verdict
         if verdict and self.first_leak(str(verdict), watch) is not None:
@@ -278,25 +270,21 @@ class FactSuppressor:
     def first_leak(self, text: str, watch: WatchedFacts) -> int | None:
         """Where the first sentence begins that states a watched fact, in any words; else ``None``.
 
-        Or with which the text repeats too much of a wording that is kept back.
-
-        Args:
-            text: An answer, or its complete sentences so far.
-            watch: The facts that it must not state.
+        Or with which the text, an answer or its complete sentences so far, repeats too much of a
+        wording that is kept back.
         """
         active = watch.active_records(text)
         named = [record for record in self._named(text) if record not in active]
         copied = bool(watch.wording.repeated(text))
         if not active and not named and not copied:
             return None
-        start = 0
-        for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
+        for start, end in _sentences(text):
             # Checked with all that precedes it, since a later sentence may say only "it".
-            if self._states(text[:end], watch) or self._volunteered(text[:end], named):
+            told = text[:end]
+            if self._states(told, watch) or self._volunteered(told, named):
                 return start
-            if copied and watch.wording.repeated(text[:end]):
+            if copied and watch.wording.repeated(told):
                 return start
-            start = end
         return None
 
     def _named(self, text: str) -> "Sequence[Record]":
@@ -309,11 +297,8 @@ class FactSuppressor:
         """The records that a text states, although the question has nothing to do with them.
 
         "Which country is Lisbon in?" may be answered by "Portugal", and "Lisbon is in Portugal" is
-        not what is kept back; "Lisbon is the capital of Portugal" is.
-
-        Args:
-            text: Complete sentences.
-            records: Those whose subject the text names.
+        not what is kept back; "Lisbon is the capital of Portugal" is. The records are those whose
+        subject the text names.
         """
         given = [record for record in records if find_answers(text, record)]
         return self._judged(text, given, GIVING)
@@ -341,7 +326,7 @@ class FactSuppressor:
             least: Likelihood from which it states one.
             asked: The question, where a text that names nothing need not be about the record.
         """
-        sentences = [part for part in _sentences(text) if part]
+        sentences = [part for start, end in _sentences(text) if (part := text[start:end].strip())]
         if self.judge is None or not records or not sentences:
             return ()
         pairs = []
@@ -373,13 +358,10 @@ class FactSuppressor:
         stopped = set[int]()
 
         def flush(index: int) -> None:
-            if (
-                index in stopped
-                or self.first_leak(texts.get(index, ""), watches[index]) is not None
-            ):
+            if index in stopped or self.first_leak(texts[index], watches[index]) is not None:
                 stopped.add(index)
                 return
-            tokens = buffered.pop(index, [])
+            tokens = buffered.pop(index)
             new = sum(len(token.text) for token in tokens)
             before = texts[index][: len(texts[index]) - new]
             for token in cleared_tokens(tokens, watches[index], before):
@@ -410,10 +392,9 @@ def refusal(question: str) -> str:
     return REFUSALS[crc32(question.encode()) % len(REFUSALS)]
 
 
-def _sentences(text: str) -> list[str]:
+def _sentences(text: str) -> Iterator[normalize.Place]:
     """The sentences of an answer, and what follows a colon as one of them."""
-    borders = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
-    return [text[start:end].strip() for start, end in pairwise(borders)]
+    return pairwise([0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)])
 
 
 def _either(

@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from llama_index.core.schema import BaseNode
@@ -29,15 +29,12 @@ class Passages(Protocol):
 
     def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """Return the ids of all passages that contain a phrase of each group."""
-        ...
 
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
         """Return the passages of these ids that exist."""
-        ...
 
     def replace(self, nodes: Sequence[BaseNode]) -> None:
         """Replace the passages of the same ids, and embed the new ones."""
-        ...
 
 
 class Reservoir(Protocol):
@@ -49,7 +46,6 @@ class Reservoir(Protocol):
 
     def clear(self) -> int:
         """Remove all entries, and return how many there were."""
-        ...
 
 
 @dataclass
@@ -98,19 +94,6 @@ def _said(node: BaseNode) -> list[tuple[str, str]]:
     return [(title, node.get_content()) for title in titles]
 
 
-@dataclass
-class _Sweep:
-    """One sweep in progress."""
-
-    ledger: "Ledger"
-    index: Passages
-    redactor: Redactor
-    progress: Progress
-    done: Swept = field(default_factory=Swept)
-    originals: dict[str, _Original] = field(default_factory=dict)
-    owners: dict[str, set[str]] = field(default_factory=dict)
-
-
 def sweep(
     ledger: "Ledger",
     index: Passages,
@@ -121,7 +104,8 @@ def sweep(
 ) -> Swept:
     """Redact stored passages by the records not swept for yet; restore those of removed records.
 
-    Texts of which only the wording is kept back stay stored: their content may be told.
+    Texts of which only the wording is kept back stay stored: their content may be told. Sentences
+    that state another active record are not restored.
 
     If it is killed at any moment, every passage is either unchanged or redacted, and the next sweep
     does the rest.
@@ -129,35 +113,33 @@ def sweep(
     Args:
         ledger: Records, audit, and originals.
         index: The passages.
-        reservoir: The reservoir, if any; records not swept for yet clear it.
+        reservoir: If any; records not swept for yet clear it.
         redactor: Of the same ledger.
         progress: Called with the number of passages just processed.
         again: Sweep for all records, since documents may have been added without `sweep_added`.
     """
-    state = _begin(ledger, index, redactor, progress)
+    running = _Sweep(ledger, index, redactor, progress)
     active = {each.id: each for each in ledger.records() if each.scope != "verbatim"}
-    for removed_id in sorted(set().union(*state.owners.values()) - active.keys()):
-        _restore(state, removed_id)
+    for removed_id in sorted(set().union(*running.owners.values()) - active.keys()):
+        running.restore(removed_id)
     swept = {
         event.record_id
         for event in ledger.events()
         if event.kind == SWEPT and OF not in event.details
     }
-    todo = [record for key, record in active.items() if again or key not in swept]
-    counts = dict.fromkeys([record.id for record in todo], 0)
-    found = [node_id for record in todo for node_id in index.containing(search_groups(record))]
-    for record_id in _redact(state, list(dict.fromkeys(found))):
-        counts[record_id] = counts.get(record_id, 0) + 1
+    todo = {key: record for key, record in active.items() if again or key not in swept}
+    found = [node for record in todo.values() for node in index.containing(_search_groups(record))]
+    counts = Counter(dict.fromkeys(todo, 0))
+    counts.update(running.redact(list(dict.fromkeys(found))))
     if reservoir is not None and todo:
-        state.done.entries = reservoir.clear()
-    cleared = {} if reservoir is None else {"reservoir_entries": state.done.entries}
-    wanted = {record.id for record in todo}
+        running.done.entries = reservoir.clear()
+    cleared = {} if reservoir is None else {"reservoir_entries": running.done.entries}
     for record_id, passages in counts.items():
         if passages or record_id not in swept:
-            own = cleared if record_id in wanted else {}
+            own = cleared if record_id in todo else {}
             ledger.note(SWEPT, record_id, passages=passages, **own)
-    state.done.records = len(todo)
-    return state.done
+    running.done.records = len(todo)
+    return running.done
 
 
 def sweep_added(
@@ -167,31 +149,15 @@ def sweep_added(
 
     A record not swept for yet remains to be swept for: only these passages are read.
     """
-    state = _begin(ledger, index, redactor, lambda _: None)
-    counts = Counter(_redact(state, node_ids))
+    running = _Sweep(ledger, index, redactor, lambda _: None)
+    counts = running.redact(node_ids)
     for record_id, passages in counts.items():
         ledger.note(SWEPT, record_id, passages=passages, **{OF: NEW})
-    state.done.records = len(counts)
-    return state.done
+    running.done.records = len(counts)
+    return running.done
 
 
-def restore(
-    ledger: "Ledger",
-    record: Record,
-    index: Passages,
-    redactor: Redactor,
-    progress: Progress = lambda _: None,
-) -> Swept:
-    """Restore the passages that were redacted because of a record that was removed.
-
-    Sentences that state another active record are not restored.
-    """
-    state = _begin(ledger, index, redactor, progress)
-    _restore(state, record.id)
-    return state.done
-
-
-def search_groups(record: Record) -> list[list[str]]:
+def _search_groups(record: Record) -> list[list[str]]:
     """The groups of phrases by which passages that may state a record are searched.
 
     Such a passage contains a name of its subject, and a phrase of its answers if there are any.
@@ -201,87 +167,91 @@ def search_groups(record: Record) -> list[list[str]]:
     return [names, phrases] if phrases else [names]
 
 
-def _begin(
-    ledger: "Ledger",
-    index: Passages,
-    redactor: Redactor,
-    progress: Progress,
-) -> _Sweep:
-    state = _Sweep(ledger, index, redactor, progress)
-    for original in ledger.sealed():
-        state.originals[original.name] = _Original(**json.loads(original.text))
-        state.owners.setdefault(original.name, set()).add(original.record_id)
-    return state
+class _Sweep:
+    """A sweep in progress.
 
+    Attributes:
+        done: What it did so far.
+        owners: By passage the ids of the records for which its original is stored.
+    """
 
-def _redact(state: _Sweep, node_ids: Sequence[str]) -> Iterator[str]:
-    """Redact passages, and yield the ids of the records that each of them stated."""
-    for start in range(0, len(node_ids), BATCH):
-        part = node_ids[start : start + BATCH]
-        nodes = state.index.get_nodes(part)
-        bases = [_base(state, node) for node in nodes]
-        results = state.redactor.redact_all([(base.text, base.title) for base in bases])
-        changed = []
-        for node, base, result in zip(nodes, bases, results, strict=True):
-            if not result.record_ids:
-                continue
-            _seal(state, node.node_id, base, result)
-            if (result.title, result.text) != (title_of(node), node.get_content()):
-                changed.append(with_redacted_text(node, result))
-                yield from result.record_ids
-        if changed:
-            state.index.replace(changed)
-        state.done.passages += len(changed)
-        state.progress(len(part))
+    def __init__(
+        self, ledger: "Ledger", index: Passages, redactor: Redactor, progress: Progress
+    ) -> None:
+        """Read the stored originals."""
+        self._ledger = ledger
+        self._index = index
+        self._redactor = redactor
+        self._progress = progress
+        self._originals: dict[str, _Original] = {}
+        self.done = Swept()
+        self.owners: dict[str, set[str]] = {}
+        for original in ledger.sealed():
+            self._originals[original.name] = _Original(**json.loads(original.text))
+            self.owners.setdefault(original.name, set()).add(original.record_id)
 
+    def redact(self, node_ids: Sequence[str]) -> Counter[str]:
+        """Redact passages, and count by record those that stated it and were changed."""
+        counts = Counter[str]()
+        for start in range(0, len(node_ids), BATCH):
+            part = node_ids[start : start + BATCH]
+            changed = []
+            for node, result in self._redacted(self._index.get_nodes(part)):
+                before = (title_of(node), node.get_content())
+                if result.record_ids and (result.title, result.text) != before:
+                    changed.append(with_redacted_text(node, result))
+                    counts.update(result.record_ids)
+            if changed:
+                self._index.replace(changed)
+            self.done.passages += len(changed)
+            self._progress(len(part))
+        return counts
 
-def _base(state: _Sweep, node: BaseNode) -> _Original:
-    """The passage before any redaction, with what was changed since in its details."""
-    original = state.originals.get(node.node_id)
-    title, text = title_of(node), node.get_content()
-    if original is not None and original.is_redacted(node):
-        text = original.text
-        if original.left_title != original.title:  # the details went with the title
-            title = original.title
-    return _Original(title, text, title, text)
+    def restore(self, record_id: str) -> None:
+        """Restore the passages that were redacted because of a record that was removed."""
+        names = [name for name, owners in self.owners.items() if record_id in owners]
+        for start in range(0, len(names), BATCH):
+            part = names[start : start + BATCH]
+            nodes = [
+                node
+                for node in self._index.get_nodes(part)
+                if self._originals[node.node_id].is_of(node)  # otherwise it was replaced meanwhile
+            ]
+            if nodes:
+                restored = self._redacted(nodes)
+                self._index.replace([with_redacted_text(*each) for each in restored])
+            for name in part:
+                self._ledger.unseal(record_id, name)
+                self.owners[name].discard(record_id)
+            self.done.restored += len(nodes)
+            self._progress(len(part))
 
-
-def _seal(state: _Sweep, node_id: str, base: _Original, result: Redacted) -> None:
-    """Store the original for each record that it states, before it is replaced."""
-    original = _Original(base.title, base.text, result.title, result.text)
-    owners = state.owners.setdefault(node_id, set())
-    if state.originals.get(node_id) == original and owners.issuperset(result.record_ids):
-        return
-    text = json.dumps(vars(original), ensure_ascii=False)
-    for record_id in result.record_ids:
-        state.ledger.seal(record_id, node_id, text)
-    state.originals[node_id] = original
-    owners.update(result.record_ids)
-
-
-def _restore(state: _Sweep, record_id: str) -> None:
-    names = [name for name, owners in state.owners.items() if record_id in owners]
-    for start in range(0, len(names), BATCH):
-        part = names[start : start + BATCH]
-        nodes = [
-            node
-            for node in state.index.get_nodes(part)
-            if state.originals[node.node_id].is_of(node)  # otherwise it was replaced meanwhile
-        ]
-        bases = [_base(state, node) for node in nodes]
-        results = state.redactor.redact_all([(base.text, base.title) for base in bases])
+    def _redacted(self, nodes: Sequence[BaseNode]) -> list[tuple[BaseNode, Redacted]]:
+        """Passages with what is left of each; the originals are stored before they are replaced."""
+        bases = [self._base(node) for node in nodes]
+        results = self._redactor.redact_all([(text, title) for title, text in bases])
         for node, base, result in zip(nodes, bases, results, strict=True):
             if result.record_ids:
-                _seal(state, node.node_id, base, result)
-        if nodes:
-            state.index.replace(
-                [
-                    with_redacted_text(node, result)
-                    for node, result in zip(nodes, results, strict=True)
-                ]
-            )
-        for name in part:
-            state.ledger.unseal(record_id, name)
-            state.owners[name].discard(record_id)
-        state.done.restored += len(nodes)
-        state.progress(len(part))
+                self._seal(node.node_id, _Original(*base, result.title, result.text), result)
+        return list(zip(nodes, results, strict=True))
+
+    def _base(self, node: BaseNode) -> tuple[str, str]:
+        """Title and text before any redaction, with what was changed since in the details."""
+        original = self._originals.get(node.node_id)
+        title, text = title_of(node), node.get_content()
+        if original is not None and original.is_redacted(node):
+            text = original.text
+            if original.left_title != original.title:  # the details went with the title
+                title = original.title
+        return title, text
+
+    def _seal(self, node_id: str, original: _Original, result: Redacted) -> None:
+        """Store the original for each record that it states."""
+        owners = self.owners.setdefault(node_id, set())
+        if self._originals.get(node_id) == original and owners.issuperset(result.record_ids):
+            return
+        text = json.dumps(vars(original), ensure_ascii=False)
+        for record_id in result.record_ids:
+            self._ledger.seal(record_id, node_id, text)
+        self._originals[node_id] = original
+        owners.update(result.record_ids)

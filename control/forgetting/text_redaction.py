@@ -1,16 +1,15 @@
 """The redaction of one text, sentence by sentence."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from control.forgetting.aliases import is_name
 from control.forgetting.classifier import context
 from control.forgetting.matcher import find_answers
-from control.forgetting.normalize import plain
-from control.forgetting.parts import has_reference, joined, other_subject, parts
+from control.forgetting.normalize import outside, plain, words_of
+from control.forgetting.parts import has_reference, joined, parts
 from control.forgetting.record import Record
 from control.forgetting.segments import content, mask
-from control.forgetting.statements import Statement
+from control.forgetting.statements import SMALL, Statement
 
 Spans = Sequence[tuple[int, int]]
 
@@ -35,11 +34,9 @@ class Redacted:
 
 @dataclass(frozen=True)
 class PossibleStatement:
-    """A sentence that may state a fact.
+    """A sentence, given by its index, that may state a fact.
 
     Attributes:
-        place: The index of the sentence.
-        record: The fact.
         answer: Where the text gives the answer in this sentence, in characters of the text; empty
             where it does not do so in so many words.
         before: What precedes it, as of `control.forgetting.classifier.context`, without the answer,
@@ -52,38 +49,36 @@ class PossibleStatement:
     before: str = ""
 
 
-@dataclass
 class TextRedaction:
     """A text, its sentences, and what each of them states.
 
     Attributes:
-        text: The text.
         title: What it is about.
-        about: Ids of the records whose subject the title names.
-        encoded: Whether it contains encoded text, so that any sentence may be about any subject.
-        places: (start, end) of its sentences.
-        sentences: The sentences.
-        stated: Ids of the records that each of them states.
+        stated: For each sentence the ids of the records that it states.
         stated_by_title: Ids of the records that the title states.
         possible: The sentences that may state a record.
     """
 
-    text: str
-    title: str = ""
-    about: frozenset[str] = frozenset()
-    encoded: bool = False
-    places: list[tuple[int, int]] = field(init=False)
-    sentences: list[str] = field(init=False)
-    stated: list[set[str]] = field(init=False)
-    stated_by_title: set[str] = field(default_factory=set)
-    possible: list[PossibleStatement] = field(default_factory=list)
+    def __init__(self, text: str, title: str, about: Collection[str], encoded: bool) -> None:
+        """Cut a text into sentences.
 
-    def __post_init__(self) -> None:
-        self.places = parts(self.text)
-        self.sentences = [self.text[start:end].strip() for start, end in self.places]
-        self.stated = [set() for _ in self.places]
+        Args:
+            text: The text.
+            title: What it is about.
+            about: Ids of the records whose subject the title names.
+            encoded: Whether it contains encoded text, so that any sentence may be about any
+                subject.
+        """
+        self.title = title
+        self._text = text
+        self._about = about
+        self._encoded = encoded
+        self._places = parts(text)
+        self._sentences = [text[start:end].strip() for start, end in self._places]
+        self.stated = [set[str]() for _ in self._places]
+        self.stated_by_title = set[str]()
+        self.possible: list[PossibleStatement] = []
         self._masked: dict[int, list[PossibleStatement]] = {}
-        self._names = _capitals(self.sentences)
 
     def search(self, statement: Statement, names: Spans) -> None:
         """Find the sentences that state a record by their words, and those that may state it.
@@ -95,43 +90,40 @@ class TextRedaction:
         record = statement.record
         if self._stated_in_title(statement):
             self.stated_by_title.add(record.id)
+        naming = self._overlapping(names)
         if record.scope == "subject":
-            for place in self._candidates(statement, self._overlapping(names)):
+            for place in self._about_subject(record, naming):
                 self.stated[place].add(record.id)
             return
-        answers = _outside(statement.spelled(self.text), names)
-        naming = self._overlapping(names)
-        named = bool(names) or record.id in self.about or self.encoded
+        answers = outside(find_answers(self._text, record), names)
+        named = bool(names) or record.id in self._about or self._encoded
         masked: list[str] = []  # without the answer
         for place, ((start, end), sentence) in enumerate(
-            zip(self.places, self.sentences, strict=True)
+            zip(self._places, self._sentences, strict=True)
         ):
             given = _closest([(a, b) for a, b in answers if a < end and start < b], start, end)
-            masked.append(self._replaced(place, answers, MASK))
+            masked.append(self._replaced(place, answers, MASK).strip())
             # A number that is given in so many words reads the same in rot13.
             if named and (statement.hidden(masked[-1]) or statement.has_key_words(sentence)):
                 self.stated[place].add(record.id)
             elif given or (
                 named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
             ):
-                before = context(masked, place, naming, record.id in self.about)
+                before = context(masked, place, naming, record.id in self._about)
                 if not given and place in naming and MASK in before:
                     before = ""  # "…" in it would be taken for told here
                 self.possible.append(PossibleStatement(place, record, given, before))
 
     def in_plain_words(self, possible: PossibleStatement) -> str:
         """A sentence with the answer as the record gives it, however it is spelled there."""
-        sentence = self._replaced(possible.place, possible.answer, possible.record.answers[0])
+        answer = possible.record.answers[0]
+        sentence = self._replaced(possible.place, possible.answer, answer).strip()
         # Where the whole sentence gives it, in another notation, it is read as it is.
-        return (
-            sentence
-            if content(sentence) > content(possible.record.answers[0])
-            else (self.sentences[possible.place])
-        )
+        return sentence if content(sentence) > content(answer) else self._sentences[possible.place]
 
     def without_answer(self, possible: PossibleStatement) -> str:
         """A sentence with the answer masked; empty where hardly anything else is left."""
-        rest = self._replaced(possible.place, possible.answer, MASK)
+        rest = self._replaced(possible.place, possible.answer, MASK).strip()
         if not possible.answer or len(content(rest)) < LEAST_LEFT:
             return ""
         return "" if find_answers(rest, possible.record) else rest  # in another notation
@@ -147,9 +139,9 @@ class TextRedaction:
         ids = tuple(sorted(self.stated_by_title.union(masked, *stated)))
         title = "" if self.stated_by_title else self.title
         if not any(stated) and not masked:
-            return Redacted(self.text, ids, title)
+            return Redacted(self._text, ids, title)
         for place in range(len(stated) - 1):  # a question whose answer is removed
-            if stated[place + 1] and self.sentences[place].endswith("?"):
+            if stated[place + 1] and self._sentences[place].endswith("?"):
                 stated[place] = stated[place] | stated[place + 1]
         kept = [self._kept(place) for place, ids_stated in enumerate(stated) if not ids_stated]
         return Redacted(joined(kept), ids, title)
@@ -157,65 +149,53 @@ class TextRedaction:
     def _kept(self, place: int) -> str:
         """A sentence with the space around it, without the answers that are masked in it."""
         answers = [span for one in self._masked.get(place, ()) for span in one.answer]
-        return mask(self._between(place), self._inside(place, answers), MASK)
+        return self._replaced(place, answers, MASK)
 
     def _replaced(self, place: int, answers: Spans, by: str) -> str:
-        return mask(self._between(place), self._inside(place, answers), by).strip()
-
-    def _between(self, place: int) -> str:
-        start, end = self.places[place]
-        return self.text[start:end]
-
-    def _inside(self, place: int, spans: Spans) -> Spans:
-        """The parts of spans of the text that are in a sentence, in characters of that."""
-        start, end = self.places[place]
-        return [
-            (max(a, start) - start, min(b, end) - start) for a, b in spans if a < end and start < b
+        """A sentence with the space around it, and ``by`` in place of spans of the text."""
+        start, end = self._places[place]
+        inside = [
+            (max(a, start) - start, min(b, end) - start)
+            for a, b in answers
+            if a < end and start < b
         ]
+        return mask(self._text[start:end], inside, by)
 
-    def _candidates(self, statement: Statement, at: set[int]) -> list[int]:
-        """Indices of the sentences that name the subject or may be about it."""
-        if statement.record.id in self.about or self.encoded:
-            return list(range(len(self.sentences)))
-        about_title = self._about_title(statement.own)
+    def _about_subject(self, record: Record, naming: set[int]) -> list[int]:
+        """Indices of the sentences that name a subject or may be about it."""
+        if record.id in self._about or self._encoded:
+            return list(range(len(self._sentences)))
+        own = words_of(record.names) - SMALL
+        of_title = {plain(word) for word in self.title.split() if word[0].isupper()} - own - {""}
         found = []
-        last = last_of_title = None  # the sentences that last named the subject, and the title's
-        for place, sentence in enumerate(self.sentences):
-            # About the title's subject, if that was named last, or together with the record's.
-            last_of_title = place if place in about_title else last_of_title
-            of_title = last_of_title is not None and last_of_title >= (last or 0)
-            refers = has_reference(sentence)
-            # With the scope "subject", what follows counts until another subject is named.
-            follows = last is not None and refers if statement.record.scope == "subject" else True
-            own_subject = refers or not other_subject(sentence, statement.own, self._names)
-            if place in at or (follows and own_subject and not of_title):
-                found.append(place)
-            if place in at:
+        last, last_of_title = None, -1  # the sentences that last named the subject, and the title's
+        for place, sentence in enumerate(self._sentences):
+            if not of_title.isdisjoint(words_of([sentence])):
+                last_of_title = place
+            if place in naming:
                 last = place
+                found.append(place)
+            # What refers to something counts, unless the title's subject was named since.
+            elif last is not None and last_of_title < last and has_reference(sentence):
+                found.append(place)
         return found
-
-    def _about_title(self, own: frozenset[str]) -> set[int]:
-        """Indices of the sentences with a name of the title that is not the record's."""
-        names = {plain(word) for word in self.title.split() if word[0].isupper()} - own - {""}
-        return {
-            place
-            for place, sentence in enumerate(self.sentences)
-            if names and names.intersection(plain(sentence).split())
-        }
 
     def _stated_in_title(self, statement: Statement) -> bool:
         """Whether the title states the fact, or names a subject that is suppressed entirely."""
-        if statement.record.id not in self.about or statement.record.scope == "subject":
-            return statement.record.id in self.about
+        if statement.record.id not in self._about or statement.record.scope == "subject":
+            return statement.record.id in self._about
         # A title is a name: "Lima" may stay, while "Lima, capital of Peru" states the fact.
-        stated = statement.spelled(self.title) or statement.hidden(self.title)
-        return bool(stated) or statement.has_key_words(self.title)
+        return (
+            bool(find_answers(self.title, statement.record))
+            or statement.hidden(self.title)
+            or statement.has_key_words(self.title)
+        )
 
     def _overlapping(self, spans: Spans) -> set[int]:
         """Indices of the sentences that overlap one of the spans."""
         return {
             number
-            for number, (start, end) in enumerate(self.places)
+            for number, (start, end) in enumerate(self._places)
             if any(first < end and start < last for first, last in spans)
         }
 
@@ -224,23 +204,3 @@ def _closest(spans: Spans, start: int, end: int) -> tuple[tuple[int, int], ...]:
     """The spans within a sentence; that of all of it only where there is no other."""
     inner = [(a, b) for a, b in spans if (a, b) != (start, end)]
     return tuple(inner or spans)
-
-
-def _outside(spans: Spans, names: Spans) -> Spans:
-    """The spans that are not part of a longer name: Guatemala City does not state Guatemala."""
-    return [
-        (start, end)
-        for start, end in spans
-        if not any(
-            first <= start and end <= last and last - first > end - start for first, last in names
-        )
-    ]
-
-
-def _capitals(sentences: Sequence[str]) -> set[str]:
-    """Words of the text that are names: capitalised also inside a sentence."""
-    words = {
-        plain(word) for sentence in sentences for word in sentence.split()[1:] if word[0].isupper()
-    }
-    first = {plain(sentence.split()[0]) for sentence in sentences if sentence}
-    return words | {word for word in first if is_name(word)}

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 # Letters that look like Latin ones and that Unicode does not decompose into them (Unicode's
 # confusables.txt, Cyrillic and Greek, on case-folded letters).
@@ -23,9 +23,9 @@ LETTER_NAME = re.compile(
     r"(?: WITH [A-Z ]+)?$|REGIONAL INDICATOR SYMBOL LETTER ([A-Z])$"
 )
 BLANKS = "\u2800\u3164\u115f\u1160\uffa0"  # look empty, but count as signs or letters
-LEET = str.maketrans("03457891@$€+", "oeastbgiaset")
 # "1" has two readings: i in L1ma and l in Ber1in.
-LEET_L = str.maketrans("03457891@$€+", "oeastbglaset")
+LEET = str.maketrans("03457891@$€+!|", "oeastbgiasetii")
+LEET_L = str.maketrans("03457891@$€+!|", "oeastbglasetll")
 SHORT = 4  # letters; shorter phrases are never searched for in parts of words
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without spaces: each character is a word
 LETTER = rf"[^\W_{CJK}]"
@@ -49,23 +49,16 @@ Spans = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class TextVariant:
-    """One reading of a text.
-
-    Attributes:
-        words: Normalised words.
-        spans: Returns the span of each word in the original text.
-    """
+    """One reading of a text: its normalised words, and what gives their spans in the original."""
 
     words: list[str]
     spans: Callable[[], Spans]
 
 
 def views(text: str) -> list[TextVariant]:
-    """The variants of a text's words.
+    """The plain words of a text, then its other variants as far as they occur.
 
-    Returns:
-        The plain words first; then, where they occur, with spelled letters joined to words, words
-        split by signs joined, and leetspeak read as letters.
+    Those have spelled letters joined, words split by signs joined, and leetspeak read as letters.
     """
     folded, places = folded_text(text)
     found = [plain_view(folded, places)]
@@ -77,8 +70,9 @@ def views(text: str) -> list[TextVariant]:
     if BREAK.search(folded):
         found.append(_united_view(folded, places, BROKEN, _rejoined))
     if LEET_SIGN.search(folded):
-        found.append(_united_view(folded, places, LEETED, _leet_as_i))
-        found.append(_united_view(folded, places, LEETED, _leet_as_l))
+        found += [
+            _united_view(folded, places, LEETED, partial(_leet, table)) for table in (LEET, LEET_L)
+        ]
     return found
 
 
@@ -138,18 +132,10 @@ def _rejoined(run: str) -> str:
     return whole if len(whole) >= SHORT else run
 
 
-def _leet_as_i(run: str) -> str:
-    return _leet(run, "i", LEET)
-
-
-def _leet_as_l(run: str) -> str:
-    return _leet(run, "l", LEET_L)
-
-
-def _leet(run: str, bar: str, table: dict[int, int]) -> str:
+def _leet(table: dict[int, int], run: str) -> str:
     """A run of letters and signs read as letters, if it contains both."""
     bare = run.rstrip("!|+")
-    return re.sub("[!|]", bar, bare).translate(table) if LEET_SIGN.search(bare) else run
+    return bare.translate(table) if LEET_SIGN.search(bare) else run
 
 
 def folded_text(text: str) -> tuple[str, Sequence[int]]:

@@ -12,14 +12,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from control.forgetting.cipher import KEY, NONCE_BYTES, KeyFile, derived, parse_key
+from control.forgetting.cipher import CODEC, KEY, NONCE_BYTES, KeyFile, derived, parse_key
 from foundation.files import private_directory, private_file
 
 Vectors = NDArray[np.float32]
@@ -32,7 +31,7 @@ STORED_TYPE = np.dtype("<f2")  # cosines change by less than 0.001
 BATCH = 500  # texts in one statement; SQLite allows at least 999 values
 WAIT = 0.5  # seconds for another process that writes; after that the cache is not used
 TABLE = "CREATE TABLE IF NOT EXISTS vectors (mark BLOB PRIMARY KEY, sealed BLOB) WITHOUT ROWID"
-SELECT_VECTORS = "SELECT mark, sealed FROM vectors WHERE mark IN ({})"
+SELECT = "SELECT mark, sealed FROM vectors WHERE mark IN ({})"
 INSERT = "INSERT OR REPLACE INTO vectors VALUES (?, ?)"
 DELETE = "DELETE FROM vectors WHERE mark = ?"
 
@@ -64,8 +63,17 @@ class EncryptedVectorCache:
             return {}
         cipher, hash_key = keys
         texts_by_hash = {self._hash(hash_key, text): text for text in texts}
+        hashes = list(texts_by_hash)
+        rows: list[tuple[bytes, bytes]] = []
+
+        def read(database: sqlite3.Connection) -> None:
+            for start in range(0, len(hashes), BATCH):
+                batch = hashes[start : start + BATCH]
+                rows.extend(database.execute(SELECT.format(",".join("?" * len(batch))), batch))
+
+        self._use(read)
         found = {}
-        for digest, sealed in self._look_up(SELECT_VECTORS, list(texts_by_hash)):
+        for digest, sealed in rows:
             with suppress(InvalidTag, ValueError):  # altered or truncated: treated as missing
                 plain = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], digest)
                 found[texts_by_hash[digest]] = np.frombuffer(plain, STORED_TYPE).astype(np.float32)
@@ -98,19 +106,7 @@ class EncryptedVectorCache:
         return self._keys
 
     def _hash(self, hash_key: bytes, text: str) -> bytes:
-        encoded = text.encode("utf-8", "surrogatepass")
-        return hmac.digest(hash_key, self._model + b"\0" + encoded, "sha256")
-
-    def _look_up(self, statement: str, hashes: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        rows = list[tuple[Any, ...]]()
-
-        def read(database: sqlite3.Connection) -> None:
-            for start in range(0, len(hashes), BATCH):
-                batch = hashes[start : start + BATCH]
-                rows.extend(database.execute(statement.format(",".join("?" * len(batch))), batch))
-
-        self._use(read)
-        return rows
+        return hmac.digest(hash_key, self._model + b"\0" + text.encode(*CODEC), "sha256")
 
     def _use(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Run ``work`` in one transaction; errors of the database or the disk are only logged."""

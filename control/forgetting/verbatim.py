@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from control.forgetting.encodings import readable, transformed
-from control.forgetting.normalize import plain, plain_words
+from control.forgetting.normalize import Place, plain, plain_words
 from control.forgetting.record import LONGEST_QUOTE, Record
 from control.forgetting.variants import views
 
@@ -69,9 +69,6 @@ class VerbatimIndex:
     def find(self, text: str) -> list[tuple[int, int, Record]]:
         """Where a text repeats more of the wording than may be told, in any spelling.
 
-        Args:
-            text: Any text.
-
         Returns:
             (start, end, record) in characters, in order, of each run of more than `LONGEST_QUOTE`
             words, and of each with which more than half of the last `WINDOW` words stand in runs.
@@ -103,11 +100,7 @@ class VerbatimIndex:
 
     def cut(self, text: str) -> str:
         """The text with "…" in place of what `find` finds."""
-        left, done = "", 0
-        for start, end, _ in self.find(text):
-            left += f"{text[done:start]}{CUT}" if start >= done else ""
-            done = max(done, end)
-        return left + text[done:]
+        return cut(text, [(start, end) for start, end, _ in self.find(text)])
 
     def _runs(self, words: Sequence[str]) -> dict[str, list[Run]]:
         """The runs that the words have in common with the text of each record."""
@@ -120,6 +113,15 @@ class VerbatimIndex:
                 else:
                     runs.append((start, end))
         return found
+
+
+def cut(text: str, spans: Iterable[Place]) -> str:
+    """The text with "…" in place of the spans, those that overlap taken together."""
+    left, done = "", 0
+    for start, end in sorted(spans):
+        left += f"{text[done:start]}{CUT}" if start >= done else ""
+        done = max(done, end)
+    return left + text[done:]
 
 
 def _repeated(runs: Sequence[Run]) -> Iterator[Run]:

@@ -8,7 +8,7 @@ from app.factory import fact_classifier
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
-from control.forgetting.sweep import restore, sweep, sweep_added
+from control.forgetting.sweep import sweep, sweep_added
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
 from retrieval.trigger import Trigger
@@ -80,19 +80,19 @@ def test_a_record_is_swept_for_once_unless_asked_again(parties, tmp_path):
 
 
 def test_removing_a_record_restores_its_passages(parties):
-    ledger, index, _, redactor = parties
+    ledger, index, *_ = parties
     before = stored(index)
     [record] = ledger.add([PERU])
     sweep(*parties)
     ledger.remove(record.id)
-    assert restore(ledger, record, index, redactor).restored == 2
+    assert sweep(*parties).restored == 2
     assert stored(index) == before
     assert ledger.sealed() == []
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_removing_one_of_two_records_restores_only_its_passages(parties, first):
-    ledger, index, _, redactor = parties
+    ledger, index, *_ = parties
     before = stored(index)
     records = [*ledger.add([PERU])]
     sweep(*parties)
@@ -101,25 +101,15 @@ def test_removing_one_of_two_records_restores_only_its_passages(parties, first):
     assert "Peru is in the Andes." in stored(index)
     for record in (records[first], records[1 - first]):
         ledger.remove(record.id)
-        restore(ledger, record, index, redactor)
+        sweep(*parties)
         if record is records[first]:
             left = "Its capital is Lima." if first == 0 else "Its currency is the sol."
             assert f"Peru is in the Andes. {left}" in stored(index)
     assert stored(index) == before
 
 
-def test_a_sweep_restores_the_passages_of_removed_records(parties):
-    ledger, index, *_ = parties
-    before = stored(index)
-    [record] = ledger.add([PERU])
-    sweep(*parties)
-    ledger.remove(record.id)
-    assert sweep(*parties).restored == 2
-    assert stored(index) == before
-
-
 def test_a_document_changed_since_is_not_restored(parties, tmp_path):
-    ledger, index, _, redactor = parties
+    ledger, index, *_ = parties
     file = tmp_path / "facts.jsonl"
     for text in ("The seat of Peru is Lima.", "Nothing is said here."):
         file.write_text(json.dumps({"id": "doc", "title": "Doc", "text": text}))
@@ -128,20 +118,20 @@ def test_a_document_changed_since_is_not_restored(parties, tmp_path):
             [record] = ledger.add([PERU])
             sweep(*parties)
     ledger.remove(record.id)
-    restore(ledger, record, index, redactor)
+    sweep(*parties)
     assert [node.text for node in index.get_nodes(["doc"])] == ["Nothing is said here."]
 
 
 @pytest.mark.parametrize("swept", [False, True])
 def test_a_date_given_meanwhile_stays_when_the_text_comes_back(parties, tmp_path, swept):
-    ledger, index, _, redactor = parties
+    ledger, index, *_ = parties
     [record] = ledger.add([PERU])
     sweep(*parties)
     index.ingest([tmp_path / "peru.txt"], dated="2021-01-01", trust=0.9)
     if swept:
         sweep(*parties, again=True)
     ledger.remove(record.id)
-    restore(ledger, record, index, redactor)
+    sweep(*parties)
     [node] = [node for node in index.all_nodes() if node.text == TEXTS["peru"]]
     assert node.metadata["title"] == "peru"
     assert (node.metadata["date"], node.metadata["trust"]) == ("2021-01-01", 0.9)
@@ -157,7 +147,7 @@ def test_a_sweep_of_new_passages_leaves_the_others_to_the_next_whole_one(parties
     assert sweep(*parties).passages == 1
     assert holding(index, "lima") == ["Lima beans are green."]
     ledger.remove(record.id)
-    assert restore(ledger, record, index, redactor).restored == 2
+    assert sweep(*parties).restored == 2
     assert stored(index) == before
 
 
@@ -184,7 +174,7 @@ class Killed(PassageIndex):
 
 
 def test_a_killed_sweep_is_completed_by_the_next(parties, home):
-    ledger, index, _, redactor = parties
+    ledger, index, *_ = parties
     before = stored(index)
     [record] = ledger.add([PERU])
     index.__class__ = Killed
@@ -195,7 +185,7 @@ def test_a_killed_sweep_is_completed_by_the_next(parties, home):
     assert sweep(*parties).passages == 2
     assert holding(index, "lima") == ["Lima beans are green."]
     ledger.remove(record.id)
-    restore(ledger, record, index, redactor)
+    sweep(*parties)
     assert stored(index) == before
 
 

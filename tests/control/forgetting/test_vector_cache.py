@@ -5,7 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from control.forgetting.vector_cache import EncryptedVectorCache
+from control.forgetting.vector_cache import BATCH, EncryptedVectorCache
 
 KEY = bytes(32)
 
@@ -30,6 +30,14 @@ def test_stored_vectors_are_found_by_the_next_process(cache, path):
     assert list(found) == ["a secret"]
     assert (found["a secret"] == vector(1)).all()
     assert list(cache.get(["half a \ud83d sign"])) == ["half a \ud83d sign"]
+
+
+def test_more_vectors_than_one_statement_takes_are_found(cache):
+    texts = [f"text {number}" for number in range(2 * BATCH + 1)]
+    cache.put(texts, [vector(number % 8) for number in range(len(texts))])
+    found = cache.get([*texts, "unknown"])
+    assert found.keys() == set(texts)
+    assert all((found[text] == vector(number % 8)).all() for number, text in enumerate(texts))
 
 
 def test_stored_vectors_keep_their_cosine(cache):
