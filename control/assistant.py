@@ -228,8 +228,8 @@ class Assistant:
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
             kept = kept[: self.reading_limit]
-            others = passage_claims.other_versions(kept, state.retrieved)
-            return replace(state, kept=kept, versions=others[: self.reading_limit])
+            related = passage_claims.related(kept, state.retrieved)
+            return replace(state, kept=kept, related=related)
 
     def correct(self, state: QuestionState) -> QuestionState:
         """Put the pinned corrections that answer the question before the passages."""
@@ -249,7 +249,7 @@ class Assistant:
     def read_claims(self, states: Sequence[QuestionState]) -> list[QuestionState]:
         """Read what each passage claims, in one batch, and choose where they disagree.
 
-        Other versions of those that are kept are kept too if they claim something.
+        Those related to what is kept are kept too if they claim something.
         """
         changed, reader = list(states), self.reader
         places = [at for at, state in enumerate(states) if state.kept and self._works_on(state)]
@@ -257,7 +257,7 @@ class Assistant:
             return changed
         started = time.perf_counter()
         asked = [
-            (each.search.query_str, [*each.kept, *each.versions], each.retrieved)
+            (each.search.query_str, [*each.kept, *each.related], each.retrieved)
             for each in (states[at] for at in places)
         ]
         readings = passage_claims.read(reader, asked)
@@ -272,7 +272,7 @@ class Assistant:
             settled = faithfulness.with_cleared_names(settled, state, self.forgetting)
             state.trace.seconds["claims"] += share
             claiming = {claim.claim.source for claim in claims}
-            kept = [*state.kept, *(n for n in state.versions if n.node_id in claiming)]
+            kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
             changed[at] = replace(state, kept=kept, settlement=settled, seconds=seconds)
         return changed
 

@@ -80,7 +80,7 @@ class QuestionState:
         facts: The forgotten facts that it concerns.
         retrieved: Passages retrieved, or given.
         kept: Those of them to read.
-        versions: Other versions of these, which the filter has not kept.
+        related: Passages of the same house, and of other versions, which the filter has not kept.
         settlement: What they claim, and which of it the answer follows.
         prompt: With them and without; ``None`` where the question is refused.
         decoded: The answer; ``None`` where the question is refused.
@@ -99,7 +99,7 @@ class QuestionState:
     facts: FactContext = field(default_factory=FactContext)
     retrieved: "Nodes" = ()
     kept: "Nodes" = ()
-    versions: "Nodes" = ()
+    related: "Nodes" = ()
     settlement: Settlement = field(default_factory=Settlement)
     prompt: Prompt | None = None
     decoded: DecodedAnswer | None = None

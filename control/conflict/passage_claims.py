@@ -128,13 +128,14 @@ def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
     )
 
 
-def other_versions(
+def related(
     kept: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]"
 ) -> "list[NodeWithScore]":
-    """The passages found that are of another version of a kept one's document.
+    """The passages found that lie beside a kept one, or are of another version of its document.
 
-    Little tells which of several versions a filter keeps. Versions are told by the names of their
-    documents, which differ in that alone; or in their numbers alone, and they say nearly the same.
+    Little tells which of several versions a filter keeps, and it drops documents that do not say
+    whose they are. Versions are told by the names of their documents, which differ in that alone;
+    or in their numbers alone, and they say nearly the same.
 
     Args:
         kept: Passages.
@@ -147,8 +148,8 @@ def other_versions(
         for each in found
         if each.node_id not in ids
         and (
-            any(version.series in series for version in _versions(each))
-            or any(_nearly_same(each, one) for one in kept)
+            any(_is_beside(each, one) or _nearly_same(each, one) for one in kept)
+            or any(version.series in series for version in _versions(each))
         )
     ]
 
@@ -227,34 +228,26 @@ def read(
 
 
 def _beside(nodes: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]") -> list[list[str]]:
-    """For each passage the others of its document, and those of the files in its folder.
+    """For each passage those that lie beside it."""
+    texts = {each.node_id: passage_text(each) for each in found}
+    return [[texts[other.node_id] for other in found if _is_beside(node, other)] for node in nodes]
+
+
+def _is_beside(one: "NodeWithScore", other: "NodeWithScore") -> bool:
+    """Whether passages are of one document, or of files in one folder.
 
     Documents of one file, such as lines, do not lie beside each other: little tells that they are
     of one house.
     """
-    others = {node.node_id: (_document(node), _file(node), passage_text(node)) for node in found}
-    beside = []
-    for node in nodes:
-        document, file = _document(node), _file(node)
-        beside.append(
-            [
-                text
-                for other_document, other_file, text in others.values()
-                if other_document == document
-                or (file and other_file not in (None, file) and other_file.parent == file.parent)
-            ]
-        )
-    return beside
+    if _document(one) == _document(other):
+        return True
+    file, other_file = (Path(prompts.path(node)) for node in (one, other))
+    given = not (file.name and other_file.name)
+    return not given and file != other_file and file.parent == other_file.parent
 
 
 def _document(node: "NodeWithScore") -> str:
     return node.node.ref_doc_id or node.node_id
-
-
-def _file(node: "NodeWithScore") -> Path | None:
-    """The file that a passage was read from; ``None`` if it was given."""
-    path = prompts.path(node)
-    return Path(path) if path else None
 
 
 def read_passages(

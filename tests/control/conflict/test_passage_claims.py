@@ -8,7 +8,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from control.conflict.passage_claims import find, other_versions, passage_text, read, ways_to_ask
+from control.conflict.passage_claims import find, passage_text, read, related, ways_to_ask
 from control.conflict.reader import Reading
 
 QUESTION = "How long is the refund window?"
@@ -77,8 +77,8 @@ def test_other_versions_of_what_is_read_are_read_too():
         node("other", "Ships moor at the quay in the order of arrival.", "Harbor rules"),
         node("tide", "The tide guide has 30 pages.", "Tide guide v3"),
     ]
-    assert [each.node_id for each in other_versions(kept, found)] == ["v1", "2023"]
-    assert other_versions([], found) == []
+    assert [each.node_id for each in related(kept, found)] == ["v1", "2023"]
+    assert related([], found) == []
 
 
 class SentenceReader:
@@ -120,6 +120,21 @@ def test_a_passage_of_one_sentence_or_with_rows_is_read_once():
         node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Guide"}))
         read(Counting(), [(QUESTION, [node], [node])])
     assert len(asked) == 2
+
+
+def test_files_of_the_same_folder_are_read_too():
+    def node(name, path):
+        return NodeWithScore(node=TextNode(id_=name, text=name, metadata={"source": path}))
+
+    kept = [node("rules", "club/rules.md"), node("line", "lines.jsonl"), node("given", "")]
+    found = [
+        *kept,
+        node("minutes", "club/minutes.md"),
+        node("other club", "guild/rules.md"),
+        node("other line", "lines.jsonl"),
+        node("also given", ""),
+    ]
+    assert [each.node_id for each in related(kept, found)] == ["minutes"]
 
 
 def test_names_of_files_in_one_folder_hold_for_the_others_in_it():
