@@ -228,7 +228,7 @@ class Assistant:
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
             kept = kept[: self.reading_limit]
-            related = passage_claims.related(kept, state.retrieved)
+            related = passage_claims.related(state.search.query_str, kept, state.retrieved)
             return replace(state, kept=kept, related=related)
 
     def correct(self, state: QuestionState) -> QuestionState:

@@ -8,7 +8,7 @@ beside them gives holds for them too, unless they begin with another one.
 
 import math
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 
 from foundation.text import FUNCTION_WORDS, normalise
 
@@ -29,7 +29,7 @@ LACKED = 5.0
 # Log-odds that it gains if what lies beside it gives them: the reader itself expects names.
 BESIDE = 3.0
 SUREST = 0.999  # that a reader counts as about a passage which lacks a name
-LEAST = 1e-6
+LEAST = 1e-6  # likewise, so that the odds of every reading can change
 
 
 def probability(question: str, passage: str, answers: float, beside: Sequence[str] = ()) -> float:
@@ -45,11 +45,28 @@ def probability(question: str, passage: str, answers: float, beside: Sequence[st
     lacked = _lacked(names, passage)
     if not lacked:
         return answers
-    known = _known_beside(lacked, passage, beside)
+    known = unsaid_names(question, passage, beside)
     odds = (BESIDE * len(known) - LACKED * len(lacked - known)) / len(names)
     answers = min(max(answers, LEAST), SUREST)
     changed = answers * math.exp(odds)
     return changed / (changed + 1 - answers)
+
+
+def unsaid_names(question: str, passage: str, beside: Sequence[str]) -> set[str]:
+    """The names of a question that hold for a passage though it lacks them.
+
+    Passages beside it give them, and it does not begin with another name. A name of it that they
+    have too is of the same house, and one in whose place they write the word small is none: "Term
+    Dates". Arguments as of `probability`.
+    """
+    lacked = _lacked(_names(question), passage)
+    naming = " ".join(text for text in beside if _lacked(lacked, text) != lacked)
+    held = set(normalise(naming).split())
+    small = {word for text in (passage, *beside) for word in re.findall(r"\b[a-z]+", text)}
+    for name in FULL_NAME.findall(passage[:HEAD]):
+        if set(normalise(name).split()) - FUNCTION_WORDS - held - small:
+            return set()
+    return lacked - _lacked(lacked, naming)
 
 
 def _names(question: str) -> set[str]:
@@ -69,18 +86,3 @@ def _lacked(names: Iterable[str], text: str) -> set[str]:
         if name[:STEM] not in together  # "HX200" is held by "HX-200", "St" by "Street"
         and not any(map(name.startswith, begun))  # "Professor" by "Prof."
     }
-
-
-def _known_beside(lacked: Set[str], passage: str, beside: Sequence[str]) -> set[str]:
-    """The names that a passage lacks and passages beside it give, unless it names something else.
-
-    A name of it that they have too is of the same house, and one in whose place they write the word
-    small is none: "Term Dates".
-    """
-    naming = " ".join(text for text in beside if _lacked(lacked, text) != lacked)
-    held = set(normalise(naming).split())
-    small = {word for text in (passage, *beside) for word in re.findall(r"\b[a-z]+", text)}
-    for name in FULL_NAME.findall(passage[:HEAD]):
-        if set(normalise(name).split()) - FUNCTION_WORDS - held - small:
-            return set()
-    return set(lacked) - _lacked(lacked, naming)

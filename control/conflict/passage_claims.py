@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rapidfuzz import fuzz
 
 from control import prompts
-from control.conflict import answerability
+from control.conflict.answerability import probability, unsaid_names
 from control.conflict.dates import periods_in, periods_named, tells_of
 from control.conflict.sources import CORRECTION, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
@@ -129,15 +129,17 @@ def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
 
 
 def related(
-    kept: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]"
+    question: str, kept: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]"
 ) -> "list[NodeWithScore]":
-    """The passages found that lie beside a kept one, or are of another version of its document.
+    """The passages found that are of the house of a kept one, or another version of its document.
 
     Little tells which of several versions a filter keeps, and it drops documents that do not say
-    whose they are. Versions are told by the names of their documents, which differ in that alone;
-    or in their numbers alone, and they say nearly the same.
+    whose they are: those that lie beside a kept one and lack names of the question which others
+    there give. Versions are told by the names of their documents, which differ in that alone; or in
+    their numbers alone, and they say nearly the same.
 
     Args:
+        question: The question.
         kept: Passages.
         found: Those that they were chosen from, and any others.
     """
@@ -148,8 +150,12 @@ def related(
         for each in found
         if each.node_id not in ids
         and (
-            any(_is_beside(each, one) or _nearly_same(each, one) for one in kept)
+            any(_nearly_same(each, one) for one in kept)
             or any(version.series in series for version in _versions(each))
+            or (
+                any(_is_beside(each, one) for one in kept)
+                and unsaid_names(question, passage_text(each), *_beside([each], found))
+            )
         )
     ]
 
@@ -285,7 +291,7 @@ def read_passages(
             before = len(whole[place][1]) - len(asked[place][2])
             found[place] = replace(each, start=before + start + within)
     return [
-        replace(each, answers=answerability.probability(*pair, answers, near))
+        replace(each, answers=probability(*pair, answers, near))
         for each, pair, answers, near in zip(
             found, whole, likely, beside or [()] * len(asked), strict=True
         )

@@ -77,8 +77,8 @@ def test_other_versions_of_what_is_read_are_read_too():
         node("other", "Ships moor at the quay in the order of arrival.", "Harbor rules"),
         node("tide", "The tide guide has 30 pages.", "Tide guide v3"),
     ]
-    assert [each.node_id for each in related(kept, found)] == ["v1", "2023"]
-    assert related([], found) == []
+    assert [each.node_id for each in related("", kept, found)] == ["v1", "2023"]
+    assert related("", [], found) == []
 
 
 class SentenceReader:
@@ -122,19 +122,23 @@ def test_a_passage_of_one_sentence_or_with_rows_is_read_once():
     assert len(asked) == 2
 
 
-def test_files_of_the_same_folder_are_read_too():
-    def node(name, path):
-        return NodeWithScore(node=TextNode(id_=name, text=name, metadata={"source": path}))
+def test_files_of_the_same_folder_that_do_not_say_whose_they_are_are_read_too():
+    def node(name, path, text="You have 30 days."):
+        return NodeWithScore(node=TextNode(id_=name, text=text, metadata={"source": path}))
 
-    kept = [node("rules", "club/rules.md"), node("line", "lines.jsonl"), node("given", "")]
+    naming = "We are Marlow, a club for rowers."
+    kept = [node("about", "club/about.md", naming), node("line", "lines.jsonl", naming)]
     found = [
         *kept,
-        node("minutes", "club/minutes.md"),
-        node("other club", "guild/rules.md"),
+        node("fees", "club/fees.md"),
+        node("names it", "club/rooms.md", "The rooms of Marlow are closed in May."),
+        node("other club", "guild/fees.md"),
         node("other line", "lines.jsonl"),
-        node("also given", ""),
+        node("given", ""),
     ]
-    assert [each.node_id for each in related(kept, found)] == ["minutes"]
+    asked = "How long do rowers of Marlow have to pay?"
+    assert [each.node_id for each in related(asked, kept, found)] == ["fees"]
+    assert related("How long do rowers have to pay?", kept, found) == []
 
 
 def test_names_of_files_in_one_folder_hold_for_the_others_in_it():
