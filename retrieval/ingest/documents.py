@@ -47,7 +47,10 @@ UNUSED_DATE = (
     "{path}: the field {key} of the front matter, {stated!r}, is no date, in the future or before "
     f"{EARLIEST}, so it was not used; give YYYY-MM-DD, YYYY-MM or YYYY"
 )
-UNUSED_TRUST = "{path}: the field trust of the front matter is not read; give --trust"
+UNUSED_TRUST = (
+    "{path}: the field trust of the front matter is not read; trust is given where documents are "
+    "added (--trust)"
+)
 # Fields of front matter that hold nothing but the document's date. Others that may, as "status"
 # and "edition", hold other things as often.
 DATE_FIELDS = {

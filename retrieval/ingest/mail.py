@@ -9,6 +9,7 @@ from pathlib import Path
 
 from foundation.errors import DocumentError
 from retrieval.ingest.content import Content, check_size
+from retrieval.ingest.dates import is_possible
 from retrieval.ingest.markup import html_to_markdown
 
 LARGEST_MAIL = 50_000_000  # bytes, with what is attached
@@ -50,12 +51,13 @@ def _content(path: Path, message: EmailMessage) -> Content:
         raise DocumentError(f"{path} is an e-mail without text; leave it out")
     own = QUOTED.sub("", text).strip()
     sent = getattr(message["Date"], "datetime", None)
+    date = sent.date().isoformat() if sent else ""
     attached = [part.get_filename() or part.get_content_type() for part in _attached(message)]
     return Content(
         "\n\n".join(["\n".join(shown), own or text]),
         title=" ".join(str(message["Subject"] or "").split()) or None,
         markdown=markdown,
-        front_matter={"date": sent.date().isoformat()} if sent else {},
+        front_matter={"date": date} if is_possible(date) else {},
         notice=f"{path}: what is attached is not read: {', '.join(attached)}; ingest it by itself"
         if attached
         else "",
