@@ -179,9 +179,11 @@ def _sources(state: QuestionState, clear: Clearance) -> list[Source]:
     """Retrieved passages as sources, each with the reason why it was read or not."""
     files = prompts.file_names(map(prompts.path, state.retrieved))
     passed, read = {node.node_id for node in state.kept}, state.read
-    trace, set_aside = state.trace, state.settlement.set_aside
+    trace = state.trace
+    aside = dict.fromkeys(state.settlement.set_aside, "claims what the answer does not follow")
+    aside |= dict.fromkeys(state.dated_later, "is dated later than the day asked for")
     return [
-        _source(node, _reason(node, read, passed, trace, set_aside), read, trace, clear, files)
+        _source(node, _reason(node, read, passed, trace, aside), read, trace, clear, files)
         for node in state.retrieved
     ]
 
@@ -191,14 +193,14 @@ def _reason(
     read: Collection[str],
     passed: Collection[str],
     trace: RequestTrace,
-    set_aside: Collection[str],
+    aside: Mapping[str, str],
 ) -> str:
     """Why a passage was read or not."""
     answers = trace.verdicts.get(node.node_id)
     if node.node_id in read:
         return "read by the model"
-    if node.node_id in set_aside:
-        return "claims what the answer does not follow"
+    if node.node_id in aside:
+        return aside[node.node_id]
     if node.node_id in passed:
         return "does not fit into the model's window"
     if answers is not None and node.node_id not in trace.passed:

@@ -278,8 +278,7 @@ class Assistant:
 
     def write_prompt(self, state: QuestionState) -> QuestionState:
         """Write the prompt with the passages to follow and without, within the model's window."""
-        pasted, aside = state.query.given is not None, state.settlement.set_aside
-        nodes = [node for node in state.kept if node.node_id not in aside]
+        pasted, nodes = state.query.given is not None, state.followed
         facts = self.forgetting.activate_from_passages(
             state.facts, nodes, state.trace.withheld, pasted
         )

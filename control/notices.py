@@ -14,6 +14,7 @@ NOT_CALIBRATED = (
 )
 NOTHING_FOUND = "no passages were found{so}; add documents by: fulcrum ingest"
 NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
+ALL_LATER = "all passages that may answer are dated later than {as_of}{so}"
 FROM_MEMORY = ", so the answer is from memory alone"
 NOT_SAID = "the passages claim {claims}, which the answer does not say"
 CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
@@ -38,9 +39,10 @@ def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> 
         notices.append(NOTHING_FOUND.format(so=so))
     elif searched and not state.kept:
         notices.append(NOTHING_KEPT.format(found=len(state.retrieved), so=so))
-    followed = [n for n in state.kept if n.node_id not in state.settlement.set_aside]
-    if dropped := len(followed) - len(state.read):
-        notices.append(TOO_LONG.format(dropped=dropped, all=len(followed)))
+    elif state.kept and not state.followed and state.dated_later:
+        notices.append(ALL_LATER.format(as_of=state.query.sources.as_of, so=so))
+    if dropped := len(state.followed) - len(state.read):
+        notices.append(TOO_LONG.format(dropped=dropped, all=len(state.followed)))
     if _cut_off(state):
         notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
     if _unsupported(state):

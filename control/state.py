@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from control import json_text
-from control.conflict.passage_claims import passage_text
+from control.conflict.dates import Period
+from control.conflict.passage_claims import date_of, passage_text
 from control.conflict.policies import Settlement
 from control.conflict.sources import Citation, SourceClaim, SourceOptions
 from control.conflict.verdict import DecodedAnswer
@@ -121,11 +122,23 @@ class QuestionState:
         return [(name, texts[name]) for name in self.read]
 
     @property
+    def dated_later(self) -> set[str]:
+        """Ids of the kept passages that are dated later than the day asked for, if one is."""
+        as_of = self.query.sources.as_of
+        later = [node for node in self.kept if as_of and not Period(as_of).covers(date_of(node))]
+        return {node.node_id for node in later}
+
+    @property
+    def followed(self) -> "list[NodeWithScore]":
+        """The kept passages that the answer may follow."""
+        aside = self.settlement.set_aside | self.dated_later
+        return [node for node in self.kept if node.node_id not in aside]
+
+    @property
     def read(self) -> list[str]:
         """Ids of the passages in the prompt."""
-        aside, count = self.settlement.set_aside, self.prompt.passages if self.prompt else 0
-        followed = [node.node_id for node in self.kept if node.node_id not in aside]
-        return followed[:count]
+        count = self.prompt.passages if self.prompt else 0
+        return [node.node_id for node in self.followed[:count]]
 
     @property
     def strict(self) -> bool:

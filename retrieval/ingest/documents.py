@@ -194,7 +194,7 @@ def total_bytes(paths: Iterable[Path | str]) -> int:
     files = (
         file for path in map(Path, paths) for file in (_walk(path) if path.is_dir() else [path])
     )
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(map(_size, files))
 
 
 def plan_changes(

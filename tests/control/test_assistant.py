@@ -229,6 +229,23 @@ def test_passages_are_read_with_what_is_known_of_their_origin(tiny, always, monk
     assert "Tales, Part 2 (page 7, 1815): abc" in seen[0]
 
 
+def test_passages_dated_later_than_the_day_asked_for_are_not_read(tiny, always):
+    def given(*dates):
+        return [
+            NodeWithScore(node=TextNode(id_=date, text="abc", metadata={"date": date}))
+            for date in dates
+        ]
+
+    assistant = Assistant(tiny, always(1, model=tiny.identity))
+    as_of = SourceOptions(as_of="2024-05")
+    answer = assistant.ask("Who?", HOW, given("2024-05-31", "2024-06-01", ""), sources=as_of)
+    assert [source.kept for source in answer.sources] == [True, False, True]
+    assert "dated later" in answer.sources[1].reason
+    later = assistant.ask("Who?", HOW, given("2024-06-01"), sources=as_of)
+    assert [source.kept for source in later.sources] == [False]
+    assert any("dated later than 2024-05" in notice for notice in notices(later))
+
+
 def test_where_no_passage_answers_memory_does_and_the_answer_says_so(tiny, always):
     calibration = always(1, model=tiny.identity)
     filtered = Assistant(tiny, calibration, FixedRetriever("no", "nor"), None, [Choosy()])
