@@ -2,23 +2,46 @@
 
 import re
 from collections.abc import Iterator
-from email import errors, policy
-from email.message import EmailMessage
-from email.parser import BytesParser
+from contextlib import suppress
+from email import errors, message_from_bytes, policy
+from email.message import EmailMessage, MIMEPart
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from foundation.errors import DocumentError
-from retrieval.ingest.content import Content, check_size
+from retrieval.ingest.content import Content, check_size, guard
 from retrieval.ingest.dates import is_possible
+from retrieval.ingest.encodings import COMMON_ENCODING
 from retrieval.ingest.markup import html_to_markdown
 
 LARGEST_MAIL = 50_000_000  # bytes, with what is attached
+UNDATED = "its Date header, {stated!r}, is no date or is in the future, so it counts as undated"
 SHOWN_HEADERS = ("From", "To", "Cc", "Subject")
 # What the parser raises for malformed headers and unknown character sets.
-UNREADABLE = (ValueError, LookupError, AttributeError, errors.MessageError)
-# What an answer quotes of the message before, and the line that says whose it is. That message
-# claims it, and at its own date.
-QUOTED = re.compile(r"^(?:[^\n>]*:\n+)?(?:>[^\n]*(?:\n|$))+", re.MULTILINE)
+UNREADABLE = (ValueError, LookupError, AttributeError, OverflowError, errors.MessageError)
+NEXT_MAIL = re.compile(rb"\n\r?\n(?=From [^\n]+\n[\w-]+:)")  # in a file that begins with "From "
+# What an answer quotes, and whose it is: that message claims it, and at its own date.
+QUOTED = re.compile(
+    r"(?m)^(?:(?=(?:(?:On|Am|Le)\b|[^\n@]*@)[^\n]*(?:\n(?!>)[^\n]*)?\b(?:wrote|schrieb|a écrit)\b)"
+    r"[^\n>][^\n]*(?:(?<![.!?])\n(?!>)[^\n]*)?:\s*\n(?=>)|(?!>From [^\n]*(?:\n(?!>)|\Z)))"
+    r"(?:>[^\n]*(?:\n|\Z))+"
+)
+ESCAPED = re.compile(r"(?m)^>(?=From )")  # in transport; not a quote if it stands alone
+# Where an unmarked copy of the message before begins, or one that the author sends on.
+COPIED = re.compile(
+    r"(?m)^(?:(?P<forwarded>-{5,} ?(?:Forwarded [Mm]essage|Weitergeleitete Nachricht) ?-{5,}"
+    r"|Begin forwarded message:|-{5,} ?Message transféré ?-{5,})"
+    r"|-{5,} ?(?:Original Message|Ursprüngliche Nachricht|Message d['’]origine) ?-{5,}"
+    r"|(?:_{10,}\s+)?\**(?:From|Von|De)\s?:[^\n]+\n\s*\**(?:Sent|Date|Gesendet|Datum|Envoyé)\s?:"
+    r"[^\n]+\n\s*\**(?:To|An|À)\s?:)"
+)
+
+
+class _Policy(policy.EmailPolicy):
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, _decoded(value.encode("utf-8", "surrogateescape"))
 
 
 def read_eml(path: Path) -> Iterator[Content]:
@@ -28,46 +51,79 @@ def read_eml(path: Path) -> Iterator[Content]:
         DocumentError: it is too big, no message, or without text.
     """
     check_size(path, path.stat().st_size, LARGEST_MAIL, "e-mail")
-    with path.open("rb") as file:
-        message = BytesParser(policy=policy.default).parse(file)
+    data = path.read_bytes()
+    first, *others = NEXT_MAIL.split(data) if data.startswith(b"From ") else [data]
+    notices = [f"only the first of its {len(others) + 1} e-mails is read"] if others else []
     try:
-        content = _content(path, message)
+        message: Any = message_from_bytes(first, EmailMessage, policy=_Policy())
+        yield _content(path, message, notices)
     except UNREADABLE as error:
-        raise DocumentError(
-            f"{path} is an e-mail that cannot be decoded ({error}); save its text as .txt"
-        ) from error
-    yield content
+        line = f"{path} is an e-mail that cannot be decoded ({error}); save its text as .txt"
+        raise DocumentError(line) from error
 
 
-def _content(path: Path, message: EmailMessage) -> Content:
+def _content(path: Path, message: EmailMessage, notices: list[str]) -> Content:
     shown = [f"{name}: {message[name]}" for name in SHOWN_HEADERS if message[name]]
     if not shown:
         raise DocumentError(f"{path} has no headers of an e-mail; name a text file .txt")
-    body = message.get_body(("plain", "html"))
-    text = str(body.get_content()) if body else ""
-    markdown = body is not None and body.get_content_subtype() == "html"
-    text = (html_to_markdown(text) if markdown else text).replace("\r\n", "\n").strip()
-    if not text:
-        raise DocumentError(f"{path} is an e-mail without text; leave it out")
-    own = QUOTED.sub("", text).strip()
-    sent = getattr(message["Date"], "datetime", None)
-    date = sent.date().isoformat() if sent else ""
-    attached = [part.get_filename() or part.get_content_type() for part in _attached(message)]
+    attached: list[str] = []
+    if not (texts := list(_texts(message, attached, notices))):
+        kinds = [part.get_content_type() for part in message.walk()]
+        what = "a calendar invitation" if "text/calendar" in kinds else "an e-mail"
+        raise DocumentError("; ".join([f"{path} is {what} without text", *notices, "leave it out"]))
+    markdown = any(m for _, m in texts)
+    text = "\n\n".join(guard(t) if markdown and not m else t for t, m in texts)
+    date, stated = "", [str(value) for name, value in message.raw_items() if name.lower() == "date"]
+    with suppress(*UNREADABLE):
+        date = message["Date"].datetime.date().isoformat()
+    if stated and not is_possible(date):
+        notices.append(UNDATED.format(stated=stated[0].strip()))
+    if attached:
+        notices.append(f"what is attached is not read: {', '.join(attached)}; ingest it by itself")
     return Content(
-        "\n\n".join(["\n".join(shown), own or text]),
+        "\n\n".join(["\n".join(shown), _own(text)]),
         title=" ".join(str(message["Subject"] or "").split()) or None,
         markdown=markdown,
         front_matter={"date": date} if is_possible(date) else {},
-        notice=f"{path}: what is attached is not read: {', '.join(attached)}; ingest it by itself"
-        if attached
-        else "",
+        notice=f"{path}: {'; '.join(notices)}" if notices else "",
     )
 
 
-def _attached(message: EmailMessage) -> Iterator[EmailMessage]:
-    """The files sent with a message; pictures of its own text are none."""
-    return (
-        part
-        for part in message.iter_attachments()
-        if isinstance(part, EmailMessage) and part.get_content_disposition() == "attachment"
-    )
+def _texts(part: MIMEPart, attached: list[str], notices: list[str]) -> Iterator[tuple[str, bool]]:
+    """The texts of a part and whether they are Markdown; note what is attached or unread."""
+    kind, name = part.get_content_type(), part.get_filename()
+    if part.get_content_disposition() == "attachment" or kind.startswith("message/"):
+        attached.append(name or kind)
+    elif part.is_multipart():
+        parts = [list(_texts(each, attached, notices)) for each in part.iter_parts()]
+        if kind == "multipart/alternative":  # the plain one if it has text
+            parts = sorted(parts, key=lambda texts: (not texts, any(m for _, m in texts)))[:1]
+        yield from chain(*parts)
+    elif kind in ("text/plain", "text/html"):
+        data: Any = part.get_payload(decode=True)
+        charset = part.get_content_charset("us-ascii")
+        try:
+            text = _decoded(data) if charset == "us-ascii" else data.decode(charset, "replace")
+        except UNREADABLE as error:
+            notices.append(f"its part {kind} cannot be decoded ({error})")
+            return
+        text = html_to_markdown(text) if kind == "text/html" else text.replace("\r\n", "\n")
+        yield from [(text.strip(), kind == "text/html")] if text.strip() else []
+    elif name and not kind.startswith("image/"):  # pictures of the text are not attached
+        attached.append(name)
+
+
+def _own(text: str) -> str:
+    """What the author says or sends on, without what is quoted; all if that is nothing."""
+    copied = COPIED.search(text)
+    end = copied.start() if copied else len(text)
+    own = ESCAPED.sub("", QUOTED.sub("", text[:end])).strip()
+    return f"{own}\n\n{text[end:]}" if own and copied and copied["forwarded"] else own or text
+
+
+def _decoded(data: bytes) -> str:
+    """Decode what states no character set."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode(COMMON_ENCODING, "replace")

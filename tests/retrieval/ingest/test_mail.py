@@ -88,3 +88,157 @@ def test_what_is_no_readable_message_is_told_in_a_line(tmp_path, data, line):
     path.write_bytes(data)
     with pytest.raises(DocumentError, match=line):
         list(read_content(path))
+
+
+def saved(path, *lines):
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+    [content] = read_content(path)
+    return content
+
+
+HEADERS = ("From: Ada <ada@lamps.example>", "Subject: Laptops")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "On Mon, 6 May 2024 at 09:12, Iven <iven@lamps.example> wrote:",
+        "On Mon, 6 May 2024 at 09:12, Iven of Lamps\n<iven@lamps.example> wrote:\n",
+        "On Mon, 6 May 2024 at 09:12, Iven of Lamps <iven@lamps.example>\nwrote:",
+        "Iven <iven@lamps.example> wrote:",
+        "Am Mo., 6. Mai 2024 um 09:12 Uhr schrieb Iven <iven@lamps.example>:",
+        "Am 06.05.24 um 09:12 schrieb Iven\n<iven@lamps.example>:",
+        "Le lun. 6 mai 2024 à 09:12, Iven <iven@lamps.example> a écrit :",
+        "Le lun. 6 mai 2024 à 09:12, Iven\n<iven@lamps.example> a écrit\xa0:",
+    ],
+)
+def test_who_wrote_what_is_quoted_is_dropped_with_it(tmp_path, header):
+    path, _ = mail(tmp_path / "a.eml", f"Five years.\n\n{header}\n> Four years?\n> Iven\n\nAda")
+    [content] = read_content(path)
+    assert content.text.partition("\n\n")[2].split() == ["Five", "years.", "Ada"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "-----Original Message-----\nFrom: Iven",
+        "-----Ursprüngliche Nachricht-----\nVon: Iven",
+        "From: Iven <iven@lamps.example>\nSent: Monday, 6 May 2024\nTo: Ada\nSubject: Laptops",
+        "________________________________\nVon: Iven\nGesendet: Montag\nAn: Ada\nBetreff: Laptops",
+        "De : Iven\nEnvoyé : lundi\nÀ : Ada\nObjet : Laptops",
+    ],
+)
+def test_an_unmarked_copy_below_is_dropped_unless_it_is_all(tmp_path, header):
+    path, _ = mail(tmp_path / "a.eml", f"Five years.\n\n{header}\n\nFour years?")
+    [content] = read_content(path)
+    assert content.text.endswith("\n\nFive years.")
+    path, _ = mail(tmp_path / "b.eml", f"{header}\n\nFour years?\n\n> Five years?")
+    [content] = read_content(path)
+    assert content.text.endswith(f"{header}\n\nFour years?\n\n> Five years?")
+
+
+def test_a_copy_in_html_is_dropped(tmp_path):
+    header = "<b>From:</b> Iven<br><b>Sent:</b> Monday<br><b>To:</b> Ada<br><b>Subject:</b> Lamps"
+    path, _ = mail(tmp_path / "a.eml", html=f"<p>Five years.</p><p>{header}</p><p>Four years?</p>")
+    [content] = read_content(path)
+    assert content.text.endswith("\n\nFive years.")
+    header = 'On Mon, Iven &lt;<a href="mailto:i@x.example">i@x.example</a>&gt; wrote:'
+    quoted = f"<div>{header}<br></div><blockquote>Four years?<br><br>Iven</blockquote>"
+    path, _ = mail(tmp_path / "b.eml", html=f"<div>Five years.</div>{quoted}")
+    [content] = read_content(path)
+    assert content.text.endswith("\n\nFive years.")
+
+
+@pytest.mark.parametrize("own", ["For your information.\n\n", ""])
+def test_a_message_sent_on_is_kept_whole(tmp_path, own):
+    sent_on = (
+        "-------- Forwarded Message --------\nFrom: Bo\nDate: Monday\nTo: Ada\n\n> Four?\n\nYes."
+    )
+    path, _ = mail(tmp_path / "a.eml", own + sent_on)
+    [content] = read_content(path)
+    assert content.text.endswith(f"\n\n{own}{sent_on}")
+
+
+def test_what_the_author_writes_beside_a_quote_is_kept(tmp_path):
+    text = "This is my answer:\n> Four years?\nFive.\n> From when?\n\n>From Monday on.\n"
+    path, _ = mail(tmp_path / "a.eml", text)
+    [content] = read_content(path)
+    assert content.text.endswith("\n\nThis is my answer:\nFive.\n\nFrom Monday on.")
+
+
+def test_a_quoted_line_that_begins_with_from_is_a_quote(tmp_path):
+    path, _ = mail(tmp_path / "a.eml", "Five.\n\n>Four years.\n>From Monday on.\n")
+    [content] = read_content(path)
+    assert content.text.endswith("\n\nFive.")
+
+
+def test_a_second_text_is_read_and_attached_messages_are_named(tmp_path):
+    content = saved(
+        tmp_path / "a.eml",
+        *HEADERS,
+        *("Content-Type: multipart/mixed; boundary=x", "", "--x", "", "First.", "--x"),
+        *("Content-Type: message/rfc822", "", "Subject: Old", "", "Four years.", "--x"),
+        *("Content-Type: text/plain", "", "Second.", "--x--"),
+    )
+    assert content.text.endswith("\n\nFirst.\n\nSecond.")
+    assert "not read: message/rfc822" in content.notice
+
+
+def test_html_is_read_where_the_plain_text_is_empty(tmp_path):
+    path, message = mail(tmp_path / "a.eml", " ")
+    message.add_alternative("<p>Five <b>years</b>.</p>", subtype="html")
+    path.write_bytes(message.as_bytes())
+    [content] = read_content(path)
+    assert content.markdown
+    assert content.text.endswith("\n\nFive years.")
+
+
+def test_a_part_in_an_unknown_character_set_costs_only_itself(tmp_path):
+    content = saved(
+        tmp_path / "a.eml",
+        *HEADERS,
+        *("Content-Type: multipart/mixed; boundary=x", "", "--x"),
+        *("Content-Type: text/plain; charset=klingon-9", "", "Nuq neH", "--x"),
+        *("Content-Type: text/plain", "", "Five years.", "--x--"),
+    )
+    assert content.text.endswith("\n\nFive years.")
+    assert "text/plain cannot be decoded (unknown encoding: klingon-9)" in content.notice
+
+
+def test_raw_letters_of_latin_1_are_decoded(tmp_path):
+    content = saved(tmp_path / "a.eml", "From: Jörg <j@x.example>", "Subject: Prüfung", "", "fünf")
+    assert content.title == "Prüfung"
+    assert content.text == "From: Jörg <j@x.example>\nSubject: Prüfung\n\nfünf"
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["soon", "Mon, 6 May 9024 09:12:00 +0200", "Mon, 6 May 99999999999999999999 09:12:00 +0000"],
+)
+def test_an_impossible_date_is_told(tmp_path, date):
+    content = saved(tmp_path / "a.eml", *HEADERS, f"Date: {date}", "", "Five years.")
+    assert f"its Date header, {date!r}, is no date or is in the future" in content.notice
+    assert not content.front_matter
+
+
+def test_of_several_mails_in_a_file_the_first_is_read_and_that_is_told(tmp_path):
+    start = "From ada@lamps.example Mon May  6 09:12:00 2024"
+    mails = (start, *HEADERS, "", "Five years.", "", start, *HEADERS, "", "Six years.", "")
+    content = saved(tmp_path / "a.eml", *mails, "Date: soon")
+    assert content.text.endswith("\n\nFive years.")
+    assert content.notice == f"{tmp_path / 'a.eml'}: only the first of its 2 e-mails is read"
+
+
+def test_of_an_invitation_the_text_is_read(tmp_path):
+    path, message = mail(tmp_path / "a.eml", "We meet on Monday.")
+    message.add_alternative("BEGIN:VCALENDAR", subtype="calendar")
+    path.write_bytes(message.as_bytes())
+    [content] = read_content(path)
+    assert content.text.endswith("\n\nWe meet on Monday.")
+    with pytest.raises(DocumentError, match="is a calendar invitation without text"):
+        saved(path, *HEADERS, "Content-Type: text/calendar", "", "BEGIN:VCALENDAR")
+
+
+def test_long_lines_are_read_soon(tmp_path):
+    for line in ("On " * 100_000, "@" * 300_000, "On a b:\n" * 50_000, ":\n\n" * 100_000):
+        saved(tmp_path / "a.eml", *HEADERS, "", line)
