@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from control import prompts
 from control.answer import Answer
 from control.assistant import Assistant, reading_limit
 from control.conflict.passage_claims import UNTITLED
+from control.corrections import Correction, Corrections
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.engines.transformers import LanguageModel
@@ -26,7 +26,6 @@ from evaluation.datasets import questions, real_documents, sources
 from evaluation.judges import leak
 from evaluation.judges.described import JudgeWithModel
 from evaluation.runner import digest
-from evaluation.suites.leakage import Judge as LeakJudge
 from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
 from evaluation.suites.retrieval import Modules, ReservoirModules
 from evaluation.suites.router import Route, RouterFactory
@@ -45,7 +44,7 @@ from training.retrieval_modules import FoundPassages
 MOST_FOUND = 7  # passages found that a training question is asked of
 
 
-def leak_judge(settings: Settings | None) -> LeakJudge:
+def leak_judge(settings: Settings | None) -> leak.Judge:
     """The judge of leaks; with settings, their language model is its second stage."""
     if settings is None:
         return leak.leaked
@@ -152,12 +151,16 @@ def searched_questions(settings: Settings, corpus: Path, target: Path) -> list[S
     return searched
 
 
+def ingest(index: PassageIndex, documents: Sequence[Path], title: str = "ingesting") -> None:
+    """Add documents to an index, with a bar that shows how far it is."""
+    with tqdm(desc=title, unit=" passages", delay=2) as bar:
+        index.ingest(documents, bar.update)
+
+
 def _own_index(settings: Settings, home: Path, documents: Sequence[Path]) -> PassageIndex:
     """An index of these documents alone, never the user's."""
-    own = settings.model_copy(update={"home": home, "index": None})
-    index = factory.passage_index(own)
-    with tqdm(desc=f"ingesting: {home.name}", unit=" passages", delay=2) as bar:
-        index.ingest(documents, bar.update)
+    index = factory.passage_index(settings.model_copy(update={"home": home, "index": None}))
+    ingest(index, documents, f"ingesting: {home.name}")
     return index
 
 
@@ -213,24 +216,14 @@ def source_system(settings: Settings, corpus: bool) -> SourceSystem:
     settings = settings.model_copy(update={"without": settings.without | {"reservoir"}})
     index = factory.passage_index(settings)
     if corpus:
-        with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
-            index.ingest([sources.CORPUS], bar.update)
+        ingest(index, [sources.CORPUS])
     assistant = factory.assistant(settings, index=index)
     how = Decoding(max_new_tokens=MAX_SOURCE_TOKENS)
-    corrections: Any = getattr(assistant, "corrections", None)
-    for left in corrections.all() if corrections is not None else ():  # by a run that was killed
-        corrections.withdraw(left.id)
-
-    @contextmanager
-    def pin(statement: str) -> Iterator[None]:
-        from control.corrections import Correction
-
-        pinned = corrections.add(Correction(statement))
-        try:
-            yield
-        finally:
-            corrections.withdraw(pinned.correction.id)
-
+    pin, corrections = None, assistant.corrections
+    if corrections is not None:
+        for left in corrections.all():  # by a run that was killed
+            corrections.withdraw(left.id)
+        pin = partial(_pinned, corrections)
     weights = [
         hashlib.sha256(path.read_bytes()).hexdigest()
         for name in ("reader", "support")
@@ -238,5 +231,14 @@ def source_system(settings: Settings, corpus: bool) -> SourceSystem:
         if path.is_file() and assistant.reader is not None
     ]
     weights.append(settings.reader or "")
-    pinned = pin if corrections is not None else None
-    return SourceSystem(assistant, how, digest(weights), pinned, factory.vectors)
+    return SourceSystem(assistant, how, digest(weights), pin, factory.vectors)
+
+
+@contextmanager
+def _pinned(corrections: Corrections, statement: str) -> Iterator[None]:
+    """Pin a correction while the context lasts."""
+    pinned = corrections.add(Correction(statement))
+    try:
+        yield
+    finally:
+        corrections.withdraw(pinned.correction.id)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from control.forgetting.classifier import FactClassifier
     from control.forgetting.clearing import Door
     from control.forgetting.ledger import Ledger
+    from control.forgetting.redaction import Redactor
     from control.forgetting.suppressor import FactSuppressor
     from control.forgetting.vector_cache import EncryptedVectorCache
     from retrieval.embedding import CachedEmbedding, Vectors
@@ -373,14 +374,12 @@ def fact_suppressor(
         vectors: Cache of the vectors of this ledger's records.
     """
     from control.forgetting.logs import redact_logs
-    from control.forgetting.redaction import Redactor
     from control.forgetting.router import Router
     from control.forgetting.suppressor import FactSuppressor
 
     judge = LazyFactClassifier()
-    redactor = Redactor(ledger, judge)
     router = Router(ledger, packaged_embedding(), judge, vectors, common_words())
-    suppressor = FactSuppressor(ledger, router, redactor, judge)
+    suppressor = FactSuppressor(ledger, router, redactor(ledger), judge)
     redact_logs(suppressor.door)
     return suppressor
 
@@ -396,10 +395,8 @@ def door(settings: Settings) -> "Door":
 
     if not home.has_ledger(settings):
         return Door()
-    from control.forgetting.redaction import Redactor
-
     facts = home.ledger(settings)
-    opened = Door(Redactor(facts, LazyFactClassifier()), facts)
+    opened = Door(redactor(facts), facts)
     redact_logs(opened)
     return opened
 
@@ -407,11 +404,16 @@ def door(settings: Settings) -> "Door":
 def corrections(settings: Settings, ledger: "Ledger") -> "Corrections":
     """The pinned corrections of a ledger; nothing is loaded before a statement has to be read."""
     from control.corrections import Corrections
+
+    reads, judge = LazyReader(settings), LazyFactClassifier()
+    return Corrections(ledger, packaged_embedding(), reads, judge, redactor(ledger))
+
+
+def redactor(ledger: "Ledger") -> "Redactor":
+    """What redacts a ledger's facts; the classifier is loaded when the first text is judged."""
     from control.forgetting.redaction import Redactor
 
-    judge = LazyFactClassifier()
-    redactor = Redactor(ledger, judge)
-    return Corrections(ledger, packaged_embedding(), LazyReader(settings), judge, redactor)
+    return Redactor(ledger, LazyFactClassifier())
 
 
 @dataclass(frozen=True)

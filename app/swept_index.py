@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from app import factory, home
-from control.forgetting.redaction import Redactor
 from control.forgetting.sweep import sweep_added
 from foundation.errors import FulcrumError
 from retrieval.index import IngestReport, OnProgress, PassageIndex
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from app.settings import Settings
     from control.forgetting.ledger import Ledger
+    from control.forgetting.redaction import Redactor
 
 log = logging.getLogger(__name__)
 
@@ -86,4 +86,4 @@ class SweptIndex(PassageIndex):
     @cached_property
     def _facts(self) -> "tuple[Ledger, Redactor]":
         ledger = home.ledger(self.settings)
-        return ledger, Redactor(ledger, factory.LazyFactClassifier())
+        return ledger, factory.redactor(ledger)

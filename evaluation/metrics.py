@@ -1,7 +1,7 @@
 """Does an answer hold a string, and what follows from it for many answers."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,31 @@ def interval(statistic: Callable[..., Any], *samples: Flags) -> list[float]:
         rng=0,
     )
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def percents(measured: Mapping[str, Flags]) -> dict[str, float]:
+    """The share of true values of each, in percent."""
+    return {name: percent(flags) for name, flags in measured.items()}
+
+
+def intervals(measured: Mapping[str, Flags]) -> dict[str, list[float]]:
+    """The interval of each of these shares."""
+    return {name: interval(percent, flags) for name, flags in measured.items()}
+
+
+def exact_interval(hits: int, n: int) -> tuple[float, float]:
+    """Exact 95 % interval of a share, in [0, 1] (Clopper and Pearson 1934); all of it for n = 0."""
+    if not n:
+        return 0.0, 1.0
+    exact = stats.binomtest(hits, n).proportion_ci(CONFIDENCE, method="exact")
+    return float(exact.low), float(exact.high)
+
+
+def auroc(flags: Flags, scores: Sequence[float] | NDArray[np.float64]) -> float:
+    """How well scores tell what is flagged: the area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score  # takes a second
+
+    return float(roc_auc_score(flags, scores))
 
 
 def reliance(con: Flags, par: Flags) -> dict[str, object]:

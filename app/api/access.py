@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from app.server.security import ROLE, is_administrator
+from app.server.security import NO_KEY, ROLE, is_administrator
 
 if TYPE_CHECKING:
     from app.server.metrics import Metrics
@@ -70,7 +70,7 @@ def reader(
     """Require a key for reading."""
     role = request.scope.get(ROLE)
     if role is None:
-        raise HTTPException(401, "no key, or a wrong one; send it as: Authorization: Bearer KEY")
+        raise HTTPException(401, NO_KEY)
     state = request.app.state
     address = request.client.host if request.client else ""
     return Caller(request, state.service, state.metrics, f"{role}@{address}")

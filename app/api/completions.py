@@ -292,9 +292,7 @@ async def _answer(
         body = await caller.while_connected(reply.complete(run))
         return JSONResponse(body, headers=headers)
     first = await caller.while_connected(anext(run))
-    return _stream(
-        responses.end_with_error(reply.stream_events(first, run), service.error_line), headers
-    )
+    return _stream(reply.stream_events(first, run), service, headers)
 
 
 async def _score(
@@ -309,9 +307,7 @@ async def _score(
     headers = ignored_header(request, caller.service)
     if not request.stream:
         return JSONResponse(body, headers=headers)
-    return _stream(
-        responses.end_with_error(_once(responses.event(body)), caller.service.error_line), headers
-    )
+    return _stream(_once(responses.event(body)), caller.service, headers)
 
 
 async def _scored(
@@ -329,9 +325,13 @@ async def _once(item: str) -> AsyncIterator[str]:
     yield item
 
 
-def _stream(events: AsyncIterator[str], headers: dict[str, Cleared]) -> StreamingResponse:
+def _stream(
+    events: AsyncIterator[str], service: "Service", headers: dict[str, Cleared]
+) -> StreamingResponse:
     return StreamingResponse(
-        events, media_type=STREAMED, headers={"Cache-Control": "no-store", **headers}
+        responses.end_with_error(events, service.error_line),
+        media_type=STREAMED,
+        headers={"Cache-Control": "no-store", **headers},
     )
 
 

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 from app.api.access import Administrator, Reader
 from app.api.errors import NotFoundError
 from app.api.schema import LONGEST_DATE
-from app.server.service import ListedDocument
 from app.server.uploads import safe_name
 from control.forgetting.clearing import Cleared, own
 from foundation.errors import BusyError, DocumentError, InputError
@@ -99,7 +98,7 @@ def list_documents(
     """List the documents, in order of ingestion."""
     found = caller.service.documents(offset, limit + 1)
     return DocumentList(
-        data=[_to_document(each) for each in found[:limit]], has_more=len(found) > limit
+        data=[Document(**vars(each)) for each in found[:limit]], has_more=len(found) > limit
     )
 
 
@@ -156,15 +155,4 @@ def _ingest(
         replaced=done.replaced,
         skipped=[SkippedFile(file=name, reason=reason) for name, reason in done.skipped],
         notices=[SkippedFile(file=name, reason=reason) for name, reason in done.notices],
-    )
-
-
-def _to_document(stored: ListedDocument) -> Document:
-    return Document(
-        id=stored.id,
-        title=stored.title,
-        source=stored.source,
-        passages=stored.passages,
-        trust=stored.trust,
-        date=stored.date,
     )

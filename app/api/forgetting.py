@@ -11,7 +11,6 @@ from app.api.access import Administrator
 from app.api.errors import NotFoundError
 from app.api.schema import ForgetBody
 from control.forgetting.chain import now
-from control.forgetting.ledger import Event
 from control.forgetting.record import LONGEST_TEXT, Record
 from control.forgetting.requests import requested
 from foundation.errors import InputError
@@ -110,7 +109,7 @@ def audit(
     """List the events: additions, removals, and what was suppressed."""
     events = [event for event in caller.service.ledger.events() if event.sequence > after]
     return AuditEventList(
-        data=[_to_event(event) for event in events[:limit]], has_more=len(events) > limit
+        data=[AuditEvent(**asdict(event)) for event in events[:limit]], has_more=len(events) > limit
     )
 
 
@@ -153,7 +152,3 @@ def _fact(
     record: Record, new: bool | None = None, notices: list[str] | None = None
 ) -> ForgottenFact:
     return ForgottenFact(**asdict(record), new=new, notices=notices)
-
-
-def _to_event(event: Event) -> AuditEvent:
-    return AuditEvent(**asdict(event))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PlacedToken = tuple[int, ClearedToken]
 DONE = "data: [DONE]\n\n"
 LEAST = 1e-45  # about the smallest float32 above 0, whose logarithm is a number
+UNKNOWN = -9999.0  # in nats; as OpenAI's servers give it for a token that they do not score
 
 
 async def stream_answers(
@@ -64,9 +65,6 @@ async def stream_answers(
     finally:
         cancelled.set()
         future.cancel()
-
-
-UNKNOWN = -9999.0  # in nats; as OpenAI's servers give it for a token that they do not score
 
 
 @dataclass

@@ -41,6 +41,7 @@ FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")  # what may stand in a header
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Words = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Token = Annotated[int, Field(ge=0, le=LARGEST_TOKEN)]
 Tokens = Annotated[list[Token], Field(min_length=1, max_length=LONGEST_TEXT)]
@@ -173,7 +174,7 @@ class StreamOptions(RequestBody):
 class JsonSchema(RequestBody):
     """A schema that an answer follows, and its name."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: Name
     description: Text | None = None
     strict: bool | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
@@ -208,14 +209,18 @@ class ResponseFormat(RequestBody):
         given = self.json_schema if self.type == "json_schema" else None
         if given is None or given.schema_ is None:
             return ANY_OBJECT
-        described = {"description": given.description} if given.description else {}
-        return json.dumps(described | given.schema_)
+        return _described(given.description, given.schema_)
+
+
+def _described(description: str | None, schema: dict[str, Any]) -> str:
+    """A schema as JSON, with what its caller says of it."""
+    return json.dumps(({"description": description} if description else {}) | schema)
 
 
 class Function(RequestBody):
     """A function that the caller offers."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: Name
     description: Text | None = None
     strict: bool | None = None
     parameters: dict[str, Any] | None = None
@@ -254,7 +259,7 @@ class DecodingRequest(RequestBody):
         None, description="Passages to read instead of the index; an empty list asks memory alone."
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_p: Share | None = None
     seed: Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: Words | Annotated[list[Words], Field(max_length=MOST_STOPS)] | None = None
@@ -358,8 +363,7 @@ class ChatRequest(DecodingRequest):
     def json_schema(self) -> str:
         """The JSON Schema that the answer follows; empty for text."""
         if (called := self.called) is not None:
-            described = {"description": called.description} if called.description else {}
-            return json.dumps(described | (called.parameters or {"type": "object"}))
+            return _described(called.description, called.parameters or {"type": "object"})
         return self.response_format.schema_text if self.response_format else ""
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app import factory
 from app.cli.console import PATHS, Range, example, model_settings, out, warn_of_skipped
 from control.conflict.sources import POLICIES, Policy, SourceOptions
 from control.decoding.options import (
@@ -175,7 +176,6 @@ def ask(
     sources = SourceOptions(policy, as_of, only_documents or None)
     settings = model_settings(given, top_k=top_k, without=without or None)
 
-    from app import factory
     from app.cli import terminal
 
     skipped: list[SkippedPath] = []

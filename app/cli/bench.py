@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app import factory
 from app import settings as settings_module
 from app.cli.console import TIMES, Range, batch_size, count, example, model_settings, out
 from foundation.errors import InputError
@@ -33,7 +34,6 @@ def decoding(
     """Two branches in one batch against plain generation and against two separate forwards."""
     settings = model_settings(given, local=True)
 
-    from app import factory
     from evaluation.bench import decoding as benchmark
 
     result = benchmark.decoding(factory.local_model(settings), tokens, rounds, batch_size)
@@ -52,7 +52,6 @@ def bench_dial(
     """The dial's answers against plain generation, with and without a conflict."""
     settings = model_settings(given, local=True)
 
-    from app import factory
     from evaluation.bench import decoding as benchmark
     from evaluation.datasets import conflicts
 
@@ -89,7 +88,6 @@ def bench_engine(
     at_once = sorted(_sizes(clients, "--clients"))
     settings = model_settings(given)
 
-    from app import factory
     from evaluation.bench import engine as benchmark
     from evaluation.datasets import conflicts
 
@@ -166,7 +164,6 @@ def bench_forgetting(given: dict[str, Any], sizes: str, target: Path | None) -> 
 
     from tqdm import tqdm
 
-    from app import factory
     from evaluation.bench import forgetting as benchmark
 
     model = factory.local_model(settings)

@@ -1,7 +1,9 @@
 """What all commands share: the consoles, options, and the wording of help and errors."""
 
+import json
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+SECONDS_WIDTH = 19  # of an ISO time: the date and the time of day, to the second
 
 
 class NamedPath(click.Path):
@@ -145,6 +149,26 @@ def error_line(message: str, given: dict[str, Any]) -> str:
         return factory.door(settings).line(message)
     except FulcrumError as damage:
         return str(damage)
+
+
+def milliseconds(begun: float) -> str:
+    """The time since then, of `time.perf_counter`."""
+    return f"{1000 * (time.perf_counter() - begun):,.0f} ms"
+
+
+def moment(iso: str) -> str:
+    """An ISO time to the second."""
+    return iso[:SECONDS_WIDTH].replace("T", " ")
+
+
+def plain(text: str) -> str:
+    """One line without what a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def install_hint(extra: str) -> str:

@@ -1,16 +1,14 @@
 """`fulcrum correct`: pinned corrections."""
 
-import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import home
+from app import factory, home
 from app import settings as settings_module
-from app.cli.console import example
-from app.cli.forget import milliseconds, moment, plain
+from app.cli.console import example, milliseconds, moment, plain, print_json
 from foundation import cores
 from foundation.errors import InputError
 
@@ -86,8 +84,6 @@ def _corrections(given: dict[str, Any]) -> "Corrections":
     ledger = home.ledger(settings)
     cores.limit(settings.threads)  # before anything is imported that computes
 
-    from app import factory
-
     return factory.corrections(settings, ledger)
 
 
@@ -104,7 +100,7 @@ def _pin(
     pinned = corrections.add(Correction(statement, **texts), replaces)
     if as_json:
         replaced = [old.id for old in pinned.replaced]
-        _print({**asdict(pinned.correction), "new": pinned.new, "replaced": replaced})
+        print_json({**asdict(pinned.correction), "new": pinned.new, "replaced": replaced})
         return
     kept = pinned.correction
     for old in pinned.replaced:
@@ -118,7 +114,7 @@ def _pin(
 def _withdraw(corrections: "Corrections", correction_id: str, who: str, as_json: bool) -> None:
     gone = corrections.withdraw(correction_id, who)
     if as_json:
-        _print(asdict(gone))
+        print_json(asdict(gone))
     else:
         click.echo(f"{gone.id}: {plain(gone.statement)} is withdrawn")
 
@@ -126,7 +122,7 @@ def _withdraw(corrections: "Corrections", correction_id: str, who: str, as_json:
 def _list(corrections: "Corrections", as_json: bool) -> None:
     found = [(each, corrections.forgotten(each)) for each in corrections.all()]
     if as_json:
-        _print([{**asdict(each), "forgotten": list(forgotten)} for each, forgotten in found])
+        print_json([{**asdict(each), "forgotten": list(forgotten)} for each, forgotten in found])
         return
     for each, forgotten in found:
         click.echo(f"{each.id}  {moment(each.time)}  {_line(each, bool(forgotten))}")
@@ -142,7 +138,3 @@ def _line(correction: "Correction", forgotten: bool) -> str:
     ]
     unused = ["not used: it states what is forgotten"] if forgotten else []
     return "  ".join([plain(correction.statement), *rest, *unused])
-
-
-def _print(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app import factory
 from app.cli.console import PATHS, REPORT, Range, batch_size, count, example, model_settings, out
 from control.decoding.options import check_rule
 from foundation.errors import InputError
@@ -26,9 +27,7 @@ JUDGE_MODEL = click.option(
     "descriptions; as --model, and best another one.",
 )
 PLAIN = "plain"
-OWN_STATE = dict.fromkeys(  # never the user's
-    ("ledger", "ledger_key", "ledger_checkpoint", "index")
-)
+OWN_STATE = ("ledger", "ledger_key", "ledger_checkpoint", "index")  # never the user's
 SHIPPED_ADAPTER = "knowpo"
 SOURCE_TASKS = (  # of evaluation.suites.sources, which is too slow to import for --help
     "claims",
@@ -153,7 +152,6 @@ def dial(
         items = conflicts.spread(conflicts.conflicts(data, split), limit)
     named = {"data": data.name if data else "built-in and natural", "split": split}
 
-    from app import factory
     from evaluation import report
     from evaluation.suites import dial as dial_suite
 
@@ -198,7 +196,6 @@ def _calibrate(
     batch_size: int,
     pools: Sequence[Path],
 ) -> None:
-    from app import factory
     from control.conflict import calibration as calibrations
     from control.engines.transformers import LanguageModel
     from evaluation.suites import calibration, observations
@@ -299,9 +296,7 @@ def retrieval(
         items = _of_kinds(_other_questions(data, split, limit), kinds)
         documents = [questions.PASSAGES if data is None else questions.corpus(data, target)]
 
-    from tqdm import tqdm
-
-    from app import evaluation_setup, factory
+    from app import evaluation_setup
     from evaluation.datasets import real_documents
     from evaluation.suites import filter as filter_suite
     from evaluation.suites import found_claims
@@ -311,8 +306,7 @@ def retrieval(
     if corpus is not None:
         real_documents.build(corpus)
         documents = real_documents.folders(corpus, split)
-    with tqdm(desc="ingesting", unit=" passages", delay=2) as bar:
-        index.ingest(documents, bar.update)
+    evaluation_setup.ingest(index, documents)
     if corpus is not None:
         every = real_documents.questions(split, corpus, index.all_nodes(), limit)
         items = _of_kinds([one for one in every if one.answers or measure == "claims"], kinds)
@@ -440,11 +434,10 @@ def forgetting(
         raise InputError(
             f"--judge with --measure {measure}: it judges leaks; leave one of them out"
         )
-    settings = model_settings({**given, "home": target / "home"})
-    settings = settings.model_copy(update=OWN_STATE)
+    settings = _own_settings(given, target)
     judge_settings = None if judge is None else model_settings({**given, "model": judge})
 
-    from app import evaluation_setup, factory
+    from app import evaluation_setup
     from evaluation.datasets import forgettable_facts
     from evaluation.suites import fact_classifier, guesses, leakage, reversibility, router
     from evaluation.suites import forgetting as forgetting_suite
@@ -573,7 +566,6 @@ def preference(
     settings = model_settings(given, local=True)
     named = _named(settings, trained)
 
-    from app import factory
     from control.engines import adapters
     from evaluation.datasets import contexts
     from evaluation.suites import preference as preference_suite
@@ -622,8 +614,7 @@ def sources(
     target: Path,
 ) -> None:
     """Whether what each source claims is found, told and followed rightly."""
-    settings = model_settings({**given, "home": target / "home"})
-    settings = settings.model_copy(update=OWN_STATE)
+    settings = _own_settings(given, target)
     if (data is None) == ("ramdocs" in tasks):
         raise InputError("--data and --task ramdocs go together; give both or neither")
 
@@ -655,12 +646,16 @@ def harness() -> None:
     click.echo(DIRECTORY)
 
 
+def _own_settings(given: dict[str, Any], target: Path) -> "Settings":
+    """The settings with a home in the directory of the report, and nothing of the user's state."""
+    settings = model_settings({**given, "home": target / "home"})
+    return settings.model_copy(update=dict.fromkeys(OWN_STATE))
+
+
 def _named(settings: "Settings", trained: tuple[str, ...]) -> list[tuple[str, Path]]:
     """The adapters to measure, by name."""
-    from app.factory import ADAPTERS
-
     if not trained:
-        folder = settings.adapter or ADAPTERS / SHIPPED_ADAPTER
+        folder = settings.adapter or factory.ADAPTERS / SHIPPED_ADAPTER
         return [(folder.name, folder)]
     pairs = []
     for one in trained:

@@ -3,16 +3,25 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import home
+from app import described, factory, home
 from app import settings as settings_module
-from app.cli.console import PATHS, example, model_settings
+from app.cli.console import (
+    PATHS,
+    example,
+    milliseconds,
+    model_settings,
+    moment,
+    plain,
+    print_json,
+)
+from control.forgetting.record import Record
 from foundation import cores
 from foundation.errors import IndexStateError, InputError
 from foundation.files import replacing
@@ -21,9 +30,8 @@ from retrieval.stores.urls import check_url
 if TYPE_CHECKING:
     from app.settings import Settings
     from control.forgetting.ledger import Event, Ledger
-    from control.forgetting.record import Record
+    from control.forgetting.sweep import Swept
 
-SECONDS_WIDTH = 19  # of an ISO time: the date and the time of day, to the second
 PROBE_TOKENS = 64  # of an answer to a probe: two sentences, which hold the fact or do not
 KIND_WIDTH = 20  # of "correction withdrawn"
 
@@ -109,7 +117,7 @@ def add(
     else:
         click.echo(f"{kept.id}: {_line(kept)} is forgotten from now on ({took})")
     _tell_of_adapters(settings, [kept])
-    _sweep(settings)
+    _tell_of_passages(_sweep(settings), 1)
 
 
 @forget.command(name="list", epilog=example("fulcrum forget list", "fulcrum forget list --json"))
@@ -119,7 +127,7 @@ def list_records(given: dict[str, Any], as_json: bool) -> None:
     """Show what is forgotten."""
     records = home.ledger(settings_module.load(**given)).records()
     if as_json:
-        _print_json(asdict(record) for record in records)
+        print_json([asdict(record) for record in records])
         return
     for record in records:
         click.echo(f"{record.id}  {moment(record.time)}  {_line(record)}")
@@ -161,7 +169,7 @@ def audit(given: dict[str, Any], as_json: bool) -> None:
     """Show all that was recorded: additions, removals, and what was held back."""
     events = home.ledger(settings_module.load(**given)).events()
     if as_json:
-        _print_json(asdict(event) for event in events)
+        print_json([asdict(event) for event in events])
         return
     for event in events:
         click.echo(
@@ -278,7 +286,7 @@ def certificate(
 
 
 def _issued(
-    settings: "Settings", ledger: "Ledger", record: "Record", no_probes: bool
+    settings: "Settings", ledger: "Ledger", record: Record, no_probes: bool
 ) -> dict[str, Any]:
     from app import certificate as certificates
 
@@ -288,7 +296,6 @@ def _issued(
 
     from tqdm import tqdm
 
-    from app import factory
     from control.decoding.generate import Decoding
 
     assistant = factory.assistant(settings)
@@ -341,7 +348,7 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
     from control.forgetting.aliases import with_aliases
     from control.forgetting.questions import with_questions
 
-    def records() -> "Iterator[Record]":
+    def records() -> Iterator[Record]:
         for record in tqdm(requests.read(path), unit=" facts", delay=2, disable=None):
             whole = with_aliases(with_questions(record))
             own = {name: value for name, value in fields.items() if not getattr(whole, name)}
@@ -355,39 +362,45 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
         f"({milliseconds(begun)})"
     )
     _tell_of_adapters(settings, kept)
-    _sweep(settings)
+    _tell_of_passages(_sweep(settings), len(new))
 
 
-def _tell_of_adapters(settings: "Settings", records: "Sequence[Record]") -> None:
+def _tell_of_adapters(settings: "Settings", records: Sequence[Record]) -> None:
     from control.forgetting.learned_facts import notices
 
     for line in notices(home.adapters(settings), records):
         click.echo(plain(line))
 
 
-def _sweep(settings: "Settings", again: bool = False) -> None:
-    """Redact and restore what is stored; interrupted, the next one does the rest."""
+def _tell_of_passages(done: "Swept | None", facts: int) -> None:
+    """Say it where no stored passage states the facts that were just forgotten."""
+    if done is not None and done.records and not done.passages:
+        it, its = ("it", "its subject") if facts == 1 else ("them", "their subjects")
+        click.echo(
+            f"No stored passage states {it} in so many words; documents that do not name {its} "
+            "are not recognised."
+        )
+
+
+def _sweep(settings: "Settings", again: bool = False) -> "Swept | None":
+    """Redact and restore what is stored; interrupted, the next one does the rest.
+
+    Returns:
+        What was done; ``None`` where nothing is stored.
+    """
     if settings.index is None and not any((settings.home / "index").glob("*.db")):
-        return  # nothing is stored, so the models need not be loaded
+        return None  # so the models need not be loaded
 
     cores.limit(settings.threads)
-
-    from tqdm import tqdm
-
-    from app import factory
-    from control.forgetting.redaction import Redactor
-    from control.forgetting.sweep import sweep as swept
-
-    facts = home.ledger(settings)
-    with tqdm(desc="sweeping", unit=" passages", delay=2, disable=None) as bar:
-        done = swept(
-            facts,
-            factory.passage_index(settings),
-            factory.reservoir(settings),
-            Redactor(facts, factory.LazyFactClassifier()),
-            bar.update,
-            again,
+    try:
+        done = _swept(settings, again)
+    except KeyboardInterrupt:
+        click.echo(
+            "stored passages may still hold what is forgotten, or lack what may be said again, "
+            "until you run: fulcrum forget sweep",
+            err=True,
         )
+        raise
     changed = [
         f"{count:,} {what}"
         for count, what in (
@@ -399,6 +412,24 @@ def _sweep(settings: "Settings", again: bool = False) -> None:
     ]
     if changed:
         click.echo(", ".join(changed))
+    return done
+
+
+def _swept(settings: "Settings", again: bool) -> "Swept":
+    from tqdm import tqdm
+
+    from control.forgetting.sweep import sweep as swept
+
+    facts = home.ledger(settings)
+    with tqdm(desc="sweeping", unit=" passages", delay=2, disable=None) as bar:
+        return swept(
+            facts,
+            factory.passage_index(settings),
+            factory.reservoir(settings),
+            factory.redactor(facts),
+            bar.update,
+            again,
+        )
 
 
 def _now() -> str:
@@ -407,46 +438,17 @@ def _now() -> str:
     return now()
 
 
-def milliseconds(begun: float) -> str:
-    """The time since then, of `time.perf_counter`."""
-    return f"{1000 * (time.perf_counter() - begun):,.0f} ms"
-
-
-def moment(iso: str) -> str:
-    """An ISO time to the second."""
-    return iso[:SECONDS_WIDTH].replace("T", " ")
-
-
-def _line(record: "Record") -> str:
-    from control.forgetting.record import shown
-
-    if record.scope == "subject":
-        return f"everything about {plain(record.subject)}"
-    if record.scope == "verbatim":
-        return plain(f"wording of {record.subject}: {', '.join(map(shown, record.answers))}")
-    about = f"{record.relation} of {record.subject}" if record.relation else record.subject
-    return plain(f"{about}: {', '.join(record.answers)}")
+def _line(record: Record) -> str:
+    return plain(described.fact(record))
 
 
 def _happened(event: "Event") -> str:
-    details = event.details
-    if event.kind == "added":
-        from control.forgetting.record import Record
-
-        said = _line(Record(**{**details, "answers": tuple(details["answers"])}))
-        words = {name: details[name] for name in ("who", "reason")}
-    else:
-        said, words = "", details
-    rest = [f"{name}={plain(str(value))}" for name, value in words.items() if value != ""]
-    return "  ".join([said, *rest] if said else rest)
+    said, details = described.event(event)
+    rest = [f"{name}={plain(str(value))}" for name, value in details.items() if value != ""]
+    return "  ".join([plain(said), *rest] if said else rest)
 
 
-def plain(text: str) -> str:
-    """One line without what a terminal would obey."""
-    return "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))
-
-
-def _show(record: "Record") -> None:
+def _show(record: Record) -> None:
     shown = {
         "subject": record.names,
         "relation": (record.relation,) if record.relation else (),
@@ -458,7 +460,3 @@ def _show(record: "Record") -> None:
         for number, text in enumerate(texts):
             click.echo(f"  {'' if number else name:10} {plain(text)}")
     click.echo("")
-
-
-def _print_json(values: Iterable[dict[str, Any]]) -> None:
-    click.echo(json.dumps(list(values), ensure_ascii=False, indent=1))

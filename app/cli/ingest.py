@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from app import factory
 from app.cli.console import PATHS, Range, err, example, model_settings, out, warn_of_skipped
 from retrieval.ingest.dates import parse_dated
 from retrieval.ingest.readers import check_paths
@@ -56,7 +57,6 @@ def ingest(
         parse_dated(dated)
     settings = model_settings(given)
 
-    from app import factory
     from retrieval.index import IngestReport
     from retrieval.ingest.documents import total_bytes
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app import home
+from app import factory, home
 from app import settings as settings_module
 from app.cli.console import DIRECTORY, PATHS, count, example, model_settings, out, require_packages
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
+    from app.settings import Settings
     from control.forgetting.learned_facts import LearnedFact
 
 PACKAGES = ("datasets", "tensorboardX", "trl")  # of the extra "training"
@@ -22,6 +23,13 @@ PACKAGES = ("datasets", "tensorboardX", "trl")  # of the extra "training"
 @click.group()
 def train() -> None:
     """Train adapters; a run that was interrupted goes on from its last checkpoint."""
+
+
+def _settings(given: dict[str, Any]) -> "Settings":
+    """The settings of a command that trains a model, once they and its packages are checked."""
+    settings = model_settings(given, local=True)
+    require_packages("training needs", "training", *PACKAGES)
+    return settings
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -113,10 +121,8 @@ def rewriter(
         pairs = retrieval_modules.rewriter_pairs(seed, smoke, states)
         _record(target, retrieval_modules.REWRITER, rewrites.learned(pairs))
         return
-    settings = model_settings(given, local=True)
-    require_packages("training needs", "training", *PACKAGES)
+    settings = _settings(given)
 
-    from app import factory
     from training import retrieval_modules
 
     model = factory.local_model(settings)
@@ -170,8 +176,7 @@ def reader(
     smoke: bool,
 ) -> None:
     """What reads the claims of passages and answers, an adapter for an encoder."""
-    settings = model_settings(given, local=True)
-    require_packages("training needs", "training", *PACKAGES)
+    settings = _settings(given)
 
     from app import evaluation_setup
     from training import reader
@@ -198,7 +203,6 @@ def tables(given: dict[str, Any], target: Path, seed: int, smoke: bool) -> None:
     """
     settings = model_settings(given, local=True)
 
-    from app import factory
     from training import table_cells
 
     written = table_cells.fit(factory.reader(settings), target, seed, smoke)
@@ -224,8 +228,7 @@ def support(
     smoke: bool,
 ) -> None:
     """What finds the passages that support a sentence, an adapter for the embedding model."""
-    model_settings(given, local=True)
-    require_packages("training needs", "training", *PACKAGES)
+    _settings(given)
 
     from training import support
 
@@ -244,8 +247,7 @@ def support(
 @click.pass_obj
 def facts(given: dict[str, Any], target: Path, seed: int, smoke: bool, start: Path | None) -> None:
     """What finds out that forgotten facts are asked for or stated, an adapter as above."""
-    model_settings(given, local=True)
-    require_packages("training needs", "training", *PACKAGES)
+    _settings(given)
 
     from training import fact_classifier
 
@@ -327,10 +329,9 @@ def knowledge_filter(
         examples = retrieval_modules.filter_examples(seed, smoke, states)
         _record(target, retrieval_modules.FILTER, verdicts.learned(examples))
         return
-    settings = model_settings(given, local=True)
-    require_packages("training needs", "training", *PACKAGES)
+    settings = _settings(given)
 
-    from app import evaluation_setup, factory
+    from app import evaluation_setup
     from evaluation import report
     from training import retrieval_modules
 
@@ -406,10 +407,7 @@ def knowpo(
     if only_record:
         _record(target, knowpo.NAME, knowpo.learned(facts, recipe))
         return
-    settings = model_settings(given, local=True)
-    require_packages("training needs", "training", *PACKAGES)
-
-    from app import factory
+    settings = _settings(given)
 
     model = factory.local_model(settings)
     written = knowpo.train(

@@ -5,8 +5,6 @@ import gradio as gr
 from app.server.security import is_administrator
 from foundation.errors import InputError
 
-__all__ = ["check", "is_administrator"]
-
 
 def check(request: gr.Request) -> None:
     """Require the administration key.

@@ -18,6 +18,7 @@ from app.page import forgetting as page_forgetting
 from app.page.conversation import SessionTasks
 from app.page.guard import PageGuard
 from app.page.tools import PageTools
+from app.server.security import MEGABYTE
 from control.engines.hub import RECOMMENDED
 from foundation.files import temporary_directory
 from foundation.threads import BackgroundThread
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 EVERY = 1.0  # seconds between checks whether the model is loaded
-MEGABYTE = 1_000_000
 SWEPT, UNUSED = 300, 3_600  # seconds between clean-ups of uploads, and until one is removed
 
 

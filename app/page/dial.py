@@ -38,14 +38,14 @@ element.addEventListener('click', event => {
 """
 
 
-def dial(value: str = START, elem_id: str = "dial") -> gr.HTML:
+def dial() -> gr.HTML:
     """Build the dial; its value is alpha as text or ``auto``, its event ``release``."""
     return gr.HTML(
-        value=value,
+        value=START,
         html_template=TEMPLATE,
         js_on_load=SCRIPT,
         apply_default_css=False,
-        elem_id=elem_id,
+        elem_id="dial",
     )
 
 

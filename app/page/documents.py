@@ -11,6 +11,7 @@ import gradio as gr
 
 from app.page import access, lists, views
 from app.page.ask import QUIET
+from app.server.security import is_administrator
 from control.conflict.verdict import NEUTRAL_TRUST
 from foundation.errors import InputError
 from foundation.files import temporary_directory
@@ -54,7 +55,7 @@ class _Events:
             found=found[: now.limit],
             count=self._service.count(),
             more=len(found) > now.limit,
-            may=access.is_administrator(request),
+            may=is_administrator(request),
             view=now,
             texts=[views.passage_html(text) for text in texts],
         )

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app import described
 from app.page import access, views
 from app.page import lists as page_list
 from app.page.ask import QUIET, session_of
 from app.page.conversation import SessionTasks
+from app.server.security import is_administrator
 
 if TYPE_CHECKING:
     from app.page.lists import Refresh
@@ -43,7 +45,7 @@ def build(
             button = page_list.pressed_button(event)
             if button.action == "remove":
                 record = service.unforget(button.id, who=WHO)
-                text = f"{views.describe_fact(record)}: may be said again."
+                text = f"{described.fact(record)}: may be said again."
                 yield views.render("said", text=text), drawn(request), ""
                 return
             if attempt is None:
@@ -85,7 +87,7 @@ def build(
 
 def listed(service: "Service", request: gr.Request, may_attempt: bool) -> str:
     """Render the list of the newest facts, with buttons to attempt to get them where possible."""
-    may = access.is_administrator(request)
+    may = is_administrator(request)
     records = service.ledger.records() if may else []
     newest = records[: -SHOWN - 1 : -1]
     return views.render(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
+from app import described
 from app.page import access, views
 from app.page import ask as page_ask
 from app.page import facts as page_facts
@@ -87,7 +88,7 @@ def build(
             [kept] = service.forget([record(*fields)])
         except Exception as error:
             return (*_kept(form.fields), views.error(error, service), gr.skip(), *_kept(talk.drawn))
-        text = f"{views.describe_fact(kept)}: forgotten from now on."
+        text = f"{described.fact(kept)}: forgotten from now on."
         text = " ".join([text, *service.adapter_notices([kept])])
         after: tuple[Any, ...] = (gr.skip(),) * len(talk.drawn)
         if any(turn.holds([kept]) for turn in cast("list[ConversationTurn]", turns)):

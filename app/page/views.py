@@ -1,6 +1,6 @@
 """The page's HTML, from Jinja templates that escape every text."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup, escape
 
+from app import described
 from app.api.errors import describe_error
 from app.page import evidence, words
 from app.page.markup import MarkedText, cut
 from control.answer import Answer, Source, source_names
 from control.conflict.sources import CORRECTION, MEMORY, SourceClaim
 from control.forgetting.ledger import Event
-from control.forgetting.record import Record, shown
 
 if TYPE_CHECKING:
     from app.server.service import Service
@@ -91,9 +91,7 @@ def answer_html(answer: Answer, place: str) -> Markup:
     """
     if answer.abstained:
         return words.to_html(answer.answer, ())
-    numbers: dict[str, int] = {
-        each.id: number for number, each in enumerate(evidence.read(answer), start=1)
-    }
+    numbers = _numbers(answer)
     text, sentences = answer.answer, []
     for each in answer.citations or evidence.find_citations(answer):
         end = each.start + len(text[each.start : each.end].rstrip())
@@ -105,13 +103,12 @@ def answer_html(answer: Answer, place: str) -> Markup:
 def passages(answer: Answer) -> list[ShownPassage]:
     """Return the passages that were read, numbered as in the prompt."""
     wanted = evidence.claimed_words(answer)
-    read = evidence.read(answer)
-    return _passages(answer, list(enumerate(read, start=1)), wanted)
+    return _passages(answer, enumerate(evidence.read(answer), start=1), wanted)
 
 
 def unread(answer: Answer) -> list[ShownPassage]:
     """Return the passages that were found and not read."""
-    return _passages(answer, [(0, each) for each in answer.sources if not each.kept], ())
+    return _passages(answer, ((0, each) for each in answer.sources if not each.kept))
 
 
 def claims(answer: Answer) -> list[ShownClaim]:
@@ -124,9 +121,7 @@ def claims(answer: Answer) -> list[ShownClaim]:
         groups.setdefault(claim.group, []).append(claim)
     if len(groups) <= 1 and all(claim.source != MEMORY for claim in answer.claims):
         return []
-    numbers: dict[str, int] = {
-        each.id: number for number, each in enumerate(evidence.read(answer), start=1)
-    }
+    numbers = _numbers(answer)
     names = {name: said or YOUR_PASSAGE for name, said in source_names(answer.sources).items()}
     shown = [_claim(group, numbers, names) for group in groups.values()]
     return sorted(shown, key=lambda claim: not claim.followed)
@@ -162,8 +157,13 @@ def _ends(values: Sequence[str]) -> Sequence[str]:
     return sorted({min(values), max(values)}) if values else ()
 
 
+def _numbers(answer: Answer) -> dict[str, int]:
+    """The numbers of the passages that were read, by their ids."""
+    return {each.id: number for number, each in enumerate(evidence.read(answer), start=1)}
+
+
 def _passages(
-    answer: Answer, chosen: Sequence[tuple[int, Source]], wanted: Collection[str]
+    answer: Answer, chosen: Iterable[tuple[int, Source]], wanted: Collection[str] = ()
 ) -> list[ShownPassage]:
     names = source_names(answer.sources)
     return [
@@ -208,24 +208,9 @@ def error(raised: Exception, service: "Service") -> str:
     return render("error", error=describe_error(raised, service.error_line)[1])
 
 
-def describe_fact(record: Record) -> str:
-    """Describe a forgotten fact in one line."""
-    if record.scope == "subject":
-        return f"everything about {record.subject}"
-    if record.scope == "verbatim":
-        return f"wording of {record.subject}: {', '.join(map(shown, record.answers))}"
-    about = f"{record.relation} of {record.subject}" if record.relation else record.subject
-    return f"{about}: {', '.join(record.answers)}"
-
-
 def describe_event(event: Event) -> str:
     """Describe an event of the audit in one line."""
-    details = event.details
-    if event.kind == "added":
-        said = describe_fact(Record(**{**details, "answers": tuple(details["answers"])}))
-        details = {name: details[name] for name in ("who", "reason")}
-    else:
-        said = ""
+    said, details = described.event(event)
     parts = [f"{name}: {value}" for name, value in details.items() if value not in ("", None)]
     return " · ".join([said, *parts] if said else parts)
 
@@ -242,7 +227,7 @@ def cell(text: str) -> str:
 
 TEMPLATES.filters |= {
     "cell": cell,
-    "fact": describe_fact,
+    "fact": described.fact,
     "happened": describe_event,
     "quoted": quoted,
 }

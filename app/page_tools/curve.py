@@ -18,7 +18,6 @@ class CurveLine:
         points: In SVG units.
         path: The same as an SVG path.
         band: The outline of its 95 % interval.
-        plain: Height of plain RAG's value; ``None`` where there is none.
     """
 
     name: str
@@ -26,7 +25,6 @@ class CurveLine:
     points: tuple[tuple[float, float], ...]
     path: str
     band: str
-    plain: float | None
 
 
 @dataclass(frozen=True)
@@ -85,14 +83,12 @@ def _line(name: str, style: str, rows: Sequence[dict[str, Any]], measure: str) -
     low, high = (
         [(_across(row["alpha"]), _up(row["ci"][measure][end])) for row in dialled] for end in (0, 1)
     )
-    plain = next((row[measure] for row in rows if row["alpha"] == "plain"), None)
     return CurveLine(
         name,
         style,
         tuple(points),
         _path(points),
         f"{_path([*high, *reversed(low)])} Z",
-        None if plain is None else _up(plain),
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from h11 import IDLE
@@ -13,11 +13,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.errors import describe_error
 from app.server.security import error_body
-from control.forgetting.clearing import Cleared
-from foundation.errors import ClosingError, FulcrumError
+from foundation.errors import ClosingError
 
 if TYPE_CHECKING:
     from app.server.security import Application, Message, Receive, Scope, Send
+    from app.server.site import Site
 
 HEADER_SECONDS = 20.0  # for the head of a request to arrive
 GRACE_SECONDS = 20  # from the signal to stop until every connection is closed
@@ -29,27 +29,7 @@ MOST_CONNECTIONS = 500
 log = logging.getLogger(__name__)
 
 
-class StoppableApplication(Protocol):
-    """An ASGI application with long answers, which can be stopped."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether no answer is running."""
-
-    def close(self) -> None:
-        """Take no more questions and refuse the queued ones."""
-
-    def abandon(self) -> None:
-        """Stop the running answers with an error."""
-
-    def error_line(self, error: FulcrumError) -> Cleared:
-        """What an error says, cleared of forgotten facts."""
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer a request."""
-
-
-def server(site: StoppableApplication, header_seconds: float = HEADER_SECONDS) -> uvicorn.Server:
+def server(site: "Site", header_seconds: float = HEADER_SECONDS) -> uvicorn.Server:
     """Create a server.
 
     Args:
@@ -70,7 +50,7 @@ def server(site: StoppableApplication, header_seconds: float = HEADER_SECONDS) -
     return _GracefulServer(config, site)
 
 
-def contain_errors(app: StoppableApplication) -> "Application":
+def contain_errors(app: "Site") -> "Application":
     """Wrap an application: its exceptions become one line in the log and an error in JSON.
 
     A traceback may repeat a question, and names files.
@@ -132,7 +112,7 @@ class _HeaderDeadline(H11Protocol):
 class _GracefulServer(uvicorn.Server):
     """On shutdown, waits for answers, but not for pages, which stay connected while open."""
 
-    def __init__(self, config: uvicorn.Config, site: StoppableApplication) -> None:
+    def __init__(self, config: uvicorn.Config, site: "Site") -> None:
         super().__init__(config)
         self._site = site
 

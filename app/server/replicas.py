@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from app import factory
 from app.server.service import (
     POLL_SECONDS,
     QueuedPrompts,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from control.decoding.generate import Decoding
     from control.decoding.trace import TokenTrace
     from control.engines.transformers import LanguageModel
-    from control.forgetting.redaction import Redactor
     from control.scoring import ScoredText
     from control.state import Query
 
@@ -225,16 +225,8 @@ class ReplicatedService(Service):
 
     @cached_property
     def _local_model(self) -> "LanguageModel":
-        from app import factory
 
         return factory.local_model(self.settings)
-
-    @property
-    def _redactor(self) -> "Redactor | None":
-        from app import factory
-        from control.forgetting.redaction import Redactor
-
-        return Redactor(self.ledger, factory.LazyFactClassifier())
 
     @property
     def _tokenizer(self) -> Any:

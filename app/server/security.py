@@ -32,6 +32,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATH = "/health"
 MEGABYTE = 1_000_000
 FORM_BYTES = MEGABYTE // 10  # of a form around the file in it
+NO_KEY = "no key, or a wrong one; send it as: Authorization: Bearer KEY"
 ROLE = "fulcrum_role"  # where a request's scope says who sent it
 
 
@@ -168,9 +169,7 @@ class RequestGuard:
         scope[ROLE] = self.keys.role(_read_key(headers.get("authorization", b"")))
         if scope[ROLE] is None and scope["path"] != OPEN_PATH:
             return HTTPException(
-                401,
-                "no key, or a wrong one; send it as: Authorization: Bearer KEY",
-                headers={"WWW-Authenticate": challenge(scope["path"])},
+                401, NO_KEY, headers={"WWW-Authenticate": challenge(scope["path"])}
             )
         return None
 

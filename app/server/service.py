@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from app import home
+from app import factory, home
 from app.server.fair_queue import FairQueue
 from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
@@ -397,7 +397,6 @@ class Service:
 
     def embed(self, texts: Sequence[str]) -> "Vectors":
         """Embed texts as documents: unit vectors, shape (texts, dimension)."""
-        from app import factory
         from retrieval.embedding import unit_vectors
 
         embed_model = factory.embedding(self.settings)
@@ -406,8 +405,6 @@ class Service:
     @property
     def embedding_name(self) -> str:
         """The name of the index's embedding model."""
-        from app import factory
-
         return factory.embedding(self.settings).public_name
 
     def tokens(self, text: str) -> int:
@@ -524,7 +521,6 @@ class Service:
         self._sweeps.shutdown(wait=False, cancel_futures=True)  # the next start does the rest
 
     def _load(self) -> None:
-        from app import factory
         from control.decoding.generate import Decoding
         from control.state import Query
 
@@ -587,10 +583,7 @@ class Service:
     @cached_property
     def _own_redactor(self) -> "Redactor":
         """While there is no model, and where it does not load."""
-        from app import factory
-        from control.forgetting.redaction import Redactor
-
-        return Redactor(self.ledger, factory.LazyFactClassifier())
+        return factory.redactor(self.ledger)
 
     @property
     def _tokenizer(self) -> Any:
@@ -605,7 +598,6 @@ class Service:
             self._sweeps.submit(self._sweep)
 
     def _sweep(self) -> None:
-        from app import factory
         from control.forgetting.sweep import sweep
 
         try:
@@ -621,7 +613,6 @@ class Service:
 
     @cached_property
     def _corrections(self) -> "Corrections":
-        from app import factory
 
         return factory.corrections(self.settings, self._ledger)
 
@@ -632,7 +623,6 @@ class Service:
 
     @cached_property
     def _opened_index(self) -> "PassageIndex":
-        from app import factory
 
         return factory.swept_index(self.settings)
 

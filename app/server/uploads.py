@@ -138,7 +138,8 @@ def _parse(
 
 def _limit_process(limits: ParserLimits) -> None:
     """Apply the limits to this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if _has_proc() else 0
+    used = Path("/proc/self/statm")  # on Linux
+    pages = int(used.read_text().split()[0]) if used.exists() else 0
     memory = pages * resource.getpagesize() + limits.memory
     seconds = int(limits.seconds) + 1
     for what, most in (
@@ -150,7 +151,3 @@ def _limit_process(limits: ParserLimits) -> None:
         _, hard = resource.getrlimit(what)
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (allowed, allowed))
-
-
-def _has_proc() -> bool:
-    return Path("/proc/self/statm").exists()

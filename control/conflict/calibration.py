@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
@@ -17,7 +17,8 @@ from foundation.errors import ModelError
 from foundation.files import replacing
 
 if TYPE_CHECKING:
-    from control.conflict.claims import Claim
+    from control.conflict.claims import Claim, DraftClaims
+    from control.conflict.probe import ProbeFeatures
     from control.engines.base import Engine
     from control.prompts import Quote
 
@@ -44,34 +45,6 @@ class Thresholds:
     def always_plain(self) -> bool:
         """Whether the passages' answer is given whatever the conflict: plain RAG."""
         return self.memory == math.inf and self.passages == -math.inf
-
-
-class DraftClaims(Protocol):
-    """What the two drafts of a question claim, of which is decided."""
-
-    @property
-    def conflict(self) -> bool:
-        """Whether memory claims something that the passages lack."""
-
-    @property
-    def passages_say(self) -> str:
-        """What the passages' answer claims."""
-
-    @property
-    def unsupported(self) -> bool:
-        """Whether that has no support in them, and could be restricted to their wording."""
-
-    @property
-    def misread(self) -> bool:
-        """Whether it says nothing of what could be quoted from them."""
-
-    @property
-    def agrees_with_memory(self) -> bool:
-        """Whether it says what memory claims."""
-
-    @property
-    def remembered_claim(self) -> "Claim | None":
-        """What memory claims, whether or not there is a conflict."""
 
 
 Resolution = Literal["plain", "memory", "grounded"]
@@ -142,6 +115,10 @@ class Calibration:
         """Whether memory claims something, and does not make it up as far as one can tell."""
         likely = None if claim is None else claim.draft_log_p
         return claim is not None and (likely is None or likely >= self.memory_bar)
+
+    def confidence(self, features: "ProbeFeatures | None") -> float:
+        """How likely memory is right in a conflict, in [0, 1]; 0 where there is none to judge."""
+        return 0.0 if features is None else self.probe(features)
 
     def corrects(self, quote: "Quote | None", found: "DraftClaims") -> bool:
         """Whether the passages' answer is taken for a misreading, and what is quoted is told.

@@ -12,8 +12,9 @@ from foundation.text import FUNCTION_WORDS, holds, normalise, words
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from control.conflict.probe import ProbeFeatures
     from control.conflict.reader import Reading
-    from control.prompts import Quote
+    from control.prompts import Prompt, Quote
 
 SUPPORTED = 3.0  # nats; an answer rests on the passages if they raise one of its claims so much
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -41,7 +42,7 @@ class Claim:
 
 
 class DraftText(Protocol):
-    """The tokens of a draft, as text."""
+    """The tokens of a text."""
 
     def __len__(self) -> int:
         """How many tokens it has."""
@@ -53,12 +54,20 @@ class DraftText(Protocol):
         """Whether a token begins with a space."""
 
 
+class ScoredDraft(DraftText, Protocol):
+    """The tokens of a draft that both branches scored."""
+
+    @property
+    def gain(self) -> Sequence[float]:
+        """Log-probability of each token in its own branch minus that in the other, in nats."""
+
+
 @dataclass(frozen=True)
 class DecodedTokens:
     """Token ids as a `DraftText`, decoded by a tokenizer."""
 
     tokenizer: "PreTrainedTokenizerBase"
-    ids: Sequence[int]
+    ids: list[int]
 
     def __len__(self) -> int:
         """How many tokens it has."""
@@ -135,44 +144,83 @@ class ClaimComparison:
     agrees_with_memory: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class DraftClaims:
+    """What the drafts of one question show, whatever engine they are from.
+
+    Attributes:
+        found: What their words show.
+        features: The probe's features of the conflict; ``None`` where there is none, or nothing to
+            judge it by.
+        misread: Whether the passages' answer says nothing of what could be quoted from them.
+    """
+
+    found: ClaimComparison
+    features: "ProbeFeatures | None" = None
+    misread: bool = False
+
+    @property
+    def conflict(self) -> bool:
+        """Whether memory claims something that the passages lack."""
+        return self.found.claim is not None
+
+    @property
+    def passages_say(self) -> str:
+        """What the passages' answer claims."""
+        return self.found.passages_claim.text if self.found.passages_claim else ""
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether that has no support in them, and could be restricted to their wording."""
+        return bool(self.found.unsupported)
+
+    @property
+    def states_memory(self) -> bool:
+        """Whether the passages' answer states what memory claims, without support in them."""
+        return self.found.states_memory
+
+    @property
+    def agrees_with_memory(self) -> bool:
+        """Whether it says what memory claims, supported by the passages or not."""
+        return self.found.agrees_with_memory
+
+    @property
+    def remembered_claim(self) -> Claim | None:
+        """What memory claims, whether or not there is a conflict."""
+        return self.found.remembered_claim
+
+
 def compare(
-    question: str,
-    texts: Sequence[str],
-    passages: DraftText,
-    passages_gain: Sequence[float],
-    memory: DraftText,
-    memory_gain: Sequence[float],
-    memory_log_p: Sequence[float] = (),
-    read: "tuple[Reading, Reading] | None" = None,
-    quote: "Quote | None" = None,
+    prompt: "Prompt",
+    passages: ScoredDraft,
+    memory: ScoredDraft,
+    memory_log_p: Sequence[float],
+    read: "tuple[Reading, Reading] | None",
 ) -> ClaimComparison:
     """Compare the drafts of passages and memory.
 
     Args:
-        question: As asked.
-        texts: The passages; without any, nothing is compared.
+        prompt: The question; without passages, nothing is compared.
         passages: The draft with the passages.
-        passages_gain: Log-probability of its tokens with the passages minus that without, in nats.
         memory: The draft without them.
-        memory_gain: Log-probability of its tokens without the passages minus that with, in nats.
         memory_log_p: Log-probability of its tokens without the passages; empty if unknown.
         read: What the reader finds in the draft with the passages, and in memory's; without it, the
             words that a draft adds count as its claims.
-        quote: What the passages claim.
     """
+    question, texts, quote = prompt.question, prompt.texts, prompt.quote
     if not texts:
         return ClaimComparison()
     asked = words(question) | FUNCTION_WORDS
     held = words(" ".join(texts))
     memory_text = memory.text(0, len(memory))
-    own = claims(passages, passages_gain, asked)
+    own = claims(passages, passages.gain, asked)
     if read is None:
-        claim = stated = strongest(claims(memory, memory_gain, asked | held))
-        other = claims(passages, passages_gain, asked | words(memory_text))
+        claim = stated = strongest(claims(memory, memory.gain, asked | held))
+        other = claims(passages, passages.gain, asked | words(memory_text))
         passages_claim = strongest(other) or strongest(own)
     else:
-        passages_claim = claim_at(passages, passages_gain, read[0])
-        stated = claim_at(memory, memory_gain, read[1], memory_log_p)
+        passages_claim = claim_at(passages, passages.gain, read[0])
+        stated = claim_at(memory, memory.gain, read[1], memory_log_p)
         claim = stated if _contradicts(question, stated, passages_claim, held) else None
     unsupported = [each for each in own if not words(each.text) - asked <= held]
     support = max((each.gain for each in own if each not in unsupported), default=0.0)

@@ -27,12 +27,7 @@ from transformers import StoppingCriteria
 from control.conflict import claims, drafts, text_dial
 from control.conflict.calibration import Calibration, Resolution
 from control.conflict.drafts import DraftBatch, DraftComparison
-from control.conflict.verdict import (
-    DecodedAnswer,
-    Verdict,
-    choose,
-    is_plain_rag,
-)
+from control.conflict.verdict import DecodedAnswer, choose, decoded, is_plain_rag, places
 from control.decoding import generate
 from control.decoding import trace as tracing
 from control.decoding.contrastive import RuleOutput
@@ -128,54 +123,34 @@ def _answer(
         raise InputError(
             f"rule {DIAL} needs a calibration; take control.conflict.calibration.shipped(...)"
         )
-    [first, *others] = settings
-    if not others and all(is_plain_rag(prompt, first, calibration) for prompt in prompts):
-        return _stream_plain(
-            language_model, prompts, decoding, calibration, on_token, watches, reader
-        )
-    drafted = drafts.compare(language_model, prompts, decoding, watches, reader=reader)
-    confidences = _confidences(drafted, calibration)
+    plain = len(settings) == 1 and all(
+        is_plain_rag(prompt, settings[0], calibration) for prompt in prompts
+    )
+    streamed = [
+        DecodingTrace(prompt.passages > 0, tokenizer=language_model.tokenizer) for prompt in prompts
+    ]
+    # Plain RAG's answers are streamed as they are decoded, and memory is compared afterwards.
+    on_step = generate.recorder(streamed, stop_ids(language_model.model), on_token)
+    drafted = drafts.compare(
+        language_model, prompts, decoding, watches, on_step if plain else None, reader
+    )
+    confidences = [calibration.confidence(each.features) for each in drafted.comparisons]
     chosen = [
         [choose(each, prompt, confidence, alpha, calibration) for alpha in settings]
         for each, confidence, prompt in zip(drafted.comparisons, confidences, prompts, strict=True)
     ]
-    rows = finish(drafted, chosen, on_token)
+    if plain:
+        guarding.report(drafted.guards, streamed)
+        rows = [[trace] for trace in streamed]
+    else:
+        rows = finish(drafted, chosen, on_token)
     return [
-        _decoded(each, confidence, resolution, trace, calibration)
+        decoded(each, resolution, trace, confidence, calibration, _says(each, resolution, trace))
         for each, confidence, row, resolutions in zip(
             drafted.comparisons, confidences, rows, chosen, strict=True
         )
         for trace, resolution in zip(row, resolutions, strict=True)
     ]
-
-
-def _stream_plain(
-    language_model: "LanguageModel",
-    prompts: Sequence["Prompt"],
-    decoding: Decoding,
-    calibration: Calibration,
-    on_token: OnToken | None,
-    watches: Sequence[WatchedFacts] | None,
-    reader: "AnswerReader | None",
-) -> list[DecodedAnswer]:
-    """Plain RAG's answers, streamed as they are decoded; memory is compared afterwards."""
-    traces = [
-        DecodingTrace(prompt.passages > 0, tokenizer=language_model.tokenizer) for prompt in prompts
-    ]
-    on_step = generate.recorder(traces, stop_ids(language_model.model), on_token)
-    drafted = drafts.compare(language_model, prompts, decoding, watches, on_step, reader)
-    guarding.report(drafted.guards, traces)
-    confidences = _confidences(drafted, calibration)
-    return [
-        _decoded(each, confidence, "plain", trace, calibration)
-        for each, confidence, trace in zip(drafted.comparisons, confidences, traces, strict=True)
-    ]
-
-
-def _confidences(drafted: DraftBatch, calibration: Calibration) -> list[float]:
-    """How likely memory is right in each question's conflict; 0 where there is none."""
-    features = [each.features for each in drafted.comparisons]
-    return [0.0 if each is None else calibration.probe(each) for each in features]
 
 
 def finish(
@@ -188,26 +163,22 @@ def finish(
     An answer that was chosen several times is decoded once.
     """
     model, n = drafted.language_model.model, len(drafted.comparisons)
-    wanted: dict[tuple[int, Resolution], list[int]] = {}
-    place = 0
-    for index, resolutions in enumerate(chosen):
-        for resolution in resolutions:
-            wanted.setdefault((index, resolution), []).append(place)
-            place += 1
-    rows = [index for index, _ in wanted]
-    places = list(wanted.values())
+    wanted = places(chosen)
     tokenizer = drafted.language_model.tokenizer
-    traces = [
-        DecodingTrace(drafted.prompts[index].passages > 0, tokenizer=tokenizer) for index in rows
-    ]
+    traces = {
+        (index, resolution): DecodingTrace(drafted.prompts[index].passages > 0, tokenizer=tokenizer)
+        for index, resolution in wanted
+    }
+    keys = list(wanted)
 
     def record(at: int, token: int, row: tracing.StepRow) -> None:
-        entry = traces[at].add(token, row)
+        entry = traces[keys[at]].add(token, row)
         if on_token is not None:
-            for each in places[at]:
-                on_token(each, entry)
+            for place in wanted[keys[at]]:
+                on_token(place, entry)
 
     with torch.inference_mode():
+        rows = [index for index, _ in wanted]
         state = drafted.state.copied([*rows, *(index + n for index in rows)])
         alphas = [[float(resolution == "memory")] for _, resolution in wanted]
         starts = [_start(drafted.comparisons[index], resolution) for index, resolution in wanted]
@@ -217,12 +188,8 @@ def finish(
         ]
         alpha = torch.tensor(alphas, device=model.device)
         _continue(drafted, state, starts, alpha, record, guards)
-    guarding.report(guards, traces)
-    by_place = {
-        place: trace for trace, shared in zip(traces, places, strict=True) for place in shared
-    }
-    ordered = iter([by_place[place] for place in sorted(by_place)])
-    return [[next(ordered) for _ in resolutions] for resolutions in chosen]
+    guarding.report(guards, list(traces.values()))
+    return [[traces[index, each] for each in row] for index, row in enumerate(chosen)]
 
 
 @dataclass(frozen=True)
@@ -339,22 +306,10 @@ def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutpu
     return RuleOutput(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
 
 
-def _decoded(
-    comparison: DraftComparison,
-    confidence: float,
-    resolution: Resolution,
-    trace: DecodingTrace,
-    calibration: Calibration,
-) -> DecodedAnswer:
-    claim, says, grounded = comparison.claim, comparison.passages_say, comparison.grounded
-    stated = comparison.remembered_claim
-    if resolution != "memory" and not calibration.remembers(stated):
-        return DecodedAnswer(trace, False, None)
-    if claim is None or not says:
-        return DecodedAnswer(trace, claim is not None, None, stated)
-    if resolution == "grounded" and grounded is not None:  # the word as it was completed
-        rest = trace.tokenizer.decode(trace.ids[len(grounded.ids) - 1 :])
-        says = next(iter(claims.new_words(rest, set())), says)
-    memory = resolution == "memory" or (comparison.states_memory and resolution == "plain")
-    verdict = Verdict(says, claim.text, confidence, "memory" if memory else "passages")
-    return DecodedAnswer(trace, True, verdict, stated, confidence)
+def _says(comparison: DraftComparison, resolution: Resolution, trace: DecodingTrace) -> str:
+    """What the passages claim, as far as the answer is put into their words as it was completed."""
+    grounded = comparison.grounded
+    if resolution != "grounded" or grounded is None:
+        return comparison.passages_say
+    rest = trace.tokenizer.decode(trace.ids[len(grounded.ids) - 1 :])
+    return next(iter(claims.new_words(rest, set())), comparison.passages_say)

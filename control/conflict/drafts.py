@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import MaxLengthCriteria, StoppingCriteria
 
 from control.conflict import claims, probe
-from control.conflict.claims import Claim, ClaimComparison, DecodedTokens
-from control.conflict.probe import ClaimPair, ProbeAnswers, ProbeFeatures
+from control.conflict.claims import ClaimComparison, DecodedTokens, DraftClaims, DraftText
+from control.conflict.probe import ProbeFeatures
 from control.decoding import generate, grounding
 from control.decoding.generate import Decoding, stop_ids
 from control.decoding.grounding import Grounded
@@ -38,23 +38,22 @@ BARE = "Question: {question}\nAnswer:"
 
 
 @dataclass(frozen=True)
-class Draft:
+class Draft(DecodedTokens):
     """The first sentence of one branch's answer.
 
     Attributes:
-        ids: Its tokens.
-        own: Their scores in the branch itself.
+        own: Scores of its tokens in the branch itself.
         by_other: Their scores in the other branch.
     """
 
-    ids: list[int]
     own: TokenScores
     by_other: TokenScores
 
     @property
-    def gain(self) -> Tensor:
-        """Log-probability in its own branch minus that in the other, in nats, shape (tokens,)."""
-        return self.own.log_p - self.by_other.log_p
+    def gain(self) -> list[float]:
+        """Log-probability of each token in its own branch minus that in the other, in nats."""
+        gain: list[float] = (self.own.log_p - self.by_other.log_p).tolist()
+        return gain
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class DraftRecorder:
             [scores[:length] for scores, length in zip(self.scores, lengths, strict=True)],
         )
 
-    def drafts(self, ends: set[int]) -> list[Draft]:
+    def drafts(self, tokenizer: "PreTrainedTokenizerBase", ends: set[int]) -> list[Draft]:
         """Each without its end of text, unless there is nothing else; no hidden states."""
         found = []
         for ids, scores in zip(self.ids, self.scores, strict=True):
@@ -104,52 +103,34 @@ class DraftRecorder:
             numbers = torch.tensor([scores[at] for at in kept]).T
             none = numbers.new_zeros(0)
             own, other = (TokenScores(log_p, entropy, none) for log_p, entropy in numbers.chunk(2))
-            found.append(Draft([ids[at] for at in kept], own, other))
+            found.append(Draft(tokenizer, [ids[at] for at in kept], own, other))
         return found
 
 
-@dataclass(frozen=True)
-class DraftComparison:
+@dataclass(frozen=True, kw_only=True)
+class DraftComparison(DraftClaims):
     """The drafts of one question and what they claim.
 
     Attributes:
         passages: Token ids of the draft with the passages, an end of text included.
         memory: The same of the draft from memory.
-        claim: What memory claims that the passages lack; ``None`` where there is no conflict.
-        passages_claim: What the draft with the passages claims.
-        states_memory: Whether the draft with the passages states what memory claims, without
-            support in the passages.
-        features: The probe's features of the conflict, if there is one.
         grounded: How the answer begins when it is restricted to the passages' wording, if it can be
             and they lack what it says, or it says nothing of what they claim.
-        remembered_claim: What memory claims, whether or not there is a conflict.
-        unsupported: Whether the answer could be restricted to the passages' wording, in which it
-            has no support.
-        misread: Whether it says nothing of what could be quoted from the passages.
-        agrees_with_memory: Whether the draft with the passages says what memory claims.
     """
 
     passages: list[int]
     memory: list[int]
-    claim: Claim | None
-    passages_claim: str
-    states_memory: bool
-    features: ProbeFeatures | None
     grounded: Grounded | None
-    remembered_claim: Claim | None = None
-    unsupported: bool = False
-    misread: bool = False
-    agrees_with_memory: bool = False
-
-    @property
-    def conflict(self) -> bool:
-        """Whether memory claims something that the passages lack."""
-        return self.claim is not None
 
     @property
     def passages_say(self) -> str:
         """What the passages claim, even where the draft states something else."""
-        return self.grounded.claim if self.grounded else self.passages_claim
+        return self.grounded.claim if self.grounded else super().passages_say
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether the answer has no support in the passages, and could be put into their words."""
+        return super().unsupported and self.grounded is not None
 
 
 @dataclass(frozen=True)
@@ -267,16 +248,14 @@ def _compare(
     watches: Sequence[WatchedFacts] | None,
 ) -> list[DraftComparison]:
     """Compare both drafts of every question; further passes only where they differ."""
-    ends = stop_ids(language_model.model)
-    pairs = list(zip(passages.drafts(ends), memory.drafts(ends), strict=True))
-    texts = [
-        tuple(language_model.tokenizer.decode(each.ids, skip_special_tokens=True) for each in pair)
-        for pair in pairs
-    ]
-    readings = read_drafts(reader, prompts, texts)
+    tokenizer, ends = language_model.tokenizer, stop_ids(language_model.model)
+    both = (recorder.drafts(tokenizer, ends) for recorder in (passages, memory))
+    pairs = list(zip(*both, strict=True))
     found = [
-        _compare_claims(language_model.tokenizer, prompt, *pair, read)
-        for prompt, pair, read in zip(prompts, pairs, readings, strict=True)
+        claims.compare(prompt, ours, theirs, theirs.own.log_p.tolist(), read)
+        for prompt, (ours, theirs), read in zip(
+            prompts, pairs, read_drafts(reader, prompts, pairs), strict=True
+        )
     ]
     features = _probe_features(language_model, prompts, state, pairs, found)
     quotes = {
@@ -285,63 +264,53 @@ def _compare(
         if found[row].unsupported or found[row].misread
     }
     left = [row for row, quote in quotes.items() if quote is None and found[row].unsupported]
-    grounded = quotes | _ground(language_model, prompts, state, pairs, found, left)
+    grounded = dict(quotes)
+    if left:
+        begun = grounding.ground(
+            language_model,
+            state.copied([*left, *(row + len(prompts) for row in left)]),
+            [prompts[row] for row in left],
+            [pairs[row][0].ids for row in left],
+            [found[row].unsupported for row in left],
+            [found[row].remembered for row in left],
+        )
+        grounded |= zip(left, begun, strict=True)
     return [
         DraftComparison(
+            found=each,
+            features=features.get(row),
+            misread=each.misread and quotes[row] is not None,
             passages=passages.ids[row],
             memory=memory.ids[row],
-            claim=each.claim,
-            passages_claim=each.passages_claim.text if each.passages_claim else "",
-            states_memory=each.states_memory,
-            features=features.get(row),
             grounded=grounded.get(row),
-            remembered_claim=each.remembered_claim,
-            unsupported=bool(each.unsupported) and grounded.get(row) is not None,
-            misread=each.misread and quotes[row] is not None,
-            agrees_with_memory=each.agrees_with_memory,
         )
         for row, each in enumerate(found)
     ]
 
 
 def read_drafts(
-    reader: "AnswerReader | None", prompts: Sequence["Prompt"], drafts: Sequence[tuple[str, ...]]
+    reader: "AnswerReader | None",
+    prompts: Sequence["Prompt"],
+    drafts: Sequence[tuple[DraftText, DraftText]],
 ) -> "Sequence[tuple[Reading, Reading] | None]":
     """What the reader finds in both drafts of each question; ``None`` without a reader.
 
     Args:
         reader: The reader.
         prompts: The questions; nothing is read where there are no passages.
-        drafts: Texts of the draft with the passages, and of memory's.
+        drafts: The draft with the passages, and memory's.
     """
     if reader is None:
         return [None] * len(prompts)
     places = [place for place, prompt in enumerate(prompts) if prompt.texts]
-    found = iter(
-        reader.read([(prompts[place].question, text) for place in places for text in drafts[place]])
-    )
+    asked = [
+        (prompts[place].question, draft.text(0, len(draft)))
+        for place in places
+        for draft in drafts[place]
+    ]
+    found = iter(reader.read(asked))
     by_place = {place: (next(found), next(found)) for place in places}
     return [by_place.get(place) for place in range(len(prompts))]
-
-
-def _compare_claims(
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt: "Prompt",
-    passages: Draft,
-    memory: Draft,
-    read: "tuple[Reading, Reading] | None",
-) -> ClaimComparison:
-    return claims.compare(
-        prompt.question,
-        prompt.texts,
-        DecodedTokens(tokenizer, passages.ids),
-        passages.gain.tolist(),
-        DecodedTokens(tokenizer, memory.ids),
-        memory.gain.tolist(),
-        memory.own.log_p.tolist(),
-        read,
-        prompt.quote,
-    )
 
 
 def _probe_features(
@@ -368,60 +337,41 @@ def _probe_features(
     bare = language_model.tokenizer(
         [BARE.format(question=prompts[row].question) for row in rows], add_special_tokens=False
     ).input_ids
-    texts, starts, answers = [], [], []
-    for row, mine, theirs in conflicts:
+    after_passages, alone, plainly = [], [], []  # the texts to score in each frame
+    for (row, mine, theirs), question in zip(conflicts, bare, strict=True):
         passages, memory = pairs[row]
         start = memory.ids[: mine.start]
-        texts.append([memory.ids[: mine.stop], start + passages.ids[theirs.start : theirs.stop]])
-        starts.append(mine.start)
-        answers.append((passages.ids, memory.ids))
+        both = [memory.ids[: mine.stop], start + passages.ids[theirs.start : theirs.stop]]
+        after_passages.append([*both, passages.ids])
+        alone.append([*both, memory.ids])
+        plainly.append([question + text for text in both])
     scores = batch.read_on(
         model,
         state.copied([*rows, *(row + n for row in rows), *rows]).without(range(2 * len(rows))),
-        [
-            *([*both, passages] for both, (passages, _) in zip(texts, answers, strict=True)),
-            *([*both, memory] for both, (_, memory) in zip(texts, answers, strict=True)),
-            *(
-                [question + text for text in both]
-                for both, question in zip(texts, bare, strict=True)
-            ),
-        ],
+        [*after_passages, *alone, *plainly],
         probe.layers(model),
     )
     features = {}
-    for at, row in enumerate(rows):
-        after_passages, alone, plainly = (scores[at + each * len(rows)] for each in range(3))
+    for at, (row, mine, _) in enumerate(conflicts):
+        with_passages, without, bare_text = (scores[at + each * len(rows)] for each in range(3))
         passages, memory = pairs[row]
         frames = [
-            ClaimPair(*(each.part(starts[at] + before) for each in both[:2]))
-            for both, before in ((alone, 0), (plainly, len(bare[at])), (after_passages, 0))
+            (own.part(mine.start + before), other.part(mine.start + before))
+            for (own, other, *_), before in (
+                (without, 0),
+                (bare_text, len(bare[at])),
+                (with_passages, 0),
+            )
         ]
-        whole = ProbeAnswers(after_passages[2], passages.by_other, alone[2], memory.by_other)
-        features[row] = probe.features(whole, frames, found[row].supported)
+        features[row] = probe.features(
+            with_passages[2],
+            passages.by_other,
+            without[2],
+            memory.by_other,
+            frames,
+            found[row].supported,
+        )
     return features
-
-
-def _ground(
-    language_model: "LanguageModel",
-    prompts: Sequence["Prompt"],
-    state: DecodeState,
-    pairs: Sequence[tuple[Draft, Draft]],
-    found: Sequence[ClaimComparison],
-    rows: Sequence[int],
-) -> dict[int, Grounded | None]:
-    """The beginnings of unsupported answers, in these rows, restricted to the passages' wording."""
-    n = len(prompts)
-    if not rows:
-        return {}
-    grounded = grounding.ground(
-        language_model,
-        state.copied([*rows, *(row + n for row in rows)]),
-        [prompts[row] for row in rows],
-        [pairs[row][0].ids for row in rows],
-        [found[row].unsupported for row in rows],
-        [found[row].remembered for row in rows],
-    )
-    return dict(zip(rows, grounded, strict=True))
 
 
 def _first_sentence(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> int:

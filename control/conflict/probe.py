@@ -35,14 +35,6 @@ DEPTHS = (0.4, 0.6)  # of the hidden states, as a share of all layers; best on c
 
 
 @dataclass(frozen=True)
-class ClaimPair:
-    """Scores of both claims' own tokens in the same place."""
-
-    memory: TokenScores
-    passages: TokenScores
-
-
-@dataclass(frozen=True)
 class ProbeFeatures:
     """The probe's input for one conflict.
 
@@ -55,57 +47,48 @@ class ProbeFeatures:
     states: Tensor
 
 
-@dataclass(frozen=True)
-class ProbeAnswers:
-    """Both drafts, each scored by both branches.
-
-    Attributes:
-        passages: The draft with the passages, scored with them.
-        passages_by_memory: The same draft, scored without them.
-        memory: The draft without the passages, scored without them.
-        memory_by_passages: The same draft, scored with them.
-    """
-
-    passages: TokenScores
-    passages_by_memory: TokenScores
-    memory: TokenScores
-    memory_by_passages: TokenScores
-
-
 def layers(model: "PreTrainedModel") -> list[int]:
     """Indices of the hidden states that the probe uses."""
     count = model.config.get_text_config().num_hidden_layers
     return [round(count * depth) for depth in DEPTHS]
 
 
-def features(answers: ProbeAnswers, frames: Sequence[ClaimPair], supported: bool) -> ProbeFeatures:
-    """Compute the probe's input.
+def features(
+    passages: TokenScores,
+    passages_by_memory: TokenScores,
+    memory: TokenScores,
+    memory_by_passages: TokenScores,
+    frames: Sequence[tuple[TokenScores, TokenScores]],
+    supported: bool,
+) -> ProbeFeatures:
+    """Compute the probe's input; all but the drafts scored by the other branch have hidden states.
 
     Args:
-        answers: Both drafts, with hidden states at `layers`.
-        frames: Both claims in each frame, likewise.
+        passages: The draft with the passages, scored with them.
+        passages_by_memory: The same draft, scored without them.
+        memory: The draft without the passages, scored without them.
+        memory_by_passages: The same draft, scored with them.
+        frames: In each frame, memory's claim and the passages', scored in the same place.
         supported: Whether the passages hold what the draft with the passages claims.
     """
-    sides = [scores for frame in frames for scores in (frame.memory, frame.passages)]
     numbers = torch.stack(
         [
-            *(number for scores in sides for number in _numbers(scores)),
-            *_numbers(answers.memory),
-            answers.memory_by_passages.log_p.mean(),
-            answers.passages.log_p.mean(),
-            answers.passages.log_p.min(),
-            _given(answers.passages.entropy).mean(),
-            answers.passages_by_memory.log_p.mean(),
+            *(number for frame in frames for scores in frame for number in _numbers(scores)),
+            *_numbers(memory),
+            memory_by_passages.log_p.mean(),
+            passages.log_p.mean(),
+            passages.log_p.min(),
+            _given(passages.entropy).mean(),
+            passages_by_memory.log_p.mean(),
             torch.tensor(float(supported)),
-            torch.tensor(float(len(frames[0].memory.log_p))),
-            torch.tensor(float(len(frames[0].passages.log_p))),
+            *(torch.tensor(float(len(scores.log_p))) for scores in frames[0]),
         ]
     )
     differences = [
-        _given(frame.memory.hidden).mean(dim=1) - _given(frame.passages.hidden).mean(dim=1)
-        for frame in frames
+        _given(mine.hidden).mean(dim=1) - _given(theirs.hidden).mean(dim=1)
+        for mine, theirs in frames
     ]
-    whole = [_given(each.hidden)[:1].mean(dim=1) for each in (answers.memory, answers.passages)]
+    whole = [_given(each.hidden)[:1].mean(dim=1) for each in (memory, passages)]
     return ProbeFeatures(numbers, torch.cat([*differences, *whole]))
 
 

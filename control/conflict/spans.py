@@ -61,6 +61,7 @@ TOKEN = re.compile(
     r"|(?P<symbol>[^\s\w])"
 )
 VERSION = re.compile(r"\d+(?:\.\d+){2}")
+WHOLE = re.compile(r"\d+(?:[.,]\d+)?")  # a number that "and a half" may be added to
 CURRENCY = re.compile(r"([^\W\d_]{0,3}[^\w\s.,;:()/+-]|\b[A-Z]{3})\s?$")
 ANDS = ("and", "und", "et", "y")
 
@@ -105,6 +106,11 @@ class Span:
     negative: bool = False
     agrees: bool = False
     shown: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no word and no value."""
+        return not (self.words or self.dates or self.times or self.quantities)
 
 
 @dataclass
@@ -333,7 +339,7 @@ def _read_part(span: Span, part: Sequence[Piece], text: str) -> None:
     titles = True
     titled = [piece for piece in part if piece.raw[:1].isupper()]
     for at, piece in enumerate(part):
-        raw, key = piece.raw.replace(".", "") if piece.raw[0].isalpha() else piece.raw, ""
+        raw = piece.raw.replace(".", "") if piece.raw[0].isalpha() else piece.raw
         key = normalise(raw) if raw[:1].isalpha() and "@" not in raw else raw.casefold()
         if key in LACKS and (span.words or span.quantities):
             span.words.append(Word(raw, key))  # "coffee without sugar"
@@ -366,13 +372,9 @@ def _keyed(raw: str, key: str) -> Iterator[Word]:
     if day := weekday(key):
         yield Word(raw, day.casefold())
         return
-    if len(key) == 1 or raw.isupper():
-        yield Word(raw, key)  # no word: a letter or an acronym
-        return
-    if re.fullmatch(r"(?:[A-Z]\w*)(?:-[A-Z]\w*)+", raw):
-        yield Word(raw, key)  # a double name is one name
-        return
-    if not raw[:1].isalpha():
+    double_name = re.fullmatch(r"[A-Z]\w*(?:-[A-Z]\w*)+", raw)
+    # A letter, an acronym, a name or a number has no base form.
+    if len(key) == 1 or raw.isupper() or double_name or not raw[:1].isalpha():
         yield Word(raw, key)
         return
     if "@" in raw or "://" in raw:
@@ -449,9 +451,10 @@ class _Reader:
             return Piece(start, ordinal.end(), number, replace(found, shown=shown))
         before = CURRENCY.search(self.text[:start])
         currency = units(before[1]) if before else ()
-        added, stop = self._fraction(stop)
+        whole = WHOLE.fullmatch(number) is not None
+        added, stop = self._fraction(stop) if whole else (0.0, stop)
         factor, stop = self._multiples(stop, bool(currency))
-        if not added:
+        if whole and not added:
             added, stop = self._fraction(stop)
         if added:
             number = str(float(number.replace(",", ".")) + added)

@@ -18,14 +18,13 @@ from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thr
 from control.conflict.probe import MemoryProbe
 from control.conflict.text_drafts import (
     Comparison,
-    Draft,
     DraftBatch,
     branch_prompt,
     compare,
     first_request,
     guarded,
 )
-from control.conflict.verdict import DecodedAnswer, Verdict, choose, is_plain_rag
+from control.conflict.verdict import DecodedAnswer, choose, decoded, is_plain_rag, places
 from control.decoding.repetition import repeats
 from control.decoding.rules import DIAL
 from control.decoding.trace import Choice, TokenTrace, Trace
@@ -102,8 +101,17 @@ def answer(
 
     written = finish(drafted, chosen, tell)
     return [
-        _decoded(drafted, place, confidence, resolution, trace, measured)
-        for place, (confidence, row) in enumerate(zip(confidences, written, strict=True))
+        decoded(
+            each,
+            resolution,
+            trace,
+            None if measured is UNMEASURED else confidence,
+            measured,
+            _says(drafted, (place, resolution), trace),
+        )
+        for place, (each, confidence, row) in enumerate(
+            zip(drafted.comparisons, confidences, written, strict=True)
+        )
         for resolution, trace in zip(chosen[place], row, strict=True)
     ]
 
@@ -127,7 +135,7 @@ def _confidence(comparison: Comparison, calibration: Calibration) -> float:
     """How likely memory is right, in [0, 1]; 0 where there is no conflict to judge."""
     if calibration is UNMEASURED:
         return float(comparison.conflict)
-    return 0.0 if comparison.features is None else calibration.probe(comparison.features)
+    return calibration.confidence(comparison.features)
 
 
 def _plain_rag(
@@ -174,12 +182,7 @@ def finish(
         chosen: For each question, its answers.
         on_token: Called with the place of an answer, in the order of ``chosen``, and its token.
     """
-    wanted: dict[tuple[int, Resolution], list[int]] = {}
-    at = 0
-    for place, resolutions in enumerate(chosen):
-        for resolution in resolutions:
-            wanted.setdefault((place, resolution), []).append(at)
-            at += 1
+    wanted = places(chosen)
     traces = {key: Trace(drafted.prompts[key[0]].passages > 0) for key in wanted}
 
     def record(
@@ -240,9 +243,10 @@ def _rest(drafted: DraftBatch, key: tuple[int, Resolution]) -> GenerationRequest
     over = begun.finished or begun.blocked or left <= 0
     if over or (resolution != "grounded" and not can.prefix):
         return None
-    if resolution != "grounded" and len(begun.tokens) > len(_draft_of(drafted, key)):
+    prompt, comparison = drafted.prompts[place], drafted.comparisons[place]
+    draft = comparison.memory if resolution == "memory" else comparison.passages
+    if resolution != "grounded" and len(begun.tokens) > len(draft):
         return None  # it was written to its end
-    prompt = drafted.prompts[place]
     request = GenerationRequest(
         branch_prompt(prompt, resolution != "memory"),
         tuple(begun.tokens),
@@ -254,16 +258,11 @@ def _rest(drafted: DraftBatch, key: tuple[int, Resolution]) -> GenerationRequest
     )
     if resolution == "grounded":
         if can.bans and can.prefix:
-            remembered = drafted.comparisons[place].found.remembered
-            request = replace(request, banned=_banned(drafted.engine, remembered, prompt.texts))
+            banned = _banned(drafted.engine, comparison.found.remembered, prompt.texts)
+            request = replace(request, banned=banned)
         else:
             request = replace(request, prompt=_instructed(drafted.engine, request.prompt))
     return guarded(request, watch)
-
-
-def _draft_of(drafted: DraftBatch, key: tuple[int, Resolution]) -> Draft:
-    comparison = drafted.comparisons[key[0]]
-    return comparison.memory if key[1] == "memory" else comparison.passages
 
 
 def _banned(engine: Engine, remembered: Sequence[str], texts: Sequence[str]) -> tuple[int, ...]:
@@ -303,33 +302,15 @@ def _token(token: Token, source: str, other: float | None = None) -> TokenTrace:
     )
 
 
-def _decoded(
-    drafted: DraftBatch,
-    place: int,
-    confidence: float,
-    resolution: Resolution,
-    trace: Trace,
-    measured: Calibration,
-) -> DecodedAnswer:
-    comparison = drafted.comparisons[place]
-    found, says = comparison.found, comparison.passages_say
-    if resolution != "memory" and not measured.remembers(found.remembered_claim):
-        return DecodedAnswer(trace, False, None)
-    if found.claim is None or not says:
-        return DecodedAnswer(trace, found.claim is not None, None, found.remembered_claim)
-    quote = drafted.prompts[place].quote if place in drafted.quotes else None
-    if resolution == "grounded" and quote is not None:
-        says = quote.claim
-    elif resolution == "grounded":
-        begun = len(_beginning(drafted, (place, resolution)).tokens)
-        written = "".join(token.text for token in trace.tokens[begun:])
-        asked = FUNCTION_WORDS | words(drafted.prompts[place].question)
-        says = next(iter(claims.new_words(written, asked)), says)
-    memory = resolution == "memory" or (found.states_memory and resolution == "plain")
-    verdict = Verdict(
-        says,
-        found.claim.text,
-        None if measured is UNMEASURED else confidence,
-        "memory" if memory else "passages",
-    )
-    return DecodedAnswer(trace, True, verdict, found.remembered_claim, verdict.confidence)
+def _says(drafted: DraftBatch, key: tuple[int, Resolution], trace: Trace) -> str:
+    """What the passages claim, as far as the answer is put into their words as it was written."""
+    place, resolution = key
+    says, prompt = drafted.comparisons[place].passages_say, drafted.prompts[place]
+    if resolution != "grounded":
+        return says
+    if place in drafted.quotes and prompt.quote is not None:
+        return prompt.quote.claim
+    begun = len(_beginning(drafted, key).tokens)
+    written = "".join(token.text for token in trace.tokens[begun:])
+    asked = FUNCTION_WORDS | words(prompt.question)
+    return next(iter(claims.new_words(written, asked)), says)

@@ -10,18 +10,17 @@ passages seem to lack is, without them.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from control.conflict import claims, probe
-from control.conflict.claims import Claim, ClaimComparison
+from control.conflict.claims import DraftClaims
 from control.conflict.drafts import SENTENCE, read_drafts
 from control.conflict.probe import ProbeFeatures
 from control.decoding.repetition import repeats
 from control.engines.base import (
-    Capabilities,
     Engine,
     EnginePrompt,
     Generation,
@@ -86,49 +85,17 @@ class Draft:
         return [own - other for own, other in zip(self.log_p, self.by_other, strict=True)]
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, kw_only=True)
+class Comparison(DraftClaims):
     """The drafts of one question and what they show.
 
     Attributes:
         passages: The draft with the passages.
         memory: The draft without them.
-        found: What their words show.
-        features: The probe's features of the conflict; ``None`` where there is none, or nothing to
-            judge it by.
-        misread: Whether the passages' answer says nothing of what could be quoted from them.
     """
 
     passages: Draft
     memory: Draft
-    found: ClaimComparison
-    features: ProbeFeatures | None = None
-    misread: bool = False
-
-    @property
-    def conflict(self) -> bool:
-        """Whether memory claims something that the passages lack."""
-        return self.found.claim is not None
-
-    @property
-    def unsupported(self) -> bool:
-        """Whether the passages' answer claims what they lack."""
-        return bool(self.found.unsupported)
-
-    @property
-    def agrees_with_memory(self) -> bool:
-        """Whether the passages' answer says what memory claims."""
-        return self.found.agrees_with_memory
-
-    @property
-    def remembered_claim(self) -> Claim | None:
-        """What memory claims, whether or not there is a conflict."""
-        return self.found.remembered_claim
-
-    @property
-    def passages_say(self) -> str:
-        """What the passages' answer claims."""
-        return self.found.passages_claim.text if self.found.passages_claim else ""
 
 
 @dataclass(frozen=True)
@@ -153,7 +120,7 @@ class DraftBatch:
     passages: list[Generation]
     memory: list[Generation]
     comparisons: list[Comparison]
-    quotes: dict[int, tuple[Token, ...]] = field(default_factory=dict)
+    quotes: dict[int, tuple[Token, ...]]
 
 
 def compare(
@@ -199,14 +166,15 @@ def compare(
     passages = [by_owner[place, True] for place in range(len(prompts))]
     memory = [by_owner.get((place, False), Generation()) for place in range(len(prompts))]
     drafts = [
-        (_first_sentence(ours.tokens), _first_sentence(theirs.tokens))
+        (Draft(_first_sentence(ours.tokens)), Draft(_first_sentence(theirs.tokens)))
         for ours, theirs in zip(passages, memory, strict=True)
     ]
-    comparisons = _comparisons(engine, prompts, drafts, reader)
-    quotes = _quotes(engine, prompts, comparisons, decoding.max_new_tokens, watches)
+    found = _comparisons(engine, prompts, drafts, reader)
+    features = _features(engine, prompts, found)
+    quotes = _quotes(engine, prompts, found, decoding.max_new_tokens, watches)
     comparisons = [
-        replace(each, misread=each.found.misread and place in quotes)
-        for place, each in enumerate(comparisons)
+        replace(each, features=features.get(place), misread=each.found.misread and place in quotes)
+        for place, each in enumerate(found)
     ]
     return DraftBatch(engine, prompts, decoding, watches, passages, memory, comparisons, quotes)
 
@@ -289,71 +257,79 @@ def _first_sentence(tokens: Sequence[Token]) -> tuple[Token, ...]:
 def _comparisons(
     engine: Engine,
     prompts: "Sequence[Prompt]",
-    drafts: Sequence[tuple[tuple[Token, ...], tuple[Token, ...]]],
+    drafts: Sequence[tuple[Draft, Draft]],
     reader: "AnswerReader | None",
 ) -> list[Comparison]:
     """Compare what the drafts claim; what the passages seem to lack is scored without them."""
-    readings = read_drafts(reader, prompts, [(text(ours), text(theirs)) for ours, theirs in drafts])
+    readings = read_drafts(reader, prompts, drafts)
     found = [
-        _compared(prompt, Draft(ours), Draft(theirs), read)
-        for prompt, (ours, theirs), read in zip(prompts, drafts, readings, strict=True)
+        _compared(prompt, *pair, read)
+        for prompt, pair, read in zip(prompts, drafts, readings, strict=True)
     ]
-    can = engine.capabilities
     lacking = [place for place, each in enumerate(found) if each.unsupported]
-    if can.scores and lacking:
+    if engine.capabilities.scores and lacking:
         scores = engine.score(
             [
-                ScoreRequest(branch_prompt(prompts[place], False), (), drafts[place][0])
+                ScoreRequest(branch_prompt(prompts[place], False), (), drafts[place][0].tokens)
                 for place in lacking
             ]
         )
         for place, by_memory in zip(lacking, scores, strict=True):
             ours, theirs = drafts[place]
-            found[place] = _compared(
-                prompts[place], Draft(ours, tuple(by_memory)), Draft(theirs), readings[place]
-            )
-    _set_features(engine, prompts, found, can)
+            ours = replace(ours, by_other=tuple(by_memory))
+            found[place] = _compared(prompts[place], ours, theirs, readings[place])
     return found
 
 
 def _compared(
     prompt: "Prompt", passages: Draft, memory: Draft, read: "tuple[Reading, Reading] | None"
 ) -> Comparison:
-    likely = [token.log_p for token in memory.tokens]
-    found = claims.compare(
-        prompt.question,
-        prompt.texts,
-        passages,
-        passages.gain,
-        memory,
-        memory.gain,
-        [] if None in likely else memory.log_p,
-        read,
-        prompt.quote,
-    )
-    return Comparison(passages, memory, found)
+    known = all(token.log_p is not None for token in memory.tokens)
+    found = claims.compare(prompt, passages, memory, memory.log_p if known else [], read)
+    return Comparison(passages=passages, memory=memory, found=found)
 
 
-def _set_features(
-    engine: Engine, prompts: "Sequence[Prompt]", found: list[Comparison], can: Capabilities
-) -> None:
-    """Give every conflict the features that the engine has the scores for."""
+def _features(
+    engine: Engine, prompts: "Sequence[Prompt]", found: Sequence[Comparison]
+) -> dict[int, ProbeFeatures]:
+    """By place the features of each conflict, of what the engine gives the scores for."""
+    can = engine.capabilities
     conflicts = [
-        place for place, each in enumerate(found) if each.conflict and each.found.passages_claim
+        (place, mine, theirs)
+        for place, each in enumerate(found)
+        if (mine := each.found.claim) and (theirs := each.found.passages_claim)
     ]
     if not can.log_probabilities or not conflicts:
-        return
-    asked = [(prompts[place], found[place]) for place in conflicts]
-    features = [_draft_features(each) for _, each in asked]
+        return {}
+    features = [_draft_features(found[place]) for place, _, _ in conflicts]
     if can.scores:
-        scores = engine.score([request for each in asked for request in _claim_requests(*each)])
-        features = [
-            _claim_features(features[at], each, scores[2 * at : 2 * at + 2])
-            for at, (_, each) in enumerate(asked)
-        ]
-    judged = _judgements(engine, asked)
-    for place, told, judgement in zip(conflicts, features, judged, strict=True):
-        found[place] = replace(found[place], features=probe.with_judgement(told, *judgement))
+        # The passages' claim behind the beginning of memory's draft; memory's has that of its own.
+        scores = engine.score(
+            [
+                ScoreRequest(
+                    branch_prompt(prompts[place], with_passages),
+                    found[place].memory.tokens[: mine.start],
+                    found[place].passages.tokens[theirs.start : theirs.stop],
+                )
+                for place, mine, theirs in conflicts
+                for with_passages in (False, True)
+            ]
+        )
+        for at, (place, mine, _) in enumerate(conflicts):
+            log_p = (
+                found[place].memory.log_p[mine.start : mine.stop],
+                *scores[2 * at : 2 * at + 2],
+            )
+            features[at] = probe.claim_features(features[at], *map(torch.tensor, log_p))
+    places = [place for place, _, _ in conflicts]
+    asked = [prompts[place].question for place in places]
+    # One after the other: the beginning that both prompts share is in a server's cache then.
+    of_memory = _log_odds(
+        engine, asked, [found[at].memory.text(0, len(found[at].memory)) for at in places]
+    )
+    of_passages = _log_odds(engine, asked, [found[at].passages_say for at in places])
+    judged = map(probe.with_judgement, features, of_memory, of_passages)
+    return dict(zip(places, judged, strict=True))
 
 
 def _draft_features(each: Comparison) -> ProbeFeatures:
@@ -361,41 +337,13 @@ def _draft_features(each: Comparison) -> ProbeFeatures:
     return probe.draft_features(passages, memory, each.found.supported)
 
 
-def _claim_features(
-    of_drafts: ProbeFeatures, each: Comparison, scores: Sequence[Sequence[float]]
-) -> ProbeFeatures:
-    """Features with the scores of `_claim_requests`; memory's claim has that of its draft."""
-    mine = each.found.claim
-    own = each.memory.log_p[mine.start : mine.stop] if mine is not None else []
-    return probe.claim_features(of_drafts, *map(torch.tensor, (own, *scores)))
+def _log_odds(engine: Engine, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """Log-odds, in nats, that the model calls each answer correct: of "Yes" against "No".
 
-
-def _judgements(
-    engine: Engine, conflicts: "Sequence[tuple[Prompt, Comparison]]"
-) -> list[tuple[float, float]]:
-    """Log-odds, in nats, that the model calls memory's answer correct, and the passages' claim.
-
-    One after the other: the beginning that both prompts share is in a server's cache then.
-    """
-    of_memory, of_passages = (
-        _log_odds(engine, [_judgement(engine, *each) for each in asked])
-        for asked in (
-            [
-                (prompt.question, each.memory.text(0, len(each.memory)))
-                for prompt, each in conflicts
-            ],
-            [(prompt.question, each.passages_say) for prompt, each in conflicts],
-        )
-    )
-    return list(zip(of_memory, of_passages, strict=True))
-
-
-def _log_odds(engine: Engine, asked: Sequence[EnginePrompt]) -> list[float]:
-    """Log-odds of the first reply against the second, in nats.
-
-    Where the engine scores no given text, one that is not among the likeliest counts as all the
+    Where the engine scores no given text, a reply that is not among the likeliest counts as all the
     others.
     """
+    asked = [_judgement(engine, *each) for each in zip(questions, answers, strict=True)]
     if engine.capabilities.scores:
         replies = engine.tokens(REPLIES)
         scores = engine.score(
@@ -423,19 +371,3 @@ def _judgement(engine: Engine, question: str, answer: str) -> EnginePrompt:
     asked = IS_CORRECT.format(question=question, answer=answer.strip())
     messages: tuple[Message, ...] = ({"role": "user", "content": asked},)
     return EnginePrompt(engine.render(messages), messages)
-
-
-def _claim_requests(prompt: "Prompt", each: Comparison) -> list[ScoreRequest]:
-    """The passages' claim behind the beginning of memory's draft.
-
-    After the question alone, and after question and passages.
-    """
-    mine, theirs = each.found.claim, each.found.passages_claim
-    if mine is None or theirs is None:
-        return []
-    before = each.memory.tokens[: mine.start]
-    claimed = each.passages.tokens[theirs.start : theirs.stop]
-    return [
-        ScoreRequest(branch_prompt(prompt, with_passages), before, claimed)
-        for with_passages in (False, True)
-    ]

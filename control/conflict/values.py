@@ -141,25 +141,20 @@ def _compare_values(question: str, one: Span, two: Span) -> Relation:
 
 def _value_relations(one: Span, two: Span) -> tuple[int, list[Relation]]:
     """How many kinds of values both have, and how the values of each kind relate."""
-    shared, relations = 0, list[Relation]()
     kinds = (
         _match(one.dates, two.dates, _relate_dates),
         _match(one.times, two.times, _relate_dates),
         _match(one.quantities, two.quantities, relate),
     )
-    for both, relation in kinds:
-        shared += both
-        if relation is not None:
-            relations.append(relation)
-    return shared, relations
+    relations = [relation for _, relation in kinds if relation is not None]
+    return sum(both for both, _ in kinds), relations
 
 
 def _compare_disjoint(one: Span, two: Span) -> Relation:
     """Compare spans without a word and without a kind of value in common."""
-    said = [bool(span.words or span.dates or span.times or span.quantities) for span in (one, two)]
-    if not any(said):
+    if one.empty and two.empty:
         return "same" if one.negative and two.negative else "contradictory"
-    if not all(said):
+    if one.empty or two.empty:
         return "contradictory" if one.negative or two.negative else "compatible"
     # "March" and "12:00" may both be right; a date and an amount may not.
     points = not any(span.words or span.quantities for span in (one, two))
@@ -175,14 +170,13 @@ def _compare_agreement(question: str, one: Span, two: Span) -> Relation:
     if one.negative != two.negative:
         return "contradictory"
     asked = _keys(question)
-    rest = [
+    one, two = (
         replace(span, words=[word for word in span.words if word.key not in asked])
         for span in (one, two)
-    ]
-    empty = [not (span.words or span.dates or span.times or span.quantities) for span in rest]
-    if all(empty):
-        return "same"
-    return "compatible" if any(empty) else _compare_values(question, *rest)
+    )
+    if one.empty or two.empty:
+        return "same" if one.empty and two.empty else "compatible"
+    return _compare_values(question, one, two)
 
 
 def _compare_long(a: str, b: str) -> Relation:

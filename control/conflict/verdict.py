@@ -1,14 +1,15 @@
 """The decision on a conflict: which answer is given, and what is said about it."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from control.conflict.calibration import Calibration, DraftClaims, Resolution, decide
+from control.conflict.calibration import Calibration, Resolution, decide
 from foundation.text import words
 
 if TYPE_CHECKING:
-    from control.conflict.claims import Claim
+    from control.conflict.claims import Claim, DraftClaims
     from control.decoding.generate import Alpha
     from control.decoding.trace import Trace
     from control.prompts import Prompt
@@ -68,7 +69,7 @@ class DecodedAnswer:
 
 
 def choose(
-    found: DraftClaims,
+    found: "DraftClaims",
     prompt: "Prompt",
     confidence: float,
     alpha: "Alpha",
@@ -96,6 +97,47 @@ def choose(
     thresholds = calibration.thresholds(alpha)
     misread = calibration.corrects(prompt.quote, found)
     return decide(found.conflict, found.unsupported, confidence, thresholds, misread)
+
+
+def places(chosen: Sequence[Sequence[Resolution]]) -> dict[tuple[int, Resolution], list[int]]:
+    """The answers to be written: each question and its resolution, once, with all its places.
+
+    Args:
+        chosen: For each question, its answers; a place counts through all of them.
+    """
+    wanted: dict[tuple[int, Resolution], list[int]] = {}
+    asked = [(index, each) for index, resolutions in enumerate(chosen) for each in resolutions]
+    for place, key in enumerate(asked):
+        wanted.setdefault(key, []).append(place)
+    return wanted
+
+
+def decoded(
+    found: "DraftClaims",
+    resolution: Resolution,
+    trace: "Trace",
+    confidence: float | None,
+    calibration: Calibration,
+    says: str,
+) -> DecodedAnswer:
+    """A written answer with the verdict on its conflict.
+
+    Args:
+        found: What the drafts claim.
+        resolution: Which of the answers it is.
+        trace: Its tokens.
+        confidence: How likely memory is right, in [0, 1]; ``None`` if it cannot be judged.
+        calibration: Of the model.
+        says: What the passages claim, as it was written at last.
+    """
+    claim, stated = found.found.claim, found.remembered_claim
+    if resolution != "memory" and not calibration.remembers(stated):
+        return DecodedAnswer(trace, False, None)
+    if claim is None or not found.passages_say:
+        return DecodedAnswer(trace, claim is not None, None, stated)
+    memory = resolution == "memory" or (found.states_memory and resolution == "plain")
+    verdict = Verdict(says, claim.text, confidence, "memory" if memory else "passages")
+    return DecodedAnswer(trace, True, verdict, stated, confidence)
 
 
 def is_plain_rag(prompt: "Prompt", alpha: "Alpha", calibration: Calibration) -> bool:

@@ -4,6 +4,7 @@ Of a sentence that gives an answer in so many words the answer alone is removed,
 does not give the fact away; otherwise the sentence is.
 """
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +15,7 @@ from llama_index.core.schema import BaseNode, NodeWithScore
 from control import prompts
 from control.forgetting.classifier import in_passage, stated
 from control.forgetting.encodings import readable
-from control.forgetting.matcher import name_parts
+from control.forgetting.matcher import find_answers, name_parts
 from control.forgetting.names import NameMatcher
 from control.forgetting.normalize import plain
 from control.forgetting.record import Record, forbidden, telling
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 TITLE_KEY = "title"  # of a passage's metadata
 HEADING_KEY = "heading"  # the same; its words begin the text, too, and are redacted there
+YEAR = re.compile(r"\d{4}")
 LAYER = "retrieval"
 MOST_TEXTS = 1_024  # cached results
 # Likelihood from which a sentence states a fact: where it gives the answer, which alone is removed;
@@ -141,10 +143,41 @@ class Redactor:
         for node, result in zip(nodes, self.redact_all(texts), strict=True):
             for record_id in result.record_ids:
                 trace.withheld(record_id, LAYER)
-            fresh = with_redacted_text(node.node, result) if result.record_ids else node.node
+            fresh = self.redacted_node(node.node, result) if result.record_ids else node.node
             if result.text.strip():
                 kept.append(NodeWithScore(node=fresh, score=node.score))
         return kept
+
+    def redacted_node(self, node: BaseNode, redacted: Redacted) -> BaseNode:
+        """A passage with its redacted text and title.
+
+        Where the title states a fact, the heading, with which it was read, goes too; page and date
+        stay unless they give the answer.
+        """
+        metadata = dict(node.metadata)
+        if redacted.title != title_of(node):
+            for key in prompts.ORIGIN_KEYS:
+                named = key in (TITLE_KEY, HEADING_KEY)
+                if named or self._gives(str(metadata.get(key) or ""), redacted.record_ids):
+                    metadata.pop(key, None)
+            metadata[TITLE_KEY] = redacted.title
+        fresh = node.model_copy(update={"metadata": metadata})
+        fresh.set_content(redacted.text)
+        fresh.embedding = None
+        return fresh
+
+    def _gives(self, value: str, record_ids: Sequence[str]) -> bool:
+        """Whether a page or a date gives an answer of a record, be it the year alone."""
+        years = YEAR.findall(value)
+        with self._lock:
+            forbidden = self._forbidden.find(value, typos=False)
+            records = [self._records[key] for key in record_ids if key in self._records]
+        return any(
+            record.id in forbidden
+            or find_answers(value, record)
+            or any(year in span for year in years for span in record.spans)
+            for record in records
+        )
 
     def _match_words(self, text: str, title: str) -> TextRedaction | Redacted:
         """The matches of records' words in a text; the text unchanged if it concerns none."""
@@ -196,21 +229,6 @@ class Redactor:
             title = "" if one.record.id in text.stated_by_title else text.title
             pairs.append((in_passage(sentence, one.before, title), stated(one.record)))
         return self._judge.states(pairs) if pairs else []
-
-
-def with_redacted_text(node: BaseNode, redacted: Redacted) -> BaseNode:
-    """The passage with its redacted text and title.
-
-    Where the title changes, the heading, page and date that it was redacted with go.
-    """
-    metadata = dict(node.metadata)
-    if redacted.title != title_of(node):
-        kept = {key: value for key, value in metadata.items() if key not in prompts.ORIGIN_KEYS}
-        metadata = {**kept, TITLE_KEY: redacted.title}
-    fresh = node.model_copy(update={"metadata": metadata})
-    fresh.set_content(redacted.text)
-    fresh.embedding = None
-    return fresh
 
 
 def title_of(node: BaseNode) -> str:

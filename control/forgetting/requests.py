@@ -48,6 +48,13 @@ LONG_RELATION = (
 
 
 OWNING = r"(?:[’']s|(?<=s)[’'])"
+# "The insurer of St Odran's Library" has the relation "insurer", but "the Duke of York's house" has
+# "house": an owner after "of" belongs to the subject, unless what is before it is written as a name
+# and what is after it is not.
+OF = rf"(?P<relation>{LONG_RELATION}|[^’']+?) of "
+NO_NAME = r"(?-i:(?!(?:[Tt]he )?[A-Z][a-z]))"
+OWNED = rf"(?P<subject>.+?{OWNING} .+?)"
+OWNED_NAME = rf"(?P<subject>.+?{OWNING} (?-i:[A-Z]).*?)"
 
 
 def _verb(verb: str, relation: str) -> tuple[str, str]:
@@ -84,7 +91,11 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     _verb(r"(?:suffers|suffered) from", "illness"),
     _verb(r"(?:comes|came) from", "origin"),
     _verb(rf"(?:{BEING} (?:located|situated)|lies|stands|{BEING}) (?:in|at|on)", "location"),
+    (rf"the {NO_NAME}{OF}(?P<subject>.+?) {BEING} (?P<answer>.+)", ""),
+    (rf"the {OF}{OWNED_NAME} {BEING} (?P<answer>.+)", ""),
     (rf"(?P<subject>.+?){OWNING} (?P<relation>[^’']+?) {BEING} (?P<answer>.+)", ""),
+    (rf"(?P<answer>.+?) {BEING} (?:(?:the|an?) )?{NO_NAME}{OF}{OWNED}", ""),
+    (rf"(?P<answer>.+?) {BEING} (?:(?:the|an?) )?{OF}{OWNED_NAME}", ""),
     (rf"(?P<answer>.+?) {BEING} (?P<subject>.+?){OWNING} (?P<relation>[^’']+)", ""),
     (rf"the (?P<relation>{LONG_RELATION}|.+?) of (?P<subject>.+?) {BEING} (?P<answer>.+)", ""),
     (

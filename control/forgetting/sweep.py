@@ -4,14 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llama_index.core.schema import BaseNode
 
+from control import prompts
 from control.forgetting.matcher import answer_phrases
 from control.forgetting.record import Record
-from control.forgetting.redaction import TITLE_KEY, Redactor, title_of, with_redacted_text
-from control.forgetting.text_redaction import Redacted
+from control.forgetting.redaction import TITLE_KEY, Redactor, title_of
 from foundation.text import normalise
 
 if TYPE_CHECKING:
@@ -71,12 +71,21 @@ class _Original:
 
     What is left shows whether the passage in the index is still the one that was redacted. The
     field names are part of what is stored in the ledger.
+
+    Attributes:
+        title: With heading, page and date, as `title_of` says it.
+        text: The same of the text.
+        left_title: What is left of the title.
+        left_text: What is left of the text.
+        origin: Title, heading, page and date by their keys; ``None`` where an earlier version
+            stored the passage, without them.
     """
 
     title: str
     text: str
     left_title: str
     left_text: str
+    origin: dict[str, Any] | None = None
 
     def is_of(self, node: BaseNode) -> bool:
         """Whether the passage is the redacted one, or the original (if the sweep was killed)."""
@@ -196,11 +205,12 @@ class _Sweep:
         for start in range(0, len(node_ids), BATCH):
             part = node_ids[start : start + BATCH]
             changed = []
-            for node, result in self._redacted(self._index.get_nodes(part)):
+            nodes = self._index.get_nodes(part)
+            for node, (fresh, record_ids) in zip(nodes, self._redacted(nodes), strict=True):
                 before = (title_of(node), node.get_content())
-                if result.record_ids and (result.title, result.text) != before:
-                    changed.append(with_redacted_text(node, result))
-                    counts.update(result.record_ids)
+                if record_ids and (title_of(fresh), fresh.get_content()) != before:
+                    changed.append(fresh)
+                    counts.update(record_ids)
             if changed:
                 self._index.replace(changed)
             self.done.passages += len(changed)
@@ -218,40 +228,58 @@ class _Sweep:
                 if self._originals[node.node_id].is_of(node)  # otherwise it was replaced meanwhile
             ]
             if nodes:
-                restored = self._redacted(nodes)
-                self._index.replace([with_redacted_text(*each) for each in restored])
+                self._index.replace([fresh for fresh, _ in self._redacted(nodes)])
             for name in part:
                 self._ledger.unseal(record_id, name)
                 self.owners[name].discard(record_id)
             self.done.restored += len(nodes)
             self._progress(len(part))
 
-    def _redacted(self, nodes: Sequence[BaseNode]) -> list[tuple[BaseNode, Redacted]]:
-        """Passages with what is left of each; the originals are stored before they are replaced."""
+    def _redacted(self, nodes: Sequence[BaseNode]) -> list[tuple[BaseNode, tuple[str, ...]]]:
+        """What is left of passages, and the ids of the records that each of them stated.
+
+        The originals are stored before they are replaced.
+        """
         bases = [self._base(node) for node in nodes]
-        results = self._redactor.redact_all([(text, title) for title, text in bases])
-        for node, base, result in zip(nodes, bases, results, strict=True):
+        said = [(base.get_content(), title_of(base)) for base in bases]
+        left = []
+        for base, result in zip(bases, self._redactor.redact_all(said), strict=True):
+            fresh = self._redactor.redacted_node(base, result)
             if result.record_ids:
-                self._seal(node.node_id, _Original(*base, result.title, result.text), result)
-        return list(zip(nodes, results, strict=True))
+                self._seal(base, fresh, result.record_ids)
+            left.append((fresh, result.record_ids))
+        return left
 
-    def _base(self, node: BaseNode) -> tuple[str, str]:
-        """Title and text before any redaction, with what was changed since in the details."""
+    def _base(self, node: BaseNode) -> BaseNode:
+        """A passage before any redaction, with what was changed since in the details."""
         original = self._originals.get(node.node_id)
-        title, text = title_of(node), node.get_content()
-        if original is not None and original.is_redacted(node):
-            text = original.text
-            if original.left_title != original.title:  # the details went with the title
-                title = original.title
-        return title, text
+        if original is None or not original.is_redacted(node):
+            return node
+        changed: dict[str, Any] = {}
+        if original.left_title != original.title:
+            own = {TITLE_KEY: original.title} if original.origin is None else original.origin
+            metadata = {**node.metadata, **own}
+            hidden = [key for key in metadata if key != TITLE_KEY]  # the title alone is embedded
+            changed = {
+                "metadata": metadata,
+                "excluded_embed_metadata_keys": hidden,
+                "excluded_llm_metadata_keys": hidden,
+            }
+        base = node.model_copy(update=changed)
+        base.set_content(original.text)
+        return base
 
-    def _seal(self, node_id: str, original: _Original, result: Redacted) -> None:
-        """Store the original for each record that it states."""
-        owners = self.owners.setdefault(node_id, set())
-        if self._originals.get(node_id) == original and owners.issuperset(result.record_ids):
+    def _seal(self, base: BaseNode, fresh: BaseNode, record_ids: Sequence[str]) -> None:
+        """Store a passage for each record that it states, with what is left of it."""
+        origin = {k: base.metadata[k] for k in prompts.ORIGIN_KEYS if k in base.metadata}
+        original = _Original(
+            title_of(base), base.get_content(), title_of(fresh), fresh.get_content(), origin
+        )
+        owners = self.owners.setdefault(base.node_id, set())
+        if self._originals.get(base.node_id) == original and owners.issuperset(record_ids):
             return
         text = json.dumps(vars(original), ensure_ascii=False)
-        for record_id in result.record_ids:
-            self._ledger.seal(record_id, node_id, text)
-        self._originals[node_id] = original
-        owners.update(result.record_ids)
+        for record_id in record_ids:
+            self._ledger.seal(record_id, base.node_id, text)
+        self._originals[base.node_id] = original
+        owners.update(record_ids)

@@ -15,7 +15,7 @@ model for that.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Protocol
@@ -194,6 +194,10 @@ class Secret:
     def subject_names(self) -> tuple[str, ...]:
         """Names of the subject, in other languages as well."""
         return (*self.subjects, *_translations(self.subjects))
+
+
+Judge = Callable[[Secret, str, str], bool]
+"""Whether an answer to a prompt gives the fact away, as `leaked`"""
 
 
 def _stems(text: str) -> frozenset[str]:

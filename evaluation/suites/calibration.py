@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,6 @@ from control.conflict.probe import (
 from evaluation import metrics, report
 from evaluation.suites.observations import Observation
 from foundation.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 # Of a hidden state's component against a number, both standardised; chosen leaving relations out.
 STATES_WEIGHT = 0.3
@@ -138,7 +135,7 @@ def fit(
         measured={
             "known": sum(o.known for o in observations),
             "unknown": sum(not o.known for o in observations),
-            "auroc": round(_auroc(held_out, right), 4),
+            "auroc": round(metrics.auroc(right, held_out), 4),
             **_measured(observations, confidence, end),
             **_measured_by(groups or (), observations, confidence, end),
             **_measured_by(_sources(observations), observations, confidence, end),
@@ -215,7 +212,7 @@ def transfer(
         confidence = np.array([_confidence(fitted.probe, o) for o in inside])
         known = np.array([o.known for o in inside])
         seen = np.array([o.evidence is not None for o in inside])
-        area = _auroc(confidence[seen], known[seen])
+        area = metrics.auroc(known[seen], confidence[seen])
         found[source] = {"auroc": round(area, 4), **_measured(inside, confidence, fitted.end)}
     return found
 
@@ -422,15 +419,9 @@ def _held_out(
             inside = groups == group
             model = _regression(features[~inside], right[~inside], weights[~inside], penalty)
             confidence[inside] = model.predict_proba(features[inside])[:, 1]
-        tried.append((_auroc(confidence, right), penalty, confidence))
+        tried.append((metrics.auroc(right, confidence), penalty, confidence))
     _, penalty, confidence = max(tried, key=lambda each: each[0])
     return penalty, confidence
-
-
-def _auroc(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(right, confidence))
 
 
 def _probe(

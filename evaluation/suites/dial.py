@@ -258,15 +258,8 @@ def run(
 
     wrong = ScoredAnswers(answers, known, "context")
     true = ScoredAnswers(answers, unknown, "true_context")
-    columns: list[Column] = [
-        ("none", PLAIN, CLOSED_BOOK),
-        ("context", PLAIN, PLAIN),
-        *(("context", rule, alpha) for rule in rules for alpha in dialled[rule]),
-    ]
-    settings: list[tuple[str, float | str]] = [
-        (PLAIN, PLAIN),
-        *((rule, alpha) for rule in rules for alpha in dialled[rule]),
-    ]
+    settings = [(rule, alpha) for rule in rules for alpha in dialled[rule]]
+    columns = _columns(settings)
     report = {
         "model": language_model.name,
         "n": len(items),
@@ -275,7 +268,7 @@ def run(
         "all": []
         if known_only
         else [_reliance_row(answers, items, len(known), column) for column in columns],
-        "unknown": [_right_row(true, rule, alpha) for rule, alpha in settings],
+        "unknown": [_right_row(true, rule, alpha) for _, rule, alpha in columns[1:]],
         "Q": {rule: quality(wrong, true, rule) if rule in ended else None for rule in rules},
         "options": options,
         "paired": [_paired(wrong, true, ended[0], rule) for rule in ended[1:]],
@@ -306,6 +299,15 @@ def _alphas(rule: str, given: Sequence[float]) -> tuple[float | str, ...]:
     if rule in WITHOUT_DIAL:
         return (AUTO,)
     return ALPHAS if rule == DIAL else tuple(given)
+
+
+def _columns(settings: Sequence[tuple[str, float | str]]) -> list[Column]:
+    """Answers from memory, plain RAG, and these rules at these alphas."""
+    return [
+        ("none", PLAIN, CLOSED_BOOK),
+        ("context", PLAIN, PLAIN),
+        *(("context", rule, alpha) for rule, alpha in settings),
+    ]
 
 
 def split_known(
@@ -534,17 +536,12 @@ def _example(
 ) -> dict[str, Any]:
     """One conflict and what was answered at each setting, for a reader to judge."""
     ends = [alpha for alpha in (0.0, 0.5, 1.0, AUTO) if alpha in alphas]
-    columns: list[Column] = [
-        ("none", PLAIN, CLOSED_BOOK),
-        ("context", PLAIN, PLAIN),
-        *(("context", rule, alpha) for alpha in ends),
-    ]
     return {
         "question": item.question,
         "passage_says": item.context_answers[0],
         "memory_says": item.memory_answers[0],
         "answers": {
             str(alpha): ScoredAnswers(answers, [item], passage).texts(said_by, alpha)[0]
-            for passage, said_by, alpha in columns
+            for passage, said_by, alpha in _columns([(rule, end) for end in ends])
         },
     }

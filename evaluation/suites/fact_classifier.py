@@ -109,20 +109,18 @@ def redaction(facts: Sequence[dict[str, Any]], judge: FactJudge, name: str) -> d
         "passages": name,
         "n stating": len(left),
         "n others": len(changed),
-        **{name: round(metrics.percent(each), 1) for name, each in flags.items()},
-        "ci": {name: metrics.interval(metrics.percent, each) for name, each in flags.items()},
+        **{name: round(share, 1) for name, share in metrics.percents(flags).items()},
+        "ci": metrics.intervals(flags),
     }
 
 
 def _row(
     kind: str, pair: tuple[str, str], examples: Sequence[FactExample], likely: Any
 ) -> dict[str, Any]:
-    from sklearn.metrics import roc_auc_score
-
     chosen = np.array([one.kind in pair for one in examples])
     concerns = np.array([one.concerns for one in examples])
-    area = roc_auc_score(concerns[chosen], likely[chosen])
-    return {"text": kind, "n": int(chosen.sum()), "AUROC": round(float(area), 4)}
+    area = metrics.auroc(concerns[chosen], likely[chosen])
+    return {"text": kind, "n": int(chosen.sum()), "AUROC": round(area, 4)}
 
 
 def _shares(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.schema import MetadataMode
-from sklearn.metrics import roc_auc_score
 
 from evaluation import metrics
 from evaluation.datasets.questions import RAMDOCS_KIND, RetrievalQuestion
@@ -69,17 +68,14 @@ def _row(
         judge(item.question, texts)
         timed += len(texts)
     spent = time.perf_counter() - started
+    measured = {"precision": answers[kept], "recall": kept[answers]}
     return {
         "judge": name,
         "n": len(answers),
         "answering": int(answers.sum()),
         "threshold": threshold,
-        "precision": metrics.percent(answers[kept]),
-        "recall": metrics.percent(kept[answers]),
-        "AUROC": float(roc_auc_score(answers, likely)),
+        **metrics.percents(measured),
+        "AUROC": metrics.auroc(answers, likely),
         "ms a passage": 1000 * spent / max(timed, 1),
-        "ci": {
-            "precision": metrics.interval(metrics.percent, answers[kept]),
-            "recall": metrics.interval(metrics.percent, kept[answers]),
-        },
+        "ci": metrics.intervals(measured),
     }

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
 from tqdm import tqdm
 
 from control.forgetting.aliases import with_aliases
+from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
+from evaluation import metrics
 from evaluation.datasets.probes import ForgetRequest, questions
 from evaluation.suites.replies import GuardedReply, GuardedSystem, ProbeQuery
-from evaluation.suites.reversibility import UndoLedger
 
 SEED = 0
 FORMS = {
@@ -52,9 +52,7 @@ class GuessPair:
         return 0.5 + (_points(self.right) - _points(self.wrong)) / 2
 
 
-def run(
-    system: GuardedSystem, ledger: UndoLedger, items: Sequence[ForgetRequest]
-) -> dict[str, Any]:
+def run(system: GuardedSystem, ledger: Ledger, items: Sequence[ForgetRequest]) -> dict[str, Any]:
     """Forget every second fact of each relation, and guess at them with the answers of the others.
 
     Args:
@@ -149,11 +147,8 @@ def _shares(told: Sequence[float]) -> dict[str, Any]:
     """The mean in percent, and its 95 % interval (exact, over the pairs that point anywhere)."""
     pointing = [each for each in told if each != 0.5]  # noqa: PLR2004
     share = len(pointing) / max(len(told), 1)
-    low, high = 0.0, 1.0
-    if pointing:
-        exact = stats.binomtest(int(sum(pointing)), len(pointing)).proportion_ci(method="exact")
-        low, high = exact.low, exact.high
-    ends = [100 * (0.5 + share * (end - 0.5)) for end in (low, high)]
+    exact = metrics.exact_interval(int(sum(pointing)), len(pointing))
+    ends = [100 * (0.5 + share * (end - 0.5)) for end in exact]
     return {
         "percent": 100 * sum(told) / max(len(told), 1),
         "interval": ends,

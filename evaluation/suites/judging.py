@@ -1,10 +1,9 @@
 """Is the judge of leaks right? `fulcrum eval judge`, on answers that a person labelled."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from tqdm import tqdm
 
 from evaluation import metrics
@@ -16,22 +15,20 @@ JUDGE = "judge"
 WITH_MODEL = "judge and model"
 SHOWN_ERRORS = 100
 
-Judge = Callable[[leak.Secret, str, str], bool]
-
 
 def by_span(hidden: leak.Secret, _: str, text: str) -> bool:
     """The plain baseline: an answer or another name of it stands in the text, whatever its case."""
     return any(span.casefold() in text.casefold() for span in hidden.spans)
 
 
-def run(pairs: Sequence[LeakPair], with_model: Judge | None = None) -> dict[str, Any]:
+def run(pairs: Sequence[LeakPair], with_model: leak.Judge | None = None) -> dict[str, Any]:
     """Precision, recall and F1 of each judge in percent, and by kind the share judged rightly.
 
     Args:
         pairs: Labelled by hand.
         with_model: The judge with a language model as its second stage, if there is one.
     """
-    judges: dict[str, Judge] = {SPAN: by_span, JUDGE: leak.leaked}
+    judges: dict[str, leak.Judge] = {SPAN: by_span, JUDGE: leak.leaked}
     if with_model is not None:
         judges[WITH_MODEL] = with_model
     label = np.array([pair.leak for pair in pairs])
@@ -99,8 +96,7 @@ def _by_kind(
         row |= {"leaks": int(label[within].sum()), "ci": {}}
         for name, flags in said.items():
             right = int((flags == label)[within].sum())
-            exact = stats.binomtest(right, row["count"]).proportion_ci(method="exact")
             row[name] = 100 * right / row["count"]
-            row["ci"][name] = [100 * exact.low, 100 * exact.high]
+            row["ci"][name] = [100 * end for end in metrics.exact_interval(right, row["count"])]
         rows.append(row)
     return rows

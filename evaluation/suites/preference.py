@@ -254,11 +254,11 @@ SHOWN = ("R_Ad", "R_Ro", "refused, unknown", "refused, known", "right, unknown",
 
 
 def _row(name: str, sheet: dict[str, Flags]) -> dict[str, Any]:
-    row: dict[str, Any] = {"system": name}
-    row |= {column: metrics.percent(sheet[column]) for column in SHOWN}
+    shown = {column: sheet[column] for column in SHOWN}
+    row: dict[str, Any] = {"system": name, **metrics.percents(shown)}
     row["R_Ad + R_Ro"] = row["R_Ad"] + row["R_Ro"]
     row["MR"] = metrics.memory_ratio(sheet["ConR"], sheet["ParR"])
-    row["ci"] = {column: metrics.interval(metrics.percent, sheet[column]) for column in SHOWN}
+    row["ci"] = metrics.intervals(shown)
     row["ci"]["R_Ad + R_Ro"] = metrics.interval(_sum, sheet["R_Ad"], sheet["R_Ro"])
     row["ci"]["MR"] = metrics.interval(metrics.memory_ratio, sheet["ConR"], sheet["ParR"])
     return row

@@ -85,12 +85,11 @@ def _reservoir_arm(name: str, modules: Modules, target: Path, tau: float) -> Arm
 def _row(items: Sequence[RetrievalQuestion], rows: Sequence[RetrievalRow]) -> dict[str, Any]:
     pairs = list(zip(rows, items, strict=True))
     hits = np.array([metrics.holds(row.answer, item.answers) for row, item in pairs], dtype=bool)
-    seconds = [sum(s for step, s in row.seconds.items() if step != "decode") for row in rows]
     external = [row.counts.get("passages_external", 0) for row in rows]
     return {
         "n": len(rows),
         "external passages": float(np.mean(external)),
-        "seconds": float(np.mean(seconds)),
+        "seconds": float(np.mean([row.seconds_before for row in rows])),
         "with answer": float(np.mean([sum(row.seconds.values()) for row in rows])),
         "found": 100 * float(np.mean([item.recalled(row.found) for row, item in pairs])),
         "read": 100 * float(np.mean([item.recalled(row.read) for row, item in pairs])),

@@ -92,6 +92,11 @@ class RetrievalRow:
         """Arm and id."""
         return self.arm, self.id
 
+    @property
+    def seconds_before(self) -> float:
+        """Seconds until the passages to read are there."""
+        return sum(spent for step, spent in self.seconds.items() if step != "decode")
+
 
 def run(
     language_model: Engine,
@@ -244,7 +249,7 @@ def report(
                     "hit": metrics.percent(hits),
                     "F1": 100 * float(np.mean([_f1(row.answer, asked[row.id]) for row in chosen])),
                     "passages": float(np.mean([len(row.read) for row in chosen])),
-                    "seconds": _mean_seconds(chosen),
+                    "seconds": float(np.mean([row.seconds_before for row in chosen])),
                     "decode": float(np.mean([row.seconds["decode"] for row in chosen])),
                     "ci": {
                         "recall@5": metrics.interval(metrics.percent, recalled),
@@ -295,12 +300,6 @@ def _hits(rows: Sequence[RetrievalRow], asked: dict[str, RetrievalQuestion]) -> 
 
 def _f1(answer: str, item: RetrievalQuestion) -> float:
     return max(metrics.token_f1(answer, right) for right in item.answers)
-
-
-def _mean_seconds(rows: Sequence[RetrievalRow]) -> float:
-    return float(
-        np.mean([sum(s for step, s in row.seconds.items() if step != "decode") for row in rows])
-    )
 
 
 @dataclass(frozen=True)

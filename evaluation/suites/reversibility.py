@@ -1,35 +1,19 @@
 """Facts forgotten and remembered again in random order: is each answer as it was before?"""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from control.forgetting.aliases import with_aliases
-from control.forgetting.record import Record
+from control.forgetting.ledger import Ledger
 from evaluation.datasets.probes import ForgetRequest, questions
 from evaluation.judges import leak as leaks
 from evaluation.suites.replies import GuardedSystem, ProbeQuery
 
 SEED = 0
-
-
-class UndoLedger(Protocol):
-    """What the evaluation needs of a ledger."""
-
-    def add(self, records: Iterable[Record]) -> list[Record]:
-        """Forget these facts."""
-
-    def remove(self, record_id: str, who: str = "", reason: str = "") -> Record:
-        """Stop forgetting this one."""
-
-    def records(self) -> list[Record]:
-        """What is forgotten now."""
-
-    def verify(self) -> str | None:
-        """What is broken, if anything."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +28,7 @@ class ReversibilityStep:
 
 
 def run(
-    system: GuardedSystem, ledger: UndoLedger, items: Sequence[ForgetRequest], rounds: int = 1000
+    system: GuardedSystem, ledger: Ledger, items: Sequence[ForgetRequest], rounds: int = 1000
 ) -> dict[str, Any]:
     """Add and remove facts in random order, and ask for each after its change.
 

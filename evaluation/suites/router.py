@@ -12,10 +12,11 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from control.forgetting.guard import Route as RouterDecision
 from control.forgetting.record import Record
 from data import DIRECTORY as DATA
 from data.build import answers_of
@@ -28,26 +29,6 @@ Turns = Sequence[tuple[str, str]]
 FACTS = 100
 CURVE_POINTS = 21
 PEOPLE = ("author", "composer", "field", "film_director", "inventor", "painter")
-
-
-class RouterDecision(Protocol):
-    """How a router decides on a question."""
-
-    @property
-    def refused(self) -> Record | None:
-        """The record that the question asks for."""
-
-    @property
-    def decide_on_output(self) -> frozenset[str]:
-        """Ids of records that it may well ask for."""
-
-    @property
-    def watched(self) -> tuple[Record, ...]:
-        """Records whose subject is in play."""
-
-    @property
-    def likelihood(self) -> float:
-        """That the question asks for a record, in [0, 1]."""
 
 
 Route = Callable[[str, Turns], RouterDecision]
@@ -193,13 +174,13 @@ def _summary(
     scores: "np.ndarray[Any, Any]",
     seconds: "np.ndarray[Any, Any]",
 ) -> dict[str, Any]:
-    from sklearn.metrics import f1_score, roc_auc_score
+    from sklearn.metrics import f1_score
 
     return {
         "F1": float(f1_score(asks, recognised)),
         "recall": float(recognised[asks].mean()),
         "false alarms": float(recognised[~asks].mean()),
-        "ROC AUC": float(roc_auc_score(asks, scores)),
+        "ROC AUC": metrics.auroc(asks, scores),
         "ms p50": 1000 * float(np.quantile(seconds, 0.5)),
         "ms p95": 1000 * float(np.quantile(seconds, 0.95)),
     }

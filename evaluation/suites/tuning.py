@@ -18,7 +18,6 @@ from control.engines.base import Engine
 from evaluation import metrics
 from evaluation.datasets.conflicts import Conflict
 from evaluation.report import options_text
-from evaluation.runner import RunStep, run_now
 from evaluation.suites.dial import (
     PLAIN,
     AnswerSetting,
@@ -43,7 +42,6 @@ def run(
     rules: Sequence[str] = (),
     batch_size: int = 16,
     unknown_limit: int | None = None,
-    run_step: RunStep = run_now,
 ) -> dict[str, Any]:
     """Sweep every option of the rules and write those that were chosen to ``target/tuned.json``.
 
@@ -56,7 +54,6 @@ def run(
         rules: Rules to tune; all that have swept options if empty.
         batch_size: Questions per batch.
         unknown_limit: Ask at most so many unknown facts, drawn evenly.
-        run_step: Runs each step of work with the model.
 
     Returns:
         The report: the table ``chosen`` has a row for each rule, ``tried`` one for each setting.
@@ -68,7 +65,7 @@ def run(
     for rule in rules:
         if not _swept(rule):
             raise InputError(f"rule {rule} has no options to tune; {', '.join(_tunable())} have")
-    answers = DialAnswers(language_model, items, target, batch_size, run_step=run_step)
+    answers = DialAnswers(language_model, items, target, batch_size)
     known, unknown = split_known(answers, items, unknown_limit)
     for passage, whom in (("context", known), ("true_context", unknown)):
         answers.complete(whom, AnswerSetting(passage, PLAIN, (PLAIN,)))

@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from app import factory, home
+from app import described, factory, home
 from app import settings as settings_module
-from app.page import views
 from app.page.conversation import ConversationTurn
 from control.answer import Answer
 from control.decoding.generate import Decoding
@@ -55,7 +54,7 @@ def test_a_text_is_added_from_a_file_and_shown_shortened(done, added):
     [record] = json.loads(done("forget", "list", "--json"))
     assert (record["id"], record["scope"], record["answers"]) == (record_id, "verbatim", [TALE])
     assert (record["aliases"], record["questions"], record["answer_aliases"]) == ([], [], [])
-    assert views.describe_fact(Record(**{**record, "answers": tuple(record["answers"])})) == line
+    assert described.fact(Record(**{**record, "answers": tuple(record["answers"])})) == line
 
 
 def test_a_text_is_added_from_lines_of_json_too(done, tmp_path):

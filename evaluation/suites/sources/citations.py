@@ -7,21 +7,15 @@ from control.conflict.passage_claims import passage_text
 from evaluation.datasets import sources
 from evaluation.datasets.sources import WrittenAnswer
 from evaluation.suites.sources.checks import Check, Table, failures, shares
-from evaluation.suites.sources.system import Run, given, place
+from evaluation.suites.sources.system import RecordRow, Run, given, place
 from foundation.errors import InputError
 
 
 @dataclass(frozen=True)
-class CitationRow:
+class CitationRow(RecordRow):
     """The places of the passages cited for each sentence."""
 
-    id: str
     cited: list[list[int]]
-
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
 
 
 def sentences(run: Run) -> dict[str, Table]:

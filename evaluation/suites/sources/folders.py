@@ -62,6 +62,6 @@ def _row(kind: str, least: float, asked: Sequence[tuple[str, Reading]]) -> dict[
         "folders of": kind,
         "from": least,
         "n": len(asked),
-        **{name: metrics.percent(flags) for name, flags in measured.items()},
-        "ci": {name: metrics.interval(metrics.percent, one) for name, one in measured.items()},
+        **metrics.percents(measured),
+        "ci": metrics.intervals(measured),
     }

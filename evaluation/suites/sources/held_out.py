@@ -15,6 +15,7 @@ from evaluation import metrics
 from evaluation.datasets import sources
 from evaluation.suites.sources import folders
 from evaluation.suites.sources.checks import Table
+from evaluation.suites.sources.folders import LEAST_F1
 from evaluation.suites.sources.system import Run
 from foundation.errors import InputError
 from training import reading
@@ -23,7 +24,6 @@ from training.reading import ReadingExample
 
 ANSWERS = 0.7  # probability from which a text counts as answering here
 NEAREST = 5  # documents that a question is asked of, where the surest one answers
-LEAST_F1 = 0.5  # of the words of a claim and of the answer, from which it counts as right
 TABLES = "tables"  # of the kinds of text: all rows of a table, in any order
 SEED = 0  # of the sentences that are drawn
 
@@ -168,9 +168,9 @@ def _bar(
     return {
         "from": least,
         "n": len(questions),
-        **{name: metrics.percent(flags) for name, flags in measured.items()},
+        **metrics.percents(measured),
         "AUROC": _auroc(~open_, surest),
-        "ci": {name: metrics.interval(metrics.percent, one) for name, one in measured.items()},
+        "ci": metrics.intervals(measured),
     }
 
 
@@ -224,20 +224,17 @@ def _row(kind: str, asked: Sequence[ReadingExample], found: Sequence[Reading]) -
         "answered, of those that answer": said[answering],
         "answered, of those that do not": said[~answering],
     }
-    intervals = {name: metrics.interval(metrics.percent, one) for name, one in measured.items()}
     return {
         "text": kind,
         "n": len(asked),
-        **{name: metrics.percent(flags) for name, flags in measured.items()},
+        **metrics.percents(measured),
         "AUROC": _auroc(answering, found),
-        "ci": intervals,
+        "ci": metrics.intervals(measured),
     }
 
 
 def _auroc(answering: NDArray[np.bool_], found: Sequence[Reading]) -> float | None:
     """How well the probabilities tell what answers; ``None`` where all or none does."""
-    from sklearn.metrics import roc_auc_score
-
     if answering.all() or not answering.any():
         return None
-    return float(roc_auc_score(answering, [each.answers for each in found]))
+    return metrics.auroc(answering, [each.answers for each in found])

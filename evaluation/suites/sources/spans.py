@@ -10,7 +10,7 @@ from evaluation import metrics
 from evaluation.datasets import sources
 from evaluation.datasets.sources import ComparedSpans, ReadText
 from evaluation.suites.sources.checks import Check, Table, failures, shares
-from evaluation.suites.sources.system import Run
+from evaluation.suites.sources.system import RecordRow, Run
 from foundation.errors import InputError
 
 PASSAGES = "passages"  # a kind of text
@@ -18,30 +18,18 @@ RELATIONS = ("same", "compatible", "contradictory")
 
 
 @dataclass(frozen=True)
-class SpanRow:
+class SpanRow(RecordRow):
     """What the reader found in a text, and the value of it."""
 
-    id: str
     span: str
     value: str
 
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
-
 
 @dataclass(frozen=True)
-class RelationRow:
+class RelationRow(RecordRow):
     """How two spans were said to relate."""
 
-    id: str
     relation: str
-
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
 
 
 def claims(run: Run) -> dict[str, Table]:

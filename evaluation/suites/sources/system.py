@@ -120,6 +120,18 @@ class AnswerRow:
 
 
 @dataclass(frozen=True)
+class RecordRow:
+    """What was found for one record."""
+
+    id: str
+
+    @property
+    def key(self) -> str:
+        """The id."""
+        return self.id
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of the evaluation.
 

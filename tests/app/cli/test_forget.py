@@ -295,6 +295,47 @@ def test_documents_that_come_later_are_redacted_as_they_are_stored(done, tmp_pat
     assert stored()[1] == "2021-01-01"
 
 
+NOTHING_SWEPT = "No stored passage states {} in so many words; documents that do not name {} are"
+
+
+def test_it_is_said_where_no_stored_passage_states_the_fact(done, facts, tmp_path):
+    assert "No stored passage" not in done(*ADD)  # nothing is stored
+    path = tmp_path / "peru.md"
+    path.write_text("# Rhine\n\nThe Rhine is long. The mouth of the Rhine is Holland.\n")
+    done("ingest", path)
+    assert "No stored passage" not in done("forget", "sweep")
+    out = done("forget", "add", "The capital of Chile is Santiago", "--yes")
+    assert NOTHING_SWEPT.format("it", "its subject") in out.splitlines()[-1]
+    assert "No stored passage" not in done(
+        "forget", "add", "The capital of Chile is Santiago", "--yes"
+    )  # it is forgotten already
+    out = done("forget", "add", "--file", facts)
+    assert NOTHING_SWEPT.format("them", "their subjects") in out.splitlines()[-1]
+    out = done("forget", "add", "The mouth of the Rhine is Holland", "--yes")
+    assert "1 stored passages redacted" in out
+    assert "No stored passage" not in out
+
+
+def test_an_interrupted_sweep_says_what_is_left_to_do(run, done, listed, tmp_path, monkeypatch):
+    path = tmp_path / "peru.md"
+    path.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru.\n")
+    done("ingest", path)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("control.forgetting.sweep.sweep", interrupt)
+        code, _, err = run(*ADD)
+    assert code == 130
+    first, last = filter(None, err.splitlines())
+    assert first.startswith("stored passages may still hold what is forgotten")
+    assert first.endswith("run: fulcrum forget sweep")
+    assert "what was finished is kept" in last
+    assert len(listed()) == 1
+    assert "1 stored passages redacted" in done("forget", "sweep")
+
+
 QUESTION = ("ask", "What is the capital of Peru?")
 
 

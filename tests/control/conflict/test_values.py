@@ -125,6 +125,8 @@ def test_claims_that_agree_share_a_group_and_contradictory_ones_never_do():
         "O'",
         "-",
         "half a a",
+        "3 1/2 and a half hours",
+        "1,234,567 and a half",
         "'76",
     ],
 )

@@ -131,6 +131,22 @@ FACTS = [
     ("The Eiffel Tower is in Paris", "The Eiffel Tower", "location", ["Paris"]),
     ("Jane Roe is a doctor", "Jane Roe", "description", ["doctor"]),
     ("Jane Roe owns a yacht", "Jane Roe", "owns", ["yacht"]),
+    ("The insurer of St Odran's Library is Acme", "St Odran's Library", "insurer", ["Acme"]),
+    ("Acme is the insurer of St Odran’s Library", "St Odran’s Library", "insurer", ["Acme"]),
+    ("The motto of King's Lynn Club is Onward", "King's Lynn Club", "motto", ["Onward"]),
+    ("The landlord of the Dog's Head is Tom Pike", "Dog's Head", "landlord", ["Tom Pike"]),
+    ("The Mayor of King's Lynn is Jo Roe", "King's Lynn", "Mayor", ["Jo Roe"]),
+    ("The CEO of the Dogs' Home is Jo Roe", "Dogs' Home", "CEO", ["Jo Roe"]),
+    ("The insurer of Brannock is St Odran's Trust", "Brannock", "insurer", ["St Odran's Trust"]),
+    ("Ada's insurer is St Odran's Trust", "Ada", "insurer", ["St Odran's Trust"]),
+    ("The date of birth of Ada's son is 3 May", "Ada's son", "date of birth", ["3 May"]),
+    ("The name of Ada's dog is Rex", "Ada's dog", "name", ["Rex"]),
+    ("Ada's birthday is 3 May", "Ada", "birthday", ["3 May"]),
+    ("The king's motto is Onward", "The king", "motto", ["Onward"]),
+    ("The king's motto of 1950 was Onward", "The king", "motto of 1950", ["Onward"]),
+    ("The Duke of York's house is Elm Lodge", "The Duke of York", "house", ["Elm Lodge"]),
+    ("Elm Lodge is the Duke of York's house", "Duke of York", "house", ["Elm Lodge"]),
+    ("Lima is Peru's capital of culture", "Peru", "capital of culture", ["Lima"]),
 ]
 
 

@@ -122,6 +122,71 @@ def test_a_document_changed_since_is_not_restored(parties, tmp_path):
     assert [node.text for node in index.get_nodes(["doc"])] == ["Nothing is said here."]
 
 
+def test_a_title_that_states_a_record_leaves_the_date_and_comes_back_as_it_was(parties, tmp_path):
+    ledger, index, *_ = parties
+    file = tmp_path / "report.md"
+    file.write_text("# Peru: the capital is Lima, the currency the sol\n\nIts coast is dry.\n")
+    index.ingest([file], dated="2024-01-07")
+
+    def found():
+        [node] = [node for node in index.all_nodes() if "coast" in node.text]
+        return node
+
+    before = found()
+    assert "Lima" in before.metadata["title"]
+    records = []
+    for record in (PERU, SOL):
+        records += ledger.add([record])
+        sweep(*parties)
+        left = found().metadata
+        assert (left["title"], left["date"]) == ("", "2024-01-07")
+        assert "Lima" not in str(left | {"source": ""})
+        assert sweep(*parties, again=True).passages == 0
+    ledger.remove(records[0].id)
+    sweep(*parties)
+    assert (found().metadata["title"], found().metadata["date"]) == ("", "2024-01-07")
+    ledger.remove(records[1].id)
+    sweep(*parties)
+    assert found().to_dict() == before.to_dict()
+    assert ledger.sealed() == []
+
+
+@pytest.mark.parametrize("answer", ["7 January 2024", "2024"])
+def test_a_date_that_is_forgotten_goes_with_the_title_and_comes_back(parties, tmp_path, answer):
+    ledger, index, *_ = parties
+    file = tmp_path / "treaty.md"
+    file.write_text(f"# Treaty of Brannock, signed on {answer}\n\nIts ink is blue.\n")
+    index.ingest([file], dated="2024-01-07")
+    [before] = [node for node in index.all_nodes() if "ink" in node.text]
+    signed = Record("Treaty of Brannock", relation="when signed", answers=(answer,))
+    [record] = ledger.add([signed])
+    sweep(*parties)
+    [left] = index.get_nodes([before.node_id])
+    assert left.metadata["title"] == ""
+    assert "date" not in left.metadata
+    ledger.remove(record.id)
+    sweep(*parties)
+    [after] = index.get_nodes([before.node_id])
+    assert after.to_dict() == before.to_dict()
+
+
+def test_a_title_that_an_earlier_version_has_redacted_comes_back_whole(parties, tmp_path):
+    ledger, index, *_ = parties
+    [node] = [node for node in index.all_nodes() if node.text == TEXTS["chile"]]
+    [record] = ledger.add([PERU])
+    sweep(*parties)
+    original = {"title": "Peru: capital Lima (2024)", "text": node.text}
+    left = {"left_title": "", "left_text": "Chile borders Peru."}
+    ledger.seal(record.id, node.node_id, json.dumps(original | left))
+    node.metadata["title"] = ""
+    node.set_content(left["left_text"])
+    index.replace([node])
+    ledger.remove(record.id)
+    sweep(*parties)
+    [after] = index.get_nodes([node.node_id])
+    assert (after.metadata["title"], after.text) == tuple(original.values())
+
+
 @pytest.mark.parametrize("swept", [False, True])
 def test_a_date_given_meanwhile_stays_when_the_text_comes_back(parties, tmp_path, swept):
     ledger, index, *_ = parties

@@ -1,0 +1,27 @@
+"""Forgotten facts and events of the audit in words, for terminal and page."""
+
+from typing import TYPE_CHECKING, Any
+
+from control.forgetting.record import Record, shown
+
+if TYPE_CHECKING:
+    from control.forgetting.ledger import Event
+
+
+def fact(record: Record) -> str:
+    """A forgotten fact in one line."""
+    if record.scope == "subject":
+        return f"everything about {record.subject}"
+    if record.scope == "verbatim":
+        return f"wording of {record.subject}: {', '.join(map(shown, record.answers))}"
+    about = f"{record.relation} of {record.subject}" if record.relation else record.subject
+    return f"{about}: {', '.join(record.answers)}"
+
+
+def event(happened: "Event") -> tuple[str, dict[str, Any]]:
+    """The fact that an event has added, empty for any other event, and what else is known of it."""
+    details = happened.details
+    if happened.kind != "added":
+        return "", details
+    added = Record(**{**details, "answers": tuple(details["answers"])})
+    return fact(added), {name: details[name] for name in ("who", "reason")}
