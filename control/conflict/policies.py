@@ -13,13 +13,13 @@ from control.conflict.dates import NamedPeriod, Period, periods_in, periods_name
 from control.conflict.passage_claims import PassageClaim
 from control.conflict.sources import CORRECTION, Citation, Policy, SourceClaim
 from control.conflict.versions import find_version
-from foundation.text import holds
+from foundation.text import FUNCTION_WORDS, holds, words
 
 DISAGREE = "The documents disagree:"  # before what each of them claims
 UNNAMED = "a document without a title"
 WITHHELD = "a document whose name is not told"
 ORDER: dict[Policy | None, tuple[str, ...]] = {  # of what decides
-    None: ("trusted", "replaces", "newest", "version"),
+    None: ("trusted", "replaces", "newest", "version", "titled"),
     "newest": ("replaces", "newest", "version"),
     "trusted": ("trusted",),
     "majority": ("majority",),
@@ -36,6 +36,7 @@ WHY = {
     "trusted": "the most trusted document",
     "majority": "most documents",
     "replaces": "the document that replaces the others",
+    "titled": "the document whose title has most of the question's words",
 }
 
 
@@ -127,7 +128,8 @@ def settle(
         question: What they answer.
         passages: Those that claim something, best first; of pinned corrections, the latest first.
         policy: ``newest``, ``trusted``, ``majority`` or ``all``. By default trust decides, then
-            dates and versions; where none does, all are told.
+            dates and versions, then whose title has most of the question's words; where none does,
+            all are told.
         as_of: A date in ISO 8601; what is dated later is not followed. Without one, what held on
             the date that the question names is followed, if a document tells and no pinned
             correction answers.
@@ -150,7 +152,7 @@ def settle(
         periods = _periods(question, in_force)
         scope, in_force = _named(question, periods, in_force)
         missing = _missing(periods, scope)
-    groups_followed, reason = _decide(grouped, in_force, policy, scope)
+    groups_followed, reason = _decide(question, grouped, in_force, policy, scope)
     told = _told(in_force) if reason and len(groups_followed) > 1 else ()
     if reason and missing:
         reason = f"{reason.removesuffix('.')}; {missing}."
@@ -209,6 +211,7 @@ def _lacks_version(question: str, passages: Sequence[PassageClaim]) -> bool:
 
 
 def _decide(
+    question: str,
     grouped: Sequence[PassageClaim],
     in_force: Sequence[PassageClaim],
     policy: Policy | None,
@@ -217,6 +220,7 @@ def _decide(
     """The groups to follow, and why.
 
     Args:
+        question: The question.
         grouped: All passages.
         in_force: Those of which some are followed.
         policy: As of `settle`.
@@ -232,7 +236,7 @@ def _decide(
         return {pinned[0]}, f"The answer follows {which}."
     if len(remaining) == 1:
         return remaining, f"The documents disagree; the answer follows what held {scope}."
-    chosen, why = _choose(in_force, policy)
+    chosen, why = _choose(question, in_force, policy)
     if chosen is not None:
         version = _version(in_force, chosen) if why == "version" else ""
         undated = _undated(in_force) if why == "newest" else ""
@@ -279,8 +283,11 @@ def _following(passages: Sequence[PassageClaim], groups: set[int], reason: str =
     return Settlement(claims, bool(reason), reason, quoted=surest.sentence if surest else "")
 
 
-def _choose(passages: Sequence[PassageClaim], policy: Policy | None) -> tuple[int | None, str]:
+def _choose(
+    question: str, passages: Sequence[PassageClaim], policy: Policy | None
+) -> tuple[int | None, str]:
     """The group to follow, and why; ``None`` where there is none."""
+    asked = words(question) - FUNCTION_WORDS
     series = set.intersection(*({each.series for each in one.versions} for one in passages))
     rules: dict[str, Callable[[Sequence[PassageClaim]], Any]] = {
         "replaces": lambda group: _replacing(group, passages),
@@ -293,6 +300,7 @@ def _choose(passages: Sequence[PassageClaim], policy: Policy | None) -> tuple[in
             if version.series in series
         ),
         "majority": lambda group: len({each.document for each in group}),
+        "titled": lambda group: max(len(asked & words(each.title)) for each in group),
     }
     order = ORDER[policy]
     groups = list(dict.fromkeys(each.claim.group for each in passages))

@@ -64,6 +64,21 @@ def test_what_is_replaced_may_be_named_by_its_first_line():
     assert followed(settle(QUESTION, [other, new])) == {"c9", "c14"}
 
 
+def test_where_nothing_else_decides_the_title_with_most_of_the_questions_words_is_followed():
+    question = "Which city is the capital of Guinea?"
+    own = said(14, "Guinea: capital city", date="2020")
+    other, unlike = said(30, "Papua: capital city"), said(60, "Guinea: location")
+    settled = settle(question, [other, own, unlike])
+    assert followed(settled) == {"Guinea: capital city"}
+    assert "title" in settled.reason
+    assert settled.told == ()
+    assert len(settle(question, [own, said(30, "Guinea, a capital city")]).told) == 2
+    assert len(settle(question, [said(14, "Leaflet"), said(30, "Notice")]).told) == 2
+    newer = said(30, "Papua: capital city", date="2025")
+    assert followed(settle(question, [own, newer])) == {"Papua: capital city"}
+    assert len(settle(question, [own, other], "trusted").told) == 2
+
+
 def test_where_nothing_decides_it_is_said_and_both_are_followed_and_told():
     settled = settle(QUESTION, [said(14, "Leaflet"), said(30, "Notice", date="2025-03-01")])
     assert followed(settled) == {"Leaflet", "Notice"}
