@@ -13,7 +13,7 @@ from control.conflict.dates import NamedPeriod, Period, periods_in, periods_name
 from control.conflict.passage_claims import PassageClaim
 from control.conflict.sources import CORRECTION, Citation, Policy, SourceClaim
 from control.conflict.versions import find_version
-from foundation.text import FUNCTION_WORDS, holds, words
+from foundation.text import FUNCTION_WORDS, holds, normalise, words
 
 DISAGREE = "The documents disagree:"  # before what each of them claims
 UNNAMED = "a document without a title"
@@ -310,10 +310,21 @@ def _choose(
             continue  # an undated document may be newer
         if name == "version" and not series:
             continue
+        if name == "titled" and not _of_one_form([each.title for each in passages]):
+            continue
         ranked = sorted(groups, key=lambda group: rules[name](members[group]), reverse=True)
         if rules[name](members[ranked[0]]) > rules[name](members[ranked[1]]):
             return ranked[0], name
     return None, ""
+
+
+def _of_one_form(titles: Sequence[str]) -> bool:
+    """Whether all titles begin or end with the same word: "Ghana: capital", "Ghana: location".
+
+    That one of others has the question's words is chance: "The pier: a history", "Letter from Ann".
+    """
+    kept = [[w for w in normalise(title).split() if w not in FUNCTION_WORDS] for title in titles]
+    return all(kept) and any(len({title[at] for title in kept}) == 1 for at in (0, -1))
 
 
 def _replacing(group: Sequence[PassageClaim], passages: Sequence[PassageClaim]) -> bool:
