@@ -81,7 +81,7 @@ class QuestionState:
         facts: The forgotten facts that it concerns.
         retrieved: Passages retrieved, or given.
         kept: Those of them to read.
-        related: Passages of the same house, and of other versions, which the filter has not kept.
+        related: Passages of the same owner, and of other versions, which the filter has not kept.
         settlement: What they claim, and which of it the answer follows.
         prompt: With them and without; ``None`` where the question is refused.
         decoded: The answer; ``None`` where the question is refused.

@@ -160,7 +160,7 @@ def tables(held_out: bool = False) -> list[dict[str, Any]]:
 
 
 def folders() -> list[dict[str, Any]]:
-    """Folders of documents of one house or two, few of which say whose they are; all held out."""
+    """Folders of documents of one owner or two, few of which say whose they are; all held out."""
     with FOLDERS.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 

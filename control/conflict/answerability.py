@@ -2,8 +2,9 @@
 
 An encoder takes one thing for another of the same kind: of "The capital of Norway is Oslo." it
 claims Oslo for Peru. A passage that lacks names which the question gives is less likely about what
-is asked. Documents of one's own house, though, seldom say whose they are: a name that a document
-beside them gives holds for them too, unless they begin with another one.
+is asked. Internal documents, though, seldom name their owner, the organisation, product or person
+that they belong to: a name that a document beside them gives holds for them too, unless they begin
+with another one.
 """
 
 import math
@@ -26,7 +27,9 @@ HEAD = 160  # characters of a passage, with its title, that say whose it is: a l
 # instead of 0.85; in 420 to documents of 0.89 instead of 0.90, and over 845 questions to the five
 # most similar documents of 0.89 as before. With 10 these four are 0.93, 0.89, 0.88 and 0.88.
 LACKED = 5.0
-# Log-odds that it gains if what lies beside it gives them: the reader itself expects names.
+# Log-odds that it gains if what lies beside it gives them: the reader itself expects names. Of 339
+# answers in 34 folders of one owner (`training/folders.jsonl`) 160, 188 and 196 are claimed rightly
+# with 0, 3 and 4, and 11, 16 and 20 of 600 where nothing answers.
 BESIDE = 3.0
 SUREST = 0.999  # that a reader counts as about a passage which lacks a name
 LEAST = 1e-6  # likewise, so that the odds of every reading can change
@@ -39,7 +42,7 @@ def probability(question: str, passage: str, answers: float, beside: Sequence[st
         question: The question.
         passage: What is read, with its title.
         answers: The reader's probability.
-        beside: Other passages of the same house, such as those of files in one folder.
+        beside: Other passages of the same owner, such as those of files in one folder.
     """
     names = _names(question)
     lacked = _lacked(names, passage)
@@ -56,7 +59,7 @@ def unsaid_names(question: str, passage: str, beside: Sequence[str]) -> set[str]
     """The names of a question that hold for a passage though it lacks them.
 
     Passages beside it give them, and it does not begin with another name. A name of it that they
-    have too is of the same house, and one in whose place they write the word small is none: "Term
+    have too is of the same owner, and one in whose place they write the word small is none: "Term
     Dates". Arguments as of `probability`.
     """
     lacked = _lacked(_names(question), passage)

@@ -131,7 +131,7 @@ def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
 def related(
     question: str, kept: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]"
 ) -> "list[NodeWithScore]":
-    """The passages found that are of the house of a kept one, or another version of its document.
+    """The passages found that are of the owner of a kept one, or another version of its document.
 
     Little tells which of several versions a filter keeps, and it drops documents that do not say
     whose they are: those that lie beside a kept one and lack names of the question which others
@@ -243,7 +243,7 @@ def _is_beside(one: "NodeWithScore", other: "NodeWithScore") -> bool:
     """Whether passages are of one document, or of files in one folder.
 
     Documents of one file, such as lines, do not lie beside each other: little tells that they are
-    of one house.
+    of one owner.
     """
     if _document(one) == _document(other):
         return True
@@ -271,7 +271,7 @@ def read_passages(
     Args:
         reader: The reader.
         asked: Questions, each with the title and the text of a passage.
-        beside: For each of them passages of the same house, as of `answerability.probability`.
+        beside: For each of them passages of the same owner, as of `answerability.probability`.
 
     Returns:
         Places are those in the text with its title.

@@ -24,7 +24,7 @@ def measure(reader: AnswerReader, limit: int | None = None) -> Table:
         limit: Folders of each kind at most.
     """
     rows: Table = []
-    for kind in ("one house", "two houses"):
+    for kind in ("one owner", "two owners"):
         folders = [each for each in reading.folders() if each["kind"] == kind][:limit]
         asked = [one for folder in folders for one in _read(reader, folder)]
         rows += [_row(kind, least, asked) for least in (LEAST_ANSWERS, LEAST_ALONE)]

@@ -59,7 +59,7 @@ def test_a_name_that_a_document_beside_gives_holds_for_one_that_does_not_say_who
         ("Refunds: " + "You have 30 days. " * 12 + "Thank Anna Fischer for it.", True),
     ],
 )
-def test_a_document_that_begins_with_another_name_is_not_of_the_same_house(text, inherits):
+def test_a_document_that_begins_with_another_name_has_not_the_same_owner(text, inherits):
     alone, beside = probability(QUESTION, text, 0.4), probability(QUESTION, text, 0.4, [NAMING])
     assert (beside > 0.6) == inherits
     assert inherits or beside == alone

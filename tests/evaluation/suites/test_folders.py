@@ -29,10 +29,10 @@ class Knowing:
 def test_a_reader_that_finds_every_answer_claims_all_of_them_rightly_and_nothing_else():
     rows = folders.measure(Knowing(), 3)
     assert [(row["folders of"], row["from"]) for row in rows] == [
-        ("one house", 0.6),
-        ("one house", 0.9),
-        ("two houses", 0.6),
-        ("two houses", 0.9),
+        ("one owner", 0.6),
+        ("one owner", 0.9),
+        ("two owners", 0.6),
+        ("two owners", 0.9),
     ]
     for row in rows[::2]:
         assert row["claimed rightly, of those that answer"] == 100
