@@ -265,6 +265,9 @@ class Assistant:
         for at, read in zip(places, readings, strict=True):
             state, options = states[at], states[at].query.sources
             claims = passage_claims.find(read, bool(options.only_documents))
+            texts = {node.node_id: passage_claims.passage_text(node) for node, _ in read}
+            said = [(texts[each.claim.source], each.claim.says) for each in claims]
+            facts = self.forgetting.without_claimed(state.facts, said)
             question, seconds = state.search.query_str, state.seconds + share
             settled = policies.settle(question, claims, options.policy, options.as_of)
             if state.query.system and options.policy is None:
@@ -273,7 +276,9 @@ class Assistant:
             state.trace.seconds["claims"] += share
             claiming = {claim.claim.source for claim in claims}
             kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
-            changed[at] = replace(state, kept=kept, settlement=settled, seconds=seconds)
+            changed[at] = replace(
+                state, facts=facts, kept=kept, settlement=settled, seconds=seconds
+            )
         return changed
 
     def write_prompt(self, state: QuestionState) -> QuestionState:

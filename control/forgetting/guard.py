@@ -39,6 +39,8 @@ class Route:
         likelihood: That the question asks for a record, in [0, 1]; the highest over all of them.
         check_paraphrase: Ids of the watched records whose paraphrases are suppressed too.
         decide_on_output: Ids of those that it may ask for: refused if the output states one.
+        described: Ids of records that it may ask for by describing the subject, with too little
+            likelihood to refuse it.
     """
 
     refused: Record | None = None
@@ -46,6 +48,12 @@ class Route:
     likelihood: float = 0.0
     check_paraphrase: frozenset[str] = frozenset()
     decide_on_output: frozenset[str] = frozenset()
+    described: frozenset[str] = frozenset()
+
+    @property
+    def certain(self) -> frozenset[str]:
+        """Ids of the watched records that are not only described."""
+        return frozenset(record.id for record in self.watched) - self.described
 
 
 @dataclass(frozen=True)

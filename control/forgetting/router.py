@@ -122,10 +122,11 @@ class Router:
                 watched |= self._watched(match, likelihood, question)
         asking = [(match, likelihood) for match, likelihood in judged if match.kind != "held"]
         refused, decide_on_output = _asked_for(asking)
+        described = {match.record.id for match in matches if match.kind == "described"}
+        described -= {record.id for record in mentioned} | decide_on_output.keys()
         check_paraphrase = {
             *(match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from),
             *(record.id for record in mentioned),
-            *(key for key in watched if key.endswith(BACKWARDS_KEY)),
             *decide_on_output,
         }
         return Route(
@@ -134,6 +135,7 @@ class Router:
             max((likelihood for _, likelihood in judged), default=0.0),
             frozenset(check_paraphrase),
             frozenset(decide_on_output),
+            frozenset(described),
         )
 
     def _likelihoods(self, matches: Sequence[Match], history: Turns) -> list[float]:

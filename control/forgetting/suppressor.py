@@ -124,12 +124,14 @@ class FactSuppressor:
         if routed.refused is not None:
             request_trace.withheld(routed.refused.id, "prompt")
         names = tuple(POSSESSIVE.sub("", name) for name in NAMELIKE.findall(question))
+        described = earlier.described | routed.described
         return FactContext(
             routed.refused,
             tuple(dict.fromkeys((*earlier.watched, *routed.watched))),
             routed.likelihood,
             earlier.check_paraphrase | routed.check_paraphrase,
             earlier.decide_on_output | routed.decide_on_output,
+            described - earlier.certain - routed.certain,
             self.router.activation(question),
             earlier.question or question,
             names,
@@ -166,7 +168,33 @@ class FactSuppressor:
             activated += self._records(id for id, layer in withheld if layer == RETRIEVAL)
         check_paraphrase = facts.check_paraphrase | {record.id for record in activated}
         watched = tuple(dict.fromkeys((*facts.watched, *activated)))
-        return replace(facts, watched=watched, check_paraphrase=check_paraphrase)
+        described = facts.described - {record.id for record in activated}
+        return replace(
+            facts, watched=watched, check_paraphrase=check_paraphrase, described=described
+        )
+
+    def without_claimed(
+        self, facts: FactContext, claims: "Iterable[tuple[str, str]]"
+    ) -> FactContext:
+        """Facts without those that are only described and whose answer a passage gives otherwise.
+
+        "In which country is Cork?" is much like what asks for a fact about Galway, and has the same
+        answer. Where a passage answers it that does not name the fact's subject, the answer tells
+        nothing of the fact; what tells it has been redacted.
+
+        Args:
+            facts: Those of the question.
+            claims: Passages, redacted, with what they are from, and what each answers.
+        """
+        free = {
+            record.id
+            for record in facts.watched
+            if record.id in facts.described
+            for text, answer in claims
+            if find_answers(answer, record) and not normalize.holds(text, record.names)
+        }
+        watched = tuple(record for record in facts.watched if record.id not in free)
+        return replace(facts, watched=watched, described=facts.described - free)
 
     def _records(self, ids: Iterable[str]) -> "Iterator[Record]":
         for record_id in dict.fromkeys(ids):

@@ -480,3 +480,12 @@ def test_a_removed_record_leaves_no_vectors(tmp_path):
     ledger.remove("lima")
     router.route("What is the capital of Peru?")
     assert vectors.get(LIMA.questions) == {}
+
+
+def test_what_only_describes_a_subject_is_told_apart_from_what_names_it(embedding):
+    unlikely = Router(MadeUpLedger(PEN), embedding, SureOf(0.1))
+    described = unlikely.route("Which prize did the poet of the harbour win?")
+    assert described.watched == (PEN,) and described.described == {"pen"}
+    assert not unlikely.route("What did Ada Quill win?").described
+    likely = Router(MadeUpLedger(PEN), embedding, SureOf(0.5))
+    assert not likely.route("Which prize did the poet of the harbour win?").described

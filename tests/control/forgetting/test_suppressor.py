@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
@@ -230,6 +232,31 @@ def test_facts_redacted_from_retrieved_passages_are_active_if_the_subject_is_mis
     assert not read(forgetting, "To which class of animals does the ostrich belong?", withheld=out)
     assert not read(forgetting, "What is the capital of Chile?", withheld=out)
     assert not read(forgetting, "The University of Vienna has its campus where?", withheld=out)
+
+
+@pytest.mark.parametrize(
+    ("described", "text", "says", "watched"),
+    [
+        (True, "Cusco (city)\nIts twin is Lima in Ohio.", "Lima", False),
+        (True, "Cusco (city)\nFrom here Peru was ruled before Lima.", "Lima", True),
+        (True, "Cusco (city)\nIts twin is Dayton in Ohio.", "Dayton", True),
+        (False, "Cusco (city)\nIts twin is Lima in Ohio.", "Lima", True),
+    ],
+)
+def test_an_answer_that_a_passage_gives_otherwise_may_be_told(
+    forgetting, described, text, says, watched
+):
+    facts = FactContext(watched=(LIMA,), described=frozenset({"1"} if described else ()))
+    left = forgetting.without_claimed(facts, [(text, says)])
+    assert (left.watched == (LIMA,)) == watched
+
+
+def test_a_fact_that_is_certainly_concerned_is_no_longer_only_described(forgetting):
+    before = FactContext(watched=(LIMA,), described=frozenset({"1"}))
+    assert forgetting.route("Which city is it?", before=before).described == {"1"}
+    assert not forgetting.route("How high is Peru?", before=before).described
+    kept = replace(before, activate=lambda text: [LIMA] if "Peru" in text else [])
+    assert not forgetting.activate_from_passages(kept, [passage("Of Peru.")]).described
 
 
 def test_a_record_that_was_removed_meanwhile_is_not_active(forgetting):
