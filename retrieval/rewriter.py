@@ -45,6 +45,9 @@ MOST_QUERIES = 4
 MOST_TURNS = 3  # of the conversation; what lies further back is seldom meant
 LONGEST_TURN = 300  # characters of an earlier answer that the prompt repeats
 LONGEST_QUERY = 300
+# Characters of a question that is rewritten. A longer one cannot be written again in a line, and
+# to read it would take as long as to answer it: it is searched as it is.
+LONGEST_QUESTION = 2_000
 END = "\n\n"
 
 INSTRUCTIONS = """\
@@ -134,7 +137,7 @@ class QueryRewriter(_PromptlessTransform):
     def rewrite_batch(self, requests: Sequence[RewriteRequest]) -> list[QueryBundle]:
         """Rewrite questions of several conversations in one batch."""
         bundles = [unchanged(question) for question, *_ in requests]
-        places = [place for place, (question, *_) in enumerate(requests) if words(question)]
+        places = [place for place, (question, *_) in enumerate(requests) if _rewritable(question)]
         prompts = [self._prompt(*requests[place][:2]) for place in places]
         started = time.perf_counter()
         completions = _complete(self._llm, prompts) if prompts else []
@@ -149,7 +152,7 @@ class QueryRewriter(_PromptlessTransform):
     def _run(self, query_bundle: QueryBundle, metadata: dict) -> QueryBundle:
         question = query_bundle.query_str
         history: Sequence[Turn] = metadata.get(HISTORY) or ()
-        if not words(question):
+        if not _rewritable(question):
             return unchanged(question)
         return _to_bundle(
             self._llm.complete(self._prompt(question, history)).text, question, history
@@ -193,6 +196,10 @@ class ConditionalRewriter(_PromptlessTransform):
 def unchanged(question: str) -> QueryBundle:
     """Return the question itself, also as the only query."""
     return QueryBundle(question, custom_embedding_strs=[question])
+
+
+def _rewritable(question: str) -> bool:
+    return len(question) <= LONGEST_QUESTION and bool(words(question))
 
 
 def _complete(llm: LLM, prompts: Sequence[str]) -> list[str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SENTENCE = 32  # tokens; longest draft that is compared
 SENTENCE_TAIL = 8  # tokens that show whether a sentence ends
 BARE = "Question: {question}\nAnswer:"
+LONGEST_BARE = 256  # tokens of that text, the last; all texts are padded to the longest
 
 
 @dataclass(frozen=True)
@@ -337,6 +338,7 @@ def _probe_features(
     bare = language_model.tokenizer(
         [BARE.format(question=prompts[row].question) for row in rows], add_special_tokens=False
     ).input_ids
+    bare = [ids[-LONGEST_BARE:] for ids in bare]
     after_passages, alone, plainly = [], [], []  # the texts to score in each frame
     for (row, mine, theirs), question in zip(conflicts, bare, strict=True):
         passages, memory = pairs[row]

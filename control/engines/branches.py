@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TREES_AT_ONCE = 16  # rows of one pass; more of them gain nothing on a CPU
+# Tokens of a tree beside its longest text. A tree's mask hides the texts from each other, but
+# attention computes all of it: beyond so many, it takes longer than to read what they share again.
+MOST_BESIDE = 256
 
 
 @dataclass
@@ -117,8 +120,9 @@ def read(
 
     Where there are several groups, the prompts of one question, its rows of all groups, are read as
     a tree (`control.engines.prefix_trees`): they begin alike, and those without passages are short,
-    so that a pass of their own, or their padding, would take longer than they do. Models with a
-    sliding window read all rows with their padding.
+    so that a pass of their own, or their padding, would take longer than they do. Where they are
+    not, each prompt is read by itself. Models with a sliding window read all rows with their
+    padding.
 
     Args:
         model: A causal language model.
@@ -130,7 +134,12 @@ def read(
     """
     if groups > 1 and not slides(model):
         texts = [row[own].tolist() for row, own in zip(ids, mask.bool(), strict=True)]
-        return _read_trees(model, texts, groups)
+        n = len(texts) // groups
+        trees = [TokenTree(texts[row::n]) for row in range(n)]
+        if all(len(tree.tokens) - max(map(len, tree.paths)) <= MOST_BESIDE for tree in trees):
+            return _read_trees(model, trees)
+        rows = zip(ids.split(1), mask.split(1), strict=True)
+        return joined([read(model, *row, whole=whole) for row in rows])
     width = int(mask.sum(dim=1).max())
     mask = mask[:, -width:]
     output = model(
@@ -144,13 +153,11 @@ def read(
     return DecodeState(output.logits[:, -1], output.past_key_values, mask)
 
 
-def _read_trees(
-    model: "PreTrainedModel", texts: Sequence[Sequence[int]], groups: int
-) -> DecodeState:
-    """Read each question's prompts as one tree; rows in the order of ``texts``."""
-    n, parts = len(texts) // groups, list[DecodeState]()
-    for start in range(0, n, TREES_AT_ONCE):
-        trees = [TokenTree(texts[row::n]) for row in range(start, min(start + TREES_AT_ONCE, n))]
+def _read_trees(model: "PreTrainedModel", questions: Sequence[TokenTree]) -> DecodeState:
+    """Read each question's prompts as one tree; rows: the first text of every tree, and so on."""
+    groups, parts = len(questions[0].paths), list[DecodeState]()
+    for start in range(0, len(questions), TREES_AT_ONCE):
+        trees = questions[start : start + TREES_AT_ONCE]
         ends = torch.tensor([[path[-1] for path in tree.paths] for tree in trees]).to(model.device)
         places, which = ends.unique(return_inverse=True)
         nothing = torch.zeros(len(trees), 0, dtype=torch.long, device=model.device)
@@ -161,7 +168,7 @@ def _read_trees(
     if len(parts) == 1:
         return parts[0]
     state = joined(parts)
-    rows = torch.arange(len(texts)).split([len(part.mask) for part in parts])
+    rows = torch.arange(groups * len(questions)).split([len(part.mask) for part in parts])
     order = zip(*(part.chunk(groups) for part in rows), strict=True)
     state.select(torch.cat([rows for group in order for rows in group]).to(model.device))
     return state

@@ -135,6 +135,16 @@ def test_a_question_without_words_is_not_given_to_the_model(question):
     assert writer.requests == []
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_question_too_long_to_be_written_again_is_searched_as_it_is(more):
+    question = "x" * (module.LONGEST_QUESTION + more)
+    writer = Writer(writes=format_rewrite(None, QUERIES))
+    [batch] = QueryRewriter(writer, trained=True).rewrite_batch([(question, PERU, RequestTrace())])
+    run = QueryRewriter(writer, trained=True).run(question, {"history": PERU})
+    assert batch.query_str == run.query_str == question
+    assert len(writer.requests) == (0 if more else 2)
+
+
 def test_a_model_that_was_not_trained_is_told_what_to_do():
     for trained in (True, False):
         writer = Writer(writes="")

@@ -73,6 +73,21 @@ def same_trace(one, other):
     )
 
 
+def test_of_a_long_question_the_bare_frame_reads_the_end_alone(tiny, always, monkeypatch):
+    monkeypatch.setattr(drafts, "LONGEST_BARE", 5)
+    scored, read_on = list[int](), drafts.batch.read_on
+
+    def watched(model, state, continuations, layers):
+        scored.extend(len(text) for texts in continuations for text in texts)
+        return read_on(model, state, continuations, layers)
+
+    monkeypatch.setattr(drafts.batch, "read_on", watched)
+    prompt = prompts.build(tiny, "What is it? " * 20, ["It is the other one.", "abc def"], 2_000)
+    dial.answer(tiny, [prompt], Decoding(max_new_tokens=TOKENS), always(0.5))
+    assert scored
+    assert max(scored) <= 5 + 2 * drafts.SENTENCE
+
+
 @pytest.mark.parametrize("confidence", [0, 0.5, 1])
 def test_alpha_half_gives_plain_rag_s_answer_and_trace(tiny, always, confidence):
     how = Decoding(alpha=0.5, max_new_tokens=TOKENS)

@@ -70,6 +70,22 @@ def test_prompts_read_in_several_passes_keep_their_order(tiny, monkeypatch, at_o
     assert afterwards(tiny, state) == [generated(tiny, text) for text in texts]
 
 
+@pytest.mark.parametrize("beside", [0, 1_000])
+def test_prompts_that_differ_for_long_are_read_one_by_one(tiny, monkeypatch, beside):
+    monkeypatch.setattr(branches, "MOST_BESIDE", beside)
+    sizes, forward = [], tiny.model.forward
+
+    def watched(**inputs):
+        sizes.append(tuple(inputs["input_ids"].shape))
+        return forward(**inputs)
+
+    monkeypatch.setattr(tiny.model, "forward", watched)
+    state = read(tiny, groups=2)
+    assert len(sizes) == (len(TEXTS) if beside == 0 else 1)
+    monkeypatch.undo()
+    assert afterwards(tiny, state) == [generated(tiny, text) for text in TEXTS]
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_text_that_begins_another_is_read_as_it_is_alone(model, order):
     texts = [ids(model, text) for text in ("It is", "It is the other one.", "It")][::order]

@@ -485,7 +485,8 @@ def test_a_removed_record_leaves_no_vectors(tmp_path):
 def test_what_only_describes_a_subject_is_told_apart_from_what_names_it(embedding):
     unlikely = Router(MadeUpLedger(PEN), embedding, SureOf(0.1))
     described = unlikely.route("Which prize did the poet of the harbour win?")
-    assert described.watched == (PEN,) and described.described == {"pen"}
+    assert described.watched == (PEN,)
+    assert described.described == {"pen"}
     assert not unlikely.route("What did Ada Quill win?").described
     likely = Router(MadeUpLedger(PEN), embedding, SureOf(0.5))
     assert not likely.route("Which prize did the poet of the harbour win?").described
