@@ -36,7 +36,7 @@ DATE = (
     rf"|(?<!\w){MONTH}\s*{DAY},?\s+{YEAR}"
     rf"|(?<!\w){YEAR}[\s-]{MONTH}(?:[\s-](?P<d>\d{{1,2}})\b)?"
     r"|(?P<y>[12]\d{3})年\s?(?P<m>\d{1,2})月(?:\s?(?P<d>\d{1,2})日)?"
-    rf"|(?<![\w.,/$€£–-]){YEAR}(?![\w/–-])(?![.,]\d)"
+    rf"|(?<![\w.,/$€£#–-]){YEAR}(?![\w/–-])(?![.,]\d)"
 )
 ANY_YEAR = re.compile(r"[12]\d{3}")
 RANGE_BEFORE = re.compile(r"\d\w{0,2}\s*(?:[-–—/]|to|and)\s*$")

@@ -72,6 +72,9 @@ NEUTRAL = _set(
     "day den le la el il de del der vom am du mr ms edt est utc gmt"
 )
 VERSION_WORDS = _set("version revision rev")
+# Words before a year; of the known words, all others lead to a number ("day", "no.").
+TIME_LEADS = _set("in of from since year de del")
+YEAR_LEADS = ISSUED | KINDS | TIME_LEADS | _set("for the")
 OWN = r"\b(?:this|these|the present)"
 SELF = re.compile(rf"(?i){OWN}\b")
 TO_COME = re.compile(r"(?i)\b(?:next|upcoming|forthcoming|to be)\b")
@@ -80,6 +83,8 @@ MINUTES = re.compile(r"(?i)\b(?:minutes|protocol|meeting notes|notes of)\b")
 SERIES = re.compile(r"(?i)\b(?:change ?log|release notes|what.s new|changes|history|news)\b")
 MARKS = " \t#*_>|()[]{}<-–—:;,.•·'\"\u2060"
 SEPARATOR = re.compile(r"[;|·•\t]|\s{2,}")
+LEAD = re.compile(r"([^\W\d_]+)[.:*_\s]*$")
+COUNTED = re.compile(r" ([^\W\d_]+)")
 SENTENCE_END = re.compile(r"(?:(?<=[^\W\d_]{3}[.!?])|(?<=\d{4}[.!?]))\s+(?=[A-Z])")
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d[\w.]*")
 VERSION = re.compile(r"(?i)v?\d+(?:\.\w+)*")
@@ -207,6 +212,18 @@ def named_replaced(words: str) -> str:
     return _joined(_objects(re.split(OBJECT_END, words.strip(MARKS), maxsplit=1)[0]))
 
 
+def named_date(words: str) -> str:
+    """Return the date that words such as "the spring of 2019" name, in ISO 8601; empty if none."""
+    return next(
+        (
+            found.iso
+            for found in find_dates(words)
+            if is_possible(found.iso) and not _is_numbered(words, found)
+        ),
+        "",
+    )
+
+
 def _newest_stated(stated: Mapping[str, object]) -> str:
     """Return the newest date of fields whose names say that they hold the document's."""
     named = [(KEY_PARTS.sub(" ", key), value) for key, value in stated.items()]
@@ -317,13 +334,36 @@ def _cells(row: str) -> list[str]:
     return row.strip("| ").split("|")
 
 
+def _lead(line: str, found: Found) -> str:
+    """The word right before a date; empty if there is none."""
+    lead = LEAD.search(line[: found.start])
+    return lead[1] if lead else ""
+
+
+def _is_numbered(line: str, found: Found) -> bool:
+    """Whether a year alone is the number of what the word before it names: "no. 1812"."""
+    word = _lead(line, found).lower()
+    return found.is_year and bool(word) and _is_known(word) and word not in YEAR_LEADS
+
+
+def _is_number(line: str, found: Found) -> bool:
+    """Whether a year alone is a number, by the words beside it: "valid for 1500 vehicles"."""
+    before, counted = _lead(line, found), COUNTED.match(line, found.end)
+    if not found.is_year or before.lower() in TIME_LEADS or not line[: found.start].strip(MARKS):
+        return False
+    beside = (before, counted[1] if counted else "")
+    return _is_numbered(line, found) or any(
+        word.islower() and not _is_known(word) for word in beside
+    )
+
+
 def _statements(line: str, *, at_edge: bool = True) -> Iterator[str]:
     """Yield the dates of a line that are stated to be the text's."""
     if line.startswith("|") and len(_cells(line)) != FIELD_CELLS:
         return  # a row of data
     for before, found in _clauses(line):
-        if found.is_year and AS_OF.search(before):
-            continue  # of a number in an article
+        if found.is_year and (AS_OF.search(before) or _is_number(line, found)):
+            continue  # "as of" may be of a number in an article
         edition = EDITION.match(line, found.end) and all(map(_is_known, _words(before)))
         if edition or _says_only_issued(before, at_edge=at_edge):
             yield found.iso
@@ -340,7 +380,8 @@ def _of_title(title: str, head: list[str]) -> Iterator[tuple[str, bool]]:
         for found in find_dates(line)[:1]:
             before, after = line[: found.start], line[found.end :]
             label = below and before.rstrip().endswith(":")
-            if found.iso and not (label or found.begins_period) and _is_titled(before, after):
+            left_out = label or found.begins_period or _is_number(line, found)
+            if found.iso and not left_out and _is_titled(before, after):
                 yield found.iso, below
 
 

@@ -19,6 +19,7 @@ from retrieval.ingest.dating import (
     REPLACES_KEY,
     document_date,
     document_replaces,
+    named_date,
     named_replaced,
     without_replaced,
 )
@@ -185,7 +186,7 @@ def _read_dates(document: Document, read_document: ReadDocument) -> dict[str, st
     if not (DATE_KEY in known and REPLACES_KEY in known) and first_date(document.text):
         dated, named = read_document(known[TITLE_KEY], document.text)
         own = dated in f"{known[TITLE_KEY]}\n{without_replaced(document.text)}"
-        date, replaced = first_date(dated) if own else "", named_replaced(named)
+        date, replaced = named_date(dated) if own else "", named_replaced(named)
     return {DATE_KEY: date, REPLACES_KEY: replaced}
 
 

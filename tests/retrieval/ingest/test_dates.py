@@ -155,6 +155,55 @@ def test_dates_to_come_and_of_long_ago_are_none() -> None:
     assert text_date("Issued on 3 May 1400\n\nGuests pay.") == "1400-05-03"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Log\n\nWritten on day 1444 of the voyage. The crew is well.",
+        "Rules\n\nThese rules apply from day 1444 of the voyage.",
+        "Status of day 1444: two pumps work.",
+        "Minutes of the meeting in room 1510\n\nThe fee is 20 crowns.",
+        "Order no. 1812\n\nThirty barrels of tar.",
+        "Order #1812\n\nThirty barrels of tar.",
+        "Permit\n\nThis permit is valid for 1500 vehicles.",
+    ],
+)
+def test_a_number_that_nothing_marks_as_a_year_is_no_date(tmp_path: Path, text: str) -> None:
+    assert date_of(tmp_path / "a.txt", text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Travel Handbook 2019\n\nGuests pay.",
+        "Terms of use, version 2019\n\nGuests pay.",
+        "Handbook (2019)\n\nGuests pay.",
+        "Policy, 2019\n\nGuests pay.",
+        "2019 Edition\n\nGuests pay.",
+        "Minutes of the AGM 2019\n\nThe fee is 20.",
+        "Fees\n\nValid from 2019: adults 20 crowns.",
+        "Fees\n\nLast updated: 2019",
+        "Rules\n\nIn force since 2019 throughout the harbour.",
+        "Rules\n\nRevised in 2019 after the fire.",
+        "Tariff\n\nPrices valid for 2019.",
+    ],
+)
+def test_a_year_alone_that_is_marked_as_one_is_a_date(tmp_path: Path, text: str) -> None:
+    assert date_of(tmp_path / "a.txt", text) == "2019"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("day 1444", None), ("no. 1812", None), ("season 2019", "2019"), ("as of 2019", "2019")],
+)
+def test_a_number_in_the_words_that_were_read_is_no_date(
+    tmp_path: Path, words: str, expected: str | None
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"Rules of the harbour, {words}. Guests pay at the desk.")
+    (document,) = _dated([path], lambda *_: (words, ""))
+    assert document.metadata.get("date") == expected
+
+
 def test_figures_of_unknown_order_give_the_year() -> None:
     assert text_date("Last updated: 3/4/2021") == "2021"
     assert text_date("Last updated: 3/4/2021\n\nThe fair was on 2/28/2020.") == "2021-03-04"
