@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def prepare(home: Path) -> None:
     them on purpose; Fulcrum's own files in it are made private all the same.
 
     Raises:
-        InputError: It cannot be created.
+        InputError: It cannot be created or written.
     """
     try:
         private_directory(home)
@@ -37,6 +38,11 @@ def prepare(home: Path) -> None:
         raise InputError(
             f"--home {home} cannot be created ({error.strerror}); choose another directory"
         ) from error
+    if not os.access(home, os.W_OK):
+        raise InputError(
+            f"--home {home} cannot be written; it records what is withheld from answers, so copy "
+            "it to a directory that can be written, and give that"
+        )
     state = {path for pattern in STATE for path in home.glob(pattern)}
     private = [restrict(path) for path in state]
     alone = all(path in state or path.name.startswith(".") for path in home.iterdir())

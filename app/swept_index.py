@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from app import factory, home
+from control.forgetting.clearing import Door
 from control.forgetting.sweep import sweep_added
 from foundation.errors import FulcrumError
 from retrieval.index import IngestReport, OnProgress, PassageIndex
@@ -44,7 +45,7 @@ class SweptIndex(PassageIndex):
     ) -> Iterator[IngestReport]:
         """Ingest documents; as `PassageIndex.ingest_documents`."""
         read: list[str] = []
-        stored = report.documents
+        stored, redacted = report.documents, self.redacted
 
         def noted() -> "Iterator[Document]":
             for document in documents:
@@ -61,6 +62,12 @@ class SweptIndex(PassageIndex):
         finally:  # also of a batch before a file that cannot be read
             if report.documents > stored:
                 self._sweep(read)
+            if self.redacted > redacted:
+                self.finish()
+
+    def hidden_source(self, source: str) -> str:
+        """What is stored in place of a file's path that holds a forgotten fact."""
+        return self._door.hidden_id(source)
 
     def _sweep(self, document_ids: list[str]) -> None:
         """Redact what was stored of these documents."""
@@ -82,6 +89,10 @@ class SweptIndex(PassageIndex):
                 "sweep",
                 type(error).__name__,
             )
+
+    @cached_property
+    def _door(self) -> Door:
+        return Door(ledger=self._facts[0])
 
     @cached_property
     def _facts(self) -> "tuple[Ledger, Redactor]":

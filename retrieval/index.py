@@ -1,8 +1,10 @@
 """The passage index: adds documents, and retrieves their passages."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -20,6 +22,7 @@ from foundation.errors import DocumentError, InputError
 from retrieval.embedding import cache_vectors, embed_queries, embed_texts
 from retrieval.ingest.chunking import split
 from retrieval.ingest.documents import (
+    TITLE_KEY,
     OnFile,
     OnRead,
     ReadDocument,
@@ -44,6 +47,7 @@ LEAST_CANDIDATES = 50
 # interruption loses.
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 200_000
+HIDDEN_SOURCE_KEY = "hidden_source"  # metadata in place of a source that holds a forgotten fact
 
 
 @dataclass
@@ -138,7 +142,7 @@ class PassageIndex(BaseRetriever):
             DocumentError: as ``ingest.documents.read``. Documents read before it are kept.
         """
         report = IngestReport() if report is None else report
-        changed = _ChangedFiles(self._store)
+        changed = _ChangedFiles(self._store, self.hidden_source)
 
         def begin(path: Path) -> None:
             changed.begin(path)
@@ -199,6 +203,15 @@ class PassageIndex(BaseRetriever):
         """Return the stored documents, in order of ingestion."""
         return self._store.list_documents(offset, limit)
 
+    def details(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the id of each document with its title and further metadata."""
+        for one in self._store.list_documents():
+            yield one.id, {**one.details, TITLE_KEY: one.title}
+
+    def hidden_source(self, source: str) -> str:
+        """What is stored in place of a file's path that holds a forgotten fact."""
+        return source
+
     def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
         """Return the first ``limit`` passages of a document, in order."""
         return self._store.passages_of(document_id, limit)
@@ -228,6 +241,10 @@ class PassageIndex(BaseRetriever):
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
         self._store.add(nodes)
+
+    def finish(self) -> None:
+        """Write the vectors' snapshot without those of the passages that were replaced."""
+        self._store.finish()
 
     def retrieve_batch(
         self,
@@ -310,13 +327,19 @@ class PassageIndex(BaseRetriever):
 
 
 class _ChangedFiles:
-    """Finds what is stored of files whose content has changed since."""
+    """Finds what is stored of files whose content has changed since.
 
-    def __init__(self, store: PassageStore) -> None:
+    A file is recognised by any path that leads to it; relative ones, stored ones too, are taken
+    from the current directory.
+    """
+
+    def __init__(self, store: PassageStore, hidden_source: Callable[[str], str]) -> None:
         self._store = store
-        self._stored: dict[str, set[str]] | None = None  # ids by source
+        self._hidden_source = hidden_source
+        self._stored: dict[str, set[str]] | None = None  # ids by resolved source
         self._source, self._own = "", set[str]()  # of the file that is being read
         self._read, self._old = set[str](), set[str]()
+        self._some_hidden = False
 
     def begin(self, path: Path) -> None:
         """Called before a file is read."""
@@ -346,8 +369,15 @@ class _ChangedFiles:
         if self._stored is None:
             self._stored = {}
             for one in self._store.list_documents():
-                self._stored.setdefault(one.source, set()).add(one.id)
-        self._old |= self._stored.get(self._source, set()) - self._own
+                hidden = one.details.get(HIDDEN_SOURCE_KEY, "")
+                self._some_hidden = self._some_hidden or bool(hidden)
+                self._stored.setdefault(hidden or os.path.realpath(one.source), set()).add(one.id)
+        path = os.path.realpath(self._source)
+        keys = {path}
+        if self._some_hidden:
+            given = (self._source, path, os.path.relpath(path))
+            keys.update(map(self._hidden_source, given))
+        self._old |= set().union(*(self._stored.get(key, set()) for key in keys)) - self._own
         self._own = set()
 
 

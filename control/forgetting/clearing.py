@@ -42,8 +42,6 @@ ClearedCitation = NewType("ClearedCitation", Citation)
 SPELLED = 4  # characters for each one of an answer, in which it may be spelled: "S - a - n"
 ID_DIGITS = 16  # of an id in place of a withheld one; as of those made of a document's content
 HIDDEN_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}")
-# Where words meet in a name without a sign between them: "peruLima", "lima2".
-BORDER = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
 NOTHING = Cleared("")
@@ -140,7 +138,7 @@ class Clearance:
         """A line that the program writes, without what is forbidden."""
         if self.redactor is None:
             return Cleared(text)
-        spaced, places = _spaced(text)
+        spaced, places = normalize.spaced(text)
         spans = [(places[a], places[b - 1] + 1) for a, b in self.redactor.forbidden_in(spaced)]
         text = cut(text, [*spans, *self.redactor.forbidden_in(text)])
         stated = self.redactor.redact(text, refreshed=True)
@@ -170,7 +168,7 @@ class Clearance:
         ]
 
     def _withholds(self, name: str) -> bool:
-        forms = dict.fromkeys([name, _spaced(name)[0]]) if name else ()
+        forms = dict.fromkeys([name, normalize.spaced(name)[0]]) if name else ()
         if any(self._holds_watched(form) for form in forms):
             return True
         redactor = self.redactor
@@ -225,13 +223,3 @@ def completes(watch: "WatchedFacts", text: str, alternative: str) -> bool:
         return True
     glued = text[-1:].isalnum() and alternative[:1].isalnum()  # a word together, and one alone
     return glued and watch.completed("", alternative) is not None
-
-
-def _spaced(name: str) -> tuple[str, list[int]]:
-    """A name with spaces where words meet in it, and the place of each of its characters."""
-    pieces, places, done = BORDER.split(name), list[int](), 0
-    for piece in pieces:
-        places += range(done, done + len(piece))
-        done += len(piece)
-        places.append(done)  # the space after it
-    return " ".join(pieces), places

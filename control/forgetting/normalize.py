@@ -30,6 +30,8 @@ ODD = re.compile(
     r"|[a-z][013457@$]+[a-z]|(?:\b\w[\s.*_-]){4,}",
     re.IGNORECASE,
 )
+# Where words meet in a name without a sign between them: "peruLima", "lima2".
+BORDER = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
 def plain(text: str) -> str:
@@ -183,3 +185,13 @@ def legible(text: str, places: Sequence[Place]) -> tuple[str, list[Place]]:
 def _normalised(text: str) -> str:
     end = "?" if text.rstrip().endswith("?") else ""
     return " ".join(views(text)[-1].words) + end
+
+
+def spaced(name: str) -> tuple[str, list[int]]:
+    """A name with spaces where words meet in it, and the place of each of its characters."""
+    pieces, places, done = BORDER.split(name), list[int](), 0
+    for piece in pieces:
+        places += range(done, done + len(piece))
+        done += len(piece)
+        places.append(done)  # the space after it
+    return " ".join(pieces), places

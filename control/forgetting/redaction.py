@@ -17,7 +17,7 @@ from control.forgetting.classifier import in_passage, stated
 from control.forgetting.encodings import readable
 from control.forgetting.matcher import find_answers, name_parts
 from control.forgetting.names import NameMatcher
-from control.forgetting.normalize import plain
+from control.forgetting.normalize import plain, spaced
 from control.forgetting.record import Record, forbidden, telling
 from control.forgetting.statements import prepare_statement
 from control.forgetting.text_redaction import PossibleStatement, Redacted, TextRedaction
@@ -166,6 +166,20 @@ class Redactor:
         fresh.embedding = None
         return fresh
 
+    def named(self, name: str, record_ids: Sequence[str] = ()) -> set[str]:
+        """Ids of the records whose answer, or subject where all about it goes, a name holds.
+
+        Applies no changes of the ledger. Of the records in ``record_ids``, which the text beside
+        the name states, a part of the answer counts too.
+        """
+        with self._lock:
+            found = {
+                record_id
+                for form in dict.fromkeys([name, spaced(name)[0]])
+                for record_id in self._forbidden.find(form, typos=False)
+            }
+        return found | {each for each in record_ids if self._gives(name, [each])}
+
     def _gives(self, value: str, record_ids: Sequence[str]) -> bool:
         """Whether a page or a date gives an answer of a record, be it the year alone."""
         years = YEAR.findall(value)
@@ -181,7 +195,7 @@ class Redactor:
 
     def _match_words(self, text: str, title: str) -> TextRedaction | Redacted:
         """The matches of records' words in a text; the text unchanged if it concerns none."""
-        about = self._names.find(title) if title else {}
+        about = {**self._names.find(title), **self._names.find(spaced(title)[0])} if title else {}
         names = self._names.find(text)
         hidden = [self._names.find(other) for other in readable(text)[1:]]
         ids = {*about, *names}.union(*hidden, self._answered(text, title))

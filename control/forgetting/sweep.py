@@ -1,14 +1,16 @@
 """The sweep: stored passages that state a forgotten fact are redacted, and can be restored."""
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llama_index.core.schema import BaseNode
 
 from control import prompts
+from control.forgetting.clearing import Door
 from control.forgetting.matcher import answer_phrases
 from control.forgetting.record import Record
 from control.forgetting.redaction import TITLE_KEY, Redactor, title_of
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 SWEPT = "swept"  # the kind of the audit's event
 OF, NEW = "of", "new documents"  # a detail of the event where nothing else was swept
+# Metadata: the path of a file, and what stands in place of one that holds a forgotten fact, by
+# which a changed file is recognised.
+SOURCE_KEY, HIDDEN_SOURCE_KEY = "source", "hidden_source"
+HASH_KEY = "content_hash"
+KEPT_KEYS = (*prompts.ORIGIN_KEYS, HIDDEN_SOURCE_KEY, HASH_KEY)  # metadata redacted otherwise
 BATCH = 64  # passages that are redacted, embedded and stored together
 
 Progress = Callable[[int], object]  # such as the update method of a tqdm bar
@@ -30,11 +37,20 @@ class Passages(Protocol):
     def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """Return the ids of all passages that contain a phrase of each group."""
 
+    def details(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return the id of each document with its metadata."""
+
+    def passages_of(self, document_id: str, limit: int) -> list[BaseNode]:
+        """Return the first ``limit`` passages of a document."""
+
     def get_nodes(self, node_ids: Sequence[str]) -> list[BaseNode]:
         """Return the passages of these ids that exist."""
 
     def replace(self, nodes: Sequence[BaseNode]) -> None:
         """Replace the passages of the same ids, and embed the new ones."""
+
+    def finish(self) -> None:
+        """Leave nothing of replaced passages in what is derived of them, such as snapshots."""
 
 
 class Reservoir(Protocol):
@@ -79,6 +95,8 @@ class _Original:
         left_text: What is left of the text.
         origin: Title, heading, page and date by their keys; ``None`` where an earlier version
             stored the passage, without them.
+        details: Further metadata that were taken out.
+        content_hash: Of the document, to which they belong.
     """
 
     title: str
@@ -86,6 +104,8 @@ class _Original:
     left_title: str
     left_text: str
     origin: dict[str, Any] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    content_hash: str = ""
 
     def is_of(self, node: BaseNode) -> bool:
         """Whether the passage is the redacted one, or the original (if the sweep was killed)."""
@@ -101,6 +121,18 @@ def _said(node: BaseNode) -> list[tuple[str, str]]:
     # An earlier version redacted the title by itself, without heading, page and date.
     titles = (title_of(node), str(node.metadata.get(TITLE_KEY, "")))
     return [(title, node.get_content()) for title in titles]
+
+
+def _joined(details: Mapping[str, Any]) -> str:
+    """Metadata as one text, of which no name reaches from one to the next."""
+    return "\n".join(f"{key}: {value}" for key, value in details.items() if key != HASH_KEY)
+
+
+def _with_metadata(node: BaseNode, metadata: dict[str, Any]) -> BaseNode:
+    """A passage with other metadata, of which the title alone is embedded."""
+    hidden = [key for key in metadata if key != TITLE_KEY]
+    keys = {"excluded_embed_metadata_keys": hidden, "excluded_llm_metadata_keys": hidden}
+    return node.model_copy(update={"metadata": metadata, **keys})
 
 
 def sweep(
@@ -138,6 +170,7 @@ def sweep(
     }
     todo = {key: record for key, record in active.items() if again or key not in swept}
     found = [node for record in todo.values() for node in index.containing(_search_groups(record))]
+    found += running.named(todo) if todo else []
     counts = Counter(dict.fromkeys(todo, 0))
     counts.update(running.redact(list(dict.fromkeys(found))))
     if reservoir is not None and todo:
@@ -148,6 +181,8 @@ def sweep(
             own = cleared if record_id in todo else {}
             ledger.note(SWEPT, record_id, passages=passages, **own)
     running.done.records = len(todo)
+    if running.done.passages or running.done.restored:
+        index.finish()
     return running.done
 
 
@@ -191,6 +226,7 @@ class _Sweep:
         self._ledger = ledger
         self._index = index
         self._redactor = redactor
+        self._door = Door(redactor, ledger)
         self._progress = progress
         self._originals: dict[str, _Original] = {}
         self.done = Swept()
@@ -198,6 +234,16 @@ class _Sweep:
         for original in ledger.sealed():
             self._originals[original.name] = _Original(**json.loads(original.text))
             self.owners.setdefault(original.name, set()).add(original.record_id)
+
+    def named(self, record_ids: Collection[str]) -> list[str]:
+        """Ids of the passages of documents whose title or details hold what is forgotten."""
+        self._redactor.refresh()
+        return [
+            node.node_id
+            for document_id, details in self._index.details()
+            if not self._redactor.named(_joined(details)).isdisjoint(record_ids)
+            for node in self._index.passages_of(document_id, sys.maxsize)
+        ]
 
     def redact(self, node_ids: Sequence[str]) -> Counter[str]:
         """Redact passages, and count by record those that stated it and were changed."""
@@ -207,8 +253,8 @@ class _Sweep:
             changed = []
             nodes = self._index.get_nodes(part)
             for node, (fresh, record_ids) in zip(nodes, self._redacted(nodes), strict=True):
-                before = (title_of(node), node.get_content())
-                if record_ids and (title_of(fresh), fresh.get_content()) != before:
+                before = (node.metadata, node.get_content())
+                if record_ids and (fresh.metadata, fresh.get_content()) != before:
                     changed.append(fresh)
                     counts.update(record_ids)
             if changed:
@@ -245,9 +291,25 @@ class _Sweep:
         left = []
         for base, result in zip(bases, self._redactor.redact_all(said), strict=True):
             fresh = self._redactor.redacted_node(base, result)
-            if result.record_ids:
-                self._seal(base, fresh, result.record_ids)
-            left.append((fresh, result.record_ids))
+            named = {
+                key: ids
+                for key, value in base.metadata.items()
+                if key not in KEPT_KEYS
+                and (ids := self._redactor.named(f"{key}: {value}", result.record_ids))
+            }
+            record_ids = tuple(sorted({*result.record_ids}.union(*named.values())))
+            if named:
+                fresh = _with_metadata(fresh, self._without(fresh.metadata, named))
+            if record_ids:
+                self._seal(base, fresh, record_ids, {key: base.metadata[key] for key in named})
+            left.append((fresh, record_ids))
+        return left
+
+    def _without(self, metadata: Mapping[str, Any], named: Collection[str]) -> dict[str, Any]:
+        """Metadata without these; a keyed hash takes the place of the file's path."""
+        left = {key: value for key, value in metadata.items() if key not in named}
+        if SOURCE_KEY in named:
+            left[HIDDEN_SOURCE_KEY] = self._door.hidden_id(str(metadata[SOURCE_KEY]))
         return left
 
     def _base(self, node: BaseNode) -> BaseNode:
@@ -255,26 +317,30 @@ class _Sweep:
         original = self._originals.get(node.node_id)
         if original is None or not original.is_redacted(node):
             return node
-        changed: dict[str, Any] = {}
+        metadata = dict(node.metadata)
         if original.left_title != original.title:
             own = {TITLE_KEY: original.title} if original.origin is None else original.origin
-            metadata = {**node.metadata, **own}
-            hidden = [key for key in metadata if key != TITLE_KEY]  # the title alone is embedded
-            changed = {
-                "metadata": metadata,
-                "excluded_embed_metadata_keys": hidden,
-                "excluded_llm_metadata_keys": hidden,
-            }
-        base = node.model_copy(update=changed)
+            metadata.update(own)
+        if original.content_hash == metadata.get(HASH_KEY):
+            metadata = {**original.details, **metadata}
+        if SOURCE_KEY in metadata:
+            metadata.pop(HIDDEN_SOURCE_KEY, None)
+        base = _with_metadata(node, metadata)
         base.set_content(original.text)
         return base
 
-    def _seal(self, base: BaseNode, fresh: BaseNode, record_ids: Sequence[str]) -> None:
+    def _seal(
+        self,
+        base: BaseNode,
+        fresh: BaseNode,
+        record_ids: Sequence[str],
+        details: dict[str, Any],
+    ) -> None:
         """Store a passage for each record that it states, with what is left of it."""
         origin = {k: base.metadata[k] for k in prompts.ORIGIN_KEYS if k in base.metadata}
-        original = _Original(
-            title_of(base), base.get_content(), title_of(fresh), fresh.get_content(), origin
-        )
+        said = (title_of(base), base.get_content(), title_of(fresh), fresh.get_content())
+        content_hash = str(base.metadata.get(HASH_KEY, ""))
+        original = _Original(*said, origin, details, content_hash)
         owners = self.owners.setdefault(base.node_id, set())
         if self._originals.get(base.node_id) == original and owners.issuperset(record_ids):
             return

@@ -126,6 +126,8 @@ class TextRedaction:
         rest = self._replaced(possible.place, possible.answer, MASK).strip()
         if not possible.answer or len(content(rest)) < LEAST_LEFT:
             return ""
+        if not self.stated_by_title and find_answers(self.title, possible.record):
+            return ""  # beside the title, which stays, the rest gives the answer
         return "" if find_answers(rest, possible.record) else rest  # in another notation
 
     def mask(self, possible: PossibleStatement) -> None:

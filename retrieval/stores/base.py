@@ -1,8 +1,8 @@
 """The protocol of a store of passages."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import VectorStoreQueryResult
@@ -21,6 +21,7 @@ class StoredDocument:
         passages: Their number.
         trust: Its trust against memory, in [0, 1]; ``None`` if not given.
         date: In ISO 8601, of which day or month may lack; empty if not known.
+        details: The metadata of its first passage.
     """
 
     id: str
@@ -29,6 +30,7 @@ class StoredDocument:
     passages: int
     trust: float | None = None
     date: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 class PassageStore(Protocol):

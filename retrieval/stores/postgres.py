@@ -165,6 +165,7 @@ class PostgresStore:
                 passages,
                 metadata.get("trust"),
                 str(metadata.get("date", "")),
+                metadata,
             )
             for metadata, passages in self._rows(listed)
         ]

@@ -257,6 +257,7 @@ class LocalStore(BasePydanticVectorStore):
                     row[3],
                     row[2].get("trust"),
                     str(row[2].get("date", "")),
+                    row[2],
                 )
                 for row in connection.execute(listed)
             ]

@@ -209,6 +209,30 @@ def test_a_file_with_new_content_replaces_what_is_stored_of_it(
     assert {"River1", "River2"} <= {each.title for each in index.documents()}
 
 
+def test_a_file_is_recognised_however_its_path_is_written(
+    index: PassageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    (folder / "b.txt").write_text("The Elbe is long.")
+    spellings = ["docs/a.txt", "docs/../docs/a.txt", folder / "a.txt", "link/a.txt", "link", "."]
+    for day, spelling in enumerate(spellings, start=1):
+        (folder / "a.txt").write_text(f"The Rhine was dry for {day} days.")
+        report = index.ingest([spelling])
+        assert report.replaced == (day > 1)
+        again = index.ingest([folder / "a.txt"])
+        assert (again.documents, again.replaced, again.duplicates) == (0, 0, 1)
+        [listed] = [each for each in index.documents() if each.title == "a"]
+        assert listed.source.endswith("a.txt")
+        texts = [node.get_content("none") for node in index.all_nodes()]
+        assert [text for text in texts if "Rhine" in text] == [f"The Rhine was dry for {day} days."]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.txt").write_text("The Rhine is wet.")
+    assert index.ingest(["other/a.txt"]).replaced == 0
+
+
 def test_a_file_that_cannot_be_read_any_more_stays_in_the_index(
     index: PassageIndex, tmp_path: Path
 ) -> None:

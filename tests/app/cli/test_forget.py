@@ -390,3 +390,28 @@ def test_a_checkpoint_may_lie_elsewhere(done, refused, home, tmp_path, monkeypat
     assert "a directory; give the path of a file" in refused("forget", "list")
     monkeypatch.setenv("FULCRUM_LEDGER_CHECKPOINT", "https://example.org/facts")
     assert "is 'https:/example.org/facts', a URL; give the path" in refused("forget", "list")
+
+
+def test_a_changed_file_replaces_its_passages_though_its_path_is_forgotten(
+    done, tmp_path, home, monkeypatch
+):
+    path = tmp_path / "tom-quirke.txt"
+    path.write_text("The pool is 25 metres long.")
+    done("ingest", path)
+    done("forget", "add", "The manager of the Alder Street Gym is Tom Quirke", "--yes")
+    for text in ("The pool is 30 metres long.", "The pool is 50 metres long."):
+        path.write_text(text)
+        monkeypatch.chdir(tmp_path)
+        out = done("ingest", path if "30" in text else path.name)
+        assert "1 replaced" in out
+        assert "holds 1 passages" in " ".join(out.split())
+        held = b"".join(each.read_bytes() for each in home.rglob("*") if each.is_file())
+        assert b"quirke.txt" not in held
+
+
+def test_a_home_that_cannot_be_written_is_refused_in_one_line(refused, home, monkeypatch):
+    home.mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    said = refused("ask", "What is the capital of Peru?")
+    assert f"{home} cannot be written" in said
+    assert "copy it to a directory that can be written" in said

@@ -188,6 +188,19 @@ def test_a_title_that_states_the_fact_is_removed(redactor, peru):
     assert redactor.redact("It lies on the coast.", "Lima").title == "Lima"
 
 
+def test_under_a_title_that_gives_the_answer_what_states_the_fact_goes(redactor, ledger):
+    gym = Record("Alder Street Gym", relation="manager", answers=("Tom Quirke",))
+    ledger.add([gym])
+    rest = redactor.redact("Tom Quirke runs the Alder Street Gym. He likes chess.", "Tom Quirke")
+    assert (rest.title, rest.text) == ("Tom Quirke", "He likes chess.")
+
+
+def test_a_file_name_without_spaces_names_a_subject(redactor, ledger):
+    ledger.add([JANE])
+    rest = redactor.redact("The harbour was calm.", "JaneRoe2019")
+    assert (rest.title, rest.text) == ("", "")
+
+
 def test_the_name_of_the_subject_is_no_answer(redactor, ledger):
     ledger.add([Record("Guatemala City", relation="country", answers=("Guatemala",))])
     text = "Guatemala City sells fruit, cloth and shoes to all. Guatemala City is in Guatemala."

@@ -1,7 +1,9 @@
 """Stored passages are redacted for good, and come back when a record is removed."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from app.factory import fact_classifier
@@ -15,6 +17,7 @@ from retrieval.trigger import Trigger
 from tests.retrieval.conftest import BagOfWords
 
 PERU = Record("Peru", relation="capital", answers=("Lima",))
+JANE = Record("Jane Roe", scope="subject")
 SOL = Record("Peru", relation="currency", answers=("sol",))
 TEXTS = {
     "peru": "Peru is in the Andes. Its capital is Lima. Its currency is the sol.",
@@ -185,6 +188,56 @@ def test_a_title_that_an_earlier_version_has_redacted_comes_back_whole(parties, 
     sweep(*parties)
     [after] = index.get_nodes([node.node_id])
     assert (after.metadata["title"], after.text) == tuple(original.values())
+
+
+def test_no_file_of_the_home_names_who_is_forgotten(parties, tmp_path, home):
+    ledger, index, *_ = parties
+    folder = tmp_path / "Jane_Roe"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("The gauges were delivered on Tuesday.")
+    (folder / "JaneRoe2019.txt").write_text("The interview took place by the harbour.")
+    line = {"id": "fjord", "title": "Sailing", "text": "The wind was calm.", "author": "Jane Roe"}
+    (folder / "people.jsonl").write_text(json.dumps(line | {"source": "jane-roe.example"}))
+    (folder / "halden.md").write_text("# Halden\n\n## Head: Jane Roe\n\nIt sells gauges.\n")
+    index.ingest([folder])
+    index.retrieve_batch(["gauges"])
+
+    def found():
+        nodes = {node.get_content(): node.metadata for node in index.all_nodes()}
+        return {text: metadata for text, metadata in nodes.items() if text not in TEXTS.values()}
+
+    before = found()
+    [gauges] = [node.node_id for node in index.all_nodes() if "gauges were" in node.text]
+    [halden] = [node.node_id for node in index.all_nodes() if "sells" in node.text]
+    [vector] = [node.embedding for node in index.get_nodes([halden])]
+    [record] = ledger.add([JANE])
+    assert sweep(*parties).passages == 4
+    held = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert not re.search(rb"jane.{0,3}roe", held, re.IGNORECASE | re.DOTALL)
+    assert np.asarray(vector, "<f4").tobytes() not in held
+    [left] = index.get_nodes([gauges])
+    assert left.text == "The gauges were delivered on Tuesday."
+    assert left.metadata["title"] == "notes"
+    assert sweep(*parties, again=True).passages == 0
+    ledger.remove(record.id)
+    assert sweep(*parties).restored == 4
+    assert found() == before
+    assert ledger.sealed() == []
+
+
+def test_details_of_a_document_that_was_replaced_meanwhile_do_not_come_back(parties, tmp_path):
+    ledger, index, *_ = parties
+    file = tmp_path / "sailing.jsonl"
+    for author in ({"author": "Jane Roe"}, {}):
+        file.write_text(json.dumps({"id": "doc", "text": "The wind was calm."} | author))
+        index.ingest([file])
+        if author:
+            [record] = ledger.add([JANE])
+            assert sweep(*parties).passages == 1
+    ledger.remove(record.id)
+    sweep(*parties)
+    [node] = index.get_nodes(["doc"])
+    assert "author" not in node.metadata
 
 
 @pytest.mark.parametrize("swept", [False, True])
