@@ -267,12 +267,11 @@ class Assistant:
             claims = passage_claims.find(read, bool(options.only_documents))
             texts = {node.node_id: passage_claims.passage_text(node) for node, _ in read}
             said = [(texts[each.claim.source], each.claim.says) for each in claims]
-            facts = self.forgetting.without_claimed(state.facts, said)
             question, seconds = state.search.query_str, state.seconds + share
             settled = policies.settle(question, claims, options.policy, options.as_of)
             if state.query.system and options.policy is None:
                 settled = replace(settled, told=())  # the model answers as it is told to
-            settled = faithfulness.with_cleared_names(settled, state, self.forgetting)
+            facts = self.forgetting.without_claimed(state.facts, said)
             state.trace.seconds["claims"] += share
             claiming = {claim.claim.source for claim in claims}
             kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
@@ -287,13 +286,15 @@ class Assistant:
         facts = self.forgetting.activate_from_passages(
             state.facts, nodes, state.trace.withheld, pasted
         )
+        state = replace(state, facts=facts)
+        state = replace(state, settlement=faithfulness.cleared(state, self.forgetting))
         room = self.model.room(state.decoding.max_new_tokens)
         texts, trust = [node.text for node in nodes], [_trust(node) for node in nodes]
         titles = [prompts.origin(node.metadata) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
         prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
         prompt = replace(prompt, quote=faithfulness.quote(state, self.model, self.forgetting))
-        return replace(state, facts=facts, prompt=prompt)
+        return replace(state, prompt=prompt)
 
     def decode(
         self, states: Sequence[QuestionState], on_token: OnClearedToken | None = None

@@ -15,17 +15,23 @@ from control.forgetting.suppressor import FactSuppressor
 from control.state import ABSTAINED, QuestionState
 
 
-def with_cleared_names(
-    settled: Settlement, state: QuestionState, forgetting: FactSuppressor
-) -> Settlement:
-    """What is told, without the names of documents that give a forgotten fact away."""
+def cleared(state: QuestionState, forgetting: FactSuppressor) -> Settlement:
+    """What is told, without claims and names of documents that give a forgotten fact away.
+
+    Where one claim is left, nothing is told: the model answers.
+    """
+    settled = state.settlement
     if not settled.told:
         return settled
     clear = forgetting.door.open(forgetting.watch(state.facts), state.question)
+    free = set(forgetting.leak_free([each.says for each in settled.told], state.facts))
     told = []
     for each in settled.told:
-        names = dict.fromkeys(clear.name(name) or policies.WITHHELD for name in each.names)
-        told.append(replace(each, names=tuple(names)))
+        if each.says in free:
+            names = dict.fromkeys(clear.name(name) or policies.WITHHELD for name in each.names)
+            told.append(replace(each, names=tuple(names)))
+    if len(told) <= 1:
+        return replace(settled, told=(), reason="")
     return replace(settled, told=tuple(told))
 
 

@@ -16,11 +16,13 @@ from control.assistant import Assistant
 from control.conflict import calibration as calibrations
 from control.conflict import dial
 from control.conflict.calibration import ANY_MODEL, Thresholds
+from control.conflict.policies import DISAGREE
 from control.conflict.reader import Reading
 from control.conflict.sources import Citation, SourceOptions
 from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace, written
+from control.forgetting.guard import Route
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
@@ -788,6 +790,34 @@ def test_of_claims_that_are_told_no_document_is_named_whose_name_gives_a_forgott
     answer = assistant.ask("How long?", HOW, given).answer
     assert "14 days (a document whose name is not told)" in answer
     assert "30 days (two)" in answer
+
+
+class WatchingRouter:
+    """A router that watches one record in every answer."""
+
+    def __init__(self, record):
+        self.record = record
+
+    def route(self, question, history=()):
+        return Route(watched=(self.record,))
+
+    def activation(self, question):
+        return lambda text: []
+
+    def named(self, text):
+        return ()
+
+
+def test_a_forgotten_claim_is_not_told_and_where_one_is_left_there_is_no_list(tiny, always):
+    record = Record("the old house", relation="term", answers=("14 days",), id="1")
+    forgetting = FactSuppressor(router=WatchingRouter(record))
+    calibration = always(1, model=tiny.identity)
+    assistant = Assistant(tiny, calibration, reader=DaysReader(), forgetting=forgetting)
+    given = dated(one=("", OLD[1]), two=("", NEW[1]), three=("", "You have 45 days."))
+    answer = assistant.ask("How long?", HOW, given).answer
+    assert "14" not in answer
+    assert answer.splitlines()[1:] == ["- 30 days (two)", "- 45 days (three)"]
+    assert DISAGREE not in assistant.ask("How long?", HOW, given[:2]).answer
 
 
 class Undated(DaysReader):
