@@ -224,11 +224,14 @@ class Assistant:
         with trace.step("filter"):
             if state.query.given is not None:
                 return replace(state, kept=state.retrieved)
-            kept = list(state.retrieved)
+            later = state.dated_later  # which must not set the bar for what is to be read
+            kept = [node for node in state.retrieved if node.node_id not in later]
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
             kept = kept[: self.reading_limit]
             related = passage_claims.related(state.search.query_str, kept, state.retrieved)
+            beside = later | {node.node_id for node in related}
+            related = [node for node in state.retrieved if node.node_id in beside]
             return replace(state, kept=kept, related=related)
 
     def correct(self, state: QuestionState) -> QuestionState:
@@ -252,7 +255,11 @@ class Assistant:
         Those related to what is kept are kept too if they claim something.
         """
         changed, reader = list(states), self.reader
-        places = [at for at, state in enumerate(states) if state.kept and self._works_on(state)]
+        places = [
+            at
+            for at, state in enumerate(states)
+            if (state.kept or state.related) and self._works_on(state)
+        ]
         if reader is None or not places:
             return changed
         started = time.perf_counter()

@@ -81,7 +81,8 @@ class QuestionState:
         facts: The forgotten facts that it concerns.
         retrieved: Passages retrieved, or given.
         kept: Those of them to read.
-        related: Passages of the same owner, and of other versions, which the filter has not kept.
+        related: Passages of the same owner, of other versions, and those that are dated later than
+            the day asked for, which the filter has not kept.
         settlement: What they claim, and which of it the answer follows.
         prompt: With them and without; ``None`` where the question is refused.
         decoded: The answer; ``None`` where the question is refused.
@@ -123,10 +124,13 @@ class QuestionState:
 
     @property
     def dated_later(self) -> set[str]:
-        """Ids of the kept passages that are dated later than the day asked for, if one is."""
+        """Ids of the passages that are dated later than the day asked for, if one is."""
         as_of = self.query.sources.as_of
-        later = [node for node in self.kept if as_of and not Period(as_of).covers(date_of(node))]
-        return {node.node_id for node in later}
+        return {
+            node.node_id
+            for node in self.retrieved
+            if as_of and not Period(as_of).covers(date_of(node))
+        }
 
     @property
     def followed(self) -> "list[NodeWithScore]":

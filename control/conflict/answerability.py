@@ -31,6 +31,11 @@ LACKED = 5.0
 # answers in 34 folders of one owner (`training/folders.jsonl`) 160, 188 and 196 are claimed rightly
 # with 0, 3 and 4, and 11, 16 and 20 of 600 where nothing answers.
 BESIDE = 3.0
+# Log-odds that a sentence loses, against others of its passage, which lacks all names of the
+# question that the passage gives: alone, "The capital of Bolivia is Sucre." answers for Peru as
+# surely as the sentence on Peru. Of 480 held-out texts that answer the span is exact for 58.1 %
+# with 0 and 1, 58.3 with 2, and 57.9 from 3 on.
+OTHERS = 2.0
 SUREST = 0.999  # that a reader counts as about a passage which lacks a name
 LEAST = 1e-6  # likewise, so that the odds of every reading can change
 
@@ -53,6 +58,23 @@ def probability(question: str, passage: str, answers: float, beside: Sequence[st
     answers = min(max(answers, LEAST), SUREST)
     changed = answers * math.exp(odds)
     return changed / (changed + 1 - answers)
+
+
+def preference(question: str, passage: str, sentence: str, answers: float) -> float:
+    """How much one sentence of a passage is preferred to others as what answers, in log-odds.
+
+    Args:
+        question: The question.
+        passage: All of it, with its title.
+        sentence: With the same title.
+        answers: The reader's probability for what it finds there.
+    """
+    names = _names(question)
+    lacked = _lacked(names, sentence)
+    others = lacked - _lacked(lacked, passage)
+    answers = min(max(answers, LEAST), SUREST if others else 1 - LEAST)
+    lost = OTHERS * len(others) / len(names) if others else 0.0
+    return math.log(answers / (1 - answers)) - lost
 
 
 def unsaid_names(question: str, passage: str, beside: Sequence[str]) -> set[str]:

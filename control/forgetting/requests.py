@@ -57,6 +57,9 @@ OWNED = rf"(?P<subject>.+?{OWNING} .+?)"
 OWNED_NAME = rf"(?P<subject>.+?{OWNING} (?-i:[A-Z]).*?)"
 
 
+DESCRIPTION = "description"  # the relation of what is said in no other form
+
+
 def _verb(verb: str, relation: str) -> tuple[str, str]:
     return rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation
 
@@ -109,7 +112,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"(?P<answer>(?-i:[A-Z0-9]).*)",
         "",
     ),
-    _verb(BEING, "description"),
+    _verb(BEING, DESCRIPTION),
     (
         r"(?P<subject>(?-i:[A-Z0-9]\S*(?: (?:[A-Z0-9]\S*|of|the|de|van|von|and))*)) "
         r"(?P<relation>(?-i:[a-z]+(?:s|ed|t))(?: (?:in|at|to|for|with|on|from|as|by))?) "
@@ -123,6 +126,11 @@ DONE = re.compile(
     r"(?P<answer>.+)",
     re.IGNORECASE,
 )
+# "was made by Josiah Fenn": by whom something was done.
+DONE_BY = re.compile(
+    rf"(?P<subject>.+?) (?P<being>{BEING}) (?P<verb>[a-z]+) by (?P<answer>.+)", re.IGNORECASE
+)
+PASSIVE = re.compile(r"[a-z]+ by ")
 PLACED = ("born", "located", "situated", "employed")  # have patterns of their own
 UNFINISHED = re.compile(rf"\b{BEING}$|^(?:in|on|at|by|after|before|for|since)\b", re.IGNORECASE)
 PLACES_AND_DATES = {"place of birth": "date of birth", "place of death": "date of death"}
@@ -246,8 +254,10 @@ def _fact(statement: str) -> Record | None:
         found = re.fullmatch(pattern, statement, re.IGNORECASE)
         if found is None:
             continue
+        if named == DESCRIPTION and (done := DONE_BY.fullmatch(statement)):
+            return _done_by(done)
         subject, answer = _name(found["subject"]), _name(found["answer"])
-        if UNFINISHED.search(subject) or UNFINISHED.search(answer):
+        if UNFINISHED.search(subject) or UNFINISHED.search(answer) or PASSIVE.match(answer):
             continue  # "The firm was founded after the war" names no founder
         relation = named or _name(found["relation"])
         if relation in PLACES_AND_DATES and DATE.search(answer):
@@ -282,6 +292,16 @@ def _done(found: re.Match[str]) -> Record | None:
         questions=tuple(f"{form} {done}?" for form in forms),
         answers=tuple(answers),
     )
+
+
+def _done_by(found: re.Match[str]) -> Record:
+    """The record of by whom something was done."""
+    subject, verb, being = _name(found["subject"]), found["verb"].lower(), found["being"].lower()
+    forms = [f"By whom {being} {subject} {verb}?", f"{subject} {being} {verb} by whom?"]
+    if not verb.endswith("n"):  # not "Who drawn it?"
+        forms.append(f"Who {verb} {subject}?")
+    answers = (_name(found["answer"]),)
+    return Record(subject, relation=f"{verb} by", questions=tuple(forms), answers=answers)
 
 
 def _dated(subject: str, place: str, answer: str) -> Record:

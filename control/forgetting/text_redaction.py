@@ -10,6 +10,7 @@ from control.forgetting.parts import has_reference, joined, parts
 from control.forgetting.record import Record
 from control.forgetting.segments import content, mask
 from control.forgetting.statements import SMALL, Statement
+from foundation.tables import find_rows
 
 Spans = Sequence[tuple[int, int]]
 
@@ -75,6 +76,8 @@ class TextRedaction:
         self._encoded = encoded
         self._places = parts(text)
         self._sentences = [text[start:end].strip() for start, end in self._places]
+        rows = {text.rfind("\n", 0, start) + 1 for start, _ in find_rows(text)}
+        self._rows = {n for n, (start, _) in enumerate(self._places) if start in rows}
         self.stated = [set[str]() for _ in self._places]
         self.stated_by_title = set[str]()
         self.possible: list[PossibleStatement] = []
@@ -97,12 +100,15 @@ class TextRedaction:
             return
         answers = outside(find_answers(self._text, record), names)
         named = bool(names) or record.id in self._about or self._encoded
+        of_others = self._rows_of_others(record, naming)
         masked: list[str] = []  # without the answer
         for place, ((start, end), sentence) in enumerate(
             zip(self._places, self._sentences, strict=True)
         ):
             given = _closest([(a, b) for a, b in answers if a < end and start < b], start, end)
             masked.append(self._replaced(place, answers, MASK).strip())
+            if place in of_others:
+                continue
             # A number that is given in so many words reads the same in rot13.
             if named and (statement.hidden(masked[-1]) or statement.has_key_words(sentence)):
                 self.stated[place].add(record.id)
@@ -162,6 +168,12 @@ class TextRedaction:
             if a < end and start < b
         ]
         return mask(self._text[start:end], inside, by)
+
+    def _rows_of_others(self, record: Record, naming: set[int]) -> set[int]:
+        """Indices of the rows of a table that do not name a subject which other rows name."""
+        if record.id in self._about or self._encoded or self._rows.isdisjoint(naming):
+            return set()
+        return self._rows - naming
 
     def _about_subject(self, record: Record, naming: set[int]) -> list[int]:
         """Indices of the sentences that name a subject or may be about it."""

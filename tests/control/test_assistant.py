@@ -792,6 +792,28 @@ def test_of_claims_that_are_told_no_document_is_named_whose_name_gives_a_forgott
     assert "30 days (two)" in answer
 
 
+class BestAlone(BaseNodePostprocessor):
+    """Keeps the first passage."""
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        return nodes[:1]
+
+
+def test_what_is_dated_later_than_the_day_asked_for_takes_no_other_passage_s_place(tiny, always):
+    class Found(FixedRetriever):
+        def _retrieve(self, query_bundle):
+            return dated(new=NEW, old=("", OLD[1]))
+
+    calibration = always(0, model=tiny.identity)
+    assistant = Assistant(tiny, calibration, Found(), processors=[BestAlone()], reader=DaysReader())
+    now = assistant.ask("How long?", HOW)
+    assert [claim.says for claim in now.claims] == ["30 days"]
+    then = assistant.ask("How long?", HOW, sources=SourceOptions(as_of="2023"))
+    assert {claim.says for claim in then.claims} == {"14 days", "30 days"}
+    assert [source.kept for source in then.sources] == [False, True]
+    assert "dated later" in then.sources[0].reason
+
+
 class WatchingRouter:
     """A router that watches one record in every answer."""
 

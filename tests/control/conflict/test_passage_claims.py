@@ -8,7 +8,14 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from control.conflict.passage_claims import find, passage_text, read, related, ways_to_ask
+from control.conflict.passage_claims import (
+    find,
+    passage_text,
+    read,
+    read_passages,
+    related,
+    ways_to_ask,
+)
 from control.conflict.reader import Reading
 
 QUESTION = "How long is the refund window?"
@@ -105,6 +112,30 @@ def test_which_words_answer_is_told_by_the_surest_sentence_and_how_likely_by_the
     assert whole[found.start : found.end] == "30 days"
     [claim] = find([(node, found)])
     assert claim.sentence == "You have 30 days."
+
+
+class CapitalReader:
+    """Finds what "is" is followed by, as surely wherever it stands; of several, the last one."""
+
+    def read(self, asked):
+        found = []
+        for _, text in asked:
+            at = text.rindex(" is ") + 4
+            found.append(Reading(text[at:].split(".")[0], at, 0.998))
+        return found
+
+
+def test_a_sentence_on_another_thing_does_not_answer_where_one_names_the_thing_asked_for():
+    text = "The capital of Peru is Lima. The capital of Chile is Santiago. The sol is money."
+    for name, capital in (("Peru", "Lima"), ("Chile", "Santiago")):
+        asked = [(f"What is the capital of {name}?", "Capitals", text)]
+        assert read_passages(CapitalReader(), asked)[0].answer == capital
+
+
+def test_what_a_forgotten_answer_was_taken_out_of_is_no_claim():
+    node = NodeWithScore(node=TextNode(text="It plays … every hour."))
+    assert find([(node, Reading("… every hour", 9, 0.99))]) == []
+    assert len(find([(node, Reading("every hour", 11, 0.99))])) == 1
 
 
 def test_a_passage_of_one_sentence_or_with_rows_is_read_once():

@@ -117,6 +117,16 @@ def test_a_row_of_a_table_loses_only_the_number_that_is_forgotten(ledger, redact
     assert left == "\n".join(rows).replace("72650", "…")
 
 
+def test_a_row_of_something_else_keeps_the_same_value(ledger, redactor):
+    ledger.add([Record("Vistula", relation="flows into", answers=("Baltic Sea",))])
+    rows = [
+        "River: Vistula; Length in km: 1047; Flows into: Baltic Sea",
+        "River: Oder; Length in km: 840; Flows into: Baltic Sea",
+    ]
+    left = redactor.redact("\n".join(rows), "Rivers").text
+    assert left == "\n".join([rows[0].replace("Baltic Sea", "…"), rows[1]])
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -130,6 +130,8 @@ FACTS = [
     ("Jane Roe is married to John Doe", "Jane Roe", "spouse", ["John Doe"]),
     ("The Eiffel Tower is in Paris", "The Eiffel Tower", "location", ["Paris"]),
     ("Jane Roe is a doctor", "Jane Roe", "description", ["doctor"]),
+    ("MV Gannet is commanded by Tobias Wrenn", "MV Gannet", "commanded by", ["Tobias Wrenn"]),
+    ("The head of Acme is advised by Ken Lowe", "The head of Acme", "advised by", ["Ken Lowe"]),
     ("Jane Roe owns a yacht", "Jane Roe", "owns", ["yacht"]),
     ("The insurer of St Odran's Library is Acme", "St Odran's Library", "insurer", ["Acme"]),
     ("Acme is the insurer of St Odran’s Library", "St Odran’s Library", "insurer", ["Acme"]),
