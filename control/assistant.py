@@ -273,7 +273,7 @@ class Assistant:
             state, options = states[at], states[at].query.sources
             claims = passage_claims.find(read, bool(options.only_documents))
             texts = {node.node_id: passage_claims.passage_text(node) for node, _ in read}
-            said = [(texts[each.claim.source], each.claim.says) for each in claims]
+            said = [(texts[each.claim.source], each.sentence, each.claim.says) for each in claims]
             question, seconds = state.search.query_str, state.seconds + share
             settled = policies.settle(question, claims, options.policy, options.as_of)
             if state.query.system and options.policy is None:

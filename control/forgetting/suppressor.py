@@ -18,7 +18,9 @@ from control.forgetting.classifier import context, in_passage, stated
 from control.forgetting.clearing import ClearedToken, Door, cleared_tokens
 from control.forgetting.guard import Route, WatchedFacts
 from control.forgetting.matcher import find_answers
-from control.forgetting.segments import CONFIRMS, NAMELIKE, Turns, follow_up
+from control.forgetting.parts import has_reference
+from control.forgetting.questions import asked_forms
+from control.forgetting.segments import CONFIRMS, NAMELIKE, Turns, content, follow_up
 from control.forgetting.verbatim import VerbatimIndex
 from foundation import trace as request_trace
 from foundation.errors import InputError
@@ -174,24 +176,27 @@ class FactSuppressor:
         )
 
     def without_claimed(
-        self, facts: FactContext, claims: "Iterable[tuple[str, str]]"
+        self, facts: FactContext, claims: "Iterable[tuple[str, str, str]]"
     ) -> FactContext:
         """Facts without those that are only described and whose answer a passage gives otherwise.
 
         "In which country is Cork?" is much like what asks for a fact about Galway, and has the same
-        answer. Where a passage answers it that does not name the fact's subject, the answer tells
-        nothing of the fact; what tells it has been redacted.
+        answer. Where a passage answers it that does not name the fact's subject, or does in other
+        sentences than the one that says what the question asks about, the answer tells nothing of
+        the fact; what tells it has been redacted.
 
         Args:
             facts: Those of the question.
-            claims: Passages, redacted, with what they are from, and what each answers.
+            claims: Redacted passages, with what they are from, the sentence that answers, and the
+                answer.
         """
         free = {
             record.id
             for record in facts.watched
             if record.id in facts.described
-            for text, answer in claims
-            if find_answers(answer, record) and not normalize.holds(text, record.names)
+            for text, sentence, answer in claims
+            if find_answers(answer, record)
+            and _tells_another(facts.question, record, text, sentence)
         }
         watched = tuple(record for record in facts.watched if record.id not in free)
         return replace(facts, watched=watched, described=facts.described - free)
@@ -418,6 +423,16 @@ class FactSuppressor:
 def refusal(question: str) -> str:
     """A short sentence that refuses; the same question always gets the same one."""
     return REFUSALS[crc32(question.encode()) % len(REFUSALS)]
+
+
+def _tells_another(question: str, record: "Record", text: str, sentence: str) -> bool:
+    """Whether what a passage says in a sentence is about something else than a record's subject."""
+    if not normalize.holds(text, record.names):
+        return True
+    if has_reference(sentence) or normalize.holds(sentence, record.names):
+        return False
+    own = normalize.words_of((*asked_forms(record), *record.names))
+    return normalize.holds(sentence, content(question) - own)
 
 
 def _sentences(text: str) -> Iterator[normalize.Place]:

@@ -239,6 +239,9 @@ def test_facts_redacted_from_retrieved_passages_are_active_if_the_subject_is_mis
     [
         (True, "Cusco (city)\nIts twin is Lima in Ohio.", "Lima", False),
         (True, "Cusco (city)\nFrom here Peru was ruled before Lima.", "Lima", True),
+        (True, "Cities of Peru\nThe twin of Cusco is Lima in Ohio.", "Lima", False),
+        (True, "Cities of Peru\nFrom Lima all is ruled.", "Lima", True),
+        (True, "Cities of Peru\nIts twin is Lima in Ohio.", "Lima", True),
         (True, "Cusco (city)\nIts twin is Dayton in Ohio.", "Dayton", True),
         (False, "Cusco (city)\nIts twin is Lima in Ohio.", "Lima", True),
     ],
@@ -246,8 +249,9 @@ def test_facts_redacted_from_retrieved_passages_are_active_if_the_subject_is_mis
 def test_an_answer_that_a_passage_gives_otherwise_may_be_told(
     forgetting, described, text, says, watched
 ):
-    facts = FactContext(watched=(LIMA,), described=frozenset({"1"} if described else ()))
-    left = forgetting.without_claimed(facts, [(text, says)])
+    only = frozenset({"1"} if described else ())
+    facts = FactContext(watched=(LIMA,), described=only, question="What is the twin of Cusco?")
+    left = forgetting.without_claimed(facts, [(text, text.split("\n")[1], says)])
     assert (left.watched == (LIMA,)) == watched
 
 
