@@ -127,6 +127,7 @@ class Router:
         check_paraphrase = {
             *(match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from),
             *(record.id for record in mentioned),
+            *(key for key in watched if key.endswith(BACKWARDS_KEY)),
             *decide_on_output,
         }
         return Route(
