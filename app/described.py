@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from control.forgetting.record import Record, shown
+from foundation.text import FUNCTION_WORDS
 
 if TYPE_CHECKING:
     from control.forgetting.ledger import Event
@@ -14,7 +15,11 @@ def fact(record: Record) -> str:
         return f"everything about {record.subject}"
     if record.scope == "verbatim":
         return f"wording of {record.subject}: {', '.join(map(shown, record.answers))}"
-    about = f"{record.relation} of {record.subject}" if record.relation else record.subject
+    *_, last = record.relation.split() or [""]
+    if last.lower() in FUNCTION_WORDS:  # "commanded by"
+        about = f"{record.subject} {record.relation}"
+    else:
+        about = f"{record.relation} of {record.subject}" if last else record.subject
     return f"{about}: {', '.join(record.answers)}"
 
 

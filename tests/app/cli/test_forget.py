@@ -90,6 +90,11 @@ def test_options_correct_what_a_sentence_proposes(done, listed):
     assert "What is the capital of Republic of Peru?" in record["questions"]
 
 
+def test_a_relation_that_leads_to_the_answer_stands_after_the_subject(done):
+    out = done("forget", "add", "MV Gannet is commanded by Tobias Wrenn", "--yes")
+    assert "MV Gannet commanded by: Tobias Wrenn is forgotten from now on" in out
+
+
 def test_a_whole_subject_is_forgotten(done, listed):
     assert "everything about Jane Roe" in done(
         "forget", "add", "Forget everything about Jane Roe", "--yes"
