@@ -170,6 +170,7 @@ def _spoken(number: int, languages: Sequence[str] = LANGUAGES) -> list[str]:
 def _dates(name: str) -> Iterator[str]:
     """Other forms of a date; of two dates if day and month are ambiguous."""
     from babel.dates import format_date
+    from num2words import num2words
 
     text = name.strip()
     for found in find_dates(text, years=False):
@@ -177,8 +178,7 @@ def _dates(name: str) -> Iterator[str]:
             if one.years is None or one.month is None or one.day is None:
                 continue
             day = date(one.years[0], one.month, one.day)
-            last = day.day % 10 if day.day not in (11, 12, 13) else 0
-            nth = f"'{day.day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }'"
+            nth = f"'{num2words(day.day, to='ordinal_num')}'"
             for form in DATE_FORMS:
                 yield format_date(day, form.replace(DAY, nth), "en")
             for language in LANGUAGES:

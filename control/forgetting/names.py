@@ -41,7 +41,7 @@ class NameMatcher:
         # A tuple only where there are several values, which saves a third of the memory.
         self._forms: dict[str, Some] = {}  # by key
         self._keys: dict[str, Some] = {}  # by form
-        self._starts: dict[str, dict[int, int]] = {}  # by first word: number of words, count
+        self._starts: dict[str, Counter[int]] = {}  # by first word, how many have so many words
         self._uses: Counter[str] = Counter()  # of words that may be misspelled
         self._corrected: dict[str, tuple[str, ...]] = {}  # by word of a text
         self._shortened: dict[int, Some] = {}  # by hash of the word without one letter
@@ -61,8 +61,7 @@ class NameMatcher:
         """Add names under a key, in place of those it had."""
         self.remove(key)
         self._corrected.clear()
-        own = sorted(set().union(*map(forms, phrases)))
-        for form in own:
+        for form in sorted(set().union(*map(forms, phrases))):
             _put(self._forms, key, form)
             if form not in self._keys:
                 self._index_form(form)
@@ -100,48 +99,36 @@ class NameMatcher:
             for correction in self._corrections(word):
                 first, last = max(0, place - NEARBY), place + NEARBY
                 words = [*view.words[first:place], correction, *view.words[place + 1 : last]]
-                near = view.spans()[first:last]
-                corrected = TextVariant(words, near.copy)
+                corrected = TextVariant(words, view.spans()[first:last].copy)
                 start, end = view.spans()[place]
                 for found in scan([corrected], self._starts, self._keys):
-                    alone = found[:2] == (start, end)
-                    if found[0] <= start < found[1] and (
-                        not alone or len(correction) >= LEAST_TYPO
-                    ):
+                    known = found[:2] != (start, end) or len(correction) >= LEAST_TYPO
+                    if found[0] <= start < found[1] and known:
                         yield found
 
     def _known(self, word: str) -> bool:
-        bare = word[:-1] if word.endswith("s") else word
-        return (
-            word in self._uses
-            or bare in self._uses
-            or word in self._correct
-            or word in name_words()
-        )
+        alone = word.removesuffix("s") in self._uses
+        return alone or word in self._uses or word in self._correct or word in name_words()
 
     def _corrections(self, word: str) -> tuple[str, ...]:
-        corrections = self._corrected.get(word)
-        if corrections is None:
-            if len(self._corrected) >= MOST_CORRECTED:
-                self._corrected.clear()
-            corrections = self._corrected[word] = self._correct_word(word)
+        if (known := self._corrected.get(word)) is not None:
+            return known
+        if len(self._corrected) >= MOST_CORRECTED:
+            self._corrected.clear()
+        near = dict[str, None]()
+        if LEAST_TYPO_WORD - 1 <= len(word) <= LONGEST_TYPO and not self._known(word):
+            near = {
+                correction: None
+                for part in (word, *_shorter(word))
+                for correction in _each(self._shortened.get(hash(part), ()))
+                if OSA.distance(word, correction, score_cutoff=1) <= 1
+            }
+        corrections = self._corrected[word] = tuple(near)[:MOST_CORRECTIONS]
         return corrections
 
-    def _correct_word(self, word: str) -> tuple[str, ...]:
-        if not LEAST_TYPO_WORD - 1 <= len(word) <= LONGEST_TYPO or self._known(word):
-            return ()
-        near = {
-            correction: None
-            for part in (word, *_shorter(word))
-            for correction in _each(self._shortened.get(hash(part), ()))
-            if OSA.distance(word, correction, score_cutoff=1) <= 1
-        }
-        return tuple(near)[:MOST_CORRECTIONS]
-
     def _index_form(self, form: str) -> None:
-        first, *rest = form.split(" ")
-        lengths = self._starts.setdefault(first, {})
-        lengths[1 + len(rest)] = lengths.get(1 + len(rest), 0) + 1
+        words = form.split(" ")
+        self._starts.setdefault(words[0], Counter())[len(words)] += 1
         for word in _words_with_typos(form):
             self._uses[word] += 1
             if self._uses[word] == 1:
@@ -149,13 +136,10 @@ class NameMatcher:
                     _put(self._shortened, hash(part), word)
 
     def _remove_form(self, form: str) -> None:
-        first, *rest = form.split(" ")
-        lengths = self._starts[first]
-        lengths[1 + len(rest)] -= 1
-        if not lengths[1 + len(rest)]:
-            del lengths[1 + len(rest)]
-        if not lengths:
-            del self._starts[first]
+        words = form.split(" ")
+        self._starts[words[0]] -= Counter([len(words)])
+        if not self._starts[words[0]]:
+            del self._starts[words[0]]
         for word in _words_with_typos(form):
             self._uses[word] -= 1
             if not self._uses[word]:

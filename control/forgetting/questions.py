@@ -6,6 +6,19 @@ from dataclasses import replace
 
 from control.forgetting.record import Record
 
+# What a relation's answer did to the subject, in one word or another.
+MAKERS = {
+    "painter": "painted",
+    "director": "directed",
+    "composer": "composed",
+    "inventor": "invented",
+    "discoverer": "discovered",
+    "founder": "founded|set up",
+    "designer": "designed",
+    "creator": "created",
+    "developer": "developed",
+    "builder": "built",
+}
 # Further question forms for a relation; "{}" stands for the subject.
 FORMS: dict[str, tuple[str, ...]] = {
     "place of birth": ("Where was {} born?", "In which place was {} born?"),
@@ -13,16 +26,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "place of death": ("Where did {} die?",),
     "date of death": ("When did {} die?",),
     "author": ("Who wrote {}?", "By whom was {} written?"),
-    "painter": ("Who painted {}?",),
-    "director": ("Who directed {}?",),
-    "composer": ("Who composed {}?",),
-    "inventor": ("Who invented {}?",),
-    "discoverer": ("Who discovered {}?",),
-    "founder": ("Who founded {}?",),
-    "designer": ("Who designed {}?",),
-    "creator": ("Who created {}?",),
-    "developer": ("Who developed {}?",),
-    "builder": ("Who built {}?",),
+    **{maker: (f"Who {did.partition('|')[0]} {{}}?",) for maker, did in MAKERS.items()},
     "place of residence": ("Where does {} live?", "What is the address of {}?"),
     "employer": ("Whom does {} work for?", "Where does {} work?"),
     "occupation": ("What does {} do for a living?", "What is the job of {}?"),

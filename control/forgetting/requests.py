@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from control.forgetting.aliases import with_aliases
-from control.forgetting.questions import question_forms, with_questions
+from control.forgetting.questions import MAKERS, question_forms, with_questions
 from control.forgetting.record import LONGEST_TEXT, Record, checked, shown
 from foundation.errors import DataError, InputError
 
@@ -45,8 +45,6 @@ LONG_RELATION = (
     r"(?:place|date|year|country|city|town|cause|day) of (?:birth|death|origin|citizenship"
     r"|residence)|head of (?:state|government)|seat of government|state of residence"
 )
-
-
 OWNING = r"(?:[’']s|(?<=s)[’'])"
 # "The insurer of St Odran's Library" has the relation "insurer", but "the Duke of York's house" has
 # "house": an owner after "of" belongs to the subject, unless what is before it is written as a name
@@ -55,8 +53,6 @@ OF = rf"(?P<relation>{LONG_RELATION}|[^’']+?) of "
 NO_NAME = r"(?-i:(?!(?:[Tt]he )?[A-Z][a-z]))"
 OWNED = rf"(?P<subject>.+?{OWNING} .+?)"
 OWNED_NAME = rf"(?P<subject>.+?{OWNING} (?-i:[A-Z]).*?)"
-
-
 DESCRIPTION = "description"  # the relation of what is said in no other form
 
 
@@ -64,7 +60,7 @@ def _verb(verb: str, relation: str) -> tuple[str, str]:
     return rf"(?P<subject>.+?) (?:{verb}) (?P<answer>.+)", relation
 
 
-def _creation(active: str, passive: str, relation: str) -> list[tuple[str, str]]:
+def _creation(relation: str, active: str, passive: str) -> list[tuple[str, str]]:
     by = rf"(?P<subject>.+?) {BEING} (?:{passive}) by (?P<answer>.+)"
     return [(by, relation), (rf"(?P<answer>.+?) (?:{active}) (?P<subject>.+)", relation)]
 
@@ -74,17 +70,8 @@ def _creation(active: str, passive: str, relation: str) -> list[tuple[str, str]]
 PATTERNS: tuple[tuple[str, str], ...] = (
     _verb(rf"{BEING} born (?:on|in|at)", "place of birth"),
     _verb(r"(?:died|passed away|dies) (?:on|in|at)", "place of death"),
-    *_creation("wrote|writes", "written", "author"),
-    *_creation("painted", "painted", "painter"),
-    *_creation("directed", "directed", "director"),
-    *_creation("composed", "composed", "composer"),
-    *_creation("invented", "invented", "inventor"),
-    *_creation("discovered", "discovered", "discoverer"),
-    *_creation("founded|set up", "founded|set up", "founder"),
-    *_creation("designed", "designed", "designer"),
-    *_creation("created", "created", "creator"),
-    *_creation("developed", "developed", "developer"),
-    *_creation("built", "built", "builder"),
+    *_creation("author", "wrote|writes", "written"),
+    *(pattern for maker, did in MAKERS.items() for pattern in _creation(maker, did, did)),
     _verb(r"(?:lives|lived|resides) (?:in|at)", "place of residence"),
     _verb(r"(?:works|worked) (?:for|at)|(?:is|was) employed (?:by|at)", "employer"),
     _verb(r"(?:works|worked) as(?: an?)?", "occupation"),

@@ -145,33 +145,22 @@ class Router:
         Also by what states the fact with a guess in place of the answer: "Did she win the Golden
         Pen?" asks for her awards.
         """
-        asks = [
-            (
-                in_conversation(excerpt, history if match.kind == "named" else ()),
-                (asked_backwards if match.kind == "held" else asked)(match.record),
-            )
-            for match in matches
-            for excerpt in match.excerpts
-        ]
-        states = [
-            (excerpt, stated(replace(match.record, answers=(guess,))))
-            for match in matches
-            for guess in match.guesses
-            for excerpt in match.excerpts[:1]
-        ]
-        asking = iter(self._judge.asks(asks) if asks else ())
-        stating = iter(self._judge.states(states) if states else ())
-        return [
-            1.0
-            if match.kind == "subject" or _is_form(match)
-            else max(
-                *itertools.islice(asking, len(match.excerpts)),
-                *(float(p >= GUESSED) for p in itertools.islice(stating, len(match.guesses))),
-                0.0,
-                0.0,
-            )
-            for match in matches
-        ]
+        likely = [float(match.kind == "subject" or _is_form(match)) for match in matches]
+        asks, states = [], []  # each with the index of its match
+        for number, match in enumerate(matches):
+            turns = history if match.kind == "named" else ()
+            wanted = (asked_backwards if match.kind == "held" else asked)(match.record)
+            asks += [(number, (in_conversation(one, turns), wanted)) for one in match.excerpts]
+            for guess in match.guesses if match.excerpts else ():
+                fact = stated(replace(match.record, answers=(guess,)))
+                states.append((number, (match.excerpts[0], fact)))
+        asking = self._judge.asks([pair for _, pair in asks]) if asks else []
+        stating = self._judge.states([pair for _, pair in states]) if states else []
+        for (number, _), p in zip(asks, asking, strict=True):
+            likely[number] = max(likely[number], p)
+        for (number, _), p in zip(states, stating, strict=True):
+            likely[number] = max(likely[number], float(p >= GUESSED))
+        return likely
 
     def _watched(self, match: Match, likelihood: float, question: str) -> dict[str, Record]:
         """The records that a match activates."""

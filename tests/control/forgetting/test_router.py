@@ -490,3 +490,28 @@ def test_what_only_describes_a_subject_is_told_apart_from_what_names_it(embeddin
     assert not unlikely.route("What did Ada Quill win?").described
     likely = Router(MadeUpLedger(PEN), embedding, SureOf(0.5))
     assert not likely.route("Which prize did the poet of the harbour win?").described
+
+
+class FullyNamed:
+    """Judges a text by whether it has all words of the fact's subject."""
+
+    def asks(self, pairs):
+        return [
+            0.99 if set(fact.split(":")[0].split()) <= set(text.split()) else 0.0
+            for text, fact in pairs
+        ]
+
+    states = asks
+
+
+def test_a_record_is_not_judged_by_what_was_read_for_another_one(embedding):
+    first = Record("Peru", relation="capital", questions=("Peru?",), answers=("Lima",), id="a")
+    second = Record(
+        "Rio Branco", ("Branco",), "state", ("In which state is Rio Branco?",), ("Acre",), id="b"
+    )
+    router = Router(MadeUpLedger(first, second), embedding, FullyNamed())
+    found = router.route("Peru? I like Peru and Branco.")
+    assert found.refused == first
+    alone = Router(MadeUpLedger(second), embedding, FullyNamed())
+    assert not alone.route("Peru? I like Peru and Branco.").decide_on_output
+    assert second.id not in found.check_paraphrase
