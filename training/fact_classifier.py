@@ -1,7 +1,9 @@
 """Trains the classifier of forgotten facts (`control.forgetting.classifier`).
 
-From facts with messages and sentences written for it (``facts.jsonl``), and from the questions of
-`training.fact_questions`. One fact in eight of the written ones is held out.
+From facts with messages and sentences written for it (``facts.jsonl``), from plain facts, such as
+that a river flows into a sea, whose messages and sentences were written for each relation
+(``plain_facts.jsonl``), and from the questions of `training.fact_questions`. One in eight of the
+written facts and relations is held out.
 """
 
 import json
@@ -35,14 +37,15 @@ from training.fact_questions import build_cases
 
 READER = DATA / "adapters" / "reader"  # of the same rank
 WRITTEN = Path(__file__).with_name("facts.jsonl")
-DEVELOPMENT = 8  # one in so many written facts is held out
+PLAIN = Path(__file__).with_name("plain_facts.jsonl")
+DEVELOPMENT = 8  # one in so many written facts and relations is held out
 RANK, EPOCHS = 64, 3
 # At the rate of the other encoders it learned nothing but how frequent the labels are.
 LEARNING_RATE = 4e-4
 ORIGIN = """\
 It goes on from the encoder of the adapter `reader`. `training/fact_classifier.py` builds the
-examples, from facts with messages and sentences written for it (`training/facts.jsonl`) and from
-templates. What it is worth: `docs/forgetting.md`."""
+examples, from facts with messages and sentences written for it (`training/facts.jsonl`), plain ones
+(`training/plain_facts.jsonl`) and templates. What it is worth: `docs/forgetting.md`."""
 MADE = 4_000  # of the made questions that are learned from
 WITH_RELATION = 0.8  # share of the records that say their relation
 MASKED = 0.5  # share of the stating sentences that are also shown with the answer masked
@@ -54,6 +57,7 @@ UNTITLED = 0.5  # share of the sentences and passages that name the subject, sho
 RENAMED = 6  # texts of each fact that are also held against one of another name
 CHANGED = 0.5  # share of those texts whose other name is the same but for a word
 NEAREST = 8  # subjects that are looked through for another name
+EACH_PLAIN = 2  # texts of a kind of each plain fact
 
 
 class FactExample(NamedTuple):
@@ -72,9 +76,9 @@ class FactExample(NamedTuple):
     concerns: bool
 
 
-def written(held_out: bool = False) -> list[dict[str, Any]]:
-    """The written facts: to learn from, or those held out."""
-    with WRITTEN.open(encoding="utf-8") as file:
+def written(held_out: bool = False, path: Path = WRITTEN) -> list[dict[str, Any]]:
+    """The written facts, or the relations of ``PLAIN``: to learn from, or those held out."""
+    with path.open(encoding="utf-8") as file:
         return [
             fact
             for number, fact in enumerate(map(json.loads, file))
@@ -186,6 +190,51 @@ def of_other_names(
         yield FactExample("other name", lowered, fact_text, False)
 
 
+def of_relation(relation: dict[str, Any], draw: random.Random) -> Iterator[FactExample]:
+    """Texts of the plain facts of a relation, and the same texts about another subject.
+
+    In a text ``{s}`` stands for the subject, ``{a}`` for the answer, ``{w}`` for a wrong one and
+    ``{o}`` for another subject.
+    """
+    for fact in relation["facts"]:
+        subject, question = fact["subject"], relation["question"].format(s=fact["subject"])
+        record = Record(subject, (), relation["relation"], (question,), (fact["answer"],))
+        for kind, concerns in (("asking", True), ("beside", False)):
+            for text in _filled(relation, kind, fact, subject, draw):
+                told = asked(as_entered(record, text, draw))
+                yield FactExample(f"{kind} plainly", text, told, concerns)
+        for kind, concerns in (("stating", True), ("not_stating", False)):
+            for text in map(_capitalised, _filled(relation, kind, fact, subject, draw)):
+                told = stated(as_entered(record, text, draw))
+                title = subject if draw.random() < UNTITLED else ""
+                yield FactExample(f"{kind} plainly", in_passage(text, title=title), told, concerns)
+        other = draw.choice([one for one in relation["facts"] if one["subject"] != subject])
+        name = "plainly of another"
+        for text in _filled(relation, "asking", other, subject, draw):
+            yield FactExample(name, text, asked(as_entered(record, text, draw)), False)
+        for text in map(_capitalised, _filled(relation, "stating", other, subject, draw)):
+            yield FactExample(name, text, stated(as_entered(record, text, draw)), False)
+
+
+def _filled(
+    relation: dict[str, Any], kind: str, fact: dict[str, str], apart: str, draw: random.Random
+) -> list[str]:
+    """Texts of a kind about a fact, with another subject in them than ``apart``."""
+    facts = relation["facts"]
+    others = [one["subject"] for one in facts if one["subject"] not in (fact["subject"], apart)]
+    wrong = [one["answer"] for one in facts if one["answer"] != fact["answer"]]
+    return [
+        text.format(
+            s=fact["subject"], a=fact["answer"], o=draw.choice(others), w=draw.choice(wrong)
+        )
+        for text in draw.sample(relation[kind], EACH_PLAIN)
+    ]
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
 def _renamed(record: Record, subject: str, aliases: Sequence[str]) -> Record:
     """A record about another subject; without its questions that do not name the subject."""
     questions = []
@@ -246,6 +295,8 @@ def build(embed: Embed, seed: int = 0) -> list[FactExample]:
     for fact, names in zip(facts, _similar(facts, embed), strict=True):
         examples += [*of_fact(fact, draw), *of_passages(fact, draw), *of_others(fact, draw)]
         examples += of_other_names(fact, names, draw)
+    for relation in written(path=PLAIN):
+        examples += of_relation(relation, draw)
     draw.shuffle(examples)
     return examples
 

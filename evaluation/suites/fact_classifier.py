@@ -29,6 +29,8 @@ PAIRS = {
     "sentences without the answer": ("stating", "masked"),
     "sentences in passages on several subjects": ("stating in passages", "beside in passages"),
     "sentences in prose": ("stating in prose", "beside in prose"),
+    "messages on plain facts": ("asking plainly", "beside plainly"),
+    "sentences on plain facts": ("stating plainly", "not_stating plainly"),
 }
 
 
@@ -50,6 +52,8 @@ def report(judge: FactJudge) -> dict[str, Any]:
         )
         for one in several
     ]
+    for relation in fact_classifier.written(True, fact_classifier.PLAIN):
+        examples += fact_classifier.of_relation(relation, draw)
     likely = np.array(judge.asks([(one.text, one.fact) for one in examples]))
     rows = [_row(kind, pair, examples, likely) for kind, pair in PAIRS.items()]
     curve = [

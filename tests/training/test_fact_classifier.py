@@ -66,3 +66,20 @@ def test_a_record_without_aliases_is_asked_for_as_often_as_any_other():
     with_aliases, without = (told[side, True] / told[side, False] for side in (True, False))
     assert told[False, True] > 100
     assert 0.5 < without / with_aliases < 2
+
+
+def test_plain_facts_are_told_of_their_subject_and_not_of_another():
+    draw = random.Random(0)  # noqa: S311 - a reproducible choice, nothing secret
+    relations = fact_classifier.written(path=fact_classifier.PLAIN)
+    held_out = fact_classifier.written(True, fact_classifier.PLAIN)
+    assert len(held_out) > 10
+    assert not any(relation in relations for relation in held_out)
+    for relation in [*relations, *held_out]:
+        subjects = {fact["subject"] for fact in relation["facts"]}
+        for one in fact_classifier.of_relation(relation, draw):
+            assert not {"{s}", "{a}", "{o}", "{w}"} & set(one.text.split())
+            of = [subject for subject in subjects if one.fact.startswith(f"{subject}: ")]
+            if one.kind == "plainly of another":
+                assert not one.concerns
+                named = [subject for subject in subjects if subject in one.text]
+                assert set(named) - set(of) or not named
