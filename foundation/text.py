@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 SURROGATES = re.compile("[\ud800-\udfff]")  # unpaired: bytes that were no text
@@ -36,7 +36,7 @@ FUNCTION_WORDS = words(
 )
 
 
-def holds(text: str, wanted: Sequence[str]) -> bool:
+def holds(text: str, wanted: Iterable[str]) -> bool:
     """Whether normalised ``text`` holds one of ``wanted``, as whole words."""
     padded = f" {normalise(text)} "
     return any(f" {words} " in padded for phrase in wanted if (words := normalise(phrase)))

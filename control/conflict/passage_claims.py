@@ -13,7 +13,7 @@ from control.conflict.answerability import preference, probability, unsaid_names
 from control.conflict.dates import periods_in, periods_named, tells_of
 from control.conflict.sources import CORRECTION, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
-from control.conflict.versions import Version, find_version
+from control.conflict.versions import Version, find_index, find_version
 from control.forgetting.parts import parts
 from control.forgetting.text_redaction import MASK
 from control.prompts import Prompt, Quote
@@ -329,11 +329,18 @@ def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
 
 
 def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
-    title = str(node.metadata.get("title", ""))
-    names = [title, Path(prompts.path(node)).stem]
+    title, file = str(node.metadata.get("title", "")), Path(prompts.path(node)).stem
+    names = [title, file]
     if stated := node.metadata.get("version"):
         names.append(f"{title} version {stated}")
-    return tuple(found for name in names if (found := find_version(name)) is not None)
+    first, _, rest = node.text.partition(
+        "\n"
+    )  # a text whose title is its file's may begin with one
+    found = [
+        *map(find_version, names),
+        find_index(file, first if rest and title == file else title),
+    ]
+    return tuple(each for each in found if each is not None)
 
 
 def _sentence(text: str, place: int) -> str:

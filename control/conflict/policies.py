@@ -153,7 +153,8 @@ def settle(
         scope, in_force = _named(question, periods, in_force)
         missing = _missing(periods, scope)
     groups_followed, reason = _decide(question, grouped, in_force, policy, scope)
-    told = _told(in_force) if reason and len(groups_followed) > 1 else ()
+    followed = [each for each in in_force if each.claim.group in groups_followed]
+    told = _told(followed) if reason and len(groups_followed) > 1 else ()
     if reason and missing:
         reason = f"{reason.removesuffix('.')}; {missing}."
     elif reason and not scope and _lacks_version(question, in_force):
@@ -236,7 +237,7 @@ def _decide(
         return {pinned[0]}, f"The answer follows {which}."
     if len(remaining) == 1:
         return remaining, f"The documents disagree; the answer follows what held {scope}."
-    chosen, why = _choose(question, in_force, policy)
+    chosen, why, in_force = _choose(question, in_force, policy)
     if chosen is not None:
         version = _version(in_force, chosen) if why == "version" else ""
         undated = _undated(in_force) if why == "newest" else ""
@@ -244,6 +245,7 @@ def _decide(
         return {chosen}, f"The documents disagree; the answer follows {why}."
     if policy == "all":
         return remaining, "The documents disagree; every claim is told."
+    remaining = {each.claim.group for each in in_force}
     why = UNDECIDED.get(policy) or _undated(in_force)
     why = ": ".join(filter(None, ["nothing decides between them", why]))
     return remaining, f"The documents disagree, and {why}."
@@ -285,37 +287,45 @@ def _following(passages: Sequence[PassageClaim], groups: set[int], reason: str =
 
 def _choose(
     question: str, passages: Sequence[PassageClaim], policy: Policy | None
-) -> tuple[int | None, str]:
-    """The group to follow, and why; ``None`` where there is none."""
+) -> tuple[int | None, str, Sequence[PassageClaim]]:
+    """The group to follow, and why; ``None`` where there is none; and the passages in question.
+
+    Those are all but earlier versions of others.
+    """
     asked = words(question) - FUNCTION_WORDS
-    series = set.intersection(*({each.series for each in one.versions} for one in passages))
     rules: dict[str, Callable[[Sequence[PassageClaim]], Any]] = {
         "replaces": lambda group: _replacing(group, passages),
         "trusted": lambda group: max(each.claim.trust for each in group),
         "newest": lambda group: max(each.claim.date for each in group),
-        "version": lambda group: max(
-            version.number
-            for each in group
-            for version in each.versions
-            if version.series in series
-        ),
+        "version": lambda group: len(group) == len(passages),  # of what is no earlier version
         "majority": lambda group: len({each.document for each in group}),
         "titled": lambda group: max(len(asked & words(each.title)) for each in group),
     }
-    order = ORDER[policy]
-    groups = list(dict.fromkeys(each.claim.group for each in passages))
-    members = {group: [each for each in passages if each.claim.group == group] for group in groups}
-    for name in order:
+    for name in ORDER[policy]:
         if policy is None and name == "newest" and not all(each.claim.date for each in passages):
             continue  # an undated document may be newer
-        if name == "version" and not series:
-            continue
+        if name == "version":
+            passages = [each for each in passages if not _is_earlier(each, passages)]
         if name == "titled" and not _of_one_form([each.title for each in passages]):
             continue
-        ranked = sorted(groups, key=lambda group: rules[name](members[group]), reverse=True)
-        if rules[name](members[ranked[0]]) > rules[name](members[ranked[1]]):
-            return ranked[0], name
-    return None, ""
+        groups = list(dict.fromkeys(each.claim.group for each in passages))
+        ranks = [rules[name]([p for p in passages if p.claim.group == group]) for group in groups]
+        best = max(ranks)
+        if ranks.count(best) == 1:
+            return groups[ranks.index(best)], name, passages
+    return None, "", passages
+
+
+def _is_earlier(passage: PassageClaim, others: Sequence[PassageClaim]) -> bool:
+    """Whether one of the others is of a later version of a passage's document, and not older."""
+    return any(
+        own.series == later.series
+        and own.number < later.number
+        and not (other.claim.date and other.claim.date < passage.claim.date)
+        for own in passage.versions
+        for other in others
+        for later in other.versions
+    )
 
 
 def _of_one_form(titles: Sequence[str]) -> bool:
@@ -337,9 +347,14 @@ def _names(ones: Sequence[PassageClaim], others: Sequence[PassageClaim]) -> bool
     named = {name for each in ones for name in each.replaces if name}
     titles = [name for name in sorted(named) if not name.replace("-", "").isdigit()]
     return ANY in named or any(
-        other.claim.date in named or holds(f"{other.title}\n{other.head}", titles)
+        _is_dated(other.claim.date, named) or holds(f"{other.title}\n{other.head}", titles)
         for other in others
     )
+
+
+def _is_dated(date: str, named: set[str]) -> bool:
+    """Whether one of the names is the date of a document, be it the year of either alone."""
+    return bool(date) and any(name.startswith(date) or date.startswith(name) for name in named)
 
 
 def _told(passages: Sequence[PassageClaim]) -> tuple[ToldClaim, ...]:

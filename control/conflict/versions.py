@@ -9,6 +9,10 @@ MARKED = (
 )
 DOTTED = r"(?<![\w.])(?P<dotted>\d+(?:\.\d+)+)(?!\w|\.\d)"
 VERSION = re.compile(f"{MARKED}|{DOTTED}", re.IGNORECASE)
+# The end of a file's name that tells one file of a title from the next: "rules_2", "notice-b".
+INDEX = re.compile(
+    r"(?<=[^\W_])[\s._-]+\(?(?P<index>\d{1,3}(?:[._-]\d{1,3})*|[a-z])\)?$", re.IGNORECASE
+)
 NUMBER = re.compile(r"\d+")
 
 
@@ -45,7 +49,23 @@ def find_version(name: str) -> Version | None:
     if len(found) != 1:
         return None
     [match] = found
-    written = (match["marked"] or match["dotted"]).lower()
+    return _version(match["marked"] or match["dotted"], name[: match.start()], name[match.end() :])
+
+
+def find_index(file: str, title: str) -> Version | None:
+    """The place of a file among others of the same title; ``None`` where its name tells none.
+
+    Args:
+        file: Its name, without its ending.
+        title: Of the document, as its text gives it.
+    """
+    match = INDEX.search(file)
+    if match is None or title in ("", file):
+        return None
+    return _version(match["index"], f"{title}: {file[: match.start()]}", "")
+
+
+def _version(written: str, before: str, after: str) -> Version:
     parts = tuple(map(int, NUMBER.findall(written)))
-    series = f"{name[: match.start()]}*{name[match.end() :]}".lower()
-    return Version((series, bool(parts)), parts or (ord(written),))
+    series = f"{before}*{after}".lower()
+    return Version((series, bool(parts)), parts or (ord(written.lower()),))

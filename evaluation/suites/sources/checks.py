@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from text_to_num import alpha2digit
 
 from evaluation import metrics
 
 ALL = "all"
-ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)  # which SQuAD's evaluation leaves out, too
+# What may stand before a value; the article SQuAD's evaluation leaves out, too.
+BEFORE = re.compile(r"^(?:(?:in|to|on|at|by|for|from)\s+)?(?:(?:a|an|the)\s+)?", re.IGNORECASE)
+PERCENT = re.compile(r"\s*(?:%|\bper ?cent\b)", re.IGNORECASE)
 
 Table = list[dict[str, Any]]
 
@@ -105,8 +108,16 @@ def failures(task: str, checks: Iterable[Check]) -> Table:
 
 
 def holds(text: str, wanted: Sequence[str]) -> bool:
-    """Whether a text holds one of the values, with or without the article before it."""
-    return metrics.holds(text, [*wanted, *(ARTICLE.sub("", value) for value in wanted)])
+    """Whether a text holds one of the values, numbers in digits or in words.
+
+    With or without the preposition and the article before it.
+    """
+    forms = [form for value in wanted for form in (value, BEFORE.sub("", value))]
+    return metrics.holds(text, forms) or metrics.holds(_in_digits(text), map(_in_digits, forms))
+
+
+def _in_digits(text: str) -> str:
+    return PERCENT.sub(" percent", alpha2digit(text, "en", threshold=0))
 
 
 def holds_only(text: str, wanted: Sequence[str], others: Sequence[str]) -> bool:

@@ -56,6 +56,13 @@ def test_what_replaces_another_document_is_followed_whatever_the_dates():
     assert followed(settle(QUESTION, passages)) == {"b"}
 
 
+@pytest.mark.parametrize("stated", ["2022-07-03", "2022-07", "2022"])
+@pytest.mark.parametrize("date", ["2022-07-03", "2022", ""])
+def test_what_is_replaced_may_be_named_by_its_date_or_the_year_of_it(date, stated):
+    passages = [said(14, "a", date=date), said(30, "b", replaces=(stated,))]
+    assert followed(settle(QUESTION, passages)) == ({"b"} if date else {"a", "b"})
+
+
 def test_what_is_replaced_may_be_named_by_its_first_line():
     old = said(14, "c9", head="Circular 9\n3 June 2024\nYou have 14 days.")
     other = said(14, "c9", head="Circular 19\nYou have 14 days.")
@@ -117,6 +124,56 @@ def test_without_dates_the_latest_version_of_one_document_is_followed(names, who
     settled = settle(QUESTION, find(list(zip(found, readings, strict=True))))
     assert followed(settled) == whom
     assert ("the latest version" in settled.reason) == (len(whom) == 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "titles", "whom"),
+    [
+        (("rules_1", "rules_2"), ("Rules", "Rules"), {"1"}),
+        (("notice-b", "notice-a"), ("Notice", "Notice"), {"0"}),
+        (("fees (9)", "fees (10)"), ("Fees", "Fees"), {"1"}),
+        (("rules_1", "rules_2"), ("rules_1", "rules_2"), {"0", "1"}),  # it has no title
+        (("hall_1", "hall_2"), ("The old hall", "The new hall"), {"0", "1"}),
+        (("rules_1", "terms_2"), ("Rules", "Rules"), {"0", "1"}),
+        (("rules_2019", "rules_2021"), ("Rules", "Rules"), {"0", "1"}),
+    ],
+)
+def test_of_files_of_one_title_that_are_counted_the_last_is_followed(files, titles, whom):
+    known = [
+        {"title": title, "source": f"/docs/{file}.txt"}
+        for file, title in zip(files, titles, strict=True)
+    ]
+    nodes = [
+        NodeWithScore(node=TextNode(text=f"It is {14 + at} days.", metadata=one, id_=str(at)))
+        for at, one in enumerate(known)
+    ]
+    read = [(node, Reading(node.text[6:13], 6, 0.9)) for node in nodes]
+    assert followed(settle(QUESTION, find(read))) == whom
+    headed = [
+        NodeWithScore(
+            node=TextNode(
+                text=f"{title}\n\nIt is {14 + at} days.",
+                metadata={**one, "title": file},
+                id_=str(at),
+            )
+        )
+        for at, (one, file, title) in enumerate(zip(known, files, titles, strict=True))
+    ]
+    read = [(node, Reading(f"{14 + at} days", 9, 0.9)) for at, node in enumerate(headed)]
+    assert followed(settle(QUESTION, find(read))) == whom
+
+
+def test_an_earlier_version_is_set_aside_though_another_document_disagrees_too():
+    first, last = (
+        replace(said(days, name), versions=(find_version(name),), title=name)
+        for days, name in ((14, "guide v1"), (30, "guide v2"))
+    )
+    other = said(60, "Leaflet")
+    settled = settle(QUESTION, [first, last, other])
+    assert followed(settled) == {"guide v2", "Leaflet"}
+    assert "14 days" not in settled.text
+    assert followed(settle(QUESTION, [first, last, said(30, "Leaflet")])) == {"guide v2", "Leaflet"}
+    assert "14 days" in settle(QUESTION, [first, last, other], "all").text
 
 
 def test_a_later_date_stands_above_a_later_version():
