@@ -35,6 +35,7 @@ SOURCE_TASKS = (  # of evaluation.suites.sources, which is too slow to import fo
     "verdicts",
     "memory",
     "versions",
+    "versions-beside",
     "documents",
     "sentences",
     "corrections",

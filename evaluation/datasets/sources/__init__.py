@@ -280,8 +280,8 @@ def verdicts(limit: int | None = None) -> list[GivenPassages]:
     )
 
 
-def versions(limit: int | None = None) -> list[Versions]:
-    """Questions about documents of different dates."""
+def versions(limit: int | None = None, beside: bool = False) -> list[Versions]:
+    """Questions about documents of different dates; ``beside``: those with other documents, too."""
 
     def build(of: dict[str, Any]) -> Versions:
         as_of = of.get("as_of")
@@ -295,7 +295,7 @@ def versions(limit: int | None = None) -> list[Versions]:
             (as_of["date"], as_of["answer"]) if as_of else None,
         )
 
-    return _load("versions", limit, build)
+    return _load("versions_beside" if beside else "versions", limit, build)
 
 
 def only_documents(limit: int | None = None) -> list[CorpusQuestion]:

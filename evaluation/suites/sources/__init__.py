@@ -20,7 +20,7 @@ from evaluation.suites.sources.system import Run, SourceSystem
 __all__ = ["HIDDEN", "TASKS", "USUAL_TASKS", "Run", "SourceSystem", "run"]
 
 FAILURES = "failures"
-HIDDEN = (FAILURES, "versions: dates")  # tables with a line for each record
+HIDDEN = (FAILURES, "versions: dates", "versions-beside: dates")  # tables of single records
 RAMDOCS = "ramdocs"
 HELD_OUT = "held-out"
 CORRECTIONS = "corrections"
@@ -30,6 +30,7 @@ TASKS: dict[str, Callable[[Run], dict[str, Table]]] = {
     "verdicts": disagreement.verdicts,
     "memory": disagreement.memory,
     "versions": versions.versions,
+    "versions-beside": partial(versions.versions, beside=True),
     "documents": documents.documents,
     "sentences": citations.sentences,
     CORRECTIONS: corrections.corrections,

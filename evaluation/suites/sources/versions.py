@@ -36,11 +36,17 @@ class IngestedDocuments:
     dates: tuple[str, ...]
 
 
-def versions(run: Run) -> dict[str, Table]:
-    """Whether the newest document is followed, older ones are shown, and an earlier day's held."""
-    items = sources.versions(run.limit)
+def versions(run: Run, beside: bool = False) -> dict[str, Table]:
+    """Whether the newest document is followed, older ones are shown, and an earlier day's held.
+
+    Args:
+        run: The run.
+        beside: Whether to ask the questions that have documents about other things as well.
+    """
+    task = "versions-beside" if beside else "versions"
+    items = sources.versions(run.limit, beside)
     ingested = {item.id: _ingest(item, run.system.assistant.reader) for item in items}
-    rows = run.rows("versions", [(item, ingested[item.id].dates) for item in items])
+    rows = run.rows(task, [(item, ingested[item.id].dates) for item in items])
     queries = {(NOW, item.id): Query(item.question, ingested[item.id].nodes) for item in items}
     queries |= {
         (AS_OF, item.id): Query(
@@ -49,7 +55,7 @@ def versions(run: Run) -> dict[str, Table]:
         for item in items
         if item.as_of
     }
-    run.answers(rows, queries, "versions")
+    run.answers(rows, queries, task)
     checks = []
     for item in items:
         read_as = ingested[item.id]
@@ -80,9 +86,9 @@ def versions(run: Run) -> dict[str, Table]:
         for place, document in enumerate(item.documents)
     ]
     return {
-        "versions": shares(checks),
-        "versions: dates": found,
-        "failures": failures("versions", checks),
+        task: shares(checks),
+        f"{task}: dates": found,
+        "failures": failures(task, checks),
     }
 
 

@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,7 +81,11 @@ class Perfect:
     def __init__(self):
         self.pinned = None
         self.verdicts = {item.question: item for item in sources.verdicts()}
-        self.versions = {item.question: item for item in sources.versions()}
+        self.versions = {
+            item.question: item
+            for beside in (False, True)
+            for item in sources.versions(beside=beside)
+        }
         self.corpus = {item.question: item for item in sources.only_documents()}
         self.read_texts = {(item.question, item.text): item for item in sources.claims()}
         self.written = {item.question: item for item in sources.sentences()}
@@ -129,9 +134,9 @@ class Perfect:
             [place] = [
                 at
                 for at, document in enumerate(item.documents)
-                if node.text in document.text or document.text in node.text
-            ][:1] or [None]
-            if place is not None and item.answers[place]:
+                if document.name == Path(node.metadata["source"]).name
+            ]
+            if item.answers[place]:
                 claims.append(
                     SourceClaim(node.node_id, item.answers[place], followed=place == follow)
                 )
