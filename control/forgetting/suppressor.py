@@ -40,7 +40,7 @@ OnToken = Callable[[int, "TokenTrace"], None]
 OnClearedToken = Callable[[int, ClearedToken], None]
 
 # Likelihood from which a sentence of an answer states a fact, where the answer gives what must not
-# be said and where it does not: in passages on several subjects 88 and 73 % of the sentences that
+# be said and where it does not: in passages on several subjects 89 and 75 % of the sentences that
 # state a fact held out of the training reach them, and 5 and 2 % of others.
 GIVING, STATING = 0.4, 0.8
 RETRIEVAL = "retrieval"  # the layer that redacts passages

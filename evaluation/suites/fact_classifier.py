@@ -1,16 +1,21 @@
 """The classifier of forgotten facts, and redaction by it, on facts held out of its training.
 
+Those of ``plain_facts.jsonl`` are by an author of their own, of relations that nothing was learned
+from.
+
 What both do in the system, `fulcrum eval forgetting` measures otherwise.
 """
 
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from control.forgetting.classifier import FactJudge
+from control.forgetting.classifier import FactJudge, asked, in_passage, stated
 from control.forgetting.ledger import Changes
 from control.forgetting.matcher import find_answers
 from control.forgetting.record import Record
@@ -19,6 +24,7 @@ from evaluation import metrics
 from training import fact_classifier
 from training.fact_classifier import FactExample
 
+PLAIN = Path(__file__).parents[1] / "datasets" / "plain_facts.jsonl"
 SEED = 0  # of the forms in which records are given
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 # Kinds of texts that concern a fact, and of those that do not.
@@ -31,6 +37,8 @@ PAIRS = {
     "sentences in prose": ("stating in prose", "beside in prose"),
     "messages on plain facts": ("asking plainly", "beside plainly"),
     "sentences on plain facts": ("stating plainly", "not_stating plainly"),
+    "messages on other relations": ("asking of others", "beside of others"),
+    "sentences on other relations": ("stating of others", "not_stating of others"),
 }
 
 
@@ -54,6 +62,7 @@ def report(judge: FactJudge) -> dict[str, Any]:
     ]
     for relation in fact_classifier.written(True, fact_classifier.PLAIN):
         examples += fact_classifier.of_relation(relation, draw)
+    examples += _of_other_relations()
     likely = np.array(judge.asks([(one.text, one.fact) for one in examples]))
     rows = [_row(kind, pair, examples, likely) for kind, pair in PAIRS.items()]
     curve = [
@@ -70,6 +79,26 @@ def report(judge: FactJudge) -> dict[str, Any]:
             "redaction": [redaction(facts, judge, name) for name in fact_classifier.TEXTS],
         },
     }
+
+
+def _of_other_relations() -> Iterator[FactExample]:
+    """Texts on plain facts, as `FactExample`, each with its relation and one question."""
+    for fact in map(json.loads, PLAIN.read_text(encoding="utf-8").splitlines()):
+        record = Record(
+            fact["subject"],
+            (),
+            fact["relation"],
+            (fact["question"],),
+            (fact["answer"],),
+            tuple(fact["answer_aliases"]),
+        )
+        for kind, concerns in (("asking", True), ("beside", False)):
+            for text in fact[kind]:
+                yield FactExample(f"{kind} of others", text, asked(record), concerns)
+        for kind, concerns in (("stating", True), ("not_stating", False)):
+            for text in fact[kind]:
+                told = stated(record)
+                yield FactExample(f"{kind} of others", in_passage(text), told, concerns)
 
 
 class _OneRecord:

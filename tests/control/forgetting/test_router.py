@@ -292,7 +292,7 @@ def test_questions_for_other_relatives_pass(embedding, asked):
     [
         ('True or false: "Mira Tallow was also honoured with the Larch Medal."', True),
         ('Somebody wrote "The Larch Medal went to Mira Tallow, too." Is that right?', True),
-        ("Did Mira Tallow get a Larch Medal?", True),
+        ("Was Mira Tallow given the Larch Medal?", True),
         ("Mira Tallow has a Larch Medal, right?", True),
         ('True or false: "Mira Tallow was born in Oslo."', False),
         ("Did Mira Tallow write novels?", False),
