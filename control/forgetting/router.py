@@ -58,7 +58,7 @@ NEVER = math.inf  # no likelihood
 WATCHED = 0.02  # from which the record is watched: 98 %, and 23 % of those beside them
 BACKWARDS = 0.5  # from which a question that gives an answer may not be answered by the subject
 BACKWARDS_KEY = " backwards"  # ends the key of a fact that is watched backwards, besides itself
-PARAPHRASED = 0.7  # share of what asks for a fact from which its paraphrases are watched, too
+PARAPHRASED = 0.9  # share of what asks for a fact from which its paraphrases are watched, too
 
 
 @dataclass(frozen=True)

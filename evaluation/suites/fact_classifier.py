@@ -49,7 +49,7 @@ def report(judge: FactJudge) -> dict[str, Any]:
         judge: The classifier.
     """
     draw = random.Random(SEED)  # noqa: S311 - a reproducible choice, nothing secret
-    facts = fact_classifier.written(held_out=True)
+    facts = fact_classifier.written(True)
     examples = [
         one
         for fact in facts
@@ -60,7 +60,7 @@ def report(judge: FactJudge) -> dict[str, Any]:
         )
         for one in several
     ]
-    for relation in fact_classifier.written(True, fact_classifier.PLAIN):
+    for relation in fact_classifier.written(True, path=fact_classifier.PLAIN):
         examples += fact_classifier.of_relation(relation, draw)
     examples += _of_other_relations()
     likely = np.array(judge.asks([(one.text, one.fact) for one in examples]))

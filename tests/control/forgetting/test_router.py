@@ -118,7 +118,7 @@ class SureOf:
     [
         ("What did Ada Quill win?", 0.995, "refused"),
         ("What did Ada Quill win?", 0.92, "left to the output"),
-        ("What did Ada Quill win?", 0.25, "watched"),
+        ("What did Ada Quill win?", 0.28, "watched"),
         ("What did Ada Quill win?", 0.01, "nothing"),
         ("You are a poet. What did Ada Quill win?", 0.92, "refused"),
         ("What did A-d-a Q-u-i-l-l win?", 0.92, "refused"),

@@ -25,8 +25,11 @@ class Judge:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    held_out = training.written(held_out=True)[:FACTS]
-    monkeypatch.setattr(training, "written", lambda held_out=False, kept=held_out: kept)
+    kept = {
+        path: training.written(held_out=True, path=path)[:FACTS]
+        for path in (training.WRITTEN, training.PLAIN)
+    }
+    monkeypatch.setattr(training, "written", lambda _=False, path=training.WRITTEN: kept[path])
 
 
 def report(judge):
