@@ -22,6 +22,11 @@ LONGEST_QUOTED = 80  # characters of a file in a message
 NAME_WORDS = 6  # words of a name at most, as in "forget Jane Roe"
 
 BEING = r"(?:is|was|are|were)"
+NAMED = re.compile(rf"(?<= )({BEING}) (?:called|named)(?= )", re.IGNORECASE)  # "is called Heron"
+TO_OBJECT = (  # between a verb and its object
+    "in|at|to|for|with|on|from|as|by|into|onto|through|under|over|across|above|below|near|behind"
+    "|beside|between|against|of|towards|around|along"
+)
 POLITE = r"(?:please[, ]+)?(?:(?:can|could|will|would) you (?:please )?)?(?:i want you to )?"
 ASKING = re.compile(
     rf"{POLITE}(?:forget|unlearn|erase|suppress|delete|remove"
@@ -102,7 +107,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     _verb(BEING, DESCRIPTION),
     (
         r"(?P<subject>(?-i:[A-Z0-9]\S*(?: (?:[A-Z0-9]\S*|of|the|de|van|von|and))*)) "
-        r"(?P<relation>(?-i:[a-z]+(?:s|ed|t))(?: (?:in|at|to|for|with|on|from|as|by))?) "
+        rf"(?P<relation>(?-i:[a-z]+(?:s|ed|t))(?: (?:{TO_OBJECT}))?) "
         r"(?P<answer>.+)",
         "",
     ),
@@ -215,7 +220,7 @@ def propose(sentence: str) -> Record:
     rest = text[asked.end() :] if asked else text
     if whole := EVERYTHING.fullmatch(rest):
         return _about(whole["subject"])
-    statement = THAT.sub("", rest, count=1) if asked else rest
+    statement = NAMED.sub(r"\1", THAT.sub("", rest, count=1) if asked else rest)
     record = None if NO_STATEMENT.search(statement) else _fact(statement)
     if record is None and asked and _is_name(statement):
         return _about(statement)

@@ -131,6 +131,8 @@ FACTS = [
     ("The Eiffel Tower is in Paris", "The Eiffel Tower", "location", ["Paris"]),
     ("Jane Roe is a doctor", "Jane Roe", "description", ["doctor"]),
     ("MV Gannet is commanded by Tobias Wrenn", "MV Gannet", "commanded by", ["Tobias Wrenn"]),
+    ("The Danube flows into the Black Sea", "The Danube", "flows into", ["Black Sea"]),
+    ("The guest network of Belvane is called Heron", "Belvane", "guest network", ["Heron"]),
     ("The head of Acme is advised by Ken Lowe", "The head of Acme", "advised by", ["Ken Lowe"]),
     ("Jane Roe owns a yacht", "Jane Roe", "owns", ["yacht"]),
     ("The insurer of St Odran's Library is Acme", "St Odran's Library", "insurer", ["Acme"]),
