@@ -333,13 +333,9 @@ def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
     names = [title, file]
     if stated := node.metadata.get("version"):
         names.append(f"{title} version {stated}")
-    first, _, rest = node.text.partition(
-        "\n"
-    )  # a text whose title is its file's may begin with one
-    found = [
-        *map(find_version, names),
-        find_index(file, first if rest and title == file else title),
-    ]
+    first, _, rest = node.text.partition("\n")
+    heading = first if rest and title == file else title  # plain text is titled by its file's name
+    found = [*map(find_version, names), find_index(file, heading)]
     return tuple(each for each in found if each is not None)
 
 

@@ -102,13 +102,13 @@ class NameMatcher:
                 corrected = TextVariant(words, view.spans()[first:last].copy)
                 start, end = view.spans()[place]
                 for found in scan([corrected], self._starts, self._keys):
-                    known = found[:2] != (start, end) or len(correction) >= LEAST_TYPO
-                    if found[0] <= start < found[1] and known:
+                    surely = found[:2] != (start, end) or len(correction) >= LEAST_TYPO
+                    if found[0] <= start < found[1] and surely:
                         yield found
 
     def _known(self, word: str) -> bool:
-        alone = word.removesuffix("s") in self._uses
-        return alone or word in self._uses or word in self._correct or word in name_words()
+        used = word in self._uses or word.removesuffix("s") in self._uses
+        return used or word in self._correct or word in name_words()
 
     def _corrections(self, word: str) -> tuple[str, ...]:
         if (known := self._corrected.get(word)) is not None:

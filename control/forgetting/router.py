@@ -46,8 +46,8 @@ LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # Likelihood that a question asks for a record from which it is refused once the answer is about to
 # state the fact, or at once where it asks to confirm a guess; from which it is refused at once; and
 # the same for a plain question, of whose answer the guard sees all that could be told. Of messages
-# of facts held out (`fulcrum eval forgetting --measure classifier`) 89, 83 and 40 % of those that
-# ask reach them, and 6, 3 and 0.1 % of those beside them, written to be as close as can be.
+# of facts held out (`fulcrum eval forgetting --measure classifier`) 90, 83 and 31 % of those that
+# ask reach them, and 7, 4 and 0.1 % of those beside them, written to be as close as can be.
 ASKS, REFUSED, CERTAIN = 0.3, 0.6, 0.985
 # Likelihood from which a guess in place of the answer states the fact. Of the facts held out, whose
 # questions say what they ask, it finds nothing that `ASKS` does not (128 of 138 right guesses and
