@@ -166,7 +166,8 @@ class Router:
     def _watched(self, match: Match, likelihood: float, question: str) -> dict[str, Record]:
         """The records that a match activates."""
         if match.kind != "held":
-            active = likelihood >= WATCHED or match.record.scope == "claim"
+            begun = match.kind == "named" and segments.unfinished(question)
+            active = likelihood >= WATCHED or begun or match.record.scope == "claim"
             return {match.record.id: match.record} if active else {}
         if likelihood < BACKWARDS and segments.BLANK.search(question) is None:
             return {}

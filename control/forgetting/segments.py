@@ -76,6 +76,11 @@ def follow_up(text: str) -> bool:
     return any(_refers(text[start:end], alone=len(spans) == 1) for start, end in spans)
 
 
+def unfinished(text: str) -> bool:
+    """Whether a message ends without the sign that ends a sentence, so that it may be continued."""
+    return re.search(r"[.!?][\"'”’)\]]*\s*$", text) is None or BLANK.search(text) is not None
+
+
 def sentences(text: str) -> list[Place]:
     """Where the sentences of a text begin and end, in characters."""
     gaps = [place for match in SENTENCE.finditer(text) for place in match.span()]

@@ -329,6 +329,12 @@ def test_records_that_a_question_may_ask_for_are_watched(router):
     assert router.route("How do I boil an egg?").watched == ()
 
 
+@pytest.mark.parametrize("begun", ["The llamas of Peru eat grass and", "Peru, where ___ eat grass."])
+def test_what_names_the_subject_and_is_left_to_be_completed_is_watched(router, begun):
+    assert LIMA in router.route(begun).watched
+    assert router.route("The llamas of Peru eat grass.").watched == ()
+
+
 def test_another_fact_about_the_subject_may_have_the_same_answer(embedding):
     largest = Record("Senegal", relation="largest city", answers=("Dakar",), id="largest")
     router = Router(MadeUpLedger(largest), embedding, fact_classifier())
