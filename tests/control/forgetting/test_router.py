@@ -329,7 +329,9 @@ def test_records_that_a_question_may_ask_for_are_watched(router):
     assert router.route("How do I boil an egg?").watched == ()
 
 
-@pytest.mark.parametrize("begun", ["The llamas of Peru eat grass and", "Peru, where ___ eat grass."])
+@pytest.mark.parametrize(
+    "begun", ["The llamas of Peru eat grass and", "Peru, where ___ eat grass."]
+)
 def test_what_names_the_subject_and_is_left_to_be_completed_is_watched(router, begun):
     assert LIMA in router.route(begun).watched
     assert router.route("The llamas of Peru eat grass.").watched == ()
