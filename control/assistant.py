@@ -282,8 +282,9 @@ class Assistant:
             state.trace.seconds["claims"] += share
             claiming = {claim.claim.source for claim in claims}
             kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
+            near = None if claims else passage_claims.nearest(read[: len(state.kept)])
             changed[at] = replace(
-                state, facts=facts, kept=kept, settlement=settled, seconds=seconds
+                state, facts=facts, kept=kept, settlement=settled, nearest=near, seconds=seconds
             )
         return changed
 

@@ -38,14 +38,20 @@ def cleared(state: QuestionState, forgetting: FactSuppressor) -> Settlement:
 def quote(state: QuestionState, model: Engine, forgetting: FactSuppressor) -> prompts.Quote | None:
     """What the passages claim, unless they disagree and nothing decides between them.
 
-    A quote would not follow a system message, which says how to answer: it counts as not sure then.
+    Where they surely claim nothing, what comes nearest to that. A quote would not follow a system
+    message, which says how to answer: it counts as not sure then.
     """
-    settlement = state.settlement
-    if not settlement.quoted or (settlement.disagree and not settlement.decided):
+    settlement, near = state.settlement, state.nearest
+    if near is not None:
+        if forgetting.without_wording(near.sentence) != near.sentence:
+            return None
+        text, says, sure = near.sentence, near.quote.claim, near.quote.confidence
+    elif settlement.quoted and (settlement.decided or not settlement.disagree):
+        text, says = _quoted(settlement, forgetting), settlement.followed[0]
+        sure = max(each.confidence or 0.0 for each in settlement.claims if each.followed)
+    else:
         return None
-    text = model.without_markup(_quoted(settlement, forgetting))
-    sure = max(each.confidence or 0.0 for each in settlement.claims if each.followed)
-    return prompts.Quote(text, settlement.followed[0], 0.0 if state.query.system else sure)
+    return prompts.Quote(model.without_markup(text), says, 0.0 if state.query.system else sure)
 
 
 def hold_to_documents(

@@ -17,6 +17,7 @@ NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
 ALL_LATER = "all passages that may answer are dated later than {as_of}{so}"
 FROM_MEMORY = ", so the answer is from memory alone"
 NOT_SAID = "the passages claim {claims}, which the answer does not say"
+NEAREST = "no passage surely answers; the answer is the sentence that comes nearest to one"
 CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
 UNSUPPORTED = "no passage that was read supports the answer"
 TOO_LONG = (
@@ -45,7 +46,9 @@ def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> 
         notices.append(TOO_LONG.format(dropped=dropped, all=len(state.followed)))
     if _cut_off(state):
         notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
-    if _unsupported(state):
+    if _is_nearest(state):
+        notices.append(NEAREST)
+    elif _unsupported(state):
         notices.append(UNSUPPORTED)
     elif unsaid := _unsaid(state):
         notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
@@ -53,6 +56,14 @@ def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> 
     if state.decoding.rule == DIAL and calibration.model == ANY_MODEL:
         notices.append(NOT_CALIBRATED.format(model=model.name))
     return notices
+
+
+def _is_nearest(state: QuestionState) -> bool:
+    """Whether what comes nearest to a claim was told in place of the model's answer."""
+    if state.nearest is None or state.prompt is None or state.decoded is None:
+        return False
+    quote = state.prompt.quote
+    return quote is not None and state.decoded.trace.text.strip() == quote.text.strip()
 
 
 def _unsaid(state: QuestionState) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from control import json_text
 from control.conflict.dates import Period
-from control.conflict.passage_claims import date_of, passage_text
+from control.conflict.passage_claims import PassageClaim, date_of, passage_text
 from control.conflict.policies import Settlement
 from control.conflict.sources import Citation, SourceClaim, SourceOptions
 from control.conflict.verdict import DecodedAnswer
@@ -84,6 +84,7 @@ class QuestionState:
         related: Passages of the same owner, of other versions, and those that are dated later than
             the day asked for, which the filter has not kept.
         settlement: What they claim, and which of it the answer follows.
+        nearest: What comes nearest to a claim, where the passages to read surely claim nothing.
         prompt: With them and without; ``None`` where the question is refused.
         decoded: The answer; ``None`` where the question is refused.
         claims: What each source claims, and which of it the answer follows.
@@ -103,6 +104,7 @@ class QuestionState:
     kept: "Nodes" = ()
     related: "Nodes" = ()
     settlement: Settlement = field(default_factory=Settlement)
+    nearest: PassageClaim | None = None
     prompt: Prompt | None = None
     decoded: DecodedAnswer | None = None
     claims: Sequence[SourceClaim] = ()

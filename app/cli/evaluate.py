@@ -203,9 +203,12 @@ def _calibrate(
 
     others = {path.name: observations.read(path) for path in pools}
     bars = [calibrations.load(path / factory.CALIBRATION).memory_bar for path in pools]
-    observed = observations.run(model, items, target, batch_size, factory.reader(settings))
-    bar = observations.memory_bar(model, factory.reader(settings))
-    measured = calibration.fit(model.identity, model.name, observed, memory_bar=bar)
+    reader = factory.reader(settings)
+    observed = observations.run(model, items, target, batch_size, reader)
+    documents = observations.of_documents(model, target, batch_size, reader, len(items))
+    bar = observations.memory_bar(model, reader)
+    name = model.name
+    measured = calibration.fit(model.identity, name, observed, memory_bar=bar, documents=documents)
     pooled = {model.name: observed, **others}
     highest = max([bar, *bars])
     calibration.fit_any(pooled, memory_bar=highest).save(target / "any.json")

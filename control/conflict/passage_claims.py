@@ -74,6 +74,11 @@ class PassageClaim:
     telling: bool = True
     file: str = ""
 
+    @property
+    def quote(self) -> Quote:
+        """What may be told of it."""
+        return Quote(self.sentence, self.claim.says, self.claim.confidence or 0.0)
+
 
 def origin(node: "NodeWithScore") -> str:
     """What a passage is from, as it is read; where a correction is from is none of what it says."""
@@ -106,6 +111,17 @@ def find(
         for node, reading in read
         if reading.answer and MASK not in reading.answer and reading.answers >= least
     ]
+
+
+def nearest(read: "Sequence[tuple[NodeWithScore, Reading]]") -> PassageClaim | None:
+    """What comes nearest to a claim, however unsure, where it stands in a sentence to be told.
+
+    Args:
+        read: Passages, each with what the reader found in it.
+    """
+    says = [each for each in read if each[1].answer and MASK not in each[1].answer]
+    telling = [each for pair in says if (each := _passage_claim(*pair)).telling]
+    return max(telling, key=lambda each: each.claim.confidence or 0.0, default=None)
 
 
 def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:

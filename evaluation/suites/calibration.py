@@ -39,7 +39,7 @@ FEWEST = 20  # conflicts that memory should win, and as many that it should lose
 FOLDS = 5  # where no relation is stated
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
 QUANTILES = 60  # candidate bars
-READER_BARS = (0.8, 0.85, 0.9, 0.95, 0.98)
+READER_BARS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 SIGNIFICANT = 0.05
 BUILT_IN = "built-in"  # the source of observations that state none
 
@@ -82,6 +82,7 @@ def fit(
     any_model: bool = False,
     groups: Sequence[str] | None = None,
     memory_bar: float = -math.inf,
+    documents: Sequence[Observation] = (),
 ) -> Calibration:
     """Fit the probe and choose the bars; each source of observations, or group, counts alike.
 
@@ -92,6 +93,7 @@ def fit(
         any_model: Leave out the hidden states, so that the probe serves other models too.
         groups: For each observation, what is left out together; by default its relation.
         memory_bar: Of the model.
+        documents: Observations of documents, by which only the reader's bar is chosen too.
 
     Raises:
         DataError: Too few conflicts on one side.
@@ -112,7 +114,7 @@ def fit(
     penalty, held_out = _held_out(features, right, weights, [whose[at] for at in judged_by])
     confidence = np.zeros(len(observations))
     confidence[judged_by] = held_out
-    bar = math.inf if any_model else reader_bar(observations, memory_bar)
+    bar = math.inf if any_model else reader_bar([*observations, *documents], memory_bar)
     observations = corrected(observations, bar, memory_bar)
     end = _best_end(observations, confidence, alike)
     auto = _best_auto(observations, confidence)

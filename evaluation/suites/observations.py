@@ -7,7 +7,7 @@ passage: there the passages are. `evaluation.suites.calibration` fits the dial t
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from control import prompts
-from control.conflict import claims, dial, drafts, text_dial, text_drafts
+from control.conflict import claims, dial, drafts, passage_claims, text_dial, text_drafts
 from control.conflict.calibration import Resolution
 from control.conflict.drafts import DraftComparison
 from control.conflict.passage_claims import with_quote
@@ -29,18 +29,22 @@ from control.engines.base import Engine, EnginePrompt, GenerationRequest
 from control.engines.transformers import LanguageModel
 from control.prompts import Prompt
 from evaluation import metrics
-from evaluation.datasets.conflicts import Conflict
+from evaluation.datasets.conflicts import Conflict, spread
 from evaluation.runner import Rows
 from evaluation.suites.dial import CLOSED_BOOK, MAX_NEW_TOKENS, PLAIN, AnswerSetting, DialAnswers
+from evaluation.suites.sources import folders
 from foundation.errors import DataError
 from training import reading
 
 if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
     from control.conflict.reader import AnswerReader
 
 INVENTED = 400  # questions about invented things
 NOT_INVENTED = 0.98  # of what a model claims about them, this share counts as made up
 BATCH = 16
+DOCUMENTS = "documents"  # the source of observations of `of_documents`
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,7 @@ def _observe(
     known: set[str],
     batch: Sequence[Conflict],
 ) -> dict[str, Observation]:
-    how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
-    room = language_model.room(how.max_new_tokens)
+    room = language_model.room(MAX_NEW_TOKENS)
     asked = [
         prompts.build(
             language_model,
@@ -138,6 +141,91 @@ def _observe(
         for item in batch
     ]
     asked = [with_quote(prompt, reader) for prompt in asked]
+    return _observed(language_model, reader, known, batch, asked)
+
+
+def of_documents(
+    language_model: Engine,
+    target: Path,
+    batch_size: int = 16,
+    reader: "AnswerReader | None" = None,
+    limit: int | None = None,
+) -> list[Observation]:
+    """Observe the model on questions to several documents about invented things.
+
+    They are given as a search gives them, with their titles. Observations are kept in ``target`` as
+    they come; a second call goes on from there.
+
+    Args:
+        language_model: The model.
+        target: Directory for the observations.
+        batch_size: Questions per batch.
+        reader: Finds the claims; without it there is nothing to observe.
+        limit: Questions at most, drawn evenly.
+    """
+    if reader is None:
+        return []
+    items = spread([each for folder in reading.folders() for each in _asked_of(folder)], limit)
+    rows: Rows[str, Observation] = Rows(target / "documents.jsonl", None, _decode, _encode)
+    rows.complete(
+        items,
+        lambda each: [each[0].id],
+        partial(_observe_documents, language_model, reader),
+        batch_size,
+        title="documents",
+    )
+    return [rows[item.id] for item, _ in items]
+
+
+def _asked_of(folder: dict[str, Any]) -> "list[tuple[Conflict, list[NodeWithScore]]]":
+    """The questions that a folder's documents answer, with these documents."""
+    nodes = folders.documents(folder)
+    return [
+        (
+            Conflict(
+                id=f"{nodes[0].metadata['title']}: {each['question']}",
+                question=each["question"],
+                context="",
+                context_answers=(),
+                memory_answers=tuple(filter(None, each["answers"])),
+                true_context=None,
+                split=None,
+                relation=None,
+                source=DOCUMENTS,
+            ),
+            nodes,
+        )
+        for each in folder["questions"]
+        if any(each["answers"])
+    ]
+
+
+def _observe_documents(
+    language_model: Engine,
+    reader: "AnswerReader",
+    batch: "Sequence[tuple[Conflict, list[NodeWithScore]]]",
+) -> dict[str, Observation]:
+    room = language_model.room(MAX_NEW_TOKENS)
+    read = passage_claims.read(reader, [(item.question, nodes, nodes) for item, nodes in batch])
+    asked = []
+    for (item, nodes), found in zip(batch, read, strict=True):
+        titles = [passage_claims.origin(node) for node in nodes]
+        texts = [node.text for node in nodes]
+        prompt = prompts.build(language_model, item.question, texts, room, titles=titles)
+        near = passage_claims.nearest(found)
+        asked.append(replace(prompt, quote=near.quote if near else None))
+    items = [item for item, _ in batch]
+    return _observed(language_model, reader, set(), items, asked)
+
+
+def _observed(
+    language_model: Engine,
+    reader: "AnswerReader | None",
+    known: set[str],
+    batch: Sequence[Conflict],
+    asked: Sequence[Prompt],
+) -> dict[str, Observation]:
+    how = Decoding(max_new_tokens=MAX_NEW_TOKENS)
     views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
     for item, prompt, view, chosen, traces in zip(batch, asked, views, ways, written, strict=True):

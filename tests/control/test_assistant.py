@@ -738,6 +738,31 @@ def test_of_a_model_that_reads_worse_than_the_reader_a_misread_answer_gives_way_
         assert "days" not in ask(0.9, system="Say anything.", one=one).answer
 
 
+class UnsureReader(DaysReader):
+    """Finds a number of days, and doubts that it answers."""
+
+    def read(self, asked):
+        return [replace(each, answers=min(each.answers, 0.4)) for each in super().read(asked)]
+
+
+@pytest.mark.parametrize(("bar", "told"), [(0.3, True), (0.5, False)])
+def test_what_comes_nearest_to_a_claim_is_told_where_the_model_reads_worse_and_a_notice_says_so(
+    tiny, always, bar, told
+):
+    calibration = always(0, model=tiny.identity, memory_bar=math.inf, reader_bar=bar)
+    assistant = Assistant(tiny, calibration, reader=UnsureReader())
+    given = dated(one=("", "It rains. You have 14 days. Bye."))
+    how = replace(HOW, max_new_tokens=40)
+    answer = assistant.ask("How long?", how, given)
+    assert (answer.answer == "You have 14 days.") == told
+    assert any("nearest" in notice for notice in notices(answer)) == told
+    assert answer.claims == []
+    [instructed] = assistant.ask_batch([Query("How long?", given, system="In verse.")], how)
+    assert "days" not in instructed.answer
+    alone = assistant.ask("How long?", how, given, sources=SourceOptions(only_documents=True))
+    assert alone.abstained
+
+
 def test_an_answer_that_gives_way_leaves_no_conflict_where_memory_agrees_with_the_document(
     tiny, always, monkeypatch
 ):

@@ -31,9 +31,9 @@ def measure(reader: AnswerReader, limit: int | None = None) -> Table:
     return rows
 
 
-def _read(reader: AnswerReader, folder: dict[str, Any]) -> Iterator[tuple[str, Reading]]:
-    """Of each question and document what answers, and what was read."""
-    nodes = [
+def documents(folder: dict[str, Any]) -> list[NodeWithScore]:
+    """The documents of a folder as passages."""
+    return [
         NodeWithScore(
             node=TextNode(
                 text=one["text"],
@@ -43,6 +43,11 @@ def _read(reader: AnswerReader, folder: dict[str, Any]) -> Iterator[tuple[str, R
         )
         for one in folder["documents"]
     ]
+
+
+def _read(reader: AnswerReader, folder: dict[str, Any]) -> Iterator[tuple[str, Reading]]:
+    """Of each question and document what answers, and what was read."""
+    nodes = documents(folder)
     asked = [(one["question"], nodes, nodes) for one in folder["questions"]]
     for one, found in zip(folder["questions"], passage_claims.read(reader, asked), strict=True):
         for answer, (_, each) in zip(one["answers"], found, strict=True):

@@ -10,6 +10,7 @@ from llama_index.core.schema import (
 
 from control.conflict.passage_claims import (
     find,
+    nearest,
     passage_text,
     read,
     read_passages,
@@ -136,6 +137,19 @@ def test_what_a_forgotten_answer_was_taken_out_of_is_no_claim():
     node = NodeWithScore(node=TextNode(text="It plays … every hour."))
     assert find([(node, Reading("… every hour", 9, 0.99))]) == []
     assert len(find([(node, Reading("every hour", 11, 0.99))])) == 1
+
+
+def test_what_comes_nearest_is_the_surest_that_stands_in_a_sentence():
+    def read(text, said, sure):
+        node = NodeWithScore(node=TextNode(text=text, metadata={"title": "Post"}))
+        return node, Reading(said, text.find(said), sure)
+
+    unsure, surer = read("It takes 3 days.", "3 days", 0.1), read("It takes 5 days.", "5 days", 0.3)
+    heading, nothing = read("Post", "Post", 0.5), read("It rains.", "", 0.9)
+    hidden = read("It takes … days.", "… days", 0.9)
+    found = nearest([unsure, surer, heading, nothing, hidden])
+    assert (found.quote.text, found.quote.confidence) == ("It takes 5 days.", 0.3)
+    assert nearest([heading, nothing, hidden]) is None
 
 
 def test_a_passage_of_one_sentence_or_with_rows_is_read_once():
