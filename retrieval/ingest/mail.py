@@ -17,7 +17,7 @@ from retrieval.ingest.markup import html_to_markdown
 
 LARGEST_MAIL = 50_000_000  # bytes, with what is attached
 UNDATED = "its Date header, {stated!r}, is no date or is in the future, so it counts as undated"
-SHOWN_HEADERS = ("From", "To", "Cc", "Subject")
+HEADERS = ("From", "To", "Cc", "Subject")
 # What the parser raises for malformed headers and unknown character sets.
 UNREADABLE = (ValueError, LookupError, AttributeError, OverflowError, errors.MessageError)
 NEXT_MAIL = re.compile(rb"\n\r?\n(?=From [^\n]+\n[\w-]+:)")  # in a file that begins with "From "
@@ -45,7 +45,7 @@ class _Policy(policy.EmailPolicy):
 
 
 def read_eml(path: Path) -> Iterator[Content]:
-    """Yield the text of a message after its sender, recipients and subject, dated as it was sent.
+    """Yield the text of a message after its sender and recipients, dated as it was sent.
 
     Raises:
         DocumentError: it is too big, no message, or without text.
@@ -63,8 +63,8 @@ def read_eml(path: Path) -> Iterator[Content]:
 
 
 def _content(path: Path, message: EmailMessage, notices: list[str]) -> Content:
-    shown = [f"{name}: {message[name]}" for name in SHOWN_HEADERS if message[name]]
-    if not shown:
+    sender, to, copied, subject = (" ".join(str(message[each] or "").split()) for each in HEADERS)
+    if not any((sender, to, copied, subject)):
         raise DocumentError(f"{path} has no headers of an e-mail; name a text file .txt")
     attached: list[str] = []
     if not (texts := list(_texts(message, attached, notices))):
@@ -81,12 +81,20 @@ def _content(path: Path, message: EmailMessage, notices: list[str]) -> Content:
     if attached:
         notices.append(f"what is attached is not read: {', '.join(attached)}; ingest it by itself")
     return Content(
-        "\n\n".join(["\n".join(shown), _own(text)]),
-        title=" ".join(str(message["Subject"] or "").split()) or None,
+        f"{_heading(sender, to, copied)}{_own(text)}",
+        title=subject or None,
         markdown=markdown,
         front_matter={"date": date} if is_possible(date) else {},
         notice=f"{path}: {'; '.join(notices)}" if notices else "",
     )
+
+
+def _heading(sender: str, to: str, copied: str) -> str:
+    """A line that says who wrote to whom; as "From: Ada" a reader takes it for an answer."""
+    if not (sender or to or copied):
+        return ""
+    written = " to ".join(filter(None, [f"{sender or 'Someone'} wrote", to]))
+    return f"{written}{f', with a copy to {copied}' if copied else ''}:\n\n"
 
 
 def _texts(part: MIMEPart, attached: list[str], notices: list[str]) -> Iterator[tuple[str, bool]]:

@@ -28,7 +28,7 @@ def test_a_message_is_read_with_its_headers_and_dated_as_it_was_sent(tmp_path):
         tmp_path / "a.eml", text, To="all@lamps.example", Date="Mon, 6 May 2024 09:12:00 +0200"
     )
     [document] = read([path], print)
-    assert document.text.startswith("From: Ada <ada@lamps.example>\nTo: all@lamps.example\n")
+    assert document.text.startswith("Ada <ada@lamps.example> wrote to all@lamps.example:\n\n")
     assert document.text.endswith(text)
     assert document.metadata["title"] == "Laptops"
     assert document.metadata["date"] == "2024-05-06"
@@ -208,7 +208,10 @@ def test_a_part_in_an_unknown_character_set_costs_only_itself(tmp_path):
 def test_raw_letters_of_latin_1_are_decoded(tmp_path):
     content = saved(tmp_path / "a.eml", "From: Jörg <j@x.example>", "Subject: Prüfung", "", "fünf")
     assert content.title == "Prüfung"
-    assert content.text == "From: Jörg <j@x.example>\nSubject: Prüfung\n\nfünf"
+    assert content.text == "Jörg <j@x.example> wrote:\n\nfünf"
+    content = saved(tmp_path / "b.eml", "To: a@x.example", "Cc: b@x.example", "", "fünf")
+    assert content.text == "Someone wrote to a@x.example, with a copy to b@x.example:\n\nfünf"
+    assert saved(tmp_path / "c.eml", "Subject: Prüfung", "", "fünf").text == "fünf"
 
 
 @pytest.mark.parametrize(
