@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -231,7 +232,13 @@ def source_system(settings: Settings, corpus: bool) -> SourceSystem:
         if path.is_file() and assistant.reader is not None
     ]
     weights.append(settings.reader or "")
-    return SourceSystem(assistant, how, digest(weights), pin, factory.vectors)
+    system = SourceSystem(assistant, how, digest(weights), pin, factory.vectors)
+
+    def over(documents: Path) -> SourceSystem:
+        own = _own_index(settings, settings.home / documents.name, [documents])
+        return replace(system, assistant=factory.assistant(settings, assistant.model, index=own))
+
+    return replace(system, over=over)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ SOURCE_TASKS = (  # of evaluation.suites.sources, which is too slow to import fo
     "versions",
     "versions-beside",
     "documents",
+    "files",
     "sentences",
     "corrections",
     "held-out",

@@ -2,7 +2,8 @@
 
 All of it was written by hand for measuring alone, about things that do not exist, so that no model
 remembers them; only the corrections also concern things that are generally known. The directory
-``corpus`` holds the documents of `only_documents`.
+``corpus`` holds the documents of `only_documents`, ``files`` those of `files`: ordinary files by
+two authors who saw no code, one for choosing (``calibration``) and one for measuring (``test``).
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from foundation.records import DataRecord
 
 DIRECTORY = Path(__file__).parent
 CORPUS = DIRECTORY / "corpus"
+FILES = DIRECTORY / "files" / "test"
 PASSAGE_WORDS = 40  # a text of so many words and more is a passage, else a sentence or two
 
 Record = TypeVar("Record")
@@ -179,6 +181,24 @@ class LabelledSentence:
 
 
 @dataclass(frozen=True)
+class FileQuestion:
+    """A question about ordinary files.
+
+    Attributes:
+        id: Of the record.
+        kind: What it asks for: ``person``, ``date``, ``table`` and others; of ``yesno`` the answer
+            is "Yes" or "No", of ``open`` the files tell none.
+        question: The question.
+        answers: What a right answer has, each in any of its forms.
+    """
+
+    id: str
+    kind: str
+    question: str
+    answers: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class WrittenAnswer:
     """A question with its passages and an answer, of which each sentence is labelled."""
 
@@ -307,6 +327,15 @@ def only_documents(limit: int | None = None) -> list[CorpusQuestion]:
             of["id"], of["kind"], of["question"], tuple(of["answers"]), of["claimed"]
         ),
     )
+
+
+def files(limit: int | None = None, split: str = "test") -> list[FileQuestion]:
+    """Questions about the files of a split."""
+    rows = [record.values for record in records.load(DIRECTORY / "files.jsonl")]
+    return [
+        FileQuestion(of["id"], of["kind"], of["question"], tuple(map(tuple, of["answers"])))
+        for of in spread([of for of in rows if of["split"] == split], limit)
+    ]
 
 
 def sentences(limit: int | None = None) -> list[WrittenAnswer]:

@@ -42,6 +42,7 @@ class SourceSystem:
         identity: Of all that was trained for it, for the header of the rows.
         pin: Pins a correction; ``None`` where the assistant takes none.
         vectors: Texts as unit vectors, shape (texts, dimension), which find similar passages.
+        over: The same system over an index of the files in a directory.
     """
 
     assistant: Assistant
@@ -49,6 +50,7 @@ class SourceSystem:
     identity: str = ""
     pin: Pin | None = None
     vectors: Vectors | None = None
+    over: "Callable[[Path], SourceSystem] | None" = None
 
     def ask(self, queries: Sequence[Query]) -> list[Answer]:
         """Answer queries in one batch."""

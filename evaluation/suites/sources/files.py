@@ -1,0 +1,54 @@
+"""The task on ordinary files: what is answered of them, by plain RAG, with memory, and without."""
+
+import re
+
+from control.conflict.sources import SourceOptions
+from control.state import Query
+from evaluation.datasets import sources
+from evaluation.datasets.sources import FileQuestion
+from evaluation.suites.sources.checks import Check, Table, failures, holds, shares
+from evaluation.suites.sources.documents import ONLY, USUAL
+from evaluation.suites.sources.system import AnswerRow, Run
+from foundation.errors import InputError
+
+PLAIN = "plain RAG"
+YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+
+
+def files(run: Run) -> dict[str, Table]:
+    """Questions over an index of the files, the ways to answer tested against plain RAG.
+
+    Raises:
+        InputError: The system can ingest no files.
+    """
+    if run.system.over is None:
+        raise InputError("--task files: the system that is measured ingests no files; leave it out")
+    items = sources.files(run.limit)
+    rows, system = run.rows("files", items), run.system.over(sources.FILES)
+    checks = []
+    for arm in (PLAIN, USUAL, ONLY):
+        asked = [item for item in items if item.answers or arm == ONLY]
+        options = SourceOptions(only_documents=arm == ONLY)
+        queries = {(arm, item.id): Query(item.question, sources=options) for item in asked}
+        run.answers(rows, queries, arm, system.plain() if arm == PLAIN else system)
+        checks += [_check(item, arm, rows[arm, item.id]) for item in asked]
+    return {"files": shares(checks, PLAIN), "failures": failures("files", checks)}
+
+
+def _check(item: FileQuestion, arm: str, row: AnswerRow) -> Check:
+    asked, said = (item.id,), (item.question, _expected(item), row.answer)
+    if not item.answers:
+        return Check("left open: answered", *asked, not row.abstained, *said, arm=arm, wanted=0)
+    return Check("right", *asked, _right(item, row.answer), *said, of=item.kind, arm=arm)
+
+
+def _expected(item: FileQuestion) -> str:
+    each = (" | ".join(forms) for forms in item.answers)
+    return "; ".join(each) or "that the documents do not say"
+
+
+def _right(item: FileQuestion, answer: str) -> bool:
+    if item.kind == "yesno":
+        said, [[right]] = YES_OR_NO.search(answer), item.answers
+        return said is not None and said[0].lower() == right.lower()
+    return all(holds(answer, forms) for forms in item.answers)
