@@ -155,19 +155,27 @@ def compose(
     text = decoded.trace.text.strip()
     watch = forgetting.watch(state.facts)
     clear = forgetting.door.open(watch, f"{state.question}\n{text}")
-    rewritten = shown[:1] == [search.query_str] and clear.text(search.query_str)
+    claims = clear.claims(state.claims)
+    state = replace(state, claims=claims)  # a notice names those that are told
     told = [*steps.notices, *notices.of_answer(state, model, calibration)]
+
+    def searched(query: str) -> Cleared:
+        """A search; the question itself as it was asked, whatever it guesses."""
+        if query == state.question:
+            return answer.question
+        return clear.text(query) if query in shown else NOTHING
+
     return replace(
         answer,
-        rewritten=rewritten or answer.rewritten,
-        queries=[clear.text(query) for query in search.embedding_strs if query in shown],
+        rewritten=searched(search.query_str) or answer.question,
+        queries=list(filter(None, map(searched, search.embedding_strs))),
         answer=Cleared(text),  # by the guard, see `FactSuppressor.strip_leaks`
         conflict=decoded.conflict,
         verdict=clear.verdict(decoded.verdict),
         tokens=cleared_tokens(decoded.trace.tokens, watch),
         sources=_sources(state, clear),
         notices=[clear.line(each) for each in told],
-        claims=clear.claims(state.claims),
+        claims=claims,
         settled=clear.name(state.settlement.reason),
         citations=clear.citations(state.citations),
         abstained=state.abstained,

@@ -80,7 +80,7 @@ class Door:
             IndexStateError: The ledger cannot be read.
         """
         redactor = self.redactor if self.redactor is not None and self.redactor.refresh() else None
-        active = watch.active_records(said) if watch else []
+        active = [*watch.active_records(said), *watch.named] if watch else []
         return Clearance(self, redactor, active)
 
     def line(self, text: str) -> Cleared:
@@ -197,7 +197,8 @@ def cleared_tokens(
     if not watch:
         return [ClearedToken(token) for token in tokens]
     cleared, text = list[ClearedToken](), before
-    active = watch.active_records(before + "".join(token.text for token in tokens))
+    whole = before + "".join(token.text for token in tokens)
+    active = dict.fromkeys((*watch.active_records(whole), *watch.named))
     watched = replace(watch, records=tuple(active), activate=None)
     longest = max((len(span) for record in active for span in record.spans), default=0)
     nearest = max(SPELLED * longest, NEAR if watch.wording else 0)

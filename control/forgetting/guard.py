@@ -69,6 +69,8 @@ class WatchedFacts:
             answer can name one that the question did not.
         wording: The texts of which only the wording is kept back, whatever the question.
         question: As it was asked; its own words are not banned.
+        named: Records of which the question names the subject, whether or not it asks for them:
+            what is shown beside the answer does not hold theirs.
     """
 
     records: tuple[Record, ...] = ()
@@ -77,6 +79,7 @@ class WatchedFacts:
     activate: Callable[[str], Sequence[Record]] | None = None
     wording: VerbatimIndex = field(default_factory=VerbatimIndex)
     question: str = ""
+    named: tuple[Record, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything is watched."""

@@ -471,6 +471,16 @@ def test_a_rewritten_question_for_a_forgotten_fact_is_refused_and_not_shown(tiny
     assert (answer.rewritten, answer.queries) == (answer.question, [])
 
 
+def test_a_question_that_guesses_a_forgotten_answer_is_given_back_as_it_was_asked(tiny, always):
+    ledger_of = LimaSuppressor()
+    assistant = Assistant(tiny, always(1, model=tiny.identity), FixedRetriever("High"))
+    assistant = replace(assistant, forgetting=ledger_of)
+    for guess in ("Lima", "Cusco"):
+        asked = f"Peru (1821), {guess}"
+        answer = assistant.ask(asked, HOW)
+        assert (answer.rewritten, answer.queries) == (asked, [asked])
+
+
 def test_an_instruction_is_followed_where_it_asks_for_no_forgotten_fact(tiny, always, monkeypatch):
     suppressing = Assistant(
         tiny, always(1, model=tiny.identity), FixedRetriever("abc"), forgetting=LimaSuppressor()

@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from control.conflict.sources import SourceClaim
 from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.trace import Choice, DecodingTrace, TokenTrace
-from control.forgetting.clearing import cleared_tokens
+from control.forgetting.clearing import Door, cleared_tokens
 from control.forgetting.guard import WatchedFacts
 from control.forgetting.record import Record
 from control.forgetting.router import Route
@@ -351,3 +352,51 @@ def test_a_fact_that_is_volunteered_to_another_question_is_cut(tiny, said, kept)
     stripped = strip_leaks(forgetting, tiny, said, watch=nothing_watched).trace
     assert stripped.text.strip() == kept.strip()
     assert stripped.withheld == (["1"] if kept != said else [])
+
+
+class UnwatchedRouter(PeruRouter):
+    """Finds that no question has to do with the capital."""
+
+    def route(self, question, history=()):
+        return Route()
+
+    def activation(self, question):
+        return lambda text: []
+
+
+class UnsureJudge:
+    def states(self, pairs):
+        return [0.1 for _ in pairs]
+
+
+def test_where_the_question_names_the_subject_nothing_shown_beside_the_answer_holds_the_fact(tiny):
+    forgetting = FactSuppressor(Ledger(), UnwatchedRouter(), judge=CapitalJudge())
+
+    def shown(question):
+        watch = forgetting.watch(forgetting.route(question))
+        [token] = cleared_tokens(traced(tiny, "It", choices=(" Lima", " grass")).tokens, watch)
+        clear = Door().open(watch, question)
+        claims = clear.claims([SourceClaim("a", "Lima"), SourceClaim("b", "grass")])
+        return (
+            [choice.text for choice in token.context_choices],
+            [claim.says for claim in claims],
+            clear.text("Lima is big. They eat grass."),
+        )
+
+    everything = ([" Lima", " grass"], ["Lima", "grass"], "Lima is big. They eat grass.")
+    assert shown("What do llamas eat?") == everything
+    assert shown("What do llamas in Peru eat?") == ([" grass"], ["grass"], "They eat grass.")
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "cut"),
+    [
+        ("What is known of Peru?", "Lima is of Peru.", True),
+        ("What is known of Peru?", "Lima is big.", False),
+        ("What is known of Lima?", "Lima is of Peru.", False),
+    ],
+)
+def test_where_question_and_sentence_name_the_subject_little_is_enough(tiny, question, said, cut):
+    forgetting = FactSuppressor(Ledger(), UnwatchedRouter(), judge=UnsureJudge())
+    watch = forgetting.watch(forgetting.route(question))
+    assert strip_leaks(forgetting, tiny, said, watch=watch).trace.blocked == cut
