@@ -3,13 +3,12 @@
 From passages written for it in many styles (``reading.jsonl``), from documents in two versions,
 most of which state their own date (``dated.jsonl``), from further documents about the same things
 that leave their questions open (``companions.jsonl``), from texts that tell the same of several
-things (``parallel.jsonl``), from files of offices, clubs and households, whose questions are in
-other words than theirs (``files.jsonl``), from tables (``tables.jsonl``), from the calibration
-relations of the built-in corpus, from natural text that the user names, and from questions over
-real documents with what a search finds for them. Each question is also asked of texts that do not
-answer it: of the most similar passage of another document, of the other sentences of its own, of
-answers to other questions, of its own with another name in the question, and questions about the
-topic of a passage that it leaves open.
+things (``parallel.jsonl``), from tables (``tables.jsonl``), from the calibration relations of the
+built-in corpus, from natural text that the user names, and from questions over real documents with
+what a search finds for them. Each question is also asked of texts that do not answer it: of the
+most similar passage of another document, of the other sentences of its own, of answers to other
+questions, of its own with another name in the question, and questions about the topic of a passage
+that it leaves open.
 """
 
 import json
@@ -37,7 +36,6 @@ WRITTEN = Path(__file__).with_name("reading.jsonl")
 DATED = Path(__file__).with_name("dated.jsonl")
 COMPANIONS = Path(__file__).with_name("companions.jsonl")
 PARALLEL = Path(__file__).with_name("parallel.jsonl")
-FILES = Path(__file__).with_name("files.jsonl")
 TABLES = Path(__file__).with_name("tables.jsonl")
 FOLDERS = Path(__file__).with_name("folders.jsonl")
 DEVELOPMENT = 8  # one in so many written passages, or pairs of versions, is held out
@@ -151,19 +149,6 @@ def parallel(held_out: bool = False) -> list[dict[str, Any]]:
         ]
 
 
-def ordinary_files(held_out: bool = False) -> list[dict[str, Any]]:
-    """Texts of ordinary files: to learn from, or those held out.
-
-    They are as `written` gives passages, without sentences written for their questions.
-    """
-    with FILES.open(encoding="utf-8") as file:
-        return [
-            record
-            for number, record in enumerate(map(json.loads, file))
-            if (number % DEVELOPMENT == 0) == held_out
-        ]
-
-
 def tables(held_out: bool = False) -> list[dict[str, Any]]:
     """Tables, with questions that a cell answers: to learn from, or those held out."""
     with TABLES.open(encoding="utf-8") as file:
@@ -244,9 +229,7 @@ def by_sentence(record: dict[str, Any], draw: random.Random) -> list[ReadingExam
     for question in record["unanswered"]:
         if draw.random() >= ELSEWHERE:
             continue
-        other = draw.choice(record["questions"]).get("sentence")
-        one = other or with_title(title, draw.choice(sentences))
-        found.append(ReadingExample(question, one, ""))
+        found.append(ReadingExample(question, draw.choice(record["questions"])["sentence"], ""))
     return found
 
 
@@ -515,17 +498,15 @@ def build(files: Sequence[Path], embed: Embed, seed: int = 0) -> list[ReadingExa
     draw = random.Random(seed)  # noqa: S311 - a reproducible choice, nothing secret
     relations = corpus.read()
     examples = []
-    versions, beside, several, kept = dated(), companions(), parallel(), ordinary_files()
+    versions, beside, several = dated(), companions(), parallel()
     for record in [*written(), *versions, *beside]:
         examples += [*of_document(record), *of_passage(record)]
         examples += draw.sample(sentences := of_sentences(record), len(sentences) // 2)
-    for record in kept:
-        examples += of_passage(record)
-    for record in [*versions, *beside, *kept]:
+    for record in [*versions, *beside]:
         examples += by_sentence(record, draw)
     for record in several:
         examples += [*of_passage(record), *by_thing(record, draw)]
-    other = renamed([*written(), *versions, *beside, *several, *kept], draw)
+    other = renamed([*written(), *versions, *beside, *several], draw)
     examples += draw.sample(other, int(RENAMED * len(other)))
     for table in ORDERS * tables():
         examples += of_table(table, draw)
