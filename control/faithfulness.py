@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from control import prompts
 from control.conflict import policies, values
-from control.conflict.calibration import PLAIN_RAG
 from control.conflict.policies import Settlement
 from control.conflict.reader import AnswerReader
 from control.conflict.support import Support
@@ -39,11 +38,11 @@ def cleared(state: QuestionState, forgetting: FactSuppressor) -> Settlement:
 def quote(state: QuestionState, model: Engine, forgetting: FactSuppressor) -> prompts.Quote | None:
     """What the passages claim, unless they disagree and nothing decides between them.
 
-    Where they surely claim nothing, what comes nearest to that, if memory is not preferred. A quote
-    would not follow a system message, which says how to answer: it counts as not sure then.
+    Where they surely claim nothing, what comes nearest to that. A quote would not follow a system
+    message, which says how to answer: it counts as not sure then.
     """
-    settlement, near, alpha = state.settlement, state.nearest, state.decoding.alpha
-    if near is not None and (alpha == "auto" or float(alpha) <= PLAIN_RAG):
+    settlement, near = state.settlement, state.nearest
+    if near is not None:
         if forgetting.without_wording(near.sentence) != near.sentence:
             return None
         text, says, sure = near.sentence, near.quote.claim, near.quote.confidence

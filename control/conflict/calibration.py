@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from control.prompts import Quote
 
 PLAIN_RAG = 0.5
+# What `Calibration.reader_bar` rises to at alpha 1. Chosen on facts that the default model does not
+# know, each asked of one passage; where several documents are read a lower bar pays, but it would
+# have passages win what was left to memory (natural conflicts: Q 78.4 instead of 80.4).
+SURE = 0.95
 ANY_MODEL = "any"
 LONGEST_REASON = 120  # characters
 SHIPPED = DATA / "calibrations"
@@ -76,6 +80,12 @@ def decide(
     return "plain"
 
 
+def raised(reader_bar: float, alpha: float | str) -> float:
+    """The reader's bar at a setting of the dial: above 0.5 it rises to ``SURE`` at 1."""
+    turned = 0.0 if alpha == "auto" else max((float(alpha) - PLAIN_RAG) / PLAIN_RAG, 0.0)
+    return max(reader_bar, SURE * turned)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A probe and the thresholds of the dial.
@@ -96,7 +106,8 @@ class Calibration:
             memory counts as remembering something: 98 % of the model's drafts about invented things
             have less.
         reader_bar: Least probability of the reader from which what it finds in the passages counts
-            above another claim of the model's answer; infinite where the model reads as well.
+            above another claim of the model's answer, see `raised`; infinite where the model reads
+            as well.
     """
 
     model: str
@@ -120,7 +131,7 @@ class Calibration:
         """How likely memory is right in a conflict, in [0, 1]; 0 where there is none to judge."""
         return 0.0 if features is None else self.probe(features)
 
-    def corrects(self, quote: "Quote | None", found: "DraftClaims") -> bool:
+    def corrects(self, quote: "Quote | None", found: "DraftClaims", alpha: float | str) -> bool:
         """Whether the passages' answer is taken for a misreading, and what is quoted is told.
 
         Not where it says what memory remembers: either both are right, or the dial is to decide.
@@ -128,8 +139,10 @@ class Calibration:
         Args:
             quote: What the passages claim.
             found: The drafts.
+            alpha: The setting of the dial.
         """
-        if quote is None or not found.misread or quote.confidence < self.reader_bar:
+        bar = raised(self.reader_bar, alpha)
+        if quote is None or not found.misread or quote.confidence < bar:
             return False
         return not (found.agrees_with_memory and self.remembers(found.remembered_claim))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from control.conflict.calibration import Calibration, Resolution, decide
+from control.conflict.calibration import Calibration, Resolution, decide, raised
 from foundation.text import words
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def choose(
     else:
         alpha = turned(alpha, trust)
     thresholds = calibration.thresholds(alpha)
-    misread = calibration.corrects(prompt.quote, found)
+    misread = calibration.corrects(prompt.quote, found, alpha)
     return decide(found.conflict, found.unsupported, confidence, thresholds, misread)
 
 
@@ -143,12 +143,13 @@ def decoded(
 
 def is_plain_rag(prompt: "Prompt", alpha: "Alpha", calibration: Calibration) -> bool:
     """Whether the passages' answer is given whatever is claimed, so that it can be streamed."""
-    may_be_corrected = (
-        prompt.quote is not None and prompt.quote.confidence >= calibration.reader_bar
-    )
-    return not (may_be_corrected or alpha == "auto") and all(
-        calibration.thresholds(turned(alpha, trust)).always_plain
-        for trust in prompt.trust or (NEUTRAL_TRUST,)
+    if alpha == "auto":
+        return False
+    sure = prompt.quote.confidence if prompt.quote is not None else -1.0
+    settings = [turned(alpha, trust) for trust in prompt.trust or (NEUTRAL_TRUST,)]
+    return all(
+        calibration.thresholds(each).always_plain and sure < raised(calibration.reader_bar, each)
+        for each in settings
     )
 
 

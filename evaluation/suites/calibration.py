@@ -16,7 +16,14 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from control.conflict.calibration import ANY_MODEL, Calibration, Resolution, Thresholds, decide
+from control.conflict.calibration import (
+    ANY_MODEL,
+    Calibration,
+    Resolution,
+    Thresholds,
+    decide,
+    raised,
+)
 from control.conflict.probe import (
     DRAFT_NUMBERS,
     LOG_P_NUMBERS,
@@ -115,9 +122,14 @@ def fit(
     confidence = np.zeros(len(observations))
     confidence[judged_by] = held_out
     bar = math.inf if any_model else reader_bar([*observations, *documents], memory_bar)
-    observations = corrected(observations, bar, memory_bar)
+    plainly = observations
+
+    def at(alpha: float | str) -> list[Observation]:
+        return corrected(plainly, raised(bar, alpha), memory_bar)
+
+    observations = at(1)
     end = _best_end(observations, confidence, alike)
-    auto = _best_auto(observations, confidence)
+    auto = _best_auto(at("auto"), confidence)
     in_play = np.array([o.known and o.conflict for o in observations])
     calibration = Calibration(
         model=ANY_MODEL if any_model else identity,
@@ -130,7 +142,7 @@ def fit(
         ratios=[],
         measured={},
     )
-    ratios = [_judge(observations, confidence, calibration.thresholds(a)).ratio for a in ALPHAS]
+    ratios = [_judge(at(a), confidence, calibration.thresholds(a)).ratio for a in ALPHAS]
     return replace(
         calibration,
         ratios=np.maximum.accumulate(ratios).round(4).tolist(),
@@ -210,7 +222,7 @@ def transfer(
         if not others:
             continue
         fitted = fit(source, source, others, memory_bar=memory_bar)
-        inside = corrected(inside, fitted.reader_bar, memory_bar)
+        inside = corrected(inside, raised(fitted.reader_bar, 1), memory_bar)
         confidence = np.array([_confidence(fitted.probe, o) for o in inside])
         known = np.array([o.known for o in inside])
         seen = np.array([o.evidence is not None for o in inside])

@@ -759,7 +759,13 @@ class UnsureReader(DaysReader):
 def test_what_comes_nearest_to_a_claim_is_told_where_the_model_reads_worse_and_a_notice_says_so(
     tiny, always, bar, told
 ):
-    calibration = always(0, model=tiny.identity, memory_bar=math.inf, reader_bar=bar)
+    calibration = always(
+        0,
+        model=tiny.identity,
+        end=Thresholds(memory=1.01, passages=0.0),  # an unsupported answer may stay
+        memory_bar=math.inf,
+        reader_bar=bar,
+    )
     assistant = Assistant(tiny, calibration, reader=UnsureReader())
     given = dated(one=("", "It rains. You have 14 days. Bye."))
     how = replace(HOW, max_new_tokens=40)
@@ -767,6 +773,7 @@ def test_what_comes_nearest_to_a_claim_is_told_where_the_model_reads_worse_and_a
     assert (answer.answer == "You have 14 days.") == told
     assert any("nearest" in notice for notice in notices(answer)) == told
     assert answer.claims == []
+    assert "days" not in assistant.ask("How long?", replace(how, alpha=0.8), given).answer
     [instructed] = assistant.ask_batch([Query("How long?", given, system="In verse.")], how)
     assert "days" not in instructed.answer
     alone = assistant.ask("How long?", how, given, sources=SourceOptions(only_documents=True))
