@@ -38,6 +38,7 @@ SOURCE_TASKS = (  # of evaluation.suites.sources, which is too slow to import fo
     "versions-beside",
     "documents",
     "files",
+    "files-calibration",
     "sentences",
     "corrections",
     "held-out",
@@ -603,7 +604,7 @@ def preference(
     multiple=True,
     type=click.Choice(SOURCE_TASKS),
     help="What is measured; repeatable, see docs/evaluation.md.  [default: all but corrections, "
-    "held-out and ramdocs]",
+    "files-calibration, held-out and ramdocs]",
 )
 @click.option("--data", type=PATHS, help="The file of RAMDocs, for --task ramdocs.")
 @count("--limit", help="Only so many records of each task, drawn evenly.")

@@ -18,7 +18,7 @@ from foundation.records import DataRecord
 
 DIRECTORY = Path(__file__).parent
 CORPUS = DIRECTORY / "corpus"
-FILES = DIRECTORY / "files" / "test"
+FILES = DIRECTORY / "files"
 PASSAGE_WORDS = 40  # a text of so many words and more is a passage, else a sentence or two
 
 Record = TypeVar("Record")

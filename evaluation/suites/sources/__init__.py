@@ -25,6 +25,7 @@ HIDDEN = (FAILURES, "versions: dates", "versions-beside: dates")  # tables of si
 RAMDOCS = "ramdocs"
 HELD_OUT = "held-out"
 CORRECTIONS = "corrections"
+FILES_TO_CHOOSE_BY = "files-calibration"
 TASKS: dict[str, Callable[[Run], dict[str, Table]]] = {
     "claims": spans.claims,
     "values": spans.compared,
@@ -34,6 +35,7 @@ TASKS: dict[str, Callable[[Run], dict[str, Table]]] = {
     "versions-beside": partial(versions.versions, beside=True),
     "documents": documents.documents,
     "files": files.files,
+    FILES_TO_CHOOSE_BY: partial(files.files, split="calibration"),
     "sentences": citations.sentences,
     CORRECTIONS: corrections.corrections,
     HELD_OUT: held_out.held_out,
@@ -41,7 +43,8 @@ TASKS: dict[str, Callable[[Run], dict[str, Table]]] = {
 }
 """The tasks by name; that of RAMDocs is given its file by `run`"""
 
-USUAL_TASKS = tuple(name for name in TASKS if name not in (CORRECTIONS, HELD_OUT, RAMDOCS))
+UNUSUAL_TASKS = (CORRECTIONS, FILES_TO_CHOOSE_BY, HELD_OUT, RAMDOCS)
+USUAL_TASKS = tuple(name for name in TASKS if name not in UNUSUAL_TASKS)
 
 
 def run(given: Run, tasks: Sequence[str] = USUAL_TASKS, data: Path | None = None) -> dict[str, Any]:

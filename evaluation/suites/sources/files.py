@@ -15,16 +15,21 @@ PLAIN = "plain RAG"
 YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
-def files(run: Run) -> dict[str, Table]:
+def files(run: Run, split: str = "test") -> dict[str, Table]:
     """Questions over an index of the files, the ways to answer tested against plain RAG.
+
+    Args:
+        run: The run.
+        split: ``test``, or ``calibration`` to choose by.
 
     Raises:
         InputError: The system can ingest no files.
     """
     if run.system.over is None:
         raise InputError("--task files: the system that is measured ingests no files; leave it out")
-    items = sources.files(run.limit)
-    rows, system = run.rows("files", items), run.system.over(sources.FILES)
+    task = "files" if split == "test" else f"files-{split}"
+    items = sources.files(run.limit, split)
+    rows, system = run.rows(task, items), run.system.over(sources.FILES / split)
     checks = []
     for arm in (PLAIN, USUAL, ONLY):
         asked = [item for item in items if item.answers or arm == ONLY]
@@ -32,7 +37,7 @@ def files(run: Run) -> dict[str, Table]:
         queries = {(arm, item.id): Query(item.question, sources=options) for item in asked}
         run.answers(rows, queries, arm, system.plain() if arm == PLAIN else system)
         checks += [_check(item, arm, rows[arm, item.id]) for item in asked]
-    return {"files": shares(checks, PLAIN), "failures": failures("files", checks)}
+    return {task: shares(checks, PLAIN), "failures": failures(task, checks)}
 
 
 def _check(item: FileQuestion, arm: str, row: AnswerRow) -> Check:

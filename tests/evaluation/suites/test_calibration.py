@@ -10,6 +10,7 @@ from control.conflict import calibration as calibrations
 from control.conflict import drafts
 from control.conflict.calibration import ANY_MODEL
 from control.conflict.probe import NUMBERS, ProbeFeatures
+from control.conflict.reader import Reading
 from evaluation.datasets import conflicts as datasets
 from evaluation.suites import calibration as calibrating
 from evaluation.suites import observations as suite
@@ -307,3 +308,21 @@ def test_a_reader_that_corrects_the_model_is_trusted_in_its_calibration(tiny, co
     assert calibrating.fit(tiny.identity, tiny.name, rows).reader_bar == 0.95
     of_any = calibrating.fit_any({"a": rows}, memory_bar=-0.2)
     assert (of_any.reader_bar, of_any.memory_bar) == (math.inf, -0.2)
+
+
+class FirstWordReader:
+    """Finds every text's first word, and is sure of it."""
+
+    def read(self, asked):
+        return [Reading(text.split()[0], 0, 0.9) for _, text in asked]
+
+
+def test_questions_to_documents_are_observed_once_with_what_the_reader_would_tell(tiny, tmp_path):
+    def observe(reader):
+        return suite.of_documents(tiny, tmp_path, 2, reader, limit=3)
+
+    assert suite.of_documents(tiny, tmp_path, reader=None) == []
+    seen = observe(FirstWordReader())
+    assert [each.source for each in seen] == [suite.DOCUMENTS] * 3
+    assert not any(each.known for each in seen)
+    assert [each.id for each in observe(object())] == [each.id for each in seen]

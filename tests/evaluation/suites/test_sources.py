@@ -92,7 +92,11 @@ class Perfect:
             for item in sources.versions(beside=beside)
         }
         self.corpus = {item.question: item for item in sources.only_documents()}
-        self.files = {item.question: item for item in sources.files()}
+        self.files = {
+            item.question: item
+            for split in ("test", "calibration")
+            for item in sources.files(split=split)
+        }
         self.read_texts = {(item.question, item.text): item for item in sources.claims()}
         self.written = {item.question: item for item in sources.sentences()}
         self.conflicts = {item.question: item for item in conflicts(BUILT_IN_CONFLICTS, "test")}
@@ -428,7 +432,12 @@ def test_what_should_not_be_is_a_failure_where_it_is():
 
 
 def test_the_usual_tasks_need_no_more_than_the_assistant():
-    assert set(USUAL_TASKS) == set(TASKS) - {"corrections", "held-out", "ramdocs"}
+    assert set(USUAL_TASKS) == set(TASKS) - {
+        "corrections",
+        "files-calibration",
+        "held-out",
+        "ramdocs",
+    }
 
 
 def test_the_command_offers_every_task():
