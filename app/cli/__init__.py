@@ -1,4 +1,4 @@
-"""The command line: `fulcrum [GLOBAL OPTIONS] COMMAND`, one file for each command."""
+"""The command line: `fulcrum [GLOBAL OPTIONS] COMMAND`, a module or package for each command."""
 
 from app.cli.main import entry, main
 

@@ -441,6 +441,6 @@ def test_the_usual_tasks_need_no_more_than_the_assistant():
 
 
 def test_the_command_offers_every_task():
-    from app.cli.evaluate import SOURCE_TASKS
+    from app.cli.evaluate.sources import SOURCE_TASKS
 
     assert tuple(TASKS) == SOURCE_TASKS
