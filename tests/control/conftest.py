@@ -1,4 +1,4 @@
-"""What the tests of the dial share."""
+"""What the tests of the dial and of the assistant share."""
 
 import copy
 from dataclasses import replace
@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
+
+from control.assistant import Assistant
+from tests.control.fakes import FixedRetriever
 
 SIZES = (
     "vocab_size",
@@ -45,3 +48,9 @@ def model(request, tiny):
     config = kind(**{name: getattr(tiny.model.config, name) for name in SIZES}, **window)
     torch.manual_seed(0)
     return replace(tiny, name=request.param, model=AutoModelForCausalLM.from_config(config).eval())
+
+
+@pytest.fixture
+def assistant(tiny, always):
+    """One that finds these passages."""
+    return lambda *texts: Assistant(tiny, always(1, model=tiny.identity), FixedRetriever(*texts))

@@ -15,7 +15,7 @@ from control.forgetting.record import Record
 from control.forgetting.suppressor import REFUSALS
 from control.state import Query
 from foundation.errors import InputError
-from tests.control.test_assistant import DaysReader, dated
+from tests.control.fakes import DaysReader, dated
 from tests.json_writer import json_writer
 
 STRING = {"type": "string"}
