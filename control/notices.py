@@ -83,7 +83,7 @@ def _cut_off(state: QuestionState) -> bool:
 
 
 def _unsupported(state: QuestionState) -> bool:
-    """Whether passages alone were asked for, claim nothing, and support no sentence."""
-    passages_end = state.decoding.rule == DIAL and state.decoding.alpha == 0
+    """Whether the passages claim nothing and support no sentence, and no verdict says whose it is."""
     checked = bool(state.citations) and not any(each.passages for each in state.citations)
-    return passages_end and checked and not state.settlement.claims
+    told = state.decoded is not None and state.decoded.verdict is not None
+    return checked and not told and not state.settlement.claims

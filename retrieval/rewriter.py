@@ -121,7 +121,8 @@ class QueryRewriter(_PromptlessTransform):
 
     The bundle that it returns has the rewritten question as ``query_str`` and the queries, that
     question first, as ``custom_embedding_strs``. Pass the conversation so far as
-    ``run(question, {"history": [(question, answer), ...]})``.
+    ``run(question, {"history": [(question, answer), ...]})``. Without one the question stays as it
+    was asked, since nothing in it refers to what was said before; its rewrite is only searched.
     """
 
     def __init__(self, llm: LLM, trained: bool) -> None:
@@ -217,8 +218,9 @@ def _to_bundle(completion: str, question: str, history: Sequence[Turn]) -> Query
         return unchanged(question)
     told = words(" ".join([question, *(text for turn in history for text in turn)]))
     searched = [query for query in rewrite.queries if _is_about(query, told)]
-    queries = list(dict.fromkeys([rewrite.question, *searched]))[:MOST_QUERIES]
-    return QueryBundle(rewrite.question, custom_embedding_strs=queries)
+    asked = rewrite.question if history else question
+    queries = list(dict.fromkeys([asked, rewrite.question, *searched]))[:MOST_QUERIES]
+    return QueryBundle(asked, custom_embedding_strs=queries)
 
 
 def _is_faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bool:

@@ -12,6 +12,7 @@ from control.answer import Answer, Source, source_names
 from control.conflict.sources import MEMORY
 from control.engines.hub import RECOMMENDED
 from control.forgetting.clearing import ClearedCitation, ClearedToken
+from control.notices import UNSUPPORTED
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
@@ -48,7 +49,8 @@ def summary(console: Console, answer: Answer) -> None:
         if len({claim.group for claim in answer.claims}) > 1:
             console.print(_claims(answer))
         console.print(_sources(answer))
-        if not all(each.passages for each in answer.citations):
+        lacks = not all(each.passages for each in answer.citations)
+        if lacks and UNSUPPORTED not in answer.notices:
             console.print(_unsupported(answer))
     for notice in answer.notices:
         console.print(_text(f"Note: {notice}.", "yellow"))

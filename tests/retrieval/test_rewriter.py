@@ -111,11 +111,21 @@ def test_on_nonsense_the_question_itself_is_searched_and_the_user_is_told(questi
     assert notices == [UNUSABLE]
 
 
-def test_a_slip_in_a_name_may_be_mended():
+def test_the_search_for_a_question_with_a_slip_in_a_name_may_mend_it():
     wrote = format_rewrite("What is the capital of Azerbaijan?", ("Azerbaijan capital",))
     bundle, notices = rewritten("what is the capital of Azerbajan", wrote)
-    assert bundle.query_str == "What is the capital of Azerbaijan?"
+    assert bundle.embedding_strs == [
+        "what is the capital of Azerbajan",
+        "What is the capital of Azerbaijan?",
+        "Azerbaijan capital",
+    ]
     assert notices == []
+
+
+def test_a_question_that_follows_on_nothing_is_answered_as_it_was_asked():
+    wrote = format_rewrite("What is the safety of the product?", ("safety officer",))
+    bundle, _ = rewritten("Who is responsible for safety?", wrote)
+    assert bundle.query_str == "Who is responsible for safety?"
 
 
 def test_a_name_said_earlier_in_the_conversation_is_no_invention():

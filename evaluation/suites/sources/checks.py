@@ -9,6 +9,7 @@ import numpy as np
 from text_to_num import alpha2digit
 
 from evaluation import metrics
+from evaluation.judges import values
 
 ALL = "all"
 # What may stand before a value; the article SQuAD's evaluation leaves out, too.
@@ -108,12 +109,25 @@ def failures(task: str, checks: Iterable[Check]) -> Table:
 
 
 def holds(text: str, wanted: Sequence[str]) -> bool:
-    """Whether a text holds one of the values, numbers in digits or in words.
+    """Whether a text holds one of the values, numbers in digits or in words, units in any notation.
 
     With or without the preposition and the article before it.
     """
     forms = [form for value in wanted for form in (value, BEFORE.sub("", value))]
-    return metrics.holds(text, forms) or metrics.holds(_in_digits(text), map(_in_digits, forms))
+    if metrics.holds(text, forms):
+        return True
+    told, asked = _in_digits(text), [_in_digits(form) for form in forms]
+    return metrics.holds(told, asked) or any(_holds_amount(told, form) for form in asked)
+
+
+def _holds_amount(text: str, wanted: str) -> bool:
+    """Whether a text holds an amount that is all of a value: "55 grams" for "55 g"."""
+    whole = {
+        (each.value, each.unit)
+        for each in values.amounts(wanted)
+        if each.unit and wanted[each.start : each.end] == wanted.strip()
+    }
+    return bool(whole) and any((each.value, each.unit) in whole for each in values.amounts(text))
 
 
 def _in_digits(text: str) -> str:
