@@ -1,12 +1,19 @@
 """What the user should know about an answer, one sentence each."""
 
+from typing import TYPE_CHECKING
+
+from control.conflict import passage_claims
 from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.claims import ends_sentence
+from control.conflict.passage_claims import is_outdated
 from control.conflict.sources import MEMORY
 from control.decoding.rules import DIAL
 from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
 from control.state import QuestionState
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
 
 NOT_CALIBRATED = (
     "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
@@ -19,6 +26,10 @@ FROM_MEMORY = ", so the answer is from memory alone"
 NOT_SAID = "the passages claim {claims}, which the answer does not say"
 NEAREST = "no passage surely answers; the answer is the sentence that comes nearest to one"
 CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
+OUTDATED = (
+    "a later document of the same title{dated} was read, and claims nothing sure about this; the "
+    "answer may be outdated"
+)
 UNSUPPORTED = "no passage that was read supports the answer"
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
@@ -34,6 +45,15 @@ def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> 
         model: The language model.
         calibration: Of the dial for it.
     """
+    notices = [*_of_passages(state), *_of_claims(state)]
+    notices += engine_notices(model)
+    if state.decoding.rule == DIAL and calibration.model == ANY_MODEL:
+        notices.append(NOT_CALIBRATED.format(model=model.name))
+    return notices
+
+
+def _of_passages(state: QuestionState) -> list[str]:
+    """What was not found or not read."""
     notices, searched = [], state.query.given is None
     so = "" if state.abstained else FROM_MEMORY
     if searched and not state.retrieved:
@@ -44,6 +64,12 @@ def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> 
         notices.append(ALL_LATER.format(as_of=state.query.sources.as_of, so=so))
     if dropped := len(state.followed) - len(state.read):
         notices.append(TOO_LONG.format(dropped=dropped, all=len(state.followed)))
+    return notices
+
+
+def _of_claims(state: QuestionState) -> list[str]:
+    """What speaks against the answer, or lacks in it."""
+    notices = []
     if _cut_off(state):
         notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
     if _is_nearest(state):
@@ -52,9 +78,9 @@ def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> 
         notices.append(UNSUPPORTED)
     elif unsaid := _unsaid(state):
         notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
-    notices += engine_notices(model)
-    if state.decoding.rule == DIAL and calibration.model == ANY_MODEL:
-        notices.append(NOT_CALIBRATED.format(model=model.name))
+    if (later := _silent_later(state)) is not None:
+        date = passage_claims.date_of(later)
+        notices.append(OUTDATED.format(dated=f" ({date})" if date else ""))
     return notices
 
 
@@ -64,6 +90,24 @@ def _is_nearest(state: QuestionState) -> bool:
         return False
     quote = state.prompt.quote
     return quote is not None and state.decoded.trace.text.strip() == quote.text.strip()
+
+
+def _silent_later(state: QuestionState) -> "NodeWithScore | None":
+    """A passage that claims nothing, of a later document than any of its title that claims."""
+    followed = {claim.source: claim.followed for claim in state.claims}
+    read = [n for n in (*state.kept, *state.related) if n.node_id not in state.dated_later]
+    claiming = [node for node in read if node.node_id in followed]
+    documents = {passage_claims.document(node) for node in claiming}
+    return next(
+        (
+            node
+            for node in read
+            if passage_claims.document(node) not in documents
+            and any(is_outdated(one, node) for one in claiming if followed[one.node_id])
+            and not any(is_outdated(node, one) for one in claiming)
+        ),
+        None,
+    )
 
 
 def _unsaid(state: QuestionState) -> list[str]:
@@ -83,7 +127,7 @@ def _cut_off(state: QuestionState) -> bool:
 
 
 def _unsupported(state: QuestionState) -> bool:
-    """Whether the passages claim nothing and support no sentence, and no verdict says whose it is."""
+    """Whether passages claim nothing and support no sentence, and no verdict says whose it is."""
     checked = bool(state.citations) and not any(each.passages for each in state.citations)
     told = state.decoded is not None and state.decoded.verdict is not None
     return checked and not told and not state.settlement.claims

@@ -13,7 +13,7 @@ from control.conflict.answerability import preference, probability, unsaid_names
 from control.conflict.dates import periods_in, periods_named, tells_of
 from control.conflict.sources import CORRECTION, SourceClaim
 from control.conflict.verdict import NEUTRAL_TRUST
-from control.conflict.versions import Version, find_index, find_version
+from control.conflict.versions import Version, find_index, find_version, is_earlier
 from control.forgetting.parts import parts
 from control.forgetting.text_redaction import MASK
 from control.prompts import Prompt, Quote
@@ -135,7 +135,7 @@ def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
             float(known.get("trust", NEUTRAL_TRUST)),
             reading.answers,
         ),
-        _document(node),
+        document(node),
         str(known.get("title", "")),
         tuple(filter(None, str(known.get("replaces", "")).split("; "))),
         sentence,
@@ -177,9 +177,25 @@ def related(
     ]
 
 
+def is_outdated(node: "NodeWithScore", other: "NodeWithScore") -> bool:
+    """Whether another passage is of a later document of the same title, or of a later version.
+
+    Titles may differ in their numbers.
+    """
+    if is_earlier(_versions(node), _versions(other)):
+        return True
+    date, later = date_of(node), date_of(other)
+    titled = bool(_title(node)) and _title(node) == _title(other)
+    return titled and bool(date) and later > date and not later.startswith(date)
+
+
 def _nearly_same(a: "NodeWithScore", b: "NodeWithScore") -> bool:
-    one, other = (NUMBERS.sub("", str(node.metadata.get("title", ""))) for node in (a, b))
-    return one == other and fuzz.ratio(a.text, b.text) >= NEARLY_SAME
+    return _title(a) == _title(b) and fuzz.ratio(a.text, b.text) >= NEARLY_SAME
+
+
+def _title(node: "NodeWithScore") -> str:
+    """The title of a passage's document without its numbers."""
+    return NUMBERS.sub("", str(node.metadata.get("title", "")))
 
 
 def _says_more(sentence: str, headings: str) -> bool:
@@ -262,14 +278,15 @@ def _is_beside(one: "NodeWithScore", other: "NodeWithScore") -> bool:
     Documents of one file, such as lines, do not lie beside each other: little tells that they are
     of one owner.
     """
-    if _document(one) == _document(other):
+    if document(one) == document(other):
         return True
     file, other_file = (Path(prompts.path(node)) for node in (one, other))
     given = not (file.name and other_file.name)
     return not given and file != other_file and file.parent == other_file.parent
 
 
-def _document(node: "NodeWithScore") -> str:
+def document(node: "NodeWithScore") -> str:
+    """The id of a passage's document."""
     return node.node.ref_doc_id or node.node_id
 
 

@@ -12,7 +12,7 @@ from control.conflict import values
 from control.conflict.dates import NamedPeriod, Period, periods_in, periods_named, tells_of
 from control.conflict.passage_claims import PassageClaim
 from control.conflict.sources import CORRECTION, Citation, Policy, SourceClaim
-from control.conflict.versions import find_version
+from control.conflict.versions import find_version, is_earlier
 from foundation.text import FUNCTION_WORDS, holds, normalise, words
 
 DISAGREE = "The documents disagree:"  # before what each of them claims
@@ -319,12 +319,9 @@ def _choose(
 def _is_earlier(passage: PassageClaim, others: Sequence[PassageClaim]) -> bool:
     """Whether one of the others is of a later version of a passage's document, and not older."""
     return any(
-        own.series == later.series
-        and own.number < later.number
+        is_earlier(passage.versions, other.versions)
         and not (other.claim.date and other.claim.date < passage.claim.date)
-        for own in passage.versions
         for other in others
-        for later in other.versions
     )
 
 

@@ -1,6 +1,7 @@
 """The version that the name of a document gives: "manual-v2.1.pdf", "Data sheet, revision C"."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MARKED = (
@@ -37,6 +38,15 @@ class Version:
         """Whether another version is this one or a part of it, whatever the names: 2 and 2.1."""
         same_kind = self.series[1] == other.series[1]
         return same_kind and other.number[: len(self.number)] == self.number
+
+
+def is_earlier(versions: Sequence[Version], others: Sequence[Version]) -> bool:
+    """Whether one of the versions is earlier than one of others, of the same series."""
+    return any(
+        own.series == later.series and own.number < later.number
+        for own in versions
+        for later in others
+    )
 
 
 def find_version(name: str) -> Version | None:

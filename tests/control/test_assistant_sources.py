@@ -15,7 +15,7 @@ from control.conflict.reader import Reading
 from control.conflict.sources import Citation, SourceOptions
 from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.trace import written
-from control.notices import NOT_SAID, UNSUPPORTED
+from control.notices import NOT_SAID, OUTDATED, UNSUPPORTED
 from control.state import Query
 from foundation.errors import InputError
 from tests.control.fakes import HOW, NEW, OLD, DaysReader, FixedRetriever, dated, notices
@@ -45,6 +45,25 @@ def test_of_documents_that_disagree_the_newest_is_read_and_both_are_shown(readin
     assert "newest" in answer.settled
     assert [source.kept for source in answer.sources] == [False, True]
     assert "not follow" in answer.sources[0].reason
+
+
+@pytest.mark.parametrize(
+    ("title", "date", "told"),
+    [("rules 2", "2025-03", True), ("rules 2", "2021", False), ("minutes", "2025-03", False)],
+)
+def test_that_a_later_document_of_the_title_claims_nothing_is_told(reading, title, date, told):
+    rules = {"rules 0": ("2020", "You have 7 days."), "rules 1": ("2022", "You have 14 days.")}
+    answer = reading(dated(**rules, **{title: (date, "It rains.")}))
+    assert answer.answer == "You have 14 days."
+    expected = [OUTDATED.format(dated=" (2025-03)")]
+    assert [each for each in notices(answer) if "later" in each] == (expected if told else [])
+
+
+def test_a_later_document_that_claims_something_leaves_no_doubt(reading):
+    silent = ("2023", "It rains.")
+    answer = reading(dated(**{"rules 1": OLD, "rules 2": silent, "rules 3": NEW}))
+    assert answer.answer == "You have 30 days."
+    assert not any("later" in each for each in notices(answer))
 
 
 def test_where_nothing_decides_every_claim_is_told_with_its_source_and_cited(reading):
