@@ -1,16 +1,18 @@
 """The pipeline of one question: `Assistant.ask_batch` names the steps in their order."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from control import attribution, faithfulness, json_text, prompts, structured
 from control.answer import Answer, compose
 from control.conflict import dial, passage_claims, policies
 from control.conflict.calibration import Calibration
-from control.conflict.reader import AnswerReader
+from control.conflict.reader import AnswerReader, Reading
 from control.conflict.sources import SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
 READING_SHARE = 1 / 20  # of the window: 3 passages in 8,192 tokens, 7 in 32,768
 PASSAGE_TOKENS = 210  # of those passages: 9 of 10 have fewer
 FEW_WORDS = 40  # tokens of an answer in a few words
+# Passages that are read, beside those kept, for what comes nearest to a claim. Of 222 questions of
+# calibration (120 over real documents, 102 to ordinary files) the surest claim, or else what comes
+# nearest, is in a right sentence for 98 where those kept alone are read, for 105 with the first 3
+# found, 107 with 5 or 7 and 106 with 10.
+FIRST_FOUND = 5
 
 
 @runtime_checkable
@@ -282,11 +289,32 @@ class Assistant:
             state.trace.seconds["claims"] += share
             claiming = {claim.claim.source for claim in claims}
             kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
-            near = None if claims else passage_claims.nearest(read[: len(state.kept)])
-            changed[at] = replace(
-                state, facts=facts, kept=kept, settlement=settled, nearest=near, seconds=seconds
-            )
+            state = replace(state, facts=facts, kept=kept, settlement=settled, seconds=seconds)
+            changed[at] = state if claims else self._run(state, partial(self.read_nearest, read))
         return changed
+
+    def read_nearest(
+        self, read: "Sequence[tuple[NodeWithScore, Reading]]", state: QuestionState
+    ) -> QuestionState:
+        """Find what comes nearest to a claim where the passages surely claim nothing.
+
+        Where it may take the place of the model's answer, the first passages found are read for it
+        too, whatever the filter said of them.
+        """
+        kept = {node.node_id for node in state.kept}
+        if not kept or self.reader is None:
+            return state
+        if math.isinf(self.calibration.reader_bar) or state.strict:
+            own = [pair for pair in read if pair[0].node_id in kept]
+            return replace(state, nearest=passage_claims.nearest(own))
+        with trace.step("claims"):
+            known = {node.node_id for node, _ in read} | state.dated_later
+            first = [n for n in state.retrieved[:FIRST_FOUND] if n.node_id not in known]
+            asked = state.search.query_str, first, state.retrieved
+            read = [*read, *passage_claims.read(self.reader, [asked])[0]]
+        near = passage_claims.nearest(read)
+        more = [n for n, _ in read if near and n.node_id == near.claim.source not in kept]
+        return replace(state, kept=[*state.kept, *more], nearest=near)
 
     def write_prompt(self, state: QuestionState) -> QuestionState:
         """Write the prompt with the passages to follow and without, within the model's window."""

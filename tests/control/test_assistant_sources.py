@@ -233,6 +233,31 @@ class BestAlone(BaseNodePostprocessor):
         return nodes[:1]
 
 
+@pytest.mark.parametrize(("bar", "told"), [(0.3, True), (math.inf, False)])
+def test_what_the_filter_drops_may_come_nearest_where_the_model_reads_worse(
+    tiny, always, bar, told
+):
+    calibration = always(
+        0,
+        model=tiny.identity,
+        end=Thresholds(memory=1.01, passages=0.0),
+        memory_bar=math.inf,
+        reader_bar=bar,
+    )
+    assistant = Assistant(
+        tiny,
+        calibration,
+        retriever=FixedRetriever("It rains.", "You have 14 days."),
+        processors=(BestAlone(),),
+        reader=UnsureReader(),
+    )
+    answer = assistant.ask("How long?", replace(HOW, max_new_tokens=40))
+    assert (answer.answer == "You have 14 days.") == told
+    assert [source.kept for source in answer.sources] == [True, told]
+    alone = assistant.ask("How long?", HOW, sources=SourceOptions(only_documents=True))
+    assert alone.abstained
+
+
 def test_what_is_dated_later_than_the_day_asked_for_takes_no_other_passage_s_place(tiny, always):
     class Found(FixedRetriever):
         def _retrieve(self, query_bundle):
