@@ -145,6 +145,7 @@ def load(**given: Any) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name, *_ = map(str, first["loc"])
+        told = name.replace("_", "-") if given.get(name) is not None else f"{PREFIX}{name.upper()}"
         why = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"setting {name} is {first['input']!r}: {why}") from error
+        raise InputError(f"{told} is {first['input']!r}: {why}") from error
