@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from control.corrections import Corrections
 
     Nodes = Sequence[NodeWithScore]
+    PassageReadings = Sequence[tuple[NodeWithScore, Reading]]
 
 # A small window goes with a small model, which many passages distract. In a large one, the cost of
 # reading decides: a passage takes a model of 1.5B about two seconds on two cores.
@@ -257,10 +258,7 @@ class Assistant:
         return replace(state, facts=facts)
 
     def read_claims(self, states: Sequence[QuestionState]) -> list[QuestionState]:
-        """Read what each passage claims, in one batch, and choose where they disagree.
-
-        Those related to what is kept are kept too if they claim something.
-        """
+        """Read what each passage claims, in one batch, and settle it."""
         changed, reader = list(states), self.reader
         places = [
             at
@@ -277,32 +275,37 @@ class Assistant:
         readings = passage_claims.read(reader, asked)
         share = (time.perf_counter() - started) / len(places)
         for at, read in zip(places, readings, strict=True):
-            state, options = states[at], states[at].query.sources
-            claims = passage_claims.find(read, bool(options.only_documents))
-            texts = {node.node_id: passage_claims.passage_text(node) for node, _ in read}
-            said = [(texts[each.claim.source], each.sentence, each.claim.says) for each in claims]
-            question, seconds = state.search.query_str, state.seconds + share
-            settled = policies.settle(question, claims, options.policy, options.as_of)
-            if state.query.system and options.policy is None:
-                settled = replace(settled, told=())  # the model answers as it is told to
-            facts = self.forgetting.without_claimed(state.facts, said)
+            state = replace(states[at], seconds=states[at].seconds + share)
             state.trace.seconds["claims"] += share
-            claiming = {claim.claim.source for claim in claims}
-            kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
-            state = replace(state, facts=facts, kept=kept, settlement=settled, seconds=seconds)
-            changed[at] = state if claims else self._run(state, partial(self.read_nearest, read))
+            steps = partial(self.settle, read), partial(self.read_nearest, read)
+            changed[at] = self._run(state, *steps)
         return changed
 
-    def read_nearest(
-        self, read: "Sequence[tuple[NodeWithScore, Reading]]", state: QuestionState
-    ) -> QuestionState:
+    def settle(self, read: "PassageReadings", state: QuestionState) -> QuestionState:
+        """Choose whom the answer follows where passages disagree.
+
+        Those related to what is kept are kept too if they claim something.
+        """
+        question, options = state.search.query_str, state.query.sources
+        claims = passage_claims.find(read, bool(options.only_documents))
+        settled = policies.settle(question, claims, options.policy, options.as_of)
+        if state.query.system and options.policy is None:
+            settled = replace(settled, told=())  # the model answers as it is told to
+        texts = {node.node_id: passage_claims.passage_text(node) for node, _ in read}
+        said = [(texts[each.claim.source], each.sentence, each.claim.says) for each in claims]
+        facts = self.forgetting.without_claimed(state.facts, said)
+        claiming = {claim.claim.source for claim in claims}
+        kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
+        return replace(state, facts=facts, kept=kept, settlement=settled)
+
+    def read_nearest(self, read: "PassageReadings", state: QuestionState) -> QuestionState:
         """Find what comes nearest to a claim where the passages surely claim nothing.
 
         Where it may take the place of the model's answer, the first passages found are read for it
         too, whatever the filter said of them.
         """
         kept = {node.node_id for node in state.kept}
-        if not kept or self.reader is None:
+        if state.settlement.claims or not kept or self.reader is None:
             return state
         if math.isinf(self.calibration.reader_bar) or state.strict:
             own = [pair for pair in read if pair[0].node_id in kept]
