@@ -10,6 +10,7 @@ from control.conflict.sources import MEMORY
 from control.decoding.rules import DIAL
 from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
+from control.prompts import Quote
 from control.state import QuestionState
 
 if TYPE_CHECKING:
@@ -24,11 +25,14 @@ NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
 ALL_LATER = "all passages that may answer are dated later than {as_of}{so}"
 FROM_MEMORY = ", so the answer is from memory alone"
 NOT_SAID = "the passages claim {claims}, which the answer does not say"
-NEAREST = "no passage surely answers; the answer is the sentence that comes nearest to one"
+NEAREST = (
+    "no passage surely answers; the answer is the sentence that comes nearest "
+    "(probability {sure:.2f})"
+)
 CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
 OUTDATED = (
-    "a later document of the same title{dated} was read, and claims nothing sure about this; the "
-    "answer may be outdated"
+    "a later document, {title}{dated}, was read and claims nothing sure about this; the answer may "
+    "be outdated"
 )
 UNSUPPORTED = "no passage that was read supports the answer"
 TOO_LONG = (
@@ -72,39 +76,44 @@ def _of_claims(state: QuestionState) -> list[str]:
     notices = []
     if _cut_off(state):
         notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
-    if _is_nearest(state):
-        notices.append(NEAREST)
+    if (near := _nearest_told(state)) is not None:
+        notices.append(NEAREST.format(sure=near.confidence))
     elif _unsupported(state):
         notices.append(UNSUPPORTED)
     elif unsaid := _unsaid(state):
         notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
     if (later := _silent_later(state)) is not None:
-        date = passage_claims.date_of(later)
-        notices.append(OUTDATED.format(dated=f" ({date})" if date else ""))
+        title, date = str(later.metadata.get("title", "")), passage_claims.date_of(later)
+        notices.append(OUTDATED.format(title=title, dated=f" ({date})" if date else ""))
     return notices
 
 
-def _is_nearest(state: QuestionState) -> bool:
-    """Whether what comes nearest to a claim was told in place of the model's answer."""
+def _nearest_told(state: QuestionState) -> Quote | None:
+    """What comes nearest to a claim, where it was told in place of the model's answer."""
     if state.nearest is None or state.prompt is None or state.decoded is None:
-        return False
+        return None
     quote = state.prompt.quote
-    return quote is not None and state.decoded.trace.text.strip() == quote.text.strip()
+    told = quote is not None and state.decoded.trace.text.strip() == quote.text.strip()
+    return state.nearest.quote if told else None
 
 
 def _silent_later(state: QuestionState) -> "NodeWithScore | None":
-    """A passage that claims nothing, of a later document than any of its title that claims."""
-    followed = {claim.source: claim.followed for claim in state.claims}
+    """A passage that claims nothing, of a later document than any of its title that claims.
+
+    Where none claims anything, those that support the answer count.
+    """
+    claiming = {claim.source: claim.followed for claim in state.claims if claim.source != MEMORY}
+    told = claiming or {name: True for each in state.citations for name in each.passages}
     read = [n for n in (*state.kept, *state.related) if n.node_id not in state.dated_later]
-    claiming = [node for node in read if node.node_id in followed]
-    documents = {passage_claims.document(node) for node in claiming}
+    telling = [node for node in read if node.node_id in told]
+    documents = {passage_claims.document(node) for node in telling}
     return next(
         (
             node
             for node in read
             if passage_claims.document(node) not in documents
-            and any(is_outdated(one, node) for one in claiming if followed[one.node_id])
-            and not any(is_outdated(node, one) for one in claiming)
+            and any(is_outdated(one, node) for one in telling if told[one.node_id])
+            and not any(is_outdated(node, one) for one in telling)
         ),
         None,
     )

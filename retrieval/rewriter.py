@@ -25,7 +25,7 @@ from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 
 from foundation import trace
-from foundation.text import words
+from foundation.text import normalise, words
 from foundation.trace import RequestTrace
 from retrieval.stores.bm25 import STOP_WORDS
 
@@ -215,7 +215,8 @@ def _to_bundle(completion: str, question: str, history: Sequence[Turn]) -> Query
     if rewrite is None or not _is_faithful(rewrite, question, history):
         log.info("unusable rewrite of %r: %r", question, completion)
         trace.notice(UNUSABLE)
-        return unchanged(question)
+        before = [f"{asked} {question}" for asked, _ in history[-1:]]
+        return QueryBundle(question, custom_embedding_strs=[question, *before])
     told = words(" ".join([question, *(text for turn in history for text in turn)]))
     searched = [query for query in rewrite.queries if _is_about(query, told)]
     asked = rewrite.question if history else question
@@ -224,10 +225,13 @@ def _to_bundle(completion: str, question: str, history: Sequence[Turn]) -> Query
 
 
 def _is_faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bool:
-    """Whether the rewrite adds no name to question and conversation, and drops none.
+    """Whether the rewrite adds no name or number to question and conversation, and drops none.
 
-    A small model may replace an unusual name by another one.
+    A small model may replace an unusual name by another one, or ask again what was asked before.
     """
+    before = {normalise(asked) for asked, _ in history} - {normalise(question)}
+    if normalise(rewrite.question) in before:
+        return False
     given = words(" ".join([question, *(text for turn in history for text in turn)]))
     rewritten = words(rewrite.question)
     return all(_occurs(name, given) for name in _names(rewrite.question)) and all(
@@ -244,14 +248,20 @@ def _is_about(query: str, told: set[str]) -> bool:
 
 
 def _names(text: str) -> set[str]:
+    """The words of its names, and all with a digit."""
     found = {word for name in NAME.findall(text) for word in words(name) if len(word) > 1}
-    return found - QUESTION_WORDS
+    return (found - QUESTION_WORDS) | {word for word in words(text) if _has_digit(word)}
+
+
+def _has_digit(word: str) -> bool:
+    return any(map(str.isdigit, word))
 
 
 def _occurs(name: str, text_words: set[str]) -> bool:
-    """Whether the name is among the words, also in a slightly different spelling."""
-    return name in text_words or bool(
-        difflib.get_close_matches(name, text_words, n=1, cutoff=SPELLING_RATIO)
+    """Whether the name is among the words, without digits also in a slightly different spelling."""
+    return name in text_words or (
+        not _has_digit(name)
+        and bool(difflib.get_close_matches(name, text_words, n=1, cutoff=SPELLING_RATIO))
     )
 
 

@@ -153,7 +153,7 @@ def related(
     Little tells which of several versions a filter keeps, and it drops documents that do not say
     whose they are: those that lie beside a kept one and lack names of the question which others
     there give. Versions are told by the names of their documents, which differ in that alone; or in
-    their numbers alone, and they say nearly the same.
+    their numbers alone, and they say nearly the same or are dated later.
 
     Args:
         question: The question.
@@ -167,7 +167,7 @@ def related(
         for each in found
         if each.node_id not in ids
         and (
-            any(_nearly_same(each, one) for one in kept)
+            any(_nearly_same(each, one) or is_outdated(one, each) for one in kept)
             or any(version.series in series for version in _versions(each))
             or (
                 any(_is_beside(each, one) for one in kept)

@@ -31,7 +31,7 @@ UNDECIDED: dict[Policy | None, str] = {
 }
 ANY = "*"  # of what a document replaces: every earlier one
 WHY = {
-    "newest": "the newest document",
+    "newest": "the newest document that answers",
     "version": "the latest version that answers",
     "trusted": "the most trusted document",
     "majority": "most documents",

@@ -55,7 +55,7 @@ def test_that_a_later_document_of_the_title_claims_nothing_is_told(reading, titl
     rules = {"rules 0": ("2020", "You have 7 days."), "rules 1": ("2022", "You have 14 days.")}
     answer = reading(dated(**rules, **{title: (date, "It rains.")}))
     assert answer.answer == "You have 14 days."
-    expected = [OUTDATED.format(dated=" (2025-03)")]
+    expected = [OUTDATED.format(title="rules 2", dated=" (2025-03)")]
     assert [each for each in notices(answer) if "later" in each] == (expected if told else [])
 
 

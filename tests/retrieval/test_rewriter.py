@@ -86,6 +86,9 @@ def test_a_search_that_was_copied_from_an_example_is_left_out():
     assert bundle.embedding_strs == ["Who wrote Emma?", "the author of Emma"]
 
 
+TP_9L = [("What does the TP-9L weigh?", "310 g.")]
+
+
 @pytest.mark.parametrize(
     ("question", "wrote", "history"),
     [
@@ -101,13 +104,16 @@ def test_a_search_that_was_copied_from_an_example_is_left_out():
             [("What is the currency of Peru?", "The sol.")],
         ),
         ("Who wrote Zadig?", format_rewrite("Who wrote the book?", ("author of the book",)), ()),
+        ("And the TP-9?", format_rewrite("How heavy is the TP-9L?", ("TP-9L weight",)), TP_9L),
+        ("And the other?", format_rewrite("What does the TP-9L weigh?", ("TP-9L weight",)), TP_9L),
     ],
-    ids=["chatter", "empty", "broken", "invented", "exchanged", "lost"],
+    ids=["chatter", "empty", "broken", "invented", "exchanged", "lost", "number", "asked before"],
 )
 def test_on_nonsense_the_question_itself_is_searched_and_the_user_is_told(question, wrote, history):
     bundle, notices = rewritten(question, wrote, history)
     assert bundle.query_str == question
-    assert bundle.embedding_strs == [question]
+    after_the_last = [f"{asked} {question}" for asked, _ in history[-1:]]
+    assert bundle.embedding_strs == [question, *after_the_last]
     assert notices == [UNUSABLE]
 
 

@@ -87,6 +87,10 @@ def test_other_versions_of_what_is_read_are_read_too():
     ]
     assert [each.node_id for each in related("", kept, found)] == ["v1", "2023"]
     assert related("", [], found) == []
+    kept[1].metadata["date"], found[5].metadata["date"] = "2021", "2019"
+    later = node("later", "Of limits nothing is left.", "Terms 2025")
+    later.metadata["date"] = "2025-02"
+    assert [each.node_id for each in related("", kept, [*found, later])] == ["v1", "2023", "later"]
 
 
 class SentenceReader:

@@ -343,7 +343,7 @@ def test_what_all_sentences_name_alike_is_no_date_asked_about(question, sentence
     settled = settle(question, passages)
     assert followed(settled) == ({"2021"} if scope else {"2024"})
     assert settled.reason == (
-        f"The documents disagree; the answer follows the newest document{scope}."
+        f"The documents disagree; the answer follows the newest document that answers{scope}."
     )
 
 
@@ -352,7 +352,7 @@ def test_that_documents_beside_the_newest_one_have_no_date_is_said():
     settled = settle(QUESTION, passages, "newest")
     assert followed(settled) == {"Notice"}
     assert settled.reason == (
-        "The documents disagree; the answer follows the newest document; "
+        "The documents disagree; the answer follows the newest document that answers; "
         "not all of them have a date."
     )
 
@@ -375,7 +375,7 @@ def test_that_no_document_is_of_the_time_that_the_question_asks_about_is_said(as
     passages = [said(14, "old", date="2022"), said(30, "new", date="2024")]
     settled = settle(f"How long was it {asked}?", passages)
     assert settled.reason == (
-        "The documents disagree; the answer follows the newest document; "
+        "The documents disagree; the answer follows the newest document that answers; "
         f"none of them is dated {dated}."
     )
 
