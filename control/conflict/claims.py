@@ -221,6 +221,8 @@ def compare(
     else:
         passages_claim = claim_at(passages, passages.gain, read[0])
         stated = claim_at(memory, memory.gain, read[1], memory_log_p)
+        if stated is not None and _repeats(stated.text, question):
+            stated = None
         claim = stated if _contradicts(question, stated, passages_claim, held) else None
     unsupported = [each for each in own if not words(each.text) - asked <= held]
     support = max((each.gain for each in own if each not in unsupported), default=0.0)
@@ -269,6 +271,12 @@ def claim_at(
     stop = next((at + 1 for at, end in enumerate(ends) if end >= reading.end), len(ends))
     likely = float(sum(log_p) / len(log_p)) if log_p else None
     return Claim(start, stop, reading.answer, float(sum(gain[start:stop])), likely)
+
+
+def _repeats(said: str, question: str) -> bool:
+    """Whether a text has just the words of a question, and so claims nothing."""
+    said_words, asked = (words(text) - (FUNCTION_WORDS - {"not"}) for text in (said, question))
+    return said_words == asked
 
 
 def _contradicts(

@@ -1,8 +1,14 @@
+import re
+
 import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from control.conflict import claims
+from control.conflict.reader import Reading
+from control.conflict.text_drafts import Draft
+from control.engines.base import Token
+from control.prompts import Prompt
 from foundation.text import FUNCTION_WORDS, words
 
 ASKED = words("What is the capital of Peru?") | FUNCTION_WORDS
@@ -105,3 +111,16 @@ def test_words_are_separated_where_a_lone_token_loses_its_space():
     skip = words("What is the capital of Peru?")
     [claim] = claims.claims(claims.DecodedTokens(fast, list(range(8))), [1.0] * 8, skip)
     assert claim.text == "Lima"
+
+
+@pytest.mark.parametrize(
+    ("said", "claimed"),
+    [("Is dogs allowed", None), ("Dogs are not allowed", "Dogs are not allowed"), ("No", "No")],
+)
+def test_a_question_said_again_is_nothing_that_memory_claims(said, claimed):
+    question, passage = "Are dogs allowed?", "Dogs are welcome"
+    drafts = [Draft(tuple(map(Token, re.findall(r"\S+\s*", text)))) for text in (passage, said)]
+    prompt = Prompt("", "", question, (passage,))
+    read = (Reading(passage, 0, 0.9), Reading(said, 0, 0.9))
+    found = claims.compare(prompt, *drafts, [], read)
+    assert (found.remembered_claim and found.remembered_claim.text) == claimed
