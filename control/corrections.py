@@ -276,7 +276,7 @@ class Corrections:
         if forgotten:
             raise InputError(
                 "the correction says something that is forgotten, which stands above corrections; "
-                "leave it out, or have an administrator let it be said again: fulcrum forget remove"
+                "leave it out, or have an administrator remove it from what is forgotten"
             )
 
     def _unknown(self, correction_id: str) -> str:
@@ -287,9 +287,7 @@ class Corrections:
         ]
         if gone:
             return f"correction {correction_id} was withdrawn already, at {gone[0].time}"
-        return (
-            f"there is no correction {shown(correction_id)}; fulcrum correct --list shows their ids"
-        )
+        return f"there is no correction {shown(correction_id)}; list them to see their ids"
 
 
 def checked(correction: Correction) -> Correction:
@@ -304,21 +302,19 @@ def checked(correction: Correction) -> Correction:
         raise InputError("the correction holds bytes that are no text; give it in UTF-8")
     if not normalise(statement):
         raise InputError(
-            "the statement is empty; say what holds, as in: fulcrum correct "
-            '"The refund window is 30 days"'
+            "the statement is empty; say what holds, as in: The refund window is 30 days"
         )
     if len(statement) > LONGEST:
         raise InputError(
             f"the statement has {len(statement):,} characters, the limit is {LONGEST:,}; give one "
-            "statement at a time, and long text as a document: fulcrum ingest FILE"
+            "statement at a time, and long text as a document"
         )
     for name, text in texts.items():
         if len(text) > LONGEST_TEXT:
             raise InputError(f"{name} has {len(text):,} characters, the limit is {LONGEST_TEXT:,}")
     if is_question(statement):
         raise InputError(
-            f"{shown(statement)} is a question; say what holds, as in: fulcrum correct "
-            '"The refund window is 30 days"'
+            f"{shown(statement)} is a question; say what holds, as in: The refund window is 30 days"
         )
     return replace(correction, **texts)
 

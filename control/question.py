@@ -19,10 +19,10 @@ def check_question(question: str, longest: int = LONGEST_QUESTION) -> str:
     if SURROGATES.search(question):
         raise InputError("the question holds bytes that are no text; give it in UTF-8")
     if not question:
-        raise InputError('the question is empty; ask one, as in: fulcrum ask "What is ...?"')
+        raise InputError("the question is empty; ask one, as in: What is the capital of Peru?")
     if len(question) > longest:
         raise InputError(
             f"the question has {len(question):,} characters, the limit is {longest:,}; "
-            "give long text as a document: fulcrum ask QUESTION --context FILE"
+            "give long text as a document beside it"
         )
     return question

@@ -147,7 +147,7 @@ def _ingest(
             paths.append(path)
         *_, done = caller.service.ingest(paths, trust, dated)
     if len(done.skipped) == len(files):
-        raise DocumentError(done.skipped[0][1])
+        raise DocumentError(", and ".join(reason for _, reason in done.skipped))
     return IngestResult(
         documents=done.documents,
         passages=done.passages,

@@ -3,7 +3,7 @@
 import logging
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
@@ -33,6 +33,7 @@ ErrorLine = Callable[[FulcrumError], Cleared]
 
 WRAPPINGS = {"body", "query", "path", "constrained-str"}  # parts of a location that no client sent
 FORM = re.compile(r"function-|list\[|dict\[|literal\[|constrained-")  # pydantic's names of forms
+EXPECTED = "Input should be "  # how pydantic begins to say what a field takes
 HALF = "holds half a character; send whole UTF-8"
 RETRY_SECONDS = 2  # about as long as an answer takes
 
@@ -122,11 +123,11 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     found.sort(key=lambda each: each.get("type") != UNSUPPORTED)
     first = found[0] if found else {}
     code = own(UNSUPPORTED) if first.get("type") == UNSUPPORTED else None
-    place = [str(part) for part in first.get("loc", ()) if not _is_wrapping(part)]
+    place = _place_of(first)
     if first.get("type") == "json_invalid":
         return JSONResponse(error_body(400, own("the body is not valid JSON")), 400)
     param = ".".join(place) or None
-    message = first.get("msg", "it cannot be read").removeprefix("Value error, ")
+    message = _message(found)
     if first.get("type") == "string_unicode":
         message = HALF
     if param or first.get("type") != "value_error":  # that one says itself what it is about
@@ -134,6 +135,24 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     line = _service(request).error_line
     shown = line(InputError(param)) if param else None
     return JSONResponse(error_body(400, line(InputError(message)), shown, code), 400)
+
+
+def _message(found: Sequence[dict[str, Any]]) -> str:
+    """What the first error says, and which other forms the same field may have."""
+    if not found:
+        return "it cannot be read"
+    first = found[0].get("msg", "").removeprefix("Value error, ")
+    forms = [first]
+    if first.startswith(EXPECTED):
+        place = _place_of(found[0])
+        said = [each.get("msg", "") for each in found[1:] if _place_of(each) == place]
+        forms += [each.removeprefix(EXPECTED) for each in said if each.startswith(EXPECTED)]
+    return ", or ".join(dict.fromkeys(forms))
+
+
+def _place_of(error: dict[str, Any]) -> list[str]:
+    """The names that lead to the field that an error is about."""
+    return [str(part) for part in error.get("loc", ()) if not _is_wrapping(part)]
 
 
 def _is_wrapping(part: Any) -> bool:

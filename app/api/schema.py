@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -49,15 +50,25 @@ Prompts = Annotated[list[Words], Field(min_length=1, max_length=MOST_PROMPTS)]
 TokenPrompts = Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
 
 
-def _only(accepts: Callable[[Any], bool], message: str) -> AfterValidator:
-    """Refuse values that ask for what cannot be done, with OpenAI's code for it."""
+def _only(
+    accepts: Callable[[Any], bool],
+    message: str,
+    validator: type[AfterValidator | BeforeValidator] = AfterValidator,
+) -> AfterValidator | BeforeValidator:
+    """Refuse values that ask for what cannot be done, with OpenAI's code for it.
+
+    Args:
+        accepts: Whether a value can be done.
+        message: What is said of others.
+        validator: Whether to look after the type is checked or before.
+    """
 
     def check(value: Any) -> Any:
         if value is not None and not accepts(value):
             raise PydanticCustomError(UNSUPPORTED, "{message}", {"message": message})
         return value
 
-    return AfterValidator(check)
+    return validator(check)
 
 
 def _check_date(value: str) -> str:
@@ -139,10 +150,11 @@ class Message(RequestBody):
     """A message of a conversation."""
 
     role: Annotated[
-        Literal["system", "developer", "user", "assistant", "tool", "function"],
+        Literal["system", "developer", "user", "assistant"],
         _only(
             lambda role: role not in ("tool", "function"),
             "no tools are called here; give what one has found as documents",
+            BeforeValidator,
         ),
     ]
     content: Text | list[Part] | None = None

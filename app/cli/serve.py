@@ -9,7 +9,7 @@ import click
 
 from app import factory
 from app import settings as settings_module
-from app.cli.console import example, install_hint, out, require_packages
+from app.cli.console import err, example, install_hint, out, plain, require_packages
 from app.server.environment import wipe_environment
 from app.server.sockets import bind_socket, url
 from foundation import cores
@@ -18,6 +18,8 @@ from foundation.files import OTHERS, remove_abandoned
 from foundation.threads import BackgroundThread
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from app.server.service import Service
     from app.settings import Settings
 
@@ -71,17 +73,29 @@ def run(settings: "Settings", listening: socket.socket) -> None:
     os.umask(OTHERS)  # also for what libraries write
     remove_abandoned()
     service = _service(settings)
-    site = Site(service, tools=TOOLS)
+    running = server(Site(service, tools=TOOLS))
     address = url(settings.host, listening)
     out.print(
         f"Fulcrum: page at {address}/, API at {address}/v1; stop it by Ctrl+C",
         highlight=False,
         soft_wrap=True,
     )
-    BackgroundThread(service.load, "fulcrum-load")
+    BackgroundThread(lambda: load(service, running), "fulcrum-load")
     with suppress(KeyboardInterrupt):  # as the server mostly passes Ctrl+C on, once it has stopped
-        server(site).run(sockets=[listening])
+        running.run(sockets=[listening])
     out.print("Fulcrum: stopped")
+
+
+def load(service: "Service", running: "uvicorn.Server") -> None:
+    """Load what answers, and say whether it does, unless the server stops meanwhile."""
+    service.load()
+    if running.should_exit:
+        return
+    if service.state.name == "ready":
+        out.print("Fulcrum: ready")
+    else:
+        message = plain(service.state.message)
+        err.print(f"Fulcrum: not ready: {message}", markup=False, soft_wrap=True)
 
 
 def _service(settings: "Settings") -> "Service":

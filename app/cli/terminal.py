@@ -44,7 +44,9 @@ def summary(console: Console, answer: Answer) -> None:
     if answer.rewritten != answer.question:
         console.print(_text(f"Understood as: {answer.rewritten}", "dim"))
     if answer.sources:
-        console.print(_legend())
+        console.print()
+        if console.color_system is not None:  # without colours it would explain nothing
+            console.print(_legend())
         console.print(_verdict(answer))
         if len({claim.group for claim in answer.claims}) > 1:
             console.print(_claims(answer))
@@ -89,7 +91,6 @@ def _verdict(answer: Answer) -> Text:
 
 def _legend() -> Text:
     return Text.assemble(
-        "\n",
         ("from the passages", STYLES["context"]),
         " · ",
         ("from the model's memory", STYLES["memory"]),
@@ -140,14 +141,17 @@ def _sources(answer: Answer) -> Table:
     for number, source in enumerate(listed, start=1):
         score = "given" if source.score is None else f"{source.score:.2f}"
         excerpt = _excerpt(source.text, claimed.get(source.id, ""))
-        line = Text.assemble(_text(names[source.id], "bold"), "  ", _text(excerpt, "dim"))
+        line = _text(excerpt, "dim")
+        if name := names[source.id]:
+            line = Text.assemble(_text(name, "bold"), "  ", line)
         if not source.kept:
             line.append(f"  ({source.reason})", style="yellow")
         if supported := _supported(answer, source.id):
             line.append_text(_text(f"  (supports {supported})", "green"))
         table.add_row(f"[{number}]", score, line)
     if others := len(answer.sources) - len(listed):
-        table.add_row("", "", Text(f"{others} more were found and not read", style="dim"))
+        were = "was" if others == 1 else "were"
+        table.add_row("", "", Text(f"{others} more {were} found and not read", style="dim"))
     return table
 
 

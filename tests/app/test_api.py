@@ -145,7 +145,12 @@ def test_the_dial_and_the_sampling_reach_the_decoding(client, service, monkeypat
     ("changed", "said"),
     [
         ({"alpha": 2}, "alpha"),
-        ({"alpha": "much"}, "alpha"),
+        ({"alpha": "high"}, "alpha: Input should be a valid number, or 'auto'"),
+        ({"stop": 5}, "stop: Input should be a valid string, or a valid list"),
+        (
+            {"messages": [{"role": "boss", "content": "x"}]},
+            "messages.0.role: Input should be 'system', 'developer', 'user' or 'assistant'",
+        ),
         ({"alpha": 0.5, "reliance": 0.5}, "give one of them"),
         ({"reliance": 0.5, "rule": "cad"}, "reliance is measured for rule fulcrum"),
         ({"rule": "nonsense"}, "rule"),
@@ -172,6 +177,7 @@ def test_a_wrong_request_is_told_in_one_line_what_is_wrong(client, changed, said
     error = response.json()["error"]
     assert said in error["message"]
     assert "\n" not in error["message"]
+    assert "fulcrum ask" not in error["message"]
     assert error["type"] == "invalid_request_error"
 
 
@@ -580,6 +586,15 @@ def test_documents_are_uploaded_listed_and_removed(client):
     assert removed == {"object": "document", "id": document["id"], "deleted": True, "passages": 1}
     one.delete(f"/v1/documents/{other['id']}")
     assert one.get("/v1/documents").json()["data"] == []
+
+
+def test_an_upload_of_which_nothing_can_be_read_names_every_file(client):
+    files = [("file", ("broken.pdf", b"%PDF nonsense")), ("file", ("empty.txt", b""))]
+    refused = client().post("/v1/documents", files=files)
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert message.startswith("broken.pdf is not a readable PDF; ")
+    assert ", and empty.txt is empty; " in message
 
 
 def test_an_upload_is_dated_by_its_text_or_by_the_user(client):

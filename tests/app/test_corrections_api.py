@@ -40,7 +40,9 @@ def test_a_correction_is_pinned_listed_and_withdrawn(one):
 
 def test_an_earlier_one_is_replaced(one):
     first = one.post(PATH, json=REFUND).json()
-    assert one.post(PATH, json={**SHORTER, "replace": ["none"]}).status_code == 400
+    refused = one.post(PATH, json={**SHORTER, "replace": ["none"]})
+    assert refused.status_code == 400
+    assert "fulcrum" not in refused.json()["error"]["message"]
     replaced = one.post(PATH, json={**SHORTER, "replace": [first["id"]]})
     assert (replaced.status_code, replaced.json()["replaced"]) == (201, [first["id"]])
     assert [each["id"] for each in one.get(PATH).json()["data"]] == [replaced.json()["id"]]
@@ -51,7 +53,9 @@ def test_an_earlier_one_is_replaced(one):
     [{}, {"statement": " "}, {"statement": "Is it?"}, {"statement": "x" * 1_001}, {"text": "x"}],
 )
 def test_what_is_no_statement_is_refused(one, body):
-    assert one.post(PATH, json=body).status_code == 400
+    refused = one.post(PATH, json=body)
+    assert refused.status_code == 400
+    assert "fulcrum" not in refused.json()["error"]["message"]  # no command, over HTTP
     assert one.get(PATH).json()["data"] == []
 
 

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from app import cli
+from app import cli, factory
+from app.cli import serve as serving
 from app.server.sockets import bind_socket
+from foundation.errors import ModelError
 
 PAUSE = 0.2  # seconds between looks at a server that loads; without, they would slow it down
 KILLS, WRITTEN = 1, 4
@@ -44,6 +47,7 @@ def serve(home, cache):
         while (health := client.get("/health")).status_code != 200:
             assert health.json()["status"] == "loading", health.text
             time.sleep(PAUSE)
+        assert process.stdout.readline() == "Fulcrum: ready\n"
         return process, client
 
     yield start
@@ -74,6 +78,22 @@ def test_other_machines_are_let_in_with_keys_alone(capsys):
 
 def test_an_address_of_nobody_is_told_in_one_line(capsys):
     assert "no such address" in refused(capsys, "--host", "nowhere.invalid")
+
+
+def test_whether_it_is_ready_is_told_once(capsys, service, monkeypatch):
+    running = SimpleNamespace(should_exit=False)
+    serving.load(service(loaded=False), running)
+    assert capsys.readouterr() == ("Fulcrum: ready\n", "")
+
+    def broken(*_, **__):
+        raise ModelError("the model [x]\nis broken")
+
+    monkeypatch.setattr(factory, "assistant", broken)
+    serving.load(service(loaded=False), running)
+    assert capsys.readouterr() == ("", "Fulcrum: not ready: the model [x] is broken\n")
+    running.should_exit = True
+    serving.load(service(loaded=False), running)
+    assert capsys.readouterr() == ("", "")
 
 
 def write(client, kill, told, enough):

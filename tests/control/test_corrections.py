@@ -217,7 +217,7 @@ def test_a_withdrawn_correction_is_not_used_and_stays_in_the_audit(corrections, 
 def test_an_unknown_id_is_named(corrections, ledger):
     [record] = ledger.add([LIMA])
     for unknown in ("abc", record.id):
-        with pytest.raises(InputError, match=f"there is no correction '{unknown}'; fulcrum correc"):
+        with pytest.raises(InputError, match=f"there is no correction '{unknown}'; list them"):
             corrections.withdraw(unknown)
     with pytest.raises(InputError, match="no record"):
         ledger.remove(pin(corrections).correction.id)

@@ -13,8 +13,8 @@ from control.conflict.sources import Citation, SourceClaim
 FILLER = "Much is said of the machine before. " * 10
 
 
-def shown(answer):
-    console = Console(file=io.StringIO(), width=800)
+def shown(answer, **options):
+    console = Console(file=io.StringIO(), width=800, **options)
     terminal.summary(console, answer)
     return console.file.getvalue()
 
@@ -67,3 +67,22 @@ def test_an_excerpt_begins_and_ends_with_a_word():
     [excerpt] = re.findall(r"…(.*)…", said)
     assert "45 minutes" in excerpt
     assert set(excerpt.split()) <= set(f"{FILLER} The pump runs for 45 minutes.".split())
+
+
+def test_the_colours_are_explained_where_they_are_shown():
+    answer = answered("Yes.")
+    assert "from the model's memory" not in shown(answer)
+    coloured = shown(answer, force_terminal=True, color_system="standard", _environ={})
+    assert "from the model's memory" in coloured
+
+
+def test_passages_that_were_not_read_are_counted_in_words_that_fit():
+    kept, other = source("a", "Yes."), replace(source("b", "No."), kept=False)
+    for others, said in ((1, "1 more was found and not read"), (2, "2 more were found and not")):
+        sources = [kept, *(replace(other, id=f"b{number}") for number in range(others))]
+        assert said in shown(answered("Yes.", sources=sources))
+
+
+def test_a_passage_without_a_title_leaves_no_hole():
+    sources = [replace(source("a", "Please wait."), title="")]
+    assert "[1]  0.90  Please wait." in shown(answered("Yes.", sources=sources, claims=[]))
