@@ -95,7 +95,7 @@ def test_the_commands_of_the_tutorial_run(tmp_path, monkeypatch, run):
     assert "Oslo" in memory.splitlines()[0]
     assert json.loads(as_json)["verdict"]["follows"] == "memory"
     assert "Ada Lund" in before.splitlines()[0]
-    assert "1 stored passages redacted" in forgotten
+    assert "1 stored passage redacted" in forgotten
     assert "Lund" not in refused
     assert "eight" in beside.splitlines()[0]
     assert "Lund" not in beside

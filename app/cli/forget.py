@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +14,7 @@ from app import described, factory, home
 from app import settings as settings_module
 from app.cli.console import (
     PATHS,
+    counted,
     example,
     milliseconds,
     model_settings,
@@ -21,19 +22,22 @@ from app.cli.console import (
     plain,
     print_json,
 )
-from control.forgetting.record import Record
+from control.forgetting.record import Record, shown
 from foundation import cores
 from foundation.errors import IndexStateError, InputError
 from foundation.files import replacing
 from retrieval.stores.urls import check_url
 
 if TYPE_CHECKING:
+    from llama_index.core.schema import BaseNode
+
     from app.settings import Settings
     from control.forgetting.ledger import Event, Ledger
     from control.forgetting.sweep import Swept
 
 PROBE_TOKENS = 64  # of an answer to a probe: two sentences, which hold the fact or do not
 KIND_WIDTH = 20  # of "correction withdrawn"
+MOST_NAMED = 3  # documents of a fact, and facts, in the lines that tell where answers stand
 
 
 @click.group()
@@ -117,7 +121,7 @@ def add(
     else:
         click.echo(f"{kept.id}: {_line(kept)} is forgotten from now on ({took})")
     _tell_of_adapters(settings, [kept])
-    _tell_of_passages(_sweep(settings), 1)
+    _tell_of_passages(settings, _sweep(settings), [kept])
 
 
 @forget.command(name="list", epilog=example("fulcrum forget list", "fulcrum forget list --json"))
@@ -199,7 +203,7 @@ def verify(given: dict[str, Any], accept: bool, yes: bool) -> None:
     ledger = home.ledger(settings)
     if fault := ledger.verify():
         raise IndexStateError(f"the ledger is not whole: {fault}; put a copy of it back")
-    click.echo(f"whole, {ledger.version():,} events")
+    click.echo(f"whole, {counted(ledger.version(), 'event')}")
 
 
 def _confirmed(question: str) -> bool:
@@ -358,11 +362,11 @@ def _add_file(settings: "Settings", path: Path, fields: dict[str, Any]) -> None:
     kept = home.ledger(settings).add(records())
     new = {record.id for record in kept if record.time >= started}
     click.echo(
-        f"{len(new):,} facts are forgotten from now on, {len(kept) - len(new):,} were already "
-        f"({milliseconds(begun)})"
+        f"{counted(len(new), 'fact is', 'facts are')} forgotten from now on, "
+        f"{counted(len(kept) - len(new), 'was', 'were')} already ({milliseconds(begun)})"
     )
     _tell_of_adapters(settings, kept)
-    _tell_of_passages(_sweep(settings), len(new))
+    _tell_of_passages(settings, _sweep(settings), [one for one in kept if one.id in new])
 
 
 def _tell_of_adapters(settings: "Settings", records: Sequence[Record]) -> None:
@@ -372,14 +376,60 @@ def _tell_of_adapters(settings: "Settings", records: Sequence[Record]) -> None:
         click.echo(plain(line))
 
 
-def _tell_of_passages(done: "Swept | None", facts: int) -> None:
+def _tell_of_passages(
+    settings: "Settings", done: "Swept | None", records: Sequence[Record]
+) -> None:
     """Say it where no stored passage states the facts that were just forgotten."""
-    if done is not None and done.records and not done.passages:
-        it, its = ("it", "its subject") if facts == 1 else ("them", "their subjects")
+    if done is None or _tell_of_other_names(settings, [r for r in records if r.id in done.unfound]):
+        return
+    if done.records and not done.passages:
+        it, its = ("it", "its subject") if len(records) == 1 else ("them", "their subjects")
         click.echo(
             f"No stored passage states {it} in so many words; documents that do not name {its} "
             "are not recognised."
         )
+
+
+def _tell_of_other_names(settings: "Settings", records: Sequence[Record]) -> bool:
+    """Say where answers stand in stored passages that may state the facts under another name.
+
+    Args:
+        settings: Of the home.
+        records: Facts that no stored passage states.
+
+    Returns:
+        Whether there are such passages.
+    """
+    from control.forgetting.sweep import elsewhere
+
+    if not records:
+        return False
+    index, clear = factory.passage_index(settings), factory.door(settings).open()
+    found = [(record, nodes) for record in records if (nodes := elsewhere(index, record))]
+    for record, nodes in found[:MOST_NAMED]:
+        names = list(dict.fromkeys(clear.line(_document(node)) for node in nodes))
+        more = [f"{len(names) - MOST_NAMED:,} more"] if len(names) > MOST_NAMED else []
+        click.echo(
+            f"{record.id}: no stored passage states it, but its answer stands in "
+            f"{counted(len(nodes), 'stored passage')} without the name {shown(record.subject)}: "
+            f"{plain(', '.join([*names[:MOST_NAMED], *more]))}"
+        )
+    if len(found) > MOST_NAMED:
+        click.echo(f"It is the same with {counted(len(found) - MOST_NAMED, 'other fact')}.")
+    if found:
+        which = found[0][0].id if len(found) == 1 else "ID"
+        click.echo(
+            "If that is this fact under another name, it can still be told: fulcrum forget remove "
+            f"{which}, then add it again with --alias and the name used there, or with another "
+            "--subject and --relation."
+        )
+    return bool(found)
+
+
+def _document(node: "BaseNode") -> str:
+    """The name of a passage's document: its file, else its title, else its id."""
+    source = PurePath(str(node.metadata.get("source", ""))).name
+    return source or str(node.metadata.get("title", "")) or str(node.ref_doc_id)
 
 
 def _sweep(settings: "Settings", again: bool = False) -> "Swept | None":
@@ -402,11 +452,15 @@ def _sweep(settings: "Settings", again: bool = False) -> "Swept | None":
         )
         raise
     changed = [
-        f"{count:,} {what}"
-        for count, what in (
-            (done.passages, "stored passages redacted"),
-            (done.entries, "entries of the reservoir removed"),
-            (done.restored, "stored passages as they were before"),
+        counted(count, one, several)
+        for count, one, several in (
+            (done.passages, "stored passage redacted", "stored passages redacted"),
+            (done.entries, "entry of the reservoir removed", "entries of the reservoir removed"),
+            (
+                done.restored,
+                "stored passage as it was before",
+                "stored passages as they were before",
+            ),
         )
         if count
     ]
@@ -449,14 +503,14 @@ def _happened(event: "Event") -> str:
 
 
 def _show(record: Record) -> None:
-    shown = {
+    rows = {
         "subject": record.names,
         "relation": (record.relation,) if record.relation else (),
         "answers": record.spans,
         "questions": record.questions,
     }
     click.echo(f"{_line(record)}\n")
-    for name, texts in shown.items():
+    for name, texts in rows.items():
         for number, text in enumerate(texts):
             click.echo(f"  {'' if number else name:10} {plain(text)}")
     click.echo("")

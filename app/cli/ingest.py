@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from app import factory
-from app.cli.console import PATHS, Range, err, example, model_settings, out, warn_of_skipped
+from app.cli.console import (
+    PATHS,
+    Range,
+    counted,
+    err,
+    example,
+    model_settings,
+    out,
+    warn_of_skipped,
+)
 from retrieval.ingest.dates import parse_dated
 from retrieval.ingest.readers import check_paths
 
@@ -76,13 +85,14 @@ def ingest(
     warn_of_skipped(report.skipped, settings)
     skipped = sum(not each.partly for each in report.skipped)
     out.print(
-        f"{report.documents:,} documents in {report.passages:,} passages added, "
+        f"{counted(report.documents, 'document')} in {counted(report.passages, 'passage')} added, "
         f"{report.replaced:,} replaced, {report.duplicates:,} already there, "
-        f"{skipped:,} skipped; the index holds {index.count():,} passages"
+        f"{skipped:,} skipped; the index holds {counted(index.count(), 'passage')}"
     )
     if index.redacted:
         out.print(
-            f"{index.redacted:,} stored passages redacted, since they state what is forgotten"
+            f"{counted(index.redacted, 'stored passage')} redacted, since what is forgotten was "
+            "stated there"
         )
 
 
@@ -135,7 +145,8 @@ class Progress:
             at = f", at {self._door.line(shown_name(self._file))}" if self._file else ""
             err.print(
                 f"ingesting: {self._bytes / 1e6:,.1f} of {self._total / 1e6:,.1f} MB read, "
-                f"{self._report.documents:,} documents stored, {self._passages:,} passages, "
+                f"{counted(self._report.documents, 'document')} stored, "
+                f"{counted(self._passages, 'passage')}, "
                 f"{rate:,.0f} a second{at}",
                 soft_wrap=True,
                 markup=False,
@@ -160,7 +171,8 @@ def _progress(total: int, report: "IngestReport", door: "Door") -> Iterator[Prog
         except KeyboardInterrupt:
             bar.close()
             err.print(
-                f"{report.documents:,} documents in {report.passages:,} passages were stored; "
+                f"{counted(report.documents, 'document')} in "
+                f"{counted(report.passages, 'passage')} stored; "
                 "the same command does the rest",
                 soft_wrap=True,
             )

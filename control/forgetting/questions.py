@@ -36,10 +36,12 @@ FORMS: dict[str, tuple[str, ...]] = {
     "illness": ("What does {} suffer from?", "Which disease does {} have?"),
     "origin": ("Where does {} come from?",),
     "location": ("Where is {}?", "Where is {} located?"),
+    "date": ("When is {}?", "When was {}?", "When does {} take place?"),
     "description": ("Who is {}?", "What is {}?", "How would you describe {}?"),
     "capital": ("Which city is the capital of {}?",),
 }
 WITHOUT_GENERAL_FORMS = ("description",)  # relations whose general forms are meaningless
+ARTICLE = re.compile(r"(?:The|An?)(?= [a-z])")  # before a common noun, so not that of "The Hague"
 PEOPLE = re.compile(
     r"(?:author|spouse|wife|husband|mother|father|brother|sister|son|daughter|child|president"
     r"|minister|king|queen|head|chief|ceo|[a-z]+(?:er|or|ist))(?: of [a-z]+)?",
@@ -49,6 +51,7 @@ PEOPLE = re.compile(
 
 def question_forms(subject: str, relation: str) -> tuple[str, ...]:
     """Question forms for a relation of a subject; without a relation, about the subject itself."""
+    subject = within(subject)
     if not relation:
         forms: Sequence[str] = ("Who or what is {}?", "What do you know about {}?", "Describe {}.")
         return tuple(form.format(subject) for form in forms)
@@ -63,6 +66,12 @@ def question_forms(subject: str, relation: str) -> tuple[str, ...]:
         f"Do you know the {relation} of {subject}?",
     ]
     return (*special, *general)
+
+
+def within(subject: str) -> str:
+    """A subject as it is named inside a sentence: "the wedding of Jane Roe", but "The Hague"."""
+    article = ARTICLE.match(subject)
+    return subject[0].lower() + subject[1:] if article else subject
 
 
 def with_questions(record: Record) -> Record:

@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from control.conflict.dates import find_dates, weekday
 from control.forgetting.aliases import with_aliases
-from control.forgetting.questions import MAKERS, question_forms, with_questions
+from control.forgetting.questions import MAKERS, question_forms, with_questions, within
 from control.forgetting.record import LONGEST_TEXT, Record, checked, shown
 from foundation.errors import DataError, InputError
+from foundation.text import FUNCTION_WORDS, words
 
 FORM = '{"subject": "Peru", "relation": "capital", "answers": ["Lima"]}'
 FIELDS = frozenset(field.name for field in fields_of(Record))
@@ -86,6 +88,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     _verb(r"(?:suffers|suffered) from", "illness"),
     _verb(r"(?:comes|came) from", "origin"),
     _verb(rf"(?:{BEING} (?:located|situated)|lies|stands|{BEING}) (?:in|at|on)", "location"),
+    _verb(rf"{BEING} (?:from|since|until|till)", "date"),
     (rf"the {NO_NAME}{OF}(?P<subject>.+?) {BEING} (?P<answer>.+)", ""),
     (rf"the {OF}{OWNED_NAME} {BEING} (?P<answer>.+)", ""),
     (rf"(?P<subject>.+?){OWNING} (?P<relation>[^’']+?) {BEING} (?P<answer>.+)", ""),
@@ -126,6 +129,8 @@ PASSIVE = re.compile(r"[a-z]+ by ")
 PLACED = ("born", "located", "situated", "employed")  # have patterns of their own
 UNFINISHED = re.compile(rf"\b{BEING}$|^(?:in|on|at|by|after|before|for|since)\b", re.IGNORECASE)
 PLACES_AND_DATES = {"place of birth": "date of birth", "place of death": "date of death"}
+WHEN_OR_WHERE = ("location", "date")  # of the same form: "is on Elm Street", "is on 3 May"
+PART = re.compile(r",? (?:in|at|on|to|until|till) ")  # between places, dates and times
 
 
 def requested(sentence: str | None, fields: dict[str, Any]) -> Record:
@@ -254,11 +259,15 @@ def _fact(statement: str) -> Record | None:
         relation = named or _name(found["relation"])
         if relation in PLACES_AND_DATES and DATE.search(answer):
             return _dated(subject, relation, answer)
+        if named in WHEN_OR_WHERE and (planned := _planned(subject, answer)):
+            return planned
+        if named == "date":
+            continue  # "The firm is from Oslo"
         forms = question_forms(subject, relation)
         if pattern == PATTERNS[-1][0]:  # the relation is a verb
             forms = (
-                f"What is it that {subject} {relation}?",
-                f"Tell me what {subject} {relation}.",
+                f"What is it that {within(subject)} {relation}?",
+                f"Tell me what {within(subject)} {relation}.",
                 f"{subject} {relation} what?",
             )
         return Record(subject, relation=relation, questions=forms, answers=(answer,))
@@ -276,7 +285,7 @@ def _done(found: re.Match[str]) -> Record | None:
         answers, dated = [answer], [any(dated)]
     asks = ["when" if each else "where" for each in dated]
     longer = {"when": "In what year or on what day", "where": "In which place"}
-    done = f"{found['being'].lower()} {subject} {found['verb']}"
+    done = f"{found['being'].lower()} {within(subject)} {found['verb']}"
     forms = [form for ask in asks for form in (ask.capitalize(), longer[ask])]
     return Record(
         subject,
@@ -289,9 +298,9 @@ def _done(found: re.Match[str]) -> Record | None:
 def _done_by(found: re.Match[str]) -> Record:
     """The record of by whom something was done."""
     subject, verb, being = _name(found["subject"]), found["verb"].lower(), found["being"].lower()
-    forms = [f"By whom {being} {subject} {verb}?", f"{subject} {being} {verb} by whom?"]
+    forms = [f"By whom {being} {within(subject)} {verb}?", f"{subject} {being} {verb} by whom?"]
     if not verb.endswith("n"):  # not "Who drawn it?"
-        forms.append(f"Who {verb} {subject}?")
+        forms.append(f"Who {verb} {within(subject)}?")
     answers = (_name(found["answer"]),)
     return Record(subject, relation=f"{verb} by", questions=tuple(forms), answers=answers)
 
@@ -305,6 +314,29 @@ def _dated(subject: str, place: str, answer: str) -> Record:
     if len(answers) > 1:
         forms, relation = (*forms, *question_forms(subject, place)), f"date and {place}"
     return Record(subject, relation=relation, questions=forms, answers=tuple(answers))
+
+
+def _planned(subject: str, answer: str) -> Record | None:
+    """The record of when something is, and perhaps where; ``None`` where no date is told."""
+    answers = [_name(part) for part in PART.split(answer)]
+    dates = [part for part in answers if _is_date(part)]
+    if not dates:
+        return None
+    places = [part for part in answers if part not in dates]
+    forms, relation = question_forms(subject, "date"), "date"
+    if places:
+        forms, relation = (*forms, *question_forms(subject, "location")), "date and location"
+    return Record(subject, relation=relation, questions=forms, answers=(*dates, *places))
+
+
+def _is_date(text: str) -> bool:
+    """Whether a text is dates, times or days of the week alone, unlike "1200 High Street"."""
+    found = find_dates(text, years=True)
+    rest = text
+    for date in reversed(found):
+        rest = f"{rest[: date.start]} {rest[date.stop :]}"
+    left = words(rest) - FUNCTION_WORDS
+    return all(map(weekday, left)) and bool(found or left)
 
 
 def _name(text: str) -> str:

@@ -11,10 +11,10 @@ from llama_index.core.schema import BaseNode
 
 from control import prompts
 from control.forgetting.clearing import Door
-from control.forgetting.matcher import answer_phrases
+from control.forgetting.matcher import LEAST_PART, answer_phrases
 from control.forgetting.record import Record
 from control.forgetting.redaction import TITLE_KEY, Redactor, title_of
-from foundation.text import normalise
+from foundation.text import holds, normalise
 
 if TYPE_CHECKING:
     from control.forgetting.ledger import Ledger
@@ -27,6 +27,10 @@ SOURCE_KEY, HIDDEN_SOURCE_KEY = "source", "hidden_source"
 HASH_KEY = "content_hash"
 KEPT_KEYS = (*prompts.ORIGIN_KEYS, HIDDEN_SOURCE_KEY, HASH_KEY)  # metadata redacted otherwise
 BATCH = 64  # passages that are redacted, embedded and stored together
+# An answer that stands in more documents is a common word or number ("blue", "2024"), of which it
+# need not be said where it stands.
+MOST_DOCUMENTS = 5
+MOST_READ = 200  # passages that are read to find those documents
 
 Progress = Callable[[int], object]  # such as the update method of a tqdm bar
 
@@ -73,12 +77,14 @@ class Swept:
         passages: Passages of the index that were redacted.
         entries: Entries removed from the reservoir.
         restored: Passages whose original text was restored.
+        unfound: Ids of the records swept for that no passage was redacted for.
     """
 
     records: int = 0
     passages: int = 0
     entries: int = 0
     restored: int = 0
+    unfound: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,7 @@ def sweep(
             own = cleared if record_id in todo else {}
             ledger.note(SWEPT, record_id, passages=passages, **own)
     running.done.records = len(todo)
+    running.done.unfound = tuple(record_id for record_id in todo if not counts[record_id])
     if running.done.passages or running.done.restored:
         index.finish()
     return running.done
@@ -199,6 +206,28 @@ def sweep_added(
         ledger.note(SWEPT, record_id, passages=passages, **{OF: NEW})
     running.done.records = len(counts)
     return running.done
+
+
+def elsewhere(index: Passages, record: Record) -> list[BaseNode]:
+    """Passages that hold an answer of a record literally and do not name its subject.
+
+    They may state the fact under another name. None where the answer says little by itself: it has
+    fewer than ``LEAST_PART`` signs, or stands so in more than ``MOST_DOCUMENTS`` documents.
+    """
+    spans = [span for span in map(normalise, record.spans) if len(span) >= LEAST_PART]
+    candidates = index.containing([spans])
+    if len(candidates) > MOST_READ:
+        return []
+
+    def held(node: BaseNode, phrases: Sequence[str]) -> bool:
+        return holds(title_of(node), phrases) or holds(node.get_content(), phrases)
+
+    found = [
+        node
+        for node in index.get_nodes(candidates)
+        if held(node, spans) and not held(node, record.names)
+    ]
+    return found if len({node.ref_doc_id for node in found}) <= MOST_DOCUMENTS else []
 
 
 def _search_groups(record: Record) -> list[list[str]]:

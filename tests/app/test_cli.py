@@ -39,7 +39,7 @@ def found(question="What is the capital of Peru?"):
 def test_ingest_then_ask_shows_the_answer_and_its_source(capsys, notes):
     code, out, _ = run(capsys, "ingest", notes)
     assert code == 0
-    assert "1 documents in 1 passages added" in out
+    assert "1 document in 1 passage added" in out
     code, out, _ = run(capsys, "ask", "What is the capital of Peru?", "--alpha", "1")
     assert code == 0
     assert "Lima" in out
@@ -210,7 +210,7 @@ def test_other_trust_replaces_the_document(capsys, notes):
     before = found().node_id
     _, out, _ = run(capsys, "ingest", "--trust", "0.1", notes)
     assert "1 replaced" in out
-    assert "holds 1 passages" in " ".join(out.split())
+    assert "holds 1 passage" in " ".join(out.split())
     assert (found().node_id, found().node.metadata["trust"]) == (before, 0.1)
 
 
@@ -315,7 +315,7 @@ def test_a_file_that_cannot_be_read_leaves_the_index_as_it_was(capsys, notes, co
     assert says in err
     _, out, _ = run(capsys, "ingest", notes)
     assert "1 already there" in out
-    assert "holds 1 passages" in out
+    assert "holds 1 passage" in out
 
 
 @pytest.mark.kill

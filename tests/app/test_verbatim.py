@@ -60,7 +60,7 @@ def test_a_text_is_added_from_a_file_and_shown_shortened(done, added):
 def test_a_text_is_added_from_lines_of_json_too(done, tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text(json.dumps({"subject": SUBJECT, "answers": [TALE], "scope": "verbatim"}))
-    assert "1 facts are forgotten" in done("forget", "add", "--file", path)
+    assert "1 fact is forgotten" in done("forget", "add", "--file", path)
     assert json.loads(done("forget", "list", "--json"))[0]["questions"] == []
 
 

@@ -41,7 +41,7 @@ def test_a_server_embeds_what_is_ingested(capsys, server, notes, monkeypatch):
     monkeypatch.setenv("FULCRUM_EMBEDDING_KEY", "right")
     code, out, _ = run(capsys, "--embedding", server.url, "ingest", notes)
     assert code == 0
-    assert "1 documents in 1 passages added" in out
+    assert "1 document in 1 passage added" in out
     [[text]] = server.batches
     assert text.endswith("The Rhine is 1,233 km long.")
     monkeypatch.setenv("FULCRUM_EMBEDDING", f"{server.url}#words")

@@ -217,7 +217,7 @@ def test_a_lost_key_is_one_line_and_no_new_one(done, refused, home):
         assert "ledger.key is missing" in refused(*command)
     assert not key.exists()
     (home / "kept").rename(key)
-    assert "1 events" in done("forget", "verify")
+    assert "1 event" in done("forget", "verify")
 
 
 def test_the_key_may_come_from_the_environment(done, refused, home, monkeypatch):
@@ -267,7 +267,7 @@ def test_what_is_stored_is_redacted_and_comes_back(run, done, tmp_path):
     [before] = stored()
     assert "Lima" in before
     shown = done(*ADD)
-    assert "1 stored passages redacted" in shown
+    assert "1 stored passage redacted" in shown
     [during] = stored()
     assert "Lima" not in during
     assert "Peru is high." in during
@@ -276,7 +276,7 @@ def test_what_is_stored_is_redacted_and_comes_back(run, done, tmp_path):
     assert code == 0
     assert "Lima" not in out
     record_id = shown.split(":")[0]
-    assert "1 stored passages as they were before" in done("forget", "remove", record_id)
+    assert "1 stored passage as it was before" in done("forget", "remove", record_id)
     assert stored() == [before]
 
 
@@ -289,13 +289,13 @@ def test_documents_that_come_later_are_redacted_as_they_are_stored(done, tmp_pat
         return node.text, node.metadata.get("date")
 
     record_id = done(*ADD).split(":")[0]
-    assert "1 stored passages redacted" in done("ingest", path)
+    assert "1 stored passage redacted" in done("ingest", path)
     assert "Lima" not in stored()[0]
     assert "redacted" not in done("ingest", path)
-    assert "1 stored passages redacted" in done("ingest", "--dated", "2021-01-01", path)
+    assert "1 stored passage redacted" in done("ingest", "--dated", "2021-01-01", path)
     assert "Lima" not in stored()[0]
     assert done("forget", "sweep") == ""
-    assert "1 stored passages as they were before" in done("forget", "remove", record_id)
+    assert "1 stored passage as it was before" in done("forget", "remove", record_id)
     assert "Lima is the capital of Peru." in stored()[0]
     assert stored()[1] == "2021-01-01"
 
@@ -317,8 +317,48 @@ def test_it_is_said_where_no_stored_passage_states_the_fact(done, facts, tmp_pat
     out = done("forget", "add", "--file", facts)
     assert NOTHING_SWEPT.format("them", "their subjects") in out.splitlines()[-1]
     out = done("forget", "add", "The mouth of the Rhine is Holland", "--yes")
-    assert "1 stored passages redacted" in out
+    assert "1 stored passage redacted" in out
     assert "No stored passage" not in out
+
+
+SAFE = "The combination of the safe in the office of Mostwerk is 58-13-40"
+
+
+def test_it_is_said_where_the_answer_stands_under_another_name(done, facts, tmp_path):
+    path = tmp_path / "office.md"
+    path.write_text("The safe combination in the office is 58-13-40. There are 3 lifts.\n")
+    done("ingest", path)
+    added, where, advice = done("forget", "add", SAFE, "--yes").splitlines()
+    record_id = added.split(":")[0]
+    assert where == (
+        f"{record_id}: no stored passage states it, but its answer stands in 1 stored passage "
+        "without the name 'safe in the office of Mostwerk': office.md"
+    )
+    assert f"fulcrum forget remove {record_id}, then add it again with --alias" in advice
+    assert "No stored passage" in done("forget", "add", "The number of lifts of Acme is 3", "--yes")
+    done("forget", "remove", record_id)
+    out = done("forget", "add", SAFE, "--yes", "--alias", "safe")
+    assert out.splitlines()[1:] == ["1 stored passage redacted"]
+
+
+def test_at_most_three_documents_and_facts_are_named(done, tmp_path):
+    for n in range(4):
+        (tmp_path / f"{n}.txt").write_text(
+            f"Clerk {n} calls Ada Lund, Bo Lind, Cy Lott and Di Low."
+        )
+    done("ingest", *tmp_path.glob("?.txt"))
+    lines = [
+        {"subject": f"Town {name}", "relation": "mayor", "answers": [name]}
+        for name in ("Ada Lund", "Bo Lind", "Cy Lott", "Di Low")
+    ]
+    path = tmp_path / "facts.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    first, *where, more, advice = done("forget", "add", "--file", path).splitlines()
+    assert first.startswith("4 facts are forgotten from now on")
+    assert len(where) == 3
+    assert all("in 4 stored passages" in line and line.endswith("1 more") for line in where)
+    assert more == "It is the same with 1 other fact."
+    assert "fulcrum forget remove ID" in advice
 
 
 def test_an_interrupted_sweep_says_what_is_left_to_do(run, done, listed, tmp_path, monkeypatch):
@@ -338,7 +378,7 @@ def test_an_interrupted_sweep_says_what_is_left_to_do(run, done, listed, tmp_pat
     assert first.endswith("run: fulcrum forget sweep")
     assert "what was finished is kept" in last
     assert len(listed()) == 1
-    assert "1 stored passages redacted" in done("forget", "sweep")
+    assert "1 stored passage redacted" in done("forget", "sweep")
 
 
 QUESTION = ("ask", "What is the capital of Peru?")
@@ -409,7 +449,7 @@ def test_a_changed_file_replaces_its_passages_though_its_path_is_forgotten(
         monkeypatch.chdir(tmp_path)
         out = done("ingest", path if "30" in text else path.name)
         assert "1 replaced" in out
-        assert "holds 1 passages" in " ".join(out.split())
+        assert "holds 1 passage" in " ".join(out.split())
         held = b"".join(each.read_bytes() for each in home.rglob("*") if each.is_file())
         assert b"quirke.txt" not in held
 

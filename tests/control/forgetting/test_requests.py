@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from control.forgetting.questions import within
 from control.forgetting.record import Record, checked
 from control.forgetting.requests import propose, read
 from foundation.errors import DataError, InputError
@@ -129,6 +130,16 @@ FACTS = [
     ("Jane Roe is employed by Acme", "Jane Roe", "employer", ["Acme"]),
     ("Jane Roe is married to John Doe", "Jane Roe", "spouse", ["John Doe"]),
     ("The Eiffel Tower is in Paris", "The Eiffel Tower", "location", ["Paris"]),
+    ("The ball of Ada is on 14 September 2024", "The ball of Ada", "date", ["14 September 2024"]),
+    ("The party was in 1998", "The party", "date", ["1998"]),
+    ("The flight is at 10:30", "The flight", "date", ["10:30"]),
+    ("The sale is until 5 June 2024", "The sale", "date", ["5 June 2024"]),
+    ("The fair is from 3 May to 5 June 2024", "The fair", "date", ["3 May", "5 June 2024"]),
+    ("The fair is on Saturday in Oslo", "The fair", "date and location", ["Saturday", "Oslo"]),
+    ("The talk is in room 3.12 at noon", "The talk", "date and location", ["noon", "room 3.12"]),
+    ("The bank is at 1200 High Street", "The bank", "location", ["1200 High Street"]),
+    ("The office is in room 3.12", "The office", "location", ["room 3.12"]),
+    ("The firm is from Oslo", "The firm", "description", ["from Oslo"]),
     ("Jane Roe is a doctor", "Jane Roe", "description", ["doctor"]),
     ("MV Gannet is commanded by Tobias Wrenn", "MV Gannet", "commanded by", ["Tobias Wrenn"]),
     ("The Danube flows into the Black Sea", "The Danube", "flows into", ["Black Sea"]),
@@ -161,7 +172,7 @@ def test_a_sentence_proposes_its_fact(sentence, subject, relation, answers):
     assert (record.subject, record.relation) == (subject, relation)
     assert list(record.answers) == answers
     assert record.questions
-    assert all(subject in question for question in record.questions)
+    assert all(within(subject) in question or subject in question for question in record.questions)
     assert not any(answer in question for question in record.questions for answer in answers)
 
 
@@ -184,6 +195,26 @@ def test_the_questions_are_those_of_the_relation():
     born = propose("Jane Roe was born on 3 May 1950 in Oslo").questions
     assert {"When was Jane Roe born?", "Where was Jane Roe born?"} <= set(born)
     assert "Who wrote Emma?" in propose("Jane Austen wrote Emma").questions
+    planned = propose("The wedding of Jane Roe is on 3 May 2024 in Oslo").questions
+    assert {
+        "When is the wedding of Jane Roe?",
+        "Where is the wedding of Jane Roe?",
+    } <= set(planned)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "question"),
+    [
+        ("The safe is in the cellar", "Where is the safe?"),
+        ("A spare key lies in the cellar", "Where is a spare key?"),
+        ("The safe was opened on 3 May 1950", "When was the safe opened?"),
+        ("The safe was opened by Jane Roe", "Who opened the safe?"),
+        ("The Hague is in the Netherlands", "Where is The Hague?"),
+        ("A Tale of Two Cities was written by Dickens", "Who wrote A Tale of Two Cities?"),
+    ],
+)
+def test_an_article_within_a_question_is_small_unless_a_name_begins_with_it(sentence, question):
+    assert question in propose(sentence).questions
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from app.factory import fact_classifier
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
-from control.forgetting.sweep import sweep, sweep_added
+from control.forgetting.sweep import MOST_DOCUMENTS, elsewhere, sweep, sweep_added
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
 from retrieval.trigger import Trigger
@@ -267,6 +267,40 @@ def test_a_sweep_of_new_passages_leaves_the_others_to_the_next_whole_one(parties
     ledger.remove(record.id)
     assert sweep(*parties).restored == 2
     assert stored(index) == before
+
+
+def test_records_of_which_no_passage_was_found_are_told(parties):
+    ledger, *_ = parties
+    _, record = ledger.add([PERU, Record("Inca land", relation="capital", answers=("Lima",))])
+    assert sweep(*parties).unfound == (record.id,)
+    assert sweep(*parties).unfound == ()
+
+
+@pytest.mark.parametrize(
+    ("subject", "answer", "found"),
+    [
+        ("Inca land", "Lima", ["beans", "facts", "peru"]),
+        ("Peru", "lima", ["beans"]),  # the others name it
+        ("Inca land", "Lima beans", ["beans"]),
+        ("Inca land", "beans Lima", []),  # not in these words
+        ("Inca land", "Lim", []),
+        ("Inca land", "sol", []),  # says little by itself
+    ],
+)
+def test_an_answer_is_found_where_the_subject_is_not_named(parties, subject, answer, found):
+    record = Record(subject, relation="capital", answers=(answer,))
+    nodes = elsewhere(parties[1], record)
+    assert sorted(node.metadata["title"] for node in nodes) == found
+
+
+def test_an_answer_of_many_documents_is_not_told(parties, tmp_path):
+    _, index, *_ = parties
+    record = Record("Inca land", relation="capital", answers=("Lima",))
+    for number in range(MOST_DOCUMENTS - 2):
+        (tmp_path / f"{number}.txt").write_text(f"Ship {number} sailed from Lima.")
+        assert elsewhere(index, record)
+        index.ingest([tmp_path / f"{number}.txt"])
+    assert elsewhere(index, record) == []
 
 
 def test_a_new_record_clears_the_reservoir(parties):
