@@ -12,6 +12,7 @@ from control.conflict.verdict import DecodedAnswer
 from control.decoding.trace import written
 from control.engines.base import Engine
 from control.forgetting.suppressor import FactSuppressor
+from control.forgetting.text_redaction import MASK
 from control.state import ABSTAINED, QuestionState
 
 
@@ -43,8 +44,8 @@ def quote(state: QuestionState, model: Engine, forgetting: FactSuppressor) -> pr
     """
     settlement, near = state.settlement, state.nearest
     if near is not None:
-        if forgetting.without_wording(near.sentence) != near.sentence:
-            return None
+        if MASK in forgetting.without_wording(near.sentence):
+            return None  # it may come near by what it lacks
         text, says, sure = near.sentence, near.quote.claim, near.quote.confidence
     elif settlement.quoted and (settlement.decided or not settlement.disagree):
         text, says = _quoted(settlement, forgetting), settlement.followed[0]

@@ -168,14 +168,9 @@ class Clearance:
         ]
 
     def _withholds(self, name: str) -> bool:
-        forms = dict.fromkeys([name, normalize.spaced(name)[0]]) if name else ()
-        if any(self._holds_watched(form) for form in forms):
+        if any(self._holds_watched(form) for form in (name, normalize.spaced(name)[0])):
             return True
-        redactor = self.redactor
-        return redactor is not None and any(
-            redactor.forbidden_in(form) or redactor.redact(form, refreshed=True).record_ids
-            for form in forms
-        )
+        return self.redactor is not None and self.redactor.withholds(name)
 
     def _holds_watched(self, text: str) -> bool:
         return any(

@@ -70,6 +70,7 @@ class Redactor:
         self._names = NameMatcher()
         self._forbidden = NameMatcher()  # by record, what must not be shown
         self._results: LRUCache[tuple[str, str], Redacted] = LRUCache(MOST_TEXTS)
+        self._withheld: LRUCache[str, bool] = LRUCache(MOST_TEXTS)
         self._lock = threading.RLock()
 
     def refresh(self) -> int:
@@ -80,6 +81,7 @@ class Redactor:
                 return len(self._records)
             if changes.added or changes.removed:
                 self._results.clear()
+                self._withheld.clear()
             for record_id in changes.removed:
                 self._records.pop(record_id, None)
                 self._names.remove(record_id)
@@ -145,8 +147,34 @@ class Redactor:
                 trace.withheld(record_id, LAYER)
             fresh = self.redacted_node(node.node, result) if result.record_ids else node.node
             if result.text.strip():
-                kept.append(NodeWithScore(node=fresh, score=node.score))
+                kept.append(NodeWithScore(node=self._named_as_shown(fresh), score=node.score))
         return kept
+
+    def _named_as_shown(self, node: BaseNode) -> BaseNode:
+        """A passage without what may not be shown of its origin; the model might repeat that."""
+        metadata = node.metadata
+        hidden = [
+            key for key in prompts.ORIGIN_KEYS if self.withholds(str(metadata.get(key) or ""))
+        ]
+        if not hidden:
+            return node
+        left = {key: value for key, value in metadata.items() if key not in hidden}
+        return node.model_copy(update={"metadata": left})
+
+    def withholds(self, name: str) -> bool:
+        """Whether a name, such as a title, holds an answer of any record, or states a fact.
+
+        Applies no changes of the ledger. By this a name is shown, and is put into a prompt.
+        """
+        if not (name and self._records):
+            return False
+        with self._lock:
+            if name not in self._withheld:
+                self._withheld[name] = any(
+                    self.forbidden_in(form) or self.redact(form, refreshed=True).record_ids
+                    for form in dict.fromkeys([name, spaced(name)[0]])
+                )
+            return self._withheld[name]
 
     def redacted_node(self, node: BaseNode, redacted: Redacted) -> BaseNode:
         """A passage with its redacted text and title.

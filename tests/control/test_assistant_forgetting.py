@@ -4,14 +4,16 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from app import factory
+from control import faithfulness
 from control.answer import STEPS
 from control.assistant import Assistant
 from control.conflict import calibration as calibrations
-from control.conflict import dial
+from control.conflict import dial, passage_claims
 from control.conflict.policies import DISAGREE
+from control.conflict.reader import Reading
 from control.conflict.sources import SourceOptions
 from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
@@ -23,7 +25,7 @@ from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
 from control.forgetting.suppressor import REFUSALS, FactContext, FactSuppressor
 from control.prompts import BRIEFLY, SYSTEM
-from control.state import Query
+from control.state import Query, QuestionState
 from foundation import trace
 from tests.control.fakes import HOW, NEW, OLD, PERU, DaysReader, FixedRetriever, Rewriter, dated
 
@@ -242,7 +244,7 @@ def test_of_claims_that_are_told_no_document_is_named_whose_name_gives_a_forgott
     assistant = Assistant(tiny, calibration, reader=DaysReader(), forgetting=forgetting)
     given = dated(Lima=("", OLD[1]), two=("", NEW[1]))
     answer = assistant.ask("How long?", HOW, given).answer
-    assert "14 days (a document whose name is not told)" in answer
+    assert "14 days (a document without a title)" in answer
     assert "30 days (two)" in answer
 
 
@@ -294,6 +296,18 @@ def test_of_a_sentence_whose_wording_is_kept_back_the_claim_is_told(
     assert told in answer.answer
     assert answer.sources[0].text == "…."
     assert answer.claims[0].says == "14 days"
+
+
+@pytest.mark.parametrize(("left", "quoted"), [("the treasurer", True), ("…", False)])
+def test_a_sentence_that_lacks_what_is_forgotten_is_not_quoted_as_the_nearest(tiny, left, quoted):
+    text = f"Yusra Toll keeps the books and is {left}."
+    node = NodeWithScore(node=TextNode(text=text))
+    start = passage_claims.passage_text(node).index("Yusra")
+    near = passage_claims.nearest([(node, Reading("Yusra Toll", start, 0.2))])
+    asked = "Who has an allergy?"
+    state = QuestionState(Query(asked), asked, HOW, QueryBundle(asked), nearest=near)
+    quote = faithfulness.quote(state, tiny, FactSuppressor())
+    assert (quote is not None and quote.text == text) == quoted
 
 
 @pytest.mark.parametrize("options", [{"only_documents": True}, {"policy": "all"}])

@@ -313,6 +313,26 @@ def test_an_origin_that_states_nothing_stays(ledger):
     assert (kept.text, kept.metadata) == ("It is high.", metadata)
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("title", "Booking SRL-4492 confirmed"), ("heading", "SRL-4492"), ("title", "note-SRL-4492")],
+)
+def test_what_may_not_be_shown_of_an_origin_is_in_no_prompt(ledger, key, name):
+    booking = Record("ferry tickets", relation="booking code", answers=("SRL-4492",))
+    redactor = Redactor(ledger, fact_classifier())
+    metadata = {"title": "Travel", "page": 3, "date": "2024-05-01", "source": "a.md"}
+    text = "Please be at the quay 30 minutes before departure."
+    given = [NodeWithScore(node=TextNode(text=text, metadata=metadata | {key: name}))]
+    [before] = redactor.nodes(given)
+    [record] = ledger.add([booking])
+    [kept] = redactor.nodes(given)
+    ledger.remove(record.id)
+    [after] = redactor.nodes(given)
+    assert kept.text == text
+    assert kept.metadata == {k: v for k, v in before.metadata.items() if k != key}
+    assert before.metadata == after.metadata == metadata | {key: name}
+
+
 SPOUSE = Record("Thaddeus Quillmore", relation="spouse", answers=("Rosalba Nettering",), aliases=())
 
 

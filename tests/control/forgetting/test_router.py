@@ -206,6 +206,25 @@ def test_a_reversed_question_is_answered_without_the_subject(embedding, question
     assert any("Hamburg" in record.answers for record in routed.watched)
 
 
+@pytest.mark.parametrize(
+    ("question", "watched"),
+    [
+        ("Who at Mostwerk is allergic to penicillin?", True),
+        ("Who is allergic to penicillin?", True),
+        ("Name the person who is allergic to penicillin.", True),
+        ("Which drugs can be given to somebody allergic to penicillin?", False),
+        ("What should I do if a guest is allergic to penicillin?", False),
+    ],
+)
+def test_who_it_is_that_a_description_fits_is_not_told(embedding, question, watched):
+    record = with_questions(
+        Record("Yusra Toll", relation="description", answers=("allergic to penicillin",), id="1")
+    )
+    routed = Router(MadeUpLedger(record), embedding, fact_classifier()).route(question)
+    assert routed.refused is None
+    assert [one.spans for one in routed.watched] == [("Yusra Toll",)] * watched
+
+
 @pytest.mark.parametrize("guess", ["Lima", "Quito", "Santiago de Chile"])
 @pytest.mark.parametrize(
     "form",
