@@ -31,7 +31,7 @@ from control.forgetting.sweep import SWEPT
 from evaluation.judges import leak
 from evaluation.judges.verbatim import longest_copy
 from foundation.errors import DataError, InputError
-from foundation.text import normalise
+from foundation.text import counted, normalise
 
 WITHHELD = "withheld"  # the kind of the audit's event
 KIND = "fulcrum certificate of forgetting"
@@ -284,12 +284,13 @@ def lines(certificate: dict[str, Any]) -> Iterable[str]:
     about = f"{request['relation']} of {request['subject']}" if request["relation"] else ""
     passages = sum(sweep.get("passages", 0) for sweep in certificate["sweeps"])
     yield f"{request['id']}: {about or request['subject']}, forgotten since {request['time']}"
-    yield f"stored passages rewritten: {passages:,} in {len(certificate['sweeps']):,} sweeps"
+    sweeps = counted(len(certificate["sweeps"]), "sweep")
+    yield f"{counted(passages, 'stored passage')} rewritten in {sweeps}"
     if probes is None:
         yield "probes: none were run"
     else:
         outcomes = ", ".join(f"{count} {name}" for name, count in probes["outcomes"].items())
-        yield f"probes: {probes['asked']} questions, {outcomes}"
+        yield f"probes: {counted(probes['asked'], 'question')}, {outcomes}"
     trained = [each["name"] for each in adapters if each["trained_on_the_fact"]]
     if trained:
         yield f"adapters trained on the fact: {', '.join(trained)}"

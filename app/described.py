@@ -1,11 +1,14 @@
-"""Forgotten facts and events of the audit in words, for terminal and page."""
+"""Forgotten facts, events of the audit and documents in words, for terminal, page and API."""
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from control.forgetting.record import Record, shown
 from foundation.text import FUNCTION_WORDS
 
 if TYPE_CHECKING:
+    from llama_index.core.schema import BaseNode
+
     from control.forgetting.ledger import Event
 
 
@@ -30,3 +33,9 @@ def event(happened: "Event") -> tuple[str, dict[str, Any]]:
         return "", details
     added = Record(**{**details, "answers": tuple(details["answers"])})
     return fact(added), {name: details[name] for name in ("who", "reason")}
+
+
+def document(passage: "BaseNode") -> str:
+    """The name of a passage's document: its file, else its title, else its id."""
+    source = PurePath(str(passage.metadata.get("source", ""))).name
+    return source or str(passage.metadata.get("title", "")) or str(passage.ref_doc_id)

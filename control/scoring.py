@@ -184,9 +184,8 @@ def _forgotten(
             facts = forgetting.route(text)
         if facts.refused is not None:
             found[facts.refused.id] = None
-        # The key of a fact that is read backwards begins with its record's id.
-        concerned = (*facts.decide_on_output, *facts.check_paraphrase)
-        found |= dict.fromkeys(key.split()[0] for key in concerned)
+        concerned = (facts.decide_on_output, facts.check_paraphrase, facts.subject_asked)
+        found |= dict.fromkeys(record_id for ids in concerned for record_id in ids)
         if forgetting.redactor is not None:
             found |= dict.fromkeys(forgetting.redactor.redact(text).record_ids)
         watch = replace(forgetting.watch(facts), wording=VerbatimIndex())  # the text is the user's

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from app import factory, settings
 from control.decoding.generate import Decoding
+from foundation.text import counted
 
 folder, question = Path(__file__).parent / "documents", "Who is the harbour master of Lindvik?"
 folder, question = (*sys.argv[1:], *(folder, question)[len(sys.argv) - 1 :])
@@ -17,7 +18,7 @@ with TemporaryDirectory() as home:
     chosen = settings.load(home=home)
     index = factory.passage_index(chosen)
     report = index.ingest([folder])
-    print(f"{report.documents} documents in {report.passages} passages")
+    print(f"{counted(report.documents, 'document')} in {counted(report.passages, 'passage')}")
     answer = factory.assistant(chosen, index=index).ask(question, Decoding())
     print(answer.answer)
     for source in answer.sources:

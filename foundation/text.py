@@ -1,4 +1,4 @@
-"""Words of a text, compared without case, diacritics and punctuation."""
+"""Words of a text, compared without case, diacritics and punctuation; things with their number."""
 
 import re
 import unicodedata
@@ -66,3 +66,14 @@ def _whole(text: str, start: int, end: int) -> bool:
     cut_before = text[:start][-1:].isalnum() and inside[:1].isalnum()
     cut_after = text[end:][:1].isalnum() and inside[-1:].isalnum()
     return not (cut_before or cut_after) and bool(inside)
+
+
+def counted(count: int, what: str, several: str = "") -> str:
+    """A number of things, as in "1 passage" and "2 passages".
+
+    Args:
+        count: The number.
+        what: One of them.
+        several: More of them, where that is not ``what`` with an s.
+    """
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"

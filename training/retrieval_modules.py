@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from control.engines.transformers import LanguageModel, preferred_device, preferred_dtype
 from control.forgetting import learned_facts
 from control.forgetting.learned_facts import LearnedFact
+from foundation.text import counted
 from retrieval.filter import JUDGEMENT
 from training import rewrites, verdicts
 from training.rewrites import RewritePair
@@ -359,14 +360,15 @@ def _fit_found(sources: Sequence[FoundPassages]) -> Any:  # scikit-learn has no 
 
 
 def _card(started: float, settings: dict[str, Any]) -> str:
-    return CARD.format(minutes=(time.monotonic() - started) / 60, **settings)
+    minutes = (time.monotonic() - started) / 60
+    return CARD.format(minutes=minutes, passes=counted(settings["epochs"], "epoch"), **settings)
 
 
 CARD = """\
 # Adapter of {base}
 
 Written by `fulcrum train {name} --out DIR --seed {seed}` in {minutes:.0f} minutes: LoRA of rank
-{rank}, {epochs} epoch(s) over {count:,} examples, batch {batch}, learning rate {rate:g} (cosine).
+{rank}, {passes} over {count:,} examples, batch {batch}, learning rate {rate:g} (cosine).
 `training/` builds the examples from the calibration relations of the built-in corpus; no relation
 and no wording of the test split takes part. What it is worth: `fulcrum eval retrieval`.
 """

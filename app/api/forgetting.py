@@ -11,6 +11,7 @@ from app.api.access import Administrator
 from app.api.errors import NotFoundError
 from app.api.schema import ForgetBody
 from control.forgetting.chain import now
+from control.forgetting.clearing import Cleared
 from control.forgetting.record import LONGEST_TEXT, Record
 from control.forgetting.requests import requested
 from foundation.errors import InputError
@@ -21,10 +22,19 @@ MOST_EVENTS = 10_000
 router = APIRouter(prefix="/v1/forget", tags=["forgetting"])
 
 
+class ElsewhereDocument(BaseModel):
+    """A document with passages that hold a fact's answer and do not name its subject."""
+
+    id: Cleared
+    name: Cleared
+    passages: int
+
+
 class ForgottenFact(BaseModel):
     """A forgotten fact; ``new`` says whether this request recorded it.
 
-    ``notices`` of a request that forgets it name the adapters whose weights keep it.
+    Of a request that forgets it, ``notices`` name the adapters whose weights keep it, and
+    ``elsewhere`` the documents in which it may stand under another name of its subject.
     """
 
     object: str = "forgotten_fact"
@@ -41,6 +51,7 @@ class ForgottenFact(BaseModel):
     who: str
     new: bool | None = None
     notices: list[str] | None = None
+    elsewhere: list[ElsewhereDocument] | None = None
 
 
 class FactList(BaseModel):
@@ -86,12 +97,14 @@ def add(request: ForgetBody, caller: Administrator) -> Any:
     """
     record = requested(request.sentence, request.fields)
     notices = caller.service.adapter_notices([record])
+    found = caller.service.only_elsewhere(record)  # the sweep would hide what else states it
+    elsewhere = [ElsewhereDocument(**asdict(document)) for document in found]
     if request.dry_run:
-        return JSONResponse(_fact(record, False, notices).model_dump())
+        return JSONResponse(_fact(record, False, notices, elsewhere).model_dump())
     began = now()
     [kept] = caller.service.forget([record])
     new = kept.time >= began
-    return JSONResponse(_fact(kept, new, notices).model_dump(), CREATED if new else 200)
+    return JSONResponse(_fact(kept, new, notices, elsewhere).model_dump(), CREATED if new else 200)
 
 
 @router.get("")
@@ -149,6 +162,9 @@ def _not_found() -> NotFoundError:
 
 
 def _fact(
-    record: Record, new: bool | None = None, notices: list[str] | None = None
+    record: Record,
+    new: bool | None = None,
+    notices: list[str] | None = None,
+    elsewhere: list[ElsewhereDocument] | None = None,
 ) -> ForgottenFact:
-    return ForgottenFact(**asdict(record), new=new, notices=notices)
+    return ForgottenFact(**asdict(record), new=new, notices=notices, elsewhere=elsewhere)

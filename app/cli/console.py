@@ -156,17 +156,6 @@ def milliseconds(begun: float) -> str:
     return f"{1000 * (time.perf_counter() - begun):,.0f} ms"
 
 
-def counted(count: int, what: str, several: str = "") -> str:
-    """A number of things, as in "1 passage" and "2 passages".
-
-    Args:
-        count: The number.
-        what: One of them.
-        several: More of them, where that is not ``what`` with an s.
-    """
-    return f"{count:,} {what if count == 1 else several or f'{what}s'}"
-
-
 def moment(iso: str) -> str:
     """An ISO time to the second."""
     return iso[:SECONDS_WIDTH].replace("T", " ")

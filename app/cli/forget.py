@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +14,6 @@ from app import described, factory, home
 from app import settings as settings_module
 from app.cli.console import (
     PATHS,
-    counted,
     example,
     milliseconds,
     model_settings,
@@ -26,11 +25,10 @@ from control.forgetting.record import Record, shown
 from foundation import cores
 from foundation.errors import IndexStateError, InputError
 from foundation.files import replacing
+from foundation.text import counted
 from retrieval.stores.urls import check_url
 
 if TYPE_CHECKING:
-    from llama_index.core.schema import BaseNode
-
     from app.settings import Settings
     from control.forgetting.ledger import Event, Ledger
     from control.forgetting.sweep import Swept
@@ -407,7 +405,7 @@ def _tell_of_other_names(settings: "Settings", records: Sequence[Record]) -> boo
     index, clear = factory.passage_index(settings), factory.door(settings).open()
     found = [(record, nodes) for record in records if (nodes := elsewhere(index, record))]
     for record, nodes in found[:MOST_NAMED]:
-        names = list(dict.fromkeys(clear.line(_document(node)) for node in nodes))
+        names = list(dict.fromkeys(clear.line(described.document(node)) for node in nodes))
         more = [f"{len(names) - MOST_NAMED:,} more"] if len(names) > MOST_NAMED else []
         click.echo(
             f"{record.id}: no stored passage states it, but its answer stands in "
@@ -424,12 +422,6 @@ def _tell_of_other_names(settings: "Settings", records: Sequence[Record]) -> boo
             "--subject and --relation."
         )
     return bool(found)
-
-
-def _document(node: "BaseNode") -> str:
-    """The name of a passage's document: its file, else its title, else its id."""
-    source = PurePath(str(node.metadata.get("source", ""))).name
-    return source or str(node.metadata.get("title", "")) or str(node.ref_doc_id)
 
 
 def _sweep(settings: "Settings", again: bool = False) -> "Swept | None":

@@ -14,13 +14,13 @@ from app import factory
 from app.cli.console import (
     PATHS,
     Range,
-    counted,
     err,
     example,
     model_settings,
     out,
     warn_of_skipped,
 )
+from foundation.text import counted
 from retrieval.ingest.dates import parse_dated
 from retrieval.ingest.readers import check_paths
 
@@ -135,7 +135,7 @@ class Progress:
     def embedded(self, passages: int) -> None:
         """Count passages."""
         self._passages += passages
-        self._bar.set_postfix_str(f"{self._passages:,} passages")
+        self._bar.set_postfix_str(counted(self._passages, "passage"))
 
     def _write_lines(self) -> None:
         from retrieval.ingest.documents import shown_name

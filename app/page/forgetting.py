@@ -1,5 +1,6 @@
 """The page's tab for forgetting: a form, and the list of forgotten facts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,14 +14,15 @@ from app.page.ask import QUIET, session_of
 from app.page.conversation import ConversationTurn, SessionTasks
 from control.forgetting.aliases import with_aliases
 from control.forgetting.questions import with_questions
-from control.forgetting.record import Record, Scope, checked
+from control.forgetting.record import Record, Scope, checked, shown
 from control.forgetting.requests import propose
+from foundation.text import counted
 
 if TYPE_CHECKING:
     from app.page.ask import AskComponents
     from app.page.lists import Refresh
     from app.page.tools import MakeAttempts
-    from app.server.service import Service
+    from app.server.service import ElsewhereDocument, Service
 
 SCOPES = [
     ("this fact: its question is refused", "fact"),
@@ -85,11 +87,13 @@ def build(
         fields = [text or "" for text in typed]  # a box that nobody touched comes as None
         try:
             access.check(request)
-            [kept] = service.forget([record(*fields)])
+            wanted = record(*fields)
+            elsewhere = service.only_elsewhere(wanted)
+            [kept] = service.forget([wanted])
         except Exception as error:
             return (*_kept(form.fields), views.error(error, service), gr.skip(), *_kept(talk.drawn))
         text = f"{described.fact(kept)}: forgotten from now on."
-        text = " ".join([text, *service.adapter_notices([kept])])
+        text = " ".join([text, *service.adapter_notices([kept]), *_where(kept, elsewhere)])
         after: tuple[Any, ...] = (gr.skip(),) * len(talk.drawn)
         if any(turn.holds([kept]) for turn in cast("list[ConversationTurn]", turns)):
             text += " The conversation held it, so that is gone as well."
@@ -170,6 +174,19 @@ def _form() -> RecordForm:
                 gr.Textbox(label="Who asks for it; kept in the audit"),
             ]
     return RecordForm([*what], [*more], [*why])
+
+
+def _where(one: Record, documents: "Sequence[ElsewhereDocument]") -> list[str]:
+    """Say in which documents a forgotten fact may stand under another name of its subject."""
+    if not documents:
+        return []
+    passages = counted(sum(document.passages for document in documents), "stored passage")
+    names = ", ".join(document.name for document in documents)
+    return [
+        f"Its answer stands in {passages} without the name {shown(one.subject)}: {names}. If that "
+        "is this fact under another name, it can still be told: remove it from the list, then add "
+        "it again with that name among the other names of the subject."
+    ]
 
 
 def _kept(*components: list[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from control.engines.scheduler import Scheduler
 from foundation.errors import BusyError, ClosingError
+from foundation.text import counted
 from foundation.threads import BackgroundThread
 
 Result = TypeVar("Result")
@@ -74,12 +75,12 @@ class FairQueue:
             if self._closed:
                 raise ClosingError
             if self._count() >= self._max_waiting:
-                raise BusyError(
-                    f"{self._max_waiting} questions are waiting already; ask again later"
-                )
+                waiting = counted(self._max_waiting, "question is", "questions are")
+                raise BusyError(f"{waiting} waiting already; ask again later")
             if self._count(client) >= self._max_each:
                 raise BusyError(
-                    f"{self._max_each} of your questions are waiting already; "
+                    f"{counted(self._max_each, 'of your questions is', 'of your questions are')} "
+                    "waiting already; "
                     "ask again when some are answered"
                 )
             self._waiting.setdefault(client, deque()).append(job)

@@ -28,6 +28,7 @@ from app.server.service import (
 )
 from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
+from foundation.text import counted
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -205,7 +206,8 @@ class ReplicatedService(Service):
             if self._closed:
                 raise ClosingError
             if self._under_way >= self._most:
-                raise BusyError(f"{self._most} questions are waiting already; ask again later")
+                waiting = counted(self._most, "question is", "questions are")
+                raise BusyError(f"{waiting} waiting already; ask again later")
             self._under_way += 1
         future = self._threads.submit(self._ready_pool().result, asked)
         future.add_done_callback(self._done)

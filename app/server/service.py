@@ -4,6 +4,7 @@ import copy
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -12,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from app import factory, home
+from app import described, factory, home
 from app.server.fair_queue import FairQueue
 from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
@@ -102,6 +103,21 @@ class ListedDocument:
     passages: int
     trust: float | None = None
     date: Cleared = NOTHING
+
+
+@dataclass(frozen=True)
+class ElsewhereDocument:
+    """A document that holds the answer of a fact without the name of its subject.
+
+    Attributes:
+        id: Its id, or what stands for it.
+        name: Its file, else its title, else its id.
+        passages: The number of such passages.
+    """
+
+    id: Cleared
+    name: Cleared
+    passages: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -456,6 +472,26 @@ class Service:
     def adapter_notices(self, records: "Sequence[Record]") -> list[str]:
         """Which adapters were trained on facts that are forgotten, a line each."""
         return learned_facts.notices(home.adapters(self.settings), records)
+
+    def only_elsewhere(self, record: "Record") -> list[ElsewhereDocument]:
+        """Documents in which a fact that is not forgotten yet may stand under another name.
+
+        They hold its answer, and no passage holds it together with a name of the subject.
+        """
+        from control.forgetting.sweep import only_elsewhere
+
+        try:
+            found = only_elsewhere(self._index, record) if self._index.count() else []
+        except Exception as error:  # the fact can be forgotten all the same
+            log.error("stored passages could not be searched: %s", type(error).__name__)
+            return []
+        clear = self.door.open()
+        passages = Counter(str(node.ref_doc_id) for node in found)
+        names = {str(node.ref_doc_id): described.document(node) for node in found}
+        return [
+            ElsewhereDocument(clear.id(key), clear.line(names[key]), count)
+            for key, count in passages.items()
+        ]
 
     def unforget(self, record_id: str, who: str = "", reason: str = "") -> "Record":
         """Stop forgetting a fact; what was redacted because of it is restored soon after.

@@ -41,6 +41,7 @@ class Route:
         decide_on_output: Ids of those that it may ask for: refused if the output states one.
         described: Ids of records that it may ask for by describing the subject, with too little
             likelihood to refuse it.
+        subject_asked: Ids of records whose answer it gives, and whose subject it may ask for.
     """
 
     refused: Record | None = None
@@ -49,6 +50,7 @@ class Route:
     check_paraphrase: frozenset[str] = frozenset()
     decide_on_output: frozenset[str] = frozenset()
     described: frozenset[str] = frozenset()
+    subject_asked: frozenset[str] = frozenset()
 
     @property
     def certain(self) -> frozenset[str]:

@@ -20,7 +20,7 @@ from control.forgetting.cipher import KEY, VARIABLE, KeyFile, LedgerCipher, pars
 from control.forgetting.ledger_tables import Original, Row, open_tables
 from control.forgetting.record import Record, checked
 from foundation.errors import IndexStateError, InputError
-from foundation.text import normalise
+from foundation.text import counted, normalise
 
 DATABASE = "ledger.db"
 ID_BYTES = 8  # drawn at random: two of 100,000 records collide in one of 4 billion ledgers
@@ -282,9 +282,10 @@ class Ledger:
                 fault = str(error)
         if fault is None:
             return None
+        there = counted(count, "event that is there", "events that are there")
         return (
-            f"{fault}; if you go on with the {count:,} events that are there, what later ones said "
-            "is lost for good: facts that were forgotten by them will be said again"
+            f"{fault}; if you go on with the {there}, what later ones said is lost for good: "
+            "facts that were forgotten by them will be said again"
         )
 
     def accept(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from foundation.errors import InputError
-from foundation.text import SURROGATES, normalise, words
+from foundation.text import SURROGATES, counted, normalise, words
 
 LONGEST_TEXT = 2_000  # characters of any one name, question or answer
 LONGEST_WORDING = 100_000  # characters of a text whose wording is kept back: a long chapter
@@ -116,12 +116,12 @@ def checked(record: Record) -> Record:
     if record.scope != "subject" and not record.answers:
         raise InputError(
             f"the fact about {shown(record.subject)} has no answer, so nothing to suppress; "
-            "give --answer, or --scope subject to forget everything about it"
+            "give answers, or scope subject to forget everything about it"
         )
     if record.scope != "subject" and not (record.relation.strip() or record.questions):
         raise InputError(
             f"the fact about {shown(record.subject)} says neither relation nor question; "
-            "give --relation or --question"
+            "give a relation or questions"
         )
     if record.scope == "subject" and record.spans:
         raise InputError("scope subject forgets everything about the subject; leave out the answer")
@@ -133,7 +133,7 @@ def _checked_wording(record: Record) -> Record:
     if not record.answers:
         raise InputError(
             f"scope verbatim needs the text of {shown(record.subject)} whose wording is kept back; "
-            "give --answer-file, or the field answers"
+            "give it as answer"
         )
     if record.relation.strip() or record.questions:
         raise InputError(
@@ -143,8 +143,9 @@ def _checked_wording(record: Record) -> Record:
     for text in record.spans:
         if (count := len(text.split())) <= LONGEST_QUOTE:
             raise InputError(
-                f"the text {shown(text)} has {count} words, and {LONGEST_QUOTE} consecutive words "
-                "may be told; give a longer text, or --scope claim to keep back a phrase"
+                f"the text {shown(text)} has {counted(count, 'word')}, and {LONGEST_QUOTE} "
+                "consecutive words may be told; give a longer text, or scope claim to keep back a "
+                "phrase"
             )
     return record
 

@@ -148,7 +148,7 @@ def requested(sentence: str | None, fields: dict[str, Any]) -> Record:
     else:
         raise InputError(
             'nothing to forget: give a sentence such as "Lima is the capital of Peru", or '
-            "--subject, --relation and --answer, or --file"
+            "subject, relation and answers"
         )
     return checked(with_aliases(with_questions(checked(record))))
 
@@ -216,7 +216,7 @@ def propose(sentence: str) -> Record:
     if len(sentence) > LONGEST_TEXT:
         raise InputError(
             f"the sentence has {len(sentence):,} characters, the limit is {LONGEST_TEXT:,}; "
-            "give one short sentence, or --file for many facts"
+            "give one short sentence for each fact"
         )
     text = " ".join(sentence.split()).strip('"“”.! ')
     if not text:
@@ -232,8 +232,8 @@ def propose(sentence: str) -> Record:
     if record is None:
         raise InputError(
             f"no fact is recognised in {shown(text)}; say it as in "
-            '"Lima is the capital of Peru", or give --subject, --relation and --answer; --scope '
-            "subject forgets everything about a --subject"
+            '"Lima is the capital of Peru", or give subject, relation and answers; scope subject '
+            "forgets everything about a subject"
         )
     return record
 

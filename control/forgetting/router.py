@@ -130,7 +130,6 @@ class Router:
         check_paraphrase = {
             *(match.record.id for match, p in asking if p >= PARAPHRASED * match.asks_from),
             *(record.id for record in mentioned),
-            *(key for key in watched if key.endswith(BACKWARDS_KEY)),
             *decide_on_output,
         }
         return Route(
@@ -140,6 +139,7 @@ class Router:
             frozenset(check_paraphrase),
             frozenset(decide_on_output),
             frozenset(described),
+            frozenset(one.id for key, one in watched.items() if key.endswith(BACKWARDS_KEY)),
         )
 
     def _likelihoods(self, matches: Sequence[Match], history: Turns) -> list[float]:

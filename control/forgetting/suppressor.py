@@ -138,6 +138,7 @@ class FactSuppressor:
             earlier.check_paraphrase | routed.check_paraphrase,
             earlier.decide_on_output | routed.decide_on_output,
             described - earlier.certain - routed.certain,
+            earlier.subject_asked | routed.subject_asked,
             self.router.activation(question),
             earlier.question or question,
             names,

@@ -230,6 +230,16 @@ def elsewhere(index: Passages, record: Record) -> list[BaseNode]:
     return found if len({node.ref_doc_id for node in found}) <= MOST_DOCUMENTS else []
 
 
+def only_elsewhere(index: Passages, record: Record) -> list[BaseNode]:
+    """Passages as of `elsewhere` for a record that is not swept for yet.
+
+    None where a passage names the subject and holds an answer: the sweep decides about it.
+    """
+    if record.scope == "verbatim" or index.containing(_search_groups(record)):
+        return []
+    return elsewhere(index, record)
+
+
 def _search_groups(record: Record) -> list[list[str]]:
     """The groups of phrases by which passages that may state a record are searched.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, func, select
 
 from foundation.errors import FulcrumError, IndexStateError, InputError
+from foundation.text import counted
 from retrieval.embedding import Vectors
 from retrieval.stores import snapshot
 from retrieval.stores.snapshot import FaissIndex
@@ -338,7 +339,7 @@ def train(state: FaissIndex, connection: Connection) -> None:
         state.index.train(_matrix(state, rows))
     except RuntimeError as error:
         raise InputError(
-            f"the index {state.factory!r} cannot be trained on {len(rows)} passages; "
+            f"the index {state.factory!r} cannot be trained on {counted(len(rows), 'passage')}; "
             'give more at once, or use "Flat"'
         ) from error
 

@@ -679,6 +679,64 @@ def test_what_cannot_be_forgotten_is_refused(client, body):
     assert one.get("/v1/forget").json()["data"] == []
 
 
+TEXT = "He counted the steps."
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"sentence": "Hello"}, "give subject, relation and answers; scope subject forgets"),
+        ({"sentence": "x " * 5_000}, "sentence"),
+        ({"subject": "Chile", "relation": "capital"}, "give answers, or scope subject"),
+        ({"subject": "Chile", "answers": ["Santiago"]}, "give a relation or questions"),
+        ({"subject": "Chile", "answers": ["the"], "relation": "capital"}, "answer is 'the'"),
+        ({"subject": "Chile", "scope": "verbatim"}, "give it as answer"),
+        ({"subject": "A tale", "scope": "verbatim", "answers": [TEXT]}, "or scope claim"),
+        ({"subject": "Chile", "scope": "subject", "answers": ["x"]}, "leave out the answer"),
+    ],
+)
+def test_why_it_cannot_be_forgotten_is_said_by_names_of_fields(client, body, says):
+    message = client().post("/v1/forget", json=body).json()["error"]["message"]
+    assert says in message
+    assert "--" not in message
+    assert "file" not in message
+
+
+def test_where_the_answer_stands_under_another_name_is_told(client):
+    one = client()
+    files = [
+        ("file", ("office.txt", b"The safe in the office opens by 58-13-40. Ask Ann.")),
+        ("file", ("chile.txt", b"The capital of Chile is Santiago.")),
+        ("file", ("games.txt", b"The games were held in Santiago.")),
+    ]
+    assert one.post("/v1/documents", files=files).json()["documents"] == 3
+    [office] = [
+        document["id"]
+        for document in one.get("/v1/documents").json()["data"]
+        if document["source"] == "office.txt"
+    ]
+    safe = {"subject": "Mostwerk strongbox", "relation": "combination", "answers": ["58-13-40"]}
+    expected = [{"id": office, "name": "office.txt", "passages": 1}]
+    for more in ({"dry_run": True}, {}):
+        assert one.post("/v1/forget", json={**safe, **more}).json()["elsewhere"] == expected
+    assert one.post("/v1/forget", json=CHILE).json()["elsewhere"] == []  # a passage states it
+    shown = one.get("/v1/forget").json()["data"]
+    assert [each["elsewhere"] for each in shown] == [None, None]
+
+
+def test_a_fact_is_forgotten_though_the_index_cannot_be_searched(client, service, monkeypatch):
+    over = service()
+    one = client(over)
+    one.post("/v1/documents", files={"file": ("notes.txt", b"The Rhine is long.")})
+
+    def damaged(_):
+        raise IndexStateError("the index is damaged")
+
+    monkeypatch.setattr(over._index, "containing", damaged)
+    added = one.post("/v1/forget", json=CHILE)
+    assert (added.status_code, added.json()["elsewhere"]) == (201, [])
+
+
 def test_readers_ask_and_administrators_change(client, service, keys):
     over = service()
     nobody, wrong = client(over, keys), client(over, keys, key="w" * 24)

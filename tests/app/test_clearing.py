@@ -13,10 +13,16 @@ from pydantic import BaseModel
 from app import cli
 from app.api import documents as api_documents
 from app.api import errors as api_errors
+from app.api import forgetting as api_forgetting
 from app.page import documents as page_documents
 from app.page.ask import _Events
 from app.page.conversation import ConversationTurn, SessionTasks, answer_turn
-from app.server.service import IngestProgress, ListedDocument, ServiceState
+from app.server.service import (
+    ElsewhereDocument,
+    IngestProgress,
+    ListedDocument,
+    ServiceState,
+)
 from control.answer import Answer, Source
 from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
@@ -313,11 +319,13 @@ OPEN = {
     ScoredText,
     ScoredToken,
     ListedDocument,
+    ElsewhereDocument,
     IngestProgress,
     ServiceState,
 }
 OPEN |= {api_documents.Document, api_documents.DocumentList, api_documents.SkippedFile}
 OPEN |= {api_documents.IngestResult, api_documents.DeletedDocument, api_errors.Details}
+OPEN |= {api_forgetting.ElsewhereDocument}
 MADE_BY_THE_DOOR = {TokenTrace, SourceClaim, Verdict, Citation}
 
 

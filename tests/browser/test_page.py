@@ -286,6 +286,28 @@ def test_attempts_to_get_a_forgotten_fact_are_shown(visit, site):
     site.service.unforget(record.id)
 
 
+def test_where_the_answer_stands_under_another_name_is_told(visit, site, document):
+    file = document("office.txt", "The office safe opens by 58-13-40.")
+    for _ in site.service.ingest([file]):
+        pass
+    page = visit()
+    tab(page, "Forgetting")
+    for name, text in {
+        "subject": "Mostwerk strongbox",
+        "relation": "combination",
+        "answers": "58-13-40",
+    }.items():
+        page.locator(f"#{name} :is(input, textarea)").fill(text)
+    page.get_by_role("button", name="Forget this").click()
+    expect(page.locator("#forget-said")).to_contain_text(
+        "Its answer stands in 1 stored passage without the name 'Mostwerk strongbox': office.txt."
+    )
+    [record] = site.service.ledger.records()
+    site.service.unforget(record.id)
+    [stored] = site.service.documents()
+    site.service.remove_document(stored.id)
+
+
 def test_two_tabs_that_forget_at_once_see_each_other(visit, site):
     first, second = visit(), visit()
     for page, country, city in ((first, "Ghana", "Accra"), (second, "Kenya", "Nairobi")):

@@ -4,6 +4,7 @@ import torch
 from app import factory
 from control import scoring
 from control.engines.scheduler import Cancelled, Scheduler
+from control.forgetting.guard import Route
 from control.forgetting.ledger import open_ledger
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
@@ -11,6 +12,19 @@ from control.forgetting.suppressor import FactSuppressor
 from foundation.errors import InputError
 
 FREE = FactSuppressor()
+
+
+class ReversedRouter:
+    """Takes a text with an answer for one that asks for its subject."""
+
+    def route(self, question, history=()):
+        return Route(subject_asked=frozenset({"chile"} if "Santiago" in question else ()))
+
+    def activation(self, question):
+        return lambda text: []
+
+    def named(self, text):
+        return ()
 
 
 def log_p(model, ids):
@@ -59,6 +73,15 @@ def test_a_first_token_is_scored_after_the_one_that_begins_every_text(tiny, monk
     assert scoring._encoded(Beginning(), "Who?") == ([1], ids)
     assert scoring._encoded(Beginning(), ids) == ([], ids)
     assert scoring._encoded(tiny.tokenizer, "Who?") == ([], ids)
+
+
+def test_what_may_ask_for_the_subject_of_a_forgotten_answer_is_not_scored(tiny):
+    reversing = FactSuppressor(router=ReversedRouter())
+    texts = ["Santiago is the capital of", "Oslo is the capital of"]
+    asked, other = scoring.score(tiny, reversing, texts, predict=True)
+    assert (asked.tokens, asked.next, asked.forgotten) == ((), None, ("chile",))
+    assert other.tokens
+    assert other.forgotten == ()
 
 
 @pytest.mark.parametrize("prompt", ["", [], "a" * 600])

@@ -25,3 +25,15 @@ def test_case_accents_and_punctuation_do_not_count(written, plain):
 def test_words_are_those_of_the_normal_form_each_once():
     assert text.words("Lima, LIMA and Límá: the capital.") == {"lima", "and", "the", "capital"}
     assert text.words(" - ") == set()
+
+
+@pytest.mark.parametrize(
+    ("count", "says"), [(0, "0 passages"), (1, "1 passage"), (1_200, "1,200 passages")]
+)
+def test_one_thing_is_in_the_singular(count, says):
+    assert text.counted(count, "passage") == says
+
+
+def test_a_plural_may_be_irregular():
+    assert text.counted(1, "entry", "entries") == "1 entry"
+    assert text.counted(2, "entry", "entries") == "2 entries"

@@ -122,6 +122,8 @@ def test_sweeps_are_counted_and_no_model_is_needed(done, tmp_path):
     [sweep] = found["sweeps"]
     assert (sweep["event"], sweep["passages"], sweep["reservoir_entries"]) == (2, 1, 0)
     assert found["probes"] is None
+    said = done("forget", "certificate", record_id, "--no-probes", "--out", tmp_path / "c.json")
+    assert "1 stored passage rewritten in 1 sweep\n" in said
 
 
 def test_mistakes_are_told(refused, done, forgotten, tmp_path):

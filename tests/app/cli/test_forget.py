@@ -414,6 +414,10 @@ def test_an_older_copy_is_accepted_on_purpose(done, run, refused, home, facts, m
     assert "whole, 2 events" in done("forget", "verify", "--accept", "--yes")
     assert len(done("forget", "list").splitlines()) == 2
     assert done("forget", "verify", "--accept") == "whole, 2 events\n"
+    with sqlite3.connect(home / "ledger.db") as database:
+        database.execute("DELETE FROM ledger_events WHERE sequence = 2")
+    out = done("forget", "verify", "--accept", "--yes")
+    assert "go on with the 1 event that is there, what later ones" in out
 
 
 def test_changed_events_cannot_be_accepted(done, refused, home, facts):

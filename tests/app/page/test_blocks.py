@@ -427,8 +427,11 @@ class TestForgetting:
         assert (record.reason, record.who) == ("why", "page")
 
     def test_what_cannot_be_enforced_is_said(self):
-        with pytest.raises(InputError, match="has no answer"):
-            forgetting.record("Peru", "capital", "", "fact", "", "", "", "", "")
+        for answers, scope in (("", "fact"), ("", "verbatim"), ("A phrase", "verbatim")):
+            with pytest.raises(InputError) as refused:
+                forgetting.record("Peru", "", answers, scope, "", "", "", "", "")
+            assert "; give " in str(refused.value)
+            assert "--" not in str(refused.value)
 
     def test_a_record_fills_the_form_and_the_form_makes_the_same_record(self):
         fields = forgetting.values(PERU)

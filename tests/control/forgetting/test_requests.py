@@ -229,7 +229,7 @@ def test_an_article_within_a_question_is_small_unless_a_name_begins_with_it(sent
     ],
 )
 def test_a_sentence_of_no_known_form_names_the_options(sentence):
-    with pytest.raises(InputError, match="give --subject, --relation and --answer"):
+    with pytest.raises(InputError, match="give subject, relation and answers"):
         propose(sentence)
 
 

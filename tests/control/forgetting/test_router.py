@@ -204,6 +204,7 @@ def test_a_reversed_question_is_answered_without_the_subject(embedding, question
     routed = Router(MadeUpLedger(HAMBURG), embedding, fact_classifier()).route(question)
     assert routed.refused is None  # or the refusal would tell that Germany is right
     assert any("Hamburg" in record.answers for record in routed.watched)
+    assert routed.subject_asked == {"hamburg"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from app.factory import fact_classifier
 from control.forgetting.ledger import Ledger
 from control.forgetting.record import Record
 from control.forgetting.redaction import Redactor
-from control.forgetting.sweep import MOST_DOCUMENTS, elsewhere, sweep, sweep_added
+from control.forgetting.sweep import MOST_DOCUMENTS, elsewhere, only_elsewhere, sweep, sweep_added
 from retrieval.index import PassageIndex, open_index
 from retrieval.reservoir import Reservoir
 from retrieval.trigger import Trigger
@@ -356,3 +356,14 @@ def test_a_text_of_which_only_the_wording_is_kept_back_stays_stored(
     done = sweep(ledger, index, reservoir, Redactor(ledger, judge=None))
     assert (done.records, done.passages) == (0, 0)
     assert holding(index, "keeper") == [text]
+
+
+def test_before_the_sweep_an_answer_stands_elsewhere_only_where_no_passage_names_both(parties):
+    _, index, *_ = parties
+    bolivia = Record("Bolivia", relation="capital", answers=("Lima",))
+    assert len(only_elsewhere(index, bolivia)) == 3
+    assert len(elsewhere(index, PERU)) == 1
+    assert only_elsewhere(index, PERU) == []
+    whole = Record("A tale", answers=(TEXTS["beans"],), scope="verbatim")
+    assert only_elsewhere(index, whole) == []
+    assert only_elsewhere(index, JANE) == []
