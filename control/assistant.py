@@ -296,7 +296,8 @@ class Assistant:
         facts = self.forgetting.without_claimed(state.facts, said)
         claiming = {claim.claim.source for claim in claims}
         kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
-        return replace(state, facts=facts, kept=kept, settlement=settled)
+        answering = {node.node_id: reading.answers for node, reading in read}
+        return replace(state, facts=facts, kept=kept, answering=answering, settlement=settled)
 
     def read_nearest(self, read: "PassageReadings", state: QuestionState) -> QuestionState:
         """Find what comes nearest to a claim where the passages surely claim nothing.
@@ -317,7 +318,8 @@ class Assistant:
             read = [*read, *passage_claims.read(self.reader, [asked])[0]]
         near = passage_claims.nearest(read)
         more = [n for n, _ in read if near and n.node_id == near.claim.source not in kept]
-        return replace(state, kept=[*state.kept, *more], nearest=near)
+        answering = {node.node_id: reading.answers for node, reading in read}
+        return replace(state, kept=[*state.kept, *more], answering=answering, nearest=near)
 
     def write_prompt(self, state: QuestionState) -> QuestionState:
         """Write the prompt with the passages to follow and without, within the model's window."""
@@ -448,7 +450,7 @@ class Assistant:
 
     def answer(self, state: QuestionState) -> Answer:
         """The answer with its sources, notices and times; a refusal if the answer is withheld."""
-        return compose(state, self.forgetting, self.model, self.calibration)
+        return compose(state, self.forgetting, self.model)
 
 
 def reading_limit(model: Engine) -> int:

@@ -1,6 +1,6 @@
 """A question on its way to the answer: what was asked, and what each step found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,7 @@ class QuestionState:
         kept: Those of them to read.
         related: Passages of the same owner, of other versions, and those that are dated later than
             the day asked for, which the filter has not kept.
+        answering: How likely each passage that was read answers the question, in [0, 1], by its id.
         settlement: What they claim, and which of it the answer follows.
         nearest: What comes nearest to a claim, where the passages to read surely claim nothing.
         prompt: With them and without; ``None`` where the question is refused.
@@ -103,6 +104,7 @@ class QuestionState:
     retrieved: "Nodes" = ()
     kept: "Nodes" = ()
     related: "Nodes" = ()
+    answering: Mapping[str, float] = field(default_factory=dict)
     settlement: Settlement = field(default_factory=Settlement)
     nearest: PassageClaim | None = None
     prompt: Prompt | None = None

@@ -223,7 +223,7 @@ def compare(
         stated = claim_at(memory, memory.gain, read[1], memory_log_p)
         if stated is not None and _repeats(stated.text, question):
             stated = None
-        claim = stated if _contradicts(question, stated, passages_claim, held) else None
+        claim = stated if _contradicts(question, stated, passages_claim, texts) else None
     unsupported = [each for each in own if not words(each.text) - asked <= held]
     support = max((each.gain for each in own if each not in unsupported), default=0.0)
     remembered = new_words(memory_text, asked | held)
@@ -280,7 +280,7 @@ def _repeats(said: str, question: str) -> bool:
 
 
 def _contradicts(
-    question: str, stated: Claim | None, passages_claim: Claim | None, held: set[str]
+    question: str, stated: Claim | None, passages_claim: Claim | None, texts: Sequence[str]
 ) -> bool:
     """Whether the passages lack memory's claim, and their draft claims another one or repeats it.
 
@@ -288,11 +288,13 @@ def _contradicts(
         question: As asked.
         stated: What memory claims.
         passages_claim: What the draft with the passages claims; it may follow memory.
-        held: The words of the passages.
+        texts: The passages.
     """
-    if stated is None or passages_claim is None or words(stated.text) <= held:
+    if stated is None or passages_claim is None:
         return False
-    if not words(passages_claim.text) <= held:
+    if any(holds(text, [stated.text]) for text in texts):
+        return False
+    if not words(passages_claim.text) <= words(" ".join(texts)):
         return True
     return values.compare(question, passages_claim.text, stated.text) == "contradictory"
 

@@ -27,7 +27,14 @@ from transformers import StoppingCriteria
 from control.conflict import claims, drafts, text_dial
 from control.conflict.calibration import Calibration, Resolution
 from control.conflict.drafts import DraftBatch, DraftComparison
-from control.conflict.verdict import DecodedAnswer, choose, decoded, is_plain_rag, places
+from control.conflict.verdict import (
+    DecodedAnswer,
+    choose,
+    decoded,
+    is_plain_rag,
+    passages_claim,
+    places,
+)
 from control.decoding import generate
 from control.decoding import trace as tracing
 from control.decoding.contrastive import RuleOutput
@@ -145,9 +152,16 @@ def _answer(
     else:
         rows = finish(drafted, chosen, on_token)
     return [
-        decoded(each, resolution, trace, confidence, calibration, _says(each, resolution, trace))
-        for each, confidence, row, resolutions in zip(
-            drafted.comparisons, confidences, rows, chosen, strict=True
+        decoded(
+            each,
+            resolution,
+            trace,
+            confidence,
+            calibration,
+            _says(each, prompt, resolution, trace),
+        )
+        for each, prompt, confidence, row, resolutions in zip(
+            drafted.comparisons, prompts, confidences, rows, chosen, strict=True
         )
         for trace, resolution in zip(row, resolutions, strict=True)
     ]
@@ -306,10 +320,12 @@ def _follow(log_p_c: Tensor, log_p_m: Tensor, alpha: Tensor | None) -> RuleOutpu
     return RuleOutput(torch.where(memory, log_p_m, log_p_c), memory[:, 0])
 
 
-def _says(comparison: DraftComparison, resolution: Resolution, trace: DecodingTrace) -> str:
+def _says(
+    comparison: DraftComparison, prompt: "Prompt", resolution: Resolution, trace: DecodingTrace
+) -> str:
     """What the passages claim, as far as the answer is put into their words as it was completed."""
     grounded = comparison.grounded
     if resolution != "grounded" or grounded is None:
-        return comparison.passages_say
+        return passages_claim(comparison, prompt)
     rest = trace.tokenizer.decode(trace.ids[len(grounded.ids) - 1 :])
     return next(iter(claims.new_words(rest, set())), comparison.passages_say)

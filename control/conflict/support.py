@@ -68,7 +68,7 @@ class Support(PairClassifier):
                 for several in texts
             ]
             own = [
-                1.0 if _quotes(text, sentence) else p
+                1.0 if quotes(text, sentence) else p
                 for (_, text), p in zip(passages, own, strict=True)
             ]
             supporting = sorted(
@@ -79,7 +79,7 @@ class Support(PairClassifier):
         return citations
 
 
-def _quotes(text: str, sentence: str) -> bool:
+def quotes(text: str, sentence: str) -> bool:
     """Whether a sentence stands in a text word for word, as a whole sentence or part of one."""
     bare = re.sub(r"^[^\w-]+|\W+$", "", sentence)
     place = find(text, bare) if len(normalise(bare).split()) >= LEAST_QUOTED else None

@@ -24,7 +24,14 @@ from control.conflict.text_drafts import (
     first_request,
     guarded,
 )
-from control.conflict.verdict import DecodedAnswer, choose, decoded, is_plain_rag, places
+from control.conflict.verdict import (
+    DecodedAnswer,
+    choose,
+    decoded,
+    is_plain_rag,
+    passages_claim,
+    places,
+)
 from control.decoding.repetition import repeats
 from control.decoding.rules import DIAL
 from control.decoding.trace import Choice, TokenTrace, Trace
@@ -307,7 +314,7 @@ def _says(drafted: DraftBatch, key: tuple[int, Resolution], trace: Trace) -> str
     place, resolution = key
     says, prompt = drafted.comparisons[place].passages_say, drafted.prompts[place]
     if resolution != "grounded":
-        return says
+        return passages_claim(drafted.comparisons[place], prompt)
     if place in drafted.quotes and prompt.quote is not None:
         return prompt.quote.claim
     begun = len(_beginning(drafted, key).tokens)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from control.conflict.calibration import Calibration, Resolution, decide, raised
+from control.conflict.values import compare
 from foundation.text import words
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Verdict:
     """What passages and memory claim, and which of them the answer follows.
 
     Attributes:
-        passages_say: What the passages' answer claims.
+        passages_say: What the passages claim.
         memory_says: What memory claims instead.
         confidence: How likely memory is right, in [0, 1]; ``None`` where the engine gives no
             log-probabilities to judge it by.
@@ -50,8 +51,8 @@ class DecodedAnswer:
     Attributes:
         trace: Its tokens.
         conflict: Whether memory and passages disagree.
-        verdict: On the conflict; ``None`` where there is none, where the passages' answer claims
-            nothing, and from token rules, which compare no claims.
+        verdict: On the conflict; ``None`` where there is none, and from token rules, which compare
+            no claims.
         memory: What memory claims, whether or not there is a conflict; ``None`` if nothing.
         confidence: How likely memory is right where there is a conflict, in [0, 1].
     """
@@ -128,17 +129,34 @@ def decoded(
         trace: Its tokens.
         confidence: How likely memory is right, in [0, 1]; ``None`` if it cannot be judged.
         calibration: Of the model.
-        says: What the passages claim, as it was written at last.
+        says: What the passages claim, as it was written at last; empty if nothing.
     """
     claim, stated = found.found.claim, found.remembered_claim
     if resolution != "memory" and not calibration.remembers(stated):
         return DecodedAnswer(trace, False, None)
-    if claim is None or not found.passages_say:
-        return DecodedAnswer(trace, claim is not None, None, stated)
+    if claim is None or not says:
+        return DecodedAnswer(trace, False, None, stated)
     told = found.states_memory and not found.found.supported  # "21 years" has a word of "20 years"
     memory = resolution == "memory" or (told and resolution == "plain")
     verdict = Verdict(says, claim.text, confidence, "memory" if memory else "passages")
     return DecodedAnswer(trace, True, verdict, stated, confidence)
+
+
+def passages_claim(found: "DraftClaims", prompt: "Prompt") -> str:
+    """What the passages claim; empty if nothing.
+
+    What their answer does, unless that says what memory claims and no passage holds: then what is
+    quoted from them, if it contradicts memory.
+    """
+    says, drafted = found.passages_say, found.found.passages_claim
+    of_memory = found.agrees_with_memory and not found.found.supported
+    if not of_memory or drafted is None or says != drafted.text:
+        return says
+    quoted, stated = prompt.quote, found.remembered_claim
+    if quoted is None or stated is None:
+        return ""
+    relation = compare(prompt.question, quoted.claim, stated.text)
+    return quoted.claim if relation == "contradictory" else ""
 
 
 def is_plain_rag(prompt: "Prompt", alpha: "Alpha", calibration: Calibration) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from app import factory
 from control.assistant import Assistant
 from control.conflict import dial
 from control.conflict.calibration import Thresholds
@@ -119,6 +120,59 @@ def test_from_documents_alone_an_answer_that_claims_something_else_gives_way_to_
     answer = reading(dated(one=("", "It rains. You have 14 days. Bye.")), only_documents=True)
     assert answer.answer == "You have 14 days."
     assert not answer.abstained
+
+
+FARES = """\
+Ticket: Single Ostervik - Tarnholm; Adult (EUR): 6.40; Child (EUR): 3.20; Valid: day of issue
+Ticket: Return Ostervik - Tarnholm; Adult (EUR): 11.00; Child (EUR): 5.50; Valid: 7 days"""
+
+
+@pytest.mark.parametrize(
+    ("question", "says", "told"),
+    [
+        (
+            "What does a single ticket from Ostervik to Tarnholm cost for an adult?",
+            "6.40",
+            "Single Ostervik - Tarnholm: Adult (EUR) 6.40",
+        ),
+        (
+            "What does a child pay for a return ticket from Ostervik to Tarnholm?",
+            "5.50",
+            "Return Ostervik - Tarnholm: Child (EUR) 5.50",
+        ),
+    ],
+)
+def test_of_a_table_the_cell_is_told_with_its_column_and_what_names_its_row_and_is_cited(
+    tiny, always, question, says, told
+):
+    class Cell:
+        """Finds the cell in the passage, and nothing in what the random model writes."""
+
+        def read(self, asked):
+            return [
+                Reading(says, text.index(says), 0.99) if says in text else Reading(answers=0.1)
+                for _, text in asked
+            ]
+
+    calibration = always(1, model=tiny.identity)
+    assistant = Assistant(tiny, calibration, reader=Cell(), support=factory.support())
+    answer = assistant.ask(
+        question, HOW, dated(fares=("", FARES)), sources=SourceOptions(only_documents=True)
+    )
+    assert answer.answer == told
+    assert [list(each.passages) for each in answer.citations] == [["fares"]]
+
+
+def test_a_row_of_a_table_is_told_whole_where_its_cell_alone_could_not_be_cited(tiny, always):
+    calibration = always(1, model=tiny.identity)
+    assistant = Assistant(tiny, calibration, reader=DaysReader(), support=Doubting())
+    answer = assistant.ask(
+        "How long is the return ticket to Tarnholm valid?",
+        HOW,
+        dated(fares=("", FARES)),
+        sources=SourceOptions(only_documents=True),
+    )
+    assert answer.answer == FARES.splitlines()[1]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
@@ -326,15 +380,15 @@ def test_a_date_in_place_of_the_time_that_a_document_claims_gives_way_to_it(tiny
 class Citing:
     """Finds every sentence supported by every passage."""
 
-    def cite(self, _text, passages):
-        return [Citation(0, 1, tuple(name for name, _ in passages))]
+    def cite(self, text, passages):
+        return [Citation(0, len(text), tuple(name for name, _ in passages))]
 
 
 class Doubting:
     """Finds no sentence supported."""
 
-    def cite(self, _text, _passages):
-        return [Citation(0, 1)]
+    def cite(self, text, _passages):
+        return [Citation(0, len(text))]
 
 
 class Wary:
@@ -346,9 +400,9 @@ class Wary:
         return [Citation(start, end, (passages[0][0],)) for start, end in spans]
 
 
-@pytest.mark.parametrize(("policy", "cited"), [("majority", ["one", "two"]), (None, ["one"])])
-def test_of_a_majority_all_documents_are_cited_for_what_they_claim(
-    tiny, always, monkeypatch, policy, cited
+@pytest.mark.parametrize("policy", ["majority", None])
+def test_all_documents_that_claim_what_a_sentence_does_are_cited_for_it(
+    tiny, always, monkeypatch, policy
 ):
     decoded = DecodedAnswer(written("It rains. You have 14 days."), False, None)
     monkeypatch.setattr(dial, "answer", lambda *_, **__: [decoded])
@@ -361,8 +415,35 @@ def test_of_a_majority_all_documents_are_cited_for_what_they_claim(
     answer = assistant.ask("How long?", HOW, given, sources=SourceOptions(policy))
     assert {answer.answer[c.start : c.end].strip(): list(c.passages) for c in answer.citations} == {
         "It rains.": ["one"],
-        "You have 14 days.": cited,
+        "You have 14 days.": ["one", "two"],
     }
+
+
+class Telling(DaysReader):
+    """Finds a number of days, and is sure that a text without one answers nothing."""
+
+    def read(self, asked):
+        return [each if each.answer else Reading() for each in super().read(asked)]
+
+
+@pytest.mark.parametrize(
+    ("said", "cites", "cited"),
+    [
+        ("You have 14 days.", Citing(), [["one"]]),
+        ("You have 21 days.", Citing(), [[]]),
+        ("It rains.", Citing(), [["two"]]),  # which claims nothing that the answer lacks
+        ("14 days", Doubting(), [["one"]]),
+    ],
+)
+def test_a_sentence_that_answers_is_cited_by_passages_that_answer(
+    tiny, always, monkeypatch, said, cites, cited
+):
+    decoded = DecodedAnswer(written(said), False, None)
+    monkeypatch.setattr(dial, "answer", lambda *_, **__: [decoded])
+    assistant = Assistant(tiny, always(0, model=tiny.identity), reader=Telling(), support=cites)
+    given = dated(one=("", "You have 14 days."), two=("", "The library has 300 books."))
+    answer = assistant.ask("How long?", HOW, given)
+    assert [list(each.passages) for each in answer.citations] == cited
 
 
 class Knowing(DaysReader):

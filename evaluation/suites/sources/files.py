@@ -1,6 +1,7 @@
 """The task on ordinary files: what is answered of them, by plain RAG, with memory, and without."""
 
 import re
+from collections.abc import Iterator
 
 from control.conflict.sources import SourceOptions
 from control.state import Query
@@ -32,19 +33,24 @@ def files(run: Run, split: str = "test") -> dict[str, Table]:
     rows, system = run.rows(task, items), run.system.over(sources.FILES / split)
     checks = []
     for arm in (PLAIN, USUAL, ONLY):
-        asked = [item for item in items if item.answers or arm == ONLY]
+        asked = [item for item in items if item.answers or arm != PLAIN]
         options = SourceOptions(only_documents=arm == ONLY)
         queries = {(arm, item.id): Query(item.question, sources=options) for item in asked}
         run.answers(rows, queries, arm, system.plain() if arm == PLAIN else system)
-        checks += [_check(item, arm, rows[arm, item.id]) for item in asked]
+        checks += [check for item in asked for check in _checks(item, arm, rows[arm, item.id])]
     return {task: shares(checks, PLAIN), "failures": failures(task, checks)}
 
 
-def _check(item: FileQuestion, arm: str, row: AnswerRow) -> Check:
+def _checks(item: FileQuestion, arm: str, row: AnswerRow) -> Iterator[Check]:
     asked, said = (item.id,), (item.question, _expected(item), row.answer)
-    if not item.answers:
-        return Check("left open: answered", *asked, not row.abstained, *said, arm=arm, wanted=0)
-    return Check("right", *asked, _right(item, row.answer), *said, of=item.kind, arm=arm)
+    right = bool(item.answers) and _right(item, row.answer)
+    if item.answers:
+        yield Check("right", *asked, right, *said, of=item.kind, arm=arm)
+    else:
+        yield Check("left open: answered", *asked, not row.abstained, *said, arm=arm, wanted=0)
+    if arm != PLAIN and not row.abstained:
+        measure = "right: cited" if right else "wrong or left open: cited"
+        yield Check(measure, *asked, bool(row.cited), *said, arm=arm, wanted=float(right))
 
 
 def _expected(item: FileQuestion) -> str:

@@ -92,6 +92,7 @@ class AnswerRow:
         verdict: On that conflict, as in `Verdict`.
         abstained: Whether it said that the documents do not say.
         read: Ids of the passages read.
+        cited: Ids of those that support a sentence of it.
     """
 
     arm: str
@@ -103,6 +104,7 @@ class AnswerRow:
     verdict: dict[str, Any] | None = None
     abstained: bool = False
     read: list[str] = field(default_factory=list)
+    cited: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> Key:
@@ -203,6 +205,7 @@ def _row(key: Key, answer: Answer) -> AnswerRow:
         asdict(answer.verdict) if answer.verdict else None,
         answer.abstained,
         [source.id for source in answer.sources if source.kept],
+        list(dict.fromkeys(name for each in answer.citations for name in each.passages)),
     )
 
 

@@ -221,6 +221,34 @@ def test_a_misread_answer_gives_way_to_the_passage_where_the_reader_counts_above
         assert (answer.verdict.passages_say, answer.verdict.follows) == ("Bergen", "passages")
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize(("quoted", "says"), [("Bergen", "Bergen"), ("Oslo", None), (None, None)])
+def test_where_the_passages_answer_is_memory_s_own_the_passages_claim_what_is_quoted_or_nothing(
+    ask, alpha, quoted, says
+):
+    said = "The capital of Norway is Oslo."
+    passage = "Since 2024 the offices are in Bergen."
+    quote = quoted and prompts.Quote(passage, quoted, 0.7)
+    answer, _ = ask("llama", script(said), alpha, passage=passage, quote=quote, reader=Cities())
+    assert answer.trace.text == said
+    assert answer.memory.text == "Oslo"
+    assert answer.conflict is (says is not None)
+    assert (answer.verdict and answer.verdict.passages_say) == says
+
+
+def test_that_the_passages_have_all_words_of_what_memory_claims_does_not_make_them_agree(ask):
+    class Whole:
+        def read(self, asked):
+            return [Reading(text.removesuffix("."), 0, 0.99) for _, text in asked]
+
+    model = FakeModel(
+        {"Passages:\n[1] Oslo is not": "It is Bergen.", CLOSED: "The capital is Oslo."}
+    )
+    passage = "Oslo is not where the capital is. It is Bergen."
+    answer, _ = ask("llama", model, 0.5, passage=passage, reader=Whole())
+    assert answer.conflict
+
+
 def test_what_the_passages_say_nearer_to_the_question_than_the_quote_is_no_misreading(ask):
     both = "Rome is the capital of Norway. Since 2024 the capital is Bergen."
     said = "The capital of Norway is Rome."
