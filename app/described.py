@@ -1,8 +1,10 @@
-"""Forgotten facts, events of the audit and documents in words, for terminal, page and API."""
+"""Forgotten facts, events of the audit, documents and claims, for terminal, page and API."""
 
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from control.conflict.sources import MEMORY, SourceClaim
 from control.forgetting.record import Record, shown
 from foundation.text import FUNCTION_WORDS
 
@@ -39,3 +41,11 @@ def document(passage: "BaseNode") -> str:
     """The name of a passage's document: its file, else its title, else its id."""
     source = PurePath(str(passage.metadata.get("source", ""))).name
     return source or str(passage.metadata.get("title", "")) or str(passage.ref_doc_id)
+
+
+def agrees(claims: Sequence[SourceClaim]) -> bool:
+    """Whether memory claims the same as a passage that the answer follows."""
+    remembered = {claim.group for claim in claims if claim.source == MEMORY}
+    return any(
+        claim.followed and claim.source != MEMORY and claim.group in remembered for claim in claims
+    )

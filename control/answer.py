@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NewType
 
 from control import notices, prompts
-from control.conflict.calibration import Calibration
 from control.conflict.verdict import Verdict
 from control.decoding.generate import Alpha
 from control.engines.base import Engine
@@ -124,9 +123,7 @@ class Answer:
     structured: StructuredOutput | None = None
 
 
-def compose(
-    state: QuestionState, forgetting: FactSuppressor, model: Engine, calibration: Calibration
-) -> Answer:
+def compose(state: QuestionState, forgetting: FactSuppressor, model: Engine) -> Answer:
     """The answer with its sources, notices and times; a refusal if the answer is withheld."""
     decoded, search, steps = state.decoded, state.search, state.trace
     output = decoded.trace.withheld if decoded and not state.refused else []
@@ -157,7 +154,7 @@ def compose(
     clear = forgetting.door.open(watch, f"{state.question}\n{text}")
     claims = clear.claims(state.claims)
     state = replace(state, claims=claims)  # a notice names those that are told
-    told = [*steps.notices, *notices.of_answer(state, model, calibration)]
+    told = [*steps.notices, *notices.of_answer(state, model)]
 
     def searched(query: str) -> Cleared:
         """A search; the question itself as it was asked, whatever it guesses."""

@@ -8,6 +8,7 @@ from control.conflict import policies, values
 from control.conflict.policies import Settlement
 from control.conflict.reader import AnswerReader
 from control.conflict.support import Support
+from control.conflict.tables import cell_lines
 from control.conflict.verdict import DecodedAnswer
 from control.decoding.trace import written
 from control.engines.base import Engine
@@ -67,7 +68,8 @@ def hold_to_documents(
     Where documents disagree and nothing decides, every claim is told. Where one of them is
     followed, only documents are to be answered from, or a correction is pinned, an answer that
     does not claim what they do gives way to the sentence that does, or to `ABSTAINED`; in the
-    last two cases sentences without support are left out. An answer that follows memory stays
+    last two cases sentences without support are left out. Of a row of a table the cell that answers
+    is told, with its column and what names the row. An answer that follows memory stays
     where documents disagree, and what the guard has blocked stays blocked.
     """
     held, places = list(answers), list[int]()
@@ -86,8 +88,10 @@ def hold_to_documents(
         kept = text.strip() if claimed else ""
         if kept and states[at].strict:
             kept = _supported(text, states[at], support)
+        told = _cell_told(kept or _quoted(settlement, forgetting), states[at], support)
+        if not text.strip() == kept == told:
+            held[at] = _rewritten_as(held[at], told or ABSTAINED)
         if kept != text.strip():
-            held[at] = _rewritten_as(held[at], kept or _quoted(settlement, forgetting) or ABSTAINED)
             if states[at].strict:
                 held[at] = replace(held[at], conflict=False, verdict=None)
             else:
@@ -111,6 +115,20 @@ def _quoted(settlement: Settlement, forgetting: FactSuppressor) -> str:
     whole = settlement.quoted or says
     told = forgetting.without_wording(whole)
     return whole if told == whole else forgetting.without_wording(says)
+
+
+def _cell_told(told: str, state: QuestionState, support: Support | None) -> str:
+    """What is told; where that is a row of a table, its cell that answers, if it can be cited."""
+    says = {claim.source: claim.says for claim in state.settlement.claims if claim.followed}
+    passages = [(name, text) for name, text in state.passages_read if name in says]
+    for node in state.followed:
+        if node.node_id not in says:
+            continue
+        for line in cell_lines(state.search.query_str, node.text, told, says[node.node_id]):
+            cited = support.cite(line, passages) if support is not None else []
+            if all(each.passages for each in cited):
+                return line
+    return told
 
 
 def _supported(text: str, state: QuestionState, support: Support | None) -> str:

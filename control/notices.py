@@ -1,4 +1,4 @@
-"""What the user should know about an answer, one sentence each."""
+"""What the user should know about an answer, or about the model, one sentence each."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,6 @@ from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.claims import ends_sentence
 from control.conflict.passage_claims import is_outdated
 from control.conflict.sources import MEMORY
-from control.decoding.rules import DIAL
 from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
 from control.prompts import Quote
@@ -41,19 +40,24 @@ TOO_LONG = (
 )
 
 
-def of_answer(state: QuestionState, model: Engine, calibration: Calibration) -> list[str]:
+def of_answer(state: QuestionState, model: Engine) -> list[str]:
     """The notices of an answer, besides those of the steps.
 
     Args:
         state: Of its question.
         model: The language model.
+    """
+    return [*_of_passages(state), *_of_claims(state), *engine_notices(model)]
+
+
+def of_model(name: str, calibration: Calibration) -> list[str]:
+    """The notices that hold for every answer by the dial, to be told once.
+
+    Args:
+        name: Of the language model.
         calibration: Of the dial for it.
     """
-    notices = [*_of_passages(state), *_of_claims(state)]
-    notices += engine_notices(model)
-    if state.decoding.rule == DIAL and calibration.model == ANY_MODEL:
-        notices.append(NOT_CALIBRATED.format(model=model.name))
-    return notices
+    return [NOT_CALIBRATED.format(model=name)] if calibration.model == ANY_MODEL else []
 
 
 def _of_passages(state: QuestionState) -> list[str]:

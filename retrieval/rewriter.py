@@ -71,7 +71,10 @@ EXAMPLES: tuple[tuple[tuple[Turn, ...], str, str], ...] = (
 )
 STEP = "rewrite"
 HISTORY = "history"
-UNUSABLE = "the rewriter wrote nothing that can be used, so the question itself was searched"
+NOT_REWRITTEN = (
+    "the question was searched as it was asked and may not be understood without the conversation; "
+    "ask it in full"
+)
 SPELLING_RATIO = 0.7  # of difflib's ratio: "Azerbajan" is meant where "Azerbaijan" is written
 NAME = re.compile(r"\b[A-Z][\w'’-]+")
 # What questions begin with: a capital letter there makes no name of it.
@@ -214,7 +217,8 @@ def _to_bundle(completion: str, question: str, history: Sequence[Turn]) -> Query
     rewrite = parse_rewrite(completion, question)
     if rewrite is None or not _is_faithful(rewrite, question, history):
         log.info("unusable rewrite of %r: %r", question, completion)
-        trace.notice(UNUSABLE)
+        if history:  # a first question is answered as it was asked, whatever the rewrite
+            trace.notice(NOT_REWRITTEN)
         before = [f"{asked} {question}" for asked, _ in history[-1:]]
         return QueryBundle(question, custom_embedding_strs=[question, *before])
     told = words(" ".join([question, *(text for turn in history for text in turn)]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app import factory
-from app.cli.console import PATHS, Range, example, model_settings, out, warn_of_skipped
+from app.cli.console import PATHS, Range, err, example, model_settings, out, warn_of_skipped
 from control.conflict.sources import POLICIES, Policy, SourceOptions
 from control.decoding.options import (
     DEFAULT_RULE,
@@ -186,7 +186,10 @@ def ask(
     if closed_book:
         passages = []
     on_token = None if as_json else lambda _, token: terminal.token(out, token)
-    answer = factory.assistant(settings).ask(
+    assistant = factory.assistant(settings)
+    if decoding.rule == DEFAULT_RULE:  # no other one judges by a calibration
+        terminal.tell_of_model(err, assistant.model, assistant.calibration, settings.cache)
+    answer = assistant.ask(
         question, decoding, passages, on_token=on_token, history=turns, sources=sources
     )
     if as_json:

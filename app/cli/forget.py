@@ -447,7 +447,6 @@ def _sweep(settings: "Settings", again: bool = False) -> "Swept | None":
         counted(count, one, several)
         for count, one, several in (
             (done.passages, "stored passage redacted", "stored passages redacted"),
-            (done.entries, "entry of the reservoir removed", "entries of the reservoir removed"),
             (
                 done.restored,
                 "stored passage as it was before",

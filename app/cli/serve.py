@@ -93,6 +93,8 @@ def load(service: "Service", running: "uvicorn.Server") -> None:
         return
     if service.state.name == "ready":
         out.print("Fulcrum: ready")
+        for notice in service.model_notices:
+            err.print(f"Fulcrum: {plain(notice)}", markup=False, soft_wrap=True)
     else:
         message = plain(service.state.message)
         err.print(f"Fulcrum: not ready: {message}", markup=False, soft_wrap=True)

@@ -8,22 +8,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.described import agrees
 from control.answer import Answer, Source, source_names
+from control.conflict.calibration import Calibration
 from control.conflict.sources import MEMORY
+from control.engines.base import Engine
 from control.engines.hub import RECOMMENDED
 from control.forgetting.clearing import ClearedCitation, ClearedToken
-from control.notices import UNSUPPORTED
+from control.notices import UNSUPPORTED, of_model
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
 # Neither a model nor a document writes to a terminal directly, nor turns the direction of its text.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-AGREEMENT = {  # whether memory claims something, and whether a passage does
-    (True, True): "Memory and passages agree here.",
-    (True, False): "Only memory claims an answer; no passage does.",
+AGREE = "Memory and passages agree here."
+CLAIMED = {  # whether memory claims something, and whether a passage does
+    (True, True): "",
+    (True, False): "A sure answer was found in memory alone, not in the passages.",
     (False, True): "Only the passages claim an answer; memory knows of none.",
-    (False, False): "Neither passages nor memory surely claim an answer.",
+    (False, False): "No sure answer was found in the passages or in memory that could be compared.",
 }
+# Claims are found in the passages without the answer; support is looked for with it.
+APART = " That a passage supports the answer means that it states what the answer says."
 EXCERPT = 160  # characters of a passage
 SENTENCE = 50  # characters of a sentence of the answer
 
@@ -47,7 +53,8 @@ def summary(console: Console, answer: Answer) -> None:
         console.print()
         if console.color_system is not None:  # without colours it would explain nothing
             console.print(_legend())
-        console.print(_verdict(answer))
+        if verdict := _verdict(answer):
+            console.print(verdict)
         if len({claim.group for claim in answer.claims}) > 1:
             console.print(_claims(answer))
         console.print(_sources(answer))
@@ -66,14 +73,26 @@ def _text(text: str, style: str = "") -> Text:
 
 def recommend(console: Console, cache: Path) -> None:
     """Say, once for each cache directory, that the packaged model is small."""
-    said = cache / "small-model-note"
-    if said.exists():
-        return
-    console.print(
+    _once(
+        console,
+        cache / "small-model-note",
         "This was the packaged model of 135 million parameters, for trying Fulcrum out. For use, "
         f"give a larger one: fulcrum --model {RECOMMENDED} ask ... (said once)",
-        style="dim",
     )
+
+
+def tell_of_model(console: Console, model: Engine, calibration: Calibration, cache: Path) -> None:
+    """Say what holds for every answer of a model, once for each cache directory and model."""
+    for notice in of_model(model.name, calibration):
+        said = cache / f"calibration-note-{model.identity}"
+        _once(console, said, f"Note: {notice}. (said once for this model)")
+
+
+def _once(console: Console, said: Path, text: str) -> None:
+    """Print a text unless a file says that it was printed before."""
+    if said.exists():
+        return
+    console.print(_text(text, "dim"))
     said.parent.mkdir(parents=True, exist_ok=True)
     said.touch()
 
@@ -85,8 +104,12 @@ def _verdict(answer: Answer) -> Text:
         return _text(str(answer.verdict), "bold")
     if answer.conflict:
         return Text("Memory and passages disagree here.")
+    if agrees(answer.claims):
+        return Text(AGREE)
     claiming = {claim.source == MEMORY for claim in answer.claims}
-    return Text(AGREEMENT[True in claiming, False in claiming])
+    supported = any(each.passages for each in answer.citations)
+    apart = APART if supported and False not in claiming else ""
+    return Text(CLAIMED[True in claiming, False in claiming] + apart)
 
 
 def _legend() -> Text:

@@ -191,5 +191,6 @@ def theme() -> gr.themes.Base:
 
 
 def _state(service: "Service") -> str:
-    small = service.settings.model is None
-    return views.render("state", state=service.state, small=small, recommended=RECOMMENDED)
+    state, small = service.state, service.settings.model is None
+    notices = service.model_notices if state.name == "ready" else []
+    return views.render("state", state=state, small=small, recommended=RECOMMENDED, notices=notices)

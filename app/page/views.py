@@ -226,6 +226,7 @@ def cell(text: str) -> str:
 
 
 TEMPLATES.filters |= {
+    "agrees": described.agrees,
     "cell": cell,
     "fact": described.fact,
     "happened": describe_event,

@@ -534,6 +534,13 @@ class Service:
         return self._ready().calibration
 
     @property
+    def model_notices(self) -> list[str]:
+        """What the user should know of the model, whatever is asked, one sentence each."""
+        from control.notices import of_model
+
+        return of_model(self.model_name, self.calibration)
+
+    @property
     def waiting(self) -> int:
         """How many questions wait for their turn."""
         return self._queue.waiting

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import ModelError
-from foundation.tables import Cell
-from foundation.text import FUNCTION_WORDS, words
+from foundation.tables import Cell, cells, find_rows
+from foundation.text import FUNCTION_WORDS, holds, words
 
 Floats = NDArray[np.float64]
 
@@ -156,6 +156,69 @@ def features(question: str, table: Table) -> tuple[Floats, Floats]:
     of_cells = np.array(found, np.float64)
     share, cover, odds = of_cells[:, 0].max(), of_cells[:, 5].max(), of_cells[:, 8].max()
     return of_cells, np.array([share, cover, odds, 1.0])
+
+
+def cell_lines(question: str, text: str, told: str, says: str) -> list[str]:
+    """The cell that answers, with its column and what names its row, in place of the whole row.
+
+    A row is named by its first cell, and by those of its others that have more of the question's
+    words.
+
+    Args:
+        question: The question.
+        text: A passage.
+        told: A row of it as it would be told, or a part of one, with its columns.
+        says: The claim in it.
+
+    Returns:
+        The best form first, such as "Single Oslo - Moss: Adult (EUR) 6.40" and then "Ticket: Single
+        Oslo - Moss; Adult (EUR): 6.40"; none where no row is told, or no cell surely is the claim.
+    """
+    told = " ".join(told.split()).removesuffix(".")
+    if ": " not in told:
+        return []
+    for start, end in find_rows(text):
+        row = " ".join(text[start:end].split())
+        if told in row or told.endswith(row):  # the title of a document may stand before it
+            found = cells(text, start, end)
+            cell = _cell_of(question, found, says)
+            return [] if cell is None else _forms(found, cell, _naming(question, found, cell))
+    return []
+
+
+def _forms(row: Sequence[Cell], cell: Cell, naming: Sequence[Cell]) -> list[str]:
+    """A cell after those that name its row, as a line and as a shorter row."""
+    names = [each.value if each is row[0] else _titled(each) for each in naming]
+    line = ": ".join(filter(None, [", ".join(names), _titled(cell)]))
+    kept = [each for each in row if each is cell or each in naming]
+    return [line, "; ".join(_titled(each, ":") for each in kept)]
+
+
+def _naming(question: str, row: Sequence[Cell], cell: Cell) -> list[Cell]:
+    """The other cells that tell a row from others."""
+    asked, found = (_stems(question) - ASKING) - _stems(cell.column), list[Cell]()
+    for each in row:
+        given = asked & _stems(each.value)
+        if each is not cell and (given or each is row[0]) and any(map(str.isalnum, each.value)):
+            found.append(each)
+            asked -= given
+    if len(found) > 1 and found[0] is row[0] and not any(map(str.isalpha, row[0].value)):
+        return found[1:]  # a rank or another number, where the question has words of the row
+    return found
+
+
+def _cell_of(question: str, row: Sequence[Cell], says: str) -> Cell | None:
+    """The cell that holds a claim; of several the one whose column the question names."""
+    holding = [each for each in row if each.value == says]
+    holding = holding or [each for each in row if holds(each.value, [says])]
+    asked = _stems(question) - ASKING
+    shares = [_share(_stems(each.column), asked) for each in holding]
+    best = max(shares, default=0.0)
+    return holding[shares.index(best)] if shares.count(best) == 1 else None
+
+
+def _titled(cell: Cell, sign: str = "") -> str:
+    return f"{cell.column}{sign} {cell.value}" if cell.column else cell.value
 
 
 def _by_column(table: Table) -> dict[str, float]:

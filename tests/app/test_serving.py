@@ -83,7 +83,10 @@ def test_an_address_of_nobody_is_told_in_one_line(capsys):
 def test_whether_it_is_ready_is_told_once(capsys, service, monkeypatch):
     running = SimpleNamespace(should_exit=False)
     serving.load(service(loaded=False), running)
-    assert capsys.readouterr() == ("Fulcrum: ready\n", "")
+    out, err = capsys.readouterr()
+    assert out == "Fulcrum: ready\n"
+    assert err.startswith("Fulcrum: tiny has not been calibrated")
+    assert err.count("\n") == 1
 
     def broken(*_, **__):
         raise ModelError("the model [x]\nis broken")

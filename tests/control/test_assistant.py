@@ -16,7 +16,7 @@ from control.conflict.sources import SourceOptions
 from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
 from control.decoding.trace import written
-from control.notices import CUT_OFF
+from control.notices import CUT_OFF, of_model
 from control.state import Query
 from foundation import trace
 from foundation.errors import InputError
@@ -284,12 +284,15 @@ def test_an_answer_longer_than_the_window_is_refused(assistant):
         assistant().ask("Who?", Decoding(max_new_tokens=1000))
 
 
-def test_a_model_that_was_not_calibrated_is_named_with_the_way_to_do_it(tiny, always):
+def test_a_model_that_was_not_calibrated_is_named_with_the_way_to_do_it_and_not_in_each_answer(
+    tiny, always
+):
     borrowed = Assistant(tiny, always(1, model=ANY_MODEL), FixedRetriever("abc"))
-    [notice] = notices(borrowed.ask("Who?", HOW))
+    [notice] = of_model(borrowed.model.name, borrowed.calibration)
     assert "tiny has not been calibrated" in notice
     assert "fulcrum eval dial --calibrate" in notice
-    assert notices(borrowed.ask("Who?", replace(HOW, rule="ck_plug"))) == []
+    assert of_model(tiny.name, always(1, model=tiny.identity)) == []
+    assert notices(borrowed.ask("Who?", HOW)) == []
 
 
 def test_an_asked_reliance_becomes_the_alpha_at_which_it_was_measured(tiny, always):

@@ -9,7 +9,7 @@ from foundation.trace import RequestTrace
 from retrieval import rewriter as module
 from retrieval.rewriter import (
     INSTRUCTIONS,
-    UNUSABLE,
+    NOT_REWRITTEN,
     ConditionalRewriter,
     QueryRewriter,
     Rewrite,
@@ -109,12 +109,15 @@ TP_9L = [("What does the TP-9L weigh?", "310 g.")]
     ],
     ids=["chatter", "empty", "broken", "invented", "exchanged", "lost", "number", "asked before"],
 )
-def test_on_nonsense_the_question_itself_is_searched_and_the_user_is_told(question, wrote, history):
+def test_on_nonsense_the_question_itself_is_searched_and_who_follows_up_is_told_to_ask_in_full(
+    question, wrote, history
+):
     bundle, notices = rewritten(question, wrote, history)
     assert bundle.query_str == question
     after_the_last = [f"{asked} {question}" for asked, _ in history[-1:]]
     assert bundle.embedding_strs == [question, *after_the_last]
-    assert notices == [UNUSABLE]
+    assert notices == ([NOT_REWRITTEN] if history else [])
+    assert not history or "ask it in full" in notices[0]
 
 
 def test_the_search_for_a_question_with_a_slip_in_a_name_may_mend_it():
@@ -200,14 +203,14 @@ def test_questions_of_several_conversations_are_rewritten_in_one_batch():
         QueryRewriter(writer, trained=True),
         ("And its currency?", PERU),
         ("???", ()),
-        ("Who wrote Emma?", ()),
+        ("And who lives there?", PERU),
     )
     assert [bundle.embedding_strs for bundle in bundles] == [
         ["What is the currency of Peru?", "Peru currency"],
         ["???"],
-        ["Who wrote Emma?"],
+        ["And who lives there?", f"{PERU[0][0]} And who lives there?"],
     ]
-    assert [way.notices for way in trails] == [[], [], [UNUSABLE]]
+    assert [way.notices for way in trails] == [[], [], [NOT_REWRITTEN]]
     assert len(writer.requests) == 1
 
 

@@ -1,5 +1,9 @@
+import dataclasses
+import json
+
 import pytest
 
+from app import factory
 from app.cli.ask import read_history
 from control.question import check_question
 from foundation.errors import InputError
@@ -45,3 +49,23 @@ def test_a_file_that_cannot_be_read_is_named(history, tmp_path):
 def test_bytes_that_are_no_text_are_no_question():
     with pytest.raises(InputError, match="bytes that are no text"):
         check_question("caf\udce9 open?")
+
+
+def test_that_the_model_was_not_calibrated_is_said_once_and_in_no_answer(
+    run, tiny, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(
+        factory, "language_model", lambda _: dataclasses.replace(tiny, identity="tiny")
+    )
+    monkeypatch.setenv("FULCRUM_CACHE", str(tmp_path / "cache"))
+    asked = ["ask", "Who?", "--closed-book", "--max-new-tokens", "1", "--json"]
+    without = [
+        part for module in ("rewriter", "filter", "reader") for part in ("--without", module)
+    ]
+    said = []
+    for rule in ("plain", "fulcrum", "fulcrum"):
+        code, out, err = run(*asked, *without, "--rule", rule)
+        assert code == 0
+        assert not any("calibrated" in notice for notice in json.loads(out)["notices"])
+        said.append("tiny has not been calibrated" in " ".join(err.split()))
+    assert said == [False, True, False]

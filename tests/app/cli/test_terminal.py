@@ -3,11 +3,14 @@
 import io
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
 from app.cli import terminal
 from control.answer import Answer, Source
+from control.conflict.calibration import ANY_MODEL
 from control.conflict.sources import Citation, SourceClaim
 
 FILLER = "Much is said of the machine before. " * 10
@@ -45,6 +48,59 @@ def test_a_passage_says_which_sentences_it_supports_and_the_others_are_named():
     assert "No passage supports “It is red.”." in one
     assert "No passage supports the answer." in shown(answered(text, Citation(0, 23)))
     assert "support" not in shown(answered(text))
+
+
+def passages_claim(*groups, followed=True):
+    return [SourceClaim(f"p{g}", f"says {g}", group=g, followed=followed) for g in groups]
+
+
+def memory_claims(group):
+    return SourceClaim("memory", f"says {group}", group=group)
+
+
+AGREE = "Memory and passages agree here."
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ([*passages_claim(0), memory_claims(0)], True),
+        ([*passages_claim(0), memory_claims(1)], False),  # the table contradicts it
+        ([*passages_claim(0, followed=False), memory_claims(0)], False),
+        ([*passages_claim(0), *passages_claim(1, followed=False), memory_claims(1)], False),
+        ([*passages_claim(0), *passages_claim(1, followed=False), memory_claims(0)], True),
+        ([SourceClaim("memory", "says 0", followed=True)], False),
+    ],
+    ids=["same", "other", "not followed", "with the other", "with the followed", "alone"],
+)
+def test_memory_and_passages_agree_where_they_claim_the_same_and_the_answer_follows_it(
+    claims, said
+):
+    assert (AGREE in shown(answered("Yes.", claims=claims))) == said
+
+
+def test_that_no_claim_was_found_and_that_a_passage_supports_the_answer_make_sense_together():
+    supported = Citation(0, 4, ["a"])
+    both = " ".join(shown(answered("Yes.", supported, claims=[])).split())
+    assert "No sure answer was found in the passages or in memory that could be compared." in both
+    assert "(supports the answer)" in both
+    assert "supports the answer means that it states what the answer says" in both
+    assert "means that" not in shown(answered("Yes.", claims=[]))
+    assert "means that" not in shown(answered("Yes.", supported))
+
+
+def test_that_a_model_was_not_calibrated_is_said_once_for_each_model(tmp_path):
+    def said(identity, calibrated=False):
+        model = SimpleNamespace(name="small.gguf", identity=identity)
+        calibration = SimpleNamespace(model=identity if calibrated else ANY_MODEL)
+        console = Console(file=io.StringIO(), width=800)
+        terminal.tell_of_model(console, model, calibration, tmp_path / "cache")
+        return console.file.getvalue()
+
+    assert said("one", calibrated=True) == ""
+    assert "small.gguf has not been calibrated" in said("one")
+    assert said("one") == ""
+    assert "not been calibrated" in said("two")
 
 
 def test_no_control_character_of_a_document_reaches_the_terminal():

@@ -1,5 +1,6 @@
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup
@@ -205,6 +206,21 @@ class TestClaims:
         assert "<table" not in html
         assert "Memory and passages disagree." in html
 
+    def test_sources_agree_where_memory_claims_what_a_followed_passage_does(self):
+        def verdict(*claims):
+            html = drawn(answer(sources=[passage(id="a")], claims=claims))
+            return texts_of(html, ".verdict")
+
+        memory = SourceClaim("memory", "Cairo", followed=True)
+        assert verdict(SourceClaim("a", "Cairo", followed=True), memory) == [
+            "Memory and passages agree."
+        ]
+        assert verdict(SourceClaim("a", "Cairo"), replace(memory, followed=False)) == []
+        assert verdict(memory) == []
+        assert verdict(SourceClaim("a", "Oslo", followed=True), replace(memory, group=1)) == [
+            "The sources disagree."
+        ]
+
     @pytest.mark.parametrize(
         ("title", "name"), [("Correction", "Correction"), ("The board", "Correction: The board")]
     )
@@ -234,6 +250,15 @@ class TestClaims:
 
 def _cells(row):
     return row.find_all(["th", "td"], recursive=False)
+
+
+def test_what_holds_for_every_answer_of_the_model_stands_at_the_top_of_the_page():
+    state = SimpleNamespace(name="ready")
+    told = ["tiny has not been calibrated; measure it"]
+    html = views.render("state", state=state, small=False, recommended="x", notices=told)
+    assert texts_of(html, ".note") == ["Tiny has not been calibrated; measure it."]
+    html = views.render("state", state=state, small=True, recommended="x", notices=[])
+    assert len(texts_of(html, ".note")) == 1
 
 
 class TestWhatIsShown:

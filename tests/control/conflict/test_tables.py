@@ -4,7 +4,7 @@ import pytest
 
 from app import factory
 from app.settings import Settings
-from control.conflict.tables import CELL_FEATURES, FILE, load_weights
+from control.conflict.tables import CELL_FEATURES, FILE, cell_lines, load_weights
 from foundation.errors import ModelError
 
 STAFF = """Staff 2026: Staff 2026
@@ -71,3 +71,40 @@ def test_weights_of_other_features_are_told_with_the_command_that_fits_them(tmp_
     with pytest.raises(ModelError, match="fulcrum train tables"):
         load_weights(tmp_path)
     assert load_weights(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize(
+    ("question", "row", "says", "lines"),
+    [
+        (
+            "What is the salary of Cora Dietz?",
+            3,
+            "72,650",
+            ["Cora Dietz: Salary 72,650", "Name: Cora Dietz; Salary: 72,650"],
+        ),
+        (
+            "Who has office 1.03?",
+            4,
+            "Dag Holm",
+            ["Office 1.03: Name Dag Holm", "Name: Dag Holm; Office: 1.03"],
+        ),
+        ("What is the salary of Cora Dietz?", 3, "her salary", []),  # no cell of the row
+    ],
+)
+def test_a_cell_is_told_after_what_names_its_row(question, row, says, lines):
+    assert cell_lines(question, STAFF, STAFF.split("\n")[row], says) == lines
+
+
+def test_of_cells_with_one_value_the_one_whose_column_the_question_names_is_told_or_none():
+    row = "Ticket: Day; Adult: 5; Child: 5"
+    assert cell_lines("What does a child pay?", row, row, "5")[0] == "Day: Child 5"
+    assert cell_lines("What does it cost?", row, row, "5") == []
+
+
+def test_a_row_is_known_after_the_title_of_its_document_and_as_a_part_of_it():
+    text = "Staff: Rank: 1; Name: Ann Lee; Points: 40\nRank: 2; Name: Bo Ruiz; Points: 38"
+    for told in (text.splitlines()[0], "Points: 40"):
+        [line, _] = cell_lines("How many points has Ann Lee?", text, told, "40")
+        assert line == "Name Ann Lee: Points 40"
+    for told in ("40", "Ann Lee has 40 points.", "Points: 41", ""):
+        assert cell_lines("How many points has Ann Lee?", text, told, "40") == []
