@@ -2,7 +2,8 @@
 
 Units and their names come from Unicode's CLDR (through babel) and are converted by pint; spelled
 numbers are read by text2num. quantulum3, which does all of it, took 3.8 s for its first quantity,
-reads English only and raises on "between 5 and 10 km" with the scikit-learn of today.
+reads English only and raises on "between 5 and 10 km" with the scikit-learn of today. Names of
+cents and pence come from num2words: CLDR has none.
 """
 
 import math
@@ -26,8 +27,9 @@ Bound = Literal["", "about", "least", "more", "most", "less"]
 YEARS = range(1000, 2200)  # numbers without a unit that are taken for years
 MULTIPLES = {
     **dict.fromkeys(("dozen", "dozens", "dutzend", "douzaine", "docena"), 12.0),
-    **dict.fromkeys(("half", "halb", "halbe", "halben", "demi", "medio", "media"), 0.5),
+    **dict.fromkeys(("half", "halb", "halbe", "halben", "demi", "demie", "medio", "media"), 0.5),
     **dict.fromkeys(("quarter", "quarters", "viertel"), 0.25),
+    **dict.fromkeys(("anderthalb", "eineinhalb"), 1.5),
     **dict.fromkeys(("pair", "couple", "paar", "paire"), 2.0),
     "hundred": 100.0,
     "thousand": 1000.0,
@@ -97,6 +99,7 @@ AFTER: dict[str, Bound] = {
 LONGEST_BOUND = 3  # words
 LONGEST_UNIT = 5  # words: "kilogram-force per square centimeter" is longer than anyone writes
 LONGEST_SYMBOL = 3  # letters of a unit that is no word
+SHORTEST_PLURAL = 2  # letters; "ms" are no metres
 LONGEST_EXPRESSION = 20  # characters of a unit that only pint knows
 ABOUT = 0.05  # of the value; how far "about" reaches, unless the number is rounder than that
 ROUND = 1000.0  # a number without digits below this one may be a rounded one
@@ -104,6 +107,8 @@ CONVERTED = 0.02  # of the value; how far a rounded conversion ("5 miles", "8 km
 EXACT = 1e-6
 ROUNDED_UNITS = ("currency", "ordinal")  # their decimals are exact
 
+HUNDREDTH = re.compile(r"c[eé]nt(?:s|imes?|imos?|avos?)?$", re.IGNORECASE)
+SHORTEST_SUBUNIT = 4  # letters; "sent", "para" and "fils" are words
 POWERS = {"square": 2, "cubic": 3}
 WIDTHS = ("long", "short", "narrow")  # of CLDR's patterns
 
@@ -180,10 +185,17 @@ class Quantity:
             for first in self.readings
             for last in other.readings
             if first.kind and first.kind == last.kind and 0 < last.step < first.step
-            and first.unit != last.unit and last.low < first.step
+            and _continues(first, last) and last.low < first.step
         )  # fmt: skip
         shown = f"{self.shown} {other.shown}"
         return replace(self, readings=found, shown=shown) if found else None
+
+
+def _continues(first: Reading, last: Reading) -> bool:
+    """Whether the unit of ``last`` may be a part of the other: inches, or cents of one currency."""
+    if first.kind == "currency":
+        return first.unit == last.unit and last.low < last.raw
+    return first.unit != last.unit
 
 
 def negated(found: Quantity) -> Quantity:
@@ -412,7 +424,10 @@ def quantity(text: str, units: tuple[Unit, ...], multiple: float = 1.0) -> Quant
 def units(words: str) -> tuple[Unit, ...]:
     """What a unit as written may be; empty if it is none."""
     key = " ".join(words.split())
-    found = _currency_codes().get(key) or _unit_names().get(_key(key)) or ()
+    names = _unit_names()
+    found = _currency_codes().get(key) or names.get(_key(key)) or ()
+    if not found and key.endswith("s") and len(key) > SHORTEST_PLURAL:
+        found = names.get(key[:-1], ())  # "kgs"
     if found or len(key) > LONGEST_EXPRESSION:
         return found
     if square := re.fullmatch(r"sq\.? (\w+)", key):
@@ -501,7 +516,7 @@ def _currency(code: str) -> Unit:
 def _unit_names() -> dict[str, tuple[Unit, ...]]:
     """Units by their names and symbols in CLDR; a name may have several: "pounds"."""
     found: dict[str, dict[Unit, None]] = {}
-    for name, given in chain(_measures(), _currency_names()):
+    for name, given in chain(_measures(), _currency_names(), _subunit_names()):
         found.setdefault(_key(name), {}).update(dict.fromkeys(given))
     return {name: tuple(given) for name, given in found.items()}
 
@@ -522,6 +537,8 @@ def _measures() -> Iterator[tuple[str, tuple[Unit, ...]]]:
                 if form not in ("per", "gender") and name and name != "m":
                     yield name, by_id[cldr]
     yield "m", by_id["length-meter"]
+    for name in ("kilo", "kilos"):
+        yield name, by_id["mass-kilogram"]
 
 
 def _currency_names() -> Iterator[tuple[str, tuple[Unit, ...]]]:
@@ -546,6 +563,31 @@ def _currency_names() -> Iterator[tuple[str, tuple[Unit, ...]]]:
             plain = [code for code in codes if len(symbols.get(code, code)) == 1]
             if len(plain) == 1 or (len(codes) == 1 and not plain):
                 yield word, (_currency((plain or list(codes))[0]),)
+
+
+def _subunit_names() -> Iterator[tuple[str, tuple[Unit, ...]]]:
+    """Names of parts of currencies; "cents" and their kin are of all that have hundredths."""
+    from babel.numbers import get_currency_precision
+    from num2words import CONVERTER_CLASSES
+
+    found: dict[str, set[str]] = {"p": {"GBP"}, "\N{CENT SIGN}": {"USD"}}
+    hundredths: set[str] = set()
+    for language in LANGUAGES:
+        for code, (_, parts) in CONVERTER_CLASSES[language].CURRENCY_FORMS.items():
+            for name in parts[:2]:
+                if HUNDREDTH.match(name):
+                    hundredths.add(code)
+                    found[name] = hundredths
+                elif len(name) > SHORTEST_SUBUNIT or not name.isascii():
+                    found.setdefault(name, set()).add(code)
+    for name, codes in found.items():
+        yield (
+            name,
+            tuple(
+                Unit("currency", code, name, 10.0 ** -max(2, get_currency_precision(code)))
+                for code in sorted(codes)
+            ),
+        )
 
 
 def _cldr_unit(cldr: str) -> tuple[Unit, ...]:

@@ -60,6 +60,30 @@ TOKEN = re.compile(
     r"|(?P<word>[^\W\d_]\w*(?:['’-][^\W\d_]\w*)*)"
     r"|(?P<symbol>[^\s\w])"
 )
+# Notations that text2num leaves in words: "an hour and a half", "an hour and 30 minutes".
+SUM = re.compile(
+    r"(?<![\d.,])\b(an?|une?|una|eine?|\d+) ([^\W\d_]{3,})"
+    r"(?: (?:and|et|y) (?:an? |1 )?(half|demie?|media|quarter)\b|(?=,? (?:and )?\d))",
+    re.IGNORECASE,
+)
+YEAR_IN_WORDS = re.compile(r"\b(1[3-9]|20|1[0-2](?= [6-9])) (?:(\d\d)|oh (\d))\b")
+CLOCK = re.compile(
+    r"(?<![\d.,])\b(?:an? )?(?:half[ -]past|(?P<before>halb)|half(?= \d+$)"
+    r"|(?:(?P<quarter>quarter|viertel)|(?P<minutes>\d\d?)(?P<said> minute[ns]?)?)"
+    r" (?:past|after|nach|(?P<to>to|till|vor)))"
+    r" (?P<hour>1[0-2]|[1-9])(?![\d:.,/])(?: o['’]clock)?",
+    re.IGNORECASE,
+)
+PART_OF_DAY = re.compile(r"(:\d\d|o['’]clock) in the (?:(morning)|afternoon|evening)\b")
+OFTEN = {"once": "1 time", "twice": "2 times", "thrice": "3 times"}
+OFTEN_WORD = re.compile(
+    r"\b(?:twice|thrice"
+    r"|(?<!at )once(?=$| every | (?:(?:an?|per|each) )?(?:hour|dai|day|week|month|year)))\b",
+    re.IGNORECASE,
+)
+PER = {"daily": "day"} | {f"{unit}ly": unit for unit in ("hour", "week", "month", "year")}
+PER_WORD = re.compile(rf"(?<=time[s ])( ?)({'|'.join(PER)}|each|every)\b")
+SPOKEN_MINUTES = (5, 10, 20, 25)  # that nobody says "minutes" after
 VERSION = re.compile(r"\d+(?:\.\d+){2}")
 WHOLE = re.compile(r"\d+(?:[.,]\d+)?")  # a number that "and a half" may be added to
 CURRENCY = re.compile(r"([^\W\d_]{0,3}[^\w\s.,;:()/+-]|\b[A-Z]{3})\s?$")
@@ -217,9 +241,46 @@ def _digits(text: str) -> str:
     text = re.sub(
         r"(?<=[^\W\d_])-(?=([^\W\d_]{4,}))", lambda at: " " if units(at[1]) else "-", text
     )
-    text = spelled(text, known)
+    text = re.sub(r"\b(?:nil|naught)\b", "0", text).replace(" oh-", " oh ")
+    text = _spoken(spelled(text, known), text)
     text = re.sub(r"\b(?:an?|1) 3rd\b(?! \w+ of)", "1/3", text)
     return re.sub(r"\b(\d) thirds\b", r"\1/3", text)
+
+
+def _spoken(text: str, written: str) -> str:
+    """The text with years, times of day, sums and frequencies as one writes them in digits.
+
+    Args:
+        text: With spelled numbers as digits.
+        written: The text before: "19 83" is no year, and "10 to 8" no time, where it is there.
+    """
+
+    def year(found: re.Match[str]) -> str:
+        return found[0] if found[0] in written else found[1] + (found[2] or f"0{found[3]}")
+
+    def clock(found: re.Match[str]) -> str:
+        hour = int(found["hour"])
+        minutes = int(found["minutes"] or (15 if found["quarter"] else 30))
+        if found["minutes"] and not found["said"]:
+            is_range = found["to"] and minutes < hour  # perhaps: "five to ten"
+            if found[0] in written or is_range or minutes not in SPOKEN_MINUTES:
+                return found[0]
+        minute = (hour * 60 + (-minutes if found["to"] or found["before"] else minutes)) % 720
+        return f"{minute // 60 or 12}:{minute % 60:02}"
+
+    def summed(found: re.Match[str]) -> str:
+        whole = int(found[1]) if found[1].isdigit() else 1
+        return (
+            f"{whole + MULTIPLES.get(found[3] or '', 0)} {found[2]}"
+            if units(found[2])
+            else found[0]
+        )
+
+    text = CLOCK.sub(clock, YEAR_IN_WORDS.sub(year, text))
+    text = PART_OF_DAY.sub(lambda found: f"{found[1]} {'ap'[not found[2]]}m", text)
+    text = re.sub(r"\bhalf an? (?=dozen|10{3,})", "0.5 ", SUM.sub(summed, text))
+    text = OFTEN_WORD.sub(lambda found: OFTEN[found[0].casefold()], text)
+    return PER_WORD.sub(lambda found: f"{found[1]}per {PER.get(found[2], '')}".rstrip(), text)
 
 
 @lru_cache(maxsize=4096)
@@ -300,7 +361,8 @@ def _entity_in(part: Sequence[Piece]) -> tuple[int, int, tuple[str, ...]]:
         for start in range(len(part) - length + 1):
             run = part[start : start + length]
             name = " ".join(piece.raw.replace(".", "") for piece in run)
-            if run[0].raw[:1].isupper() and (found := _entity(normalise(name))):
+            key = "usa" if name == "US" else normalise(name)  # "us" is a word
+            if run[0].raw[:1].isupper() and (found := _entity(key)):
                 return start, start + length, found
     return len(part), len(part), ()
 
@@ -322,17 +384,22 @@ def _parts(pieces: Sequence[Piece], text: str) -> Iterator[list[Piece]]:
         elif key in ("and", "or", "und", "oder", "et", "ou", "y", "o") and part:
             yield part
             part = []
-        elif part or key not in GRAMMAR or _is_acronym(piece.raw, text):
+        elif part or key not in GRAMMAR or _is_name(piece.raw, text):
             part.append(piece)
     if part:
         yield part
 
 
-def _is_acronym(raw: str, text: str) -> bool:
+def _is_name(raw: str, text: str) -> bool:
+    """Whether a word of the grammar is written as a name: "IT", "The Who"."""
     letters = raw.replace(".", "")
     if len(letters) == 1:
         return letters.isupper() and not text.rstrip().partition(letters)[2]  # "grade B"
-    return letters.isupper() and not (text.isupper() and " " in text.strip())
+    if letters.isupper():
+        return not (text.isupper() and " " in text.strip())
+    # "the symbol Au" and "Doctor Who", but "It is", "Bank Of England" and "On 5 May"
+    after = rf"[^\s.!?:;] {re.escape(raw)}(?!\w| [^\W\d_a-z])"
+    return raw[:1].isupper() and (raw == text or re.search(after, text) is not None)
 
 
 def _read_part(span: Span, part: Sequence[Piece], text: str) -> None:
@@ -352,7 +419,7 @@ def _read_part(span: Span, part: Sequence[Piece], text: str) -> None:
             span.agrees = True
             continue
         initial = len(raw) == 1 and raw.isupper() and len(titled) > 1
-        if key in GRAMMAR and not initial and not _is_acronym(raw, text):
+        if key in GRAMMAR and not initial and not _is_name(raw, text):
             continue
         later = part[at + 1 :]
         named = bool(later) and later[0].raw[:1].isupper() and raw[:1].isupper()
@@ -449,7 +516,8 @@ class _Reader:
             if found is None:
                 return None
             return Piece(start, ordinal.end(), number, replace(found, shown=shown))
-        before = CURRENCY.search(self.text[:start])
+        last = self.pieces[-1] if self.pieces and self.pieces[-1].quantity else None
+        before = CURRENCY.search(self.text, last.stop if last else 0, start)  # "3 EUR 20 cents"
         currency = units(before[1]) if before else ()
         whole = WHOLE.fullmatch(number) is not None
         added, stop = self._fraction(stop) if whole else (0.0, stop)

@@ -28,6 +28,7 @@ YES_NO = words(
     "am is are was were do does did has have had can could may might must shall should "
     "will would isnt arent doesnt didnt ist sind war hat haben kann darf wird est peut es"
 )
+NEGATING = re.compile(r"^(?:un|in|im|il|ir|dis|non)(?=\w{4})")
 ASKS_NUMBER = re.compile(
     r"\b(?:how (?:many|much|long|old|tall|far|fast|big|large|heavy|high|deep|wide|often|hot)"
     r"|wie (?:viel|viele|lange|alt|hoch|weit|gro(?:ß|ss))|combien|cu[aá]nt[oa]s?)\b",
@@ -61,6 +62,8 @@ def compare(question: str, a: str, b: str) -> Relation:
     )
     versions = any(VERSION.search(text) for text in (a, b))
     one, two = read_span(a, years, versions), read_span(b, years, versions)
+    known = _keys(question) | {word.key for word in one.words + two.words}
+    one, two = _without_prefixes(one, known), _without_prefixes(two, known)
     if one.agrees or two.agrees or _asks_yes_no(question):
         return _compare_agreement(question, one, two)
     if one.negative != two.negative:
@@ -156,6 +159,9 @@ def _compare_disjoint(one: Span, two: Span) -> Relation:
         return "same" if one.negative and two.negative else "contradictory"
     if one.empty or two.empty:
         return "contradictory" if one.negative or two.negative else "compatible"
+    for short, long in ((one, two), (two, one)):  # "Will" says a part of "Will Smith"
+        if short.shown in long.shown.split() and normalise(short.shown) in GRAMMAR:
+            return "compatible"
     # "March" and "12:00" may both be right; a date and an amount may not.
     points = not any(span.words or span.quantities for span in (one, two))
     return "compatible" if points else "contradictory"
@@ -177,6 +183,17 @@ def _compare_agreement(question: str, one: Span, two: Span) -> Relation:
     if one.empty or two.empty:
         return "same" if one.empty and two.empty else "compatible"
     return _compare_values(question, one, two)
+
+
+def _without_prefixes(span: Span, known: Set[str]) -> Span:
+    """The span with "unsafe" as "not safe", where the question or a span has "safe"."""
+    words, negative = [], span.negative
+    for word in span.words:
+        bare = NEGATING.sub("", word.key)
+        opposed = bare != word.key and bare in known
+        words.append(replace(word, raw=bare, key=bare) if opposed else word)
+        negative ^= opposed
+    return replace(span, words=words, negative=negative)
 
 
 def _compare_long(a: str, b: str) -> Relation:
@@ -208,10 +225,6 @@ def _relate_dates(one: tuple[PartialDate, ...], two: tuple[PartialDate, ...]) ->
     if set(one) & set(two):
         return "same"
     for a, b in product(one, two):
-        if (a.minute is not None and a.half_open) or (b.minute is not None and b.half_open):
-            if a.minute == b.minute:
-                return "same"
-            continue
         if not a.excludes(b):
             return "compatible"
     return "contradictory"
