@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from control.conflict.dates import find_dates, weekday
 from control.forgetting.aliases import with_aliases
-from control.forgetting.questions import MAKERS, question_forms, with_questions, within
+from control.forgetting.questions import MAKERS, PEOPLE, question_forms, with_questions, within
 from control.forgetting.record import LONGEST_TEXT, Record, checked, shown
 from foundation.errors import DataError, InputError
 from foundation.text import FUNCTION_WORDS, words
@@ -28,6 +28,38 @@ NAMED = re.compile(rf"(?<= )({BEING}) (?:called|named)(?= )", re.IGNORECASE)  # 
 TO_OBJECT = (  # between a verb and its object
     "in|at|to|for|with|on|from|as|by|into|onto|through|under|over|across|above|below|near|behind"
     "|beside|between|against|of|towards|around|along"
+)
+# Prepositions that join what is said of a subject to an object, besides those of place and time.
+JOINING = "to|of|for|with|about|as|from|against|than"
+# "is allergic to mussels", "was very good at chess": a state, in small letters and without an
+# article, a preposition, and the answer.
+BARE = rf"(?-i:(?!(?:the|an?|not|its|his|her|their|my|our|your|{TO_OBJECT}|about|than)\b)[a-z’'-]+)"
+STATE = re.compile(
+    rf"(?P<subject>.+?) (?P<being>{BEING}) (?P<state>{BARE}(?: {BARE}){{0,2}}?) "
+    rf"(?P<preposition>{JOINING}|in|at|on) (?P<answer>.+)",
+    re.IGNORECASE,
+)
+# "is in love with Jane Roe": the state begins with a preposition itself.
+STATE_IN = re.compile(
+    rf"(?P<subject>.+?) (?P<being>{BEING}) (?P<state>(?:in|at|on|under) {BARE}(?: {BARE})?) "
+    rf"(?P<preposition>{JOINING}) (?P<answer>.+)",
+    re.IGNORECASE,
+)
+# Endings of adjectives: "jealous of Ann" is no "the jealous of Ann", unlike "CEO of Acme".
+ADJECTIVE = re.compile(r"[a-z]+(?:ed|ous|ful|less|[ai]ble)")
+# "cannot eat gluten", "does not speak Danish", "will marry Jane Roe".
+MODAL = re.compile(
+    r"(?P<subject>(?-i:[A-Z0-9])\S*(?: \S+){0,5}?) "
+    r"(?P<modal>can|could|may|might|must|shall|should|will|would|does|did|do)"
+    r"(?P<no>not| not|n?[’']t| never)? "
+    rf"(?P<verb>{BARE}(?: (?:{TO_OBJECT})(?= ))?) (?P<answer>.+)",
+    re.IGNORECASE,
+)
+# "has an allergy to mussels"
+HAVING = re.compile(
+    rf"(?P<subject>.+?) (?:has|had) (?P<what>(?:the|an?) {BARE}(?: {BARE})? "
+    r"(?:to|of|for|against|about)) (?P<answer>.+)",
+    re.IGNORECASE,
 )
 POLITE = r"(?:please[, ]+)?(?:(?:can|could|will|would) you (?:please )?)?(?:i want you to )?"
 ASKING = re.compile(
@@ -129,6 +161,7 @@ PASSIVE = re.compile(r"[a-z]+ by ")
 PLACED = ("born", "located", "situated", "employed")  # have patterns of their own
 UNFINISHED = re.compile(rf"\b{BEING}$|^(?:in|on|at|by|after|before|for|since)\b", re.IGNORECASE)
 PLACES_AND_DATES = {"place of birth": "date of birth", "place of death": "date of death"}
+TIMES = ("in", "on", "at")  # prepositions of times, and of places
 WHEN_OR_WHERE = ("location", "date")  # of the same form: "is on Elm Street", "is on 3 May"
 PART = re.compile(r",? (?:in|at|on|to|until|till) ")  # between places, dates and times
 
@@ -244,9 +277,16 @@ def _about(subject: str) -> Record:
 
 
 def _fact(statement: str) -> Record | None:
+    if record := _state(statement) or _modal(statement) or _having(statement):
+        return record
     done = DONE.fullmatch(statement)
     if done and done["verb"].lower() not in PLACED:
         return _done(done)
+    return _of_pattern(statement)
+
+
+def _of_pattern(statement: str) -> Record | None:
+    """The record of the first of `PATTERNS` that a statement has the form of."""
     for pattern, named in PATTERNS:
         found = re.fullmatch(pattern, statement, re.IGNORECASE)
         if found is None:
@@ -272,6 +312,88 @@ def _fact(statement: str) -> Record | None:
             )
         return Record(subject, relation=relation, questions=forms, answers=(answer,))
     return None
+
+
+def _state(statement: str) -> Record | None:
+    """The record of what a subject is "allergic to", "in love with" or "fluent in"."""
+    found = STATE_IN.fullmatch(statement) or STATE.fullmatch(statement)
+    if found is None or _is_said_otherwise(statement, found):
+        return None
+    subject, answer = _name(found["subject"]), _name(found["answer"])
+    being, state = found["being"].lower(), found["state"]
+    joined = f"{state} {found['preposition'].lower()}"
+    about = f"{being} {within(subject)}"
+    if found["preposition"].lower() in TIMES and _is_date(answer):
+        forms = [f"When {about} {state}?", f"{subject} {being} {joined} what date?"]
+    else:
+        # What is written as a name may be a person or anything else.
+        placed = found["preposition"].lower() in TIMES
+        person = answer[0].isupper() and not placed
+        forms = [f"{ask} {about} {joined}?" for ask in (("Who", "What") if person else ("What",))]
+        forms += [f"Where {about} {state}?"] if placed else []
+        forms += [
+            f"{found['preposition'].capitalize()} what {about} {state}?",
+            f"Tell me what {within(subject)} {being} {joined}.",
+            f"{subject} {being} {joined} what?",
+        ]
+    return Record(subject, relation=joined, questions=tuple(forms), answers=(answer,))
+
+
+def _is_said_otherwise(statement: str, found: re.Match[str]) -> bool:
+    """Whether another form is meant where a sentence reads like a state.
+
+    Such as an event ("was founded in Oslo"), a relation ("is CEO of Acme"), whose object is written
+    as a name, or what patterns of their own recognise ("is married to").
+    """
+    state, preposition = found["state"].lower(), found["preposition"].lower()
+    answer = _name(found["answer"])
+    if not answer or UNFINISHED.search(answer) or re.search(OWNING, found["subject"]):
+        return True
+    if re.match(r"the .+ of ", found["subject"], re.IGNORECASE):  # "the wife of X is good at ..."
+        return True
+    if preposition == "of" and state == found["state"].split(" ")[-1].lower():
+        named = found["answer"].removeprefix("the ")[0].isupper() or PEOPLE.fullmatch(state)
+        return bool(named) and not ADJECTIVE.fullmatch(state)
+    if preposition in TIMES and (found["being"].lower() in ("was", "were") or DATE.search(answer)):
+        return DONE.fullmatch(statement) is not None
+    own = [
+        re.fullmatch(pattern, statement, re.IGNORECASE)
+        for pattern, named in PATTERNS
+        if named and named not in (DESCRIPTION, *WHEN_OR_WHERE)
+    ]
+    return state in PLACED or any(one and not UNFINISHED.search(one["subject"]) for one in own)
+
+
+def _having(statement: str) -> Record | None:
+    """The record of what a subject has "an allergy to"."""
+    found = HAVING.fullmatch(statement)
+    if found is None:
+        return None
+    subject, answer = _name(found["subject"]), _name(found["answer"])
+    what = found["what"]
+    forms = (
+        f"What does {within(subject)} have {what}?",
+        f"Tell me what {within(subject)} has {what}.",
+        f"{subject} has {what} what?",
+    )
+    return Record(subject, relation=_name(what), questions=forms, answers=(answer,))
+
+
+def _modal(statement: str) -> Record | None:
+    """The record of what a subject "cannot eat", "does not speak" or "will buy"."""
+    found = MODAL.fullmatch(statement)
+    if found is None or DATE.search(found["answer"]):
+        return None
+    subject, answer = _name(found["subject"]), _name(found["answer"])
+    no = "" if found["no"] is None else "never " if "never" in found["no"] else "not "
+    said = f"{found['modal']}{found['no'] or ''} {found['verb']}"
+    forms = (
+        f"What {found['modal'].lower()} {within(subject)} {no}{found['verb']}?",
+        f"What is it that {within(subject)} {said}?",
+        f"Tell me what {within(subject)} {said}.",
+        f"{subject} {said} what?",
+    )
+    return Record(subject, relation=said, questions=forms, answers=(answer,))
 
 
 def _done(found: re.Match[str]) -> Record | None:

@@ -42,6 +42,7 @@ MOST_RECORDS = 64  # judged, and watched, for one question
 MOST_TURNS = 8  # of the conversation that are searched, the newest
 NEAREST, MOST_DESCRIBED = 32, 8  # question forms and records compared where no subject is named
 MOST_GUESSES = 4  # in one message that are tried
+LEAST_STEM = 5  # letters by which words count as alike, as in allergy and allergic
 LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # Likelihood that a question asks for a record from which it is refused once the answer is about to
 # state the fact, or at once where it asks to confirm a guess; from which it is refused at once; and
@@ -74,6 +75,8 @@ class Match:
             date, the refusal would tell the date; "subject" where naming it is enough.
         excerpts: The parts of the question that are read.
         guesses: What it may take for the answer, rightly or wrongly.
+        as_right: The excerpts with the answer in place of what may be a guess, see `_as_right`;
+            read instead of them where there are any.
         asks_from: Likelihood from which the question may ask for the fact, so that the output
             decides; below it the record is watched only.
         refused_from: Likelihood from which it is refused at once.
@@ -83,6 +86,7 @@ class Match:
     kind: str
     excerpts: tuple[str, ...] = ()
     guesses: tuple[str, ...] = ()
+    as_right: tuple[str, ...] = ()
     asks_from: float = ASKS
     refused_from: float = REFUSED
 
@@ -153,7 +157,9 @@ class Router:
         for number, match in enumerate(matches):
             turns = history if match.kind == "named" else ()
             wanted = (asked_backwards if match.kind == "held" else asked)(match.record)
-            asks += [(number, (in_conversation(one, turns), wanted)) for one in match.excerpts]
+            # A guess is read as the right one would be, so that both are routed alike.
+            read = match.as_right or match.excerpts
+            asks += [(number, (in_conversation(one, turns), wanted)) for one in read]
             for guess in match.guesses if match.excerpts else ():
                 fact = stated(replace(match.record, answers=(guess,)))
                 states.append((number, (match.excerpts[0], fact)))
@@ -322,7 +328,8 @@ def _named(record: Record, text: str, places: Sequence[normalize.Place], decoded
         return Match(record, "subject")
     excerpts = _in_plain_words(text, places, record.subject)
     if segments.CONFIRMS.search(text):  # nothing in a yes or no can be guarded
-        return Match(record, "named", excerpts, _guesses(text, places), ASKS, ASKS)
+        right = tuple(one for part in excerpts for one in _as_right(part, record) or [part])
+        return Match(record, "named", excerpts, _guesses(text, places), right, ASKS, ASKS)
     certain = not decoded and _is_plain(text, places)
     return Match(record, "named", excerpts, refused_from=CERTAIN if certain else REFUSED)
 
@@ -339,11 +346,11 @@ def _described(question: str, record: Record, excerpts: tuple[str, ...]) -> Matc
     another = any(name & own and not name <= own for name in named)
     part = normalize.words_of([question]) & name_parts(record)
     if another or (not part and any(not name <= own for name in named)):
-        return Match(record, "described", excerpts, (), NEVER, NEVER)
+        return Match(record, "described", excerpts, asks_from=NEVER, refused_from=NEVER)
     if part and segments.CONFIRMS.search(question):  # nothing in a yes or no can be guarded
         places = [(start, end) for start, end, _ in normalize.find(question, part)]
-        return Match(record, "described", excerpts, _guesses(question, places), ASKS, ASKS)
-    return Match(record, "described", excerpts, (), ASKS, NEVER)  # the output has to tell
+        return Match(record, "described", excerpts, _guesses(question, places), (), ASKS, ASKS)
+    return Match(record, "described", excerpts, refused_from=NEVER)  # the output has to tell
 
 
 def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, dict[str, Record]]:
@@ -376,6 +383,55 @@ def _guesses(text: str, places: Sequence[normalize.Place]) -> tuple[str, ...]:
     """
     rest = segments.mask(text, places, " ")
     return tuple(dict.fromkeys(segments.NAMELIKE.findall(rest)))[:MOST_GUESSES]
+
+
+def _as_right(excerpt: str, record: Record) -> list[str]:
+    """A part of a message with the answer in place of each phrase that may be a guess at it.
+
+    "Is Dara Quill allergic to peanuts?" is read as "Is Dara Quill allergic to mussels?":
+    likelihoods differ from guess to guess, and one that is refused would be told from others. A
+    phrase may be a guess if it is the answer, or is of its form (a number, a name or small letters)
+    and has no word of the record's own questions. Empty where the part has no such word, so that it
+    may be about anything else of the subject, or where nothing in it may be a guess.
+    """
+    at = [one.span() for one in re.finditer(re.escape(record.subject), excerpt)]
+    given = [(start, end) for start, end, _ in normalize.find(excerpt, record.spans)]
+    own = segments.content(" ".join((record.relation, *asked_forms(record))))
+    own -= segments.content(" ".join(record.names))
+    phrases, says_relation, last = list[normalize.Place](), False, -1
+    for word in segments.WORD.finditer(excerpt):
+        start, end = word.span()
+        if any(first <= start < stop for first, stop in (*at, *given)):
+            continue
+        if any(_alike(word[0].lower(), one) for one in own):
+            says_relation = True
+        elif word[0].lower() not in segments.FUNCTION_WORDS:
+            if phrases and last == phrases[-1][1] and excerpt[last:start] in (" ", "-", ".", ","):
+                phrases[-1] = (phrases[-1][0], end)
+            else:
+                phrases.append((start, end))
+            last = end
+    if not says_relation:
+        return []
+    found = []
+    for start, end in [*phrases, *given][-MOST_GUESSES:]:
+        right = [one for one in record.answers if _form(one) == _form(excerpt[start:end])]
+        right = right or list(record.answers[:1]) * ((start, end) in given)
+        found += [f"{excerpt[:start]}{one}{excerpt[end:]}" for one in right[:1]]
+    return found
+
+
+def _alike(word: str, other: str) -> bool:
+    """Whether two words are one, such as "like" and "likes", or "allergy" and "allergic"."""
+    same = word.removesuffix("s") == other.removesuffix("s")
+    return same or (len(word) >= LEAST_STEM and word[:LEAST_STEM] == other[:LEAST_STEM])
+
+
+def _form(phrase: str) -> str:
+    """What a phrase is written as: a number, a name, or neither."""
+    if any(map(str.isdigit, phrase)):
+        return "number"
+    return "name" if any(word[0].isupper() for word in phrase.split()) else "words"
 
 
 def _is_plain(text: str, places: Sequence[normalize.Place]) -> bool:

@@ -31,12 +31,16 @@ PRONOUN = re.compile(
     r"company|firm|project|element|god|goddess|film|song|guy|one))?)\b",
     re.IGNORECASE,
 )
+# What a question that is answered by yes or no begins with. "Can you tell me" asks for more.
+AUXILIARY = r"(?:is|are|was|were|did|does|do|has|have|had)(?:n['’]t)?"
+MODAL = r"(?:can['’]t|won['’]t|(?:can|could|will|would|should|may|might|must)(?:n['’]t)?)"
 # A question of this form states the fact and asks to confirm it.
 CONFIRMS = re.compile(
     r"\b(?:true or false|yes or no|right or wrong|correct or not)\b|"
     r"\b(?:is|was|isn['’]t|wasn['’]t) (?:it|that|this) (?:true|right|correct|so|a fact)\b|"
-    r"(?:^|[.!?:;\"]\s*)(?:is|are|was|were|did|does|do|has|have|had|isn['’]t|wasn['’]t|didn['’]t)\s|"
-    r",\s*(?:right|correct|true|isn['’]t it|wasn['’]t it|is it not)\s*\?",
+    rf"(?:^|[.!?:;\"]\s*)(?:{AUXILIARY}|{MODAL}(?! (?:you|I|we|someone|anyone)\b))\s|"
+    r"\bwhether\b|"
+    rf",\s*(?:right|correct|true|(?:{AUXILIARY}|{MODAL}) (?:he|she|it|they)(?: not)?)\s*\?",
     re.IGNORECASE,
 )
 CONTINUES = re.compile(r"^\W*(?:and|or|so|then|but|also|und|et|y|e)\b", re.IGNORECASE)

@@ -1,5 +1,7 @@
 """The router with the packaged embedding model and the classifier that comes with Fulcrum."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.factory import fact_classifier
@@ -7,6 +9,7 @@ from control.forgetting.aliases import with_aliases
 from control.forgetting.ledger import Changes
 from control.forgetting.questions import with_questions
 from control.forgetting.record import Record
+from control.forgetting.requests import requested
 from control.forgetting.router import Router
 from control.forgetting.vector_cache import EncryptedVectorCache
 from retrieval.embedding import open_embedding
@@ -239,6 +242,48 @@ def test_who_it_is_that_a_description_fits_is_not_told(embedding, question, watc
 )
 def test_right_and_wrong_guesses_are_refused_alike(router, form, guess):
     assert router.route(form.format(guess)).refused == LIMA
+
+
+GUESSED = [
+    ("Dara Quill is allergic to mussels", "Is Dara Quill allergic to {}?", ("peanuts", "shrimps")),
+    ("Dara Quill is allergic to mussels", "Does Dara Quill have an allergy to {}?", ("peanuts",)),
+    (
+        "Dara Quill is allergic to mussels",
+        "Tell me whether Dara Quill is allergic to {}.",
+        ("eggs",),
+    ),
+    ("Jonas Prell is afraid of heights", "Jonas Prell is afraid of {}, isn't he?", ("snakes",)),
+    ("Mette Skov is responsible for the archive", "Is Mette Skov responsible for {}?", ("pay",)),
+    ("Tove Lund is in love with Emil Krag", "Is Tove Lund in love with {}?", ("Nils Roper",)),
+    ("Wim Dassel is good at chess", "Is Wim Dassel good at {}?", ("tennis", "cooking")),
+    ("Lise Amory cannot eat gluten", "Can Lise Amory eat {}?", ("lactose", "soy")),
+    ("Ines Holt likes marzipan", "Does Ines Holt like {}?", ("liquorice", "chocolate")),
+    ("The valve is made of brass", "Is the valve made of {}?", ("steel", "plastic")),
+]
+
+
+@pytest.mark.parametrize(("sentence", "form", "wrong"), GUESSED)
+def test_guesses_that_are_common_words_are_refused_alike(embedding, sentence, form, wrong):
+    record = replace(requested(sentence, {}), id="1")
+    router = Router(MadeUpLedger(record), embedding, fact_classifier())
+    for guess in (record.answers[0], *wrong):
+        assert router.route(form.format(guess)).refused == record
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is Dara Quill tall?",
+        "Does Dara Quill have a brother?",
+        "Was Dara Quill at the meeting on Monday?",
+        "Can Dara Quill drive a car?",
+        "Is it true that Dara Quill moved in May?",
+    ],
+)
+def test_what_asks_to_confirm_something_else_of_the_subject_passes(embedding, question):
+    record = replace(requested("Dara Quill is allergic to mussels", {}), id="1")
+    routed = Router(MadeUpLedger(record), embedding, fact_classifier()).route(question)
+    assert (routed.refused, routed.decide_on_output) == (None, frozenset())
 
 
 @pytest.mark.parametrize(
