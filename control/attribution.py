@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from control.conflict import values
-from control.conflict.reader import AnswerReader
+from control.conflict.reader import AnswerReader, read_answers
 from control.conflict.sources import MEMORY, Citation, SourceClaim
 from control.conflict.support import Support, quotes
 from control.conflict.verdict import DecodedAnswer
+from control.forgetting.parts import parts
 from control.forgetting.suppressor import FactSuppressor
+from control.forgetting.text_redaction import MASK
 from control.state import ABSTAINED, QuestionState
 from foundation import trace
 from foundation.text import holds
@@ -42,11 +44,23 @@ def cite(
         if support is None or text == ABSTAINED or not state.kept:
             return state
         against = {claim.source for claim in claims if not claim.followed}
-        passages = [(name, read) for name, read in state.passages_read if name not in against]
+        passages = [
+            (name, _told(read)) for name, read in state.passages_read if name not in against
+        ]
         citations = support.cite(text, passages)
         if reader is not None:
             citations = _by_answers(state, text, citations, dict(passages), reader)
         return replace(state, citations=citations)
+
+
+def _told(passage: str) -> str:
+    """A passage without the sentences in which "…" takes the place of a forgotten answer.
+
+    They support no sentence that has anything else in that place.
+    """
+    return "".join(
+        passage[start:end] for start, end in parts(passage) if MASK not in passage[start:end]
+    )
 
 
 def _claims(
@@ -80,7 +94,7 @@ def _followed(
     if reader is None or decided or not claims:
         return claims
     question, said = state.search.query_str, decoded.trace.text
-    [read] = reader.read([(question, said)])
+    [read] = read_answers(reader, [(question, said)])
     return [
         replace(each, followed=each.followed and _claims_it(question, each.says, read.answer, said))
         for each in claims
@@ -103,9 +117,8 @@ def _by_answers(
     question, followed = state.search.query_str, [c for c in state.claims if c.followed]
     said = [text[each.start : each.end] for each in citations]
     cited = []
-    for each, sentence, read in zip(
-        citations, said, reader.read([(question, one) for one in said]), strict=True
-    ):
+    readings = read_answers(reader, [(question, one) for one in said])
+    for each, sentence, read in zip(citations, said, readings, strict=True):
         if read.answers < SAYS:
             cited.append(each)
             continue

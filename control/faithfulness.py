@@ -6,7 +6,7 @@ from dataclasses import replace
 from control import prompts
 from control.conflict import policies, values
 from control.conflict.policies import Settlement
-from control.conflict.reader import AnswerReader
+from control.conflict.reader import AnswerReader, read_answers
 from control.conflict.support import Support
 from control.conflict.tables import cell_lines
 from control.conflict.verdict import DecodedAnswer
@@ -82,7 +82,8 @@ def hold_to_documents(
     if reader is None or not places:
         return held
     asked = [(states[at].search.query_str, held[at].trace.text) for at in places]
-    for at, (question, text), reading in zip(places, asked, reader.read(asked), strict=True):
+    readings = read_answers(reader, asked)
+    for at, (question, text), reading in zip(places, asked, readings, strict=True):
         settlement = states[at].settlement
         claimed = any(values.agrees(question, says, reading.answer) for says in settlement.followed)
         kept = text.strip() if claimed else ""

@@ -125,7 +125,7 @@ def _silent_later(state: QuestionState) -> "NodeWithScore | None":
 
 def _unsaid(state: QuestionState) -> list[str]:
     """What passages claim, where the answer says none of it and nothing else tells why."""
-    told = state.decoded is None or state.decoded.verdict is not None or state.settlement.reason
+    told = state.decoded is None or state.decoded.follows_memory or state.settlement.reason
     if told or any(claim.followed for claim in state.claims):
         return []
     return list(dict.fromkeys(claim.says for claim in state.claims if claim.source != MEMORY))

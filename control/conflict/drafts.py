@@ -16,6 +16,7 @@ from transformers import MaxLengthCriteria, StoppingCriteria
 from control.conflict import claims, probe
 from control.conflict.claims import ClaimComparison, DecodedTokens, DraftClaims, DraftText
 from control.conflict.probe import ProbeFeatures
+from control.conflict.reader import read_answers
 from control.decoding import generate, grounding
 from control.decoding.generate import Decoding, stop_ids
 from control.decoding.grounding import Grounded
@@ -309,7 +310,7 @@ def read_drafts(
         for place in places
         for draft in drafts[place]
     ]
-    found = iter(reader.read(asked))
+    found = iter(read_answers(reader, asked))
     by_place = {place: (next(found), next(found)) for place in places}
     return [by_place.get(place) for place in range(len(prompts))]
 

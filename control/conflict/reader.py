@@ -44,6 +44,8 @@ ENDS = ".!?\N{HORIZONTAL ELLIPSIS}"  # of a sentence
 EVEN = 0.5  # probability from which an answer is likelier than none
 # Characters of a document where its date may stand: a letter head, a signature. Not measured.
 BEGINNING, END = 1_200, 600
+FEW_WORDS = 5  # of an answer that may be no sentence
+IT_IS = "It is "  # makes one of it
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,38 @@ class AnswerReader(Protocol):
 
     def read(self, asked: Sequence[tuple[str, str]]) -> list[Reading]:
         """Read texts, each for its question; as `Reader.read`."""
+
+
+def read_answers(reader: AnswerReader, asked: Sequence[tuple[str, str]]) -> list[Reading]:
+    """What answers claim, each of its question.
+
+    Of a few words that are no sentence, such as "Gd" or "19 meters", the reader often takes none
+    for an answer; so where it finds nothing in a short text, it reads that as a sentence.
+
+    Args:
+        reader: The reader.
+        asked: Questions and answers.
+    """
+    found = reader.read(asked)
+    short = [
+        at
+        for at, (_, text) in enumerate(asked)
+        if not found[at].answer and 0 < len(text.split()) <= FEW_WORDS
+    ]
+    if not short:
+        return found
+    words = [asked[at][1].strip().rstrip(".") for at in short]
+    again = reader.read(
+        [(asked[at][0], f"{IT_IS}{each}.") for at, each in zip(short, words, strict=True)]
+    )
+    for at, each, reading in zip(short, words, again, strict=True):
+        start = reading.start - len(IT_IS)
+        if reading.answer and start >= 0:
+            moved = start + asked[at][1].index(each)
+            found[at] = replace(
+                reading, answer=each[start : start + len(reading.answer)], start=moved
+            )
+    return found
 
 
 def read_document(reader: AnswerReader, title: str, text: str) -> tuple[str, str]:

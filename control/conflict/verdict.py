@@ -143,16 +143,16 @@ def decoded(
 
 
 def passages_claim(found: "DraftClaims", prompt: "Prompt") -> str:
-    """What the passages claim; empty if nothing.
+    """What the passages claim against memory; empty if nothing.
 
-    What their answer does, unless that says what memory claims and no passage holds: then what is
-    quoted from them, if it contradicts memory.
+    What their answer does, unless it misreads them or says what memory claims and no passage holds:
+    then what is quoted from them, if it contradicts memory.
     """
-    says, drafted = found.passages_say, found.found.passages_claim
+    says, own, quoted = found.passages_say, found.found.passages_claim, prompt.quote
     of_memory = found.agrees_with_memory and not found.found.supported
-    if not of_memory or drafted is None or says != drafted.text:
+    if own is None or says != own.text or not (of_memory or found.found.misread):
         return says
-    quoted, stated = prompt.quote, found.remembered_claim
+    stated = found.remembered_claim
     if quoted is None or stated is None:
         return ""
     relation = compare(prompt.question, quoted.claim, stated.text)

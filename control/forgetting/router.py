@@ -311,10 +311,14 @@ def _is_form(match: Match) -> bool:
     """Whether a message is one of the questions that the record itself gives.
 
     Or gives the answer and, but for names, says nothing that its questions and the answer do not:
-    "Who at Mostwerk is allergic to penicillin?" can only ask of whom that holds.
+    "Who at Mostwerk is allergic to penicillin?" can only ask of whom that holds. Or it has the
+    relation with the answer after it.
     """
     record = match.record
     if match.kind == "held":
+        holding = normalize.plain(f"{record.relation} {record.answers[0]}")
+        if record.relation and any(holding in normalize.plain(one) for one in match.excerpts):
+            return True
         own = segments.content(" ".join((*asked_forms(record), record.answers[0])))
         said = (segments.content(segments.NAMELIKE.sub(" ", one)) for one in match.excerpts)
         return any(words <= own for words in said)

@@ -446,6 +446,24 @@ def test_a_sentence_that_answers_is_cited_by_passages_that_answer(
     assert [list(each.passages) for each in answer.citations] == cited
 
 
+def test_a_sentence_whose_answer_was_redacted_supports_nothing(tiny, always, monkeypatch):
+    decoded = DecodedAnswer(written("Ann is allergic to nuts."), False, None)
+    monkeypatch.setattr(dial, "answer", lambda *_, **__: [decoded])
+    read = []
+
+    class Listening:
+        def cite(self, text, passages):
+            read.extend(passages)
+            return [Citation(0, len(text))]
+
+    assistant = Assistant(tiny, always(0, model=tiny.identity), support=Listening())
+    text = "Ann rows. Ann is allergic to …. The camp begins on Friday."
+    assistant.ask("What must Ann not eat?", HOW, dated(mail=("", text)))
+    assert [" ".join(each.split()) for _, each in read] == [
+        "mail: Ann rows. The camp begins on Friday."
+    ]
+
+
 class Knowing(DaysReader):
     """Reads 14 days in the passage, and what the model writes as another answer."""
 

@@ -10,6 +10,7 @@ from control.conflict.reader import (
     Reading,
     _one_sentence,
     open_reader,
+    read_answers,
     read_document,
 )
 from foundation.errors import InputError, ModelError
@@ -94,3 +95,23 @@ def test_an_answer_ends_with_its_sentence():
 
 
 TEXT = "The entry is: 15 crowns. In 2020 it was 9 crowns."
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "claim"),
+    [
+        ("What is the chemical symbol of gold?", "Gd", "Gd"),
+        ("What is the chemical symbol of gold?", " Gd.", "Gd"),
+        ("What is the chemical symbol of gold?", "The chemical symbol of gold is Au.", "Au"),
+        ("How long is that ship?", "19 meters", "19 meters"),
+        ("What is the number of the policy?", "SG-77-40912", "SG-77-40912"),
+        ("Who is the mayor of Ostervik?", "I do not know.", ""),
+        ("Who is the mayor of Ostervik?", "Unknown", ""),
+        ("Who is the mayor of Ostervik?", "Not specified.", ""),
+        ("Who is the mayor of Ostervik?", "", ""),
+    ],
+)
+def test_what_a_short_answer_claims_is_found_though_it_is_no_sentence(question, answer, claim):
+    reader = factory.reader(settings.load())
+    [reading] = read_answers(reader, [(question, answer)])
+    assert reading.answer == claim == answer[reading.start : reading.end]

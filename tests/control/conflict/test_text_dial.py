@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from app import factory, settings
 from control import prompts
 from control.answer import Answer
 from control.assistant import Assistant
@@ -234,6 +235,24 @@ def test_where_the_passages_answer_is_memory_s_own_the_passages_claim_what_is_qu
     assert answer.memory.text == "Oslo"
     assert answer.conflict is (says is not None)
     assert (answer.verdict and answer.verdict.passages_say) == says
+
+
+def test_of_passages_that_the_model_misreads_the_verdict_tells_what_is_quoted(ask):
+    model = script("The capital of Norway is Rome.")
+    passage = "Rome is old. Since 2024 the capital is Bergen."
+    model.script = {"Passages:\n[1] Rome": "The capital of Norway is Rome."} | model.script
+    quote = prompts.Quote("Since 2024 the capital is Bergen.", "Bergen", 0.9)
+    for alpha, follows in ((0.5, "passages"), (1.0, "memory")):
+        answer, _ = ask("llama", model, alpha, passage=passage, quote=quote, reader=Cities())
+        assert (answer.verdict.passages_say, answer.verdict.memory_says) == ("Bergen", "Oslo")
+        assert answer.verdict.follows == follows
+
+
+def test_drafts_of_one_word_claim_it(ask):
+    model = FakeModel({READING: "Bergen", CLOSED: "Oslo"})
+    answer, _ = ask("llama", model, 0.5, reader=factory.reader(settings.load()))
+    assert answer.conflict
+    assert (answer.verdict.passages_say, answer.verdict.memory_says) == ("Bergen", "Oslo")
 
 
 def test_that_the_passages_have_all_words_of_what_memory_claims_does_not_make_them_agree(ask):

@@ -229,6 +229,22 @@ def test_who_it_is_that_a_description_fits_is_not_told(embedding, question, watc
     assert [one.spans for one in routed.watched] == [("Yusra Toll",)] * watched
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which person at the junior camp is allergic to penicillin?",
+        "Who of the young rowers must be allergic to penicillin, going by the e-mails?",
+    ],
+)
+def test_of_whom_a_relation_to_the_answer_holds_is_not_told(embedding, question):
+    record = Record("Yusra Toll", relation="allergic to", answers=("penicillin",), id="1")
+    routed = Router(MadeUpLedger(with_questions(record)), embedding, fact_classifier()).route(
+        question
+    )
+    assert routed.refused is None
+    assert [one.spans for one in routed.watched] == [("Yusra Toll",)]
+
+
 @pytest.mark.parametrize("guess", ["Lima", "Quito", "Santiago de Chile"])
 @pytest.mark.parametrize(
     "form",
