@@ -74,6 +74,8 @@ def disputed():
 class Telling(Service):
     """Gives one answer to everything."""
 
+    model_notices = ()
+
     def load(self):
         self.state = ServiceState("ready", "ready")
 

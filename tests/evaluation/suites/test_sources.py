@@ -38,6 +38,7 @@ WORSE = {
     "memory said to remember",
     "unanswered: answered",
     "left open: answered",
+    "wrong or left open: cited",
     "conflict: false alarm",
 }
 """Measures of what should not be: no system without faults has any."""
@@ -77,6 +78,7 @@ def reply(query, text, claims=(), settled="", conflict=False, abstained=False):
         claims=list(claims),
         settled=settled,
         abstained=abstained,
+        citations=[] if abstained else [Citation(0, len(text), ("a file",))],
     )
 
 
