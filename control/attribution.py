@@ -20,7 +20,7 @@ SAYS = 0.5  # the reader's probability from which a sentence of an answer answer
 # word. Of the passages that the encoder of support cites for the default model's answers about 24
 # files (the calibration split of `evaluation/datasets/sources/files`) 1 of 40 for right ones is
 # below, and 5 of 29 for wrong ones.
-ANSWERS = 0.1
+RULED_OUT = 0.1
 
 
 def cite(
@@ -45,7 +45,7 @@ def cite(
             return state
         against = {claim.source for claim in claims if not claim.followed}
         passages = [
-            (name, _told(read)) for name, read in state.passages_read if name not in against
+            (name, _unredacted(read)) for name, read in state.passages_read if name not in against
         ]
         citations = support.cite(text, passages)
         if reader is not None:
@@ -53,7 +53,7 @@ def cite(
         return replace(state, citations=citations)
 
 
-def _told(passage: str) -> str:
+def _unredacted(passage: str) -> str:
     """A passage without the sentences in which "…" takes the place of a forgotten answer.
 
     They support no sentence that has anything else in that place.
@@ -125,7 +125,7 @@ def _by_answers(
         answering = [
             name
             for name in each.passages
-            if state.answering.get(name, 1.0) >= ANSWERS or quotes(passages[name], sentence)
+            if state.answering.get(name, 1.0) >= RULED_OUT or quotes(passages[name], sentence)
         ]
         claiming = [
             claim.source

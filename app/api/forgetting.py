@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from app.api.access import Administrator
 from app.api.errors import NotFoundError
 from app.api.schema import ForgetBody
+from app.server.service import ElsewhereDocument
 from control.forgetting.chain import now
-from control.forgetting.clearing import Cleared
 from control.forgetting.record import LONGEST_TEXT, Record
 from control.forgetting.requests import requested
 from foundation.errors import InputError
@@ -20,14 +20,6 @@ CREATED = 201
 MOST_EVENTS = 10_000
 
 router = APIRouter(prefix="/v1/forget", tags=["forgetting"])
-
-
-class ElsewhereDocument(BaseModel):
-    """A document with passages that hold a fact's answer and do not name its subject."""
-
-    id: Cleared
-    name: Cleared
-    passages: int
 
 
 class ForgottenFact(BaseModel):
@@ -97,8 +89,7 @@ def add(request: ForgetBody, caller: Administrator) -> Any:
     """
     record = requested(request.sentence, request.fields)
     notices = caller.service.adapter_notices([record])
-    found = caller.service.only_elsewhere(record)  # the sweep would hide what else states it
-    elsewhere = [ElsewhereDocument(**asdict(document)) for document in found]
+    elsewhere = caller.service.only_elsewhere(record)  # the sweep would hide what else states it
     if request.dry_run:
         return JSONResponse(_fact(record, False, notices, elsewhere).model_dump())
     began = now()

@@ -63,7 +63,8 @@ class PartialDate:
         month: In 1 to 12.
         day: Of the month.
         minute: Of the day, in 0 to 1439.
-        half_open: Whether the time may be one of the afternoon as well: "8:30".
+        half_open: Whether this is the afternoon's reading of a time such as "8:30", so that it is
+            compatible with a written "20:30", and not the same.
     """
 
     years: tuple[int, int] | None = None

@@ -30,9 +30,9 @@ from control.conflict.drafts import DraftBatch, DraftComparison
 from control.conflict.verdict import (
     DecodedAnswer,
     choose,
+    claim_against_memory,
     decoded,
     is_plain_rag,
-    passages_claim,
     places,
 )
 from control.decoding import generate
@@ -326,6 +326,6 @@ def _says(
     """What the passages claim, as far as the answer is put into their words as it was completed."""
     grounded = comparison.grounded
     if resolution != "grounded" or grounded is None:
-        return passages_claim(comparison, prompt)
+        return claim_against_memory(comparison, prompt)
     rest = trace.tokenizer.decode(trace.ids[len(grounded.ids) - 1 :])
     return next(iter(claims.new_words(rest, set())), comparison.passages_say)

@@ -44,7 +44,7 @@ ENDS = ".!?\N{HORIZONTAL ELLIPSIS}"  # of a sentence
 EVEN = 0.5  # probability from which an answer is likelier than none
 # Characters of a document where its date may stand: a letter head, a signature. Not measured.
 BEGINNING, END = 1_200, 600
-FEW_WORDS = 5  # of an answer that may be no sentence
+LONGEST_FRAGMENT = 5  # words of an answer that may be no sentence
 IT_IS = "It is "  # makes one of it
 
 
@@ -260,7 +260,7 @@ def read_answers(reader: AnswerReader, asked: Sequence[tuple[str, str]]) -> list
     short = [
         at
         for at, (_, text) in enumerate(asked)
-        if not found[at].answer and 0 < len(text.split()) <= FEW_WORDS
+        if not found[at].answer and 0 < len(text.split()) <= LONGEST_FRAGMENT
     ]
     if not short:
         return found

@@ -27,9 +27,9 @@ from control.conflict.text_drafts import (
 from control.conflict.verdict import (
     DecodedAnswer,
     choose,
+    claim_against_memory,
     decoded,
     is_plain_rag,
-    passages_claim,
     places,
 )
 from control.decoding.repetition import repeats
@@ -314,7 +314,7 @@ def _says(drafted: DraftBatch, key: tuple[int, Resolution], trace: Trace) -> str
     place, resolution = key
     says, prompt = drafted.comparisons[place].passages_say, drafted.prompts[place]
     if resolution != "grounded":
-        return passages_claim(drafted.comparisons[place], prompt)
+        return claim_against_memory(drafted.comparisons[place], prompt)
     if place in drafted.quotes and prompt.quote is not None:
         return prompt.quote.claim
     begun = len(_beginning(drafted, key).tokens)

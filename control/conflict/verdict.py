@@ -142,7 +142,7 @@ def decoded(
     return DecodedAnswer(trace, True, verdict, stated, confidence)
 
 
-def passages_claim(found: "DraftClaims", prompt: "Prompt") -> str:
+def claim_against_memory(found: "DraftClaims", prompt: "Prompt") -> str:
     """What the passages claim against memory; empty if nothing.
 
     What their answer does, unless it misreads them or says what memory claims and no passage holds:
