@@ -269,7 +269,7 @@ def _rest(drafted: DraftBatch, key: tuple[int, Resolution]) -> GenerationRequest
             request = replace(request, banned=banned)
         else:
             request = replace(request, prompt=_instructed(drafted.engine, request.prompt))
-    return guarded(request, watch)
+    return guarded(request, watch, begun.withheld)
 
 
 def _banned(engine: Engine, remembered: Sequence[str], texts: Sequence[str]) -> tuple[int, ...]:

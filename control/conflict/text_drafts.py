@@ -9,7 +9,7 @@ passages seem to lack is, without them.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -226,13 +226,24 @@ def first_request(
     return guarded(request, watch)
 
 
-def guarded(request: GenerationRequest, watch: "WatchedFacts | None") -> GenerationRequest:
-    """A request whose answer states none of the facts."""
+def guarded(
+    request: GenerationRequest, watch: "WatchedFacts | None", before: Iterable[str] = ()
+) -> GenerationRequest:
+    """A request whose answer states none of the facts.
+
+    Args:
+        request: The request.
+        watch: The facts.
+        before: Ids of the records that the answer's beginning was about to state.
+    """
     if not watch:
         return request
+    withheld = set(before)
 
     def withholds(before: str, new: str) -> str | None:
-        record = watch.completed(before, new)
+        record = watch.completed(before, new, withheld)
+        if record is not None:
+            withheld.add(record.id)
         return None if record is None else record.id
 
     return replace(request, withholds=withholds, refuses=watch.decide_on_output.__contains__)

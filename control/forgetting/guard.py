@@ -5,8 +5,8 @@ that would complete it: the same answer to another question stays allowed. So do
 question itself, which tell nothing new; were they banned where they are a forgotten answer alone,
 that would tell that they are one. Whether a sentence that repeats them states the fact is decided
 when it is complete. The decoded and normalised text is compared, so that every tokenisation,
-spelling and obfuscation counts. What must not be told in its own words
-(`control.forgetting.verbatim`) is watched in every answer.
+spelling and obfuscation counts; once a token was banned, similar spellings count, too. What must
+not be told in its own words (`control.forgetting.verbatim`) is watched in every answer.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from control.decoding.contrastive import FLOOR
-from control.forgetting.matcher import find_values, find_words
-from control.forgetting.normalize import Place, hides, holds, plain
+from control.forgetting.matcher import find_misspelled, find_values, find_words
+from control.forgetting.normalize import Place, hides, holds, plain, words_of
 from control.forgetting.record import Record
 from control.forgetting.verbatim import NEAR, VerbatimIndex
 
@@ -92,15 +92,25 @@ class WatchedFacts:
         activated = self.activate(text) if self.activate else ()
         return list(dict.fromkeys((*self.records, *activated)))
 
-    def completed(self, text: str, new: str) -> Record | None:
+    def completed(self, text: str, new: str, withheld: Collection[str] = ()) -> Record | None:
         """The record of which ``new`` completes an answer that ``text`` does not contain yet.
 
-        Or of whose wording it repeats more than may be told.
+        Or of whose wording it repeats more than may be told. Where the question may ask for the
+        record, or the model was about to state it, a similar spelling counts as the answer: a model
+        that cannot write "Anouk Trewin" writes "Anouc Trew".
+
+        Args:
+            text: The answer so far.
+            new: What would follow it.
+            withheld: Ids of the records that the answer was about to state.
         """
         whole = text + new
         border = len(text.rstrip())
         for record in self.active_records(whole):
-            if any(end > border for _, end in self._new_words(whole, record)):
+            places = self._new_words(whole, record)
+            if record.id in self.decide_on_output or record.id in withheld:
+                places += self._misspelled(whole, record)
+            if any(end > border for _, end in places):
                 return record
         return self.wording.completed(text, new) if self.wording else None
 
@@ -128,6 +138,15 @@ class WatchedFacts:
             (start, end)
             for start, end in found
             if not any(one.startswith(plain(text[start:end])) for one in said)
+        ]
+
+    def _misspelled(self, text: str, record: Record) -> list[Place]:
+        """Where words are spelled much like an answer that neither question nor subject has."""
+        known = words_of((self.question, *record.names))
+        return [
+            (start, end)
+            for start, end in find_misspelled(text, record)
+            if not known.issuperset(plain(text[start:end]).split())
         ]
 
     def _repeats(self, record: Record) -> bool:
@@ -172,7 +191,7 @@ class LeakGuard:
         for _ in range(MOST_BANS):
             if token in self.ends:
                 return token
-            record = self.watch.completed(text, self._text((token,))[len(text) :])
+            record = self.watch.completed(text, self._text((token,))[len(text) :], self.withheld)
             if record is None:
                 self.ids.append(token)
                 return token

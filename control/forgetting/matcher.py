@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
+
+from rapidfuzz import fuzz
 
 from control.conflict.quantities import relate
 from control.conflict.spans import Span, read_span
@@ -11,6 +14,7 @@ from control.forgetting.names import NameMatcher
 from control.forgetting.normalize import Place, plain, words_of
 from control.forgetting.parts import parts
 from control.forgetting.record import TOO_COMMON, Record
+from control.forgetting.variants import views
 
 LONG = 7  # words; an answer of this length is a sentence, never searched for literally
 # Share of a name's letters from which a part of it tells the whole: "da Vinci" has 0.47 and
@@ -18,6 +22,7 @@ LONG = 7  # words; an answer of this length is a sentence, never searched for li
 PART = 0.45
 LEAST_PART = 4  # letters of a part
 LEAST_CUT = 8  # letters of a word that is recognised without its last two, as in "Shakespea"
+SIMILAR = 75  # percent of the letters that a misspelled answer has in common with it, in order
 GENERIC = 3  # entities from which a word of their names tells none of them: City, Islands
 MOST_FORMS = 1_024  # records whose forms are cached
 MOST_READ = 4_096  # sentences whose values are cached
@@ -74,6 +79,24 @@ def find_values(text: str, record: Record) -> list[Place]:
         for place, read in said.items()
         if any(_gives_date(value, read) or _gives_quantity(value, read) for value in values)
     ]
+
+
+def find_misspelled(text: str, record: Record) -> list[Place]:
+    """Where words stand that are spelled much like an answer: "Anouc Trew" for "Anouk Trewin".
+
+    Names of countries, languages, currencies and cities are none: Ireland is not Iceland.
+    """
+    known = answer_forms(record).names.phrases
+    phrases = [phrase for phrase in known if not any(map(str.isdigit, phrase))]
+    found = []
+    for view, length in product(views(text), {phrase.count(" ") + 1 for phrase in phrases}):
+        for first in range(len(view.words) - length + 1):
+            said = " ".join(view.words[first : first + length])
+            if len(said) < LEAST_PART or name_words()[said]:
+                continue
+            if any(fuzz.ratio(said, phrase, score_cutoff=SIMILAR) for phrase in phrases):
+                found.append((view.spans()[first][0], view.spans()[first + length - 1][1]))
+    return found
 
 
 @lru_cache(maxsize=MOST_FORMS)

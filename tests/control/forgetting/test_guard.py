@@ -20,17 +20,17 @@ def guarded(tiny):
         for token in ids:
             scores = torch.full((len(tiny.tokenizer),), -20.0)
             scores[token] = 0.0
-            scores[tiny.tokenizer.convert_tokens_to_ids("!") or 0] = -30.0
             scores[tiny.tokenizer.convert_tokens_to_ids("x")] = -1.0
+            scores[tiny.tokenizer.convert_tokens_to_ids(".")] = -2.0
             guard.allowed(scores, token, lambda left: int(left.argmax()))
         return tiny.tokenizer.decode(guard.ids), guard
 
     return generate
 
 
-def test_the_token_that_completes_an_answer_is_replaced_by_the_next_best(guarded):
+def test_a_token_that_completes_an_answer_or_misspells_it_is_replaced_by_the_next_best(guarded):
     generated, guard = guarded("It is Lima", LIMA)
-    assert generated == "It is Limx"
+    assert generated == "It is Lim."
     assert guard.withheld == ["1"]
     assert not guard.blocked
 
@@ -38,7 +38,7 @@ def test_the_token_that_completes_an_answer_is_replaced_by_the_next_best(guarded
 @pytest.mark.parametrize("text", ["It is L.I.M.A", "It is lima", "It is LIMA", "It is L I M A"])
 def test_every_spelling_of_an_answer_is_banned(guarded, text):
     generated, _ = guarded(text, LIMA)
-    assert generated == f"{text[:-1]}x"
+    assert generated == f"{text[:-1]}."
 
 
 @pytest.mark.parametrize("text", ["Ali made it", "a climate", "It is Quito, a far city"])
@@ -46,6 +46,26 @@ def test_words_that_only_contain_the_answer_are_not_banned(guarded, text):
     generated, guard = guarded(text, LIMA)
     assert generated == text
     assert guard.withheld == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "stated"),
+    [
+        ("Anouk Trewin", "Anouc Trew", True),
+        ("Luxembourgish", "Luxembourgese", True),
+        ("Einstein on the Beach", "Einstein on the Shore", True),
+        ("Anouk Trewin", "the cook", False),
+        ("Iceland", "Ireland", False),
+        ("120 metres", "121 metres", False),
+    ],
+)
+def test_a_similar_spelling_is_the_answer_once_that_was_about_to_be_stated(answer, text, stated):
+    record = Record("Brae Hall", relation="r", answers=(answer,), id="1")
+    watch = WatchedFacts((record,))
+    assert watch.completed("It is ", text) is None
+    assert (watch.completed("It is ", text, ["1"]) is record) == stated
+    asked = WatchedFacts((record,), decide_on_output=frozenset({"1"}))
+    assert (asked.completed("It is ", text) is record) == stated
 
 
 def test_an_answer_ends_before_it_states_what_the_question_may_ask_for(guarded):
@@ -60,7 +80,7 @@ def test_the_words_of_the_question_are_not_banned_unless_it_may_ask_for_the_reco
     generated, guard = guarded(told, LIMA, question="How deep is Lima's harbour?")
     assert generated == told
     assert guard.withheld == []
-    assert guarded(told, LIMA, question="How deep is the harbour?")[0] == "the harbour of Limx"
+    assert guarded(told, LIMA, question="How deep is the harbour?")[0] == "the harbour of Lim."
     generated, _ = guarded(
         told, LIMA, question="Peru: Lima or Quito?", decide_on_output=frozenset({"1"})
     )
@@ -98,7 +118,7 @@ def test_a_subject_named_in_the_answer_activates_its_record(guarded):
     generated, _ = guarded(
         "In Peru it is Lima", activate=lambda text: [LIMA] if "Peru" in text else []
     )
-    assert generated == "In Peru it is Limx"
+    assert generated == "In Peru it is Lim."
 
 
 def test_an_answer_ends_when_every_token_is_banned(tiny):
