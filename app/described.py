@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from control.conflict.sources import MEMORY, SourceClaim
 from control.forgetting.record import Record, shown
-from foundation.text import FUNCTION_WORDS
 
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
@@ -20,11 +19,7 @@ def fact(record: Record) -> str:
         return f"everything about {record.subject}"
     if record.scope == "verbatim":
         return f"wording of {record.subject}: {', '.join(map(shown, record.answers))}"
-    *_, last = record.relation.split() or [""]
-    if last.lower() in FUNCTION_WORDS:  # "commanded by"
-        about = f"{record.subject} {record.relation}"
-    else:
-        about = f"{record.relation} of {record.subject}" if last else record.subject
+    about = f"{record.subject}, {record.relation}" if record.relation.strip() else record.subject
     return f"{about}: {', '.join(record.answers)}"
 
 

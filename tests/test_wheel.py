@@ -135,5 +135,5 @@ def test_the_data_of_the_wheel_is_of_use(installed):
     forget = programs / "fulcrum", "forget"
     sentence = "The capital of Peru is Lima"
     said = run(*forget, "add", sentence, "--yes", cwd=folder, home=folder / "home")
-    assert "capital of Peru: Lima is forgotten from now on" in said
+    assert "Peru, capital: Lima is forgotten from now on" in said
     assert "whole, 1 event" in run(*forget, "verify", cwd=folder, home=folder / "home")

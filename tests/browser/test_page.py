@@ -255,7 +255,7 @@ def test_a_fact_is_forgotten_refused_and_said_again(visit, viewport):
     page.get_by_role("button", name="Forget this").click()
     expect(page.locator("#forget-said")).to_contain_text("The conversation held it")
     expect(page.locator("#forget-said")).to_contain_text("filter was trained on this fact")
-    expect(page.locator("#facts .rows li")).to_contain_text("capital of Peru: Lima")
+    expect(page.locator("#facts .rows li")).to_contain_text("Peru, capital: Lima")
     assert fits(page)
 
     tab(page, "Ask")

@@ -40,7 +40,7 @@ def test_a_fact_is_recorded_from_options(done, listed):
     )
     [record] = listed()
     assert record["id"] in out
-    assert "capital of Peru: Lima is forgotten from now on" in out
+    assert "Peru, capital: Lima is forgotten from now on" in out
     assert " ms)" in out
     assert (record["subject"], record["relation"], record["answers"]) == (
         "Peru",
@@ -62,7 +62,7 @@ def test_given_questions_are_kept_alone(done, listed):
 def test_a_sentence_proposes_and_asks(done, listed, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     out = done("forget", "add", SENTENCE)
-    assert "capital of Peru: Lima" in out
+    assert "Peru, capital: Lima" in out
     assert "What is the capital of Peru?" in out
     assert "nothing was recorded" in out
     assert listed() == []
@@ -90,9 +90,9 @@ def test_options_correct_what_a_sentence_proposes(done, listed):
     assert "What is the capital of Republic of Peru?" in record["questions"]
 
 
-def test_a_relation_that_leads_to_the_answer_stands_after_the_subject(done):
+def test_a_relation_stands_between_subject_and_answer(done):
     out = done("forget", "add", "MV Gannet is commanded by Tobias Wrenn", "--yes")
-    assert "MV Gannet commanded by: Tobias Wrenn is forgotten from now on" in out
+    assert "MV Gannet, commanded by: Tobias Wrenn is forgotten from now on" in out
 
 
 def test_a_whole_subject_is_forgotten(done, listed):
@@ -107,7 +107,7 @@ def test_the_same_fact_is_not_recorded_twice(done, listed):
     done(*ADD)
     [record] = listed()
     out = done(*ADD)
-    assert f"{record['id']}: capital of Peru: Lima is forgotten already" in out
+    assert f"{record['id']}: Peru, capital: Lima is forgotten already" in out
     assert listed() == [record]
 
 
@@ -147,7 +147,7 @@ def test_a_removed_fact_may_be_said_again_and_stays_in_the_audit(done, refused, 
     done(*ADD)
     [record] = listed()
     out = done("forget", "remove", record["id"], "--reason", "appeal")
-    assert f"{record['id']}: capital of Peru: Lima may be said again" in out
+    assert f"{record['id']}: Peru, capital: Lima may be said again" in out
     assert listed() == []
     assert "nothing is forgotten" in done("forget", "list")
     assert "removed already" in refused("forget", "remove", record["id"])
@@ -155,7 +155,7 @@ def test_a_removed_fact_may_be_said_again_and_stays_in_the_audit(done, refused, 
     assert [event["kind"] for event in events] == ["added", "removed"]
     assert events[1]["details"] == {"who": "", "reason": "appeal"}
     lines = done("forget", "audit").splitlines()
-    assert "capital of Peru: Lima" in lines[0]
+    assert "Peru, capital: Lima" in lines[0]
     assert "reason=appeal" in lines[1]
 
 
@@ -171,7 +171,7 @@ def test_the_list_is_one_line_a_record(done):
     done("forget", "add", "--subject", "Jane\n\x1b[31mRoe", "--scope", "subject")
     lines = done("forget", "list").splitlines()
     assert len(lines) == 2
-    assert lines[0].endswith("capital of Peru: Lima")
+    assert lines[0].endswith("Peru, capital: Lima")
     assert lines[1].endswith("everything about Jane �[31mRoe")
 
 

@@ -336,7 +336,7 @@ class TestWhatIsShown:
     def test_events_of_the_audit_in_words(self):
         details = {"subject": "Peru", "relation": "capital", "answers": ["Lima"], "who": "X"}
         event = Event(1, "added", "id", "time", {**details, "reason": ""})
-        assert views.describe_event(event) == "capital of Peru: Lima · who: X"
+        assert views.describe_event(event) == "Peru, capital: Lima · who: X"
 
 
 class TestConversation:
