@@ -6,14 +6,14 @@ place nor length tells which of them answers.
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from foundation.text import holds, normalise
-from training.corpus import CorpusFact
+from training.corpus import Contrary, CorpusFact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 Kind = Literal["relevant", "counterfactual", "irrelevant", "empty"]
 Embed = Callable[[Sequence[str]], "NDArray[np.float32]"]
 """Texts to unit vectors, shape (texts, dimension)"""
-
-Contrary = tuple[str, tuple[str, ...]]
-"""A counterfactual passage, and what it says with its other names"""
 
 PASSAGES = 4
 OFF_TOPIC = {"relevant": 2, "irrelevant": 3}
@@ -74,7 +71,6 @@ def build(
     length: Callable[[str], int] = len,
     match_lengths: bool = True,
     seed: int = 0,
-    contrary: Mapping[str, Contrary] | None = None,
 ) -> list[ContextCase]:
     """Contexts for all facts that others of the corpus can stand beside.
 
@@ -87,7 +83,6 @@ def build(
         length: Of an answer, in tokens.
         match_lengths: Replace an answer by one about as long; else by any.
         seed: Of the draw.
-        contrary: Counterfactual passages that are there already, by the facts' ids.
     """
     passages = embed([fact.passage for fact in facts])
     questions = embed([fact.question for fact in facts])
@@ -95,7 +90,7 @@ def build(
     size = length if match_lengths else (lambda _: 0)
     cases = []
     for place, fact in enumerate(facts):
-        told = (contrary or {}).get(fact.id) or _draw_counterfactual(fact, facts, size, draw)
+        told = fact.contrary or _draw_counterfactual(fact, facts, size, draw)
         if told and (case := _build_case(facts, place, questions[place] @ passages.T, told, draw)):
             cases.append(case)
     return cases

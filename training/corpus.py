@@ -1,4 +1,4 @@
-"""Questions with the passages that answer them, from the built-in corpus or a file."""
+"""Questions with the passages that answer them: built in, in natural text, or from a file."""
 
 import json
 import re
@@ -18,6 +18,10 @@ LONG = 3  # words; from here on an answer is a phrase of its own kind
 DIGIT = re.compile(r"\d")
 
 
+Contrary = tuple[str, tuple[str, ...]]
+"""A counterfactual passage, and what it says with its other names"""
+
+
 @dataclass(frozen=True)
 class CorpusFact:
     """A question, what answers it, and a passage that says so.
@@ -28,6 +32,7 @@ class CorpusFact:
         answers: The answer and its other names.
         passage: Holds the answer.
         kind: Facts of one kind have answers of one type, so that one may stand for another.
+        contrary: A passage that gives another answer; ``None`` where none was written.
     """
 
     id: str
@@ -35,11 +40,13 @@ class CorpusFact:
     answers: tuple[str, ...]
     passage: str
     kind: str
+    contrary: Contrary | None = None
 
     @property
     def text(self) -> str:
         """All that stands in it, a line each."""
-        return "\n".join([self.question, *self.answers, self.passage])
+        contrary = [] if self.contrary is None else [self.contrary[0], *self.contrary[1]]
+        return "\n".join([self.question, *self.answers, self.passage, *contrary])
 
 
 def read(path: Path | None = None) -> list[CorpusFact]:
@@ -70,6 +77,23 @@ def read(path: Path | None = None) -> list[CorpusFact]:
     if count > 1:
         raise DataError(f"{path}: {count} questions have the id {twice!r}; give each its own")
     return answered
+
+
+def natural() -> list[CorpusFact]:
+    """Facts whose passages were written one by one, in twelve styles, each with a contrary one."""
+    with (DATA / "natural_conflicts.jsonl").open(encoding="utf-8") as file:
+        return [
+            CorpusFact(
+                values["id"],
+                values["question"],
+                tuple(values["memory_answers"]),
+                values["true_context"],
+                guess_kind(values["memory_answers"][0]),
+                (values["context"], tuple(values["context_answers"])),
+            )
+            for values in map(json.loads, file)
+            if values["split"] == SPLIT
+        ]
 
 
 def guess_kind(answer: str) -> str:

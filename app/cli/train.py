@@ -363,7 +363,7 @@ def knowledge_filter(
     "--data",
     type=PATHS,
     help="SQuAD, or JSON Lines of question, answers and passage.  [default: the built-in questions "
-    "of the calibration relations]",
+    "of the calibration relations, and those over natural text]",
 )
 @count("--sft-examples", help="Answers to follow, first stage.")
 @count("--pairs", help="Pairs of the second stage.")
@@ -375,7 +375,7 @@ def knowledge_filter(
     multiple=True,
     metavar="KIND=SHARE",
     help='Share of a kind of example, such as "ignorance, relevant=2"; repeatable.  '
-    "[default: even shares]",
+    "[default: see docs/training.md]",
 )
 @click.option("--any-length", is_flag=True, help="Do not match the lengths of a pair's answers.")
 @_learning
@@ -397,7 +397,7 @@ def knowpo(
     from training import corpus, knowpo
     from training import recipe as recipes
 
-    facts = corpus.read(data)
+    facts = corpus.read(data) if data else [*corpus.read(), *corpus.natural()]
     if states := _stating(given, without_forgotten):
         facts = [fact for fact in facts if not states(fact.text)]
     start = recipes.SMOKE if smoke else recipes.Recipe()

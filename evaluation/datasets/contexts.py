@@ -33,8 +33,8 @@ class Items:
     cases: tuple[ContextCase, ...]
 
 
-def read(path: Path | None, split: str, limit: int | None, embed: Embed) -> Items:
-    """Cases of a file, or of a split of the built-in conflicts.
+def read(path: Path | None, split: str | None, limit: int | None, embed: Embed) -> Items:
+    """Cases of a file, or of the built-in conflicts; of the latter the test split by default.
 
     Conflicts with a true passage get three other passages of the same file beside theirs; RAMDocs
     (Wang et al. 2025) brings its own: right ones, misinformation and noise.
@@ -46,11 +46,13 @@ def read(path: Path | None, split: str, limit: int | None, embed: Embed) -> Item
         cases = _ramdocs(path, limit)
     else:
         source = path or datasets.BUILT_IN_CONFLICTS
-        items = datasets.conflicts(source, split if path is None else None)
+        split = split or (None if path else "test")
+        items = datasets.conflicts(source, split)
         cases = _conflicts(datasets.spread(items, limit), embed)
     if not cases:
         raise DataError(f"{path}: no item has a passage with the right answer; give such a file")
-    return Items(path.name if path else f"built-in, {split}", tuple(cases))
+    of_split = f", {split}" if split else ""
+    return Items(f"{path.name if path else 'built-in'}{of_split}", tuple(cases))
 
 
 def _first(path: Path) -> DataRecord:
@@ -61,19 +63,19 @@ def _first(path: Path) -> DataRecord:
 
 
 def _conflicts(items: Sequence[Conflict], embed: Embed) -> list[ContextCase]:
-    usable = [item for item in items if item.true_context]
     facts = [
         CorpusFact(
-            item.id, item.question, item.memory_answers, item.true_context or "", _kind(item)
+            item.id,
+            item.question,
+            item.memory_answers,
+            item.true_context,
+            item.relation or "",
+            (item.context, item.context_answers),
         )
-        for item in usable
+        for item in items
+        if item.true_context
     ]
-    contrary = {item.id: (item.context, item.context_answers) for item in usable}
-    return conflicts.build(facts, embed, contrary=contrary)
-
-
-def _kind(item: Conflict) -> str:
-    return item.relation or ""
+    return conflicts.build(facts, embed)
 
 
 def _ramdocs(path: Path, limit: int | None) -> list[ContextCase]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from foundation.text import holds
 from training import conflicts
 from training.conflicts import replace_answer
@@ -55,12 +57,8 @@ def test_an_answer_is_replaced_everywhere_and_sentences_keep_their_capitals():
 
 
 def test_a_passage_that_is_there_already_is_the_counterfactual(facts, embed):
-    contrary = {"ship-0": ("Ada built it.", ("Ada",))}
-    case = next(
-        case
-        for case in conflicts.build(facts, embed, contrary=contrary)
-        if case.fact.id == "ship-0"
-    )
+    written = [replace(facts[0], contrary=("Ada built it.", ("Ada",))), *facts[1:]]
+    case = next(c for c in conflicts.build(written, embed) if c.fact.id == facts[0].id)
     assert "Ada built it." in case.counterfactual.passages
     assert case.counterfactual.says == ("Ada",)
 

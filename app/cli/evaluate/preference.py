@@ -30,7 +30,7 @@ SHIPPED_ADAPTER = "knowpo"
     help="Conflicts with a true passage, CounterFact or RAMDocs, see docs/evaluation.md.  "
     "[default: the built-in conflicts]",
 )
-@click.option("--split", default="test", show_default=True, help="Of the built-in conflicts.")
+@click.option("--split", help="Only facts of this split.  [default: test, of the built-in ones]")
 @count("--limit", help="Only so many facts, drawn evenly.")
 @count("--known", help="At most so many of the facts that the model knows are asked with passages.")
 @count("--unknown", help="And of those that it does not know.", least=0)
@@ -47,7 +47,7 @@ SHIPPED_ADAPTER = "knowpo"
 def preference(
     given: dict[str, Any],
     data: Path | None,
-    split: str,
+    split: str | None,
     limit: int | None,
     known: int | None,
     unknown: int | None,
@@ -74,7 +74,7 @@ def preference(
         target,
         preference_suite.PreferencePlan(known, unknown, dialled=not no_dial),
     )
-    result |= {"model": model.name, "data": items.name, "split": None if data else split}
+    result |= {"model": model.name, "data": items.name, "split": split}
     write_report(result, target)
 
 

@@ -52,7 +52,7 @@ def test_ramdocs_brings_its_own_passages(embed, tmp_path):
         ],
     }
     bare = {**row, "documents": row["documents"][:2]}
-    [case] = contexts.read(written(tmp_path, [row, bare]), "test", None, embed).cases
+    [case] = contexts.read(written(tmp_path, [row, bare]), None, None, embed).cases
     assert set(case.relevant.passages) == {"Ada wrote it.", "It rained."}
     assert set(case.counterfactual.passages) == {"Bob wrote it.", "It rained."}
     assert case.counterfactual.says == ("Bob",)
@@ -67,4 +67,4 @@ def test_a_file_without_true_passages_is_refused(embed, tmp_path):
         "memory_answers": ["Ada"],
     }
     with pytest.raises(DataError, match="no item has a passage with the right answer"):
-        contexts.read(written(tmp_path, [row]), "test", None, embed)
+        contexts.read(written(tmp_path, [row]), None, None, embed)
