@@ -33,7 +33,8 @@ OUTDATED = (
     "a later document, {title}{dated}, was read and claims nothing sure about this; the answer may "
     "be outdated"
 )
-UNSUPPORTED = "no passage that was read supports the answer"
+UNSUPPORTED = "no passage that was read supports the answer, which may be made up"
+REMEMBERED = "no passage that was read supports the answer; the model remembers it"
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -83,7 +84,8 @@ def _of_claims(state: QuestionState) -> list[str]:
     if (near := _nearest_told(state)) is not None:
         notices.append(NEAREST.format(sure=near.confidence))
     elif _unsupported(state):
-        notices.append(UNSUPPORTED)
+        remembers = any(each.source == MEMORY and each.followed for each in state.claims)
+        notices.append(REMEMBERED if remembers else UNSUPPORTED)
     elif unsaid := _unsaid(state):
         notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
     if (later := _silent_later(state)) is not None:
