@@ -13,9 +13,9 @@ from control.answer import Answer, compose
 from control.conflict import dial, passage_claims, policies
 from control.conflict.calibration import Calibration
 from control.conflict.reader import AnswerReader, Reading
-from control.conflict.sources import SourceOptions
+from control.conflict.sources import NEUTRAL_TRUST, SourceOptions
 from control.conflict.support import Support
-from control.conflict.verdict import NEUTRAL_TRUST, DecodedAnswer
+from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
 from control.engines.base import Engine
 from control.engines.json_grammar import check_schema

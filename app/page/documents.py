@@ -12,7 +12,7 @@ import gradio as gr
 from app.page import access, lists, views
 from app.page.ask import QUIET
 from app.server.security import is_administrator
-from control.conflict.verdict import NEUTRAL_TRUST
+from control.conflict.sources import NEUTRAL_TRUST
 from foundation.errors import InputError
 from foundation.files import temporary_directory
 from retrieval.ingest.readers import READERS

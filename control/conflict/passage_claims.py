@@ -11,8 +11,7 @@ from rapidfuzz import fuzz
 from control import prompts
 from control.conflict.answerability import preference, probability, unsaid_names
 from control.conflict.dates import periods_in, periods_named, tells_of
-from control.conflict.sources import CORRECTION, SourceClaim
-from control.conflict.verdict import NEUTRAL_TRUST
+from control.conflict.sources import CORRECTION, NEUTRAL_TRUST, SourceClaim
 from control.conflict.versions import Version, find_index, find_version, is_earlier
 from control.forgetting.parts import parts
 from control.forgetting.text_redaction import MASK

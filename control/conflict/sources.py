@@ -11,6 +11,7 @@ from foundation.errors import InputError
 Policy = Literal["newest", "trusted", "majority", "all"]
 POLICIES: tuple[Policy, ...] = ("newest", "trusted", "majority", "all")
 MEMORY = "memory"
+NEUTRAL_TRUST = 0.5  # in a source of which nothing is said
 CORRECTION = "correction:"  # begins the id of a pinned correction
 DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 
@@ -76,7 +77,7 @@ class SourceClaim:
     source: str
     says: str
     date: str = ""
-    trust: float = 0.5
+    trust: float = NEUTRAL_TRUST
     confidence: float | None = None
     group: int = 0
     followed: bool = False

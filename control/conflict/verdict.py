@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from control.conflict.calibration import Calibration, Resolution, decide, raised
+from control.conflict.passage_claims import LEAST_ANSWERS
+from control.conflict.sources import NEUTRAL_TRUST
 from control.conflict.values import compare
 from foundation.text import words
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from control.decoding.generate import Alpha
     from control.decoding.trace import Trace
     from control.prompts import Prompt
-
-NEUTRAL_TRUST = 0.5
 
 
 @dataclass(frozen=True)
@@ -146,17 +146,19 @@ def claim_against_memory(found: "DraftClaims", prompt: "Prompt") -> str:
     """What the passages claim against memory; empty if nothing.
 
     What their answer does, unless it misreads them or says what memory claims and no passage holds:
-    then what is quoted from them, if it contradicts memory.
+    then what is quoted from them, if it contradicts memory. Nothing where what they surely claim
+    does not contradict memory.
     """
     says, own, quoted = found.passages_say, found.found.passages_claim, prompt.quote
+    stated, against = found.remembered_claim, False
+    if quoted is not None and stated is not None:
+        against = compare(prompt.question, quoted.claim, stated.text) == "contradictory"
+        if quoted.confidence >= LEAST_ANSWERS and not against:
+            return ""
     of_memory = found.agrees_with_memory and not found.found.supported
     if own is None or says != own.text or not (of_memory or found.found.misread):
         return says
-    stated = found.remembered_claim
-    if quoted is None or stated is None:
-        return ""
-    relation = compare(prompt.question, quoted.claim, stated.text)
-    return quoted.claim if relation == "contradictory" else ""
+    return quoted.claim if quoted is not None and against else ""
 
 
 def is_plain_rag(prompt: "Prompt", alpha: "Alpha", calibration: Calibration) -> bool:

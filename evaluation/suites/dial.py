@@ -13,7 +13,7 @@ from control import prompts
 from control.conflict import dial
 from control.conflict.calibration import Calibration
 from control.conflict.passage_claims import with_quote
-from control.conflict.verdict import NEUTRAL_TRUST
+from control.conflict.sources import NEUTRAL_TRUST
 from control.decoding.generate import Alpha, Decoding
 from control.decoding.options import RuleOption
 from control.decoding.rules import CONTRASTIVE, DEFAULT_RULE, DIAL, WITHOUT_DIAL
