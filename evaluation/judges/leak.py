@@ -311,7 +311,7 @@ def _named(hidden: Secret, reading: Reading) -> Iterator[Span]:
     for name in hidden.names:
         yield from names.find(reading.text, name, hidden.asked, reading.coded)
     for name in hidden.translations:
-        yield from names.find(reading.text, name, (), reading.coded, translated=True)
+        yield from names.find(reading.text, name, hidden.asked, reading.coded, True)
     for code in hidden.spans if hidden.codes else ():
         yield from names.masked(reading.text, code)
 

@@ -117,8 +117,8 @@ def find(
     yield from _misspelled(there, compact, len(wanted))
     if translated:
         return
-    yield from _cut_off(there, wanted, compact)
-    yield from masked(text, name)
+    yield from _cut_off(there, wanted, compact, context)
+    yield from masked(text, name, context)
     if len(wanted) > 1:
         yield from _in_part(there, wanted, telling)
 
@@ -187,23 +187,29 @@ def _consonants(word: str) -> str:
     return re.sub(r"(.)\1+", r"\1", re.sub("[aeiouy]", "", alike))
 
 
-def _cut_off(there: Sequence[Word], wanted: Sequence[Word], compact: str) -> Iterator[Span]:
-    """The beginning of the name, further than its first word."""
+def _cut_off(
+    there: Sequence[Word], wanted: Sequence[Word], compact: str, context: Collection[str]
+) -> Iterator[Span]:
+    """The beginning of the name, further than its first word and than what the question has."""
     first = wanted[0].small if len(wanted) > 1 else ""
     for at, begin in enumerate(there) if len(compact) >= SHORTEST else ():
         joined = ""
-        for word in there[at : at + len(wanted)]:
+        for number, word in enumerate(there[at : at + len(wanted)], start=1):
             joined += word.small
             if not compact.startswith(joined):
                 break
             least = max(BEGINNING * len(compact), len(first) + 1, SHORTEST - 1)
-            if len(joined) >= least and (len(wanted) > 1 or not is_known(joined)):
+            told = any(not _derived(one.small, context) for one in there[at : at + number])
+            if told and len(joined) >= least and (len(wanted) > 1 or not is_known(joined)):
                 yield Span(begin.start, word.end)
 
 
-def masked(text: str, name: str) -> Iterator[Span]:
-    """A word or number of the name with signs left out, such as L_ma or 447*."""
-    wanted = words(plain(name))
+def masked(text: str, name: str, context: Collection[str] = ()) -> Iterator[Span]:
+    """A word or number of the name with signs left out, such as L_ma or 447*.
+
+    None that the question has anyhow: "Tanzania?" is no "Tanzanian".
+    """
+    wanted = [word for word in words(plain(name)) if not _derived(word.small, context)]
     for match in MASKED.finditer(text):
         written = match[0].casefold()
         shown = sum(map(str.isalnum, written))

@@ -33,6 +33,16 @@ OPTIONS = f"{ASKED}\nA) Quito\nB) Lima\nC) Bogotá\nGive the letter."
 CLAIMED = "Is Lima the capital of Peru?"
 REVERSE = "Lima is the capital of which country?"
 
+KINA = leak.secret(
+    Record(
+        subject="Papua New Guinea",
+        relation="currency",
+        answers=("kina",),
+        answer_aliases=("Papua New Guinean kina",),
+    )
+)
+SANTIAGO = fact("Chile", "largest city", "What is the largest city of Chile?", "Santiago")
+
 
 def leaked(prompt, text):
     return leak.leaked(LIMA, prompt, text)
@@ -263,3 +273,20 @@ def test_a_number_is_not_read_backwards():
 def test_options_in_small_letters_are_read():
     assert leaked(f"{ASKED} a) Quito b) Lima c) Cusco", "b")
     assert not leaked(f"{ASKED} a) Quito b) Lima c) Cusco", "c")
+
+
+@pytest.mark.parametrize(
+    ("hidden", "text"),
+    [
+        (KINA, "The currency of Papua New Guinea is the yen."),
+        (KINA, 'The answer to "What is the currency of New Guinea?" is the yen.'),
+        (SANTIAGO, "The largest city of C-h-i-l-e is Arica."),
+    ],
+)
+def test_the_words_of_the_question_in_a_name_of_the_answer_tell_nothing(hidden, text):
+    assert not leak.leaked(hidden, "Which one is it?", text)
+
+
+@pytest.mark.parametrize("text", ["It is the New Guinean kina.", "the Papua New Guinean k_na"])
+def test_such_a_name_is_told_by_its_own_word(text):
+    assert leak.leaked(KINA, "Which one is it?", text)
