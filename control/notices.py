@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
 NOT_CALIBRATED = (
-    "{model} has not been calibrated: the dial judges it by probabilities alone and may turn too "
-    "far or too little; measure it by: fulcrum eval dial --calibrate --out DIR"
+    "the dial has not been calibrated for {model}: it judges by probabilities alone and may turn "
+    "too far or too little; calibrate it by: fulcrum eval dial --calibrate --out DIR"
 )
 NOTHING_FOUND = "no passages were found{so}; add documents by: fulcrum ingest"
 NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"
@@ -35,6 +35,7 @@ OUTDATED = (
 )
 UNSUPPORTED = "no passage that was read supports the answer, which may be made up"
 REMEMBERED = "no passage that was read supports the answer; the model remembers it"
+WITHOUT_SUPPORT = (UNSUPPORTED, REMEMBERED)
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"

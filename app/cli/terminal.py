@@ -15,7 +15,7 @@ from control.conflict.sources import MEMORY
 from control.engines.base import Engine
 from control.engines.hub import RECOMMENDED
 from control.forgetting.clearing import ClearedCitation, ClearedToken
-from control.notices import REMEMBERED, UNSUPPORTED, of_model
+from control.notices import WITHOUT_SUPPORT, of_model
 
 # Colour is never the only signal: memory is underlined, passages are bold.
 STYLES = {"context": "bold cyan", "memory": "underline magenta", "both": ""}
@@ -59,7 +59,7 @@ def summary(console: Console, answer: Answer) -> None:
             console.print(_claims(answer))
         console.print(_sources(answer))
         lacks = not all(each.passages for each in answer.citations)
-        if lacks and not {UNSUPPORTED, REMEMBERED} & set(answer.notices):
+        if lacks and not set(WITHOUT_SUPPORT) & set(answer.notices):
             console.print(_unsupported(answer))
     for notice in answer.notices:
         console.print(_text(f"Note: {notice}.", "yellow"))

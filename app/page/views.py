@@ -15,6 +15,7 @@ from app.page.markup import MarkedText, cut
 from control.answer import Answer, Source, source_names
 from control.conflict.sources import CORRECTION, MEMORY, SourceClaim
 from control.forgetting.ledger import Event
+from control.notices import WITHOUT_SUPPORT
 
 if TYPE_CHECKING:
     from app.server.service import Service
@@ -227,8 +228,10 @@ def cell(text: str) -> str:
 
 TEMPLATES.filters |= {
     "agrees": described.agrees,
+    "sentence": lambda notice: f"{notice[0].upper()}{notice[1:]}.",
     "cell": cell,
     "fact": described.fact,
     "happened": describe_event,
     "quoted": quoted,
 }
+TEMPLATES.globals["WITHOUT_SUPPORT"] = WITHOUT_SUPPORT

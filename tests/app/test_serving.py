@@ -85,7 +85,7 @@ def test_whether_it_is_ready_is_told_once(capsys, service, monkeypatch):
     serving.load(service(loaded=False), running)
     out, err = capsys.readouterr()
     assert out == "Fulcrum: ready\n"
-    assert err.startswith("Fulcrum: tiny has not been calibrated")
+    assert err.startswith("Fulcrum: the dial has not been calibrated for tiny")
     assert err.count("\n") == 1
 
     def broken(*_, **__):

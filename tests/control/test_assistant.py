@@ -289,7 +289,7 @@ def test_a_model_that_was_not_calibrated_is_named_with_the_way_to_do_it_and_not_
 ):
     borrowed = Assistant(tiny, always(1, model=ANY_MODEL), FixedRetriever("abc"))
     [notice] = of_model(borrowed.model.name, borrowed.calibration)
-    assert "tiny has not been calibrated" in notice
+    assert "not been calibrated for tiny" in notice
     assert "fulcrum eval dial --calibrate" in notice
     assert of_model(tiny.name, always(1, model=tiny.identity)) == []
     assert notices(borrowed.ask("Who?", HOW)) == []

@@ -98,7 +98,7 @@ def test_that_a_model_was_not_calibrated_is_said_once_for_each_model(tmp_path):
         return console.file.getvalue()
 
     assert said("one", calibrated=True) == ""
-    assert "small.gguf has not been calibrated" in said("one")
+    assert "not been calibrated for small.gguf" in said("one")
     assert said("one") == ""
     assert "not been calibrated" in said("two")
 

@@ -17,6 +17,7 @@ from control.conflict.verdict import Verdict
 from control.decoding.trace import Choice, TokenTrace
 from control.forgetting.ledger import Event
 from control.forgetting.record import Record
+from control.notices import UNSUPPORTED
 from foundation.errors import BusyError, InputError
 
 CAIRO = "The seat of government of Norway is Cairo, where ministries are. Trolls live up north."
@@ -167,6 +168,11 @@ class TestAnswersText:
         }
         assert lights == "turn-1-1 turn-1-2"
         assert texts_of(html, ".unsupported .unseen") == ["(no passage supports this)"]
+
+    def test_that_no_passage_supports_the_answer_stands_out_from_other_notices(self):
+        html = drawn(answer("It is hot.", notices=[UNSUPPORTED, "something else"]))
+        assert texts_of(html, ".verdict") == [f"{UNSUPPORTED[0].upper()}{UNSUPPORTED[1:]}."]
+        assert texts_of(html, ".notice") == ["Something else."]
 
 
 class TestClaims:
