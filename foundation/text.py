@@ -77,3 +77,19 @@ def counted(count: int, what: str, several: str = "") -> str:
         several: More of them, where that is not ``what`` with an s.
     """
     return f"{count:,} {what if count == 1 else several or f'{what}s'}"
+
+
+@lru_cache(maxsize=8192)
+def lemma(word: str) -> str:
+    """The base form of a normalised word in English."""
+    import simplemma
+
+    return normalise(simplemma.lemmatize(word, lang="en")) or word
+
+
+@lru_cache(maxsize=4096)
+def is_word(word: str) -> bool:
+    """Whether a word is one of English, and so perhaps no name."""
+    import simplemma
+
+    return simplemma.is_known(word.lower(), lang="en")

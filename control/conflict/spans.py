@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 
-from control.conflict.dates import FoundDate, PartialDate, find_dates, weekday
+from control.conflict.dates import PartialDate, find_dates, weekday
+from control.conflict.notations import in_digits
 from control.conflict.quantities import (
     AFTER,
     BOUNDS,
@@ -21,10 +22,9 @@ from control.conflict.quantities import (
     multiple,
     negated,
     quantity,
-    spelled,
     units,
 )
-from foundation.text import FUNCTION_WORDS, normalise, words
+from foundation.text import FUNCTION_WORDS, lemma, normalise, words
 
 ENDS = 2  # of a range
 LONGEST_NAME = 4  # words of a country or a city
@@ -60,30 +60,6 @@ TOKEN = re.compile(
     r"|(?P<word>[^\W\d_]\w*(?:['’-][^\W\d_]\w*)*)"
     r"|(?P<symbol>[^\s\w])"
 )
-# Notations that text2num leaves in words: "an hour and a half", "an hour and 30 minutes".
-SUM = re.compile(
-    r"(?<![\d.,])\b(an?|une?|una|eine?|\d+) ([^\W\d_]{3,})"
-    r"(?: (?:and|et|y) (?:an? |1 )?(half|demie?|media|quarter)\b|(?=,? (?:and )?\d))",
-    re.IGNORECASE,
-)
-YEAR_IN_WORDS = re.compile(r"\b(1[3-9]|20|1[0-2](?= [6-9])) (?:(\d\d)|oh (\d))\b")
-CLOCK = re.compile(
-    r"(?<![\d.,])\b(?:an? )?(?:half[ -]past|(?P<before>halb)|half(?= \d+$)"
-    r"|(?:(?P<quarter>quarter|viertel)|(?P<minutes>\d\d?)(?P<said> minute[ns]?)?)"
-    r" (?:past|after|nach|(?P<to>to|till|vor)))"
-    r" (?P<hour>1[0-2]|[1-9])(?![\d:.,/])(?: o['’]clock)?",
-    re.IGNORECASE,
-)
-PART_OF_DAY = re.compile(r"(:\d\d|o['’]clock) in the (?:(morning)|afternoon|evening)\b")
-OFTEN = {"once": "1 time", "twice": "2 times", "thrice": "3 times"}
-OFTEN_WORD = re.compile(
-    r"\b(?:twice|thrice"
-    r"|(?<!at )once(?=$| every | (?:(?:an?|per|each) )?(?:hour|dai|day|week|month|year)))\b",
-    re.IGNORECASE,
-)
-PER = {"daily": "day"} | {f"{unit}ly": unit for unit in ("hour", "week", "month", "year")}
-PER_WORD = re.compile(rf"(?<=time[s ])( ?)({'|'.join(PER)}|each|every)\b")
-SPOKEN_MINUTES = (5, 10, 20, 25)  # that nobody says "minutes" after
 VERSION = re.compile(r"\d+(?:\.\d+){2}")
 WHOLE = re.compile(r"\d+(?:[.,]\d+)?")  # a number that "and a half" may be added to
 CURRENCY = re.compile(r"([^\W\d_]{0,3}[^\w\s.,;:()/+-]|\b[A-Z]{3})\s?$")
@@ -168,12 +144,6 @@ def compact(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def dates_in(text: str, years: bool) -> tuple[FoundDate, ...]:
-    """The dates of a span; see `find_dates`."""
-    return tuple(find_dates(_digits(text), years))
-
-
-@lru_cache(maxsize=4096)
 def read_span(text: str, years: bool, versions: bool) -> Span:
     """What a span says.
 
@@ -182,7 +152,7 @@ def read_span(text: str, years: bool, versions: bool) -> Span:
         years: Whether a number such as 1987 is a year.
         versions: Whether a number such as 3.11 is a version.
     """
-    raw = NEGATED.sub(r"\1 not", _digits(text).replace("can't", "can not"))
+    raw = NEGATED.sub(r"\1 not", in_digits(text).replace("can't", "can not"))
     span = Span()
     shown: list[tuple[int, int, str]] = []
     rest = raw
@@ -209,14 +179,6 @@ def read_span(text: str, years: bool, versions: bool) -> Span:
     return span
 
 
-@lru_cache(maxsize=8192)
-def lemma(word: str) -> str:
-    """The base form of a normalised word in English."""
-    import simplemma
-
-    return normalise(simplemma.lemmatize(word, lang="en")) or word
-
-
 def spelled_out(word: Word, others: Sequence[Word]) -> tuple[int, int] | None:
     """The run of words whose initials ``word`` consists of."""
     letters = word.raw.replace(".", "")
@@ -231,66 +193,6 @@ def spelled_out(word: Word, others: Sequence[Word]) -> tuple[int, int] | None:
     return owners[at][0], owners[at + len(letters) - 1][0] + 1
 
 
-# Reading
-
-
-@lru_cache(maxsize=4096)
-def _digits(text: str) -> str:
-    known = frozenset(word for word in re.findall(r"[^\W\d_]+", text) if is_word(word))
-    # "two-year": a hyphen before a unit
-    text = re.sub(
-        r"(?<=[^\W\d_])-(?=([^\W\d_]{4,}))", lambda at: " " if units(at[1]) else "-", text
-    )
-    text = re.sub(r"\b(?:nil|naught)\b", "0", text).replace(" oh-", " oh ")
-    text = _spoken(spelled(text, known), text)
-    text = re.sub(r"\b(?:an?|1) 3rd\b(?! \w+ of)", "1/3", text)
-    return re.sub(r"\b(\d) thirds\b", r"\1/3", text)
-
-
-def _spoken(text: str, written: str) -> str:
-    """The text with years, times of day, sums and frequencies as one writes them in digits.
-
-    Args:
-        text: With spelled numbers as digits.
-        written: The text before: "19 83" is no year, and "10 to 8" no time, where it is there.
-    """
-
-    def year(found: re.Match[str]) -> str:
-        return found[0] if found[0] in written else found[1] + (found[2] or f"0{found[3]}")
-
-    def clock(found: re.Match[str]) -> str:
-        hour = int(found["hour"])
-        minutes = int(found["minutes"] or (15 if found["quarter"] else 30))
-        if found["minutes"] and not found["said"]:
-            is_range = found["to"] and minutes < hour  # perhaps: "five to ten"
-            if found[0] in written or is_range or minutes not in SPOKEN_MINUTES:
-                return found[0]
-        minute = (hour * 60 + (-minutes if found["to"] or found["before"] else minutes)) % 720
-        return f"{minute // 60 or 12}:{minute % 60:02}"
-
-    def summed(found: re.Match[str]) -> str:
-        whole = int(found[1]) if found[1].isdigit() else 1
-        return (
-            f"{whole + MULTIPLES.get(found[3] or '', 0)} {found[2]}"
-            if units(found[2])
-            else found[0]
-        )
-
-    text = CLOCK.sub(clock, YEAR_IN_WORDS.sub(year, text))
-    text = PART_OF_DAY.sub(lambda found: f"{found[1]} {'ap'[not found[2]]}m", text)
-    text = re.sub(r"\bhalf an? (?=dozen|10{3,})", "0.5 ", SUM.sub(summed, text))
-    text = OFTEN_WORD.sub(lambda found: OFTEN[found[0].casefold()], text)
-    return PER_WORD.sub(lambda found: f"{found[1]}per {PER.get(found[2], '')}".rstrip(), text)
-
-
-@lru_cache(maxsize=4096)
-def is_word(word: str) -> bool:
-    """Whether a word is one of English, and so perhaps no name."""
-    import simplemma
-
-    return simplemma.is_known(word.lower(), lang="en")
-
-
 @cache
 def _titles() -> frozenset[str]:
     from nameparser.config import CONSTANTS
@@ -300,7 +202,7 @@ def _titles() -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _entity(name: str) -> tuple[str, ...]:
-    """The countries, cities and currencies of a name, each city with its country behind it."""
+    """The countries, cities and languages of a name, each city with its country behind it."""
     from babel.core import get_global
 
     from control.forgetting.aliases import entities

@@ -7,6 +7,7 @@ from itertools import product
 from typing import TypeVar
 
 from control.conflict.dates import PartialDate, weekday
+from control.conflict.notations import dates_in
 from control.conflict.quantities import Relation, relate, unit_words
 from control.conflict.spans import (
     GRAMMAR,
@@ -15,12 +16,10 @@ from control.conflict.spans import (
     Word,
     clean,
     compact,
-    dates_in,
-    lemma,
     read_span,
 )
 from control.conflict.words import match_words
-from foundation.text import normalise, words
+from foundation.text import lemma, normalise, words
 
 T = TypeVar("T")
 LONGEST = 400  # characters; longer texts are no answer spans: only their words are compared
