@@ -61,11 +61,12 @@ def to_html(
     def draw(piece: str, start: int) -> Markup:
         drawn = Markup("")
         for left, right, number in cut(start, start + len(piece), spans):
-            inner = words.html(piece[left - start : right - start], left)
+            told = piece[left - start : right - start]
             if number is None:
-                drawn += inner
+                drawn += words.html(told, left)
                 continue
             sentence = sentences[number]
+            inner = words.html(told, left, supported=bool(sentence.numbers))
             cites = " ".join(f"{place}-{cited}" for cited in sentence.numbers)
             drawn += SENTENCE.format(number, cites, inner)
             if last[number] == right:
@@ -85,12 +86,15 @@ class _Words:
         self._ends = [end - before for end in accumulate(len(each.text) for each in self._tokens)]
         self._live, self._first = live, True
 
-    def html(self, text: str, start: int) -> Markup:
-        """Draw a piece of the answer that begins at a character of it."""
+    def html(self, text: str, start: int, supported: bool = True) -> Markup:
+        """Draw a piece of the answer that begins at a character of it.
+
+        What was written with the passages and is supported by none is not drawn as from them.
+        """
         drawn, at = Markup(""), start
         for word in BOUNDARY.split(text):
             token = self._decisive(at, at + len(word)) if _worded(word) else None
-            drawn += escape(word) if token is None else self._word(word, token)
+            drawn += escape(word) if token is None else self._word(word, token, supported)
             at += len(word)
         return drawn
 
@@ -101,18 +105,21 @@ class _Words:
         differing = (token for token in own if token.source != "both")
         return next(differing, own[0] if own else None)
 
-    def _word(self, word: str, token: TokenTrace) -> Markup:
+    def _word(self, word: str, token: TokenTrace, supported: bool) -> Markup:
         if self._live:
             return Markup('<span class="token {}">{}</span>').format(token.source, word)
         gain = "" if token.confidence_gain is None else f"{token.confidence_gain:+.2f}"
         tabindex, self._first = (0 if self._first else -1), False
+        kind, told = f"token {token.source}", SOURCES[token.source]
+        if token.source == "context" and not supported:
+            kind, told = "token", UNSUPPORTED
         return Markup(
-            '<span class="token {}" tabindex="{}" data-told="{}" data-gain="{}"'
+            '<span class="{}" tabindex="{}" data-told="{}" data-gain="{}"'
             ' data-passages="{}" data-memory="{}">{}</span>'
         ).format(
-            token.source,
+            kind,
             tabindex,
-            SOURCES[token.source],
+            told,
             gain,
             _choices(token.context_choices),
             _choices(token.memory_choices),

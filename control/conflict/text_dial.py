@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from control.prompts import Prompt
 
 PLAIN_RAG_RULE = "plain"
+LIKELIEST = math.log(0.5)  # above it a token is a branch's first choice, whatever the others have
 THREE_SETTINGS = (0.0, 0.5, 1.0)
 KEEP_TO_PASSAGES = "Use only what the passages say, in their words, even where you know otherwise."
 # Without log-probabilities memory wins every conflict at alpha 1 and none below it.
@@ -293,6 +294,7 @@ def _instructed(engine: Engine, prompt: EnginePrompt) -> EnginePrompt:
 def _token(token: Token, source: str, other: float | None = None) -> TokenTrace:
     """The trace of a token; what the engine does not tell is ``None``."""
     from_memory = source == "memory"
+    both = all(each is not None and each > LIKELIEST for each in (token.log_p, other))
     choices = [Choice(each.text, math.exp(each.log_p)) for each in token.candidates]
     return TokenTrace(
         text=token.text,
@@ -300,7 +302,7 @@ def _token(token: Token, source: str, other: float | None = None) -> TokenTrace:
         entropy_context=None,
         entropy_memory=None,
         mixed=False,
-        source="memory" if from_memory else "context",
+        source="both" if both else "memory" if from_memory else "context",
         disputed=False,
         context_choices=[] if from_memory else choices,
         memory_choices=choices if from_memory else [],

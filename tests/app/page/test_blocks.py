@@ -169,6 +169,15 @@ class TestAnswersText:
         assert lights == "turn-1-1 turn-1-2"
         assert texts_of(html, ".unsupported .unseen") == ["(no passage supports this)"]
 
+    def test_what_no_passage_supports_is_not_drawn_as_from_the_passages(self):
+        tokens = [token("Rome", "context"), token(" is old.", "memory")]
+        for cited, drawn_so in (((), ["is", "old"]), (("a",), ["Rome", "is", "old"])):
+            citations = [Citation(0, 12, cited)]
+            html = drawn(
+                answer("Rome is old.", [passage(id="a")], tokens=tokens, citations=citations)
+            )
+            assert texts_of(html, ".said .token.context, .said .token.memory") == drawn_so
+
     def test_that_no_passage_supports_the_answer_stands_out_from_other_notices(self):
         html = drawn(answer("It is hot.", notices=[UNSUPPORTED, "something else"]))
         assert texts_of(html, ".verdict") == [f"{UNSUPPORTED[0].upper()}{UNSUPPORTED[1:]}."]
