@@ -27,6 +27,7 @@ PLAIN_RAG = 0.5
 # know, each asked of one passage; where several documents are read a lower bar pays, but it would
 # have passages win what was left to memory (natural conflicts: Q 78.4 instead of 80.4).
 SURE = 0.95
+LEAST_ODDS = 1e-6
 ANY_MODEL = "any"
 LONGEST_REASON = 120  # characters
 SHIPPED = DATA / "calibrations"
@@ -86,6 +87,21 @@ def raised(reader_bar: float, alpha: float | str) -> float:
     return max(reader_bar, SURE * turned)
 
 
+def plausibility(confidence: float, likely: float) -> float:
+    """How plausible it is that a model remembers what it claims against the passages, in nats.
+
+    Of 71 such claims about facts that the default model knows and 89 about invented things it tells
+    more (AUROC 0.92) than its parts (0.91 and 0.88); where 2 % of 150 questions about invented
+    things pass, 65 % of the known facts do, of its parts 47 and 29 %.
+
+    Args:
+        confidence: That memory is right, in [0, 1].
+        likely: Mean log-probability of a token of its draft, in nats.
+    """
+    sure = min(max(confidence, LEAST_ODDS), 1 - LEAST_ODDS)
+    return math.log(sure / (1 - sure)) + likely
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A probe and the thresholds of the dial.
@@ -105,6 +121,8 @@ class Calibration:
         memory_bar: Least mean log-probability of a token of memory's draft, in nats, from which
             memory counts as remembering something: 98 % of the model's drafts about invented things
             have less.
+        conflict_bar: The same where memory contradicts the passages: the least sum of that and of
+            the log-odds that memory is right; infinite where it was not measured.
         reader_bar: Least probability of the reader from which what it finds in the passages counts
             above another claim of the model's answer, see `raised`; infinite where the model reads
             as well.
@@ -120,12 +138,22 @@ class Calibration:
     ratios: list[float]
     measured: dict[str, float]
     memory_bar: float = -math.inf
+    conflict_bar: float = math.inf
     reader_bar: float = math.inf
 
-    def remembers(self, claim: "Claim | None") -> bool:
-        """Whether memory claims something, and does not make it up as far as one can tell."""
+    def remembers(self, claim: "Claim | None", confidence: float | None = None) -> bool:
+        """Whether memory claims something, and does not make it up as far as one can tell.
+
+        Args:
+            claim: What it claims.
+            confidence: How likely it is right, in [0, 1], where it contradicts the passages.
+        """
         likely = None if claim is None else claim.draft_log_p
-        return claim is not None and (likely is None or likely >= self.memory_bar)
+        if claim is None or likely is None:
+            return claim is not None
+        if confidence is None or self.conflict_bar == math.inf:
+            return likely >= self.memory_bar
+        return plausibility(confidence, likely) >= self.conflict_bar
 
     def confidence(self, features: "ProbeFeatures | None") -> float:
         """How likely memory is right in a conflict, in [0, 1]; 0 where there is none to judge."""
@@ -189,7 +217,7 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write it as JSON, which has no number for a bar that there is not."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        bars = {"memory_bar": self.memory_bar, "reader_bar": self.reader_bar}
+        bars = {name: getattr(self, name) for name in ("memory_bar", "conflict_bar", "reader_bar")}
         missing = {name for name, bar in bars.items() if math.isinf(bar)}
         told = {name: value for name, value in asdict(self).items() if name not in missing}
         with replacing(path) as new:

@@ -50,6 +50,7 @@ def compare(question: str, a: str, b: str) -> Relation:
     a, b = clean(a), clean(b)
     if compact(a) == compact(b):
         return "same"
+    a, b = _of_code(a, b), _of_code(b, a)
     if not a or not b:
         return "compatible"  # what claims nothing contradicts nothing
     if max(len(a), len(b)) > LONGEST:
@@ -193,6 +194,15 @@ def _without_prefixes(span: Span, known: Set[str]) -> Span:
         words.append(replace(word, raw=bare, key=bare) if opposed else word)
         negative ^= opposed
     return replace(span, words=words, negative=negative)
+
+
+def _of_code(span: str, other: str) -> str:
+    """The name of a currency in place of its code, if the other span does not have that."""
+    from babel import Locale
+
+    if span in other.split():  # "PHP", "PHP 8"
+        return span
+    return str(Locale("en").currencies.get(span, span))
 
 
 def _compare_long(a: str, b: str) -> Relation:

@@ -132,7 +132,8 @@ def decoded(
         says: What the passages claim, as it was written at last; empty if nothing.
     """
     claim, stated = found.found.claim, found.remembered_claim
-    if resolution != "memory" and not calibration.remembers(stated):
+    against = confidence if claim is not None and says else None
+    if resolution != "memory" and not calibration.remembers(stated, against):
         return DecodedAnswer(trace, False, None)
     if claim is None or not says:
         return DecodedAnswer(trace, False, None, stated)

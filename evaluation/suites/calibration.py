@@ -22,6 +22,7 @@ from control.conflict.calibration import (
     Resolution,
     Thresholds,
     decide,
+    plausibility,
     raised,
 )
 from control.conflict.probe import (
@@ -48,13 +49,14 @@ ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
 QUANTILES = 60  # candidate bars
 READER_BARS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 SIGNIFICANT = 0.05
+MADE_UP = 0.98  # of what a model claims about invented things, this share counts as made up
 BUILT_IN = "built-in"  # the source of observations that state none
 
 
 def fit_any(
     models: Mapping[str, Sequence[Observation]],
     drafts_only: bool = False,
-    memory_bar: float = -math.inf,
+    invented: Sequence[Sequence[Observation]] = (),
 ) -> Calibration:
     """Fit the calibration for models that were not measured, on those that were.
 
@@ -64,15 +66,16 @@ def fit_any(
     Args:
         models: Observations by the name of the model.
         drafts_only: For engines that score no given text.
-        memory_bar: The highest of the models.
+        invented: What each model made up of invented things; its highest bars count.
     """
     if drafts_only:
         models = {name: [_of_drafts(each) for each in seen] for name, seen in models.items()}
+        invented = [[_of_drafts(each) for each in seen] for seen in invented]
     pooled = [each for seen in models.values() for each in seen]
     names = [name for name, seen in models.items() for _ in seen]
     groups = names if len(models) > 1 else None
     name = ", ".join(models)
-    return fit(ANY_MODEL, name, pooled, any_model=True, groups=groups, memory_bar=memory_bar)
+    return fit(ANY_MODEL, name, pooled, any_model=True, groups=groups, invented=invented)
 
 
 def _of_drafts(observation: Observation) -> Observation:
@@ -88,7 +91,7 @@ def fit(
     observations: Sequence[Observation],
     any_model: bool = False,
     groups: Sequence[str] | None = None,
-    memory_bar: float = -math.inf,
+    invented: Sequence[Sequence[Observation]] = (),
     documents: Sequence[Observation] = (),
 ) -> Calibration:
     """Fit the probe and choose the bars; each source of observations, or group, counts alike.
@@ -99,7 +102,8 @@ def fit(
         observations: From `run`.
         any_model: Leave out the hidden states, so that the probe serves other models too.
         groups: For each observation, what is left out together; by default its relation.
-        memory_bar: Of the model.
+        invented: Observations of questions about invented things, of each model; by them is chosen
+            what counts as remembered.
         documents: Observations of documents, by which only the reader's bar is chosen too.
 
     Raises:
@@ -121,7 +125,9 @@ def fit(
     penalty, held_out = _held_out(features, right, weights, [whose[at] for at in judged_by])
     confidence = np.zeros(len(observations))
     confidence[judged_by] = held_out
+    memory_bar = max(map(_memory_bar, invented), default=-math.inf)
     bar = math.inf if any_model else reader_bar([*observations, *documents], memory_bar)
+    probe = _probe(features, scale, right, weights, penalty, *_shape(with_evidence, any_model))
     plainly = observations
 
     def at(alpha: float | str) -> list[Observation]:
@@ -134,7 +140,7 @@ def fit(
     calibration = Calibration(
         model=ANY_MODEL if any_model else identity,
         name=name,
-        probe=_probe(features, scale, right, weights, penalty, *_shape(with_evidence, any_model)),
+        probe=probe,
         known=np.sort(confidence[in_play]).round(4).tolist(),
         end=end,
         auto=auto,
@@ -155,8 +161,31 @@ def fit(
             **_measured_by(_sources(observations), observations, confidence, end),
         },
         memory_bar=memory_bar,
+        conflict_bar=max((_conflict_bar(probe, seen) for seen in invented), default=math.inf),
         reader_bar=bar,
     )
+
+
+def _memory_bar(invented: Sequence[Observation]) -> float:
+    """`Calibration.memory_bar` of a model."""
+    return _made_up([-math.inf if each.likely is None else each.likely for each in invented])
+
+
+def _conflict_bar(probe: MemoryProbe, invented: Sequence[Observation]) -> float:
+    """`Calibration.conflict_bar` of a model; what contradicts no passage counts as made up."""
+    return _made_up(
+        [
+            -math.inf
+            if each.likely is None or not each.conflict
+            else plausibility(_confidence(probe, each), each.likely)
+            for each in invented
+        ]
+    )
+
+
+def _made_up(likely: Sequence[float]) -> float:
+    """The bar that this share of what a model makes up does not reach."""
+    return float(np.quantile(likely, MADE_UP, method="higher")) if likely else math.inf
 
 
 def reader_bar(observations: Sequence[Observation], memory_bar: float = -math.inf) -> float:
@@ -203,13 +232,13 @@ def _told(observation: Observation) -> Resolution:
 
 
 def transfer(
-    observations: Sequence[Observation], memory_bar: float = -math.inf
+    observations: Sequence[Observation], invented: Sequence[Observation] = ()
 ) -> dict[str, dict[str, float]]:
     """What the probe and the bars come to on each source when fitted on the others.
 
     Args:
         observations: From `run`.
-        memory_bar: Of the model.
+        invented: Of the model, as of `fit`.
 
     Returns:
         By the source left out; empty where there is but one.
@@ -221,8 +250,8 @@ def transfer(
         inside = [o for o, own in zip(observations, sources, strict=True) if own == source]
         if not others:
             continue
-        fitted = fit(source, source, others, memory_bar=memory_bar)
-        inside = corrected(inside, raised(fitted.reader_bar, 1), memory_bar)
+        fitted = fit(source, source, others, invented=[invented] if invented else [])
+        inside = corrected(inside, raised(fitted.reader_bar, 1), fitted.memory_bar)
         confidence = np.array([_confidence(fitted.probe, o) for o in inside])
         known = np.array([o.known for o in inside])
         seen = np.array([o.evidence is not None for o in inside])

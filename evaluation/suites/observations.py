@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from control import prompts
-from control.conflict import claims, dial, drafts, passage_claims, text_dial, text_drafts
+from control.conflict import dial, drafts, passage_claims, text_dial, text_drafts
 from control.conflict.calibration import Resolution
 from control.conflict.drafts import DraftComparison
 from control.conflict.passage_claims import with_quote
@@ -25,7 +24,7 @@ from control.conflict.probe import ProbeFeatures
 from control.conflict.text_drafts import Comparison
 from control.decoding.generate import Decoding
 from control.decoding.trace import Trace
-from control.engines.base import Engine, EnginePrompt, GenerationRequest
+from control.engines.base import Engine
 from control.engines.transformers import LanguageModel
 from control.prompts import Prompt
 from evaluation import metrics
@@ -42,9 +41,8 @@ if TYPE_CHECKING:
     from control.conflict.reader import AnswerReader
 
 INVENTED = 400  # questions about invented things
-NOT_INVENTED = 0.98  # of what a model claims about them, this share counts as made up
-BATCH = 16
 DOCUMENTS = "documents"  # the source of observations of `of_documents`
+INVENTED_THINGS = "invented"
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class Observation:
         remembered: Mean log-probability of a token of memory's draft, in nats, where plain RAG's
             answer says what that claims; else ``None``.
         corrected: Whether plain RAG's answer is taken for a misreading of the passages.
+        likely: Mean log-probability of a token of memory's draft, in nats, where it claims
+            something; else ``None``.
     """
 
     id: str
@@ -80,6 +80,7 @@ class Observation:
     misread: float = 0.0
     remembered: float | None = None
     corrected: bool = False
+    likely: float | None = None
 
 
 def run(
@@ -163,16 +164,47 @@ def of_documents(
         reader: Finds the claims; without it there is nothing to observe.
         limit: Questions at most, drawn evenly.
     """
+    items = spread([each for folder in reading.folders() for each in _asked_of(folder)], limit)
+    path = target / f"{DOCUMENTS}.jsonl"
+    return _of_passages(language_model, items, path, batch_size, reader)
+
+
+def of_invented(
+    language_model: Engine,
+    target: Path,
+    batch_size: int = 16,
+    reader: "AnswerReader | None" = None,
+    limit: int | None = None,
+) -> list[Observation]:
+    """Observe the model on things that are invented: one question to each passage about them.
+
+    What memory claims there is made up. Arguments as of `of_documents`.
+    """
+    asked = [
+        (_invented(f"{at}", record["questions"][0]), [_node(record["title"], record["text"])])
+        for at, record in enumerate(reading.written()[:INVENTED])
+    ]
+    path = target / f"{INVENTED_THINGS}.jsonl"
+    return _of_passages(language_model, spread(asked, limit), path, batch_size, reader)
+
+
+def _of_passages(
+    language_model: Engine,
+    items: "Sequence[tuple[Conflict, list[NodeWithScore]]]",
+    path: Path,
+    batch_size: int,
+    reader: "AnswerReader | None",
+) -> list[Observation]:
+    """Observe the model on questions with the passages to read; see `of_documents`."""
     if reader is None:
         return []
-    items = spread([each for folder in reading.folders() for each in _asked_of(folder)], limit)
-    rows: Rows[str, Observation] = Rows(target / "documents.jsonl", None, _decode, _encode)
+    rows: Rows[str, Observation] = Rows(path, None, _decode, _encode)
     rows.complete(
         items,
         lambda each: [each[0].id],
-        partial(_observe_documents, language_model, reader),
+        partial(_observe_passages, language_model, reader),
         batch_size,
-        title="documents",
+        title=path.stem,
     )
     return [rows[item.id] for item, _ in items]
 
@@ -181,26 +213,34 @@ def _asked_of(folder: dict[str, Any]) -> "list[tuple[Conflict, list[NodeWithScor
     """The questions that a folder's documents answer, with these documents."""
     nodes = folders.documents(folder)
     return [
-        (
-            Conflict(
-                id=f"{nodes[0].metadata['title']}: {each['question']}",
-                question=each["question"],
-                context="",
-                context_answers=(),
-                memory_answers=tuple(filter(None, each["answers"])),
-                true_context=None,
-                split=None,
-                relation=None,
-                source=DOCUMENTS,
-            ),
-            nodes,
-        )
+        (_invented(nodes[0].metadata["title"], each), nodes)
         for each in folder["questions"]
         if any(each["answers"])
     ]
 
 
-def _observe_documents(
+def _invented(name: str, asked: dict[str, Any]) -> Conflict:
+    """A question about something invented, to which memory has no answer."""
+    return Conflict(
+        id=f"{name}: {asked['question']}",
+        question=asked["question"],
+        context="",
+        context_answers=(),
+        memory_answers=tuple(filter(None, asked.get("answers", ()))),
+        true_context=None,
+        split=None,
+        relation=None,
+        source=DOCUMENTS,
+    )
+
+
+def _node(title: str, text: str) -> "NodeWithScore":
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    return NodeWithScore(node=TextNode(text=text, metadata={"title": title}))
+
+
+def _observe_passages(
     language_model: Engine,
     reader: "AnswerReader",
     batch: "Sequence[tuple[Conflict, list[NodeWithScore]]]",
@@ -229,7 +269,8 @@ def _observed(
     views, ways, written = _written(language_model, asked, how, reader)
     observed = {}
     for item, prompt, view, chosen, traces in zip(batch, asked, views, ways, written, strict=True):
-        remembered = view.remembered_claim if view.agrees_with_memory else None
+        stated = view.remembered_claim
+        likely = None if stated is None else stated.draft_log_p
         texts = {way: trace.text for way, trace in zip(chosen, traces, strict=True)}
         observed[item.id] = Observation(
             item.id,
@@ -242,7 +283,8 @@ def _observed(
             {way: metrics.holds(text, item.memory_answers) for way, text in texts.items()},
             item.source or "",
             prompt.quote.confidence if prompt.quote is not None and view.misread else 0.0,
-            None if remembered is None else remembered.draft_log_p,
+            likely if view.agrees_with_memory else None,
+            likely=likely,
         )
     return observed
 
@@ -271,36 +313,6 @@ def _written(
     return served.comparisons, wanted, text_dial.finish(served, wanted)
 
 
-def memory_bar(model: Engine, reader: "AnswerReader") -> float:
-    """What `Calibration.memory_bar` is for a model: asked about things that are invented.
-
-    The questions are those of `training.reading`, one of each passage, without the passage.
-    """
-    asked = [record["questions"][0]["question"] for record in reading.written()][:INVENTED]
-    requests = []
-    for question in asked:
-        prompt = prompts.build(model, question, [], model.room(MAX_NEW_TOKENS))
-        given = EnginePrompt(prompt.memory, prompt.memory_chat)
-        requests.append(
-            GenerationRequest(given, max_new_tokens=MAX_NEW_TOKENS, ended=claims.ends_sentence)
-        )
-    drafted = [
-        text_drafts.Draft(tuple(written.tokens))
-        for start in tqdm(range(0, len(requests), BATCH), desc="invented things", delay=2)
-        for written in model.generate(requests[start : start + BATCH])
-    ]
-    texts = [draft.text(0, len(draft)) for draft in drafted]
-    readings = reader.read(list(zip(asked, texts, strict=True)))
-    found = [
-        claims.claim_at(draft, [0.0] * len(draft), each, draft.log_p)
-        for draft, each in zip(drafted, readings, strict=True)
-    ]
-    likely = [
-        -np.inf if each is None or each.draft_log_p is None else each.draft_log_p for each in found
-    ]
-    return float(np.quantile(likely, NOT_INVENTED, method="higher"))
-
-
 def _encode(_: str, observation: Observation) -> dict[str, Any]:
     values = dict(vars(observation))
     if observation.evidence is not None:
@@ -323,13 +335,13 @@ def _tensor(text: str) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.float32).copy())
 
 
-def read(target: Path) -> list[Observation]:
-    """The observations that `run` kept in a directory.
+def read(target: Path, name: str = "observations") -> list[Observation]:
+    """The observations that were kept in a directory: those of `run`, or of another name.
 
     Raises:
-        DataError: There are none.
+        DataError: There are none of `run`.
     """
-    rows: Rows[str, Observation] = Rows(target / "observations.jsonl", None, _decode, _encode)
-    if not rows:
+    rows: Rows[str, Observation] = Rows(target / f"{name}.jsonl", None, _decode, _encode)
+    if not rows and name == "observations":
         raise DataError(f"{target}: holds no observations; give the --out of a --calibrate run")
     return list(rows.values())

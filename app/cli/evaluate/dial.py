@@ -166,27 +166,28 @@ def _calibrate(
     batch_size: int,
     pools: Sequence[Path],
 ) -> None:
-    from control.conflict import calibration as calibrations
     from control.engines.transformers import LanguageModel
     from evaluation.suites import calibration, observations
 
     others = {path.name: observations.read(path) for path in pools}
-    bars = [calibrations.load(path / factory.CALIBRATION).memory_bar for path in pools]
+    made_up = [observations.read(path, observations.INVENTED_THINGS) for path in pools]
     reader = factory.reader(settings)
     observed = observations.run(model, items, target, batch_size, reader)
     documents = observations.of_documents(model, target, batch_size, reader, len(items))
-    bar = observations.memory_bar(model, reader)
-    name = model.name
-    measured = calibration.fit(model.identity, name, observed, memory_bar=bar, documents=documents)
+    invented = observations.of_invented(model, target, batch_size, reader, len(items))
+    own = [invented] if invented else []
+    measured = calibration.fit(
+        model.identity, model.name, observed, invented=own, documents=documents
+    )
+    made_up = [*own, *filter(None, made_up)]
     pooled = {model.name: observed, **others}
-    highest = max([bar, *bars])
-    calibration.fit_any(pooled, memory_bar=highest).save(target / "any.json")
+    calibration.fit_any(pooled, invented=made_up).save(target / "any.json")
     if not isinstance(model, LanguageModel) and model.capabilities.scores:
-        drafts = calibration.fit_any(pooled, drafts_only=True, memory_bar=highest)
+        drafts = calibration.fit_any(pooled, drafts_only=True, invented=made_up)
         drafts.save(target / "any-drafts.json")
     kept = factory.keep(measured, model, settings, target)
     out.print(calibration.table(measured))
-    for source, came_to in calibration.transfer(observed, bar).items():
+    for source, came_to in calibration.transfer(observed, invented).items():
         told = "  ".join(f"{name} {value}" for name, value in came_to.items())
         out.print(f"fitted without {source}, on {source}: {told}")
     out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)

@@ -7,6 +7,7 @@ import torch
 
 from control.conflict import calibration as calibrations
 from control.conflict.calibration import ANY_MODEL, Thresholds, decide
+from control.conflict.claims import Claim
 from control.conflict.probe import NUMBERS, MemoryProbe, ProbeFeatures
 from foundation.errors import ModelError
 
@@ -83,6 +84,32 @@ def test_without_a_known_conflict_only_the_ends_differ_from_plain_rag(always):
 def test_only_conflicts_resolve_to_memory_and_only_unsupported_answers_are_grounded():
     assert decide(False, True, 1.0, Thresholds(0.0, 0.0)) == "plain"
     assert decide(True, False, 0.0, Thresholds(1.0, 1.0)) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("confidence", "likely", "remembers"),
+    [
+        (None, -0.3, True),  # no conflict
+        (None, -0.5, False),
+        (0.9, -0.5, True),
+        (0.5, -0.3, False),
+        (1.0, -9.0, True),
+        (0.0, -0.1, False),
+        (0.5, None, True),  # an engine without log-probabilities
+    ],
+)
+def test_against_passages_memory_remembers_what_is_likely_to_be_right(
+    always, confidence, likely, remembers
+):
+    calibration = always(0, memory_bar=-0.4, conflict_bar=1.0)
+    assert calibration.remembers(Claim(0, 1, "Oslo", 1.0, likely), confidence) == remembers
+    assert not calibration.remembers(None, confidence)
+
+
+def test_without_a_bar_for_conflicts_that_of_the_draft_counts(always):
+    calibration = always(0, memory_bar=-0.4)
+    assert calibration.remembers(Claim(0, 1, "Oslo", 1.0, -0.3), 0.1)
+    assert not calibration.remembers(Claim(0, 1, "Oslo", 1.0, -0.5), 0.9)
 
 
 RATIOS = [0.1, 0.2, 0.2, 0.6, 0.9]

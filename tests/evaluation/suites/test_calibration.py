@@ -8,7 +8,7 @@ from rich.console import Console
 
 from control.conflict import calibration as calibrations
 from control.conflict import drafts
-from control.conflict.calibration import ANY_MODEL
+from control.conflict.calibration import ANY_MODEL, plausibility
 from control.conflict.probe import NUMBERS, ProbeFeatures
 from control.conflict.reader import Reading
 from evaluation.datasets import conflicts as datasets
@@ -306,8 +306,25 @@ def test_what_memory_remembers_is_no_misreading():
 def test_a_reader_that_corrects_the_model_is_trusted_in_its_calibration(tiny, conflicts):
     rows = [*conflicts(plainly), *misread([(0.97, True, False)] * 20)]
     assert calibrating.fit(tiny.identity, tiny.name, rows).reader_bar == 0.95
-    of_any = calibrating.fit_any({"a": rows}, memory_bar=-0.2)
+    made_up = [replace(rows[0], likely=-0.2)]
+    of_any = calibrating.fit_any({"a": rows}, invented=[made_up])
     assert (of_any.reader_bar, of_any.memory_bar) == (math.inf, -0.2)
+
+
+def test_what_memory_makes_up_against_passages_sets_the_bar_of_conflicts(tiny, conflicts):
+    rows = conflicts(plainly)
+    sure, unsure = (next(each for each in rows if each.known is known) for known in (True, False))
+    without = calibrating.fit(tiny.identity, tiny.name, rows)
+    assert without.conflict_bar == math.inf
+    for claimed in (sure, unsure):
+        made_up = [replace(claimed, likely=-0.5)] * 50
+        fitted = calibrating.fit(tiny.identity, tiny.name, rows, invented=[made_up])
+        confidence = fitted.probe(claimed.evidence)
+        assert fitted.conflict_bar == pytest.approx(plausibility(confidence, -0.5))
+        assert fitted.memory_bar == -0.5
+    silent = [replace(sure, likely=None, evidence=None, conflict=False)] * 99
+    rare = calibrating.fit(tiny.identity, tiny.name, rows, invented=[[*silent, made_up[0]]])
+    assert rare.conflict_bar == -math.inf
 
 
 class FirstWordReader:
@@ -326,3 +343,14 @@ def test_questions_to_documents_are_observed_once_with_what_the_reader_would_tel
     assert [each.source for each in seen] == [suite.DOCUMENTS] * 3
     assert not any(each.known for each in seen)
     assert [each.id for each in observe(object())] == [each.id for each in seen]
+
+
+def test_questions_about_invented_things_are_observed_with_the_passage_about_them(tiny, tmp_path):
+    seen = suite.of_invented(tiny, tmp_path, 2, FirstWordReader(), limit=3)
+    assert len({each.id for each in seen}) == 3
+    assert not any(each.known for each in seen)
+    assert [each.evidence is not None for each in seen] == [each.conflict for each in seen]
+    assert [each.id for each in suite.read(tmp_path, suite.INVENTED_THINGS)] == [
+        each.id for each in seen
+    ]
+    assert suite.read(tmp_path / "none", suite.INVENTED_THINGS) == []
