@@ -19,7 +19,7 @@ TEMPLATE = """
     title="Decide each conflict by how sure memory is">auto</button>
   <output>${value === 'auto' ? 'auto: by confidence'
     : value == 0 ? '0: documents alone'
-    : value == 0.5 ? '0.5: both'
+    : value == 0.5 ? '0.5: documents, as the model reads them'
     : value == 1 ? '1: memory, where it knows'
     : value < 0.5 ? value + ': towards the documents'
     : value + ': towards memory'}</output>
