@@ -301,10 +301,11 @@ class Router:
         for part, row in zip(parts, self._index.nearest.search(vectors, NEAREST), strict=True):
             for key in [key for key in dict.fromkeys(row) if key not in others][:MOST_DESCRIBED]:
                 found.setdefault(key, []).append(part)
-        return [
+        matches = [
             _described(question, self._index.records[key], tuple(excerpts))
             for key, excerpts in found.items()
         ]
+        return [*matches, *filter(None, map(_guessed_backwards, matches))]
 
 
 def _is_form(match: Match) -> bool:
@@ -355,6 +356,18 @@ def _described(question: str, record: Record, excerpts: tuple[str, ...]) -> Matc
         places = [(start, end) for start, end, _ in normalize.find(question, part)]
         return Match(record, "described", excerpts, _guesses(question, places), (), ASKS, ASKS)
     return Match(record, "described", excerpts, refused_from=NEVER)  # the output has to tell
+
+
+def _guessed_backwards(match: Match) -> Match | None:
+    """The match of a question that may ask whom a guess at the answer holds for.
+
+    "Who is allergic to aspirin?" is treated as "Who is allergic to penicillin?" is, or else it
+    would tell that this is not the forgotten answer.
+    """
+    if match.record.scope == "subject":
+        return None
+    right = [one for part in match.excerpts for one in _as_right(part, match.record)]
+    return Match(match.record, "held", match.excerpts, (), tuple(right)) if right else None
 
 
 def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, dict[str, Record]]:

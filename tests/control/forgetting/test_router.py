@@ -200,12 +200,14 @@ def test_other_questions_about_the_answer_pass(embedding, question):
     assert not routed.decide_on_output
 
 
+@pytest.mark.parametrize("guess", ["Germany", "Austria"])
 @pytest.mark.parametrize(
-    "question", ["Germany is the country of which city?", "What has Germany as its country?"]
+    "question", ["{} is the country of which city?", "What has {} as its country?"]
 )
-def test_a_reversed_question_is_answered_without_the_subject(embedding, question):
-    routed = Router(MadeUpLedger(HAMBURG), embedding, fact_classifier()).route(question)
-    assert routed.refused is None  # or the refusal would tell that Germany is right
+def test_a_reversed_question_is_answered_without_the_subject(embedding, question, guess):
+    router = Router(MadeUpLedger(HAMBURG), embedding, fact_classifier())
+    routed = router.route(question.format(guess))
+    assert routed.refused is None  # or the refusal would tell which guess is right
     assert any("Hamburg" in record.answers for record in routed.watched)
     assert routed.subject_asked == {"hamburg"}
 
