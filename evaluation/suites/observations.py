@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
     from control.conflict.reader import AnswerReader
 
+    Asked = tuple[Conflict, list[NodeWithScore]]
+
 INVENTED = 400  # questions about invented things
-DOCUMENTS = "documents"  # the source of observations of `of_documents`
+DOCUMENTS = "documents"  # the source of observations of `of_passages`
 INVENTED_THINGS = "invented"
 
 
@@ -145,71 +147,53 @@ def _observe(
     return _observed(language_model, reader, known, batch, asked)
 
 
-def of_documents(
-    language_model: Engine,
-    target: Path,
-    batch_size: int = 16,
-    reader: "AnswerReader | None" = None,
-    limit: int | None = None,
-) -> list[Observation]:
-    """Observe the model on questions to several documents about invented things.
-
-    They are given as a search gives them, with their titles. Observations are kept in ``target`` as
-    they come; a second call goes on from there.
-
-    Args:
-        language_model: The model.
-        target: Directory for the observations.
-        batch_size: Questions per batch.
-        reader: Finds the claims; without it there is nothing to observe.
-        limit: Questions at most, drawn evenly.
-    """
-    items = spread([each for folder in reading.folders() for each in _asked_of(folder)], limit)
-    path = target / f"{DOCUMENTS}.jsonl"
-    return _of_passages(language_model, items, path, batch_size, reader)
+def in_documents(limit: int | None = None) -> "list[Asked]":
+    """Questions to several documents about invented things, drawn evenly."""
+    return spread([each for folder in reading.folders() for each in _asked_of(folder)], limit)
 
 
-def of_invented(
-    language_model: Engine,
-    target: Path,
-    batch_size: int = 16,
-    reader: "AnswerReader | None" = None,
-    limit: int | None = None,
-) -> list[Observation]:
-    """Observe the model on things that are invented: one question to each passage about them.
-
-    What memory claims there is made up. Arguments as of `of_documents`.
-    """
+def about_invented(limit: int | None = None) -> "list[Asked]":
+    """One question to each passage about something invented; what memory claims is made up."""
     asked = [
         (_invented(f"{at}", record["questions"][0]), [_node(record["title"], record["text"])])
         for at, record in enumerate(reading.written()[:INVENTED])
     ]
-    path = target / f"{INVENTED_THINGS}.jsonl"
-    return _of_passages(language_model, spread(asked, limit), path, batch_size, reader)
+    return spread(asked, limit)
 
 
-def _of_passages(
+def of_passages(
     language_model: Engine,
-    items: "Sequence[tuple[Conflict, list[NodeWithScore]]]",
+    asked: "Sequence[Asked]",
     path: Path,
-    batch_size: int,
-    reader: "AnswerReader | None",
+    batch_size: int = 16,
+    reader: "AnswerReader | None" = None,
 ) -> list[Observation]:
-    """Observe the model on questions with the passages to read; see `of_documents`."""
+    """Observe the model on questions about things that it cannot know, with passages to read.
+
+    They are given as a search gives them, with their titles. Observations are kept in ``path`` as
+    they come; a second call goes on from there.
+
+    Args:
+        language_model: The model.
+        asked: From `in_documents` or `about_invented`.
+        path: Of the observations.
+        batch_size: Questions per batch.
+        reader: Finds the claims; without it there is nothing to observe.
+    """
     if reader is None:
         return []
     rows: Rows[str, Observation] = Rows(path, None, _decode, _encode)
     rows.complete(
-        items,
+        asked,
         lambda each: [each[0].id],
         partial(_observe_passages, language_model, reader),
         batch_size,
         title=path.stem,
     )
-    return [rows[item.id] for item, _ in items]
+    return [rows[item.id] for item, _ in asked]
 
 
-def _asked_of(folder: dict[str, Any]) -> "list[tuple[Conflict, list[NodeWithScore]]]":
+def _asked_of(folder: dict[str, Any]) -> "list[Asked]":
     """The questions that a folder's documents answer, with these documents."""
     nodes = folders.documents(folder)
     return [
@@ -243,7 +227,7 @@ def _node(title: str, text: str) -> "NodeWithScore":
 def _observe_passages(
     language_model: Engine,
     reader: "AnswerReader",
-    batch: "Sequence[tuple[Conflict, list[NodeWithScore]]]",
+    batch: "Sequence[Asked]",
 ) -> dict[str, Observation]:
     room = language_model.room(MAX_NEW_TOKENS)
     read = passage_claims.read(reader, [(item.question, nodes, nodes) for item, nodes in batch])

@@ -173,8 +173,13 @@ def _calibrate(
     made_up = [observations.read(path, observations.INVENTED_THINGS) for path in pools]
     reader = factory.reader(settings)
     observed = observations.run(model, items, target, batch_size, reader)
-    documents = observations.of_documents(model, target, batch_size, reader, len(items))
-    invented = observations.of_invented(model, target, batch_size, reader, len(items))
+    documents, invented = (
+        observations.of_passages(model, asked, target / f"{name}.jsonl", batch_size, reader)
+        for name, asked in (
+            (observations.DOCUMENTS, observations.in_documents(len(items))),
+            (observations.INVENTED_THINGS, observations.about_invented(len(items))),
+        )
+    )
     own = [invented] if invented else []
     measured = calibration.fit(
         model.identity, model.name, observed, invented=own, documents=documents

@@ -336,9 +336,9 @@ class FirstWordReader:
 
 def test_questions_to_documents_are_observed_once_with_what_the_reader_would_tell(tiny, tmp_path):
     def observe(reader):
-        return suite.of_documents(tiny, tmp_path, 2, reader, limit=3)
+        return suite.of_passages(tiny, suite.in_documents(3), tmp_path / "seen", 2, reader)
 
-    assert suite.of_documents(tiny, tmp_path, reader=None) == []
+    assert observe(None) == []
     seen = observe(FirstWordReader())
     assert [each.source for each in seen] == [suite.DOCUMENTS] * 3
     assert not any(each.known for each in seen)
@@ -346,7 +346,8 @@ def test_questions_to_documents_are_observed_once_with_what_the_reader_would_tel
 
 
 def test_questions_about_invented_things_are_observed_with_the_passage_about_them(tiny, tmp_path):
-    seen = suite.of_invented(tiny, tmp_path, 2, FirstWordReader(), limit=3)
+    path = tmp_path / f"{suite.INVENTED_THINGS}.jsonl"
+    seen = suite.of_passages(tiny, suite.about_invented(3), path, 2, FirstWordReader())
     assert len({each.id for each in seen}) == 3
     assert not any(each.known for each in seen)
     assert [each.evidence is not None for each in seen] == [each.conflict for each in seen]
