@@ -87,19 +87,38 @@ def raised(reader_bar: float, alpha: float | str) -> float:
     return max(reader_bar, SURE * turned)
 
 
-def plausibility(confidence: float, likely: float) -> float:
-    """How plausible it is that a model remembers what it claims against the passages, in nats.
+@dataclass(frozen=True)
+class Plausibility:
+    """Whether a model remembers what it claims against the passages, or makes it up.
 
-    Of 71 such claims about facts that the default model knows and 89 about invented things it tells
-    more (AUROC 0.92) than its parts (0.91 and 0.88); where 2 % of 150 questions about invented
-    things pass, 65 % of the known facts do, of its parts 47 and 29 %.
+    A regression that tells claims about facts which the model knows from claims about invented
+    things. Of the default model (71 and 89 claims) it tells more (AUROC 0.93) than confidence and
+    likelihood alone (0.91 and 0.88): where 2 % of 150 questions about invented things pass, 60 % of
+    the known facts do, of either alone 47 and 29 %.
 
-    Args:
-        confidence: That memory is right, in [0, 1].
-        likely: Mean log-probability of a token of its draft, in nats.
+    Attributes:
+        confidence: Weight of the log-odds that memory is right, in nats.
+        likely: Weight of the mean log-probability of a token of its draft, in nats.
+        bar: What 2 % of the questions about invented things reach.
     """
-    sure = min(max(confidence, LEAST_ODDS), 1 - LEAST_ODDS)
-    return math.log(sure / (1 - sure)) + likely
+
+    confidence: float
+    likely: float
+    bar: float
+
+    def __call__(self, confidence: float, likely: float) -> bool:
+        """Whether it remembers a claim."""
+        return self.score(confidence, likely) >= self.bar
+
+    def score(self, confidence: float, likely: float) -> float:
+        """How plausible that is; higher than `bar` where it does."""
+        return self.confidence * log_odds(confidence) + self.likely * likely
+
+
+def log_odds(probability: float) -> float:
+    """The log-odds of a probability in [0, 1], in nats; finite at its ends, too."""
+    sure = min(max(probability, LEAST_ODDS), 1 - LEAST_ODDS)
+    return math.log(sure / (1 - sure))
 
 
 @dataclass(frozen=True)
@@ -121,8 +140,8 @@ class Calibration:
         memory_bar: Least mean log-probability of a token of memory's draft, in nats, from which
             memory counts as remembering something: 98 % of the model's drafts about invented things
             have less.
-        conflict_bar: The same where memory contradicts the passages: the least sum of that and of
-            the log-odds that memory is right; infinite where it was not measured.
+        plausibility: Decides the same where memory contradicts the passages; ``None`` where it was
+            not measured.
         reader_bar: Least probability of the reader from which what it finds in the passages counts
             above another claim of the model's answer, see `raised`; infinite where the model reads
             as well.
@@ -138,7 +157,7 @@ class Calibration:
     ratios: list[float]
     measured: dict[str, float]
     memory_bar: float = -math.inf
-    conflict_bar: float = math.inf
+    plausibility: Plausibility | None = None
     reader_bar: float = math.inf
 
     def remembers(self, claim: "Claim | None", confidence: float | None = None) -> bool:
@@ -151,9 +170,9 @@ class Calibration:
         likely = None if claim is None else claim.draft_log_p
         if claim is None or likely is None:
             return claim is not None
-        if confidence is None or self.conflict_bar == math.inf:
+        if confidence is None or self.plausibility is None:
             return likely >= self.memory_bar
-        return plausibility(confidence, likely) >= self.conflict_bar
+        return self.plausibility(confidence, likely)
 
     def confidence(self, features: "ProbeFeatures | None") -> float:
         """How likely memory is right in a conflict, in [0, 1]; 0 where there is none to judge."""
@@ -217,7 +236,7 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write it as JSON, which has no number for a bar that there is not."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        bars = {name: getattr(self, name) for name in ("memory_bar", "conflict_bar", "reader_bar")}
+        bars = {"memory_bar": self.memory_bar, "reader_bar": self.reader_bar}
         missing = {name for name, bar in bars.items() if math.isinf(bar)}
         told = {name: value for name, value in asdict(self).items() if name not in missing}
         with replacing(path) as new:

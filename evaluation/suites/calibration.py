@@ -19,10 +19,11 @@ from rich.table import Table
 from control.conflict.calibration import (
     ANY_MODEL,
     Calibration,
+    Plausibility,
     Resolution,
     Thresholds,
     decide,
-    plausibility,
+    log_odds,
     raised,
 )
 from control.conflict.probe import (
@@ -43,6 +44,7 @@ JUDGEMENT_WEIGHT = 2.0
 # Inverse strengths of the L2 penalty; that is taken which ranks relations left out best (AUROC):
 # with hidden states, of thousands of components, another one than without.
 PENALTIES = (0.005, 0.02, 0.1)
+UNPENALISED = 1e3  # the same of a regression on two numbers
 FEWEST = 20  # conflicts that memory should win, and as many that it should lose
 FOLDS = 5  # where no relation is stated
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
@@ -161,7 +163,7 @@ def fit(
             **_measured_by(_sources(observations), observations, confidence, end),
         },
         memory_bar=memory_bar,
-        conflict_bar=max((_conflict_bar(probe, seen) for seen in invented), default=math.inf),
+        plausibility=_plausibility(probe, observations, confidence, invented),
         reader_bar=bar,
     )
 
@@ -171,16 +173,51 @@ def _memory_bar(invented: Sequence[Observation]) -> float:
     return _made_up([-math.inf if each.likely is None else each.likely for each in invented])
 
 
-def _conflict_bar(probe: MemoryProbe, invented: Sequence[Observation]) -> float:
-    """`Calibration.conflict_bar` of a model; what contradicts no passage counts as made up."""
-    return _made_up(
-        [
-            -math.inf
-            if each.likely is None or not each.conflict
-            else plausibility(_confidence(probe, each), each.likely)
-            for each in invented
-        ]
-    )
+def _plausibility(
+    probe: MemoryProbe,
+    observations: Sequence[Observation],
+    confidence: NDArray[np.float64],
+    invented: Sequence[Sequence[Observation]],
+) -> Plausibility | None:
+    """`Calibration.plausibility`; ``None`` where memory never contradicts passages on one side.
+
+    Args:
+        probe: Of the calibration.
+        observations: Of facts.
+        confidence: Of each by a probe that has not seen its relation.
+        invented: Observations about invented things, of each model; the highest bar counts.
+    """
+    known = [
+        (log_odds(float(sure)), each.likely)
+        for each, sure in zip(observations, confidence, strict=True)
+        if each.known and _is_claim(each)
+    ]
+    made_up = [_plausible_by(probe, each) for seen in invented for each in seen if _is_claim(each)]
+    if not known or not made_up:
+        return None
+    rows = np.array([*known, *made_up], dtype=np.float64)
+    right = np.arange(len(rows)) < len(known)
+    weights = _regression(rows, right, np.ones(len(rows)), UNPENALISED).coef_[0]
+    bars = [
+        _made_up(
+            [
+                float(weights @ _plausible_by(probe, each)) if _is_claim(each) else -math.inf
+                for each in seen
+            ]
+        )
+        for seen in invented
+    ]
+    return Plausibility(_short(weights[0]), _short(weights[1]), _short(max(bars)))
+
+
+def _is_claim(observation: Observation) -> bool:
+    """Whether memory claims something against the passages, with a known likelihood."""
+    return observation.conflict and observation.likely is not None
+
+
+def _plausible_by(probe: MemoryProbe, observation: Observation) -> tuple[float, float | None]:
+    """What the plausibility of a claim depends on."""
+    return log_odds(_confidence(probe, observation)), observation.likely
 
 
 def _made_up(likely: Sequence[float]) -> float:

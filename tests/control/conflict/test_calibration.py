@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from control.conflict import calibration as calibrations
-from control.conflict.calibration import ANY_MODEL, Thresholds, decide
+from control.conflict.calibration import ANY_MODEL, Plausibility, Thresholds, decide
 from control.conflict.claims import Claim
 from control.conflict.probe import NUMBERS, MemoryProbe, ProbeFeatures
 from foundation.errors import ModelError
@@ -101,12 +101,12 @@ def test_only_conflicts_resolve_to_memory_and_only_unsupported_answers_are_groun
 def test_against_passages_memory_remembers_what_is_likely_to_be_right(
     always, confidence, likely, remembers
 ):
-    calibration = always(0, memory_bar=-0.4, conflict_bar=1.0)
+    calibration = always(0, memory_bar=-0.4, plausibility=Plausibility(1.0, 1.0, 1.0))
     assert calibration.remembers(Claim(0, 1, "Oslo", 1.0, likely), confidence) == remembers
     assert not calibration.remembers(None, confidence)
 
 
-def test_without_a_bar_for_conflicts_that_of_the_draft_counts(always):
+def test_where_conflicts_were_not_measured_the_bar_of_the_draft_counts(always):
     calibration = always(0, memory_bar=-0.4)
     assert calibration.remembers(Claim(0, 1, "Oslo", 1.0, -0.3), 0.1)
     assert not calibration.remembers(Claim(0, 1, "Oslo", 1.0, -0.5), 0.9)
@@ -138,7 +138,8 @@ def test_a_probe_weighs_numbers_and_states():
 
 def test_what_is_saved_is_loaded_again(always, tmp_path):
     probe = MemoryProbe([0.1] * NUMBERS, [[1.0, -2.5]], 0.3)
-    saved = always(0.7, probe=probe, measured={"known": 42.0, "Q": 0.7})
+    told = Plausibility(1.2, 4.0, -0.5)
+    saved = always(0.7, probe=probe, measured={"known": 42.0, "Q": 0.7}, plausibility=told)
     path = tmp_path / "not" / "there" / "calibration.json"
     saved.save(path)
     assert calibrations.load(path) == saved

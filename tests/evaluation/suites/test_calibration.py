@@ -8,7 +8,7 @@ from rich.console import Console
 
 from control.conflict import calibration as calibrations
 from control.conflict import drafts
-from control.conflict.calibration import ANY_MODEL, plausibility
+from control.conflict.calibration import ANY_MODEL
 from control.conflict.probe import NUMBERS, ProbeFeatures
 from control.conflict.reader import Reading
 from evaluation.datasets import conflicts as datasets
@@ -311,20 +311,26 @@ def test_a_reader_that_corrects_the_model_is_trusted_in_its_calibration(tiny, co
     assert (of_any.reader_bar, of_any.memory_bar) == (math.inf, -0.2)
 
 
-def test_what_memory_makes_up_against_passages_sets_the_bar_of_conflicts(tiny, conflicts):
-    rows = conflicts(plainly)
-    sure, unsure = (next(each for each in rows if each.known is known) for known in (True, False))
-    without = calibrating.fit(tiny.identity, tiny.name, rows)
-    assert without.conflict_bar == math.inf
-    for claimed in (sure, unsure):
-        made_up = [replace(claimed, likely=-0.5)] * 50
-        fitted = calibrating.fit(tiny.identity, tiny.name, rows, invented=[made_up])
-        confidence = fitted.probe(claimed.evidence)
-        assert fitted.conflict_bar == pytest.approx(plausibility(confidence, -0.5))
-        assert fitted.memory_bar == -0.5
-    silent = [replace(sure, likely=None, evidence=None, conflict=False)] * 99
-    rare = calibrating.fit(tiny.identity, tiny.name, rows, invented=[[*silent, made_up[0]]])
-    assert rare.conflict_bar == -math.inf
+def test_known_claims_are_told_from_what_memory_makes_up_against_passages(tiny, conflicts):
+    rows = [replace(each, likely=-0.1) for each in conflicts(plainly)]
+    assert calibrating.fit(tiny.identity, tiny.name, rows).plausibility is None
+    made_up = [replace(each, likely=-1.0) for each in rows if not each.known]
+    fitted = calibrating.fit(tiny.identity, tiny.name, rows, invented=[made_up])
+    assert fitted.plausibility.likely > 0
+    passing = [
+        each
+        for each in made_up
+        if fitted.plausibility(fitted.confidence(each.evidence), each.likely)
+    ]
+    assert len(passing) <= 1 + 0.02 * len(made_up)
+    assert all(
+        fitted.plausibility(fitted.confidence(each.evidence), each.likely)
+        for each in rows
+        if each.known
+    )
+    assert fitted.memory_bar == -1.0
+    silent = [replace(each, likely=None, evidence=None, conflict=False) for each in made_up]
+    assert calibrating.fit("m", "M", rows, invented=[silent]).plausibility is None
 
 
 class FirstWordReader:
