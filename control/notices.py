@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from control.conflict import passage_claims
 from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.claims import ends_sentence
+from control.conflict.dates import periods_named
 from control.conflict.passage_claims import is_outdated
 from control.conflict.sources import MEMORY
 from control.engines.base import Engine
@@ -85,11 +86,12 @@ def _of_claims(state: QuestionState) -> list[str]:
     if (near := _nearest_told(state)) is not None:
         notices.append(NEAREST.format(sure=near.confidence))
     elif _unsupported(state):
-        remembers = any(each.source == MEMORY and each.followed for each in state.claims)
+        remembers = any(each.source == MEMORY for each in state.claims)  # without a conflict
         notices.append(REMEMBERED if remembers else UNSUPPORTED)
     elif unsaid := _unsaid(state):
         notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
-    if (later := _silent_later(state)) is not None:
+    asks_when = periods_named(state.search.query_str)  # of that time nothing is outdated
+    if not asks_when and (later := _silent_later(state)) is not None:
         title, date = str(later.metadata.get("title", "")), passage_claims.date_of(later)
         notices.append(OUTDATED.format(title=title, dated=f" ({date})" if date else ""))
     return notices

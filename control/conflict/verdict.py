@@ -147,14 +147,13 @@ def claim_against_memory(found: "DraftClaims", prompt: "Prompt") -> str:
     """What the passages claim against memory; empty if nothing.
 
     What their answer does, unless it misreads them or says what memory claims and no passage holds:
-    then what is quoted from them, if it contradicts memory. Nothing where what they surely claim
-    does not contradict memory.
+    then what they surely claim, if it contradicts memory. Nothing where that does not.
     """
     says, own, quoted = found.passages_say, found.found.passages_claim, prompt.quote
     stated, against = found.remembered_claim, False
-    if quoted is not None and stated is not None:
+    if quoted is not None and stated is not None and quoted.confidence >= LEAST_ANSWERS:
         against = compare(prompt.question, quoted.claim, stated.text) == "contradictory"
-        if quoted.confidence >= LEAST_ANSWERS and not against:
+        if not against:
             return ""
     of_memory = found.agrees_with_memory and not found.found.supported
     if own is None or says != own.text or not (of_memory or found.found.misread):

@@ -367,7 +367,7 @@ def _guessed_backwards(match: Match) -> Match | None:
     if match.record.scope == "subject":
         return None
     right = [one for part in match.excerpts for one in _as_right(part, match.record)]
-    return Match(match.record, "held", match.excerpts, (), tuple(right)) if right else None
+    return Match(match.record, "held", tuple(right)) if right else None
 
 
 def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, dict[str, Record]]:

@@ -235,6 +235,7 @@ def test_who_it_is_that_a_description_fits_is_not_told(embedding, question, watc
     "question",
     [
         "Which person at the junior camp is allergic to penicillin?",
+        "Who at the junior camp is allergic to aspirin?",
         "Who of the young rowers must be allergic to penicillin, going by the e-mails?",
     ],
 )
