@@ -60,6 +60,13 @@ def test_that_a_later_document_of_the_title_claims_nothing_is_told(reading, titl
     assert [each for each in notices(answer) if "later" in each] == (expected if told else [])
 
 
+def test_that_a_later_document_claims_nothing_is_not_told_of_the_time_that_is_asked_about(reading):
+    rules = {"rules 1": ("2022", "You have 14 days."), "rules 2": ("2025", "It rains.")}
+    answer = reading(dated(**rules), question="How long was it in 2022?")
+    assert answer.answer == "You have 14 days."
+    assert not any("later" in each for each in notices(answer))
+
+
 def test_a_later_document_that_claims_something_leaves_no_doubt(reading):
     silent = ("2023", "It rains.")
     answer = reading(dated(**{"rules 1": OLD, "rules 2": silent, "rules 3": NEW}))
