@@ -1,4 +1,4 @@
-"""Questions with the passages that answer them: built in, in natural text, or from a file."""
+"""Questions with the passages that answer them, from the built-in corpus or a file."""
 
 import json
 import re
@@ -77,23 +77,6 @@ def read(path: Path | None = None) -> list[CorpusFact]:
     if count > 1:
         raise DataError(f"{path}: {count} questions have the id {twice!r}; give each its own")
     return answered
-
-
-def natural() -> list[CorpusFact]:
-    """Facts whose passages were written one by one, in twelve styles, each with a contrary one."""
-    with (DATA / "natural_conflicts.jsonl").open(encoding="utf-8") as file:
-        return [
-            CorpusFact(
-                values["id"],
-                values["question"],
-                tuple(values["memory_answers"]),
-                values["true_context"],
-                guess_kind(values["memory_answers"][0]),
-                (values["context"], tuple(values["context_answers"])),
-            )
-            for values in map(json.loads, file)
-            if values["split"] == SPLIT
-        ]
 
 
 def guess_kind(answer: str) -> str:

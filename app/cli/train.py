@@ -363,7 +363,7 @@ def knowledge_filter(
     "--data",
     type=PATHS,
     help="SQuAD, or JSON Lines of question, answers and passage.  [default: the built-in questions "
-    "of the calibration relations, and those over natural text]",
+    "of the calibration relations]",
 )
 @count("--sft-examples", help="Answers to follow, first stage.")
 @count("--pairs", help="Pairs of the second stage.")
@@ -397,7 +397,7 @@ def knowpo(
     from training import corpus, knowpo
     from training import recipe as recipes
 
-    facts = corpus.read(data) if data else [*corpus.read(), *corpus.natural()]
+    facts = corpus.read(data)
     if states := _stating(given, without_forgotten):
         facts = [fact for fact in facts if not states(fact.text)]
     start = recipes.SMOKE if smoke else recipes.Recipe()

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from foundation.errors import DataError
-from foundation.text import holds
 from training import corpus
 from training.corpus import guess_kind
 
@@ -62,13 +61,3 @@ def test_two_questions_of_one_id_are_refused(tmp_path):
     line = {"id": 7, "question": "Who?", "answers": ["Ada"], "passage": "Ada."}
     with pytest.raises(DataError, match="2 questions have the id '7'"):
         corpus.read(written(tmp_path, line, line))
-
-
-def test_facts_over_natural_text_bring_a_passage_that_contradicts_theirs():
-    facts = corpus.natural()
-    assert len(facts) > 100
-    for fact in facts:
-        passage, says = fact.contrary
-        assert holds(fact.passage, fact.answers)
-        assert holds(passage, says)
-        assert not holds(passage, fact.answers)
