@@ -61,7 +61,8 @@ def test_that_a_later_document_of_the_title_claims_nothing_is_told(reading, titl
 
 
 def test_that_a_later_document_claims_nothing_is_not_told_of_the_time_that_is_asked_about(reading):
-    rules = {"rules 1": ("2022", "You have 14 days."), "rules 2": ("2025", "It rains.")}
+    rules = {"rules 0": ("2020", "You have 7 days."), "rules 1": ("2022", "You have 14 days.")}
+    rules["rules 2"] = ("2025", "It rains.")
     answer = reading(dated(**rules), question="How long was it in 2022?")
     assert answer.answer == "You have 14 days."
     assert not any("later" in each for each in notices(answer))
