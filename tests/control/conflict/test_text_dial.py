@@ -120,6 +120,12 @@ def test_at_one_memory_wins_where_it_is_likely_right(ask, kind):
     assert {token.source for token in answer.trace.tokens} == {"memory"}
 
 
+def test_what_both_branches_would_write_is_of_both(ask):
+    answer, _ = ask("llama", script("The capital of Norway is Rome."), 0.5)
+    sources = {token.text.strip(): token.source for token in answer.trace.tokens}
+    assert (sources["Norway"], sources["Rome"]) == ("both", "context")
+
+
 @pytest.mark.parametrize("kind", ["llama", "completions", "chat"])
 def test_at_one_memory_loses_where_it_is_likely_wrong(ask, kind):
     answer, _ = ask(kind, script("The capital of Norway is Bergen."), 1.0, confidence=False)
