@@ -80,6 +80,7 @@ class Match:
         asks_from: Likelihood from which the question may ask for the fact, so that the output
             decides; below it the record is watched only.
         refused_from: Likelihood from which it is refused at once.
+        guessed: Whether it gives another value where the answer would stand, for the kind "held".
     """
 
     record: Record
@@ -89,6 +90,7 @@ class Match:
     as_right: tuple[str, ...] = ()
     asks_from: float = ASKS
     refused_from: float = REFUSED
+    guessed: bool = False
 
 
 class Router:
@@ -125,8 +127,12 @@ class Router:
             mentioned = self._in_conversation(history)
             judged = list(zip(matches, self._likelihoods(matches, history), strict=True))
             watched = {record.id: record for record in mentioned}
+            backwards = set[str]()
             for match, likelihood in judged:
-                watched |= self._watched(match, likelihood, question)
+                active = self._watched(match, likelihood, question)
+                watched |= active
+                if match.kind == "held" and not match.guessed:
+                    backwards |= {record.id for record in active.values()}
         asking = [(match, likelihood) for match, likelihood in judged if match.kind != "held"]
         refused, decide_on_output = _asked_for(asking)
         described = {match.record.id for match in matches if match.kind == "described"}
@@ -143,7 +149,7 @@ class Router:
             frozenset(check_paraphrase),
             frozenset(decide_on_output),
             frozenset(described),
-            frozenset(one.id for key, one in watched.items() if key.endswith(BACKWARDS_KEY)),
+            frozenset(backwards),
         )
 
     def _likelihoods(self, matches: Sequence[Match], history: Turns) -> list[float]:
@@ -367,7 +373,7 @@ def _guessed_backwards(match: Match) -> Match | None:
     if match.record.scope == "subject":
         return None
     right = [one for part in match.excerpts for one in _as_right(part, match.record)]
-    return Match(match.record, "held", tuple(right)) if right else None
+    return Match(match.record, "held", tuple(right), guessed=True) if right else None
 
 
 def _asked_for(judged: Sequence[tuple[Match, float]]) -> tuple[Record | None, dict[str, Record]]:

@@ -200,16 +200,16 @@ def test_other_questions_about_the_answer_pass(embedding, question):
     assert not routed.decide_on_output
 
 
-@pytest.mark.parametrize("guess", ["Germany", "Austria"])
+@pytest.mark.parametrize(("guess", "asked"), [("Germany", {"hamburg"}), ("Austria", set())])
 @pytest.mark.parametrize(
     "question", ["{} is the country of which city?", "What has {} as its country?"]
 )
-def test_a_reversed_question_is_answered_without_the_subject(embedding, question, guess):
+def test_a_reversed_question_is_answered_without_the_subject(embedding, question, guess, asked):
     router = Router(MadeUpLedger(HAMBURG), embedding, fact_classifier())
     routed = router.route(question.format(guess))
     assert routed.refused is None  # or the refusal would tell which guess is right
     assert any("Hamburg" in record.answers for record in routed.watched)
-    assert routed.subject_asked == {"hamburg"}
+    assert routed.subject_asked == asked
 
 
 @pytest.mark.parametrize(
