@@ -179,7 +179,7 @@ def _plausibility(
     confidence: NDArray[np.float64],
     invented: Sequence[Sequence[Observation]],
 ) -> Plausibility | None:
-    """`Calibration.plausibility`; ``None`` where memory never contradicts passages on one side.
+    """`Calibration.plausibility`; ``None`` where memory hardly ever contradicts passages.
 
     Args:
         probe: Of the calibration.
@@ -198,7 +198,7 @@ def _plausibility(
     rows = np.array([*known, *made_up], dtype=np.float64)
     right = np.arange(len(rows)) < len(known)
     weights = _regression(rows, right, np.ones(len(rows)), UNPENALISED).coef_[0]
-    bars = [
+    bar = max(
         _made_up(
             [
                 float(weights @ _plausible_by(probe, each)) if _is_claim(each) else -math.inf
@@ -206,8 +206,10 @@ def _plausibility(
             ]
         )
         for seen in invented
-    ]
-    return Plausibility(_short(weights[0]), _short(weights[1]), _short(max(bars)))
+    )
+    if math.isinf(bar):
+        return None
+    return Plausibility(_short(weights[0]), _short(weights[1]), _short(bar))
 
 
 def _is_claim(observation: Observation) -> bool:
