@@ -97,13 +97,13 @@ class Plausibility:
     the known facts do, of either alone 47 and 29 %.
 
     Attributes:
-        confidence: Weight of the log-odds that memory is right, in nats.
-        likely: Weight of the mean log-probability of a token of its draft, in nats.
+        odds_weight: Of the log-odds that memory is right, in nats.
+        draft_weight: Of the mean log-probability of a token of its draft, in nats.
         bar: What 2 % of the questions about invented things reach.
     """
 
-    confidence: float
-    likely: float
+    odds_weight: float
+    draft_weight: float
     bar: float
 
     def __call__(self, confidence: float, likely: float) -> bool:
@@ -112,7 +112,7 @@ class Plausibility:
 
     def score(self, confidence: float, likely: float) -> float:
         """How plausible that is; higher than `bar` where it does."""
-        return self.confidence * log_odds(confidence) + self.likely * likely
+        return self.odds_weight * log_odds(confidence) + self.draft_weight * likely
 
 
 def log_odds(probability: float) -> float:

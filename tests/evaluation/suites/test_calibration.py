@@ -316,7 +316,7 @@ def test_known_claims_are_told_from_what_memory_makes_up_against_passages(tiny, 
     assert calibrating.fit(tiny.identity, tiny.name, rows).plausibility is None
     made_up = [replace(each, likely=-1.0) for each in rows if not each.known]
     fitted = calibrating.fit(tiny.identity, tiny.name, rows, invented=[made_up])
-    assert fitted.plausibility.likely > 0
+    assert fitted.plausibility.draft_weight > 0
     passing = [
         each
         for each in made_up
