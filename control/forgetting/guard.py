@@ -95,9 +95,9 @@ class WatchedFacts:
     def completed(self, text: str, new: str, withheld: Collection[str] = ()) -> Record | None:
         """The record of which ``new`` completes an answer that ``text`` does not contain yet.
 
-        Or of whose wording it repeats more than may be told. Where the question may ask for the
-        record, or the model was about to state it, a similar spelling counts as the answer: a model
-        that cannot write "Anouk Trewin" writes "Anouc Trew".
+        Or of whose wording it repeats more than may be told. A spelling similar to a name counts as
+        the answer: a model that cannot write "Anouk Trewin" writes "Anouc Trew". Where the question
+        may ask for the record, or the model was about to state it, one similar to other words, too.
 
         Args:
             text: The answer so far.
@@ -107,9 +107,8 @@ class WatchedFacts:
         whole = text + new
         border = len(text.rstrip())
         for record in self.active_records(whole):
-            places = self._new_words(whole, record)
-            if record.id in self.decide_on_output or record.id in withheld:
-                places += self._misspelled(whole, record)
+            asked = record.id in self.decide_on_output or record.id in withheld
+            places = self._new_words(whole, record) + self._misspelled(whole, record, not asked)
             if any(end > border for _, end in places):
                 return record
         return self.wording.completed(text, new) if self.wording else None
@@ -140,13 +139,16 @@ class WatchedFacts:
             if not any(one.startswith(plain(text[start:end])) for one in said)
         ]
 
-    def _misspelled(self, text: str, record: Record) -> list[Place]:
+    def _misspelled(self, text: str, record: Record, names: bool) -> list[Place]:
         """Where words are spelled much like an answer that neither question nor subject has."""
         known = words_of((self.question, *record.names))
         return [
             (start, end)
-            for start, end in find_misspelled(text, record)
-            if not known.issuperset(plain(text[start:end]).split())
+            for start, end in find_misspelled(text, record, names)
+            if not all(
+                any(one.startswith(word) for one in known)
+                for word in plain(text[start:end]).split()
+            )
         ]
 
     def _repeats(self, record: Record) -> bool:

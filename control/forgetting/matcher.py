@@ -10,7 +10,7 @@ from rapidfuzz import fuzz
 from control.conflict.quantities import relate
 from control.conflict.spans import Span, read_span
 from control.forgetting.aliases import name_words
-from control.forgetting.names import NameMatcher
+from control.forgetting.names import LEAST_TYPO, NameMatcher
 from control.forgetting.normalize import Place, plain, words_of
 from control.forgetting.parts import parts
 from control.forgetting.record import TOO_COMMON, Record
@@ -35,10 +35,13 @@ class AnswerForms:
     Attributes:
         names: Finds them and the parts that tell them, under the empty key.
         values: Those that are a date or a quantity with a unit.
+        spelled: Phrases of which a similar spelling may stand for them, each with whether it is a
+            name that is long enough to be known by one wherever it stands.
     """
 
     names: NameMatcher
     values: tuple[Span, ...]
+    spelled: tuple[tuple[str, bool], ...] = ()
 
 
 @lru_cache(maxsize=MOST_FORMS)
@@ -50,7 +53,13 @@ def answer_forms(record: Record) -> AnswerForms:
     matcher = NameMatcher()
     if short:
         matcher.add("", [*short, *told])
-    return AnswerForms(matcher, tuple(value for span in short if (value := _value(span))))
+    named = words_of(span for span in short if span[:1].isupper())
+    spelled = tuple(
+        (phrase, len(phrase) >= LEAST_TYPO and named.issuperset(phrase.split()))
+        for phrase in matcher.phrases
+        if not any(map(str.isdigit, phrase))
+    )
+    return AnswerForms(matcher, tuple(value for span in short if (value := _value(span))), spelled)
 
 
 def find_words(text: str, record: Record) -> list[Place]:
@@ -81,22 +90,38 @@ def find_values(text: str, record: Record) -> list[Place]:
     ]
 
 
-def find_misspelled(text: str, record: Record) -> list[Place]:
+def find_misspelled(text: str, record: Record, names: bool = False) -> list[Place]:
     """Where words stand that are spelled much like an answer: "Anouc Trew" for "Anouk Trewin".
 
     Names of countries, languages, currencies and cities are none: Ireland is not Iceland.
+
+    Args:
+        text: The text.
+        record: The record.
+        names: Only longer names count, and each of their words has to be spelled much alike, since
+            "written" is much like "writer", and "South Bridge" like "North Bridge".
     """
-    known = answer_forms(record).names.phrases
-    phrases = [phrase for phrase in known if not any(map(str.isdigit, phrase))]
+    phrases = [phrase for phrase, named in answer_forms(record).spelled if named or not names]
     found = []
     for view, length in product(views(text), {phrase.count(" ") + 1 for phrase in phrases}):
         for first in range(len(view.words) - length + 1):
             said = " ".join(view.words[first : first + length])
             if len(said) < LEAST_PART or name_words()[said]:
                 continue
-            if any(fuzz.ratio(said, phrase, score_cutoff=SIMILAR) for phrase in phrases):
+            if any(_alike(said, phrase, by_word=names) for phrase in phrases):
                 found.append((view.spans()[first][0], view.spans()[first + length - 1][1]))
     return found
+
+
+def _alike(said: str, phrase: str, by_word: bool) -> bool:
+    """Whether words are spelled much alike, as a whole or each and from its first letter on."""
+    if not by_word:
+        return fuzz.ratio(said, phrase, score_cutoff=SIMILAR) > 0
+    ones, others = said.split(" "), phrase.split(" ")
+    return len(ones) == len(others) and all(
+        one[0] == other[0] and fuzz.ratio(one, other, score_cutoff=SIMILAR)
+        for one, other in zip(ones, others, strict=True)
+    )
 
 
 @lru_cache(maxsize=MOST_FORMS)

@@ -49,7 +49,8 @@ GIVING, STATING = 0.4, 0.8
 NAMING = 0.05
 RETRIEVAL = "retrieval"  # the layer that redacts passages
 POSSESSIVE = re.compile(r"['’]s?$")
-SENTENCE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
+SENTENCE_END = re.compile(r"[.!?…]['\")\]]*\s|\n")
+CLAUSE_END = re.compile(r"[.!?…:;]['\")\]]*\s|\n")
 
 # Worded as for any unknown fact, so that none of them reveals that there is a record.
 REFUSALS = (
@@ -351,7 +352,7 @@ class FactSuppressor:
         """
         found = self._about(text, watch) if records is None else records
         given = [record for record in found if find_answers(text, record)]
-        *_, (start, end) = _sentences(text.rstrip())
+        *_, (start, end) = _sentences(text.rstrip(), SENTENCE_END)
         last = text[start:end]
         sure = [one for one in given if one in watch.named and normalize.holds(last, one.names)]
         rest = [one for one in given if one not in sure]
@@ -380,20 +381,23 @@ class FactSuppressor:
             least: Likelihood from which it states one.
             asked: The question, where a text that names nothing need not be about the record.
         """
-        sentences = [part for start, end in _sentences(text) if (part := text[start:end].strip())]
-        if self.judge is None or not records or not sentences:
+        # What follows a colon is read alone, and with what is before it: "Belgium: ... the euro."
+        readings = [
+            [part for start, end in _sentences(text, ends) if (part := text[start:end].strip())]
+            for ends in (CLAUSE_END, SENTENCE_END)
+        ]
+        readings = readings[: 1 + (readings[0] != readings[1])]
+        if self.judge is None or not records or not readings[0]:
             return ()
-        pairs = []
-        for record in records:
-            naming = {n for n, one in enumerate(sentences) if normalize.holds(one, record.names)}
-            last = len(sentences) - 1
-            before = context(sentences, last, naming, not naming)
-            # Where the text names nothing, it is about what was asked.
-            about = asked is None or normalize.holds(asked, record.names)
-            title = record.subject if about and not naming else ""
-            pairs.append((in_passage(sentences[last], before, title), stated(record)))
+        asked_about = [asked is None or normalize.holds(asked, one.names) for one in records]
+        pairs = [
+            (_last_of(sentences, record, about), stated(record))
+            for sentences in readings
+            for record, about in zip(records, asked_about, strict=True)
+        ]
         likely = self.judge.states(pairs)
-        return [record for record, p in zip(records, likely, strict=True) if p >= least]
+        surest = [max(likely[place :: len(records)]) for place in range(len(records))]
+        return [record for record, p in zip(records, surest, strict=True) if p >= least]
 
     @contextmanager
     def buffer_stream(
@@ -427,7 +431,7 @@ class FactSuppressor:
                 return
             buffered.setdefault(index, []).append(token)
             texts[index] = texts.get(index, "") + token.text
-            if SENTENCE_END.search(token.text + " ") and not watches[index].decide_on_output:
+            if CLAUSE_END.search(token.text + " ") and not watches[index].decide_on_output:
                 flush(index)
 
         yield buffer, stopped
@@ -456,9 +460,23 @@ def _tells_another(question: str, record: "Record", text: str, sentence: str) ->
     return normalize.holds(sentence, content(question) - own)
 
 
-def _sentences(text: str) -> Iterator[normalize.Place]:
-    """The sentences of an answer, and what follows a colon as one of them."""
-    return pairwise([0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)])
+def _sentences(text: str, ends: re.Pattern[str] = CLAUSE_END) -> Iterator[normalize.Place]:
+    """The sentences of an answer, by default with what follows a colon as one of them."""
+    return pairwise([0, *(match.end() for match in ends.finditer(text)), len(text)])
+
+
+def _last_of(sentences: Sequence[str], record: "Record", about: bool) -> str:
+    """The last of the sentences, as it is judged by a record.
+
+    Args:
+        sentences: Of an answer.
+        record: The record.
+        about: Whether the question is about it; then an answer that names nothing is, too.
+    """
+    naming = {n for n, one in enumerate(sentences) if normalize.holds(one, record.names)}
+    last = len(sentences) - 1
+    before = context(sentences, last, naming, not naming)
+    return in_passage(sentences[last], before, record.subject if about and not naming else "")
 
 
 def _either(

@@ -51,8 +51,7 @@ def test_words_that_only_contain_the_answer_are_not_banned(guarded, text):
 @pytest.mark.parametrize(
     ("answer", "text", "stated"),
     [
-        ("Anouk Trewin", "Anouc Trew", True),
-        ("Luxembourgish", "Luxembourgese", True),
+        ("writer", "written", True),
         ("Einstein on the Beach", "Einstein on the Shore", True),
         ("Anouk Trewin", "the cook", False),
         ("Iceland", "Ireland", False),
@@ -66,6 +65,14 @@ def test_a_similar_spelling_is_the_answer_once_that_was_about_to_be_stated(answe
     assert (watch.completed("It is ", text, ["1"]) is record) == stated
     asked = WatchedFacts((record,), decide_on_output=frozenset({"1"}))
     assert (asked.completed("It is ", text) is record) == stated
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"), [("Anouk Trewin", "Anouc Trew"), ("Luxembourgish", "Luxembourgese")]
+)
+def test_a_longer_name_whose_words_are_spelled_much_alike_is_the_answer(answer, text):
+    record = Record("Brae Hall", relation="r", answers=(answer,), id="1")
+    assert WatchedFacts((record,)).completed("It is ", text) is record
 
 
 def test_an_answer_ends_before_it_states_what_the_question_may_ask_for(guarded):

@@ -344,6 +344,10 @@ def test_texts_that_contain_a_watched_answer_are_not_shown(forgetting):
         ("It is on the coast. Lima is the capital of Peru.", "It is on the coast. "),
         ("Lima is in Peru.", "Lima is in Peru."),
         ("Lima is a city. It is the capital of Peru.", "Lima is a city. "),
+        (
+            "It is on the coast. The capital of Peru: rich in history, and Lima.",
+            "It is on the coast. The capital of Peru: ",
+        ),
     ],
 )
 def test_a_fact_that_is_volunteered_to_another_question_is_cut(tiny, said, kept):
