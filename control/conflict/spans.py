@@ -90,6 +90,7 @@ class Span:
     Attributes:
         words: Of its text, without grammar, numbers and dates.
         implied: The countries of its cities.
+        divided: The countries of its states and provinces.
         dates: Readings of each date; times of day are in ``times``.
         times: Readings of each time of day.
         quantities: Its numbers, with their units.
@@ -100,6 +101,7 @@ class Span:
 
     words: list[Word] = field(default_factory=list)
     implied: set[str] = field(default_factory=set)
+    divided: set[str] = field(default_factory=set)
     dates: list[tuple[PartialDate, ...]] = field(default_factory=list)
     times: list[tuple[PartialDate, ...]] = field(default_factory=list)
     quantities: list[Quantity] = field(default_factory=list)
@@ -216,6 +218,27 @@ def _entity(name: str) -> tuple[str, ...]:
     return ()
 
 
+def _divided(name: str) -> frozenset[str]:
+    """The countries, mostly one, of which a state, province or the like has this name (ISO 3166-2).
+
+    None where it is a country or a city itself: "Luxembourg", which is a province of Belgium, too.
+    """
+    known = _entity(normalise(name))[:1]
+    placed = any(each.startswith(("territory", "city")) for each in known)
+    return frozenset() if placed else _divisions().get(name, frozenset())
+
+
+@cache
+def _divisions() -> dict[str, frozenset[str]]:
+    """The countries by the names of what they are divided into."""
+    import pycountry
+
+    found: dict[str, set[str]] = {}
+    for each in pycountry.subdivisions:
+        found.setdefault(each.name, set()).add(f"territory {each.country_code}")
+    return {name: frozenset(countries) for name, countries in found.items()}
+
+
 def _bound_dates(span: Span, text: str) -> None:
     """Turn the years of a range or behind a bound into a span of years."""
     years = [each[0].years for each in span.dates if each[0].month is None and each[0].years]
@@ -246,6 +269,7 @@ def _read_words(span: Span, pieces: Sequence[Piece], text: str) -> None:
         ):
             break  # "coal, but not oil"
         start, stop, named = _entity_in(part)
+        span.divided |= _divided(" ".join(piece.raw for piece in part))
         _read_part(span, part[:start], text)
         raw = " ".join(piece.raw for piece in part[start:stop])
         if named:

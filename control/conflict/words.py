@@ -1,7 +1,7 @@
 """Words and names of two answer spans: which are the same, and which short for another."""
 
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from control.conflict.spans import VERSION, Span, Word, spelled_out
@@ -44,8 +44,8 @@ def match_words(one: Span, two: Span) -> Match:
     for mine, its in ((match.one, match.two), (match.two, match.one)):
         _pair(match, mine, its, _contracts)
         _pair(match, mine, its, _shortens, exact=False)
-    _pair_countries(match, match.one, match.two, two.implied)
-    _pair_countries(match, match.two, match.one, one.implied)
+    _pair_countries(match, match.one, match.two, two)
+    _pair_countries(match, match.two, match.one, one)
     return match
 
 
@@ -73,13 +73,15 @@ def _pair_acronyms(match: Match, mine: list[Word], its: list[Word]) -> None:
             match.count += 1
 
 
-def _pair_countries(match: Match, mine: list[Word], its: list[Word], implied: Set[str]) -> None:
-    """Pair countries with their cities: "Norway", "Oslo"."""
-    for word in [word for word in mine if word.entity in implied]:
-        city = next((other for other in its if other.entity), None)
-        if city is not None:
+def _pair_countries(match: Match, mine: list[Word], its: list[Word], other: Span) -> None:
+    """Pair countries with places in them: "Norway", "Oslo"; "United States", "New Mexico"."""
+    for word in [word for word in mine if word.entity in other.implied | other.divided]:
+        inside = [one for one in its if one.entity][:1]
+        if not inside and word.entity in other.divided:
+            inside = list(its)
+        if inside:
             mine.remove(word)
-            its.remove(city)
+            its[:] = [one for one in its if one not in inside]
             match.count, match.exact = match.count + 1, False
 
 
