@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from cachetools import LRUCache
+
 from control.engines import base
 from control.engines.base import EnginePrompt, GenerationRequest, Message, ScoreRequest, Token
 from control.engines.openai_server import (
@@ -21,6 +23,7 @@ from control.engines.openai_server import (
 from foundation.errors import ModelError
 
 NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
+MOST_TOKENIZED = 256  # texts whose tokens are kept; a prompt is needed for every request about it
 UNCHANGED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # else as the model's files say
 
 
@@ -50,6 +53,10 @@ async def opened(http: Http, model: dict[str, Any]) -> "CompletionServer | None"
 class CompletionServer(OpenAIServer):
     """vLLM and servers like it."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._tokenized: LRUCache[str, tuple[Token, ...]] = LRUCache(MOST_TOKENIZED)
+
     async def render(self, messages: Sequence[Message]) -> str:
         """The messages in the chat template."""
         body = {"model": self.model, "messages": list(messages), "add_generation_prompt": True}
@@ -63,6 +70,8 @@ class CompletionServer(OpenAIServer):
         return list(await asyncio.gather(*map(self._tokenize, texts)))
 
     async def _tokenize(self, text: str) -> tuple[Token, ...]:
+        if (known := self._tokenized.get(text)) is not None:
+            return known
         body = {
             "model": self.model,
             "prompt": text,
@@ -70,7 +79,8 @@ class CompletionServer(OpenAIServer):
             "return_token_strs": False,
         }
         ids = (await self.http.post("/tokenize", body))["tokens"]
-        return tuple(Token("", int(token)) for token in ids)
+        found = self._tokenized[text] = tuple(Token("", int(token)) for token in ids)
+        return found
 
     async def _is_control(self, mark: str) -> bool:
         return len(await self._tokenize(mark)) == 1

@@ -177,6 +177,16 @@ def test_given_tokens_are_scored_where_they_stand(opened):
     assert other == [UNLIKELY]
 
 
+@pytest.mark.parametrize("opened", ["completions"], indirect=True)
+def test_the_tokens_of_a_prompt_are_asked_for_once(opened):
+    fake, engine = opened
+    request = GenerationRequest(prompt(engine))
+    fake.requests.clear()
+    [answer] = engine.generate([request])
+    engine.score([ScoreRequest(request.prompt, (), tuple(answer.tokens))])
+    assert [path for path, _ in fake.requests] == ["/tokenize", *2 * ["/v1/completions"]]
+
+
 @pytest.mark.parametrize("opened", ["llama", "completions"], indirect=True)
 def test_a_fact_that_is_withheld_is_not_said(opened):
     _, engine = opened
