@@ -334,8 +334,9 @@ class Assistant:
         titles = [prompts.origin(node.metadata) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
         prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
-        prompt = replace(prompt, quote=faithfulness.quote(state, self.model, self.forgetting))
-        return replace(state, prompt=prompt)
+        quote = faithfulness.quote(state, self.model, self.forgetting)
+        answers = None if pasted else max(state.answering.values(), default=None)
+        return replace(state, prompt=replace(prompt, quote=quote, answers=answers))
 
     def decode(
         self, states: Sequence[QuestionState], on_token: OnClearedToken | None = None

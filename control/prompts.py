@@ -56,6 +56,8 @@ class Prompt:
         memory_chat: The same of ``memory``.
         quote: Takes the place of an answer without support in the passages; ``None`` where nothing
             is known that they claim.
+        answers: How likely any of the passages that a search has found answers the question, in
+            [0, 1]; ``None`` where they were given, or not read for that.
     """
 
     context: str
@@ -66,6 +68,7 @@ class Prompt:
     context_chat: tuple[Message, ...] = ()
     memory_chat: tuple[Message, ...] = ()
     quote: Quote | None = None
+    answers: float | None = None
 
     @property
     def passages(self) -> int:

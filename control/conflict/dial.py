@@ -34,6 +34,7 @@ from control.conflict.verdict import (
     decoded,
     is_plain_rag,
     places,
+    unrelated,
 )
 from control.decoding import generate
 from control.decoding import trace as tracing
@@ -325,7 +326,7 @@ def _says(
 ) -> str:
     """What the passages claim, as far as the answer is put into their words as it was completed."""
     grounded = comparison.grounded
-    if resolution != "grounded" or grounded is None:
+    if resolution != "grounded" or grounded is None or unrelated(prompt):
         return claim_against_memory(comparison, prompt)
     rest = trace.tokenizer.decode(trace.ids[len(grounded.ids) - 1 :])
     return next(iter(claims.new_words(rest, set())), comparison.passages_say)

@@ -31,6 +31,7 @@ from control.conflict.verdict import (
     decoded,
     is_plain_rag,
     places,
+    unrelated,
 )
 from control.decoding.repetition import repeats
 from control.decoding.rules import DIAL
@@ -315,7 +316,7 @@ def _says(drafted: DraftBatch, key: tuple[int, Resolution], trace: Trace) -> str
     """What the passages claim, as far as the answer is put into their words as it was written."""
     place, resolution = key
     says, prompt = drafted.comparisons[place].passages_say, drafted.prompts[place]
-    if resolution != "grounded":
+    if resolution != "grounded" or unrelated(prompt):
         return claim_against_memory(drafted.comparisons[place], prompt)
     if place in drafted.quotes and prompt.quote is not None:
         return prompt.quote.claim

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from control.conflict.calibration import Calibration, Resolution, decide, raised
+from control.conflict.calibration import PLAIN_RAG, Calibration, Resolution, decide, raised
 from control.conflict.passage_claims import LEAST_ANSWERS
 from control.conflict.sources import NEUTRAL_TRUST
 from control.conflict.values import compare
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from control.decoding.generate import Alpha
     from control.decoding.trace import Trace
     from control.prompts import Prompt
+
+# The reader's probability, of all passages that were found, below which they have nothing to do
+# with the question. Of 120 questions over real documents (calibration packages) that these answer 7
+# % stay below it, of 50 questions of general knowledge to the same documents 92 %.
+UNRELATED = 0.02
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,11 @@ class DecodedAnswer:
         return self.verdict is not None and self.verdict.follows == "memory"
 
 
+def unrelated(prompt: "Prompt") -> bool:
+    """Whether the passages that were found have nothing to do with the question."""
+    return prompt.answers is not None and prompt.answers < UNRELATED
+
+
 def choose(
     found: "DraftClaims",
     prompt: "Prompt",
@@ -80,7 +90,8 @@ def choose(
 
     At a fixed alpha the trust in the passages of the conflict moves the dial for it, by half its
     range to the passages at 1 and to memory at 0; at alpha auto it counts as the passages' own
-    chance of being right (Bayes' rule in odds).
+    chance of being right (Bayes' rule in odds). Where the passages have nothing to do with the
+    question, memory answers what it remembers, unless the dial is turned to the passages.
 
     Args:
         found: What the drafts claim.
@@ -89,6 +100,10 @@ def choose(
         alpha: The dial.
         calibration: Of the model.
     """
+    if unrelated(prompt) and (alpha == "auto" or alpha >= PLAIN_RAG):
+        against = confidence if found.conflict else None
+        if calibration.remembers(found.remembered_claim, against):
+            return "memory"
     trust = passages_trust(found.passages_say, prompt)
     if alpha == "auto":
         for_memory = confidence * (1 - trust)
@@ -147,8 +162,11 @@ def claim_against_memory(found: "DraftClaims", prompt: "Prompt") -> str:
     """What the passages claim against memory; empty if nothing.
 
     What their answer does, unless it misreads them or says what memory claims and no passage holds:
-    then what they surely claim, if it contradicts memory. Nothing where that does not.
+    then what they surely claim, if it contradicts memory. Nothing where that does not, or where
+    they have nothing to do with the question.
     """
+    if unrelated(prompt):
+        return ""
     says, own, quoted = found.passages_say, found.found.passages_claim, prompt.quote
     stated, against = found.remembered_claim, False
     if quoted is not None and stated is not None and quoted.confidence >= LEAST_ANSWERS:
@@ -163,7 +181,7 @@ def claim_against_memory(found: "DraftClaims", prompt: "Prompt") -> str:
 
 def is_plain_rag(prompt: "Prompt", alpha: "Alpha", calibration: Calibration) -> bool:
     """Whether the passages' answer is given whatever is claimed, so that it can be streamed."""
-    if alpha == "auto":
+    if alpha == "auto" or unrelated(prompt):
         return False
     sure = prompt.quote.confidence if prompt.quote is not None else -1.0
     settings = [turned(alpha, trust) for trust in prompt.trust or (NEUTRAL_TRUST,)]
