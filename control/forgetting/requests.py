@@ -14,6 +14,7 @@ from control.conflict.dates import find_dates, weekday
 from control.forgetting.aliases import with_aliases
 from control.forgetting.questions import MAKERS, PEOPLE, question_forms, with_questions, within
 from control.forgetting.record import LONGEST_TEXT, Record, checked, shown
+from control.forgetting.word_translation import translated
 from foundation.errors import DataError, InputError
 from foundation.text import FUNCTION_WORDS, words
 
@@ -78,6 +79,10 @@ DATE = re.compile(
     r"|october|november|december)\b.*\d",
     re.IGNORECASE,
 )
+FOREIGN = 2  # more function words of another language than of English: a statement is not read
+ARTICLE = 4  # characters of one before a name
+# In small letters they make a part of a sentence, which is no name: "everyone knows that Lima".
+CLAUSE = re.compile(r"\b(?:that|which|who|whom|whose|what|it|you|we|they|nobody|everybody)\b")
 NO_STATEMENT = re.compile(rf"\?$|\b{BEING} not\b|\b{BEING}n[’']t\b", re.IGNORECASE)
 # "of" inside the name of a relation: "the place of birth of Jane Roe".
 LONG_RELATION = (
@@ -259,16 +264,27 @@ def propose(sentence: str) -> Record:
     if whole := EVERYTHING.fullmatch(rest):
         return _about(whole["subject"])
     statement = NAMED.sub(r"\1", THAT.sub("", rest, count=1) if asked else rest)
-    record = None if NO_STATEMENT.search(statement) else _fact(statement)
+    english = translated(statement, least=FOREIGN) is None
+    record = _fact(statement) if english and not NO_STATEMENT.search(statement) else None
+    if record is not None and _begins_with_clause(statement, record):
+        record = None
     if record is None and asked and _is_name(statement):
         return _about(statement)
     if record is None:
         raise InputError(
-            f"no fact is recognised in {shown(text)}; say it as in "
+            f"no fact is recognised in {shown(text)}; say it in English as in "
             '"Lima is the capital of Peru", or give subject, relation and answers; scope subject '
             "forgets everything about a subject"
         )
     return record
+
+
+def _begins_with_clause(statement: str, record: Record) -> bool:
+    """Whether what a statement begins with, its subject or its answer, is a part of a sentence."""
+    begun = (
+        each for each in (record.subject, *record.answers) if 0 <= statement.find(each) <= ARTICLE
+    )
+    return any(CLAUSE.search(each) for each in begun)
 
 
 def _about(subject: str) -> Record:

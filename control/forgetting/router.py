@@ -43,6 +43,7 @@ MOST_TURNS = 8  # of the conversation that are searched, the newest
 NEAREST, MOST_DESCRIBED = 32, 8  # question forms and records compared where no subject is named
 MOST_GUESSES = 4  # in one message that are tried
 LEAST_STEM = 5  # letters by which words count as alike, as in allergy and allergic
+ARTICLES = {"a", "an", "the"}
 LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # Likelihood that a question asks for a record from which it is refused once the answer is about to
 # state the fact, or at once where it asks to confirm a guess; from which it is refused at once; and
@@ -329,8 +330,13 @@ def _is_form(match: Match) -> bool:
         own = segments.content(" ".join((*asked_forms(record), record.answers[0])))
         said = (segments.content(segments.NAMELIKE.sub(" ", one)) for one in match.excerpts)
         return any(words <= own for words in said)
-    forms = {normalize.plain(form) for form in asked_forms(record)}
-    return match.kind == "named" and any(normalize.plain(one) in forms for one in match.excerpts)
+    forms = {_bare(form) for form in asked_forms(record)}
+    return match.kind == "named" and any(_bare(one) in forms for one in match.excerpts)
+
+
+def _bare(question: str) -> str:
+    """The words of a question without articles, which a record's subject need not have."""
+    return " ".join(word for word in normalize.plain(question).split() if word not in ARTICLES)
 
 
 def _named(record: Record, text: str, places: Sequence[normalize.Place], decoded: bool) -> Match:

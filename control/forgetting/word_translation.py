@@ -22,11 +22,16 @@ ENGLISH = words(
 Lexicon = dict[str, str]
 
 
-def translated(text: str) -> str | None:
-    """The text in English, word by word; ``None`` if it is English or of an unknown language."""
+def translated(text: str, least: int = 1) -> str | None:
+    """The text in English, word by word; ``None`` if it is English or of an unknown language.
+
+    Args:
+        text: The text.
+        least: How many more function words of the language it has than of English.
+    """
     pieces = PIECE.findall(text)
     words_in_text = [normalise(piece) for piece in pieces if piece[0].isalpha()]
-    best, lexicon = 0, None
+    best, lexicon = least - 1, None
     for markers, words_of in _languages():
         # German "was" and "in" count for neither language.
         own = sum(word in markers and word not in ENGLISH for word in words_in_text)

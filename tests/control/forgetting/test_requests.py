@@ -248,6 +248,10 @@ def test_an_article_within_a_question_is_small_unless_a_name_begins_with_it(sent
         "Lima is not the capital of Peru",
         "forget that it rained",
         "forget",
+        "nobody ought to learn any more that it was in 1887 that Ann Holm built the first kiln",
+        "Please remove what you know about the fact that the repair is 31,400 euros",
+        "Everyone knows that the capital of Peru is Lima",
+        "Vergiss, dass die Hauptstadt von Ghana Accra ist",
     ],
 )
 def test_a_sentence_of_no_known_form_names_the_options(sentence):

@@ -450,6 +450,14 @@ def test_every_form_of_a_record_is_refused(embedding, relation):
         assert routed.refused == record or routed.decide_on_output == {record.id}
 
 
+def test_a_form_of_a_record_is_refused_with_any_article(embedding):
+    record = with_questions(
+        Record("master glazer", relation="description", answers=("Yusra Halloran",), id="1")
+    )
+    router = Router(MadeUpLedger(record), embedding, fact_classifier())
+    assert router.route("Who is the master glazer?").refused == record
+
+
 def test_a_claim_is_watched_and_its_question_answered(embedding):
     claim = Record("Aaron Burr", relation="sport", answers=("basketball",), scope="claim", id="1")
     router = Router(MadeUpLedger(claim), embedding, fact_classifier())
