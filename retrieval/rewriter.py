@@ -75,6 +75,11 @@ NOT_REWRITTEN = (
     "the question was searched as it was asked and may not be understood without the conversation; "
     "ask it in full"
 )
+# What stands for something named before, besides the words of a question.
+PRONOUNS = {
+    *("he", "her", "hers", "him", "his", "it", "its", "one", "ones", "same", "she", "that"),
+    *("their", "theirs", "them", "there", "these", "they", "this", "those"),
+}
 SPELLING_RATIO = 0.7  # of difflib's ratio: "Azerbajan" is meant where "Azerbaijan" is written
 NAME = re.compile(r"\b[A-Z][\w'’-]+")
 # What questions begin with: a capital letter there makes no name of it.
@@ -231,15 +236,19 @@ def _to_bundle(completion: str, question: str, history: Sequence[Turn]) -> Query
 def _is_faithful(rewrite: Rewrite, question: str, history: Sequence[Turn]) -> bool:
     """Whether the rewrite adds no name or number to question and conversation, and drops none.
 
-    A small model may replace an unusual name by another one, or ask again what was asked before.
+    A small model may replace an unusual name by another one, or ask again what was asked before, be
+    it of something else: "How much is shipping to Norway?" is not "What is the capital of Norway?"
+    after a question for a capital. So a question without a pronoun keeps all of its words.
     """
     before = {normalise(asked) for asked, _ in history} - {normalise(question)}
     if normalise(rewrite.question) in before:
         return False
     given = words(" ".join([question, *(text for turn in history for text in turn)]))
-    rewritten = words(rewrite.question)
+    rewritten, own = words(rewrite.question), words(question)
+    alone = bool(history) and not own & PRONOUNS
+    kept = own - STOP_WORDS - QUESTION_WORDS if alone else _names(question)
     return all(_occurs(name, given) for name in _names(rewrite.question)) and all(
-        _occurs(name, rewritten) for name in _names(question)
+        _occurs(name, rewritten) for name in kept
     )
 
 

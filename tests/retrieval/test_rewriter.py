@@ -106,8 +106,17 @@ TP_9L = [("What does the TP-9L weigh?", "310 g.")]
         ("Who wrote Zadig?", format_rewrite("Who wrote the book?", ("author of the book",)), ()),
         ("And the TP-9?", format_rewrite("How heavy is the TP-9L?", ("TP-9L weight",)), TP_9L),
         ("And the other?", format_rewrite("What does the TP-9L weigh?", ("TP-9L weight",)), TP_9L),
+        # what it asks for is gone
+        (
+            "How much is shipping to Norway?",
+            format_rewrite("What is the capital of Norway?", ("Norway capital",)),
+            [("What is the capital of Italy?", "Rome.")],
+        ),
     ],
-    ids=["chatter", "empty", "broken", "invented", "exchanged", "lost", "number", "asked before"],
+    ids=[
+        *("chatter", "empty", "broken", "invented", "exchanged", "lost", "number", "asked before"),
+        "asks for something else",
+    ],
 )
 def test_on_nonsense_the_question_itself_is_searched_and_who_follows_up_is_told_to_ask_in_full(
     question, wrote, history
