@@ -442,8 +442,7 @@ class EmbeddingRequest(RequestBody):
     input: Annotated[
         Words
         | Annotated[list[Words], Field(min_length=1, max_length=MOST_TEXTS)]
-        | list[int]
-        | list[list[int]],
+        | Annotated[list[int] | list[list[int]], Field(min_length=1)],
         _only(_is_text, "only texts are embedded; ids of tokens mean others to each model"),
     ]
     encoding_format: Literal["float", "base64"] | None = "float"

@@ -20,6 +20,7 @@ from app.cli.console import (
     out,
     warn_of_skipped,
 )
+from foundation.errors import FulcrumError
 from foundation.text import counted
 from retrieval.ingest.dates import parse_dated
 from retrieval.ingest.readers import check_paths
@@ -168,12 +169,14 @@ def _progress(total: int, report: "IngestReport", door: "Door") -> Iterator[Prog
         try:
             with Progress(bar, total, report, door) as progress:
                 yield progress
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, FulcrumError) as error:
             bar.close()
-            err.print(
-                f"{counted(report.documents, 'document')} in "
-                f"{counted(report.passages, 'passage')} stored; "
-                "the same command does the rest",
-                soft_wrap=True,
-            )
+            stopped = isinstance(error, KeyboardInterrupt)
+            if stopped or report.documents:
+                rest = "does the rest" if stopped else "does the rest once what follows is mended"
+                err.print(
+                    f"{counted(report.documents, 'document')} in "
+                    f"{counted(report.passages, 'passage')} stored; the same command {rest}",
+                    soft_wrap=True,
+                )
             raise

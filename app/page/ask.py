@@ -288,9 +288,11 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
     once: dict[str, Any] = {"concurrency_limit": AT_ONCE, **QUIET}
     many: dict[str, Any] = {**once, "trigger_mode": "multiple"}
     box.submit(events.ask, [box, turns, *chosen], drawn, **once)
-    dial.release(events.settled, [turns, *settings], drawn, **many)
-    for beside in (only, policy):
-        beside.input(events.settled, [turns, *settings], drawn, **many)
+    for set_anew in (dial.release, only.input, policy.input):
+        # Once more behind it: of several turns in quick succession any may have been asked last.
+        set_anew(events.settled, [turns, *settings], drawn, **many).then(
+            events.settled, [turns, *settings], drawn, **many
+        )
     for html in (earlier, latest):
         html.select(events.pressed, [turns, *settings], [*drawn, file], **many)
     cards.select(events.example, [only, policy], [dial, *drawn], **once)

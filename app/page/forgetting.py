@@ -78,7 +78,8 @@ def build(
             access.check(request)
             proposed = with_aliases(with_questions(propose(text)))
         except Exception as error:
-            return (*_kept(form.what, form.more), views.error(error, service))
+            # No fact of an earlier sentence, which could be forgotten for this one.
+            return (*values(Record("")), views.error(error, service))
         hint = "Look it over, then press “Forget this”."
         return (*values(proposed), views.render("said", text=hint))
 

@@ -554,6 +554,7 @@ def test_embeddings_are_unit_vectors_in_both_encodings(client):
         refused = one.post("/v1/embeddings", json={**body, "input": ids})
         assert refused.status_code == 400
         assert "only texts are embedded" in refused.json()["error"]["message"]
+    assert one.post("/v1/embeddings", json={**body, "input": []}).status_code == 400
 
 
 @pytest.mark.parametrize("date", ["soon", "2024-02-31", "3.4.2021"])

@@ -70,7 +70,10 @@ def test_the_answer_follows_the_dial_and_shows_where_it_comes_from(visit, viewpo
     page.locator("#latest .cite").first.click()
     expect(page.locator("#turn-1-1")).to_be_focused()
 
-    assert "Oslo" in turn_dial(page, "End")
+    for _ in range(20):  # faster than answers come
+        page.locator("#dial input").press("ArrowRight")
+    expect(page.locator("#latest .setting").first).to_contain_text(re.compile("^dial 1 "))
+    assert "Oslo" in answered(page)
     oslo = page.locator("#latest .token.memory", has_text="Oslo").first
     assert oslo.evaluate(f"element => {style}") == "dotted"
     tip = page.get_by_role("tooltip")
@@ -249,9 +252,14 @@ def test_a_fact_is_forgotten_refused_and_said_again(visit, viewport):
     assert "Lima" in before
 
     tab(page, "Forgetting")
-    page.locator("#sentence textarea").fill("Forget that the capital of Peru is Lima")
-    page.locator("#sentence textarea").press("Enter")
-    expect(page.locator("#answers textarea")).to_have_value("Lima")
+    sentence, answers = page.locator("#sentence textarea"), page.locator("#answers textarea")
+    for said, filled in (("The capital of Chile is Santiago", "Santiago"), ("blah blah", "")):
+        sentence.fill(said)
+        sentence.press("Enter")
+        expect(answers).to_have_value(filled)
+    sentence.fill("Forget that the capital of Peru is Lima")
+    sentence.press("Enter")
+    expect(answers).to_have_value("Lima")
     page.get_by_role("button", name="Forget this").click()
     expect(page.locator("#forget-said")).to_contain_text("The conversation held it")
     expect(page.locator("#forget-said")).to_contain_text("filter was trained on this fact")
