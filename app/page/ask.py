@@ -179,6 +179,8 @@ class _Events:
         as_set = _settled(replace(said[-1], dial=alpha), only, policy) if said else None
         if as_set and (as_set.dial, as_set.sources) != (said[-1].dial, said[-1].sources):
             yield from self.again(said, alpha, only, policy, request)
+        else:
+            yield tuple(gr.skip() for _ in blank())  # without a value all would be emptied
 
     def pressed(
         self,

@@ -347,6 +347,8 @@ def test_three_settings_stand_side_by_side(visit):
     plain, memory = page.locator(".column-answer .said").all_inner_texts()[1:]
     assert "Cairo" in plain
     assert "Oslo" in memory
+    inside = "all => all.every(each => each.scrollWidth <= each.clientWidth)"
+    assert page.locator(".column-answer").evaluate_all(inside)
 
 
 def test_the_laboratory_draws_a_curve(visit, document):
