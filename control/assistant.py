@@ -13,7 +13,7 @@ from control.answer import Answer, compose
 from control.conflict import dial, passage_claims, policies
 from control.conflict.calibration import Calibration
 from control.conflict.reader import AnswerReader, Reading
-from control.conflict.sources import NEUTRAL_TRUST, SourceOptions
+from control.conflict.sources import CORRECTION, NEUTRAL_TRUST, SourceOptions
 from control.conflict.support import Support
 from control.conflict.verdict import DecodedAnswer
 from control.decoding.generate import Decoding
@@ -335,7 +335,9 @@ class Assistant:
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
         prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
         quote = faithfulness.quote(state, self.model, self.forgetting)
-        answers = None if pasted else max(state.answering.values(), default=None)
+        pinned = any(node.node_id.startswith(CORRECTION) for node in nodes)
+        searched = not (pasted or pinned)
+        answers = max(state.answering.values(), default=None) if searched else None
         return replace(state, prompt=replace(prompt, quote=quote, answers=answers))
 
     def decode(
