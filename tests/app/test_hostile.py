@@ -331,7 +331,7 @@ def assert_no_use_of(server, key, pending):
     file = {"path": pending, "meta": {"_type": "gradio.FileData"}, "orig_name": "pending.jsonl"}
     with server.client(key) as reader:
         assert server.check("upload", upload(reader, "x.exe", b"MZ")).status_code == 403
-        for number, data in ((12, [[file], 0.5, None]), (19, [file, 20])):
+        for number, data in ((15, [[file], 0.5, None]), (22, [file, 20])):
             body = {"data": data, "fn_index": number, "session_hash": "theirs"}
             answer = reader.post("/gradio_api/queue/join", json=body)
             assert server.check("upload", answer).status_code == 403
@@ -359,7 +359,7 @@ def test_uploads_that_are_none_are_refused_and_odd_names_lead_nowhere(server):
             assert all(server.temporary in Path(path).resolve().parents for path in kept)
         [one] = upload(administrator, "one.jsonl", b"{}").json()
         file = {"path": one, "meta": {"_type": "gradio.FileData"}}
-        for number, data in ((12, [file, 0.5, None]), (19, [[file], 4])):  # several, and one
+        for number, data in ((15, [file, 0.5, None]), (22, [[file], 4])):  # several, and one
             body = {"data": data, "fn_index": number, "session_hash": "shape"}
             answer = administrator.post("/gradio_api/queue/join", json=body)
             assert server.check("upload", answer).status_code == 400
@@ -384,7 +384,7 @@ def victim(server):
         assert client.post("/gradio_api/queue/join", json=body).status_code == 200
         with server.client(READING) as other:
             for name in ("victim", "vic", "", "v"):
-                for number in (8, 9, 24):  # stop, a new conversation, leaving
+                for number in (11, 12, 27):  # stop, a new conversation, leaving
                     body = {"data": [], "fn_index": number, "session_hash": name}
                     server.check("sessions", other.post("/gradio_api/run/predict", json=body))
                 body = {"session_hash": name, "fn_index": 0, "event_id": "x"}
@@ -395,7 +395,7 @@ def victim(server):
 
 def test_a_session_belongs_to_the_visitor_who_opened_it(server):
     with server.client(READING, cookie=False) as nobody:
-        body = {"data": [], "fn_index": 8, "session_hash": "mine"}
+        body = {"data": [], "fn_index": 11, "session_hash": "mine"}
         answer = nobody.post("/gradio_api/run/predict", json=body)
         assert answer.status_code == 403
         assert nobody.get("/gradio_api/heartbeat/mine").status_code == 403
@@ -407,7 +407,7 @@ def test_gradio_itself_refuses_files_that_were_not_uploaded(blocks, tmp_path, ca
     secret = tmp_path / "secret.txt"
     secret.write_text("a secret")
     file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}, "orig_name": "x"}
-    body = {"data": [file], "fn_index": 7, "session_hash": "mine"}
+    body = {"data": [file], "fn_index": 10, "session_hash": "mine"}
     answer = TestClient(outer).post("/gradio_api/run/predict", json=body)
     assert answer.status_code == 500
     assert list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("secret.txt")) == []

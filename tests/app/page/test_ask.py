@@ -55,6 +55,8 @@ class Tab:
         set_to = {}
         for step in steps:
             for output, value in zip(event.outputs, step, strict=True):
+                if value == gr.skip():
+                    continue
                 set_to[output.elem_id] = value
                 if isinstance(output, gr.State):
                     self.turns = value
