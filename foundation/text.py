@@ -28,6 +28,7 @@ def words(text: str) -> set[str]:
     return set(normalise(text).split())
 
 
+ARTICLES = {"a", "an", "the"}
 # Words that carry no answer: no claim consists of them or is supported by them.
 FUNCTION_WORDS = words(
     "a also an and are as at be been but by called for from had has have he her his in "

@@ -17,7 +17,7 @@ from control.forgetting.parts import parts
 from control.forgetting.text_redaction import MASK
 from control.prompts import Prompt, Quote
 from foundation.tables import rows_alone
-from foundation.text import FUNCTION_WORDS, normalise, words
+from foundation.text import ARTICLES, FUNCTION_WORDS, normalise, words
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -43,7 +43,6 @@ UNTITLED = "Passage"
 NEARLY_SAME = 70
 MOST_SENTENCES = 32  # of a passage that are read alone; longer ones are rare, not measured
 NUMBERS = re.compile(r"\d+")
-ARTICLES = {"a", "an", "the"}  # "the 2021 fee" is still "the fee" without its date
 HEAD = 120  # characters of a passage where a document may be named: a line
 
 
@@ -224,7 +223,7 @@ def ways_to_ask(question: str, date: str, text: str = "") -> list[str]:
     [asked] = dates
     before = question[: asked.start].split()
     last = normalise(before[-1]) if before and not asked.sided else ""
-    if last in FUNCTION_WORDS - ARTICLES:
+    if last in FUNCTION_WORDS - ARTICLES:  # "the 2021 fee" is still "the fee" without its date
         before.pop()  # "in 2021"
     rest = question[asked.stop :].lstrip(" ,")
     space = " " if before and rest[:1].isalnum() else ""

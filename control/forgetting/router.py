@@ -32,6 +32,7 @@ from control.forgetting.record import Record, reversed_fact
 from control.forgetting.segments import Turns
 from control.forgetting.vector_cache import EncryptedVectorCache, unit
 from control.forgetting.word_translation import translated
+from foundation.text import ARTICLES
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -43,7 +44,6 @@ MOST_TURNS = 8  # of the conversation that are searched, the newest
 NEAREST, MOST_DESCRIBED = 32, 8  # question forms and records compared where no subject is named
 MOST_GUESSES = 4  # in one message that are tried
 LEAST_STEM = 5  # letters by which words count as alike, as in allergy and allergic
-ARTICLES = {"a", "an", "the"}
 LEAST_HIDDEN = 4  # letters of a name that is searched for in decoded text
 # Likelihood that a question asks for a record from which it is refused once the answer is about to
 # state the fact, or at once where it asks to confirm a guess; from which it is refused at once; and
