@@ -334,10 +334,11 @@ class Assistant:
         titles = [prompts.origin(node.metadata) for node in nodes]
         question, system = state.search.query_str, state.query.system or prompts.SYSTEM
         prompt = prompts.build(self.model, question, texts, room, trust, system, titles)
-        quote = faithfulness.quote(state, self.model, self.forgetting)
         pinned = any(node.node_id.startswith(CORRECTION) for node in nodes)
         searched = not (pasted or pinned)
         answers = max(state.answering.values(), default=None) if searched else None
+        state = replace(state, prompt=prompt)
+        quote = faithfulness.quote(state, self.model, self.support, self.forgetting)
         return replace(state, prompt=replace(prompt, quote=quote, answers=answers))
 
     def decode(

@@ -37,23 +37,28 @@ def cleared(state: QuestionState, forgetting: FactSuppressor) -> Settlement:
     return replace(settled, told=tuple(told))
 
 
-def quote(state: QuestionState, model: Engine, forgetting: FactSuppressor) -> prompts.Quote | None:
+def quote(
+    state: QuestionState, model: Engine, support: Support | None, forgetting: FactSuppressor
+) -> prompts.Quote | None:
     """What the passages claim, unless they disagree and nothing decides between them.
 
-    Where they surely claim nothing, what comes nearest to that. A quote would not follow a system
-    message, which says how to answer: it counts as not sure then.
+    Where they surely claim nothing, what comes nearest to that, of a table then the whole row. A
+    quote would not follow a system message, which says how to answer: it counts as not sure then.
     """
-    settlement, near = state.settlement, state.nearest
+    settlement, near, row = state.settlement, state.nearest, ""
     if near is not None:
         if MASK in forgetting.without_wording(near.sentence):
             return None  # it may come near by what it lacks
         text, says, sure = near.sentence, near.quote.claim, near.quote.confidence
     elif settlement.quoted and (settlement.decided or not settlement.disagree):
-        text, says = _quoted(settlement, forgetting), settlement.followed[0]
+        whole, says = _quoted(settlement, forgetting), settlement.followed[0]
+        text = _cell_told(whole, state, support)
+        row = whole if text != whole else ""
         sure = max(each.confidence or 0.0 for each in settlement.claims if each.followed)
     else:
         return None
-    return prompts.Quote(model.without_markup(text), says, 0.0 if state.query.system else sure)
+    text, sure = model.without_markup(text), 0.0 if state.query.system else sure
+    return prompts.Quote(text, says, sure, row)
 
 
 def hold_to_documents(

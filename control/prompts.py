@@ -32,14 +32,16 @@ class Quote:
     """What the passages claim, in their own words.
 
     Attributes:
-        text: The sentence that claims it.
+        text: As it is told: the sentence that claims it, or of a row of a table the cell.
         claim: Its words that answer the question.
         confidence: The reader's, that they do, in [0, 1].
+        row: The row; empty where a sentence is told.
     """
 
     text: str
     claim: str
     confidence: float = 0.0
+    row: str = ""
 
 
 @dataclass(frozen=True)

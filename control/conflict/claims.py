@@ -305,7 +305,7 @@ def _nearer(question: str, texts: Sequence[str], claim: Claim | None, quote: "Qu
     The reader may take what is said of one thing for what was asked about another.
     """
     asked = words(question) - FUNCTION_WORDS
-    shared = len(words(quote.text) & asked)
+    shared = len(words(quote.row or quote.text) & asked)
     return claim is not None and any(
         holds(text[start:end], [claim.text]) and len(words(text[start:end]) & asked) > shared
         for text in texts
