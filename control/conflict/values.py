@@ -8,16 +8,9 @@ from typing import TypeVar
 
 from control.conflict.dates import PartialDate, weekday
 from control.conflict.notations import dates_in
+from control.conflict.pieces import GRAMMAR, VERSION
 from control.conflict.quantities import Relation, relate, unit_words
-from control.conflict.spans import (
-    GRAMMAR,
-    VERSION,
-    Span,
-    Word,
-    clean,
-    compact,
-    read_span,
-)
+from control.conflict.spans import Span, Word, clean, compact, read_span
 from control.conflict.words import match_words
 from foundation.text import lemma, normalise, words
 

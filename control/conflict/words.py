@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from control.conflict.spans import VERSION, Span, Word, spelled_out
+from control.conflict.pieces import VERSION
+from control.conflict.spans import Span, Word, spelled_out
 from foundation.text import normalise
 
 SPELLING = 0.9  # Indel similarity of two names from which on one is a spelling of the other
