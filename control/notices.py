@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NOT_CALIBRATED = (
     "the dial has not been calibrated for {model}: it judges by probabilities alone and may turn "
-    "too far or too little; calibrate it by: fulcrum eval dial --calibrate --out DIR"
+    "too far or too little; calibrate it by: fulcrum eval dial --calibrate --quick --out DIR"
 )
 NOTHING_FOUND = "no passages were found{so}; add documents by: fulcrum ingest"
 NOTHING_KEPT = "none of the {found} passages found holds a clear answer{so}"

@@ -5,11 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import torch
 
 from app import cli
 from app.server.service import Service
 from app.settings import load
+from control.conflict.calibration import SHIPPED
+from control.conflict.calibration import load as load_calibration
+from control.conflict.probe import ProbeFeatures
 from control.engines import transformers
+from evaluation.suites import observations
+from evaluation.suites.observations import Observation
 from tests.control.engines.fake_servers import FakeModel, serving
 from tests.server import Running
 
@@ -50,6 +56,47 @@ def test_a_gguf_file_is_asked_and_forgets(capsys, passage):
     assert "Oslo" not in json.dumps(refused)
     beside = asked(capsys, gguf, "Which city of Norway is the largest?", "--closed-book")
     assert "Oslo" not in json.dumps(beside)
+
+
+def seen(known, log_odds):
+    """A conflict in which the packaged probe for any model gives memory these odds."""
+    weights = torch.tensor(load_calibration(SHIPPED / "any-scores.json").probe.numbers)
+    return Observation(
+        f"{known} {log_odds}",
+        None,
+        known,
+        True,
+        False,
+        ProbeFeatures(weights * log_odds / weights.square().sum(), torch.zeros(0, 0)),
+        {"plain": known, "memory": not known},
+        {"plain": not known, "memory": known},
+    )
+
+
+@pytest.mark.model
+def test_a_few_facts_set_the_dial_of_a_gguf_file(capsys, passage, tmp_path, monkeypatch):
+    monkeypatch.setenv("FULCRUM_CACHE", str(tmp_path / "cache"))
+    gguf = str(transformers.packaged_gguf())
+    facts = [seen(known, at / 10 + 2 * known) for at in range(10) for known in (True, False)]
+    monkeypatch.setattr(observations, "run", lambda *_: facts)
+    run = ["eval", "dial", "--calibrate", "--quick", "--out", str(tmp_path / "out")]
+    assert cli.main(["--model", gguf, *run]) == 0
+    [kept] = (tmp_path / "cache" / "calibrations").glob("*.json")
+    own, anyones = map(load_calibration, (kept, SHIPPED / "any-scores.json"))
+    assert own.probe == anyones.probe
+    assert [own.confidence(each.evidence) >= own.end.memory for each in facts] == [
+        each.known for each in facts
+    ]
+    capsys.readouterr()
+    assert cli.main(["--model", gguf, "ask", QUESTION, "--context", passage]) == 0
+    assert "not been calibrated" not in capsys.readouterr().err
+
+
+@pytest.mark.model
+def test_the_packaged_model_needs_no_quick_calibration(capsys, tmp_path):
+    out = str(tmp_path / "out")
+    assert cli.main(["eval", "dial", "--calibrate", "--quick", "--out", out]) == 2
+    assert "comes with its calibration; leave out --quick" in capsys.readouterr().err
 
 
 @pytest.mark.model

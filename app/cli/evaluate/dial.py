@@ -12,8 +12,11 @@ from app.cli.evaluate.report import write_report
 from control.decoding.options import check_rule
 from foundation.errors import InputError
 
+QUICK = 48  # facts; see `evaluation.suites.calibration.fit_bars`
+
 if TYPE_CHECKING:
     from app.settings import Settings
+    from control.conflict.calibration import Calibration
     from control.engines.base import Engine
     from evaluation.datasets.conflicts import Conflict
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=example(
         "fulcrum eval dial --limit 50 --out results/dial",
+        "fulcrum --model MODEL.gguf eval dial --calibrate --quick --out results/calibration",
         "fulcrum eval dial --tune --rule ck_plug --rule grd --out results/tuned",
         "fulcrum eval dial --rule fulcrum --rule ck_plug --tuned results/tuned/tuned.json "
         "--out results/dial",
@@ -66,6 +70,12 @@ if TYPE_CHECKING:
     "[data: the split calibration of the built-in ones and of those in natural text]",
 )
 @click.option(
+    "--quick",
+    is_flag=True,
+    help="With --calibrate: ask 48 facts, or --limit, and choose only how far alpha goes; all else "
+    "is as for a model that is not calibrated.",
+)
+@click.option(
     "--tune",
     is_flag=True,
     help="Choose the options of token rules for this model instead: all rules, or those of "
@@ -99,6 +109,7 @@ def dial(
     known_only: bool,
     trust: bool,
     calibrate: bool,
+    quick: bool,
     tune: bool,
     tuned: Path | None,
     pools: tuple[Path, ...],
@@ -110,10 +121,15 @@ def dial(
         check_rule(rule)
     if calibrate + tune + (tuned is not None) > 1:
         raise InputError("--calibrate, --tune and --tuned are three runs; give one of them")
+    if quick and not calibrate:
+        raise InputError("--quick is a way to calibrate; give --calibrate too")
+    if quick and pools:
+        raise InputError("--pool needs all that --calibrate measures; leave out --quick")
     settings = model_settings(given)
 
     from evaluation.datasets import conflicts
 
+    limit = limit or (QUICK if quick else None)
     if data is None and split is None and (calibrate or tune):
         split, items = "calibration", conflicts.for_calibration(limit)
     else:
@@ -126,6 +142,9 @@ def dial(
     from evaluation.suites import dial as dial_suite
 
     model = factory.language_model(settings)
+    if quick:
+        _calibrate_quickly(settings, model, items, target, batch_size)
+        return
     if calibrate:
         _calibrate(settings, model, items, target, batch_size, pools)
         return
@@ -156,6 +175,32 @@ def dial(
     report.write(result, target, "dial")
     out.print(report.dial_table(result))
     out.print(f"report: {target / 'report.html'}")
+
+
+def _calibrate_quickly(
+    settings: "Settings",
+    model: "Engine",
+    items: "Sequence[Conflict]",
+    target: Path,
+    batch_size: int,
+) -> None:
+    from control.conflict.calibration import ANY_MODEL, shipped
+    from evaluation.suites import calibration, observations
+
+    base = shipped(model)
+    if base.model != ANY_MODEL:
+        raise InputError(f"{model.name} comes with its calibration; leave out --quick")
+    observed = observations.run(model, items, target, batch_size, factory.reader(settings))
+    measured = calibration.fit_bars(base, model.identity, model.name, observed)
+    _keep(measured, model, settings, target)
+
+
+def _keep(measured: "Calibration", model: "Engine", settings: "Settings", target: Path) -> None:
+    from evaluation.suites import calibration
+
+    kept = factory.keep(measured, model, settings, target)
+    out.print(calibration.table(measured))
+    out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
 
 
 def _calibrate(
@@ -190,9 +235,7 @@ def _calibrate(
     if not isinstance(model, LanguageModel) and model.capabilities.scores:
         drafts = calibration.fit_any(pooled, drafts_only=True, invented=made_up)
         drafts.save(target / "any-drafts.json")
-    kept = factory.keep(measured, model, settings, target)
-    out.print(calibration.table(measured))
     for source, came_to in calibration.transfer(observed, invented).items():
         told = "  ".join(f"{name} {value}" for name, value in came_to.items())
         out.print(f"fitted without {source}, on {source}: {told}")
-    out.print(f"the dial of {model.name} now uses {kept}", soft_wrap=True)
+    _keep(measured, model, settings, target)

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -123,15 +124,55 @@ def test_adaptive_costs_unknown_facts_nothing(tiny, conflicts):
 
 def test_a_probe_for_any_model_reads_no_hidden_states(tiny, conflicts):
     tiny = replace(tiny, identity="0123")
-    own, anyones = (
-        calibrating.fit(tiny.identity, tiny.name, conflicts(in_states), any_model=any_model)
-        for any_model in (False, True)
-    )
+    own = calibrating.fit(tiny.identity, tiny.name, conflicts(in_states))
+    anyones = calibrating.fit_any({"a": conflicts(in_states)})
     assert (own.model, anyones.model) == ("0123", ANY_MODEL)
     assert own.measured["auroc"] == 1
     assert anyones.measured["auroc"] < 0.7
     other_size = ProbeFeatures(torch.zeros(NUMBERS), torch.zeros(STATES, 2 * SIZE))
     assert 0 < anyones.probe(other_size) < 1
+
+
+def test_of_several_models_the_bars_for_any_are_those_of_the_surest(conflicts):
+    def surer(seen, sign, relation):
+        plainly(seen, sign, relation)
+        seen.numbers.add_(4)
+
+    modest, sure = conflicts(plainly), conflicts(surer, seed=1)
+    alone = calibrating.fit_any({"modest": modest})
+    both = calibrating.fit_any({"modest": modest, "sure": sure})
+    assert both.end.memory > alone.end.memory
+    unknown = [both.confidence(each.evidence) for each in sure if not each.known]
+    assert np.mean(np.array(unknown) >= both.end.memory) < 0.1
+    assert both.measured["known"] == 240
+    assert {"Q modest", "auroc modest", "MR sure", "unknown_right sure"} <= both.measured.keys()
+
+
+def test_a_few_facts_choose_the_bars_of_a_model_and_nothing_else(conflicts):
+    def surer(seen, sign, relation):
+        plainly(seen, sign, relation)
+        seen.numbers.add_(4)
+
+    anyones = replace(calibrating.fit_any({"a": conflicts(plainly)}), memory_bar=-0.3)
+    own = calibrating.fit_bars(anyones, "0123", "mine", conflicts(surer, ["letter"], each=12))
+    assert (own.model, own.name) == ("0123", "mine")
+    kept = ("probe", "memory_bar", "plausibility", "reader_bar")
+    assert [getattr(own, name) for name in kept] == [getattr(anyones, name) for name in kept]
+    assert own.measured["Q"] > 0.9
+    for each in conflicts(surer, ["other"], each=20, seed=2):
+        assert (own.confidence(each.evidence) >= own.end.memory) is each.known
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(7, 30), (30, 7)])
+def test_too_few_facts_choose_no_bars(tiny, conflicts, known, unknown):
+    made = conflicts(plainly)
+    anyones = calibrating.fit_any({"a": made})
+    few = [
+        *[each for each in made if each.known][:known],
+        *[each for each in made if not each.known][:unknown],
+    ]
+    with pytest.raises(DataError, match="needs 8 of each"):
+        calibrating.fit_bars(anyones, tiny.identity, tiny.name, few)
 
 
 @pytest.mark.parametrize(("known", "unknown"), [(7, 30), (30, 7), (0, 0)])
