@@ -176,7 +176,7 @@ def _passage(number: int, source: Source, name: str, wanted: Collection[str]) ->
     verdict: str = source.reason
     if source.kept and source.answers is not None:
         sure = words.percent(source.answers)
-        verdict = f"the filter lets it through: {sure} sure that it answers"
+        verdict = f"kept by the filter, which gives it {sure} before it is read"
     score = "given with the question" if source.score is None else f"score {source.score:.2f}"
     html = passage_html(source.text, wanted)
     return ShownPassage(number, source, score, verdict, html, name)

@@ -290,7 +290,7 @@ class TestWhatIsShown:
         assert "Memory and passages disagree." in html
         assert "with confidence 0.97; the answer follows the passages." in html
         assert "score 0.83" in html
-        assert "91 % sure that it answers" in html
+        assert "gives it 91 %" in html
         assert "1 passage read, 1 more found" in html
         assert "too far" in html
         assert "One passage did not fit." in html
