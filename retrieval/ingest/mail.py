@@ -1,17 +1,18 @@
 """E-mail: a message as mail programs save it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from email import errors, message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from foundation.errors import DocumentError
 from retrieval.ingest.content import Content, check_size, guard
-from retrieval.ingest.dates import is_possible
+from retrieval.ingest.dates import first_date, is_possible
 from retrieval.ingest.encodings import COMMON_ENCODING
 from retrieval.ingest.markup import html_to_markdown
 
@@ -36,6 +37,10 @@ COPIED = re.compile(
     r"|(?:_{10,}\s+)?\**(?:From|Von|De)\s?:[^\n]+\n\s*\**(?:Sent|Date|Gesendet|Datum|Envoyé)\s?:"
     r"[^\n]+\n\s*\**(?:To|An|À)\s?:)"
 )
+# A header of a message that was saved as text, and a line that parts it from the one before.
+HEADER = re.compile(r"(?i)(From|To|Cc|Bcc|Date|Sent|Subject|Reply-To):(.*)")
+RULE = re.compile(r"[-=_*~]{3}")
+FEWEST_HEADERS = 3
 
 
 class _Policy(policy.EmailPolicy):
@@ -47,26 +52,89 @@ class _Policy(policy.EmailPolicy):
 def read_eml(path: Path) -> Iterator[Content]:
     """Yield the text of a message after its sender and recipients, dated as it was sent.
 
+    Of a file with several of them (mbox), each.
+
     Raises:
         DocumentError: it is too big, no message, or without text.
     """
     check_size(path, path.stat().st_size, LARGEST_MAIL, "e-mail")
     data = path.read_bytes()
-    first, *others = NEXT_MAIL.split(data) if data.startswith(b"From ") else [data]
-    notices = [f"only the first of its {len(others) + 1} e-mails is read"] if others else []
+    messages = NEXT_MAIL.split(data) if data.startswith(b"From ") else [data]
+    contents, faults = list[Content](), list[DocumentError]()
+    for each in messages:
+        try:
+            contents.append(_read_message(path, each))
+        except DocumentError as fault:
+            faults.append(fault)
+    if not contents:
+        raise faults[0]
+    if faults:
+        told = f"{path}: {len(faults)} of its {len(messages)} e-mails are not read: {faults[0]}"
+        contents.append(replace(contents.pop(), notice=told))
+    yield from contents
+
+
+def _read_message(path: Path, data: bytes) -> Content:
     try:
-        message: Any = message_from_bytes(first, EmailMessage, policy=_Policy())
-        yield _content(path, message, notices)
+        message: Any = message_from_bytes(data, EmailMessage, policy=_Policy())
+        return _content(path, message)
     except UNREADABLE as error:
         line = f"{path} is an e-mail that cannot be decoded ({error}); save its text as .txt"
         raise DocumentError(line) from error
 
 
-def _content(path: Path, message: EmailMessage, notices: list[str]) -> Content:
+def read_saved(text: str) -> list[Content]:
+    """The messages of a text that begins with the headers of one; none of any other text.
+
+    Each has its own sender, title and date, also one that a later one has below it as a copy.
+    """
+    if not HEADER.match(text.lstrip()):
+        return []
+    lines = text.strip().splitlines()
+    found = list(_headers(lines))
+    if not found or found[0][0]:
+        return []
+    messages = list[Content]()
+    for (start, end), (stop, _) in pairwise([*found, (len(lines), 0)]):
+        fields: dict[str, str] = {}
+        for line in lines[start:end]:
+            header = HEADER.match(line)
+            name = header[1].lower() if header else next(reversed(fields))
+            fields[name] = f"{fields.get(name, '')} {header[2] if header else line}".strip()
+        body = lines[end : stop - 1 if RULE.match(lines[stop - 1]) else stop]
+        date = first_date(fields.get("date") or fields.get("sent", ""))
+        heading = _heading(*(fields.get(name, "") for name in ("from", "to", "cc")))
+        if own := _own("\n".join(body).strip()):
+            dated = {"date": date} if date else {}
+            messages.append(
+                Content(f"{heading}{own}", fields.get("subject") or None, front_matter=dated)
+            )
+    return messages
+
+
+def _headers(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where the headers of messages begin and end: after a blank line or a rule, before a blank."""
+    at, before = 0, ""
+    while at < len(lines):
+        end = at
+        while end < len(lines) and (
+            HEADER.match(lines[end])
+            or (end > at and lines[end][:1].isspace() and lines[end].strip())
+        ):
+            end += 1
+        count = sum(HEADER.match(line) is not None for line in lines[at:end])
+        ended = end < len(lines) and not lines[end].strip()
+        if count >= FEWEST_HEADERS and ended and (not before or RULE.match(before)):
+            yield at, end
+        at = max(end, at + 1)
+        before = lines[at - 1].strip()
+
+
+def _content(path: Path, message: EmailMessage) -> Content:
     sender, to, copied, subject = (" ".join(str(message[each] or "").split()) for each in HEADERS)
     if not any((sender, to, copied, subject)):
         raise DocumentError(f"{path} has no headers of an e-mail; name a text file .txt")
-    attached: list[str] = []
+    attached, notices = list[str](), list[str]()
     if not (texts := list(_texts(message, attached, notices))):
         kinds = [part.get_content_type() for part in message.walk()]
         what = "a calendar invitation" if "text/calendar" in kinds else "an e-mail"

@@ -10,7 +10,7 @@ from foundation.errors import DocumentError
 from retrieval.ingest import encodings
 from retrieval.ingest.content import LONGEST_TEXT, Content, Scalar
 from retrieval.ingest.dating import REPLACES_KEY, shown_replaces
-from retrieval.ingest.mail import read_eml
+from retrieval.ingest.mail import read_eml, read_saved
 from retrieval.ingest.markup import read_epub, read_html, read_markdown, read_rst
 from retrieval.ingest.office import read_docx, read_pptx, read_xlsx
 from retrieval.ingest.pdf import read_pdf
@@ -101,7 +101,7 @@ def _format(path: Path, ending: str) -> str:
 
 def _plain(path: Path) -> Iterator[Content]:
     for text in encodings.read_texts(path):
-        yield Content(text)
+        yield from read_saved(text) or [Content(text)]
 
 
 def _json_lines(path: Path) -> Iterator[Content]:

@@ -224,12 +224,80 @@ def test_an_impossible_date_is_told(tmp_path, date):
     assert not content.front_matter
 
 
-def test_of_several_mails_in_a_file_the_first_is_read_and_that_is_told(tmp_path):
+def test_of_several_mails_in_a_file_each_is_read(tmp_path):
     start = "From ada@lamps.example Mon May  6 09:12:00 2024"
-    mails = (start, *HEADERS, "", "Five years.", "", start, *HEADERS, "", "Six years.", "")
-    content = saved(tmp_path / "a.eml", *mails, "Date: soon")
-    assert content.text.endswith("\n\nFive years.")
-    assert content.notice == f"{tmp_path / 'a.eml'}: only the first of its 2 e-mails is read"
+    five = (start, *HEADERS, "Date: Mon, 6 May 2024 09:12:00 +0200", "", "Five years.", "")
+    path = tmp_path / "a.eml"
+    path.write_text("\n".join([*five, start, *HEADERS, "", "Six years.", ""]))
+    first, second = read_content(path)
+    assert first.text.endswith("\n\nFive years.")
+    assert first.front_matter == {"date": "2024-05-06"}
+    assert second.text.endswith("\n\nSix years.")
+    assert not second.front_matter
+    path.write_text("\n".join([*five, start, *HEADERS, ""]))
+    [content] = read_content(path)
+    assert content.notice.startswith(f"{path}: 1 of its 2 e-mails are not read: ")
+
+
+THREAD = """
+From: Ida Brandt <ida@brenn.example>
+To: All
+Date: Tue, 4 Mar 2025 09:12:00 +0100
+Subject: Re: Canoe hire
+
+The hire of a canoe now costs 18 euros.
+
+> The hire of a canoe costs 15 euros.
+
+-----Original Message-----
+From: Ole Dahl
+Sent: 12 January 2024 10:00
+To: Ida Brandt; Crew
+Subject: Canoe hire
+
+The hire of a canoe costs 15 euros.
+------------------------------------
+From: Ida Brandt
+To: Ole Dahl
+Date: soon
+Subject: Keys
+
+From: is a word here.
+"""
+
+
+def test_a_text_of_mails_is_read_as_mails_each_with_its_date(tmp_path):
+    path = tmp_path / "thread.txt"
+    path.write_text(THREAD)
+    assert [(each.title, each.front_matter, each.text) for each in read_content(path)] == [
+        (
+            "Re: Canoe hire",
+            {"date": "2025-03-04"},
+            "Ida Brandt <ida@brenn.example> wrote to All:\n\n"
+            "The hire of a canoe now costs 18 euros.",
+        ),
+        (
+            "Canoe hire",
+            {"date": "2024-01-12"},
+            "Ole Dahl wrote to Ida Brandt; Crew:\n\nThe hire of a canoe costs 15 euros.",
+        ),
+        ("Keys", {}, "Ida Brandt wrote to Ole Dahl:\n\nFrom: is a word here."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "From: Ada\nTo: Ben\n\nLaptops.",  # two headers are no message
+        f"A thread, saved in 2025.\n{THREAD}",
+        "From: Ada\nTo: Ben\nDate: 2024-05-06\nLaptops are replaced after four years.",
+    ],
+)
+def test_a_text_that_begins_with_something_else_is_read_as_it_is(tmp_path, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    [content] = read_content(path)
+    assert content.text == text
 
 
 def test_of_an_invitation_the_text_is_read(tmp_path):
@@ -243,5 +311,9 @@ def test_of_an_invitation_the_text_is_read(tmp_path):
 
 
 def test_long_lines_are_read_soon(tmp_path):
+    text = tmp_path / "a.txt"
     for line in ("On " * 100_000, "@" * 300_000, "On a b:\n" * 50_000, ":\n\n" * 100_000):
         saved(tmp_path / "a.eml", *HEADERS, "", line)
+        for more in (line, "---\n" * 50_000, "\n" * 300_000, "From: a\n" * 50_000):
+            text.write_text(f"From: a\nTo: b\nDate: c\n\n{more}")
+            list(read_content(text))
