@@ -85,18 +85,16 @@ def fit_any(
     probe, confidence, area = _fit_probe(name, pooled, left_out, names, any_model=True)
     memory_bar = max(map(_memory_bar, invented), default=-math.inf)
     base = _without_bars(ANY_MODEL, name, probe, memory_bar)
-    own = {
-        model: _with_bars(base, *_only(pooled, confidence, [each == model for each in names]))
-        for model in models
+    parts = {
+        model: _only(pooled, confidence, [each == model for each in names]) for model in models
     }
+    own = {model: _with_bars(base, *part) for model, part in parts.items()}
     highest = max(own.values(), key=lambda each: each.end.memory)
     measured: dict[str, float] = {}
-    for model in models:
-        others = [each for name, each in own.items() if name != model]
-        if others:
-            bars = max((each.end for each in others), key=lambda each: each.memory)
-            part = _only(_at_alpha(pooled, base, 1), confidence, [each == model for each in names])
-            came_to = _measured(*part, bars) | {"auroc": _area(*part)}
+    for model, (seen, sure) in parts.items():
+        if others := [each.end for name, each in own.items() if name != model]:
+            bars = max(others, key=lambda each: each.memory)
+            came_to = _measured(_at_alpha(seen, base, 1), sure, bars) | {"auroc": _area(seen, sure)}
             measured |= {f"{key} {model}": value for key, value in came_to.items()}
     return replace(
         highest,
