@@ -63,9 +63,10 @@ def fit_any(
 ) -> Calibration:
     """Fit the calibration for models that were not measured, on those that were.
 
-    Each counts alike in the probe. The bars are those of the model that needs the highest, judged
-    by a probe that has not seen it: a surer model would follow its memory too far by the bars of
-    others. What those of the others come to on each model is in ``measured``.
+    Each counts alike in the probe, and all choices use confidences of a probe that has not seen the
+    model in question. Models differ most in how sure they are of what they know: the larger, the
+    surer. The bars at alpha 1 are best for them on average, those at auto the highest of any; what
+    each comes to by bars that were chosen on the others is in ``measured``.
 
     Args:
         models: Observations by the name of the model.
@@ -85,20 +86,20 @@ def fit_any(
     probe, confidence, area = _fit_probe(name, pooled, left_out, names, any_model=True)
     memory_bar = max(map(_memory_bar, invented), default=-math.inf)
     base = _without_bars(ANY_MODEL, name, probe, memory_bar)
-    parts = {
-        model: _only(pooled, confidence, [each == model for each in names]) for model in models
-    }
-    own = {model: _with_bars(base, *part) for model, part in parts.items()}
-    highest = max(own.values(), key=lambda each: each.end.memory)
+    parts = [
+        _only(_at_alpha(pooled, base, 1), confidence, [each == model for each in names])
+        for model in models
+    ]
+    auto = max((_best_auto(*part) for part in parts), key=lambda bars: bars.memory)
     measured: dict[str, float] = {}
-    for model, (seen, sure) in parts.items():
-        if others := [each.end for name, each in own.items() if name != model]:
-            bars = max(others, key=lambda each: each.memory)
-            came_to = _measured(_at_alpha(seen, base, 1), sure, bars) | {"auroc": _area(seen, sure)}
+    for model, part in zip(models, parts, strict=True):
+        if others := [each for each in parts if each is not part]:
+            came_to = _measured(*part, _best_end(others)) | {"auroc": _area(*part)}
             measured |= {f"{key} {model}": value for key, value in came_to.items()}
+    fitted = _with_bars(base, pooled, confidence, _best_end(parts), auto)
     return replace(
-        highest,
-        measured=_counts(pooled) | {"auroc": area} | measured,
+        fitted,
+        measured=fitted.measured | {"auroc": area} | measured,
         plausibility=_plausibility(probe, pooled, confidence, invented),
     )
 
@@ -135,7 +136,7 @@ def fit(
     memory_bar = max(map(_memory_bar, invented), default=-math.inf)
     bar = reader_bar([*observations, *documents], memory_bar)
     base = _without_bars(identity, name, probe, memory_bar, bar)
-    fitted = _with_bars(base, observations, confidence)
+    fitted = _own_bars(base, observations, confidence)
     return replace(
         fitted,
         measured=fitted.measured | {"auroc": area},
@@ -148,9 +149,8 @@ def fit_bars(
 ) -> Calibration:
     """Choose the bars of the dial for a model; all else is of a calibration for any model.
 
-    A few dozen facts do. Of 240 of a model of 1.5B, whose best bar comes to Q 85.0 by the packaged
-    probe and the packaged bar of then to 72.4, 48 drawn by chance bring 83.3 on the others (24
-    bring 78.0, 96 bring 84.3).
+    A few dozen facts do: of a model of 1.5B, 48 drawn by chance choose bars that come to Q 83.3 on
+    others, 24 to 78.0, 96 to 84.3; the bars that are best for these others come to 85.0.
 
     Args:
         base: The calibration for any model.
@@ -163,7 +163,7 @@ def fit_bars(
     """
     _check_sides(name, observations, FEWEST_FOR_BARS)
     confidence = np.array([_confidence(base.probe, each) for each in observations])
-    return _with_bars(replace(base, model=identity, name=name), observations, confidence)
+    return _own_bars(replace(base, model=identity, name=name), observations, confidence)
 
 
 def _check_sides(name: str, observations: Sequence[Observation], fewest: int) -> None:
@@ -220,33 +220,44 @@ def _without_bars(
     )
 
 
-def _with_bars(
+def _own_bars(
     calibration: Calibration, observations: Sequence[Observation], confidence: NDArray[np.float64]
 ) -> Calibration:
-    """A calibration with the bars of the dial that are best for these observations."""
-    turned = _at_alpha(observations, calibration, 1)
-    sources = _sources(observations)
+    """A calibration with the bars that are best for a model; each source counts alike."""
+    turned, sources = _at_alpha(observations, calibration, 1), _sources(observations)
+    parts = [
+        _only(turned, confidence, [each == source for each in sources])
+        for source in dict.fromkeys(sources)
+    ]
+    auto = _best_auto(_at_alpha(observations, calibration, "auto"), confidence)
+    return _with_bars(calibration, observations, confidence, _best_end(parts), auto)
+
+
+def _with_bars(
+    calibration: Calibration,
+    observations: Sequence[Observation],
+    confidence: NDArray[np.float64],
+    end: Thresholds,
+    auto: Thresholds,
+) -> Calibration:
+    """A calibration with these bars, and what they come to."""
     in_play = np.array([each.known and each.conflict for each in observations])
-    chosen = replace(
-        calibration,
-        known=np.sort(confidence[in_play]).round(4).tolist(),
-        end=_best_end(turned, confidence, sources),
-        auto=_best_auto(_at_alpha(observations, calibration, "auto"), confidence),
-        measured={},
-    )
+    known = np.sort(confidence[in_play]).round(4).tolist()
+    chosen = replace(calibration, known=known, end=end, auto=auto)
     ratios = [
         _judge(
             _at_alpha(observations, calibration, alpha), confidence, chosen.thresholds(alpha)
         ).ratio
         for alpha in ALPHAS
     ]
+    turned = _at_alpha(observations, calibration, 1)
     return replace(
         chosen,
         ratios=np.maximum.accumulate(ratios).round(4).tolist(),
         measured={
             **_counts(observations),
-            **_measured(turned, confidence, chosen.end),
-            **_measured_by(sources, turned, confidence, chosen.end),
+            **_measured(turned, confidence, end),
+            **_measured_by(_sources(observations), turned, confidence, end),
         },
     )
 
@@ -506,19 +517,17 @@ def _candidates(confidence: NDArray[np.float64]) -> list[float]:
 
 
 def _best_end(
-    observations: Sequence[Observation], confidence: NDArray[np.float64], groups: Sequence[str]
+    parts: Sequence[tuple[Sequence[Observation], NDArray[np.float64]]],
 ) -> Thresholds:
     """The bars with the highest Q, the middle of the best ten, which single items do not decide.
 
-    Of several groups, the mean of their Q.
+    Args:
+        parts: Observations and the confidence in each, by source or model; each counts alike.
     """
-    parts = [
-        _only(observations, confidence, [name == group for name in groups])
-        for group in dict.fromkeys(groups)
-    ]
+    candidates = _candidates(np.concatenate([confidence for _, confidence in parts]))
     judged = [
         (float(np.mean([_judge(*part, bars).quality for part in parts])), bars)
-        for memory in _candidates(confidence)
+        for memory in candidates
         for passages in (0.0, *np.linspace(0.1, 0.9, 5) * memory)
         if (bars := Thresholds(memory, float(passages)))
     ]
