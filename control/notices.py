@@ -12,6 +12,7 @@ from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
 from control.prompts import Quote
 from control.state import QuestionState
+from foundation.text import holds
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -86,7 +87,8 @@ def _of_claims(state: QuestionState) -> list[str]:
     if (near := _nearest_told(state)) is not None:
         notices.append(NEAREST.format(sure=near.confidence))
     elif _unsupported(state):
-        remembers = any(each.source == MEMORY for each in state.claims)  # without a conflict
+        agreed = state.decoded is None or state.decoded.verdict is None
+        remembers = agreed and any(each.source == MEMORY for each in state.claims)
         notices.append(REMEMBERED if remembers else UNSUPPORTED)
     elif unsaid := _unsaid(state):
         notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
@@ -145,7 +147,14 @@ def _cut_off(state: QuestionState) -> bool:
 
 
 def _unsupported(state: QuestionState) -> bool:
-    """Whether passages claim nothing and support no sentence, and no verdict says whose it is."""
+    """Whether passages claim nothing and support no sentence, and no verdict says whose it is.
+
+    A verdict does not if the answer, which is not memory's, lacks what it gives for the passages'.
+    """
     checked = bool(state.citations) and not any(each.passages for each in state.citations)
-    told = state.decoded is not None and state.decoded.verdict is not None
-    return checked and not told and not state.settlement.claims
+    if not checked or state.settlement.claims or state.decoded is None:
+        return False
+    verdict, text = state.decoded.verdict, state.decoded.trace.text
+    if verdict is None:
+        return True
+    return verdict.follows != MEMORY and not holds(text, [verdict.passages_say])

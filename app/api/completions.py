@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 ALIAS = "fulcrum"  # the name of whichever model is loaded
 DEFAULT_TOKENS = 128  # of an answer
+DRAWN_SEEDS = 2**31  # of requests that name none
 STRUCTURED_TOKENS = 512  # of one that is also written as JSON
 STREAMED = "text/event-stream"
 IGNORED = "Fulcrum-Ignored"  # the response header that names fields without effect
@@ -364,12 +365,14 @@ def _decoding(service: "Service", request: DecodingRequest, longest: int | None)
     if longest is not None and longest > most:
         raise InputError(f"max_tokens is {longest:,}; this server answers in up to {most:,}")
     greedy = request.top_p == 0  # keeps the most probable token alone
+    temperature = 0.0 if greedy else request.temperature or 0.0
+    drawn = secrets.randbelow(DRAWN_SEEDS) if temperature else 0  # asked again, another answer
     return Decoding(
         rule=request.rule,
         alpha=0.5 if request.alpha is None else request.alpha,
-        temperature=0.0 if greedy else request.temperature or 0.0,
+        temperature=temperature,
         top_p=1.0 if greedy or request.top_p is None else request.top_p,
-        seed=request.seed or 0,
+        seed=drawn if request.seed is None else request.seed,
         max_new_tokens=longest or min(DEFAULT_TOKENS, most),
         reliance=request.reliance,
     )

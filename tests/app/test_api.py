@@ -404,6 +404,11 @@ def test_n_answers_are_given_to_each_question(client):
     )
     single = ask(one).json()
     assert drawn["usage"]["prompt_tokens"] == single["usage"]["prompt_tokens"]
+    again = {
+        ask(one, temperature=1.5, stream_options=None).json()["choices"][0]["message"]["content"]
+        for _ in range(4)
+    }
+    assert len(again) > 1  # without a seed
     greedy = ask(one, n=2, temperature=1.5, top_p=0).json()["choices"]
     assert {choice["message"]["content"] for choice in greedy} == {
         single["choices"][0]["message"]["content"]

@@ -518,6 +518,29 @@ def test_that_no_passage_supports_the_answer_is_told_wherever_the_dial_stands(ti
     assert UNSUPPORTED in answer.notices
 
 
+@pytest.mark.parametrize(
+    ("text", "follows", "told"),
+    [
+        ("It is 12345.", "passages", True),
+        ("It is B12.", "passages", False),
+        ("It is 12345.", "memory", False),
+    ],
+)
+def test_that_no_passage_supports_the_answer_is_told_where_the_verdict_names_something_else(
+    tiny, always, monkeypatch, text, follows, told
+):
+    verdict = Verdict("B12", "12345", 0.2, follows)
+    monkeypatch.setattr(
+        dial, "answer", lambda *_, **__: [DecodedAnswer(written(text), True, verdict)]
+    )
+    assistant = Assistant(
+        tiny, always(0, model=tiny.identity), reader=DaysReader(), support=Doubting()
+    )
+    answer = assistant.ask("Which code?", HOW, dated(one=("", "The valve is behind B12.")))
+    assert answer.verdict == verdict
+    assert (UNSUPPORTED in answer.notices) == told
+
+
 def test_only_documents_needs_the_reader(assistant):
     with pytest.raises(InputError, match="without reader"):
         assistant("abc").ask("Who?", HOW, sources=SourceOptions(only_documents=True))
