@@ -91,6 +91,7 @@ def run(
     target: Path,
     batch_size: int = 16,
     reader: "AnswerReader | None" = None,
+    each: int | None = None,
 ) -> list[Observation]:
     """Observe the model on every item, for `fit`.
 
@@ -102,6 +103,7 @@ def run(
         target: Directory for answers and observations.
         batch_size: Questions per batch.
         reader: Finds what the drafts claim; without it, the words that they add count.
+        each: At most so many of the facts that it knows, and of those that it does not.
 
     Raises:
         DataError: ``target`` holds answers of another run.
@@ -114,7 +116,10 @@ def run(
         for item in items
         if metrics.holds(answers.text(item, closed_book, CLOSED_BOOK), item.memory_answers)
     }
-    asked = [item for item in items if item.id in known or item.true_context]
+    asked = [
+        *spread([item for item in items if item.id in known], each),
+        *spread([item for item in items if item.id not in known and item.true_context], each),
+    ]
     rows: Rows[str, Observation] = Rows(target / "observations.jsonl", None, _decode, _encode)
     rows.complete(
         asked,

@@ -77,7 +77,7 @@ def seen(known, log_odds):
 def test_a_few_facts_set_the_dial_of_a_gguf_file(capsys, passage, tmp_path, monkeypatch):
     monkeypatch.setenv("FULCRUM_CACHE", str(tmp_path / "cache"))
     gguf = str(transformers.packaged_gguf())
-    facts = [seen(known, at / 10 + 2 * known) for at in range(10) for known in (True, False)]
+    facts = [seen(known, at / 10 + 2 * known) for at in range(12) for known in (True, False)]
     monkeypatch.setattr(observations, "run", lambda *_: facts)
     run = ["eval", "dial", "--calibrate", "--quick", "--out", str(tmp_path / "out")]
     assert cli.main(["--model", gguf, *run]) == 0

@@ -12,7 +12,9 @@ from app.cli.evaluate.report import write_report
 from control.decoding.options import check_rule
 from foundation.errors import InputError
 
-QUICK = 48  # facts; see `evaluation.suites.calibration.fit_bars`
+# Facts asked closed-book, and of those that it knows, and does not, asked with passages; see
+# `evaluation.suites.calibration.fit_bars`.
+QUICK, QUICK_EACH = 144, 24
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -72,8 +74,8 @@ if TYPE_CHECKING:
 @click.option(
     "--quick",
     is_flag=True,
-    help="With --calibrate: ask 48 facts, or --limit, and choose only how far alpha goes; all else "
-    "is as for a model that is not calibrated.",
+    help="With --calibrate: ask 144 facts, or --limit, 48 of them with passages, and choose only "
+    "how far alpha goes; all else is as for a model that is not calibrated.",
 )
 @click.option(
     "--tune",
@@ -190,7 +192,8 @@ def _calibrate_quickly(
     base = shipped(model)
     if base.model != ANY_MODEL:
         raise InputError(f"{model.name} comes with its calibration; leave out --quick")
-    observed = observations.run(model, items, target, batch_size, factory.reader(settings))
+    reader = factory.reader(settings)
+    observed = observations.run(model, items, target, batch_size, reader, QUICK_EACH)
     measured = calibration.fit_bars(base, model.identity, model.name, observed)
     _keep(measured, model, settings, target)
 

@@ -157,7 +157,7 @@ def test_a_few_facts_choose_the_bars_of_a_model_and_nothing_else(conflicts):
     anyones = replace(calibrating.fit_any({"a": conflicts(plainly)}), memory_bar=-0.3)
     own = calibrating.fit_bars(anyones, "0123", "mine", conflicts(surer, ["letter"], each=12))
     assert (own.model, own.name) == ("0123", "mine")
-    kept = ("probe", "memory_bar", "plausibility", "reader_bar")
+    kept = ("probe", "auto", "memory_bar", "plausibility", "reader_bar")
     assert [getattr(own, name) for name in kept] == [getattr(anyones, name) for name in kept]
     assert own.measured["Q"] > 0.9
     for each in conflicts(surer, ["other"], each=20, seed=2):
@@ -172,7 +172,7 @@ def test_too_few_facts_choose_no_bars(tiny, conflicts, known, unknown):
         *[each for each in made if each.known][:known],
         *[each for each in made if not each.known][:unknown],
     ]
-    with pytest.raises(DataError, match="needs 8 of each"):
+    with pytest.raises(DataError, match="needs 12 of each"):
         calibrating.fit_bars(anyones, tiny.identity, tiny.name, few)
 
 
@@ -238,6 +238,11 @@ def test_known_facts_are_asked_wrongly_and_unknown_ones_truly(tiny, tmp_path, it
         assert each.memory["memory"] is each.known
         assert {"plain", "memory"} <= each.context.keys() == each.memory.keys()
         assert ("grounded" in each.memory) is each.loose
+
+
+def test_of_known_and_of_other_facts_so_many_are_asked(tiny, tmp_path, items):
+    observed = suite.run(tiny, items, tmp_path, each=1)
+    assert sorted(each.known for each in observed) == [False, True]
 
 
 def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny, tmp_path, items, monkeypatch):
