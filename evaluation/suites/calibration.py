@@ -34,6 +34,7 @@ from control.conflict.probe import (
     ProbeFeatures,
 )
 from evaluation import metrics, report
+from evaluation.datasets.conflicts import spread
 from evaluation.suites.observations import Observation
 from foundation.errors import DataError
 
@@ -65,8 +66,9 @@ def fit_any(
 
     Each counts alike in the probe, and all choices use confidences of a probe that has not seen the
     model in question. Models differ most in how sure they are of what they know: the larger, the
-    surer. The bars at alpha 1 are best for them on average, those at auto the highest of any; what
-    each comes to by bars that were chosen on the others is in ``measured``.
+    surer. The bars at alpha 1 are best for them on average, those at auto the highest of any; on
+    the way to 1 as many confidences of each decide. What each comes to by bars that were chosen on
+    the others is in ``measured``.
 
     Args:
         models: Observations by the name of the model.
@@ -96,12 +98,20 @@ def fit_any(
         if others := [each for each in parts if each is not part]:
             came_to = _measured(*part, _best_end(others)) | {"auroc": _area(*part)}
             measured |= {f"{key} {model}": value for key, value in came_to.items()}
-    fitted = _with_bars(base, pooled, confidence, _best_end(parts), auto)
+    dials = [_with_bars(base, *part, _best_end(parts), auto) for part in parts]
+    fitted = replace(dials[0], known=_evenly([each.known for each in dials]))
     return replace(
         fitted,
-        measured=fitted.measured | {"auroc": area} | measured,
+        ratios=np.mean([_ratios(fitted, *part) for part in parts], axis=0).round(4).tolist(),
+        measured=_counts(pooled) | {"auroc": area} | measured,
         plausibility=_plausibility(probe, pooled, confidence, invented),
     )
+
+
+def _evenly(known: Sequence[Sequence[float]]) -> list[float]:
+    """The confidences of several models, ascending, as many of each."""
+    fewest = min(map(len, known))
+    return sorted(each for one in known for each in spread(list(one), fewest))
 
 
 def _of_drafts(observation: Observation) -> Observation:
@@ -247,22 +257,29 @@ def _with_bars(
     in_play = np.array([each.known and each.conflict for each in observations])
     known = np.sort(confidence[in_play]).round(4).tolist()
     chosen = replace(calibration, known=known, end=end, auto=auto)
-    ratios = [
-        _judge(
-            _at_alpha(observations, calibration, alpha), confidence, chosen.thresholds(alpha)
-        ).ratio
-        for alpha in ALPHAS
-    ]
     turned = _at_alpha(observations, calibration, 1)
     return replace(
         chosen,
-        ratios=np.maximum.accumulate(ratios).round(4).tolist(),
+        ratios=_ratios(chosen, observations, confidence),
         measured={
             **_counts(observations),
             **_measured(turned, confidence, end),
             **_measured_by(_sources(observations), turned, confidence, end),
         },
     )
+
+
+def _ratios(
+    calibration: Calibration, observations: Sequence[Observation], confidence: NDArray[np.float64]
+) -> list[float]:
+    """`Calibration.ratios` on these observations."""
+    found = [
+        _judge(
+            _at_alpha(observations, calibration, alpha), confidence, calibration.thresholds(alpha)
+        ).ratio
+        for alpha in ALPHAS
+    ]
+    return np.maximum.accumulate(found).round(4).tolist()
 
 
 def _at_alpha(
