@@ -232,6 +232,7 @@ def test_llamaindexs_client_chats_and_streams(served):
         api_key="none",
         is_chat_model=True,
         max_tokens=8,
+        temperature=0,  # the package's own is 0.1, and no seed
         max_retries=0,
         additional_kwargs={"extra_body": MEMORY},
     )
@@ -257,6 +258,7 @@ def test_llamaindexs_client_completes_and_streams(served):
         api_key="none",
         is_chat_model=False,
         max_tokens=8,
+        temperature=0,  # the package's own is 0.1, and no seed
         max_retries=0,
         additional_kwargs={"extra_body": MEMORY},
     )
