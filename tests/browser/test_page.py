@@ -108,6 +108,8 @@ def test_everything_is_reached_by_keyboard(visit):
 def test_the_composer_stays_where_it_is_and_its_button_stops_what_runs(visit):
     page = visit()
     composer = page.locator("#composer")
+    for part in ("#dial output", "#only-documents", "#policy input", "#reading"):
+        expect(page.locator(part).first).to_be_visible()  # drawn one after the other
     at_first = composer.bounding_box()
     assert page.get_by_role("button", name="Stop").count() == 0
     box = page.get_by_label("Question", exact=True)

@@ -306,7 +306,7 @@ def test_a_sentence_that_lacks_what_is_forgotten_is_not_quoted_as_the_nearest(ti
     near = passage_claims.nearest([(node, Reading("Yusra Toll", start, 0.2))])
     asked = "Who has an allergy?"
     state = QuestionState(Query(asked), asked, HOW, QueryBundle(asked), nearest=near)
-    quote = faithfulness.quote(state, tiny, FactSuppressor())
+    quote = faithfulness.quote(state, tiny, None, FactSuppressor())
     assert (quote is not None and quote.text == text) == quoted
 
 
