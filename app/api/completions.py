@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
@@ -27,7 +28,6 @@ from app.api.schema import (
 from control.decoding.generate import Decoding
 from control.forgetting.clearing import Cleared, ClearedToken
 from control.state import Query
-from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -237,7 +237,7 @@ async def chat(request: ChatRequest, caller: Reader) -> Response:
     """
     history, question = _parse_messages(request.messages)
     text = "\n".join(message.text for message in request.messages)
-    given, schema = _given_passages(request.documents), request.json_schema
+    given, schema = _given_passages(request.passages), request.json_schema
     query = Query(question, given, history, request.system, request.sources, schema)
     longest = request.max_completion_tokens or request.max_tokens
     if schema:
@@ -362,8 +362,6 @@ def resolve_model(name: str, names: Sequence[str]) -> str:
 
 def _decoding(service: "Service", request: DecodingRequest, longest: int | None) -> Decoding:
     most = service.settings.token_limit
-    if longest is not None and longest > most:
-        raise InputError(f"max_tokens is {longest:,}; this server answers in up to {most:,}")
     greedy = request.top_p == 0  # keeps the most probable token alone
     temperature = 0.0 if greedy else request.temperature or 0.0
     drawn = secrets.randbelow(DRAWN_SEEDS) if temperature else 0  # asked again, another answer
@@ -373,19 +371,19 @@ def _decoding(service: "Service", request: DecodingRequest, longest: int | None)
         temperature=temperature,
         top_p=1.0 if greedy or request.top_p is None else request.top_p,
         seed=drawn if request.seed is None else request.seed,
-        max_new_tokens=longest or min(DEFAULT_TOKENS, most),
+        max_new_tokens=min(longest or DEFAULT_TOKENS, most),
         reliance=request.reliance,
     )
 
 
 def _parse_messages(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], str]:
-    """Return the earlier turns and the question; system messages are no part of them."""
+    """Return the earlier turns and the question; instructions and tools are no part of them."""
     turns: list[tuple[str, str]] = []
     user_texts: list[str] = []
-    for message in messages:
+    for message in filter(attrgetter("is_said"), messages):
         if message.role == "user":
             user_texts.append(message.text)
-        elif message.role == "assistant":
+        else:
             turns.append(("\n".join(user_texts), message.text))
             user_texts = []
     return turns, "\n".join(user_texts)

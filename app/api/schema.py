@@ -1,5 +1,6 @@
 """Requests to the API: OpenAI's fields, where they have a meaning here, and the dial."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -150,15 +151,24 @@ class Message(RequestBody):
     """A message of a conversation."""
 
     role: Annotated[
-        Literal["system", "developer", "user", "assistant"],
+        Literal["system", "developer", "user", "assistant", "tool"],
         _only(
-            lambda role: role not in ("tool", "function"),
-            "no tools are called here; give what one has found as documents",
+            lambda role: role != "function",
+            "function is an older form; send tool, with tool_calls before it",
             BeforeValidator,
         ),
     ]
     content: Text | list[Part] | None = None
     refusal: Text | None = None
+    tool_call_id: Text | None = Field(None, description="The call that a tool's result is for.")
+    tool_calls: list[dict[str, Any]] | None = Field(
+        None, description="Of the assistant, whose message is then no answer."
+    )
+
+    @property
+    def is_said(self) -> bool:
+        """Whether the user or the assistant says it to the other."""
+        return self.role == "user" or (self.role == "assistant" and not self.tool_calls)
 
     @property
     def text(self) -> str:
@@ -333,9 +343,12 @@ class ChatRequest(DecodingRequest):
 
     @model_validator(mode="after")
     def _askable(self) -> "ChatRequest":
-        said = [message for message in self.messages if message.role not in INSTRUCTING]
+        said = [each for each in self.messages if each.is_said]
         if not said or said[-1].role != "user":
-            raise ValueError("messages: the last one must be the user's, since it is the question")
+            raise ValueError(
+                "messages: the last one must be the user's, since it is the question, or what "
+                "tools have found for it"
+            )
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.json_schema and self.logprobs:
@@ -377,6 +390,17 @@ class ChatRequest(DecodingRequest):
         if (called := self.called) is not None:
             return _described(called.description, called.parameters or {"type": "object"})
         return self.response_format.schema_text if self.response_format else ""
+
+    @property
+    def passages(self) -> list[GivenPassage] | None:
+        """What to read instead of the index: the documents, and what tools found for the question.
+
+        Results of tools before the user's last message belong to earlier questions.
+        """
+        after = itertools.takewhile(lambda each: not each.is_said, reversed(self.messages))
+        results = [each.text for each in after if each.role == "tool" and each.text.strip()]
+        found = [GivenPassage(text=text, trust=None, date=None) for text in reversed(results)]
+        return [*(self.documents or ()), *found] if found else self.documents
 
     @property
     def system(self) -> str:

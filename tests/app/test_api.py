@@ -149,7 +149,7 @@ def test_the_dial_and_the_sampling_reach_the_decoding(client, service, monkeypat
         ({"stop": 5}, "stop: Input should be a valid string, or a valid list"),
         (
             {"messages": [{"role": "boss", "content": "x"}]},
-            "messages.0.role: Input should be 'system', 'developer', 'user' or 'assistant'",
+            "messages.0.role: Input should be 'system', 'developer', 'user', 'assistant' or 'tool'",
         ),
         ({"alpha": 0.5, "reliance": 0.5}, "give one of them"),
         ({"reliance": 0.5, "rule": "cad"}, "reliance is measured for rule fulcrum"),
@@ -157,10 +157,9 @@ def test_the_dial_and_the_sampling_reach_the_decoding(client, service, monkeypat
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "assistant", "content": "Hi"}]}, "the question"),
         ({"messages": [{"role": "user", "content": " "}]}, "the question is empty"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "the question"),
         ({"messages": [{"role": "user", "content": "x" * 21_000}]}, "21,000 characters"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 100_000}, "up to 1,024"),
         ({"temperature": -1}, "temperature"),
         ({"n": 0}, "n: "),
         ({"n": 17}, "n: "),
@@ -284,6 +283,35 @@ def test_what_is_wrong_about_a_schema_or_a_tool_is_said_in_one_line(writing, giv
     assert "\n" not in response.json()["error"]["message"]
 
 
+def test_what_tools_have_found_is_read_instead_of_the_index(client):
+    one = client()
+    calls = [{"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}]
+    called = {"role": "assistant", "content": None, "tool_calls": calls}
+    earlier = [
+        {"role": "user", "content": "Who mends the lamp?"},
+        called,
+        {"role": "tool", "tool_call_id": "1", "content": "Rosa mends the lamp."},
+        {"role": "assistant", "content": "Rosa does."},
+    ]
+    found = [
+        {"role": "tool", "tool_call_id": "1", "content": "The lamp of Ebro was lit in 1904."},
+        {"role": "tool", "tool_call_id": "2", "content": "It is painted red."},
+    ]
+    question = {"role": "user", "content": "When was the lamp of Ebro lit?"}
+    response = ask(one, messages=[*earlier, question, called, *found])
+    assert response.status_code == 200
+    assert "fulcrum-ignored" not in response.headers
+    read = [source["text"] for source in response.json()["fulcrum"]["sources"]]
+    assert sorted(read) == sorted(each["content"] for each in found)
+    texts = [each["content"] for each in found]
+    given = ask(
+        one,
+        messages=[earlier[0], earlier[-1], question],
+        documents=[{"text": text} for text in texts],
+    )
+    assert response.json()["choices"] == given.json()["choices"]
+
+
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 
 
@@ -293,7 +321,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}
         ({"tools": [TOOL], "tool_choice": {"type": "custom"}}, "tool_choice", "required"),
         ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "required"),
         ({"function_call": {"name": "f"}}, "function_call", "tools"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "documents"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages.0.role", "tool_calls"),
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type", "text"),
         ({"response_format": {"type": "grammar"}}, "response_format.type", "json_schema"),
         (
