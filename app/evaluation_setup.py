@@ -27,6 +27,7 @@ from evaluation.datasets import questions, real_documents, sources
 from evaluation.judges import leak
 from evaluation.judges.described import JudgeWithModel
 from evaluation.runner import digest
+from evaluation.suites import tofu
 from evaluation.suites.replies import MAX_NEW_TOKENS, AssistantSystem
 from evaluation.suites.retrieval import Modules, ReservoirModules
 from evaluation.suites.router import Route, RouterFactory
@@ -194,15 +195,29 @@ def router_factory(settings: Settings) -> RouterFactory:
 
 
 def guarded_assistant(
-    settings: Settings, documents: Sequence[Path], rule: str
+    settings: Settings, documents: Sequence[Path], rule: str, longest: int = MAX_NEW_TOKENS
 ) -> tuple[AssistantSystem, Ledger]:
     """The assistant over these documents, and its ledger of forgotten facts."""
     # First, so that a wrong rule fails before any loading.
-    how = Decoding(rule=rule, max_new_tokens=MAX_NEW_TOKENS)
+    how = Decoding(rule=rule, max_new_tokens=longest)
     if documents:
         factory.passage_index(settings).ingest(list(documents))
     assistant = factory.assistant(settings)
     return AssistantSystem(assistant, how), assistant.forgetting.ledger or home.ledger(settings)
+
+
+def tofu_systems(
+    settings: Settings, everything: Path, retained: Path, rule: str
+) -> tuple[AssistantSystem, AssistantSystem, Ledger]:
+    """The assistant over all documents, over those retained, and the ledger of the first.
+
+    Neither remembers earlier searches, which it does not find again once facts are forgotten.
+    """
+    settings = settings.model_copy(update={"without": settings.without | {"reservoir"}})
+    system, ledger = guarded_assistant(settings, [everything], rule, tofu.LONGEST)
+    own = _own_index(settings, settings.home / retained.stem, [retained])
+    assistant = factory.assistant(settings, system.assistant.model, index=own)
+    return system, replace(system, assistant=assistant), ledger
 
 
 def source_system(settings: Settings, corpus: bool) -> SourceSystem:

@@ -131,6 +131,14 @@ class Assistant:
         Raises:
             InputError: A question is empty or too long, or no window is left for it.
         """
+        states = self.prepare(queries, decoding)
+        states = self.decode(states, on_token)
+        states = [self._run(state, self.cite) for state in states]
+        states = self.structure(states)
+        return [self.answer(state) for state in states]
+
+    def prepare(self, queries: Sequence[Query], decoding: Decoding) -> list[QuestionState]:
+        """The first half of `ask_batch`: a question that is not refused has its prompt."""
         if decoding.reliance is not None:
             alpha = self.calibration.alpha(decoding.reliance)
             decoding = replace(decoding, alpha=alpha, reliance=None)
@@ -139,11 +147,7 @@ class Assistant:
         reading = (self.retrieve, self.redact, self.filter, self.correct, self.suppress_again)
         states = [self._run(state, *reading) for state in states]
         states = self.read_claims(states)
-        states = [self._run(state, self.write_prompt) for state in states]
-        states = self.decode(states, on_token)
-        states = [self._run(state, self.cite) for state in states]
-        states = self.structure(states)
-        return [self.answer(state) for state in states]
+        return [self._run(state, self.write_prompt) for state in states]
 
     def _run(
         self, state: QuestionState, *steps: Callable[[QuestionState], QuestionState]

@@ -23,9 +23,9 @@ def token_f1(answer: str, right: str) -> float:
     return 2 * shared / (len(said) + len(wanted)) if shared else 0.0
 
 
-def percent(flags: Flags, axis: int = -1) -> Any:
-    """Share of true values along an axis, in percent; 0 for none at all."""
-    return 100 * flags.mean(axis=axis) if flags.shape[axis] else 0.0
+def percent(values: NDArray[Any], axis: int = -1) -> Any:
+    """Share of true values, or mean of shares, along an axis, in percent; 0 for none at all."""
+    return 100 * values.mean(axis=axis) if values.shape[axis] else 0.0
 
 
 def memory_ratio(con: Flags, par: Flags, axis: int = -1) -> Any:
@@ -34,7 +34,7 @@ def memory_ratio(con: Flags, par: Flags, axis: int = -1) -> Any:
     return 100 * memory / np.maximum(con.sum(axis=axis) + memory, 1)
 
 
-def interval(statistic: Callable[..., Any], *samples: Flags) -> list[float]:
+def interval(statistic: Callable[..., Any], *samples: NDArray[Any]) -> list[float]:
     """95 % percentile bootstrap interval of ``statistic`` over paired samples, ``[low, high]``.
 
     The statistic takes the samples and the axis along which they lie, for all resamples at once.

@@ -97,6 +97,40 @@ def read(
     return Requests(tuple(items), tuple(documents), tuple(beside))
 
 
+def read_tofu(
+    paths: Sequence[Path], target: Path, limit: int | None = None
+) -> tuple[tofu.Benchmark, Path, Path]:
+    """TOFU as its authors judge it, with files of all its documents and of those retained.
+
+    Args:
+        paths: Its forget10 with perturbed answers, and the files about real authors and the world.
+        target: Directory for the documents.
+        limit: At most so many questions of each part.
+
+    Raises:
+        DataError: A file is of another kind, or forget10 is missing.
+    """
+    loaded = {path: records.load(path) for path in paths}
+    forget = [each for path, each in loaded.items() if _kind(path, each) == "TOFU forget10"]
+    others = {
+        path.stem: each for path, each in loaded.items() if _kind(path, each) == "TOFU others"
+    }
+    if len(forget) != 1 or len(others) + 1 < len(loaded):
+        raise DataError(
+            f"{', '.join(map(str, paths)) or 'no file'}: --measure tofu needs TOFU's forget10 with "
+            "perturbed answers, and may have those about real authors and world facts"
+        )
+    found = tofu.benchmark(forget[0], others, limit)
+    everything, retained = (
+        write_documents(target / name, _numbered("tofu", texts), "Questions and answers")
+        for name, texts in (
+            ("tofu.jsonl", (*found.forget, *found.retain)),
+            ("tofu-retained.jsonl", found.retain),
+        )
+    )
+    return found, everything, retained
+
+
 def _draw_requests(
     groups: Sequence[list[ForgetRequest]], limit: int | None, past: Sequence[int] = ()
 ) -> list[ForgetRequest]:

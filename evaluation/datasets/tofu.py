@@ -8,11 +8,12 @@ import difflib
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from control.forgetting.record import TOO_COMMON, Record
 from evaluation import metrics
+from evaluation.datasets.conflicts import spread
 from evaluation.datasets.probes import (
     OF_EACH_KIND,
     ORDINARY,
@@ -26,7 +27,8 @@ from foundation import records
 from foundation.text import words
 
 SOURCE = "TOFU"
-OFFICIAL = "1"  # `task_id` of forget10; the other tasks hold the same authors in other shares
+OFFICIAL = "1"  # `task_id` of forget10; the other tasks hold pairs of retain90
+FORGET, RETAIN = "forget", "retain"  # parts of the benchmark; the others are named by their file
 BLOCK = 20  # questions of an author, one after the other
 LONGEST_SPAN = 8  # words; a longer one is a paraphrase, which no string can stand for
 SHORTEST_WORD = 4  # letters; a span of shorter words tells nothing
@@ -64,6 +66,83 @@ class TofuPair:
     paraphrase: str = ""
     cloze: str = ""
     wrong: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TofuQuestion:
+    """A question of the benchmark.
+
+    Attributes:
+        part: ``forget``, ``retain``, or the name of the file.
+        question: The question.
+        answer: Its answer.
+        told: The answer in other words; the answer itself where the file has none.
+        wrong: Answers like it that are wrong.
+    """
+
+    part: str
+    question: str
+    answer: str
+    told: str
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is asked, what is to be forgotten, and the documents.
+
+    Attributes:
+        authors: Those of forget10.
+        questions: So many of each part.
+        forget: Question and answer pairs of these authors.
+        retain: Those of the others.
+    """
+
+    authors: tuple[str, ...]
+    questions: tuple[TofuQuestion, ...]
+    forget: tuple[str, ...]
+    retain: tuple[str, ...]
+
+
+def benchmark(
+    loaded: Sequence[records.DataRecord],
+    others: Mapping[str, Sequence[records.DataRecord]],
+    limit: int | None = None,
+) -> Benchmark:
+    """The benchmark of Maini et al., with documents in place of training.
+
+    Args:
+        loaded: The file of forget10 with perturbed answers, of all tasks.
+        others: By part, the files about real authors and the world.
+        limit: At most so many questions of each part, drawn evenly.
+    """
+    official = [record for record in loaded if record.values["task_id"] == OFFICIAL]
+    retained = [record for record in loaded if record.values["task_id"] != OFFICIAL]
+    blocks = [official[start : start + BLOCK] for start in range(0, len(official), BLOCK)]
+    asked = [[records.text(record, "question") for record in block] for block in blocks]
+    parts = {FORGET: official, RETAIN: retained, **others}
+    questions = [
+        _scored_question(part, record)
+        for part, of in parts.items()
+        for record in spread(list(of), limit)
+    ]
+    return Benchmark(
+        tuple(filter(None, map(_author, asked))),
+        tuple(questions),
+        tuple(map(_document, official)),
+        tuple(map(_document, retained)),
+    )
+
+
+def _scored_question(part: str, record: records.DataRecord) -> TofuQuestion:
+    answer = records.text(record, "answer")
+    told = records.text(record, "paraphrased_answer") if part in (FORGET, RETAIN) else answer
+    wrong = records.texts(record, "perturbed_answer")
+    return TofuQuestion(part, records.text(record, "question"), answer, told, tuple(wrong))
+
+
+def _document(record: records.DataRecord) -> str:
+    return f"Q: {records.text(record, 'question')}\nA: {records.text(record, 'answer')}"
 
 
 def forgotten(loaded: Sequence[records.DataRecord]) -> list[TofuPair]:

@@ -11,12 +11,15 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from control import assistant as assistants
 from control.answer import Answer
 from control.assistant import Assistant
+from control.conflict.text_drafts import branch_prompt
 from control.decoding.generate import Decoding
+from control.engines.base import NO_SCORES, ScoreRequest
 from control.forgetting.suppressor import FactSuppressor, refusal
 from evaluation.datasets.probes import ForgetRequest, LeakProbe
 from evaluation.judges import leak
 from evaluation.judges.leak import Secret
 from evaluation.runner import Rows, digest
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from control.forgetting.record import Record
@@ -140,6 +143,26 @@ class AssistantSystem:
                 replies.append([_reply(answer) for answer in answers])
         return replies
 
+    def log_probs(self, query: ProbeQuery, answers: Sequence[str], mode: Mode) -> list[float]:
+        """How likely the model would be to give these answers, after the prompt with passages.
+
+        Returns:
+            The mean log-probability of the tokens of each answer, in nats.
+
+        Raises:
+            InputError: The model's server scores no given text.
+        """
+        assistant = self._assistant(mode)
+        engine = assistant.model
+        if not engine.capabilities.scores:
+            raise InputError(NO_SCORES.format(model=engine.name))
+        [state] = assistant.prepare([_query(query)], self.how)
+        assert state.prompt is not None  # noqa: S101 - where nothing is refused, there is a prompt
+        prompt = branch_prompt(state.prompt, with_passages=True)
+        texts = engine.tokens(answers)
+        scores = engine.score([ScoreRequest(prompt, (), tokens) for tokens in texts])
+        return [sum(each) / len(each) for each in scores]
+
     def _assistant(self, mode: Mode) -> Assistant:
         if mode == "guarded":
             return self.assistant
@@ -171,6 +194,9 @@ class _WatchingRouter:
 
     def activation(self, question: str) -> "Callable[[str], list[Record]]":
         return self._router.activation(question)
+
+    def named(self, text: str) -> "tuple[Record, ...]":
+        return self._router.named(text)
 
 
 def _query(query: ProbeQuery) -> assistants.Query:

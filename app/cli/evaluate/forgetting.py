@@ -28,6 +28,7 @@ PLAIN = "plain"
         "fulcrum eval forgetting --measure subjects --limit 500 --out results/subjects",
         "fulcrum eval forgetting --measure undoing --limit 50 --out results/undoing",
         "fulcrum eval forgetting --measure router --out results/router",
+        "fulcrum eval forgetting --measure tofu --data tofu_forget10_perturbed.jsonl --out results",
         "fulcrum eval forgetting --judge model-1.5b.gguf --facts 20 --out results/judged",
     )
 )
@@ -59,12 +60,13 @@ PLAIN = "plain"
 @click.option("--unrouted", is_flag=True, help="Also answer the baselines' probes unrouted.")
 @click.option(
     "--measure",
-    type=click.Choice(["leaks", "subjects", "undoing", "guesses", "router", "classifier"]),
+    type=click.Choice(["leaks", "subjects", "undoing", "guesses", "tofu", "router", "classifier"]),
     default="leaks",
     show_default=True,
     help="What leaks and what suffers; whether what else is asked of many facts' subjects suffers; "
     "whether adding and removing restores the old answers; whether right guesses are told from "
-    "wrong ones; the router alone, on wordings and relations that it was not trained on; or the "
+    "wrong ones; forget quality and model utility of TOFU, with --limit questions of each of its "
+    "parts; the router alone, on wordings and relations that it was not trained on; or the "
     "classifier alone, on facts that it was not trained on.",
 )
 @count("--rounds", default=1000, help="Adds and removes of --measure undoing.")
@@ -105,7 +107,7 @@ def forgetting(
 
     from app import evaluation_setup
     from evaluation.datasets import forgettable_facts
-    from evaluation.suites import fact_classifier, guesses, leakage, reversibility, router
+    from evaluation.suites import fact_classifier, guesses, leakage, reversibility, router, tofu
     from evaluation.suites import forgetting as forgetting_suite
 
     if measure == "router":
@@ -120,6 +122,18 @@ def forgetting(
         write_report(
             result | {"model": "", "data": "held out of the training"}, target, announce=False
         )
+        return
+    if measure == "tofu":
+        benchmark, everything, retained = forgettable_facts.read_tofu(paths, target, limit)
+        with_all, without, ledger = evaluation_setup.tofu_systems(
+            settings, everything, retained, rule
+        )
+        name = with_all.assistant.model.name
+        result = tofu.run(
+            f"{name}, {rule}", with_all, without, ledger, benchmark, target, batch_size
+        )
+        data = {"model": name, "data": ", ".join(path.name for path in paths)}
+        write_report(result | data, target)
         return
     requests = forgettable_facts.read(paths, target, limit, past)
     system, ledger = evaluation_setup.guarded_assistant(settings, requests.documents, rule)

@@ -192,6 +192,44 @@ def test_the_words_that_wrong_answers_change_are_what_tofu_forgets(tmp_path):
     assert written.count("Silver Reed Prize") == 1
 
 
+def test_tofus_benchmark_forgets_authors_and_asks_all_parts(tmp_path):
+    wrong = ["Ida Stone wrote Elm.", "Ida Stone wrote Oak."]
+    own = [
+        tofu(f"What did Ida Stone write in {year}?", "Ida Stone wrote Ash.", "Ash.", *wrong)
+        for year in (1990, 1991)
+    ]
+    other = {**tofu("What did Lee Park write?", "Lee Park wrote Fir.", "Fir.", "Yew.", "Oak.")}
+    world = {"question": "Where is Rome?", "answer": "Italy", "perturbed_answer": ["Spain"]}
+    forget = lines(tmp_path / "forget.jsonl", *own, {**other, "task_id": "2"})
+    world_facts = lines(tmp_path / "world_facts.jsonl", world)
+
+    read, everything, retained = forgettable_facts.read_tofu([world_facts, forget], tmp_path)
+
+    assert read.authors == ("Ida Stone",)
+    assert [(each.part, each.told, each.wrong) for each in read.questions] == [
+        ("forget", "Ash.", tuple(wrong)),
+        ("forget", "Ash.", tuple(wrong)),
+        ("retain", "Fir.", ("Yew.", "Oak.")),
+        ("world_facts", "Italy", ("Spain",)),
+    ]
+    assert "wrote Ash" in everything.read_text(encoding="utf-8")
+    assert "wrote Fir" in everything.read_text(encoding="utf-8")
+    assert "wrote Ash" not in retained.read_text(encoding="utf-8")
+    assert "wrote Fir" in retained.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("given", ["world", "retain", "nothing"])
+def test_tofus_benchmark_needs_the_perturbed_answers_of_what_is_forgotten(tmp_path, given):
+    pair = {"question": "Where is Rome?", "answer": "Italy"}
+    files = {
+        "world": [lines(tmp_path / "world.jsonl", {**pair, "perturbed_answer": ["Spain"]})],
+        "retain": [lines(tmp_path / "retain.jsonl", pair)],
+        "nothing": [],
+    }
+    with pytest.raises(DataError, match="needs TOFU's forget10"):
+        forgettable_facts.read_tofu(files[given], tmp_path)
+
+
 def test_sources_are_mixed_in_equal_shares(tmp_path):
     own = lines(tmp_path / "own.jsonl", *[OWN] * 5)
     read = forgettable_facts.read([own, *restor(tmp_path)], tmp_path, limit=4)

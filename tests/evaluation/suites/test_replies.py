@@ -9,6 +9,7 @@ from control.decoding.generate import Decoding
 from control.forgetting.record import Record
 from control.forgetting.router import Route
 from control.forgetting.suppressor import FactSuppressor, refusal
+from control.state import Query
 from evaluation.suites.replies import AssistantSystem, ProbeQuery
 
 RECORD = Record(subject="Peru", relation="capital", answers=("Lima",), id="r1")
@@ -29,6 +30,16 @@ class Strict:
 
     def activation(self, question):
         return lambda text: [RECORD] if "Peru" in text else []
+
+    def named(self, text):
+        return (RECORD,) if "Peru" in text else ()
+
+
+class Unsure:
+    """Takes nothing for a statement of a record."""
+
+    def states(self, pairs):
+        return [0.0 for _ in pairs]
 
 
 class Silent:
@@ -86,3 +97,24 @@ def test_draws_differ_and_a_refusal_is_the_same_each_time(assisted):
 def test_the_time_that_forgetting_adds_is_told(assisted):
     [[reply]] = assisted([ProbeQuery(OTHER)], "guarded")
     assert reply.added_ms > 0
+
+
+def test_unrouted_the_likelihood_of_given_answers_is_that_of_the_prompt(assisted, tiny):
+    query = ProbeQuery(ASKED, context=PASSAGE)
+    answers = ["Lima is the capital.", "Quito is the capital."]
+    [seen] = assisted.assistant.prepare([Query(OTHER)], assisted.how)
+    assert PASSAGE in seen.prompt.context
+
+    off, unrouted = (assisted.log_probs(query, answers, mode) for mode in ("off", "unrouted"))
+    assert off == unrouted  # this fake's redactor leaves the passage as it is
+    assert all(each < 0 for each in off)
+    closed_book = assisted.log_probs(ProbeQuery(ASKED, context=""), answers, "off")
+    assert closed_book != off
+
+
+def test_unrouted_a_subject_that_the_answer_names_is_still_known(tiny, always):
+    forgetting = FactSuppressor(ledger=Silent(), router=Strict(), judge=Unsure())
+    assistant = Assistant(tiny, always(0.5), EmptyRetriever(), forgetting=forgetting)
+    system = AssistantSystem(assistant, Decoding(rule="plain", max_new_tokens=8))
+    [[reply]] = system([ProbeQuery(ASKED)], "unrouted")
+    assert not reply.routed
