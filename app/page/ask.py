@@ -282,6 +282,7 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
                 container=False,
                 elem_id="reading",
             )
+            page_dial.more()
             clear = gr.Button("New conversation", size="sm", elem_id="clear", interactive=False)
     drawn = [earlier, latest, turns, start, box, clear, kept]
     settings = [dial, only, policy]

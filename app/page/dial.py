@@ -49,6 +49,28 @@ def dial() -> gr.HTML:
     )
 
 
+# On a small screen the rest of the composer stays folded until it is asked for.
+MORE = """
+<button type="button" aria-expanded="false" aria-controls="settled reading">More settings</button>
+"""
+MORE_SCRIPT = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button');
+  if (!button) return;
+  const open = element.closest('#composer').classList.toggle('unfolded');
+  button.setAttribute('aria-expanded', open);
+  button.textContent = open ? 'Fewer settings' : 'More settings';
+});
+"""
+
+
+def more() -> gr.HTML:
+    """Build the button that unfolds, on a small screen, what is beside the dial."""
+    return gr.HTML(
+        html_template=MORE, js_on_load=MORE_SCRIPT, apply_default_css=False, elem_id="more"
+    )
+
+
 def only_documents(value: bool) -> gr.Checkbox:
     """Build the choice to answer nothing from memory."""
     return gr.Checkbox(

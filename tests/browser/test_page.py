@@ -51,6 +51,12 @@ def tab(page, name):
     found.click()
 
 
+def unfold(page):
+    """Show what is beside the dial; on a large screen it is shown."""
+    if page.get_by_role("button", name="More settings").is_visible():
+        page.get_by_role("button", name="More settings").click()
+
+
 def fits(page):
     """Whether nothing makes the page wider than the screen."""
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -121,6 +127,30 @@ def test_the_composer_stays_where_it_is_and_its_button_stops_what_runs(visit):
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     assert composer.bounding_box()["height"] == at_first["height"]
     assert composer.bounding_box()["y"] == pytest.approx(at_first["y"], abs=1)
+
+
+def test_on_a_phone_what_is_beside_the_dial_is_folded(visit):
+    page = visit(PHONE)
+    composer, only = page.locator("#composer"), page.locator("#only-documents")
+    expect(page.locator("#dial output")).to_be_visible()
+    more = page.get_by_role("button", name="More settings")
+    expect(more).to_have_attribute("aria-expanded", "false")
+    expect(only).to_be_hidden()
+    folded = composer.bounding_box()["height"]
+    assert folded < PHONE["height"] / 3
+    more.click()
+    expect(only).to_be_visible()
+    expect(page.locator("#reading")).to_be_visible()
+    assert fits(page)
+    page.get_by_role("button", name="Fewer settings").click()
+    expect(only).to_be_hidden()
+    assert composer.bounding_box()["height"] == folded
+
+
+def test_on_a_desktop_nothing_is_folded(visit):
+    page = visit()
+    expect(page.locator("#only-documents")).to_be_visible()
+    expect(page.locator("#more")).to_be_hidden()
 
 
 def test_an_example_leaves_nothing_behind(visit):
@@ -249,6 +279,8 @@ def test_a_broken_upload_is_told_and_nothing_is_added(visit, document):
 def test_a_fact_is_forgotten_refused_and_said_again(visit, viewport):
     question = "What is the capital of Peru?"
     page = visit(viewport)
+    expect(page.locator("#dial output")).to_be_visible()
+    unfold(page)
     page.get_by_label("memory alone").check()
     before = ask(page, question)
     assert "Lima" in before
