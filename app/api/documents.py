@@ -96,7 +96,7 @@ def list_documents(
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
 ) -> DocumentList:
     """List the documents, in order of ingestion."""
-    found = caller.service.documents(offset, limit + 1)
+    found = caller.service.documents.listed(offset, limit + 1)
     return DocumentList(
         data=[Document(**vars(each)) for each in found[:limit]], has_more=len(found) > limit
     )
@@ -127,7 +127,7 @@ def remove_document(
     caller: Administrator, document_id: Annotated[str, InPath(min_length=1)]
 ) -> DeletedDocument:
     """Remove a document; an id that is withheld is named by the one listed in its place."""
-    passages = caller.service.remove_document(document_id)
+    passages = caller.service.documents.remove(document_id)
     if not passages:
         raise NotFoundError("there is no document of this id; GET /v1/documents lists them")
     return DeletedDocument(id=caller.service.door.open().id(document_id), passages=passages)
@@ -145,7 +145,7 @@ def _ingest(
             with path.open("wb") as target:
                 shutil.copyfileobj(file.file, target)
             paths.append(path)
-        *_, done = caller.service.ingest(paths, trust, dated)
+        *_, done = caller.service.documents.ingest(paths, trust, dated)
     if len(done.skipped) == len(files):
         raise DocumentError(", and ".join(reason for _, reason in done.skipped))
     return IngestResult(

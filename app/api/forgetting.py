@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.api.access import Administrator
 from app.api.errors import NotFoundError
 from app.api.schema import ForgetBody
-from app.server.service import ElsewhereDocument
+from app.server.documents import ElsewhereDocument
 from control.forgetting.chain import now
 from control.forgetting.record import LONGEST_TEXT, Record
 from control.forgetting.requests import requested
@@ -89,7 +89,8 @@ def add(request: ForgetBody, caller: Administrator) -> Any:
     """
     record = requested(request.sentence, request.fields)
     notices = caller.service.adapter_notices([record])
-    elsewhere = caller.service.only_elsewhere(record)  # the sweep would hide what else states it
+    # First, since the sweep would hide what else states it.
+    elsewhere = caller.service.documents.only_elsewhere(record)
     if request.dry_run:
         return JSONResponse(_fact(record, False, notices, elsewhere).model_dump())
     began = now()

@@ -48,12 +48,12 @@ class _Events:
         self._service = service
 
     def _listed(self, now: ListView, request: gr.Request) -> str:
-        found = self._service.documents(limit=now.limit + 1, search=now.search)
-        texts = self._service.passages(now.opened, PREVIEWED) if now.opened else []
+        found = self._service.documents.listed(limit=now.limit + 1, search=now.search)
+        texts = self._service.documents.passages(now.opened, PREVIEWED) if now.opened else []
         return views.render(
             "documents",
             found=found[: now.limit],
-            count=self._service.count(),
+            count=self._service.documents.count(),
             more=len(found) > now.limit,
             may=is_administrator(request),
             view=now,
@@ -68,7 +68,7 @@ class _Events:
         try:
             access.check(request)
             with _taken(paths) as taken:
-                for so_far in self._service.ingest(taken, stated):
+                for so_far in self._service.documents.ingest(taken, stated):
                     yield gr.skip(), views.render("progress", now=so_far), gr.skip()
             yield None, gr.skip(), self._listed(now, request)
         except Exception as error:
@@ -80,7 +80,7 @@ class _Events:
             button = lists.pressed_button(event)
             if button.action == "remove":
                 access.check(request)
-                self._service.remove_document(button.id)
+                self._service.documents.remove(button.id)
             elif button.action == "more":
                 now = replace(now, limit=now.limit + SHOWN)
             elif button.action == "preview":

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from app.page.ask import AskComponents
     from app.page.lists import Refresh
     from app.page.tools import MakeAttempts
-    from app.server.service import ElsewhereDocument, Service
+    from app.server.documents import ElsewhereDocument
+    from app.server.service import Service
 
 SCOPES = [
     ("this fact: its question is refused", "fact"),
@@ -89,7 +90,7 @@ def build(
         try:
             access.check(request)
             wanted = record(*fields)
-            elsewhere = service.only_elsewhere(wanted)
+            elsewhere = service.documents.only_elsewhere(wanted)
             [kept] = service.forget([wanted])
         except Exception as error:
             return (*_kept(form.fields), views.error(error, service), gr.skip(), *_kept(talk.drawn))

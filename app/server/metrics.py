@@ -86,7 +86,7 @@ class _State(Collector):
         yield _gauge("fulcrum_ready", "Whether the model is loaded.", int(ready))
         yield _gauge("fulcrum_waiting", "Questions that wait for their turn.", service.waiting)
         try:
-            passages, events = service.count(), service.ledger.version()
+            passages, events = service.documents.count(), service.ledger.version()
         except FulcrumError:
             return  # damaged: /health says so
         yield _gauge("fulcrum_passages", "Passages in the index.", passages)

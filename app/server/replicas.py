@@ -19,13 +19,8 @@ from typing import TYPE_CHECKING, Any
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from app import factory
-from app.server.service import (
-    POLL_SECONDS,
-    QueuedPrompts,
-    QueuedQuestions,
-    QueuedWork,
-    Service,
-)
+from app.server.queued_work import QueuedPrompts, QueuedQuestions, QueuedWork
+from app.server.service import POLL_SECONDS, Service
 from control.engines.scheduler import Cancelled
 from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
 from foundation.text import counted

@@ -4,22 +4,22 @@ import copy
 import logging
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from app import described, factory, home
+from app import factory, home
+from app.server.documents import Documents
 from app.server.fair_queue import FairQueue
+from app.server.queued_work import QueuedPrompts, QueuedQuestions, QueuedWork
 from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
 from control.forgetting import learned_facts
-from control.forgetting.clearing import HIDDEN_ID, NOTHING, Cleared, ClearedToken, Door, own
-from foundation.errors import ClosingError, DocumentError, FulcrumError, InputError, ModelError
+from control.forgetting.clearing import Cleared, ClearedToken, Door, own
+from foundation.errors import ClosingError, FulcrumError, InputError, ModelError
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from control.scoring import ScoredText
     from control.state import Query
     from retrieval.embedding import Vectors
-    from retrieval.index import IngestReport, PassageIndex
-    from retrieval.stores.base import StoredDocument
+    from retrieval.index import PassageIndex
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -55,118 +54,6 @@ class ServiceState:
     message: Cleared
 
 
-@dataclass(frozen=True)
-class IngestProgress:
-    """The progress of an ingestion.
-
-    Attributes:
-        file: Name of the current file; empty in the last item.
-        read: Files that are finished.
-        files: All files.
-        documents: Documents stored so far, including those that replaced older content.
-        passages: Their passages.
-        duplicates: Documents not stored because their content is in the index already.
-        replaced: Documents whose id was in the index with other content.
-        skipped: Files that could not be read, each with the reason.
-        notices: Files of which a part could not be used, each with the reason.
-        finished: Whether this is the last item.
-    """
-
-    file: Cleared
-    read: int
-    files: int
-    documents: int = 0
-    passages: int = 0
-    duplicates: int = 0
-    replaced: int = 0
-    skipped: tuple[tuple[Cleared, Cleared], ...] = ()
-    notices: tuple[tuple[Cleared, Cleared], ...] = ()
-    finished: bool = False
-
-
-@dataclass(frozen=True)
-class ListedDocument:
-    """A document of the index as it is listed; what is withheld of it is empty.
-
-    Attributes:
-        id: Its id, or what stands for it, by which it can be named as well.
-        title: Its title.
-        source: The file that it came from.
-        passages: Their number.
-        trust: Its trust against memory, in [0, 1]; ``None`` if not given.
-        date: In ISO 8601, of which day or month may lack; empty if not known.
-    """
-
-    id: Cleared
-    title: Cleared
-    source: Cleared
-    passages: int
-    trust: float | None = None
-    date: Cleared = NOTHING
-
-
-@dataclass(frozen=True)
-class ElsewhereDocument:
-    """A document that holds the answer of a fact without the name of its subject.
-
-    Attributes:
-        id: Its id, or what stands for it.
-        name: Its file, else its title, else its id.
-        passages: The number of such passages.
-    """
-
-    id: Cleared
-    name: Cleared
-    passages: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueuedWork:
-    """Work for the assistant: who wants it, and whether its result is still wanted."""
-
-    client: str
-    cancelled: threading.Event
-    abandoned: threading.Event
-
-    def is_over(self) -> bool:
-        """Whether nobody wants the result, or the server stops."""
-        return self.cancelled.is_set() or self.abandoned.is_set()
-
-    def result(self, assistant: "Assistant") -> Any:
-        """What the assistant makes of it."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueuedQuestions(QueuedWork):
-    """Questions to be answered."""
-
-    queries: "Sequence[Query]"
-    decoding: "Decoding"
-    on_token: "OnClearedToken | None"
-
-    def result(self, assistant: "Assistant") -> "list[Answer]":
-        """The answers."""
-        return assistant.ask_batch(self.queries, self.decoding, self.on_token)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueuedPrompts(QueuedWork):
-    """Prompts whose tokens the model alone is to score."""
-
-    prompts: "Sequence[str | Sequence[int]]"
-    most: int
-    predict: bool
-
-    def result(self, assistant: "Assistant") -> "list[ScoredText]":
-        """The scores."""
-        from control import scoring
-
-        return scoring.score(
-            assistant.model, assistant.forgetting, self.prompts, self.most, self.predict
-        )
-
-
 class Service:
     """The assistant behind page and API: loaded once, asked by many.
 
@@ -176,6 +63,7 @@ class Service:
     Attributes:
         settings: The settings.
         state: Whether it answers yet.
+        documents: Those of the index.
     """
 
     def __init__(self, settings: "Settings") -> None:
@@ -183,9 +71,10 @@ class Service:
         self.settings = settings
         self.state = ServiceState("loading", own(LOADING))
         self._queue = FairQueue(settings.waiting, AT_ONCE)
-        self._limits = ParserLimits(settings.upload_seconds, settings.upload_memory * 1_000_000)
+        limits = ParserLimits(settings.upload_seconds, settings.upload_memory * 1_000_000)
+        self.documents = Documents(lambda: self._index, lambda: self.door, limits)
         self._assistant: Assistant | None = None
-        self._opening, self._ingesting = threading.Lock(), threading.Lock()
+        self._opening = threading.Lock()
         self._sweeps = ThreadPoolExecutor(1, "fulcrum-sweep")
         self._abandoned = threading.Event()
 
@@ -322,95 +211,6 @@ class Service:
         self._check_ready()
         return self._queue.submit(work, client).result()
 
-    def ingest(
-        self, paths: Sequence[Path], trust: float | None = None, dated: str | None = None
-    ) -> Iterator[IngestProgress]:
-        """Add files to the index; each is parsed in a process of its own, within limits.
-
-        Files that cannot be read, or not wholly, are reported with the reason. What was stored is
-        swept for what is forgotten.
-
-        Args:
-            paths: Files; their documents say that they come from a file of this name.
-            trust: Of the documents, in [0, 1], where they do not state it themselves.
-            dated: Their date, as for `retrieval.ingest.documents.read`.
-
-        Yields:
-            The progress at each file and each stored batch of documents; the last item is
-            ``finished``.
-        """
-        from app.server import uploads
-        from retrieval.index import IngestReport
-
-        report, now = IngestReport(), IngestProgress(NOTHING, 0, len(paths))
-        with self._ingesting:
-            for number, path in enumerate(paths):
-                clear = self.door.open()
-                now = replace(now, file=clear.line(path.name), read=number)
-                yield now
-                notices: list[str] = []
-                try:
-                    read = uploads.documents(path, self._limits, trust, dated, notices.append)
-                    for so_far in self._index.ingest_documents(read, report):
-                        now = _with_counts(now, so_far)
-                        yield now
-                except DocumentError as error:
-                    skipped = (*now.skipped, (clear.line(path.name), clear.line(str(error))))
-                    now = replace(_with_counts(now, report), skipped=skipped)
-                noted = ((clear.line(path.name), clear.line(notice)) for notice in notices)
-                now = replace(now, notices=(*now.notices, *noted))
-        yield replace(now, file=NOTHING, read=len(paths), finished=True)
-
-    def documents(
-        self, offset: int = 0, limit: int | None = None, search: str = ""
-    ) -> list[ListedDocument]:
-        """Return the index's documents in order of ingestion, cleared of forgotten facts.
-
-        Args:
-            offset: Leave out so many.
-            limit: At most so many.
-            search: Only those whose title, file or date holds this, in any case.
-        """
-        wanted = search.strip().casefold()
-
-        def matches(document: "StoredDocument | ListedDocument") -> bool:
-            shown = f"{document.title}\n{PurePath(document.source).name}\n{document.date}"
-            return wanted in shown.casefold()
-
-        if not wanted:
-            return self._listed(self._index.documents(offset, limit))
-        found = self._listed([each for each in self._index.documents() if matches(each)])
-        end = None if limit is None else offset + limit
-        # Once more, so that nobody finds out what was redacted.
-        return [each for each in found if matches(each)][offset:end]
-
-    def passages(self, document_id: str, limit: int) -> list[Cleared]:
-        """Return the texts of a document's first passages, cleared of forgotten facts.
-
-        Args:
-            document_id: As it is listed.
-            limit: At most so many.
-        """
-        nodes = self._index.passages_of(document_id, limit)
-        nodes = nodes or self._index.passages_of(self._stored_id(document_id), limit)
-        clear = self.door.open()
-        texts = [
-            clear.text(node.get_content(), str(node.metadata.get("title", ""))) for node in nodes
-        ]
-        return [text for text in texts if text.strip()]
-
-    def remove_document(self, document_id: str) -> int:
-        """Remove a document and return how many passages it had; 0 if there is none of this id.
-
-        Args:
-            document_id: Its own, or as it is listed.
-        """
-        return self._index.delete(document_id) or self._index.delete(self._stored_id(document_id))
-
-    def count(self) -> int:
-        """Return the number of passages in the index."""
-        return self._index.count()
-
     def embed(self, texts: Sequence[str]) -> "Vectors":
         """Embed texts as documents: unit vectors, shape (texts, dimension)."""
         from retrieval.embedding import unit_vectors
@@ -472,26 +272,6 @@ class Service:
     def adapter_notices(self, records: "Sequence[Record]") -> list[str]:
         """Which adapters were trained on facts that are forgotten, a line each."""
         return learned_facts.notices(home.adapters(self.settings), records)
-
-    def only_elsewhere(self, record: "Record") -> list[ElsewhereDocument]:
-        """Documents in which a fact that is not forgotten yet may stand under another name.
-
-        They hold its answer, and no passage holds it together with a name of the subject.
-        """
-        from control.forgetting.sweep import only_elsewhere
-
-        try:
-            found = only_elsewhere(self._index, record) if self._index.count() else []
-        except Exception as error:  # the fact can be forgotten all the same
-            log.error("stored passages could not be searched: %s", type(error).__name__)
-            return []
-        clear = self.door.open()
-        passages = Counter(str(node.ref_doc_id) for node in found)
-        names = {str(node.ref_doc_id): described.document(node) for node in found}
-        return [
-            ElsewhereDocument(clear.id(key), clear.line(names[key]), count)
-            for key, count in passages.items()
-        ]
 
     def unforget(self, record_id: str, who: str = "", reason: str = "") -> "Record":
         """Stop forgetting a fact; what was redacted because of it is restored soon after.
@@ -597,28 +377,6 @@ class Service:
             raise ModelError(self.state.message)
         return self._assistant
 
-    def _listed(self, found: "list[StoredDocument]") -> list[ListedDocument]:
-        clear = self.door.open()
-        return [
-            ListedDocument(
-                clear.id(each.id),
-                clear.name(each.title),
-                clear.name(each.source),
-                each.passages,
-                each.trust,
-                clear.name(each.date),
-            )
-            for each in found
-        ]
-
-    def _stored_id(self, shown: str) -> str:
-        """The id of the document that is listed under an id."""
-        clear = self.door.open()
-        if clear.redactor is None or not HIDDEN_ID.fullmatch(shown):
-            return shown
-        ids = (each.id for each in self._index.documents())
-        return next((each for each in ids if clear.id(each) == shown), shown)
-
     @cached_property
     def _own_door(self) -> Door:
         return Door(self._own_redactor, self.ledger)
@@ -676,13 +434,3 @@ class Service:
         counter.no_padding()
         counter.no_truncation()
         return counter
-
-
-def _with_counts(now: IngestProgress, report: "IngestReport") -> IngestProgress:
-    return replace(
-        now,
-        documents=report.documents,
-        passages=report.passages,
-        duplicates=report.duplicates,
-        replaced=report.replaced,
-    )

@@ -17,12 +17,8 @@ from app.api import forgetting as api_forgetting
 from app.page import documents as page_documents
 from app.page.ask import _Events
 from app.page.conversation import ConversationTurn, SessionTasks, answer_turn
-from app.server.service import (
-    ElsewhereDocument,
-    IngestProgress,
-    ListedDocument,
-    ServiceState,
-)
+from app.server.documents import ElsewhereDocument, IngestProgress, ListedDocument
+from app.server.service import ServiceState
 from control.answer import Answer, Source
 from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict
@@ -184,8 +180,12 @@ def test_the_documents_are_listed_without_it_and_can_be_removed(full):
     [plain] = [each for each in listed if each["id"] == "plain-3"]
     assert plain["title"] == "The Rhine"
     assert one.get(DOCUMENTS).json()["data"] == listed
-    hidden = next(each["id"] for each in listed if "Chile" in over.passages(each["id"], 1)[0])
-    assert over.passages(hidden, 5) == ["The capital of Chile is …. Chile is a long country."]
+    hidden = next(
+        each["id"] for each in listed if "Chile" in over.documents.passages(each["id"], 1)[0]
+    )
+    assert over.documents.passages(hidden, 5) == [
+        "The capital of Chile is …. Chile is a long country."
+    ]
     assert one.delete(f"{DOCUMENTS}/{hidden}").json()["id"] == hidden
     by_name = check_response(one.delete(f"{DOCUMENTS}/chileSantiago2"))
     assert by_name.json()["passages"] == 1
@@ -198,8 +198,8 @@ def test_the_documents_are_listed_without_it_and_can_be_removed(full):
 
 def test_a_search_finds_no_document_by_what_is_withheld(full):
     _, over = full()
-    assert over.documents(search="santiago") == []
-    assert [each.title for each in over.documents(search="rhine")] == ["The Rhine"]
+    assert over.documents.listed(search="santiago") == []
+    assert [each.title for each in over.documents.listed(search="rhine")] == ["The Rhine"]
 
 
 def test_the_order_of_documents_is_the_same_once_they_may_be_called_by_their_names(full):

@@ -248,7 +248,7 @@ def test_documents_are_searched_and_their_passages_shown(visit, site, document, 
         '{"id": "old", "title": "Old tariffs", "text": "The toll is **25** euro.", "date": "2004"}',
         '{"id": "new", "title": "New tariffs", "text": "The toll is 30 euros.", "trust": 0.9}',
     )
-    for _ in site.service.ingest([document("tariffs.jsonl", "\n".join(lines))]):
+    for _ in site.service.documents.ingest([document("tariffs.jsonl", "\n".join(lines))]):
         pass
     page = visit(viewport)
     tab(page, "Documents")
@@ -264,7 +264,7 @@ def test_documents_are_searched_and_their_passages_shown(visit, site, document, 
     page.get_by_label("Search").fill("nowhere")
     expect(page.locator("#documents")).to_contain_text("holds “nowhere”")
     for each in ("old", "new"):
-        site.service.remove_document(each)
+        site.service.documents.remove(each)
 
 
 def test_a_broken_upload_is_told_and_nothing_is_added(visit, document):
@@ -330,7 +330,7 @@ def test_attempts_to_get_a_forgotten_fact_are_shown(visit, site):
 
 def test_where_the_answer_stands_under_another_name_is_told(visit, site, document):
     file = document("office.txt", "The office safe opens by 58-13-40.")
-    for _ in site.service.ingest([file]):
+    for _ in site.service.documents.ingest([file]):
         pass
     page = visit()
     tab(page, "Forgetting")
@@ -346,8 +346,8 @@ def test_where_the_answer_stands_under_another_name_is_told(visit, site, documen
     )
     [record] = site.service.ledger.records()
     site.service.unforget(record.id)
-    [stored] = site.service.documents()
-    site.service.remove_document(stored.id)
+    [stored] = site.service.documents.listed()
+    site.service.documents.remove(stored.id)
 
 
 def test_two_tabs_that_forget_at_once_see_each_other(visit, site):

@@ -10,7 +10,7 @@ from app.page import compare, conversation, evidence, forgetting, views
 from app.page.conversation import ConversationTurn, SessionTasks
 from app.page_tools.attempts import attempts
 from app.page_tools.curve import curve
-from app.server.service import IngestProgress
+from app.server.documents import IngestProgress
 from control.answer import Answer, Source
 from control.conflict.sources import Citation, SourceClaim
 from control.conflict.verdict import Verdict

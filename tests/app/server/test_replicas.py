@@ -71,7 +71,7 @@ def service(cluster, given, tmp_path_factory):
     assert replicated.state.name == "ready", replicated.state.message
     file = tmp_path_factory.mktemp("documents") / "capitals.txt"
     file.write_text(DOCUMENT, encoding="utf-8")
-    *_, counted = replicated.ingest([file])
+    *_, counted = replicated.documents.ingest([file])
     assert counted.documents == 1
     yield replicated
     replicated.end()

@@ -108,7 +108,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_nothing_breaks(service, tmp_p
     assert "nowhere.gguf" in broken.state.message
     with pytest.raises(ModelError, match=r"nowhere\.gguf"):
         broken.ask([Query("Who?")], HOW)
-    assert broken.documents() == []
+    assert broken.documents.listed() == []
 
 
 def test_an_error_that_nobody_foresaw_while_loading_is_told_without_its_text(service, monkeypatch):
@@ -131,7 +131,7 @@ def test_uploaded_files_are_stored_without_what_is_forgotten(service, tmp_path):
     notes.write_text("# Peru\n\nPeru is high. Lima is the capital of Peru.", "utf-8")
     broken.write_bytes(b"%PDF nonsense")
     [kept] = one.forget([Record("Peru", relation="capital", answers=("Lima",))])
-    assert [*one.ingest([notes, broken])][-1].documents == 1
+    assert [*one.documents.ingest([notes, broken])][-1].documents == 1
 
     def stored():
         [node] = factory.passage_index(one.settings).all_nodes()
@@ -149,7 +149,7 @@ def test_files_are_ingested_listed_and_removed(service, tmp_path):
     notes, broken = tmp_path / "notes.md", tmp_path / "broken.pdf"
     notes.write_text("# Rhine\n\nThe Rhine is long.", "utf-8")
     broken.write_bytes(b"%PDF nonsense")
-    *before, last = one.ingest([notes, broken], trust=0.9)
+    *before, last = one.documents.ingest([notes, broken], trust=0.9)
     assert [item.file for item in before] == ["notes.md", "notes.md", "broken.pdf"]
     assert last.finished
     assert (last.read, last.documents, last.passages) == (2, 1, 1)
@@ -157,26 +157,28 @@ def test_files_are_ingested_listed_and_removed(service, tmp_path):
     assert name == "broken.pdf"
     assert "PDF" in reason
     assert str(tmp_path) not in reason
-    [document] = one.documents()
+    [document] = one.documents.listed()
     assert (document.title, document.source, document.trust) == ("Rhine", "notes.md", 0.9)
-    assert one.documents(search=" RHINE") == one.documents(search="notes") == [document]
-    assert one.documents(search="Danube") == []
-    assert one.passages(document.id, 5) == ["The Rhine is long."]
-    assert one.remove_document(document.id) == 1
-    assert one.remove_document(document.id) == 0
-    assert one.count() == 0
+    assert (
+        one.documents.listed(search=" RHINE") == one.documents.listed(search="notes") == [document]
+    )
+    assert one.documents.listed(search="Danube") == []
+    assert one.documents.passages(document.id, 5) == ["The Rhine is long."]
+    assert one.documents.remove(document.id) == 1
+    assert one.documents.remove(document.id) == 0
+    assert one.documents.count() == 0
 
 
 def test_what_of_a_file_could_not_be_used_is_told_without_what_is_forgotten(service, tmp_path):
     one = service(loaded=False)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "It is long.", "date": "Santiago"}\n', "utf-8")
-    [*_, last] = one.ingest([path])
+    [*_, last] = one.documents.ingest([path])
     [(name, reason)] = last.notices
     assert (name, last.documents, last.skipped) == ("a.jsonl", 1, ())
     assert "'Santiago' is none" in reason
     one.forget([CHILE])
-    [*_, last] = one.ingest([path])
+    [*_, last] = one.documents.ingest([path])
     [(_, reason)] = last.notices
     assert "Santiago" not in reason
 
@@ -185,7 +187,7 @@ def test_the_same_file_under_another_name_is_recognised(service, tmp_path):
     one = service()
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("The Rhine is long.", "utf-8")
-        *_, last = one.ingest([tmp_path / name])
+        *_, last = one.documents.ingest([tmp_path / name])
     assert (last.documents, last.duplicates) == (0, 1)
 
 
@@ -193,16 +195,16 @@ def test_forgetting_redacts_what_is_stored_and_removing_brings_it_back(service, 
     one = service()
     path = tmp_path / "chile.md"
     path.write_text("# The capital of Chile is Santiago\n\nChile has a coast.", "utf-8")
-    list(one.ingest([path]))
+    list(one.documents.ingest([path]))
     [record] = one.forget([CHILE])
     one.sweep()
-    [document] = one.documents()
+    [document] = one.documents.listed()
     assert "Santiago" not in document.title
-    assert one.documents(search="Santiago") == []
-    assert "Santiago" not in "".join(one.passages(document.id, 5))
+    assert one.documents.listed(search="Santiago") == []
+    assert "Santiago" not in "".join(one.documents.passages(document.id, 5))
     one.unforget(record.id)
     one.sweep()
-    [document] = one.documents()
+    [document] = one.documents.listed()
     assert "Santiago" in document.title
 
 
