@@ -111,16 +111,20 @@ def read_tofu(
         DataError: A file is of another kind, or forget10 is missing.
     """
     loaded = {path: records.load(path) for path in paths}
-    forget = [each for path, each in loaded.items() if _kind(path, each) == "TOFU forget10"]
-    others = {
-        path.stem: each for path, each in loaded.items() if _kind(path, each) == "TOFU others"
-    }
+    kinds = {path: _kind_of(each) for path, each in loaded.items()}
+    forget = [loaded[path] for path, kind in kinds.items() if kind == "TOFU forget10"]
+    others = {path.stem: loaded[path] for path, kind in kinds.items() if kind == "TOFU others"}
     if len(forget) != 1 or len(others) + 1 < len(loaded):
         raise DataError(
             f"{', '.join(map(str, paths)) or 'no file'}: --measure tofu needs TOFU's forget10 with "
             "perturbed answers, and may have those about real authors and world facts"
         )
     found = tofu.benchmark(forget[0], others, limit)
+    if not (found.authors and found.retain):
+        raise DataError(
+            f"{', '.join(map(str, paths))}: --measure tofu needs pairs of task_id {tofu.OFFICIAL}, "
+            "whose authors are forgotten, and of other tasks, whose authors are not"
+        )
     everything, retained = (
         write_documents(target / name, _numbered("tofu", texts), "Questions and answers")
         for name, texts in (
@@ -145,14 +149,18 @@ def _draw_requests(
 
 
 def _kind(path: Path, loaded: Sequence[DataRecord]) -> str:
-    if loaded:
-        for field, kind in _KINDS.items():
-            if field in loaded[0].values:
-                return kind
+    if kind := _kind_of(loaded):
+        return kind
     raise DataError(
         f"{path}: not facts to forget; give JSON Lines of fact, probes and neighbours, or the "
         "files of RESTOR or TOFU"
     )
+
+
+def _kind_of(loaded: Sequence[DataRecord]) -> str:
+    """The kind of a file's records; empty where it is none that is read here."""
+    fields = loaded[0].values if loaded else {}
+    return next((kind for field, kind in _KINDS.items() if field in fields), "")
 
 
 def _restor(

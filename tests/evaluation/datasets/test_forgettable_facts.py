@@ -230,6 +230,14 @@ def test_tofus_benchmark_needs_the_perturbed_answers_of_what_is_forgotten(tmp_pa
         forgettable_facts.read_tofu(files[given], tmp_path)
 
 
+@pytest.mark.parametrize("task", ["1", "2"])
+def test_tofus_benchmark_needs_authors_to_forget_and_others(tmp_path, task):
+    pair = tofu("What did Ida Stone write?", "Ida Stone wrote Ash.", "Ash.", "Elm.", "Oak.")
+    file = lines(tmp_path / "forget.jsonl", {**pair, "task_id": task})
+    with pytest.raises(DataError, match="pairs of task_id 1, whose authors are forgotten, and of"):
+        forgettable_facts.read_tofu([file], tmp_path)
+
+
 def test_sources_are_mixed_in_equal_shares(tmp_path):
     own = lines(tmp_path / "own.jsonl", *[OWN] * 5)
     read = forgettable_facts.read([own, *restor(tmp_path)], tmp_path, limit=4)
