@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 # reading decides: a passage takes a model of 1.5B about two seconds on two cores.
 READING_SHARE = 1 / 20  # of the window: 3 passages in 8,192 tokens, 7 in 32,768
 PASSAGE_TOKENS = 210  # of those passages: 9 of 10 have fewer
+# Of passages that are read where some of them claim an answer: about 2,000 tokens. Of a long text
+# that is given with a question, most is read for nothing: 26,000 characters took the packaged model
+# two minutes on one busy core.
+MOST_CHARACTERS = 8_000
 FEW_WORDS = 40  # tokens of an answer in a few words
 # Passages that are read, beside those kept, for what comes nearest to a claim. Of 222 questions of
 # calibration (120 over real documents, 102 to ordinary files) the surest claim, or else what comes
@@ -218,13 +222,13 @@ class Assistant:
         return changed
 
     def retrieve(self, state: QuestionState) -> QuestionState:
-        """Take the passages given, or those that the search finds."""
+        """Take the passages given, or those that the search finds, and those to read beside."""
         with trace.step("retrieve"):  # the trigger records its own time
-            if state.query.given is not None:
-                given = {node.node_id: node for node in state.query.given}  # each but once
-                return replace(state, retrieved=list(given.values()))
-            found = self.retriever.retrieve(state.search) if self.retriever else []
-            return replace(state, retrieved=found)
+            found = state.query.given
+            if found is None:
+                found = self.retriever.retrieve(state.search) if self.retriever else []
+            once = {node.node_id: node for node in (*found, *state.query.beside)}
+            return replace(state, retrieved=list(once.values()))
 
     def redact(self, state: QuestionState) -> QuestionState:
         """Redact forgotten facts in the passages."""
@@ -237,13 +241,15 @@ class Assistant:
             if state.query.given is not None:
                 return replace(state, kept=state.retrieved)
             later = state.dated_later  # which must not set the bar for what is to be read
-            kept = [node for node in state.retrieved if node.node_id not in later]
+            own = {node.node_id for node in state.query.beside}
+            kept = [node for node in state.retrieved if node.node_id not in later | own]
             for processor in self.processors:
                 kept = processor.postprocess_nodes(kept, state.search)
-            kept = kept[: self.reading_limit]
+            beside = [node for node in state.retrieved if node.node_id in own]
+            kept = [*beside, *kept[: self.reading_limit]]
             related = passage_claims.related(state.search.query_str, kept, state.retrieved)
-            beside = later | {node.node_id for node in related}
-            related = [node for node in state.retrieved if node.node_id in beside]
+            aside = later | {node.node_id for node in related}
+            related = [node for node in state.retrieved if node.node_id in aside]
             return replace(state, kept=kept, related=related)
 
     def correct(self, state: QuestionState) -> QuestionState:
@@ -301,6 +307,7 @@ class Assistant:
         claiming = {claim.claim.source for claim in claims}
         kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
         answering = {node.node_id: reading.answers for node, reading in read}
+        kept = _worth_reading(kept, claiming, answering)
         return replace(state, facts=facts, kept=kept, answering=answering, settlement=settled)
 
     def read_nearest(self, read: "PassageReadings", state: QuestionState) -> QuestionState:
@@ -327,7 +334,7 @@ class Assistant:
 
     def write_prompt(self, state: QuestionState) -> QuestionState:
         """Write the prompt with the passages to follow and without, within the model's window."""
-        pasted, nodes = state.query.given is not None, state.followed
+        pasted, nodes = state.query.given is not None or bool(state.query.beside), state.followed
         facts = self.forgetting.activate_from_passages(
             state.facts, nodes, state.trace.withheld, pasted
         )
@@ -479,6 +486,22 @@ def _rewritten(
         with trace.following(state.trace), trace.step("rewrite"):
             found.append(rewriter.run(state.question, {"history": turns}))
     return found
+
+
+def _worth_reading(
+    nodes: "Nodes", claiming: Collection[str], answering: Mapping[str, float]
+) -> "list[NodeWithScore]":
+    """Passages as they came, without the least likely to answer where some claim an answer.
+
+    Those that claim one are all kept.
+    """
+    room = MOST_CHARACTERS
+    chosen = set(claiming)
+    for node in sorted(nodes, key=lambda node: -answering.get(node.node_id, 1.0)):
+        room -= len(node.text)
+        if not claiming or room >= 0:
+            chosen.add(node.node_id)
+    return [node for node in nodes if node.node_id in chosen]
 
 
 def _trust(node: "NodeWithScore") -> float:

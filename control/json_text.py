@@ -67,12 +67,53 @@ def sentences(text: str) -> str:
     return " ".join(_statements(json.loads(text), ""))
 
 
+def rows(text: str) -> str:
+    """JSON as lines of "key: value; key: value", an object each, as passages have rows of tables.
+
+    Text that is no JSON object or list stays as it is.
+    """
+    try:
+        value = json.loads(text)
+        return "\n".join(_rows(value, "")) if isinstance(value, dict | list) else text
+    except (ValueError, RecursionError):  # the latter where it is nested a thousand times
+        return text
+
+
 def repeated(text: str, schema: str) -> list[str]:
     """The values in a JSON text that stand in its schema, as those of an enumeration do."""
     if not is_json(text):
         return []
     given = set(_asked(json.loads(schema)))
     return [each for each in dict.fromkeys(_strings(json.loads(text))) if each in given]
+
+
+def _rows(value: Any, name: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        for each in value if isinstance(value, list) else [value]:
+            yield from _rows(each, name) if isinstance(each, dict | list) else [_cell(name, each)]
+        return
+    named = {BORDER.sub(" ", key).strip(): each for key, each in value.items() if each is not None}
+    nested = {key: each for key, each in named.items() if _holds_objects(each)}
+    cells = [
+        _cell(f"{name} {key}".strip(), each) for key, each in named.items() if key not in nested
+    ]
+    if cells:
+        yield "; ".join(cells)
+    for key, each in nested.items():
+        yield from _rows(each, key if isinstance(each, dict) else "")
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(each, dict | list) for each in value)
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    said = ", ".join(one if isinstance(one, str) else json.dumps(one) for one in values)
+    said = " ".join(said.replace(";", ",").split())
+    return f"{name.replace(':', ' ')}: {said}" if name else said
 
 
 def _asked(schema: Any) -> Iterator[str]:

@@ -38,6 +38,7 @@ class Query:
             as if the question asked for it.
         sources: How what the sources claim is settled; what is not said there is as usual.
         json_schema: JSON Schema by which the answer is also to be written; empty for words alone.
+        beside: Passages to read as well, whatever is given or retrieved.
     """
 
     question: str
@@ -46,6 +47,7 @@ class Query:
     system: str = ""
     sources: SourceOptions = field(default_factory=SourceOptions)
     json_schema: str = ""
+    beside: "Nodes" = ()
 
     @property
     def instructions(self) -> str:

@@ -237,8 +237,10 @@ async def chat(request: ChatRequest, caller: Reader) -> Response:
     """
     history, question = _parse_messages(request.messages)
     text = "\n".join(message.text for message in request.messages)
-    given, schema = _given_passages(request.passages), request.json_schema
-    query = Query(question, given, history, request.system, request.sources, schema)
+    schema, passages, earlier = request.json_schema, request.passages, request.found_earlier
+    given = None if passages is None else _nodes(passages, "given")
+    beside = _nodes(earlier, "earlier")
+    query = Query(question, given, history, request.system, request.sources, schema, beside)
     longest = request.max_completion_tokens or request.max_tokens
     if schema:
         text += schema
@@ -260,7 +262,7 @@ async def completions(request: CompletionRequest, caller: Reader) -> Response:
     used = sum(service.tokens(each) if isinstance(each, str) else len(each) for each in prompts)
     if request.scores:
         return await _score(caller, request, texts, used)
-    given = _given_passages(request.documents)
+    given = None if request.documents is None else _nodes(request.documents, "given")
     queries = [Query(question, given, sources=request.sources) for question in texts]
     return await _answer(caller, request, queries, used, request.max_tokens)
 
@@ -389,16 +391,14 @@ def _parse_messages(messages: Sequence[Message]) -> tuple[list[tuple[str, str]],
     return turns, "\n".join(user_texts)
 
 
-def _given_passages(documents: Sequence[GivenPassage] | None) -> "list[NodeWithScore] | None":
-    """Passages to read instead of the index; ``None`` where the index is to be searched."""
-    if documents is None:
-        return None
+def _nodes(documents: Sequence[GivenPassage], name: str) -> "list[NodeWithScore]":
+    """The passages of documents, whose ids begin with a name."""
     from retrieval.ingest.chunking import split_text
 
     return [
         node
         for number, each in enumerate(documents, start=1)
         for node in split_text(
-            each.text, f"given-{number}", each.title, each.trust, each.date or ""
+            each.text, f"{name}-{number}", each.title, each.trust, each.date or ""
         )
     ]

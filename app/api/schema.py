@@ -1,6 +1,5 @@
 """Requests to the API: OpenAI's fields, where they have a meaning here, and the dial."""
 
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from control import json_text
 from control.conflict.sources import DATE, Policy, SourceOptions
 from control.decoding.rules import CHOICES, DEFAULT_RULE
 from control.engines.json_grammar import check_schema
@@ -395,18 +395,31 @@ class ChatRequest(DecodingRequest):
     def passages(self) -> list[GivenPassage] | None:
         """What to read instead of the index: the documents, and what tools found for the question.
 
-        Results of tools before the user's last message belong to earlier questions.
+        ``None`` where there is neither.
         """
-        after = itertools.takewhile(lambda each: not each.is_said, reversed(self.messages))
-        results = [each.text for each in after if each.role == "tool" and each.text.strip()]
-        found = [GivenPassage(text=text, trust=None, date=None) for text in reversed(results)]
+        found = _found_by_tools(self.messages[self._asked_at :])
         return [*(self.documents or ()), *found] if found else self.documents
+
+    @property
+    def found_earlier(self) -> list[GivenPassage]:
+        """What tools found for earlier questions, which the last one may still be about."""
+        return _found_by_tools(self.messages[: self._asked_at])
+
+    @property
+    def _asked_at(self) -> int:
+        """The place of the user's last message."""
+        return max(at for at, each in enumerate(self.messages) if each.role == "user")
 
     @property
     def system(self) -> str:
         """The instructions of its system messages."""
         parts = [each.text for each in self.messages if each.role in INSTRUCTING]
         return "\n\n".join(filter(None, parts))
+
+
+def _found_by_tools(messages: list[Message]) -> list[GivenPassage]:
+    texts = [json_text.rows(each.text) for each in messages if each.role == "tool"]
+    return [GivenPassage(text=text, trust=None, date=None) for text in texts if text.strip()]
 
 
 class CompletionRequest(DecodingRequest):

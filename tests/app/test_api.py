@@ -287,29 +287,50 @@ def test_what_tools_have_found_is_read_instead_of_the_index(client):
     one = client()
     calls = [{"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}]
     called = {"role": "assistant", "content": None, "tool_calls": calls}
-    earlier = [
-        {"role": "user", "content": "Who mends the lamp?"},
-        called,
-        {"role": "tool", "tool_call_id": "1", "content": "Rosa mends the lamp."},
-        {"role": "assistant", "content": "Rosa does."},
-    ]
-    found = [
-        {"role": "tool", "tool_call_id": "1", "content": "The lamp of Ebro was lit in 1904."},
-        {"role": "tool", "tool_call_id": "2", "content": "It is painted red."},
-    ]
+    found = ["The lamp of Ebro was lit in 1904.", "It is painted red."]
+    results = [{"role": "tool", "tool_call_id": "1", "content": text} for text in found]
     question = {"role": "user", "content": "When was the lamp of Ebro lit?"}
-    response = ask(one, messages=[*earlier, question, called, *found])
+    response = ask(one, messages=[question, called, *results], documents=None)
     assert response.status_code == 200
     assert "fulcrum-ignored" not in response.headers
     read = [source["text"] for source in response.json()["fulcrum"]["sources"]]
-    assert sorted(read) == sorted(each["content"] for each in found)
-    texts = [each["content"] for each in found]
-    given = ask(
-        one,
-        messages=[earlier[0], earlier[-1], question],
-        documents=[{"text": text} for text in texts],
-    )
+    assert read == found
+    given = ask(one, messages=[question], documents=[{"text": text} for text in found])
     assert response.json()["choices"] == given.json()["choices"]
+
+
+def test_what_tools_found_earlier_is_read_as_well(client):
+    one = client()
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    said = [
+        {"role": "user", "content": "Who mends the lamp?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "Rosa mends the lamp."},
+        {"role": "assistant", "content": "Rosa does."},
+        {"role": "user", "content": "And what does she mend?"},
+    ]
+    for documents in (None, [], [{"text": "Rosa likes tea."}]):
+        sources = ask(one, messages=said, documents=documents).json()["fulcrum"]["sources"]
+        read = [source["text"] for source in sources if source["kept"]]
+        own = [each["text"] for each in documents or ()]
+        assert sorted(read) == sorted([*own, "Rosa mends the lamp."])
+
+
+@pytest.mark.parametrize(
+    ("result", "read"),
+    [
+        ('{"city": "Ebro", "sky": {"lightOf": "red"}}', "city: Ebro\nsky light Of: red"),
+        ('[{"item": "oil", "price": 3}, {"item": "wick; cut"}]', "item: oil; price: 3"),
+        ("17 degrees", "17 degrees"),
+        ("[" * 5000, "[[["),
+    ],
+)
+def test_json_that_a_tool_found_is_read_as_rows(client, result, read):
+    found = [{"role": "user", "content": "Who?"}, {"role": "tool", "content": result}]
+    response = ask(client(), messages=found, documents=None)
+    assert response.status_code == 200
+    texts = "\n".join(source["text"] for source in response.json()["fulcrum"]["sources"])
+    assert texts.startswith(read)
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
