@@ -21,6 +21,7 @@ AT_ONCE = 32  # events at once; the service has its own queue
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 READINGS = [("my documents", "documents"), ("a passage", "passage"), ("memory alone", "memory")]
 PASSAGE_LINES = 2
+SETTINGS = 4  # that come back with a conversation: dial, only documents, policy, what is read
 NO_SECRET = "sealed"  # the conversation is sealed by the server; this one the page knows
 
 
@@ -230,13 +231,14 @@ class _Events:
     def restore(self, text: str, request: gr.Request) -> tuple[Any, ...]:
         """The page is opened, with a conversation in the browser and the settings of its end."""
         if self._running.has_begun(session_of(request)):  # asked before this came: it stays
-            return (gr.skip(), gr.skip(), gr.skip(), *(gr.skip() for _ in blank()))
+            return tuple(gr.skip() for _ in range(SETTINGS + len(blank())))
         found = self._remembered(self._seal.open(text or ""))
         if not found:
-            return (gr.skip(), gr.skip(), gr.skip(), *blank())
+            return (*(gr.skip() for _ in range(SETTINGS)), *blank())
         drawn, latest = _values(found, first=True, kept=self._seal.seal(found)), found[-1]
         only = self._only_documents if latest.only_documents is None else latest.only_documents
-        return (latest.dial, only, latest.policy or self._policy, *drawn)
+        reading = latest.reading if latest.reading == "memory" else "documents"
+        return (latest.dial, only, latest.policy or self._policy, reading, *drawn)
 
 
 def build(service: "Service", running: SessionTasks) -> AskComponents:
@@ -302,7 +304,7 @@ def build(service: "Service", running: SessionTasks) -> AskComponents:
     reading.change(_offered, reading, [passage, only, policy], queue=False, **QUIET)
     box.stop(events.stopped, None, None, queue=False, **QUIET)
     clear.click(events.cleared, None, [*chosen, *drawn], queue=False, **QUIET)
-    return AskComponents(turns, [*drawn], kept, [*settings, *drawn], events.restore)
+    return AskComponents(turns, [*drawn], kept, [*settings, reading, *drawn], events.restore)
 
 
 def _offered(read: Reading | None) -> tuple[Any, Any, Any]:

@@ -175,6 +175,7 @@ def test_a_reload_brings_the_conversation_back_but_nothing_forgotten(visit, site
     assert answered(page) == norway
     assert "Lima" in page.locator("#earlier").inner_text()
     assert "Lima" not in page.evaluate("JSON.stringify(localStorage)")
+    expect(page.get_by_label("memory alone")).to_be_checked()
 
     [record] = site.service.forget([_capital("Peru", "Lima")])
     page.reload()
