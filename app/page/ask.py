@@ -230,11 +230,13 @@ class _Events:
 
     def restore(self, text: str, request: gr.Request) -> tuple[Any, ...]:
         """The page is opened, with a conversation in the browser and the settings of its end."""
-        if self._running.has_begun(session_of(request)):  # asked before this came: it stays
-            return tuple(gr.skip() for _ in range(SETTINGS + len(blank())))
-        found = self._remembered(self._seal.open(text or ""))
+        skips = tuple(gr.skip() for _ in range(SETTINGS + len(blank())))
+        # What is asked while the page opens must not be emptied.
+        if text in ("", NOTHING) or self._running.has_begun(session_of(request)):
+            return skips
+        found = self._remembered(self._seal.open(text))
         if not found:
-            return (*(gr.skip() for _ in range(SETTINGS)), *blank())
+            return (*skips[:SETTINGS], *blank())
         drawn, latest = _values(found, first=True, kept=self._seal.seal(found)), found[-1]
         only = self._only_documents if latest.only_documents is None else latest.only_documents
         reading = latest.reading if latest.reading == "memory" else "documents"

@@ -124,23 +124,38 @@ def test_they_begin_as_the_home_is_set_and_a_new_conversation_resets_them(tmp_pa
 
 
 @pytest.mark.parametrize("policy", [None, "all"])
-def test_a_reload_brings_them_back(tmp_path, policy):
+@pytest.mark.parametrize(
+    ("read", "comes_back"),
+    [("documents", "documents"), ("passage", "documents"), ("memory", "memory")],
+)
+def test_a_reload_brings_them_back(tmp_path, policy, read, comes_back):
     tab = Tab(Service(tmp_path))
-    turn = ConversationTurn(1, "Capital?", "auto", only_documents=True, policy=policy, live=False)
+    turn = ConversationTurn(
+        1, "Capital?", "auto", read, only_documents=True, policy=policy, live=False
+    )
     values = tab.talk.restore(ConversationSeal(tmp_path).seal([turn]), REQUEST)
     restored = dict(zip([each.elem_id for each in tab.talk.restored], values, strict=True))
     assert restored["dial"] == "auto"
     assert restored["only-documents"] is True
     assert restored["policy"] == (policy or "usual")
+    assert restored["reading"] == comes_back
     assert len(tab.talk.restore("none", REQUEST)) == len(tab.talk.restored)
 
 
 def test_what_was_asked_before_the_conversation_came_back_stays(tmp_path):
     tab = Tab(Service(tmp_path))
+    turn = ConversationTurn(1, "Capital?", live=False)
     tab.ask()
-    values = tab.talk.restore(page_ask.NOTHING, REQUEST)
-    assert all(value == gr.skip() for value in values)
-    assert len(values) == len(tab.talk.restored)
+    for kept in (ConversationSeal(tmp_path).seal([turn]), page_ask.NOTHING, ""):
+        values = tab.talk.restore(kept, REQUEST)
+        assert all(value == gr.skip() for value in values)
+        assert len(values) == len(tab.talk.restored)
+
+
+def test_a_page_that_opens_with_no_conversation_empties_nothing(tmp_path):
+    tab = Tab(Service(tmp_path))  # the first question may be on its way
+    assert all(value == gr.skip() for value in tab.talk.restore(page_ask.NOTHING, REQUEST))
+    assert any(value != gr.skip() for value in tab.talk.restore("not ours", REQUEST))
 
 
 def test_only_what_the_page_offers_is_taken_from_a_browser(tmp_path):
