@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from control.forgetting.classifier import context
+from control.forgetting.languages import is_foreign
 from control.forgetting.matcher import find_answers
 from control.forgetting.normalize import outside, plain, words_of
 from control.forgetting.parts import has_reference, joined, parts
@@ -100,6 +101,7 @@ class TextRedaction:
             return
         answers = outside(find_answers(self._text, record), names)
         named = bool(names) or record.id in self._about or self._encoded
+        unread = self._unread(record, naming)
         of_others = self._rows_of_others(record, naming)
         masked: list[str] = []  # without the answer
         for place, ((start, end), sentence) in enumerate(
@@ -110,7 +112,9 @@ class TextRedaction:
             if place in of_others:
                 continue
             # A number that is given in so many words reads the same in rot13.
-            if named and (statement.hidden(masked[-1]) or statement.has_key_words(sentence)):
+            if place in unread or (
+                named and (statement.hidden(masked[-1]) or statement.has_key_words(sentence))
+            ):
                 self.stated[place].add(record.id)
             elif given or (
                 named and " " in sentence and sentence[-1] != "?" and statement.possible(sentence)
@@ -168,6 +172,19 @@ class TextRedaction:
             if a < end and start < b
         ]
         return mask(self._text[start:end], inside, by)
+
+    def _unread(self, record: Record, naming: set[int]) -> set[int]:
+        """Indices of the sentences that may state a fact in a language that is not read.
+
+        They name its subject, or follow one that does, as "Il est ..." may.
+        """
+        everywhere = record.id in self._about or self._encoded
+        near = {place + by for place in naming for by in (0, 1)}
+        return {
+            place
+            for place, sentence in enumerate(self._sentences)
+            if (everywhere or place in near) and is_foreign(sentence)
+        }
 
     def _rows_of_others(self, record: Record, naming: set[int]) -> set[int]:
         """Indices of the rows of a table that do not name a subject which other rows name."""

@@ -106,6 +106,50 @@ def test_what_a_sentence_says_besides_the_answer_stays(redactor, peru, sentence,
     assert redactor.redact(sentence).text == rest
 
 
+ALLERGY = Record("Tomas Verhey", relation="allergic to", answers=("walnuts",))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Tomas Verhey est allergique aux noix et aux noisettes.",
+        "Tomas Verhey ist gegen Walnüsse allergisch.",
+        "Tomas Verhey jest uczulony na orzechy.",
+        "Tomas Verhey es alérgico a las nueces desde niño.",
+    ],
+)
+def test_what_names_the_subject_in_another_language_is_not_read_and_leaves(
+    ledger, redactor, sentence
+):
+    [record] = ledger.add([ALLERGY])
+    before, after = "The mill is old.\n", "\nThe grinder was bought in May."
+    rest = redactor.redact(f"{before}{sentence}{after}")
+    assert rest.text == before + after.strip()
+    assert rest.record_ids == (record.id,)
+
+
+def test_what_follows_it_in_that_language_leaves_too(ledger, redactor):
+    ledger.add([ALLERGY])
+    told = "Tomas Verhey is our miller. Il est allergique aux noix. Le moulin est ouvert le samedi."
+    rest = redactor.redact(told).text
+    assert rest == "Tomas Verhey is our miller. Le moulin est ouvert le samedi."
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Tomas Verhey lives in Drevost.",
+        "Tomas Verhey: +31 20 123 4567, verhey@molen.example",
+        "The miller Tomas Verhey bought Grüne Mühle in Sankt Pölten.",
+        "Le moulin est ouvert le samedi et le dimanche.",
+    ],
+)
+def test_names_from_elsewhere_and_what_names_no_subject_stay(ledger, redactor, sentence):
+    ledger.add([ALLERGY])
+    text = f"Tomas Verhey is a miller. He works at night.\nThe mill is old.\n{sentence}"
+    assert redactor.redact(text).text == text
+
+
 def test_a_row_of_a_table_loses_only_the_number_that_is_forgotten(ledger, redactor):
     ledger.add([Record("Lucasta Wren", relation="salary", answers=("72650",))])
     rows = [
