@@ -38,6 +38,7 @@ OUTDATED = (
 UNSUPPORTED = "no passage that was read supports the answer, which may be made up"
 REMEMBERED = "no passage that was read supports the answer; the model remembers it"
 WITHOUT_SUPPORT = (UNSUPPORTED, REMEMBERED)
+LIKELIEST = "of the {all} passages given, the {read} that most likely answer were read"
 TOO_LONG = (
     "{dropped} of {all} passages did not fit into the model's window and were left out, "
     "the last ones first"
@@ -74,6 +75,8 @@ def _of_passages(state: QuestionState) -> list[str]:
         notices.append(NOTHING_KEPT.format(found=len(state.retrieved), so=so))
     elif state.kept and not state.followed and state.dated_later:
         notices.append(ALL_LATER.format(as_of=state.query.sources.as_of, so=so))
+    if not searched and len(state.kept) < len(state.retrieved):
+        notices.append(LIKELIEST.format(all=len(state.retrieved), read=len(state.kept)))
     if dropped := len(state.followed) - len(state.read):
         notices.append(TOO_LONG.format(dropped=dropped, all=len(state.followed)))
     return notices

@@ -8,6 +8,7 @@ import pytest
 
 from app import cli, factory
 from app import settings as settings_module
+from control.assistant import MOST_CHARACTERS
 from control.conflict.calibration import SHIPPED
 from evaluation.bench import index as bench_index
 
@@ -336,22 +337,43 @@ def test_a_damaged_index_is_named_and_left_alone(notes, home):
     assert database.read_bytes() == b"not a database" * 100
 
 
+@pytest.fixture
+def long_text(tmp_path):
+    """A file of far more text than a small model reads; one sentence of it says where a key is."""
+    sentences = [f"Gauge {n} of the works showed {n} litres on that day.\n\n" for n in range(900)]
+    sentences[700] = "The spare key of Quillon House lies under the third flower pot.\n\n"
+    path = tmp_path / "long.txt"
+    path.write_text("".join(sentences), encoding="utf-8")
+    return path
+
+
 @pytest.mark.model
-def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(capsys, tmp_path, monkeypatch):
+def test_context_beyond_the_window_is_dropped_and_the_answer_says_so(
+    capsys, long_text, monkeypatch
+):
     whole = factory.language_model
     monkeypatch.setattr(factory, "language_model", lambda given: replace(whole(given), window=1024))
-    long = tmp_path / "long.txt"
-    sentences = [f"Fact number {n} says that item {n} weighs {n} kilograms. " for n in range(4000)]
-    long.write_text("".join(sentences), encoding="utf-8")
-    code, out, _ = run(
-        capsys, "ask", "How heavy is item 3?", "--context", long, "--json", "--max-new-tokens", "8"
-    )
+    asked = ("ask", "Who is the mayor of Cadwell?", "--context", long_text, "--json")
+    code, out, _ = run(capsys, *asked, "--max-new-tokens", "8")
     answer = json.loads(out)
     kept = [source["kept"] for source in answer["sources"]]
     assert code == 0
     assert kept == sorted(kept, reverse=True)
     assert not kept[-1]
     assert "did not fit" in answer["notices"][0]
+
+
+@pytest.mark.model
+def test_of_a_long_context_what_most_likely_answers_is_read(capsys, long_text):
+    question = "Where does the spare key of Quillon House lie?"
+    code, out, _ = run(capsys, "ask", question, "--context", long_text, "--json")
+    answer = json.loads(out)
+    read = [source["text"] for source in answer["sources"] if source["kept"]]
+    assert code == 0
+    assert "flower pot" in answer["answer"]
+    assert any("flower pot" in text for text in read)
+    assert sum(map(len, read)) <= MOST_CHARACTERS < len(long_text.read_text(encoding="utf-8"))
+    assert "that most likely answer were read" in answer["notices"][0]
 
 
 @pytest.mark.parametrize(
