@@ -895,7 +895,7 @@ def test_what_nobody_foresaw_is_a_500_whose_text_is_neither_sent_nor_logged(
     def fail(*_):
         raise RuntimeError("Santiago")
 
-    monkeypatch.setattr(over, "documents", fail)
+    monkeypatch.setattr(over.documents, "listed", fail)
     with caplog.at_level(logging.DEBUG):
         response = client(over).get("/v1/documents")
     assert response.status_code == 500
@@ -910,7 +910,7 @@ def test_an_index_that_is_damaged_is_a_503(client, service, monkeypatch):
     def damaged(*_):
         raise IndexStateError("the index is damaged; put a copy of it back")
 
-    monkeypatch.setattr(over, "documents", damaged)
+    monkeypatch.setattr(over.documents, "listed", damaged)
     assert client(over).get("/v1/documents").status_code == 503
 
 
