@@ -1,6 +1,7 @@
 """What clients want of the assistant, as it waits in the queue."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueuedWork:
+class QueuedWork(ABC):
     """Work for the assistant: who wants it, and whether its result is still wanted."""
 
     client: str
@@ -26,9 +27,9 @@ class QueuedWork:
         """Whether nobody wants the result, or the server stops."""
         return self.cancelled.is_set() or self.abandoned.is_set()
 
+    @abstractmethod
     def result(self, assistant: "Assistant") -> Any:
         """What the assistant makes of it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

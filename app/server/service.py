@@ -414,7 +414,6 @@ class Service:
 
     @cached_property
     def _corrections(self) -> "Corrections":
-
         return factory.corrections(self.settings, self._ledger)
 
     @property
@@ -424,7 +423,6 @@ class Service:
 
     @cached_property
     def _opened_index(self) -> "PassageIndex":
-
         return factory.swept_index(self.settings)
 
     @cached_property
