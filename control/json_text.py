@@ -92,15 +92,17 @@ def _rows(value: Any, name: str) -> Iterator[str]:
         for each in value if isinstance(value, list) else [value]:
             yield from _rows(each, name) if isinstance(each, dict | list) else [_cell(name, each)]
         return
-    named = {BORDER.sub(" ", key).strip(): each for key, each in value.items() if each is not None}
-    nested = {key: each for key, each in named.items() if _holds_objects(each)}
+    named = [(BORDER.sub(" ", key).strip(), each) for key, each in value.items()]
     cells = [
-        _cell(f"{name} {key}".strip(), each) for key, each in named.items() if key not in nested
+        _cell(f"{name} {key}".strip(), each)
+        for key, each in named
+        if each is not None and not _holds_objects(each)
     ]
     if cells:
         yield "; ".join(cells)
-    for key, each in nested.items():
-        yield from _rows(each, key if isinstance(each, dict) else "")
+    for key, each in named:
+        if _holds_objects(each):
+            yield from _rows(each, key if isinstance(each, dict) else "")
 
 
 def _holds_objects(value: Any) -> bool:

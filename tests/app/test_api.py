@@ -283,6 +283,14 @@ def test_what_is_wrong_about_a_schema_or_a_tool_is_said_in_one_line(writing, giv
     assert "\n" not in response.json()["error"]["message"]
 
 
+def test_more_tokens_than_the_server_gives_are_as_many_as_it_gives(client, service):
+    one = client(service(token_limit=5))
+    for field in ("max_tokens", "max_completion_tokens"):
+        body = ask(one, **{field: 100_000, "max_tokens": 100_000}).json()
+        assert body["usage"]["completion_tokens"] == 5
+        assert body["choices"][0]["finish_reason"] == "length"
+
+
 def test_what_tools_have_found_is_read_instead_of_the_index(client):
     one = client()
     calls = [{"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}]
@@ -320,6 +328,10 @@ def test_what_tools_found_earlier_is_read_as_well(client):
     ("result", "read"),
     [
         ('{"city": "Ebro", "sky": {"lightOf": "red"}}', "city: Ebro\nsky light Of: red"),
+        (
+            '{"first_name": "Ann", "first-name": "Bea", "x": null}',
+            "first name: Ann; first name: Bea",
+        ),
         ('[{"item": "oil", "price": 3}, {"item": "wick; cut"}]', "item: oil; price: 3"),
         ("17 degrees", "17 degrees"),
         ("[" * 5000, "[[["),
