@@ -211,7 +211,7 @@ def tofu_systems(
 ) -> tuple[AssistantSystem, AssistantSystem, Ledger]:
     """The assistant over all documents, over those retained, and the ledger of the first.
 
-    Neither remembers earlier searches, which it does not find again once facts are forgotten.
+    Neither has a reservoir, so that each arm reads what is found in it.
     """
     settings = settings.model_copy(update={"without": settings.without | {"reservoir"}})
     system, ledger = guarded_assistant(settings, [everything], rule, tofu.LONGEST)

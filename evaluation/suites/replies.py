@@ -146,6 +146,11 @@ class AssistantSystem:
     def log_probs(self, query: ProbeQuery, answers: Sequence[str], mode: Mode) -> list[float]:
         """How likely the model would be to give these answers, after the prompt with passages.
 
+        Args:
+            query: The question; none that is refused, as it may be where the mode is guarded.
+            answers: Given answers, not empty.
+            mode: How the prompt is written.
+
         Returns:
             The mean log-probability of the tokens of each answer, in nats.
 

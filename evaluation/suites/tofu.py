@@ -28,7 +28,7 @@ from evaluation.suites.replies import GuardedReply, Mode, ProbeQuery
 
 BEFORE, NEVER, AFTER = "all documents", "never had those documents", "forgotten"
 MEASURES = ("probability", "ROUGE-L", "truth ratio")
-LONGEST = 100  # tokens of an answer; nine of ten answers of TOFU have fewer than 80
+LONGEST = 100  # tokens of an answer; the longest of TOFU has 94 of the packaged model's
 
 Values = NDArray[np.float64]
 
