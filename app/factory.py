@@ -313,6 +313,7 @@ def assistant(
         support() if reads else None,
         corrections(settings, suppressor.ledger) if reads and suppressor.ledger else None,
         SourceOptions(settings.policy, only_documents=settings.only_documents),
+        embed_model=packaged_embedding() if reads else None,
     )
 
 

@@ -12,6 +12,7 @@ from control import attribution, faithfulness, json_text, prompts, structured
 from control.answer import Answer, compose
 from control.conflict import dial, passage_claims, policies
 from control.conflict.calibration import Calibration
+from control.conflict.counterparts import read_counterparts
 from control.conflict.reader import AnswerReader, Reading
 from control.conflict.sources import CORRECTION, NEUTRAL_TRUST, SourceOptions
 from control.conflict.support import Support
@@ -31,6 +32,7 @@ from foundation.trace import RequestTrace
 
 if TYPE_CHECKING:
     from llama_index.core.base.base_retriever import BaseRetriever
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import NodeWithScore, QueryBundle
@@ -84,6 +86,8 @@ class Assistant:
         corrections: The pinned ones, which stand above passages and memory.
         sources: How what the sources claim is usually settled.
         longest_question: In characters.
+        embed_model: Finds what another version of a document says where one claims an answer;
+            ``None`` leaves that out.
         even_time: Whether a question that is refused is worked on like any other, and its answer
             thrown away, so that the time does not tell that it was refused.
     """
@@ -100,6 +104,7 @@ class Assistant:
     corrections: "Corrections | None" = None
     sources: SourceOptions = field(default_factory=SourceOptions)
     longest_question: int = LONGEST_QUESTION
+    embed_model: "BaseEmbedding | None" = None
     even_time: bool = False
 
     @property
@@ -283,6 +288,11 @@ class Assistant:
             for each in (states[at] for at in places)
         ]
         readings = passage_claims.read(reader, asked)
+        if self.embed_model is not None:
+            readings = [
+                read_counterparts(reader, self.embed_model, question, read, found)
+                for read, (question, _, found) in zip(readings, asked, strict=True)
+            ]
         share = (time.perf_counter() - started) / len(places)
         for at, read in zip(places, readings, strict=True):
             state = replace(states[at], seconds=states[at].seconds + share)

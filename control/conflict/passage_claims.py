@@ -124,7 +124,7 @@ def nearest(read: "Sequence[tuple[NodeWithScore, Reading]]") -> PassageClaim | N
 
 def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
     place = reading.start - len(passage_text(node)) + len(node.text)  # titles are read before it
-    sentence, known = _sentence(node.text, place), node.metadata
+    sentence, known = sentence_at(node.text, place), node.metadata
     return PassageClaim(
         SourceClaim(
             node.node_id,
@@ -169,7 +169,7 @@ def related(
             or any(version.series in series for version in _versions(each))
             or (
                 any(_is_beside(each, one) for one in kept)
-                and unsaid_names(question, passage_text(each), *_beside([each], found))
+                and unsaid_names(question, passage_text(each), *beside([each], found))
             )
         )
     ]
@@ -245,14 +245,14 @@ def read(
         For each question its passages with what the reader found, by the way to ask that is surer.
     """
     passages = [
-        (at, node, (way, origin(node) or UNTITLED, node.text), beside)
+        (at, node, (way, origin(node) or UNTITLED, node.text), near)
         for at, (question, nodes, found) in enumerate(asked)
-        for node, beside in zip(nodes, _beside(nodes, found), strict=True)
+        for node, near in zip(nodes, beside(nodes, found), strict=True)
         for way in ways_to_ask(question, date_of(node), node.text)
     ]
     surest: dict[tuple[int, str], Reading] = {}
     readings = read_passages(
-        reader, [each for _, _, each, _ in passages], [beside for *_, beside in passages]
+        reader, [each for _, _, each, _ in passages], [near for *_, near in passages]
     )
     for (at, node, *_), reading in zip(passages, readings, strict=True):
         known = surest.get((at, node.node_id))
@@ -264,7 +264,7 @@ def read(
     ]
 
 
-def _beside(nodes: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]") -> list[list[str]]:
+def beside(nodes: "Sequence[NodeWithScore]", found: "Sequence[NodeWithScore]") -> list[list[str]]:
     """For each passage those that lie beside it."""
     texts = {each.node_id: passage_text(each) for each in found}
     return [[texts[other.node_id] for other in found if _is_beside(node, other)] for node in nodes]
@@ -313,7 +313,7 @@ def read_passages(
     alone = [
         (place, start, (question, prompts.with_title(title, sentence)), len(sentence))
         for place, (question, title, text) in enumerate(asked)
-        for start, sentence in _sentences(text)
+        for start, sentence in sentences_of(text)
     ]
     readings = reader.read([*whole, *(pair for _, _, pair, _ in alone)])
     found = readings[: len(whole)]
@@ -321,7 +321,7 @@ def read_passages(
     before = [len(pair[1]) - len(text) for pair, (_, _, text) in zip(whole, asked, strict=True)]
     preferred = list[float]()
     for each, pair, (_, title, text), skipped in zip(found, whole, asked, before, strict=True):
-        own = prompts.with_title(title, _sentence(text, each.start - skipped))
+        own = prompts.with_title(title, sentence_at(text, each.start - skipped))
         preferred.append(preference(*pair, own, each.answers))
     for (place, start, (_, titled), size), each in zip(alone, readings[len(whole) :], strict=True):
         within = each.start - (len(titled) - size)
@@ -338,7 +338,7 @@ def read_passages(
     ]
 
 
-def _sentences(text: str) -> list[tuple[int, str]]:
+def sentences_of(text: str) -> list[tuple[int, str]]:
     """The sentences of a text with their places; none of one, or where rows are read alone."""
     found = [] if rows_alone(text) else parts(text)
     cut = [(start, text[start:end]) for start, end in found[:MOST_SENTENCES]]
@@ -355,7 +355,7 @@ def with_quote(prompt: Prompt, reader: "AnswerReader | None") -> Prompt:
     if not reading.answer or reading.answers < LEAST_ANSWERS:
         return prompt
     before = len(prompts.with_title(UNTITLED, text)) - len(text)
-    sentence = _sentence(text, reading.start - before)
+    sentence = sentence_at(text, reading.start - before)
     return replace(prompt, quote=Quote(sentence, reading.answer, reading.answers))
 
 
@@ -370,7 +370,7 @@ def _versions(node: "NodeWithScore") -> tuple[Version, ...]:
     return tuple(each for each in found if each is not None)
 
 
-def _sentence(text: str, place: int) -> str:
+def sentence_at(text: str, place: int) -> str:
     """The sentence of a text, or the row of a table, in which a character stands, on one line.
 
     All of the text where it stands in what is read before it.
