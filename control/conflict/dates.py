@@ -29,6 +29,10 @@ NUMERIC = re.compile(
     r"(?<![\w./-])(?:\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{4}-(?:0[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/\d{4}"
     r"|(?P<day>\d{1,2})([-/.])(?P<month>\d{1,2})\3(?:\d{4}|\d\d))(?![\w/-]|\.\d)"
 )
+# What looks like a day and a month, and is none: "3 may enter", "one may climb"; "on 3 may at" is.
+VERB = re.compile(
+    r"(?<!\bon )(?<!\bby )(?<!\bfrom )(?<!\bsince )(?<!\buntil )\d\S*\s+(?:may|march)(?=\s+[a-z])"
+)
 DECADE = re.compile(r"(?<!\w)(?:the |les années |die )?(\d{3}0)(?:['’]?s|er)(?: Jahren?)?(?!\w)")
 CENTURY = re.compile(
     r"(?<!\w)(?:the |le |el |das |im )?(\d{1,2})(?:st|nd|rd|th|er|e|ème|\.)?"
@@ -231,7 +235,7 @@ def _candidates(text: str, years: bool) -> Iterator[FoundDate]:
         read = dict.fromkeys(each for order in orders if (each := _read(match.group(), order)))
         yield FoundDate(match.start(), match.end(), tuple(read))
     for match in _named().finditer(text):
-        date = _read(match.group(), "DMY")
+        date = None if VERB.match(text, match.start()) else _read(match.group(), "DMY")
         yield FoundDate(match.start(), match.end(), (date,) if date else ())
     for match in DECADE.finditer(text):
         first = int(match[1])

@@ -210,7 +210,8 @@ class _Reader:
         # An adjective may stand between: "14 working days".
         if len(tokens) > 1 and tokens[0].group("word"):
             text = tokens[1].group()
-            if len(text) > LONGEST_SYMBOL and (found := units(text)):
+            is_verb = text in FUNCTION_WORDS  # "40 villages are": no area
+            if len(text) > LONGEST_SYMBOL and not is_verb and (found := units(text)):
                 return found, tuple(normalise(text).split()), stop
         return (), (), stop
 
