@@ -15,15 +15,14 @@ from control import prompts
 from control.conflict.answerability import probability
 from control.conflict.passage_claims import (
     LEAST_ANSWERS,
-    UNTITLED,
     beside,
     date_of,
     document,
     is_outdated,
-    origin,
     passage_text,
     sentence_at,
     sentences_of,
+    title_read,
     ways_to_ask,
 )
 
@@ -80,9 +79,7 @@ def read_counterparts(
         and (claims := [_sentence(*pair) for pair in sure if _of_another_time(node, pair[0])])
         for counterpart in _counterparts(embed_model, question, place, node, claims)
     ]
-    titled = [
-        prompts.with_title(origin(read[each.place][0]) or UNTITLED, each.sentence) for each in asked
-    ]
+    titled = [prompts.with_title(title_read(read[each.place][0]), each.sentence) for each in asked]
     pairs = [(each.way, text) for each, text in zip(asked, titled, strict=True)]
     changed, near = list(read), beside([node for node, _ in read], found)
     for each, (_, alone), reading in zip(asked, pairs, reader.read(pairs), strict=True):

@@ -88,9 +88,14 @@ def date_of(node: "NodeWithScore") -> str:
     return str(node.metadata.get("date", ""))
 
 
+def title_read(node: "NodeWithScore") -> str:
+    """What a passage is read with: what it is from."""
+    return origin(node) or UNTITLED
+
+
 def passage_text(node: "NodeWithScore") -> str:
     """A passage as it is read, with what it is from before it."""
-    return prompts.with_title(origin(node) or UNTITLED, node.text)
+    return prompts.with_title(title_read(node), node.text)
 
 
 def find(
@@ -245,7 +250,7 @@ def read(
         For each question its passages with what the reader found, by the way to ask that is surer.
     """
     passages = [
-        (at, node, (way, origin(node) or UNTITLED, node.text), near)
+        (at, node, (way, title_read(node), node.text), near)
         for at, (question, nodes, found) in enumerate(asked)
         for node, near in zip(nodes, beside(nodes, found), strict=True)
         for way in ways_to_ask(question, date_of(node), node.text)

@@ -62,3 +62,24 @@ def test_a_sentence_that_stands_word_for_word_in_a_passage_is_cited_whatever_the
     monkeypatch.setattr(support, "probabilities", lambda pairs: [0.0] * len(pairs))
     [citation] = support.cite(answer, [("staff", STAFF), ("codes", TEXT)])
     assert list(citation.passages) == (["codes"] if quoted else [])
+
+
+NOTES = """The pond was dug in 1911. One may skate there from December on.
+Mr Elias Thorn keeps the keys, and at first 30 members were allowed."""
+
+
+@pytest.mark.parametrize(
+    ("said", "supported"),
+    [
+        ("The pond dates from 1911, and one can skate on it.", True),
+        ("First of all, Elias Thorn has the keys.", True),
+        ("The pond was dug in 1813.", False),
+        ("Mr Jonas Thorn keeps the keys.", False),
+        ("At first forty members were allowed.", False),
+    ],
+)
+def test_what_lacks_a_date_a_number_or_a_name_does_not_support_it(monkeypatch, said, supported):
+    support = factory.support()
+    monkeypatch.setattr(support, "probabilities", lambda pairs: [1.0] * len(pairs))
+    [citation] = support.cite(said, [("notes", f"The pond: {NOTES}")])
+    assert bool(citation.passages) is supported
