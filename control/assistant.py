@@ -315,7 +315,9 @@ class Assistant:
         said = [(texts[each.claim.source], each.sentence, each.claim.says) for each in claims]
         facts = self.forgetting.without_claimed(state.facts, said)
         claiming = {claim.claim.source for claim in claims}
-        kept = [*state.kept, *(n for n in state.related if n.node_id in claiming)]
+        known = {node.node_id for node in state.kept}
+        more = [n for n, _ in read if n.node_id in claiming - known]
+        kept = [*state.kept, *more]
         answering = {node.node_id: reading.answers for node, reading in read}
         kept = _worth_reading(kept, claiming, answering)
         return replace(state, facts=facts, kept=kept, answering=answering, settlement=settled)

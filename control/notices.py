@@ -30,6 +30,10 @@ NEAREST = (
     "no passage surely answers; the answer is the sentence that comes nearest "
     "(probability {sure:.2f})"
 )
+LEFT_OUT = (
+    "no passage that was kept surely answers; the answer is a sentence of one that the filter had "
+    "left out (probability {sure:.2f})"
+)
 CUT_OFF = "the answer was cut off at {tokens} tokens, the most that were allowed"
 OUTDATED = (
     "a later document, {title}{dated}, was read and claims nothing sure about this; the answer may "
@@ -88,7 +92,8 @@ def _of_claims(state: QuestionState) -> list[str]:
     if _cut_off(state):
         notices.append(CUT_OFF.format(tokens=state.decoding.max_new_tokens))
     if (near := _nearest_told(state)) is not None:
-        notices.append(NEAREST.format(sure=near.confidence))
+        sure = near.confidence >= passage_claims.LEAST_ANSWERS  # of one that was read for it alone
+        notices.append((LEFT_OUT if sure else NEAREST).format(sure=near.confidence))
     elif _unsupported(state):
         agreed = state.decoded is None or state.decoded.verdict is None
         remembers = agreed and any(each.source == MEMORY for each in state.claims)

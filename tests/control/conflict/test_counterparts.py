@@ -43,10 +43,10 @@ def node(name, text, date):
     return NodeWithScore(node=found)
 
 
-def counterparts(*nodes):
-    reader = SureOfOneSentence()
-    [first] = read(reader, [(QUESTION, nodes, nodes)])
-    return read_counterparts(reader, DaysAreAlike(2), QUESTION, first, nodes)
+def counterparts(*nodes, unread=()):
+    reader, found = SureOfOneSentence(), [*nodes, *unread]
+    [first] = read(reader, [(QUESTION, nodes, found)])
+    return read_counterparts(reader, DaysAreAlike(2), QUESTION, first, found)
 
 
 def test_a_version_says_what_stands_in_place_of_the_other_ones_claim():
@@ -73,3 +73,17 @@ def test_another_passage_of_a_document_that_claims_is_left_alone():
     other = TextNode(id_="b2", text=NEW, metadata=same, relationships=source)
     nodes = node("a", OLD, "2019"), NodeWithScore(node=claims), NodeWithScore(node=other)
     assert counterparts(*nodes)[2][1].answers == 0.1
+
+
+@pytest.mark.parametrize(
+    ("date", "text", "says"),
+    [
+        ("2022", NEW, ["30 days", "45 days"]),
+        ("2016", NEW, ["30 days"]),  # an earlier one decides nothing
+        ("", NEW, ["30 days"]),
+        ("2022", "Bulbs only with an unbroken seal. Ask us.", ["30 days"]),
+    ],
+)
+def test_a_later_document_that_was_found_and_not_read_is_read_if_it_says_the_like(date, text, says):
+    found = counterparts(node("a", OLD, "2019"), unread=[node("b", text, date)])
+    assert [reading.answer for _, reading in found] == says
