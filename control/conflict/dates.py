@@ -92,6 +92,18 @@ class PartialDate:
             text += f"{self.minute // 60:02}:{self.minute % 60:02}"
         return text
 
+    def covers(self, other: "PartialDate") -> bool:
+        """Whether all that is given of this date is so of the other: 2019 covers 3 May 2019."""
+        mine, its = self.years, other.years
+        if mine is not None and (its is None or its[0] < mine[0] or mine[1] < its[1]):
+            return False
+        fields = (
+            (self.month, other.month),
+            (self.day, other.day),
+            (self.minute, other.minute),
+        )
+        return all(own in (None, theirs) for own, theirs in fields)
+
     def excludes(self, other: "PartialDate") -> bool:
         """Whether no time is both."""
         mine, its = self.years, other.years

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
-from control.conflict.dates import PartialDate, find_dates, weekday
+from control.conflict.dates import FoundDate, PartialDate, find_dates, weekday
 from control.conflict.notations import in_digits
 from control.conflict.pieces import GRAMMAR, Piece, find_pieces
 from control.conflict.places import LONGEST_NAME, divided, entity
-from control.conflict.quantities import BOUNDS, Quantity, quantity
-from foundation.text import lemma, normalise, words
+from control.conflict.quantities import BOUNDS, Quantity, quantity, units
+from foundation.text import FUNCTION_WORDS, lemma, normalise, words
 
 ENDS = 2  # of a range
 NEGATIONS = words(
@@ -104,6 +104,8 @@ def read_span(text: str, years: bool, versions: bool) -> Span:
     shown: list[tuple[int, int, str]] = []
     rest = raw
     for found in find_dates(raw, years):
+        if _is_measured(raw, found):
+            continue
         is_time = found.readings[0].minute is not None and found.readings[0].years is None
         (span.times if is_time else span.dates).append(found.readings)
         rest = rest[: found.start] + " " * (found.stop - found.start) + rest[found.stop :]
@@ -140,8 +142,17 @@ def spelled_out(word: Word, others: Sequence[Word]) -> tuple[int, int] | None:
     return owners[at][0], owners[at + len(letters) - 1][0] + 1
 
 
+def _is_measured(text: str, found: FoundDate) -> bool:
+    """Whether what looks like a year is a number with its unit: "1500 mm"."""
+    follows = re.match(r" ?([^\W\d_]+)", text[found.stop :])
+    word = follows[1] if follows and text[found.start : found.stop].isdigit() else ""
+    is_name = word.istitle()  # "in 1850 Watt"
+    return bool(word and not is_name and word not in FUNCTION_WORDS and units(word))
+
+
 @cache
-def _titles() -> frozenset[str]:
+def name_titles() -> frozenset[str]:
+    """Words before names, normalised: "mr", "prof"."""
     from nameparser.config import CONSTANTS
 
     return frozenset(CONSTANTS.titles)
@@ -257,7 +268,7 @@ def _read_part(span: Span, part: Sequence[Piece], text: str) -> None:
             continue
         later = part[at + 1 :]
         named = bool(later) and later[0].raw[:1].isupper() and raw[:1].isupper()
-        titles = titles and named and key in _titles()
+        titles = titles and named and key in name_titles()
         if titles:
             span.words.append(Word(raw, key, title=True))
             continue

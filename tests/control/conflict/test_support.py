@@ -64,15 +64,18 @@ def test_a_sentence_that_stands_word_for_word_in_a_passage_is_cited_whatever_the
     assert list(citation.passages) == (["codes"] if quoted else [])
 
 
-NOTES = """The pond was dug in 1911. One may skate there from December on.
-Mr Elias Thorn keeps the keys, and at first 30 members were allowed."""
+NOTES = """The pond was dug on 3 May 1911. One may skate there from December on.
+Elias Thorn keeps the keys, and at first 30 members were allowed. It is 1,500 mm deep."""
 
 
 @pytest.mark.parametrize(
     ("said", "supported"),
     [
         ("The pond dates from 1911, and one can skate on it.", True),
-        ("First of all, Elias Thorn has the keys.", True),
+        ("First of all, the keys are with Mr Elias Thorn.", True),
+        ("Its depth is 1500 mm.", True),
+        ("Its depth is 1500 m.", False),
+        ("It was dug on 4 May 1911.", False),
         ("The pond was dug in 1813.", False),
         ("Mr Jonas Thorn keeps the keys.", False),
         ("At first forty members were allowed.", False),
