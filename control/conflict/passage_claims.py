@@ -98,6 +98,11 @@ def passage_text(node: "NodeWithScore") -> str:
     return prompts.with_title(title_read(node), node.text)
 
 
+def place_of(node: "NodeWithScore", reading: "Reading") -> int:
+    """The first character of what answers in a passage; negative in the title before it."""
+    return reading.start - len(passage_text(node)) + len(node.text)
+
+
 def find(
     read: "Sequence[tuple[NodeWithScore, Reading]]", alone: bool = False
 ) -> list[PassageClaim]:
@@ -128,8 +133,8 @@ def nearest(read: "Sequence[tuple[NodeWithScore, Reading]]") -> PassageClaim | N
 
 
 def _passage_claim(node: "NodeWithScore", reading: "Reading") -> PassageClaim:
-    place = reading.start - len(passage_text(node)) + len(node.text)  # titles are read before it
-    sentence, known = sentence_at(node.text, place), node.metadata
+    place, known = place_of(node, reading), node.metadata
+    sentence = sentence_at(node.text, place)
     return PassageClaim(
         SourceClaim(
             node.node_id,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from control.conflict.spans import read_span
 from control.conflict.values import compare, group, normalised
 
 SAME = [
@@ -210,3 +211,21 @@ def test_most_of_the_development_pairs_are_told_apart():
 )
 def test_what_is_no_usual_number_is_read_without_failing(text):
     assert compare("How far is it?", text, "5 km") in ("same", "compatible", "contradictory")
+
+
+@pytest.mark.parametrize(
+    ("text", "dates", "quantities"),
+    [
+        ("In a day one may climb 350 metres.", [], ["1 day", "1", "350 m"]),
+        ("Up to 20 may be lent.", [], ["20"]),
+        ("It rained on 3 may at noon.", ["--05-03"], []),
+        ("It rained on 3 May.", ["--05-03"], []),
+        ("Fifty-eight villages are supplied.", [], ["58"]),
+        ("It is 1500 mm deep.", [], ["1500 mm"]),
+        ("In 1850 Watt was dead.", ["1850"], []),
+    ],
+)
+def test_verbs_are_neither_months_nor_units_and_what_has_a_unit_is_no_year(text, dates, quantities):
+    span = read_span(text, years=True, versions=False)
+    assert [str(date[0]) for date in span.dates] == dates
+    assert [quantity.shown for quantity in span.quantities] == quantities
