@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from llama_index.core.schema import MetadataMode
 from tqdm import tqdm
 
 from app import factory, home
@@ -34,7 +35,7 @@ from evaluation.suites.router import Route, RouterFactory
 from evaluation.suites.sources.system import MAX_NEW_TOKENS as MAX_SOURCE_TOKENS
 from evaluation.suites.sources.system import SourceSystem
 from foundation import trace
-from retrieval.filter import Judge
+from retrieval.filter import Judge, Logits
 from retrieval.index import PassageIndex
 from retrieval.reservoir import Reservoir
 from retrieval.rewriter import ConditionalRewriter
@@ -44,6 +45,7 @@ from training.reading import SearchedQuestion
 from training.retrieval_modules import FoundPassages
 
 MOST_FOUND = 7  # passages found that a training question is asked of
+BUILT_IN = "built-in"  # of the sources of questions
 
 
 def leak_judge(settings: Settings | None) -> leak.Judge:
@@ -91,7 +93,7 @@ def retrieval_modules(settings: Settings, index: PassageIndex, model: Engine) ->
 
 def filter_judges(settings: Settings, model: Engine) -> dict[str, tuple[Judge, float]]:
     """The judges of the Knowledge Filter, each with its threshold."""
-    names = ["cosine", "cross-encoder"]
+    names = ["reader", "cosine", "cross-encoder"]
     if isinstance(model, LanguageModel):
         names.append("model")
     filters = {
@@ -101,27 +103,31 @@ def filter_judges(settings: Settings, model: Engine) -> dict[str, tuple[Judge, f
     return {name: (chosen.judge, chosen.threshold) for name, chosen in filters.items()}
 
 
-def found_passages(settings: Settings, corpus: Path, target: Path) -> dict[str, FoundPassages]:
+def found_passages(
+    settings: Settings, corpus: Path, target: Path, logits: Logits | None = None
+) -> dict[str, FoundPassages]:
     """What searches find for the calibration questions, built-in and about real documents.
 
     Args:
         settings: The embedding model is taken from them.
         corpus: Of the real documents; built there if it is missing.
         target: Directory for the two indexes.
+        logits: Of a model that has read question and passage; ``None`` if it is to do without.
     """
     split = real_documents.CALIBRATION
     real_documents.build(corpus)
     found = {}
     for source, documents in (
-        ("built-in", [questions.PASSAGES]),
+        (BUILT_IN, [questions.PASSAGES]),
         ("real documents", real_documents.folders(corpus, split)),
     ):
         index = _own_index(settings, target / source.replace(" ", "-"), documents)
-        if source == "built-in":
+        if source == BUILT_IN:
             items = questions.built_in(split)
         else:
             items = real_documents.questions(split, corpus, index.all_nodes())
-        found[source] = _found(index, [item for item in items if item.answers and not item.history])
+        alone = [item for item in items if item.answers and not item.history]
+        found[source] = _found(index, alone, logits)
     return found
 
 
@@ -166,7 +172,9 @@ def _own_index(settings: Settings, home: Path, documents: Sequence[Path]) -> Pas
     return index
 
 
-def _found(index: PassageIndex, items: Sequence[questions.RetrievalQuestion]) -> FoundPassages:
+def _found(
+    index: PassageIndex, items: Sequence[questions.RetrievalQuestion], logits: Logits | None
+) -> FoundPassages:
     rankings = index.retrieve_batch([item.question for item in items], CANDIDATES)
     rows = [
         (each.score, rank, each.node_id.split(":")[0] in serving or each.node_id in serving)
@@ -174,8 +182,15 @@ def _found(index: PassageIndex, items: Sequence[questions.RetrievalQuestion]) ->
         for serving in (set(item.serving()),)
         for rank, each in enumerate(ranking, start=1)
     ]
-    scores, ranks, answers = zip(*rows, strict=True)
-    return FoundPassages(np.array(scores), np.array(ranks), np.array(answers))
+    read = [
+        logits(item.question, [each.node.get_content(MetadataMode.EMBED) for each in ranking])
+        for item, ranking in tqdm(
+            list(zip(items, rankings, strict=True)), desc="reading", unit="question", delay=2
+        )
+        if logits is not None
+    ]
+    scores, ranks, answers = map(np.array, zip(*rows, strict=True))
+    return FoundPassages(scores, ranks, answers, np.concatenate(read) if read else None)
 
 
 def router_factory(settings: Settings) -> RouterFactory:

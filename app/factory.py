@@ -20,9 +20,11 @@ from retrieval.stores.urls import check_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
     from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import Document, NodeWithScore
+    from numpy.typing import NDArray
 
     from app.swept_index import SweptIndex
     from control.assistant import Assistant
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from control.forgetting.suppressor import FactSuppressor
     from control.forgetting.vector_cache import EncryptedVectorCache
     from retrieval.embedding import CachedEmbedding, Vectors
-    from retrieval.filter import CrossEncoderJudge, Judge, JudgeCalibration, KnowledgeFilter
+    from retrieval.filter import EvidenceJudge, Judge, JudgeCalibration, KnowledgeFilter, Logits
     from retrieval.index import PassageIndex
     from retrieval.ingest.documents import ReadDocument, SkippedPath
     from retrieval.reservoir import Reservoir
@@ -49,7 +51,8 @@ ADDRESS = re.compile(r"[\w.-]+:\d+(/|$)")  # of a server, without http://
 TRANSFORMERS = "transformers"  # a value of the setting ``engine``
 ADAPTERS = DATA / "adapters"
 CALIBRATION = "calibration.json"  # in the directory of the run that measured it
-COSINE_JUDGE = DATA / "calibrations" / "filter.json"
+COSINE_JUDGE = DATA / "calibrations" / "filter-cosine.json"
+READER_JUDGE = DATA / "calibrations" / "filter-reader.json"
 
 
 def language_model(settings: Settings) -> "Engine":
@@ -456,21 +459,44 @@ def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":
 
 
 def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
-    """The Knowledge Filter with the judge that the settings name.
+    """The Knowledge Filter with the judge that the settings name; by cosine without the reader.
 
     All judges but the language model weigh cosines of the packaged embedding model.
     """
     from control.assistant import reading_limit
-    from retrieval.filter import NEAR_BEST, CosineJudge, JudgeCalibration, KnowledgeFilter
+    from retrieval.filter import (
+        NEAR_BEST,
+        NEAR_BEST_OF_FEW,
+        EvidenceJudge,
+        JudgeCalibration,
+        KnowledgeFilter,
+    )
 
     few = reading_limit(model) == FEWEST_READ
-    make = partial(KnowledgeFilter, near_best=NEAR_BEST if few else 0.0)
+    make = partial(KnowledgeFilter, near_best=NEAR_BEST_OF_FEW if few else NEAR_BEST)
     if settings.judge == "model":
         return make(_model_judge(model), _calibration_of("filter").threshold)
     if settings.judge == "cross-encoder":
         return make(_cross_encoder(), _calibration_of("cross-encoder").threshold)
-    fitted = JudgeCalibration.load(COSINE_JUDGE)
-    return make(CosineJudge(fitted, packaged_embedding()), fitted.threshold, fitted.rank)
+    reads = settings.judge == "reader" and "reader" not in settings.without
+    fitted = JudgeCalibration.load(READER_JUDGE if reads else COSINE_JUDGE)
+    logits = answer_logits(settings) if reads else None
+    judge = EvidenceJudge(fitted, packaged_embedding(), logits)
+    return make(judge, fitted.threshold, fitted.rank)
+
+
+def answer_logits(settings: Settings) -> "Logits":
+    """How likely the reader finds an answer to a question in each of some passages, as logits.
+
+    The reader is loaded at the first question.
+    """
+    from retrieval.filter import reader_logits
+
+    def logits(question: str, passages: "Sequence[str]") -> "NDArray[np.float64]":
+        found = reader(settings).read([(question, passage) for passage in passages])
+        return reader_logits([reading.answers for reading in found])
+
+    return logits
 
 
 def _calibration_of(adapter: str) -> "JudgeCalibration":
@@ -492,10 +518,11 @@ def strict_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
 
 
 @cache
-def _cross_encoder() -> "CrossEncoderJudge":
-    from retrieval.filter import CrossEncoderJudge
+def _cross_encoder() -> "EvidenceJudge":
+    from retrieval.filter import CrossEncoderLogits, EvidenceJudge
 
-    return CrossEncoderJudge(ADAPTERS / "cross-encoder", packaged_embedding())
+    logits = CrossEncoderLogits(ADAPTERS / "cross-encoder")
+    return EvidenceJudge(_calibration_of("cross-encoder"), packaged_embedding(), logits)
 
 
 def _model_judge(model: "Engine") -> "Judge":

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # A small window goes with a small model, which many passages distract. In a large one, the cost of
 # reading decides: a passage takes a model of 1.5B about two seconds on two cores.
-READING_SHARE = 1 / 20  # of the window: 3 passages in 8,192 tokens, 7 in 32,768
+READING_SHARE = 1 / 15  # of the window: 3 passages in 8,192 tokens, 10 in 32,768
 PASSAGE_TOKENS = 210  # of those passages: 9 of 10 have fewer
 # Of passages that are read where some of them claim an answer: about 2,000 tokens. Of a long text
 # that is given with a question, most is read for nothing: 26,000 characters took the packaged model

@@ -12,7 +12,8 @@ Rankings = list[list[NodeWithScore]]
 Search = Callable[[str, Sequence[str]], Rankings]
 """(question, queries) to each query's passages, best first."""
 
-CANDIDATES = 10  # passages that the filter gets to choose from
+CANDIDATES = 20  # passages of a query that the filter gets to choose from
+OF_EACH = 10  # of each one of several
 CHAINED = re.compile(r"#\d+")
 NAME = re.compile(r"\b[A-Z][\w'’-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’-]*)*")
 MOST_BRIDGES = 8  # names from the first passage that are tried in place of #1
@@ -35,9 +36,9 @@ class MultiQueryRetriever(BaseRetriever):
     """
 
     def __init__(self, search: Search, top_k: int) -> None:
-        """Search by an index or a trigger, and return ``top_k`` passages of each query at most.
+        """Search by an index or a trigger for ``top_k`` passages of each query.
 
-        A second query never takes the place of what the question itself finds.
+        Of several queries at most ten of each are returned.
         """
         super().__init__()
         self._search = search
@@ -59,7 +60,8 @@ class MultiQueryRetriever(BaseRetriever):
         query_bundle.custom_embedding_strs = [*direct, *completed]
         if completed:
             query_bundle.query_str = _extend_question(question, completed[0])
-        return interleave(rankings, self._top_k * len(rankings))
+        of_each = self._top_k if len(rankings) == 1 else min(self._top_k, OF_EACH)
+        return interleave(rankings, of_each * len(rankings))
 
     def _complete(
         self, question: str, query: str, first: Sequence[NodeWithScore]

@@ -278,12 +278,14 @@ def judgement(adapter: Path, seed: int = 0) -> "JudgeCalibration":
     from sklearn.linear_model import LogisticRegression
 
     from retrieval.embedding import open_embedding
-    from retrieval.filter import JudgeCalibration, judge_features, load_cross_encoder
+    from retrieval.filter import CrossEncoderLogits, JudgeCalibration, cosines
 
     _, develop = verdicts.build_examples(seed)
     develop = develop[:DEVELOPMENT_EXAMPLES]
     pairs = [(example.question, f"{example.title}\n{example.text}") for example in develop]
-    features = judge_features(load_cross_encoder(adapter), open_embedding(), pairs)
+    read = CrossEncoderLogits(adapter)
+    logits = np.array([read(question, [passage])[0] for question, passage in pairs])
+    features = np.column_stack([logits, cosines(open_embedding(), pairs)])
     answers = np.array([example.answers for example in develop])
     fitted = LogisticRegression().fit(features, answers)
     whole = np.array([example.kind in WHOLE for example in develop])
@@ -300,20 +302,23 @@ class FoundPassages(NamedTuple):
         cosines: Of question and passage.
         ranks: In the search, from 1.
         answers: Whether the passage answers its question.
+        logits: Of the reader; ``None`` where the judge is to do without.
     """
 
     cosines: NDArray[np.float64]
     ranks: NDArray[np.int64]
     answers: NDArray[np.bool_]
+    logits: NDArray[np.float64] | None = None
 
     @property
     def features(self) -> NDArray[np.float64]:
-        """Cosine and negative logarithm of the rank, shape (passages, 2)."""
-        return np.column_stack([self.cosines, -np.log(self.ranks)])
+        """Logit, if known, cosine and negative logarithm of the rank, shape (passages, 2 or 3)."""
+        read = [] if self.logits is None else [self.logits]
+        return np.column_stack([*read, self.cosines, -np.log(self.ranks)])
 
 
-def fit_cosine_judge(sources: Mapping[str, FoundPassages]) -> "JudgeCalibration":
-    """Fit the judge by cosine on passages found for questions of several sources.
+def fit_judge(sources: Mapping[str, FoundPassages]) -> "JudgeCalibration":
+    """Fit the judge by cosine, or by the reader, on passages found for questions of some sources.
 
     Each source has the same weight. The threshold is reached by 98 % of the passages that answer,
     in each source.
@@ -321,16 +326,17 @@ def fit_cosine_judge(sources: Mapping[str, FoundPassages]) -> "JudgeCalibration"
     from retrieval.filter import JudgeCalibration
 
     fitted = _fit_found(list(sources.values()))
-    [cosine, rank], [bias] = fitted.coef_[0], fitted.intercept_
+    *read, cosine, rank = map(float, fitted.coef_[0])
     thresholds = [
         np.quantile(fitted.predict_proba(found.features[found.answers])[:, 1], 1 - LEAST_RECALL)
         for found in sources.values()
     ]
-    return JudgeCalibration(0.0, float(cosine), float(bias), float(min(thresholds)), float(rank))
+    [bias] = map(float, fitted.intercept_)
+    return JudgeCalibration(read[0] if read else 0.0, cosine, bias, float(min(thresholds)), rank)
 
 
 def transfer(sources: Mapping[str, FoundPassages]) -> list[dict[str, Any]]:
-    """AUROC on each source when it is left out of the fit, and by the cosine or the rank alone."""
+    """AUROC on each source when it is left out of the fit, and by each feature alone."""
     from sklearn.metrics import roc_auc_score
 
     rows = []
@@ -338,6 +344,7 @@ def transfer(sources: Mapping[str, FoundPassages]) -> list[dict[str, Any]]:
         others = [each for other, each in sources.items() if other != name]
         left_out = _fit_found(others).predict_proba(found.features)[:, 1] if others else None
         scores = {"left out": left_out, "cosine": found.cosines, "rank": -found.ranks}
+        scores["reader"] = found.logits
         rows.append(
             {"source": name, "n": len(found.answers)}
             | {

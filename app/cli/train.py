@@ -283,23 +283,23 @@ def average(adapters: tuple[Path, ...], target: Path) -> None:
     name="filter",
     epilog=example(
         "fulcrum train filter --out runs/filter",
-        "fulcrum train filter --judge cosine --real-documents corpus --out runs/cosine",
+        "fulcrum train filter --judge reader --real-documents corpus --out runs/judge",
     ),
 )
 @click.option(
     "--judge",
-    type=click.Choice(["cosine", "cross-encoder", "model"]),
+    type=click.Choice(["reader", "cosine", "cross-encoder", "model"]),
     default="cross-encoder",
     show_default=True,
-    help="What is to judge passages: cosine and rank, a small cross-encoder, or the language "
-    "model.",
+    help="What is to judge passages: the reader with cosine and rank, these two alone, a small "
+    "cross-encoder, or the language model.",
 )
 @click.option(
     "--real-documents",
     "corpus",
     type=click.Path(path_type=Path, file_okay=False),
-    help="With --judge cosine: the corpus of real documents, whose calibration questions it is "
-    "fitted on too; see docs/evaluation.md.",
+    help="With --judge reader or cosine: the corpus of real documents, whose calibration questions "
+    "it is fitted on; see docs/evaluation.md.",
 )
 @_learning
 @_options
@@ -320,8 +320,8 @@ def knowledge_filter(
         raise InputError(
             f"{option} is for --judge model, the only one that trains the language model"
         )
-    if (judge == "cosine") != (corpus is not None):
-        raise InputError("--judge cosine and --real-documents DIR go together; give both")
+    if (judge in ("reader", "cosine")) != (corpus is not None):
+        raise InputError("--judge reader or cosine goes with --real-documents DIR; give both")
     states = _stating(given, without_forgotten)
     if only_record:
         from training import retrieval_modules, verdicts
@@ -336,13 +336,21 @@ def knowledge_filter(
     from training import retrieval_modules
 
     if corpus is not None:
-        found = evaluation_setup.found_passages(settings, corpus, target)
-        retrieval_modules.fit_cosine_judge(found).save(target / "filter.json")
+        logits = factory.answer_logits(settings) if judge == "reader" else None
+        found = evaluation_setup.found_passages(settings, corpus, target, logits)
+        # Fitted on the built-in questions too, the reader is believed less and finds less.
+        fitted_on = {
+            name: found[name]
+            for name in found
+            if logits is None or name != evaluation_setup.BUILT_IN
+        }
+        written = target / f"filter-{judge}.json"
+        retrieval_modules.fit_judge(fitted_on).save(written)
         rows = retrieval_modules.transfer(found)
         passages = sum(row["n"] for row in rows)
         [shown] = report.tables({"n": passages, "tables": {"AUROC": rows}})
         out.print(shown)
-        out.print(f"the judge is in {target / 'filter.json'}", soft_wrap=True)
+        out.print(f"the judge is in {written}", soft_wrap=True)
         return
     if judge == "model":
         model = factory.local_model(settings)

@@ -6,6 +6,7 @@ import pytest
 from app import factory
 from app import settings as settings_module
 from control.conflict import calibration as calibrations
+from control.conflict.reader import Reading
 from foundation.errors import ModelError
 from retrieval.stores.sqlite import LocalStore
 from retrieval.trigger import Trigger
@@ -75,6 +76,27 @@ def test_what_was_fitted_on_the_packaged_embedding_model_stays_on_it(
     judge = assistant.processors[0].judge
     assert judge._embed_model is packaged
     assert assistant.forgetting.router._embed_model is packaged
+
+
+def test_passages_are_judged_by_the_reader_unless_it_is_left_out(settings, model, monkeypatch):
+    read = []
+
+    class Surely:
+        def read(self, asked):
+            read.extend(asked)
+            return [Reading("Lima", 0, 0.99 if "Lima" in text else 0.01) for _, text in asked]
+
+    monkeypatch.setattr(factory, "reader", lambda _: Surely())
+    question, texts = "What is the capital of Peru?", ["Peru: Lima.", "Peru: the capital is old."]
+    judge = factory.knowledge_filter(settings(), model).judge
+    [right, other] = judge(question, texts)
+    assert right > other
+    assert read == [(question, text) for text in texts]
+    read.clear()
+    without = factory.knowledge_filter(settings(without={"reader"}), model).judge
+    [right, other] = without(question, texts)
+    assert right < other  # nearer to the question's words
+    assert read == []
 
 
 @pytest.fixture

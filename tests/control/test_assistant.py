@@ -144,7 +144,7 @@ def test_of_many_passages_the_first_are_read_where_none_is_judged(tiny, always):
     assert answer.sources[2].answers is None
 
 
-@pytest.mark.parametrize(("window", "read"), [(2_048, 3), (8_192, 3), (32_768, 7)])
+@pytest.mark.parametrize(("window", "read"), [(2_048, 3), (8_192, 3), (32_768, 10)])
 def test_a_larger_window_reads_more_passages(tiny, always, window, read):
     larger = replace(tiny, window=window)
     retriever = FixedRetriever(*"abcdefghijklmn")

@@ -9,8 +9,13 @@ from app.factory import ADAPTERS
 from foundation import trace
 from foundation.errors import InputError, ModelError
 from retrieval import filter as filters
-from retrieval.embedding import open_embedding
-from retrieval.filter import CosineJudge, CrossEncoderJudge, JudgeCalibration, KnowledgeFilter
+from retrieval.filter import (
+    CrossEncoderLogits,
+    EvidenceJudge,
+    JudgeCalibration,
+    KnowledgeFilter,
+    reader_logits,
+)
 from tests.retrieval.conftest import BagOfWords
 
 QUESTION = "Who wrote Emma?"
@@ -69,8 +74,8 @@ def test_a_model_that_reads_few_passages_reads_only_those_near_the_likeliest():
     assert [node.text for node in found] == ["best", "near"]
 
 
-def test_the_default_judge_is_surer_of_a_passage_that_is_nearer_to_the_question():
-    judge = CosineJudge(JudgeCalibration(0.0, 3.0, -1.0, 0.4), Unit())
+def test_by_cosine_a_passage_that_is_nearer_to_the_question_is_surer():
+    judge = EvidenceJudge(JudgeCalibration(0.0, 3.0, -1.0, 0.4), Unit())
     half, none = judge("wrote Emma", ["wrote novels", "another text"])
     assert half == pytest.approx(1 / (1 + math.exp(-(3 * 0.5 - 1))))
     assert none == pytest.approx(1 / (1 + math.exp(1)))
@@ -91,6 +96,12 @@ def test_a_passage_that_answers_one_of_the_searches_stays():
     queries = [QUESTION, "Nokia", "capital of Finland"]
     assert kept(judge, ["Nokia is Finnish", "Sony"], queries=queries) == ["Nokia is Finnish"]
     assert kept(judge, ["Nokia is Finnish", "Sony"]) == []
+
+
+def test_of_each_search_only_what_the_searches_rank_first_is_judged():
+    judge = Table(one=0.9, two=0.8, three=0.7, four=0.6)
+    kept(judge, ["one", "two", "three", "four"], queries=[QUESTION, "Nokia"])
+    assert [passage for asked, passage in judge.asked if asked == "Nokia"] == ["one", "two"]
 
 
 def test_the_same_passage_is_judged_once_for_the_same_question():
@@ -160,18 +171,18 @@ def test_the_premise_ends_where_the_label_goes_on():
     assert all(label.startswith(" ") for label in filters.LABELS)
 
 
-def test_a_cross_encoder_without_its_files_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"judgement.json: the filter's judgement cannot be read"):
-        CrossEncoderJudge(tmp_path / "gone", BagOfWords())
-    for damaged in ("{", "7", "[]", '{"logit": 1}'):
-        (tmp_path / "judgement.json").write_text(damaged)
-        with pytest.raises(ModelError, match="train it again by: fulcrum train filter --out DIR"):
-            CrossEncoderJudge(tmp_path, BagOfWords())
+def test_a_judgement_that_cannot_be_read_is_named(tmp_path):
+    for damaged in (None, "{", "7", "[]", '{"logit": 1}'):
+        if damaged is not None:
+            (tmp_path / "judgement.json").write_text(damaged)
+        with pytest.raises(ModelError, match=r"judgement.json: .* cannot be read .*train it again"):
+            JudgeCalibration.load(tmp_path / "judgement.json")
+    JUDGEMENT.save(tmp_path / "judgement.json")
+    assert JudgeCalibration.load(tmp_path / "judgement.json") == JUDGEMENT
 
 
 def test_a_cross_encoder_without_its_weights_is_named_when_it_is_needed(tmp_path):
-    JUDGEMENT.save(tmp_path / "judgement.json")
-    judge = CrossEncoderJudge(tmp_path, BagOfWords())
+    judge = EvidenceJudge(JUDGEMENT, BagOfWords(), CrossEncoderLogits(tmp_path))
     assert judge(QUESTION, []) == []
     with pytest.raises(ModelError, match="the filter's adapter cannot be loaded"):
         judge(QUESTION, ["a"])
@@ -186,24 +197,29 @@ def test_logit_and_cosine_make_one_probability(tmp_path, monkeypatch):
 
     monkeypatch.setattr(filters, "load_cross_encoder", lambda _: Encoder())
     monkeypatch.setattr(filters, "bfloat16_autocast", lambda _: nullcontext())
-    JUDGEMENT.save(tmp_path / "judgement.json")
-    judge = CrossEncoderJudge(tmp_path, Unit())
-    assert judge.judgement == JUDGEMENT
+    judge = EvidenceJudge(JUDGEMENT, Unit(), CrossEncoderLogits(tmp_path))
     cosine = 2 / 3  # two of three words are the same
     wanted = [1 / (1 + math.exp(-(0.5 * logit + 3 * cosine - 1))) for logit in (2, -2)]
     assert judge("wrote Emma who", ["sure wrote emma", "not wrote emma"]) == pytest.approx(wanted)
 
 
+def test_a_reader_that_is_sure_of_something_else_or_of_nothing_is_believed_within_bounds():
+    logits = reader_logits([0.0, 0.5, 0.9, 1.0])
+    assert logits[1] == 0
+    assert logits[2] == pytest.approx(math.log(9))
+    assert np.isfinite(logits).all()
+    assert logits[0] == pytest.approx(-logits[3])
+
+
 def test_a_judge_whose_weights_are_cast_once_judges_as_before(monkeypatch):
-    pairs = [
-        (QUESTION, "Emma is a novel by Jane Austen."),
-        (QUESTION, "Emma Bull is a writer of fantasy."),
-        (QUESTION, "The road leads from the town to the sea, and back. " * 20),
+    passages = [
+        "Emma is a novel by Jane Austen.",
+        "Emma Bull is a writer of fantasy.",
+        "The road leads from the town to the sea, and back. " * 20,
     ]
 
     def judged():
-        model = filters.load_cross_encoder(ADAPTERS / "cross-encoder")
-        return filters.judge_features(model, open_embedding(), pairs)
+        return CrossEncoderLogits(ADAPTERS / "cross-encoder")(QUESTION, passages)
 
     once = judged()
     monkeypatch.setattr(filters, "cast_to_bfloat16", lambda model: model)

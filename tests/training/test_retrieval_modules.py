@@ -15,7 +15,7 @@ from control.forgetting.learned_facts import stating, trained_on
 from control.forgetting.record import Record
 from control.module_models import label_probabilities
 from retrieval.embedding import open_embedding
-from retrieval.filter import CrossEncoderJudge
+from retrieval.filter import JUDGEMENT, CrossEncoderLogits, EvidenceJudge, JudgeCalibration
 from training import retrieval_modules, rewrites, runs, verdicts
 
 
@@ -103,27 +103,39 @@ def test_a_trained_cross_encoder_judges_passages(tmp_path, monkeypatch):
     monkeypatch.setattr(retrieval_modules, "DEVELOPMENT_EXAMPLES", 24)
     adapter = retrieval_modules.train_cross_encoder(tmp_path / "run", smoke=True)
     check_shipped(adapter, "all-MiniLM-L6-v2")
-    judge = CrossEncoderJudge(adapter, open_embedding())
+    fitted = JudgeCalibration.load(adapter / JUDGEMENT)
+    judge = EvidenceJudge(fitted, open_embedding(), CrossEncoderLogits(adapter))
     likely = judge("Who wrote Emma?", ["Emma\nJane Austen wrote Emma.", "Sony\nSony is in Japan."])
     assert len(likely) == 2
     assert all(0 < one < 1 for one in likely)
-    assert 0 < judge.judgement.threshold < 1
+    assert 0 < fitted.threshold < 1
     alone = judge("Who wrote Emma?", ["Sony\nSony is in Japan."])
     assert alone == pytest.approx(likely[1:], abs=0.01)
 
 
-def found(cosines, ranks, answers):
+def found(cosines, ranks, answers, logits=None):
     arrays = np.array(cosines, float), np.array(ranks), np.array(answers, bool)
-    return retrieval_modules.FoundPassages(*arrays)
+    read = None if logits is None else np.array(logits, float)
+    return retrieval_modules.FoundPassages(*arrays, read)
 
 
 def test_the_judge_by_cosine_believes_near_passages_of_high_rank():
     source = found([0.9, 0.8, 0.5, 0.4] * 20, [1, 2, 1, 2] * 20, [1, 1, 0, 0] * 20)
-    fitted = retrieval_modules.fit_cosine_judge({"one": source})
+    fitted = retrieval_modules.fit_judge({"one": source})
     assert fitted.cosine > 0
     far = found([0.9, 0.9] * 20, [1, 9] * 20, [1, 0] * 20)
-    assert retrieval_modules.fit_cosine_judge({"one": source, "far": far}).rank > 0
+    assert retrieval_modules.fit_judge({"one": source, "far": far}).rank > 0
     assert 0 < fitted.threshold < 1
+
+
+def test_the_judge_by_the_reader_believes_it_where_cosine_and_rank_tell_nothing():
+    source = found([0.5] * 40, [1, 1] * 20, [1, 0] * 20, [2, -2] * 20)
+    fitted = retrieval_modules.fit_judge({"one": source})
+    assert fitted.logit > 0
+    assert fitted.threshold > 0.5  # nothing that answers is unlikely
+    [row] = retrieval_modules.transfer({"one": source})
+    assert row["reader"] == 1
+    assert row["cosine"] == 0.5
 
 
 def test_each_source_is_judged_by_a_fit_without_it():
