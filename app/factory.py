@@ -459,9 +459,11 @@ def rewriter(settings: Settings, model: "Engine") -> "QueryRewriter":
 
 
 def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
-    """The Knowledge Filter with the judge that the settings name; by cosine without the reader.
+    """The Knowledge Filter with the judge that the settings name.
 
-    All judges but the language model weigh cosines of the packaged embedding model.
+    By default a model that reads many passages has them judged by the reader, if it is not left
+    out. One that reads few answers no better with what the reader keeps for it. All judges but the
+    language model weigh cosines of the packaged embedding model.
     """
     from control.assistant import reading_limit
     from retrieval.filter import (
@@ -473,14 +475,14 @@ def knowledge_filter(settings: Settings, model: "Engine") -> "KnowledgeFilter":
     )
 
     few = reading_limit(model) == FEWEST_READ
+    name = settings.judge or ("cosine" if few or "reader" in settings.without else "reader")
     make = partial(KnowledgeFilter, near_best=NEAR_BEST_OF_FEW if few else NEAR_BEST)
-    if settings.judge == "model":
+    if name == "model":
         return make(_model_judge(model), _calibration_of("filter").threshold)
-    if settings.judge == "cross-encoder":
+    if name == "cross-encoder":
         return make(_cross_encoder(), _calibration_of("cross-encoder").threshold)
-    reads = settings.judge == "reader" and "reader" not in settings.without
-    fitted = JudgeCalibration.load(READER_JUDGE if reads else COSINE_JUDGE)
-    logits = answer_logits(settings) if reads else None
+    logits = answer_logits(settings) if name == "reader" else None
+    fitted = JudgeCalibration.load(READER_JUDGE if logits else COSINE_JUDGE)
     judge = EvidenceJudge(fitted, packaged_embedding(), logits)
     return make(judge, fitted.threshold, fitted.rank)
 

@@ -109,8 +109,10 @@ class Settings(BaseSettings):
     rewriter: Path | None = Field(
         None, description="rewriter adapter; default: the shipped one, for the packaged model"
     )
-    judge: Literal["reader", "cosine", "cross-encoder", "model"] = Field(
-        "reader", description="what the filter judges passages with"
+    judge: Literal["reader", "cosine", "cross-encoder", "model"] | None = Field(
+        None,
+        description="what the filter judges passages with; default: for a model that reads many of "
+        "them the reader, cosine and rank, for others the last two",
     )
     host: str = Field("127.0.0.1", min_length=1, description="address that a server binds to")
     port: int = Field(7860, ge=0, le=65535, description="port of a server; 0 is a free one")

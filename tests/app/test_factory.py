@@ -78,7 +78,7 @@ def test_what_was_fitted_on_the_packaged_embedding_model_stays_on_it(
     assert assistant.forgetting.router._embed_model is packaged
 
 
-def test_passages_are_judged_by_the_reader_unless_it_is_left_out(settings, model, monkeypatch):
+def test_for_a_model_that_reads_many_passages_the_reader_judges_them(settings, model, monkeypatch):
     read = []
 
     class Surely:
@@ -88,14 +88,15 @@ def test_passages_are_judged_by_the_reader_unless_it_is_left_out(settings, model
 
     monkeypatch.setattr(factory, "reader", lambda _: Surely())
     question, texts = "What is the capital of Peru?", ["Peru: Lima.", "Peru: the capital is old."]
-    judge = factory.knowledge_filter(settings(), model).judge
-    [right, other] = judge(question, texts)
+    large = replace(model, window=32_768)
+    right, other = factory.knowledge_filter(settings(), large).judge(question, texts)
     assert right > other
     assert read == [(question, text) for text in texts]
     read.clear()
-    without = factory.knowledge_filter(settings(without={"reader"}), model).judge
-    [right, other] = without(question, texts)
-    assert right < other  # nearer to the question's words
+    for usual, without in ((model, ()), (large, {"reader"})):
+        judge = factory.knowledge_filter(settings(without=without), usual).judge
+        right, other = judge(question, texts)
+        assert right < other  # nearer to the question's words
     assert read == []
 
 
