@@ -18,8 +18,9 @@ def check_question(question: str, longest: int = LONGEST_QUESTION) -> str:
     question = question.strip()
     if SURROGATES.search(question):
         raise InputError("the question holds bytes that are no text; give it in UTF-8")
-    if not question:
-        raise InputError("the question is empty; ask one, as in: What is the capital of Peru?")
+    if not any(map(str.isalnum, question)):
+        what = "holds no word" if question else "is empty"
+        raise InputError(f"the question {what}; ask one, as in: What is the capital of Peru?")
     if len(question) > longest:
         raise InputError(
             f"the question has {len(question):,} characters, the limit is {longest:,}; "

@@ -17,6 +17,7 @@ BYTE_ORDER_MARKS = (
 COMMON_ENCODING = "cp1252"  # Western European Windows; for printable text Latin-1 is the same
 PART_BYTES = 2_000_000  # about 3,600 passages, 20 s of embedding on two cores
 BLOCK_BYTES = 1 << 20
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CUTS = ("\n\n", "\n", ". ", " ")  # where to part a text, best first
 
 
@@ -37,7 +38,7 @@ def read_texts(path: Path) -> Iterator[str]:
     if path.stat().st_size <= PART_BYTES:
         yield _decode(path, path.read_bytes())
         return
-    with path.open(encoding=find_encoding(path)) as file:
+    with path.open(encoding=find_encoding(path), errors="replace") as file:
         rest, blank = "", True
         while block := file.read(PART_BYTES):
             text = rest + block
@@ -63,11 +64,23 @@ def _decode(path: Path, data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        return data.decode(_guess(path, data), "replace")
+        encoding = "utf-8" if _is_damaged_utf8(data) else _guess(path, data)
+        return data.decode(encoding, "replace")
+
+
+def _is_damaged_utf8(data: bytes) -> bool:
+    """Whether bytes are meant as UTF-8, though some are not: most characters beyond ASCII are.
+
+    In other encodings of letters one after the other seldom makes a character of UTF-8.
+    """
+    beyond = [character for character in data.decode("utf-8", "replace") if character > "\x7f"]
+    return beyond.count(REPLACEMENT) < len(beyond) / 2
 
 
 def find_encoding(path: Path) -> str:
     """Return the encoding in which all of a file can be decoded; it is never held as a whole.
+
+    In UTF-8 some bytes may be damaged.
 
     Raises:
         DocumentError: it is binary, or in no known encoding.
@@ -81,8 +94,9 @@ def find_encoding(path: Path) -> str:
     else:
         candidates = ["utf-8", ""]  # "": what the first block looks like
     for candidate in candidates:
-        encoding = candidate or _guess(path, start)
-        decoder = codecs.getincrementaldecoder(encoding)()
+        damaged = not candidate and _is_damaged_utf8(start)
+        encoding = candidate or ("utf-8" if damaged else _guess(path, start))
+        decoder = codecs.getincrementaldecoder(encoding)("replace" if damaged else "strict")
         try:
             with path.open("rb") as file:
                 while block := file.read(BLOCK_BYTES):

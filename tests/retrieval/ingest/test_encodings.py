@@ -39,6 +39,29 @@ def test_a_big_text_becomes_documents_of_whole_paragraphs(tmp_path: Path, encodi
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("times", [1, 60])
+def test_damaged_bytes_spoil_no_other_characters_of_utf8(tmp_path: Path, times: int) -> None:
+    path = tmp_path / "menu.txt"
+    line = "The café serves naïve guests at 5 € a trans‐atlantic soup.\n\n"
+    path.write_bytes((line * times).encode() + b"Caf\xff closes at nine.\n\nto be cut: \xe2\x80")
+    text = "\n\n".join(texts(path))
+    assert text.count(line.strip()) == times
+    assert "closes at nine." in text
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "koi8-r", "shift_jis"])
+def test_a_text_in_an_older_encoding_is_no_damaged_utf8(tmp_path: Path, encoding: str) -> None:
+    said = {
+        "cp1252": "Grüße aus Köln. ",
+        "koi8-r": "Привет из Москвы. ",
+        "shift_jis": "東京の天気。",
+    }
+    path = tmp_path / "a.txt"
+    path.write_bytes((said[encoding] * 30).encode(encoding))
+    assert texts(path) == [(said[encoding] * 30).strip()]
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_a_big_text_without_a_gap_is_cut_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     text = "".join(chr(0x4E00 + n) for n in range(9000))
