@@ -202,13 +202,14 @@ def _reason(
 ) -> str:
     """Why a passage was read or not."""
     answers = trace.verdicts.get(node.node_id)
+    dropped = answers is not None and node.node_id not in trace.passed
     if node.node_id in read:
-        return "read by the model"
+        return "read by the model" + (", though the filter had left it out" if dropped else "")
     if node.node_id in aside:
         return aside[node.node_id]
     if node.node_id in passed:
         return "does not fit into the model's window"
-    if answers is not None and node.node_id not in trace.passed:
+    if dropped:
         return f"holds no answer that is clear enough (probability {answers:.2f})"
     return "others rank before it"
 

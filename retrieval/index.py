@@ -32,7 +32,7 @@ from retrieval.ingest.documents import (
     read,
     shown_name,
 )
-from retrieval.search import fuse
+from retrieval.search import combine, interleave
 from retrieval.stores.base import PassageStore, StoredDocument
 from retrieval.stores.faiss import AUTO
 from retrieval.stores.sqlite import LocalStore
@@ -75,7 +75,7 @@ OnProgress = Callable[[int], object]  # such as the update method of a tqdm bar
 class PassageIndex(BaseRetriever):
     """A LlamaIndex retriever over a store of passages and the embedding model of their vectors.
 
-    Passages come from vector search and BM25, by reciprocal rank fusion.
+    Passages come from vector search and BM25, by a weighted sum of their scores.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class PassageIndex(BaseRetriever):
         if embeddings is None:
             embeddings = embed_queries(self._embed_model, queries)
         results = self._search(queries, embeddings, limit)
-        return [self._fuse(rankings, limit) for rankings in results]
+        return [self._cached(ranking) for ranking in results]
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if self._store.is_empty():
@@ -280,22 +280,24 @@ class PassageIndex(BaseRetriever):
             texts = query_bundle.embedding_strs or [query_bundle.query_str]
             embeddings = embed_queries(self._embed_model, texts)
         results = self._search(texts, embeddings, self._top_k)
-        return self._fuse([ranking for rankings in results for ranking in rankings], self._top_k)
+        return self._cached(interleave(results, self._top_k))
 
     def _search(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
-    ) -> list[list[list[NodeWithScore]]]:
-        """Return the rankings of each query: by cosine and, if ``lexical``, by BM25."""
+    ) -> list[list[NodeWithScore]]:
+        """Return the ranking of each query: by cosine and, if ``lexical``, by BM25 too."""
         candidates = max(2 * top_k, LEAST_CANDIDATES) if self._lexical else top_k
-        methods = [self._store.search_vectors(embeddings, candidates)]
-        if self._lexical:
-            methods.append(self._store.search_words(queries, embeddings, candidates))
+        near = map(_to_ranking, self._store.search_vectors(embeddings, candidates))
+        if not self._lexical:
+            return list(near)
+        matches = self._store.search_words(queries, embeddings, candidates)
         return [
-            [_to_ranking(result) for result in results] for results in zip(*methods, strict=True)
+            combine(ranking, _to_ranking(match), match.scores, top_k)
+            for ranking, match in zip(near, matches, strict=True)
         ]
 
-    def _fuse(self, rankings: list[list[NodeWithScore]], top_k: int) -> list[NodeWithScore]:
-        ranking = fuse(rankings, top_k)
+    def _cached(self, ranking: list[NodeWithScore]) -> list[NodeWithScore]:
+        """A ranking whose vectors are cached."""
         cache_vectors(self._embed_model, [each.node for each in ranking])
         return ranking
 

@@ -33,6 +33,17 @@ class StoredDocument:
     details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
+@dataclass
+class WordMatches(VectorStoreQueryResult):
+    """What full-text search finds.
+
+    Attributes:
+        scores: How well each passage matches, such as by BM25; positive, best first.
+    """
+
+    scores: Sequence[float] = ()
+
+
 class PassageStore(Protocol):
     """Passages with their vectors, found by vector search and by full-text search.
 
@@ -106,7 +117,7 @@ class PassageStore(Protocol):
 
     def search_words(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
-    ) -> list[VectorStoreQueryResult]:
+    ) -> list[WordMatches]:
         """Find the passages that share words with each query, by full-text search.
 
         Args:

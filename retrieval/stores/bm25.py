@@ -25,8 +25,8 @@ STOP_WORDS = {
 
 _COUNT = text("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH :word LIMIT :most)")
 _FIND = text(
-    "SELECT rowid FROM words WHERE words MATCH :query "
-    "ORDER BY bm25(words, :title_weight, 1.0), rowid LIMIT :top_k"
+    "SELECT rowid, bm25(words, :title_weight, 1.0) AS score FROM words WHERE words MATCH :query "
+    "ORDER BY score, rowid LIMIT :top_k"
 )
 _CONTAINING = text(
     "SELECT node_id FROM passages WHERE rowid IN "
@@ -34,8 +34,8 @@ _CONTAINING = text(
 )
 
 
-def find(connection: Connection, query: str, top_k: int) -> list[int]:
-    """Return the numbers of the passages that hold words of the query, best BM25 score first.
+def find(connection: Connection, query: str, top_k: int) -> dict[int, float]:
+    """Return the BM25 scores of the passages that hold words of the query, by number, best first.
 
     Stop words and, in a big index, common words are ignored. The query is never parsed as FTS5
     syntax.
@@ -54,9 +54,10 @@ def find(connection: Connection, query: str, top_k: int) -> list[int]:
         room -= counts[word]
         chosen.append(word)
     if not chosen:
-        return []
+        return {}
     values = {"query": " OR ".join(chosen), "title_weight": TITLE_WEIGHT, "top_k": top_k}
-    return list(connection.execute(_FIND, values).scalars())
+    # FTS5 gives the better match the lower number.
+    return {row.rowid: -row.score for row in connection.execute(_FIND, values)}
 
 
 def containing(connection: Connection, groups: Sequence[Sequence[str]]) -> list[str]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Float, Select, event, func, or_, sele
 
 from foundation import postgres
 from retrieval.embedding import unit_vectors
-from retrieval.stores.base import StoredDocument, check_embedding
+from retrieval.stores.base import StoredDocument, WordMatches, check_embedding
 from retrieval.stores.postgres_tables import (
     CONTENT_HASH,
     DOCUMENT_ID,
@@ -201,7 +201,7 @@ class PostgresStore:
 
     def search_words(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
-    ) -> list[VectorStoreQueryResult]:
+    ) -> list[WordMatches]:
         """Find the passages that share words with each query; see ``PassageStore``.
 
         This is PostgreSQL's full-text search: words are stemmed as English, and one in the title
@@ -212,7 +212,7 @@ class PostgresStore:
         vectors = unit_vectors(embeddings)
         store = self._store_to_search(vectors.shape[1])
         if store is None:
-            return [_result([], []) for _ in queries]
+            return [WordMatches([], [], []) for _ in queries]
         return [
             self._match(store, query, vector.tolist(), top_k)
             for query, vector in zip(queries, vectors, strict=True)
@@ -245,22 +245,29 @@ class PostgresStore:
 
     def _match(
         self, store: "PGVectorStore", query: str, vector: list[float], top_k: int
-    ) -> VectorStoreQueryResult:
+    ) -> WordMatches:
         with self._reading() as connection:
             words = content_words(connection, query)
         if not words:
-            return _result([], [])
+            return WordMatches([], [], [])
         mode = VectorStoreQueryMode.TEXT_SEARCH
         asked = VectorStoreQuery(query_str=" ".join(words), mode=mode, similarity_top_k=top_k)
         with explained(self._place):
-            nodes = store.query(asked).nodes or []
+            found_words = store.query(asked)
+        nodes = found_words.nodes or []
+        scores = dict(zip((n.node_id for n in nodes), found_words.similarities or [], strict=True))
         distance = PASSAGES.c.embedding.op("<=>", return_type=Float())(str(vector))
         found = PASSAGES.c.node_id.in_([node.node_id for node in nodes])
         distances = dict(
             tuple(row) for row in self._rows(select(PASSAGES.c.node_id, distance).where(found))
         )
-        nodes = [node for node in nodes if node.node_id in distances]
-        return _result(nodes, [1 - distances[node.node_id] for node in nodes])
+        ids = [node.node_id for node in nodes if node.node_id in distances]
+        return WordMatches(
+            [node for node in nodes if node.node_id in distances],
+            [1 - distances[each] for each in ids],
+            ids,
+            [scores[each] for each in ids],
+        )
 
     def _store_to_search(self, dimension: int) -> "PGVectorStore | None":
         """Return LlamaIndex's store outside any transaction; None while nothing was ever stored."""

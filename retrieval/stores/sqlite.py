@@ -22,7 +22,7 @@ from foundation.errors import InputError
 from foundation.sqlite import empty_log, reading, writing
 from retrieval.embedding import Vectors, unit_vectors
 from retrieval.stores import bm25
-from retrieval.stores.base import StoredDocument, check_embedding
+from retrieval.stores.base import StoredDocument, WordMatches, check_embedding
 from retrieval.stores.faiss import AUTO, VectorIndex, highest_number
 from retrieval.stores.sqlite_tables import (
     PassageRow,
@@ -176,7 +176,7 @@ class LocalStore(BasePydanticVectorStore):
 
     def search_words(
         self, queries: Sequence[str], embeddings: Sequence[Sequence[float]], top_k: int
-    ) -> list[VectorStoreQueryResult]:
+    ) -> list[WordMatches]:
         """Search by BM25 for several queries; the similarities are cosines all the same.
 
         Returns:
@@ -187,8 +187,12 @@ class LocalStore(BasePydanticVectorStore):
         vectors = unit_vectors(embeddings)
         with reading(self._engine, self._database) as connection:
             self._check_embedding(connection, dimension=vectors.shape[1])
-            numbers = [bm25.find(connection, query, top_k) for query in queries]
-            return _results(connection, vectors, numbers, by_cosine=False)
+            matches = [bm25.find(connection, query, top_k) for query in queries]
+            results = _results(connection, vectors, list(map(list, matches)), by_cosine=False)
+        return [
+            WordMatches(result.nodes, result.similarities, result.ids, list(match.values()))
+            for result, match in zip(results, matches, strict=True)
+        ]
 
     def containing(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """Find all passages that hold all words of a phrase of each group."""

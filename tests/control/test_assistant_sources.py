@@ -18,6 +18,7 @@ from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.trace import written
 from control.notices import NOT_SAID, OUTDATED, UNSUPPORTED
 from control.state import Query
+from foundation import trace
 from foundation.errors import InputError
 from tests.control.fakes import HOW, NEW, OLD, DaysReader, FixedRetriever, dated, notices
 
@@ -294,6 +295,8 @@ class BestAlone(BaseNodePostprocessor):
     """Keeps the first passage."""
 
     def _postprocess_nodes(self, nodes, query_bundle=None):
+        for node in nodes:
+            trace.verdict(node.node_id, 0.1, node is nodes[0])
         return nodes[:1]
 
 
@@ -325,6 +328,9 @@ def test_what_the_filter_drops_may_come_nearest_where_the_model_reads_worse(
     answer = assistant.ask("How long?", replace(HOW, max_new_tokens=40))
     assert (answer.answer == "You have 14 days.") == bool(told)
     assert [source.kept for source in answer.sources] == [True, bool(told)]
+    first, dropped = (source.reason for source in answer.sources)
+    assert first == "read by the model"
+    assert ("the filter had left it out" in dropped) == bool(told)
     assert not told or any(told in notice for notice in notices(answer))
     alone = assistant.ask("How long?", HOW, sources=SourceOptions(only_documents=True))
     assert alone.abstained

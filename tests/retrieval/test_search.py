@@ -1,7 +1,7 @@
 import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from retrieval.search import BRIDGE_COSINE, MOST_BRIDGES, MultiQueryRetriever, fuse
+from retrieval.search import BRIDGE_COSINE, MOST_BRIDGES, MultiQueryRetriever, combine, fuse
 
 NOKIA = "Nokia was founded by Fredrik Idestam in Tampere. Nokia is a company of Finland."
 SONY = "Sony comes from Tokyo."
@@ -182,3 +182,28 @@ def test_nothing_gives_nothing(rankings: list[list[NodeWithScore]]) -> None:
 
 def test_one_ranking_is_kept_and_cut() -> None:
     assert names(fuse([ranking(a=0.9, b=0.8, c=0.7)], 2)) == ["a", "b"]
+
+
+def test_what_full_text_search_finds_alone_by_far_comes_first() -> None:
+    near = ranking(a=0.5, b=0.48, c=0.46, d=0.4)
+    matched = ranking(rare=0.42, a=0.5, b=0.48, c=0.46)
+    assert names(combine(near, matched, [17.0, 3.0, 2.9, 2.8], 4)) == ["rare", "a", "b", "c"]
+    # Where all match alike, the nearest does.
+    assert names(combine(near, matched, [3.1, 3.0, 2.9, 2.8], 2)) == ["a", "b"]
+
+
+def test_what_neither_search_finds_best_may_be_best_of_both() -> None:
+    found = combine(ranking(a=0.9, b=0.8, c=0.0), ranking(d=0.1, b=0.8), [2.0, 1.9], 3)
+    assert names(found) == ["b", "d", "a"]
+    assert {each.node_id: each.score for each in found} == {"a": 0.9, "b": 0.8, "d": 0.1}
+
+
+@pytest.mark.parametrize("scores", [[], [0.0, 0.0]])
+def test_without_matches_the_order_is_that_of_the_cosines(scores: list[float]) -> None:
+    matched = ranking(**dict(zip("cb", [0.2, 0.8], strict=True))) if scores else []
+    assert names(combine(ranking(a=0.9, b=0.8, c=0.2), matched, scores, 5)) == ["a", "b", "c"]
+    assert combine([], [], [], 5) == []
+
+
+def test_passages_of_the_same_cosine_are_told_apart_by_their_words() -> None:
+    assert names(combine(ranking(a=0.7, b=0.7), ranking(b=0.7), [1.0], 5)) == ["b", "a"]
