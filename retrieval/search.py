@@ -13,7 +13,6 @@ Search = Callable[[str, Sequence[str]], Rankings]
 """(question, queries) to each query's passages, best first."""
 
 CANDIDATES = 20  # passages of a query that the filter gets to choose from
-OF_EACH = 10  # of each one of several
 CHAINED = re.compile(r"#\d+")
 NAME = re.compile(r"\b[A-Z][\w'’-]*(?: (?:(?:of|and|the|de|da|von|van) )*[A-Z][\w'’-]*)*")
 MOST_BRIDGES = 8  # names from the first passage that are tried in place of #1
@@ -41,7 +40,7 @@ class MultiQueryRetriever(BaseRetriever):
     def __init__(self, search: Search, top_k: int) -> None:
         """Search by an index or a trigger for ``top_k`` passages of each query.
 
-        Of several queries at most ten of each are returned.
+        Of several queries half as many of each are returned.
         """
         super().__init__()
         self._search = search
@@ -63,7 +62,7 @@ class MultiQueryRetriever(BaseRetriever):
         query_bundle.custom_embedding_strs = [*direct, *completed]
         if completed:
             query_bundle.query_str = _extend_question(question, completed[0])
-        of_each = self._top_k if len(rankings) == 1 else min(self._top_k, OF_EACH)
+        of_each = self._top_k if len(rankings) == 1 else max(1, self._top_k // 2)
         return interleave(rankings, of_each * len(rankings))
 
     def _complete(

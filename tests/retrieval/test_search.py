@@ -50,7 +50,7 @@ def test_queries_that_stand_alone_are_searched_in_one_batch_and_fused():
     assert find(shelf, "Who?", ["one", "two"], top_k=1)[0] == ["b", "a"]  # one of each
 
 
-def test_one_search_finds_as_many_as_asked_for_and_each_of_several_ten():
+def test_one_search_finds_as_many_as_asked_for_and_each_of_several_half_as_many():
     many = [[(f"{name}{at}", 1 - at / 100) for at in range(20)] for name in "ab"]
     shelf = Shelf(one=many[0], two=many[1])
     assert len(find(shelf, "one", top_k=20)[0]) == 20
