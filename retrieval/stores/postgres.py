@@ -253,17 +253,18 @@ class PostgresStore:
         mode = VectorStoreQueryMode.TEXT_SEARCH
         asked = VectorStoreQuery(query_str=" ".join(words), mode=mode, similarity_top_k=top_k)
         with explained(self._place):
-            found_words = store.query(asked)
-        nodes = found_words.nodes or []
-        scores = dict(zip((n.node_id for n in nodes), found_words.similarities or [], strict=True))
+            matched = store.query(asked)
+        nodes = matched.nodes or []
+        scores = dict(zip((n.node_id for n in nodes), matched.similarities or [], strict=True))
         distance = PASSAGES.c.embedding.op("<=>", return_type=Float())(str(vector))
         found = PASSAGES.c.node_id.in_([node.node_id for node in nodes])
         distances = dict(
             tuple(row) for row in self._rows(select(PASSAGES.c.node_id, distance).where(found))
         )
-        ids = [node.node_id for node in nodes if node.node_id in distances]
+        nodes = [node for node in nodes if node.node_id in distances]
+        ids = [node.node_id for node in nodes]
         return WordMatches(
-            [node for node in nodes if node.node_id in distances],
+            nodes,
             [1 - distances[each] for each in ids],
             ids,
             [scores[each] for each in ids],

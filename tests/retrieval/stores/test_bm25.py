@@ -36,6 +36,14 @@ def matched(store: LocalStore, query: str, top_k: int = 10) -> list[str]:
     return result.ids or []
 
 
+def test_the_better_match_has_the_higher_score(store: LocalStore) -> None:
+    [result] = store.search_words(["Who was Marie Curie?"], [[1.0, 0.0, 0.0]], 10)
+    best, other = result.scores
+    assert best > other > 0
+    [nothing] = store.search_words(["who was"], [[1.0, 0.0, 0.0]], 10)
+    assert list(nothing.scores) == []
+
+
 def test_names_are_found_titles_first(store: LocalStore) -> None:
     assert matched(store, "Who was Marie Curie?") == ["curie", "marie"]
     assert matched(store, "marie curie", top_k=1) == ["curie"]

@@ -204,6 +204,9 @@ def test_names_are_found_by_words(store: PassageStore) -> None:
     [result] = store.search_words(["who is  person42, singing?"], [vector(42)], 3)
     assert (result.ids or [])[0] == "n42"
     assert (result.similarities or [])[0] == pytest.approx(1.0)
+    assert len(result.scores) == len(result.ids or []) == 3
+    assert list(result.scores) == sorted(result.scores, reverse=True)
+    assert result.scores[0] > result.scores[1] > 0  # the others only sing
     assert matching(store, "title63")[0] == "n63"
     assert len(matching(store, "sing", top_k=7)) == 7
     cosine = np.dot(vector(1), vector(2)) / np.linalg.norm(vector(1)) / np.linalg.norm(vector(2))
