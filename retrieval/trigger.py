@@ -21,6 +21,7 @@ from retrieval.search import Rankings, Search, fuse
 # in what they ask for, those with two versions reach 0.993 (capitals alone make no difference, to
 # BM25 neither); five of ten that differ in nothing that matters lie above 0.995.
 TAU = 0.995
+ORDER = "joined scores"  # of rankings in the index; to be changed with `combine`
 CHECKED_PASSAGES = 3  # that `finds_answer` judges
 NOT_KEPT = "what was found is not kept for later questions: {reason}"
 
@@ -86,7 +87,8 @@ class Trigger(BaseRetriever):
             state = self._index.state()
         if state is None or not queries:  # then no embedding model is needed
             return self._index.retrieve_batch(queries, self._top_k)
-        state = f"{state}/{self._top_k}"  # a ranking for fewer passages serves no search for more
+        # A ranking for fewer passages, or of another order, serves no search.
+        state = f"{state}/{self._top_k}/{ORDER}"
         with trace.step("trigger"):
             embeddings = embed_queries(self._embed_model, queries)
             held = self._held(state, embeddings)

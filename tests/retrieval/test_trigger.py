@@ -7,6 +7,7 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from foundation import trace
 from foundation.errors import InputError
+from retrieval import trigger as triggers
 from retrieval.filter import KnowledgeFilter
 from retrieval.index import TOP_K, PassageIndex, open_index
 from retrieval.reservoir import Reservoir
@@ -117,6 +118,15 @@ def test_a_search_for_more_passages_is_not_served_fewer(
     assert len(few.retrieve("Rhine stated here")) == 2
     assert len(many.retrieve("Rhine stated here")) == 6
     assert len(few.retrieve("Rhine stated here")) == 2
+
+
+def test_what_an_earlier_way_of_ranking_found_serves_no_search(
+    trigger: Trigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked(trigger, "Rhine source")
+    assert asked(trigger, "Rhine source")[1]["queries_served"] == 1
+    monkeypatch.setattr(triggers, "ORDER", "another")
+    assert asked(trigger, "Rhine source")[1]["queries_served"] == 0
 
 
 def test_new_documents_are_found_by_a_question_asked_before(
