@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -308,7 +309,8 @@ class Assistant:
         """
         question, options = state.search.query_str, state.query.sources
         claims = passage_claims.find(read, bool(options.only_documents))
-        settled = policies.settle(question, claims, options.policy, options.as_of)
+        today = date.today().isoformat()
+        settled = policies.settle(question, claims, options.policy, options.as_of, today)
         if state.query.system and options.policy is None:
             settled = replace(settled, told=())  # the model answers as it is told to
         texts = {node.node_id: passage_claims.passage_text(node) for node, _ in read}

@@ -1,5 +1,6 @@
 """What the user should know about an answer, or about the model, one sentence each."""
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 from control.conflict import passage_claims
@@ -7,6 +8,7 @@ from control.conflict.calibration import ANY_MODEL, Calibration
 from control.conflict.claims import ends_sentence
 from control.conflict.dates import periods_named
 from control.conflict.passage_claims import is_outdated
+from control.conflict.policies import is_to_come
 from control.conflict.sources import MEMORY
 from control.engines.base import Engine
 from control.engines.base import notices as engine_notices
@@ -39,6 +41,7 @@ OUTDATED = (
     "a later document, {title}{dated}, was read and claims nothing sure about this; the answer may "
     "be outdated"
 )
+NOT_YET = "what the documents say here is dated {date}, and not yet in force"
 UNSUPPORTED = "no passage that was read supports the answer, which may be made up"
 REMEMBERED = "no passage that was read supports the answer; the model remembers it"
 WITHOUT_SUPPORT = (UNSUPPORTED, REMEMBERED)
@@ -102,8 +105,12 @@ def _of_claims(state: QuestionState) -> list[str]:
         notices.append(NOT_SAID.format(claims=" and ".join(f'"{each}"' for each in unsaid)))
     asks_when = periods_named(state.search.query_str)  # of that time nothing is outdated
     if not asks_when and (later := _silent_later(state)) is not None:
-        title, date = str(later.metadata.get("title", "")), passage_claims.date_of(later)
-        notices.append(OUTDATED.format(title=title, dated=f" ({date})" if date else ""))
+        title, day = str(later.metadata.get("title", "")), passage_claims.date_of(later)
+        notices.append(OUTDATED.format(title=title, dated=f" ({day})" if day else ""))
+    dates = [claim.date for claim in state.settlement.claims if claim.followed]
+    asked = asks_when or state.query.sources.as_of
+    if dates and not asked and is_to_come(min(dates), date.today().isoformat()):
+        notices.append(NOT_YET.format(date=min(dates)))
     return notices
 
 

@@ -121,6 +121,7 @@ def settle(
     passages: Sequence[PassageClaim],
     policy: Policy | None = None,
     as_of: str = "",
+    today: str = "",
 ) -> Settlement:
     """Group the claims of passages and choose between the groups.
 
@@ -133,6 +134,8 @@ def settle(
         as_of: A date in ISO 8601; what is dated later is not followed. Without one, what held on
             the date that the question names is followed, if a document tells and no pinned
             correction answers.
+        today: In ISO 8601; where neither says otherwise, what is dated later is not in force, and
+            not followed if anything else claims an answer.
     """
     if not passages:
         return Settlement()
@@ -147,14 +150,18 @@ def settle(
         claims = tuple(each.claim for each in grouped)
         return Settlement(claims, reason=f"What the documents claim is dated later than {as_of}.")
     pinned = any(each.claim.source.startswith(CORRECTION) for each in in_force)
-    scope, missing = f"as of {as_of}" if as_of else "", ""
+    scope, missing, coming = f"as of {as_of}" if as_of else "", "", ""
     if not (as_of or pinned or policy == "all"):
         periods = _periods(question, in_force)
         scope, in_force = _named(question, periods, in_force)
         missing = _missing(periods, scope)
+        if not scope:
+            in_force, coming = _in_force(in_force, today)
     groups_followed, reason = _decide(question, grouped, in_force, policy, scope)
     followed = [each for each in in_force if each.claim.group in groups_followed]
     told = _told(followed) if reason and len(groups_followed) > 1 else ()
+    if reason and coming:
+        reason = f"{reason.removesuffix('.')}; what is dated {coming} is not yet in force."
     if reason and missing:
         reason = f"{reason.removesuffix('.')}; {missing}."
     elif reason and not scope and _lacks_version(question, in_force):
@@ -204,6 +211,19 @@ def _named(
     return "", passages
 
 
+def _in_force(passages: list[PassageClaim], today: str) -> tuple[list[PassageClaim], str]:
+    """Those not dated later than today, or all where all are, and the first date of the others."""
+    in_force = [each for each in passages if not is_to_come(each.claim.date, today)]
+    if not in_force:
+        return passages, ""
+    return in_force, min((p.claim.date for p in passages if p not in in_force), default="")
+
+
+def is_to_come(date: str, today: str) -> bool:
+    """Whether all of a day, month or year lies after a day."""
+    return bool(today) and date > today
+
+
 def _lacks_version(question: str, passages: Sequence[PassageClaim]) -> bool:
     """Whether the question names a version, as the documents do, and none of theirs."""
     asked = find_version(question)
@@ -236,7 +256,8 @@ def _decide(
         which = "the latest of the pinned corrections" if several else "a pinned correction"
         return {pinned[0]}, f"The answer follows {which}."
     if len(remaining) == 1:
-        return remaining, f"The documents disagree; the answer follows what held {scope}."
+        held = f"held {scope}" if scope else "is in force"
+        return remaining, f"The documents disagree; the answer follows what {held}."
     chosen, why, in_force = _choose(question, in_force, policy)
     if chosen is not None:
         version = _version(in_force, chosen) if why == "version" else ""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import regex
 
 EARLIEST = 1400  # no document that is dated in our calendar's numbers is much older
+FARTHEST = 5  # years to come from which a document may hold; beyond, a year is rather misspelt
 # Month names of CLDR in these languages; those that mean two months in two of them are left out.
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "nb", "fi", "pl", "cs")
 MONTHS = 12
@@ -79,7 +80,7 @@ def parse_dated(given: str) -> str:
         given: YYYY-MM-DD, YYYY-MM or YYYY.
 
     Raises:
-        InputError: It is none of these, or is in the future or before 1400.
+        InputError: It is none of these, or is more than five years ahead or before 1400.
     """
     text = given.strip()
     shape = GIVEN.fullmatch(text)
@@ -88,25 +89,25 @@ def parse_dated(given: str) -> str:
         raise InputError(
             f"--dated {given!r} is not a date; give YYYY-MM-DD, YYYY-MM or YYYY, such as 2025-03-01"
         )
-    if not is_possible(iso):
+    if not may_hold(iso):
         raise InputError(
-            f"--dated {text} is in the future or before {EARLIEST}; "
+            f"--dated {text} is more than {FARTHEST} years ahead or before {EARLIEST}; "
             "give the date from which the document holds"
         )
     return iso
 
 
 def stated_date(value: object) -> str:
-    """Return the date of a field or property in ISO 8601; empty if it is none or impossible."""
+    """Return the date of a field in ISO 8601, be it to come; empty if it is none or impossible."""
     if isinstance(value, date):
         iso = value.isoformat()[:DAY_LENGTH]
     elif isinstance(value, str | int) and not isinstance(value, bool):
         packed = IN_PDF.match(str(value).strip())
         iso = _iso(*packed.groups()) if packed else ""
-        iso = iso or first_date(str(value))
+        iso = iso or next((each.iso for each in _search(str(value)) if may_hold(each.iso)), "")
     else:
         return ""
-    return iso if is_possible(iso) else ""
+    return iso if may_hold(iso) else ""
 
 
 def office_dates(created: str, modified: str) -> dict[str, object]:
@@ -138,6 +139,12 @@ def dates_in_name(stem: str) -> list[str]:
 def is_possible(iso: str) -> bool:
     """Whether a document may have this date: one that is neither to come nor too long ago."""
     return bool(iso) and iso <= date.today().isoformat() and int(iso[:YEAR_LENGTH]) >= EARLIEST
+
+
+def may_hold(iso: str) -> bool:
+    """Whether a document may hold from this date on: a possible one, or one a few years ahead."""
+    last = f"{date.today().year + FARTHEST}-12-31"
+    return bool(iso) and iso <= last and int(iso[:YEAR_LENGTH]) >= EARLIEST
 
 
 @lru_cache(KEPT_LINES)

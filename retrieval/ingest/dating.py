@@ -18,6 +18,7 @@ from retrieval.ingest.dates import (
     dates_in_name,
     find_dates,
     is_possible,
+    may_hold,
     stated_date,
     weekdays,
     with_clear_order,
@@ -54,6 +55,7 @@ ISSUED = _set(
     "datum fecha data dato stand"
 )
 IN_FORCE = _set("effective valid apply applies applicable")
+HOLDS = IN_FORCE | _set("force effect")  # "comes into force on", "takes effect on"
 # Kinds of documents.
 KINDS = _set(
     "act law decree ordinance guidance advice document policy policies minutes protocol report "
@@ -132,7 +134,7 @@ def document_date(content: Content, text: str, stem: str, earlier: str = "") -> 
         or text_date(text, content.title or "", content.margin)
         or earlier
         or _file_date(stem, text)
-        or _newest_stated(content.properties)
+        or _newest_stated(content.properties, is_possible)
         or _version_date(content.front_matter)
     )
 
@@ -150,21 +152,37 @@ def text_date(text: str, title: str = "", margin: str = "") -> str:
     sentences = (each[:LONGEST_STATEMENT] for each in ON_ITSELF.findall(FENCED.sub("", text)))
     titled = list(_of_title(title, head))
     alone = [iso for line in [*head, *tail] if (iso := _lone_date(line[:LONGEST_STATEMENT]))]
+    alone = [iso for iso in alone if is_possible(iso)] if len(alone) <= MOST_DATED_LINES else []
+    stated = [
+        *_of_edges(head, tail, title),
+        *(each for line in _lines(margin) for each in _statements(line)),
+        *(each for line in sentences for each in _statements(line, at_edge=False)),
+    ]
     best_first = (
         [iso for iso, below in titled if len(iso) == DAY_LENGTH and not below],
         [
             *(iso for iso, below in titled if len(iso) == DAY_LENGTH and below),
             *_of_versions(text, title, head),
             *_of_tables(text),
-            *_of_edges(head, tail, title),
-            *(iso for line in _lines(margin) for iso in _statements(line)),
-            *(iso for line in sentences for iso in _statements(line, at_edge=False)),
+            *(iso for iso, _ in stated),
         ],
-        alone if len(alone) <= MOST_DATED_LINES else [],
+        alone,
         [iso for iso, _ in titled if len(iso) < DAY_LENGTH and not _is_outdated(iso, text)],
     )
-    possible = ([iso for iso in found if is_possible(iso)] for found in best_first)
-    return max(next(filter(None, possible), []), default="")
+    [own, *others] = ([iso for iso in found if is_possible(iso)] for found in best_first)
+    coming = "" if alone else _coming(stated)
+    return max(own, default="") or coming or max(next(filter(None, others), []), default="")
+
+
+def _coming(stated: Iterable[tuple[str, bool]]) -> str:
+    """The day to come from which a text says that it holds; empty if it says that it does already.
+
+    Args:
+        stated: Dates, each with whether it is said that the text holds from then on.
+    """
+    holding = [iso for iso, holds in stated if holds]
+    in_force = any(map(is_possible, holding))
+    return "" if in_force else min(filter(may_hold, holding), default="")
 
 
 def document_replaces(content: Content, text: str) -> str:
@@ -224,7 +242,7 @@ def named_date(words: str) -> str:
     )
 
 
-def _newest_stated(stated: Mapping[str, object]) -> str:
+def _newest_stated(stated: Mapping[str, object], may_be: Callable[[str], bool] = may_hold) -> str:
     """Return the newest date of fields whose names say that they hold the document's."""
     named = [(KEY_PARTS.sub(" ", key), value) for key, value in stated.items()]
     dates = [
@@ -232,7 +250,7 @@ def _newest_stated(stated: Mapping[str, object]) -> str:
         for name, value in named
         if _says_only_issued(name) and _words(name)[-1] != VERSION_KEY  # "apiVersion"
     ]
-    return max(dates, default="")
+    return max(filter(may_be, dates), default="")
 
 
 def _version_date(stated: Mapping[str, object]) -> str:
@@ -357,8 +375,8 @@ def _is_number(line: str, found: Found) -> bool:
     )
 
 
-def _statements(line: str, *, at_edge: bool = True) -> Iterator[str]:
-    """Yield the dates of a line that are stated to be the text's."""
+def _statements(line: str, *, at_edge: bool = True) -> Iterator[tuple[str, bool]]:
+    """Yield the dates that a line states to be the text's, and whether it holds from then on."""
     if line.startswith("|") and len(_cells(line)) != FIELD_CELLS:
         return  # a row of data
     for before, found in _clauses(line):
@@ -366,7 +384,7 @@ def _statements(line: str, *, at_edge: bool = True) -> Iterator[str]:
             continue  # "as of" may be of a number in an article
         edition = EDITION.match(line, found.end) and all(map(_is_known, _words(before)))
         if edition or _says_only_issued(before, at_edge=at_edge):
-            yield found.iso
+            yield found.iso, not HOLDS.isdisjoint(_words(before))
 
 
 def _of_title(title: str, head: list[str]) -> Iterator[tuple[str, bool]]:
@@ -422,8 +440,8 @@ def _of_tables(text: str) -> Iterator[str]:
                 yield from (found.iso for found in find_dates(cells.get(place, "")))
 
 
-def _of_edges(head: list[str], tail: list[str], title: str) -> Iterator[str]:
-    """Yield the dates that the first and last lines state, but for those of an event."""
+def _of_edges(head: list[str], tail: list[str], title: str) -> Iterator[tuple[str, bool]]:
+    """Yield what `_statements` does of the first and last lines, but for dates of an event."""
     minutes = MINUTES.search("\n".join([title, *head[:3]]))
     for lines in (head, tail):
         for number, line in enumerate(lines):

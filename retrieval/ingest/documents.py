@@ -10,9 +10,10 @@ from pathlib import Path
 from llama_index.core.schema import Document, MediaResource
 
 from foundation.errors import DocumentError
+from foundation.text import counted
 from retrieval.ingest.cleaning import clean, has_words
 from retrieval.ingest.content import Content, Scalar
-from retrieval.ingest.dates import EARLIEST, first_date, parse_dated, stated_date
+from retrieval.ingest.dates import EARLIEST, FARTHEST, first_date, parse_dated, stated_date
 from retrieval.ingest.dating import (
     DATE_KEY,
     KEY_PARTS,
@@ -41,12 +42,20 @@ MARKDOWN = "text/markdown"  # the type of a document that is cut at its headings
 OnRead = Callable[[int], object]
 OnFile = Callable[[Path], object]
 UNDATED = (
-    "{path}: the date {stated!r} is none, in the future or before 1400, so its document counts as "
-    "undated; give YYYY-MM-DD, YYYY-MM or YYYY"
+    "{path}: the date {stated!r} is none, more than "
+    f"{FARTHEST} years ahead or before {EARLIEST}, so its document counts as undated; give "
+    "YYYY-MM-DD, YYYY-MM or YYYY"
 )
 UNUSED_DATE = (
-    "{path}: the field {key} of the front matter, {stated!r}, is no date, in the future or before "
-    f"{EARLIEST}, so it was not used; give YYYY-MM-DD, YYYY-MM or YYYY"
+    "{path}: the field {key} of the front matter, {stated!r}, is no date, more than "
+    f"{FARTHEST} years ahead or before {EARLIEST}, so it was not used; give YYYY-MM-DD, YYYY-MM or "
+    "YYYY"
+)
+WORDLESS = "{path}: {junk:,} of {texts:,} texts in it have no words"
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+DAMAGED = (
+    f"{{path}}: {{characters}} in it could not be read, with {UNREADABLE} in their place; if that "
+    "matters, save the file as UTF-8"
 )
 UNUSED_TRUST = (
     "{path}: the field trust of the front matter is not read; trust is given where documents are "
@@ -273,7 +282,7 @@ def _read_file(
 ) -> Iterator[Document]:
     on_file(path)
     date = ""  # of the file's parts so far
-    texts, junk = 0, 0
+    texts, junk, unreadable = 0, 0, 0
     size, seen = _size(path), 0
     try:
         for content in read_content(path):
@@ -281,6 +290,7 @@ def _read_file(
             if not text:
                 raise DocumentError(f"{path} is empty; leave it out or give it some text")
             texts += 1
+            unreadable += text.count(UNREADABLE)
             # A table of numbers says by its header what they are.
             if has_words(text) or (content.markdown and TABLE.search(text)):
                 document = _document(path, content, text, trust, dated, date)
@@ -303,8 +313,11 @@ def _read_file(
         on_read(size - seen)
     if junk == texts:
         raise DocumentError(f"{path} has no words, such as a hex dump or base64; leave it out")
-    if junk:
-        reason = f"{path}: {junk:,} of {texts:,} texts in it have no words"
+    faults = {
+        WORDLESS.format(path=path, junk=junk, texts=texts): junk,
+        DAMAGED.format(path=path, characters=counted(unreadable, "character")): unreadable,
+    }
+    for reason in (reason for reason, count in faults.items() if count):
         on_skipped(SkippedPath(path, reason, partly=True))
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from datetime import date, timedelta
 
 import pytest
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -16,7 +17,7 @@ from control.conflict.reader import Reading
 from control.conflict.sources import Citation, SourceOptions
 from control.conflict.verdict import DecodedAnswer, Verdict
 from control.decoding.trace import written
-from control.notices import NOT_SAID, OUTDATED, UNSUPPORTED
+from control.notices import NOT_SAID, NOT_YET, OUTDATED, UNSUPPORTED
 from control.state import Query
 from foundation import trace
 from foundation.errors import InputError
@@ -47,6 +48,17 @@ def test_of_documents_that_disagree_the_newest_is_read_and_both_are_shown(readin
     assert "newest" in answer.settled
     assert [source.kept for source in answer.sources] == [False, True]
     assert "not follow" in answer.sources[0].reason
+
+
+def test_a_document_to_come_is_told_and_not_followed_yet(reading):
+    day = (date.today() + timedelta(days=40)).isoformat()
+    answer = reading(dated(old=OLD, new=(day, "You have 30 days.")))
+    assert answer.answer == "You have 14 days."
+    assert "not yet in force" in answer.settled
+    assert [(c.says, c.followed) for c in answer.claims] == [("14 days", True), ("30 days", False)]
+    assert not any("not yet in force" in each for each in notices(answer))
+    alone = reading(dated(new=(day, "You have 30 days.")))
+    assert NOT_YET.format(date=day) in notices(alone)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,24 @@ def test_of_two_versions_the_newest_is_followed_and_both_are_shown():
     assert settled.quoted == "It is 30 days."
 
 
+def test_what_is_dated_later_than_today_is_not_followed_unless_that_time_is_asked_about():
+    now, coming = said(14, "now", date="2022"), said(30, "coming", date="2027-01-01")
+    settled = settle(QUESTION, [now, coming], today="2026-12-01")
+    assert followed(settled) == {"now"}
+    assert settled.reason.endswith("what is dated 2027-01-01 is not yet in force.")
+    assert followed(settle(QUESTION, [now, coming], "newest", today="2026-12-01")) == {"now"}
+    assert followed(settle(QUESTION, [now, coming], today="2027-01-01")) == {"coming"}
+    assert followed(settle(QUESTION, [now, coming], None, "2027-06-01", "2026-12-01")) == {"coming"}
+    asked = "How long is the refund window in 2027?"
+    assert followed(settle(asked, [now, coming], today="2026-12-01")) == {"coming"}
+    assert followed(settle(QUESTION, [coming], today="2026-12-01")) == {"coming"}
+    older = said(7, "older", date="2020")
+    settled = settle(QUESTION, [older, now, coming], today="2026-12-01")
+    assert followed(settled) == {"now"}
+    assert "newest" in settled.reason
+    assert len(settle(QUESTION, [now, coming], "all", today="2026-12-01").told) == 2
+
+
 def test_trust_stands_above_the_date():
     passages = [said(14, "old", date="2022", trust=0.9), said(30, "new", date="2025")]
     assert followed(settle(QUESTION, passages)) == {"old"}

@@ -148,9 +148,39 @@ def test_the_time_of_the_file_is_no_date(tmp_path: Path) -> None:
     assert date_of(path) is None
 
 
-def test_dates_to_come_and_of_long_ago_are_none() -> None:
-    tomorrow = date.today() + timedelta(days=2)
-    assert text_date(f"Effective date: {tomorrow.isoformat()}\n\nGuests pay.") == ""
+TO_COME = (date.today() + timedelta(days=40)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("text", "dated"),
+    [
+        (f"Effective date: {TO_COME}\n\nGuests pay.", TO_COME),
+        (f"Fares\n\nIssued on 3 May 2021. Valid from {TO_COME}.\n\nGuests pay.", TO_COME),
+        (f"These rules come into force on {TO_COME}. Guests pay.", TO_COME),
+        (f"Tariff, valid from 3 May 2021.\nNew prices apply from {TO_COME}.", "2021-05-03"),
+        (f"Ostwell\n3 May 2021\n\nDear guest, the fee applies from {TO_COME}.", "2021-05-03"),
+        (f"Minutes of the meeting of 3 May 2021\n\nThe fee applies from {TO_COME}.", "2021-05-03"),
+        (f"Tariff, valid until {TO_COME}.\n\nGuests pay.", ""),
+        (f"Last updated: {TO_COME}\n\nGuests pay.", ""),
+        ("Effective date: 2099-01-01\n\nGuests pay.", ""),
+    ],
+)
+def test_of_dates_to_come_only_that_from_which_a_document_first_holds_is_its_own(
+    text: str, dated: str
+) -> None:
+    assert text_date(text) == dated
+
+
+@pytest.mark.parametrize(
+    ("field", "dated"), [("date", TO_COME), ("effective date", TO_COME), ("valid until", None)]
+)
+def test_a_field_may_date_a_document_to_come(tmp_path: Path, field: str, dated: str) -> None:
+    text = f"---\n{field}: {TO_COME}\n---\nGuests pay."
+    assert date_of(tmp_path / "a.md", text) == dated
+    assert parse_dated(TO_COME) == TO_COME
+
+
+def test_dates_of_long_ago_are_none() -> None:
     assert text_date("Issued on 3 May 1399\n\nGuests pay.") == ""
     assert text_date("Issued on 3 May 1400\n\nGuests pay.") == "1400-05-03"
 

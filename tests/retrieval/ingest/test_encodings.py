@@ -78,6 +78,17 @@ def test_parts_of_markdown_share_the_title(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_characters_that_could_not_be_read_are_counted_in_one_line(tmp_path: Path) -> None:
+    path, sound = tmp_path / "a.txt", tmp_path / "b.txt"
+    line = "Ferries to Öland and Årsta leave at noon, the café closes later. "
+    path.write_bytes(line.encode() * 99 + b"Caf\xff, \xfe.")
+    sound.write_text("Cafés close at nine.", encoding="utf-8")
+    skipped: list[SkippedPath] = []
+    list(read([path, sound], skipped.append))
+    [line] = summarize_skipped(skipped)
+    assert line.startswith(f"{path}: 2 characters in it could not be read")
+
+
 @pytest.mark.parametrize("end", [b"\0", b"\xff\xfe\0\0"])
 def test_a_big_binary_file_is_refused_before_its_first_text(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "a.txt"
