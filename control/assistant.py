@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from control import attribution, faithfulness, json_text, prompts, structured
 from control.answer import Answer, compose
-from control.conflict import dial, passage_claims, policies
+from control.conflict import dial, passage_claims, passage_drafts, policies
 from control.conflict.calibration import Calibration
 from control.conflict.counterparts import read_counterparts
 from control.conflict.reader import AnswerReader, Reading
@@ -112,6 +112,11 @@ class Assistant:
     def reading_limit(self) -> int:
         """Retrieved passages that are read at most."""
         return self.reads or reading_limit(self.model)
+
+    @property
+    def reads_well(self) -> bool:
+        """Whether the model was not measured to misread passages."""
+        return math.isinf(self.calibration.reader_bar)
 
     def ask(
         self,
@@ -294,6 +299,10 @@ class Assistant:
                 read_counterparts(reader, self.embed_model, question, read, found)
                 for read, (question, _, found) in zip(readings, asked, strict=True)
             ]
+        if self.reads_well:
+            questions = [question for question, _, _ in asked]
+            pairs = list(zip(questions, readings, strict=True))
+            readings = passage_drafts.reread(self.model, pairs)
         share = (time.perf_counter() - started) / len(places)
         for at, read in zip(places, readings, strict=True):
             state = replace(states[at], seconds=states[at].seconds + share)
@@ -333,7 +342,7 @@ class Assistant:
         kept = {node.node_id for node in state.kept}
         if state.settlement.claims or not kept or self.reader is None:
             return state
-        if math.isinf(self.calibration.reader_bar) or state.strict:
+        if self.reads_well or state.strict:
             own = [pair for pair in read if pair[0].node_id in kept]
             return replace(state, nearest=passage_claims.nearest(own))
         with trace.step("claims"):

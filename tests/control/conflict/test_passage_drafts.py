@@ -1,0 +1,107 @@
+"""What the language model answers from each passage that disagrees, in place of marked words."""
+
+import pytest
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from control.conflict.passage_claims import passage_text
+from control.conflict.passage_drafts import reread
+from control.conflict.reader import Reading
+from control.engines.base import Generation, Token
+
+QUESTION = "How long may a lamp be returned?"
+OLD = "Parcels wait 10 days. A lamp may be returned for three weeks."
+NEW = "Parcels wait 12 days. A lamp may be returned for 30 days; 30 days too for shades."
+
+
+class Answers:
+    """A model that answers by what its prompt holds, and remembers what it was asked."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+        self.asked = []
+
+    def room(self, _):
+        return 1000
+
+    def length(self, text):
+        return len(text.split())
+
+    def without_markup(self, text):
+        return text
+
+    def render(self, messages):
+        return "\n".join(each["content"] for each in messages)
+
+    def generate(self, requests, on_token=None):
+        assert on_token is None
+        self.asked += [each.prompt.text for each in requests]
+        said = [
+            next(says for title, says in self.answers.items() if title in asked)
+            for asked in self.asked
+        ]
+        return [Generation((Token(each),)) for each in said]
+
+
+def read(text, title, marked, sure=0.9):
+    node = NodeWithScore(node=TextNode(id_=title, text=text, metadata={"title": title}))
+    return node, Reading(marked, passage_text(node).find(marked), sure)
+
+
+def claimed(model, *pairs):
+    [found] = reread(model, [(QUESTION, list(pairs))])
+    assert [node for node, _ in found] == [node for node, _ in pairs]
+    return [reading.answer for _, reading in found]
+
+
+def test_of_passages_that_disagree_what_the_model_answers_from_each_is_their_claim():
+    model = Answers(Older=" Three weeks.", Newer="30 days")
+    old, new = read(OLD, "Older", "10 days"), read(NEW, "Newer", "12 days", 0.7)
+    [found] = reread(model, [(QUESTION, [old, new])])
+    assert [(each.answer, each.answers) for _, each in found] == [
+        ("three weeks", 0.9),
+        ("30 days", 0.7),
+    ]
+    for node, reading in found:
+        assert passage_text(node)[reading.start : reading.end] == reading.answer
+        assert "lamp" in passage_text(node)[: reading.start].rpartition(".")[2]
+    [first, second] = model.asked
+    assert OLD in first
+    assert NEW not in first
+    assert NEW in second
+    assert QUESTION in first
+
+
+@pytest.mark.parametrize(
+    ("answer", "claims"),
+    [
+        ("3 weeks", "3 weeks"),  # in another notation than the passage's
+        ("four weeks", "10 days"),  # the passage does not say so
+        ("No", "10 days"),
+        ("", "10 days"),
+        ("It does not say.", "10 days"),
+    ],
+)
+def test_only_what_the_passage_says_is_its_claim(answer, claims):
+    old, new = read(f"No lamps on Monday. {OLD}", "Older", "10 days"), read(NEW, "Newer", "12 days")
+    assert claimed(Answers(Older=answer, Newer="12 days"), old, new) == [claims, "12 days"]
+
+
+def test_passages_that_agree_or_claim_nothing_are_not_asked_again():
+    model = Answers()
+    pairs = read(OLD, "A", "three weeks"), read(OLD, "B", "3 weeks")
+    claimed(model, *pairs)
+    claimed(model, pairs[0], read(NEW, "C", "12 days", 0.5))
+    claimed(model)
+    assert not model.asked
+
+
+def test_questions_are_asked_in_one_batch():
+    model = Answers(Older="three weeks", Newer="30 days")
+    old, new = read(OLD, "Older", "10 days"), read(NEW, "Newer", "12 days")
+    agreeing = [read(OLD, "A", "three weeks")]
+    found = reread(model, [(QUESTION, [old, new]), (QUESTION, agreeing), (QUESTION, [new, old])])
+    assert [[each.answer for _, each in one] for one in found] == [
+        ["three weeks", "30 days"],
+        ["three weeks"],
+        ["30 days", "three weeks"],
+    ]
