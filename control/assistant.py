@@ -302,7 +302,7 @@ class Assistant:
         if self.reads_well:
             questions = [question for question, _, _ in asked]
             pairs = list(zip(questions, readings, strict=True))
-            readings = passage_drafts.reread(self.model, pairs)
+            readings = passage_drafts.reread(self.model, pairs, self.embed_model)
         share = (time.perf_counter() - started) / len(places)
         for at, read in zip(places, readings, strict=True):
             state = replace(states[at], seconds=states[at].seconds + share)

@@ -11,7 +11,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from app import factory
 from control.assistant import Assistant
-from control.conflict import dial
+from control.conflict import dial, passage_drafts
 from control.conflict.calibration import Thresholds
 from control.conflict.reader import Reading
 from control.conflict.sources import Citation, SourceOptions
@@ -59,6 +59,28 @@ def test_a_document_to_come_is_told_and_not_followed_yet(reading):
     assert not any("not yet in force" in each for each in notices(answer))
     alone = reading(dated(new=(day, "You have 30 days.")))
     assert NOT_YET.format(date=day) in notices(alone)
+
+
+@pytest.mark.parametrize(("reader_bar", "claim"), [(math.inf, "14 days"), (0.1, "30 days")])
+def test_a_model_that_was_measured_to_misread_is_not_asked_what_passages_answer(
+    tiny, always, monkeypatch, reader_bar, claim
+):
+    calibration = always(1, model=tiny.identity, reader_bar=reader_bar)
+    assistant = Assistant(tiny, calibration, reader=DaysReader())
+    said = "You may open it for 30 days. You may return it for 14 days."
+    given = dated(old=("2022", "You have 7 days."), new=("2025", said))
+    answered = {"old": "7 days", "new": "14 days"}
+
+    def reread(model, asked, embed_model):
+        assert (model, embed_model) == (tiny, None)
+        return [
+            [(node, replace(each, answer=answered[node.node_id])) for node, each in read]
+            for _, read in asked
+        ]
+
+    monkeypatch.setattr(passage_drafts, "reread", reread)
+    answer = assistant.ask("How long?", HOW, given)
+    assert [(c.says, c.followed) for c in answer.claims] == [("7 days", False), (claim, True)]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """What the language model answers from each passage that disagrees, in place of marked words."""
 
 import pytest
+from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from control.conflict.passage_claims import passage_text
-from control.conflict.passage_drafts import reread
+from control.conflict.passage_drafts import AS_SURE, reread
 from control.conflict.reader import Reading
 from control.engines.base import Generation, Token
 
@@ -105,3 +106,32 @@ def test_questions_are_asked_in_one_batch():
         ["three weeks"],
         ["30 days", "three weeks"],
     ]
+
+
+class Alike(MockEmbedding):
+    """Texts about lamps are alike."""
+
+    def _get_text_embedding(self, text):
+        return [1.0, 0.0] if "lamp" in text else [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("title", "date", "text", "claims"),
+    [
+        ("Returns 2024", "2024", NEW, ("30 days", AS_SURE)),
+        ("Returns 2024", "2020", NEW, ("", 0.1)),  # earlier
+        ("Parcels", "2024", NEW, ("", 0.1)),  # another document
+        ("Returns 2024", "2024", "Parcels wait 30 days.", ("", 0.1)),  # about something else
+        ("Returns 2024", "2024", "A lamp may be returned.", ("", 0.1)),  # without those words
+    ],
+)
+def test_a_later_version_in_which_the_reader_finds_nothing_claims_what_the_model_answers(
+    title, date, text, claims
+):
+    old, new = read(OLD, "Returns 2022", "three weeks"), read(text, title, "", 0.1)
+    old[0].node.metadata["date"], new[0].node.metadata["date"] = "2022", date
+    model = Answers(**{title: "30 days"})
+    [(first, second)] = reread(model, [(QUESTION, [old, new])], Alike(2))
+    assert first == old
+    assert (second[1].answer, second[1].answers) == claims
+    assert reread(model, [(QUESTION, [old, new])]) == [[old, new]]
