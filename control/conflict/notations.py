@@ -30,6 +30,10 @@ OFTEN_WORD = re.compile(
 )
 PER = {"daily": "day"} | {f"{unit}ly": unit for unit in ("hour", "week", "month", "year")}
 PER_WORD = re.compile(rf"(?<=time[s ])( ?)({'|'.join(PER)}|each|every)\b")
+HOURS = re.compile(  # "14.00 to 20.00", unless it is of euros
+    r"(?<![\w.,€$£])(?:[01]?\d|2[0-4])\.[0-5]\d\s*(?:to|until|till|and|[-–—])\s*"
+    r"(?:[01]?\d|2[0-4])\.[0-5]\d(?![\d.,%€$£])(?= ?(?P<unit>[^\W\d_]*))"
+)
 SPOKEN_MINUTES = (5, 10, 20, 25)  # that nobody says "minutes" after
 
 
@@ -47,6 +51,7 @@ def in_digits(text: str) -> str:
     text = re.sub(
         r"(?<=[^\W\d_])-(?=([^\W\d_]{4,}))", lambda at: " " if units(at[1]) else "-", text
     )
+    text = HOURS.sub(lambda at: at[0] if units(at["unit"]) else at[0].replace(".", ":"), text)
     text = re.sub(r"\b(?:nil|naught)\b", "0", text).replace(" oh-", " oh ")
     text = _spoken(spelled(text, known), text)
     text = re.sub(r"\b(?:an?|1) 3rd\b(?! \w+ of)", "1/3", text)

@@ -150,17 +150,17 @@ def settle(
         claims = tuple(each.claim for each in grouped)
         return Settlement(claims, reason=f"What the documents claim is dated later than {as_of}.")
     pinned = any(each.claim.source.startswith(CORRECTION) for each in in_force)
-    scope, missing, coming = f"as of {as_of}" if as_of else "", "", ""
+    scope, missing = f"as of {as_of}" if as_of else "", ""
     if not (as_of or pinned or policy == "all"):
         periods = _periods(question, in_force)
         scope, in_force = _named(question, periods, in_force)
         missing = _missing(periods, scope)
         if not scope:
-            in_force, coming = _in_force(in_force, today)
+            scope, in_force = _in_force(in_force, today)
     groups_followed, reason = _decide(question, grouped, in_force, policy, scope)
     followed = [each for each in in_force if each.claim.group in groups_followed]
     told = _told(followed) if reason and len(groups_followed) > 1 else ()
-    if reason and coming:
+    if reason and not (as_of or pinned) and (coming := _coming(grouped, followed, today)):
         reason = f"{reason.removesuffix('.')}; what is dated {coming} is not yet in force."
     if reason and missing:
         reason = f"{reason.removesuffix('.')}; {missing}."
@@ -211,12 +211,20 @@ def _named(
     return "", passages
 
 
-def _in_force(passages: list[PassageClaim], today: str) -> tuple[list[PassageClaim], str]:
-    """Those not dated later than today, or all where all are, and the first date of the others."""
+def _in_force(passages: list[PassageClaim], today: str) -> tuple[str, list[PassageClaim]]:
+    """Those not dated later than today, or else those that hold first, and from when on."""
     in_force = [each for each in passages if not is_to_come(each.claim.date, today)]
-    if not in_force:
-        return passages, ""
-    return in_force, min((p.claim.date for p in passages if p not in in_force), default="")
+    if in_force:
+        return "", in_force
+    first = min(each.claim.date for each in passages)
+    return f"as of {first}", [each for each in passages if each.claim.date == first]
+
+
+def _coming(grouped: Sequence[PassageClaim], followed: Sequence[PassageClaim], today: str) -> str:
+    """The first date to come of what is not followed, for a reason; empty if there is none."""
+    groups = {each.claim.group for each in followed}
+    dates = [each.claim.date for each in grouped if each.claim.group not in groups]
+    return min((each for each in dates if is_to_come(each, today)), default="")
 
 
 def is_to_come(date: str, today: str) -> bool:

@@ -56,6 +56,11 @@ ISSUED = _set(
 )
 IN_FORCE = _set("effective valid apply applies applicable")
 HOLDS = IN_FORCE | _set("force effect")  # "comes into force on", "takes effect on"
+STARTS = _set("from since as")  # "as of", "as from"
+# What a date ends, or what does not begin with it; "to" is a short form of a day's name, too.
+ENDS = _set("to until till through by before not no longer cease ceases end ends expire expires")
+OF_ANOTHER = _set("a an the your our new is are was will be")  # "the new law", "a discount is"
+DATED = (["date"], ["dated"])  # fields
 # Kinds of documents.
 KINDS = _set(
     "act law decree ordinance guidance advice document policy policies minutes protocol report "
@@ -134,7 +139,7 @@ def document_date(content: Content, text: str, stem: str, earlier: str = "") -> 
         or text_date(text, content.title or "", content.margin)
         or earlier
         or _file_date(stem, text)
-        or _newest_stated(content.properties, is_possible)
+        or _newest_stated(content.properties, may_come=False)
         or _version_date(content.front_matter)
     )
 
@@ -152,7 +157,6 @@ def text_date(text: str, title: str = "", margin: str = "") -> str:
     sentences = (each[:LONGEST_STATEMENT] for each in ON_ITSELF.findall(FENCED.sub("", text)))
     titled = list(_of_title(title, head))
     alone = [iso for line in [*head, *tail] if (iso := _lone_date(line[:LONGEST_STATEMENT]))]
-    alone = [iso for iso in alone if is_possible(iso)] if len(alone) <= MOST_DATED_LINES else []
     stated = [
         *_of_edges(head, tail, title),
         *(each for line in _lines(margin) for each in _statements(line)),
@@ -166,12 +170,12 @@ def text_date(text: str, title: str = "", margin: str = "") -> str:
             *_of_tables(text),
             *(iso for iso, _ in stated),
         ],
-        alone,
+        alone if len(alone) <= MOST_DATED_LINES else [],
         [iso for iso, _ in titled if len(iso) < DAY_LENGTH and not _is_outdated(iso, text)],
     )
     [own, *others] = ([iso for iso in found if is_possible(iso)] for found in best_first)
-    coming = "" if alone else _coming(stated)
-    return max(own, default="") or coming or max(next(filter(None, others), []), default="")
+    earlier = max(next(filter(None, others), []), default="")
+    return max(own, default="") or _coming(stated) or earlier
 
 
 def _coming(stated: Iterable[tuple[str, bool]]) -> str:
@@ -242,15 +246,23 @@ def named_date(words: str) -> str:
     )
 
 
-def _newest_stated(stated: Mapping[str, object], may_be: Callable[[str], bool] = may_hold) -> str:
-    """Return the newest date of fields whose names say that they hold the document's."""
-    named = [(KEY_PARTS.sub(" ", key), value) for key, value in stated.items()]
-    dates = [
-        stated_date(value)
-        for name, value in named
-        if _says_only_issued(name) and _words(name)[-1] != VERSION_KEY  # "apiVersion"
-    ]
-    return max(filter(may_be, dates), default="")
+def _newest_stated(stated: Mapping[str, object], *, may_come: bool = True) -> str:
+    """Return the newest date of fields whose names say that they hold the document's.
+
+    Args:
+        stated: The fields.
+        may_come: Whether it may be a day to come, if the name says that the document holds then.
+    """
+    dates = []
+    for key, value in stated.items():
+        name = KEY_PARTS.sub(" ", key)
+        words = _words(name)
+        if not _says_only_issued(name) or words[-1] == VERSION_KEY or ENDS & set(words):
+            continue  # "apiVersion", "valid_to"
+        iso = stated_date(value)
+        if is_possible(iso) or (may_come and (words in DATED or _first_holds(name))):
+            dates.append(iso)
+    return max(dates, default="")
 
 
 def _version_date(stated: Mapping[str, object]) -> str:
@@ -337,6 +349,28 @@ def _says_only_issued(before: str, *, at_edge: bool = True) -> bool:
     return at_edge and not past and not IN_FORCE.isdisjoint(follows)  # "Prices apply from"
 
 
+def _first_holds(before: str, *, at_edge: bool = True) -> bool:
+    """Whether what stands before a date says that the text holds from then on, and not before.
+
+    Args:
+        before: As of `_says_only_issued`.
+        at_edge: Likewise.
+    """
+    words = _words(before)
+    holds = _last(words, HOLDS.__contains__)
+    if holds < 0 or TO_COME.search(before) or ENDS & set(words):
+        return False
+    follows = words[holds + 1 :]
+    started = words[holds] not in IN_FORCE - {"effective"} or STARTS & set(follows)
+    if not started or not all(map(_is_plain, follows)):
+        return False  # "valid on", "effective use of"
+    if SELF.search(before):
+        return True  # "these opening hours come into force on"
+    subject = words[:holds]
+    itself = all(map(_is_known, subject)) and "new" not in subject
+    return at_edge and (itself or OF_ANOTHER.isdisjoint(subject))  # "fares valid from"
+
+
 def _clauses(line: str) -> Iterator[tuple[str, Found]]:
     """Yield each date of a line with what stands before it in its sentence."""
     before, start = "", 0
@@ -383,7 +417,10 @@ def _statements(line: str, *, at_edge: bool = True) -> Iterator[tuple[str, bool]
         if found.is_year and (AS_OF.search(before) or _is_number(line, found)):
             continue  # "as of" may be of a number in an article
         edition = EDITION.match(line, found.end) and all(map(_is_known, _words(before)))
-        if edition or _says_only_issued(before, at_edge=at_edge):
+        if not is_possible(found.iso):
+            if _first_holds(before, at_edge=at_edge):
+                yield found.iso, True
+        elif edition or _says_only_issued(before, at_edge=at_edge):
             yield found.iso, not HOLDS.isdisjoint(_words(before))
 
 

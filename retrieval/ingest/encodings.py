@@ -74,7 +74,7 @@ def _is_damaged_utf8(data: bytes) -> bool:
     In other encodings of letters one after the other seldom makes a character of UTF-8.
     """
     beyond = [character for character in data.decode("utf-8", "replace") if character > "\x7f"]
-    return beyond.count(REPLACEMENT) < len(beyond) / 2
+    return beyond.count(REPLACEMENT) <= len(beyond) / 2
 
 
 def find_encoding(path: Path) -> str:
@@ -87,27 +87,48 @@ def find_encoding(path: Path) -> str:
     """
     with path.open("rb") as file:
         start = file.read(BLOCK_BYTES)
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if start.startswith(mark):
-            candidates = [encoding]
-            break
-    else:
-        candidates = ["utf-8", ""]  # "": what the first block looks like
-    for candidate in candidates:
-        damaged = not candidate and _is_damaged_utf8(start)
-        encoding = candidate or ("utf-8" if damaged else _guess(path, start))
-        decoder = codecs.getincrementaldecoder(encoding)("replace" if damaged else "strict")
-        try:
-            with path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    if len(candidates) > 1 and b"\0" in block:
-                        raise _binary(path)
-                    decoder.decode(block)
-                decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            continue
+    marked = next((known for mark, known in BYTE_ORDER_MARKS if start.startswith(mark)), "")
+    encoding = marked or "utf-8"
+    unsound = _first_unsound(path, encoding, binary=not marked)
+    if unsound is None:
         return encoding
-    raise unknown_encoding(path)
+    if marked:
+        raise unknown_encoding(path)
+    if _is_damaged_utf8(start + unsound):
+        return encoding
+    encoding = _guess(path, unsound)
+    if _first_unsound(path, encoding) is not None:
+        raise unknown_encoding(path)
+    return encoding
+
+
+def _first_unsound(path: Path, encoding: str, *, binary: bool = False) -> bytes | None:
+    """The first block of a file that cannot be decoded; ``None`` where all can.
+
+    Args:
+        path: The file.
+        encoding: Of it.
+        binary: Whether a zero byte is an error.
+
+    Raises:
+        DocumentError: it holds one.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    unsound = None
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            if binary and b"\0" in block:
+                raise _binary(path)
+            try:
+                if unsound is None:
+                    decoder.decode(block)
+            except UnicodeDecodeError:
+                unsound = block
+    try:
+        decoder.decode(b"", final=unsound is None)
+    except UnicodeDecodeError:
+        unsound = block
+    return unsound
 
 
 def _guess(path: Path, data: bytes) -> str:

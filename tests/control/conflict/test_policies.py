@@ -53,6 +53,9 @@ def test_what_is_dated_later_than_today_is_not_followed_unless_that_time_is_aske
     asked = "How long is the refund window in 2027?"
     assert followed(settle(asked, [now, coming], today="2026-12-01")) == {"coming"}
     assert followed(settle(QUESTION, [coming], today="2026-12-01")) == {"coming"}
+    last = said(60, "last", date="2028")
+    settled = settle(QUESTION, [last, coming], today="2026-12-01")
+    assert followed(settled) == {"coming"}
     older = said(7, "older", date="2020")
     settled = settle(QUESTION, [older, now, coming], today="2026-12-01")
     assert followed(settled) == {"now"}

@@ -157,6 +157,12 @@ TO_COME = (date.today() + timedelta(days=40)).isoformat()
         (f"Effective date: {TO_COME}\n\nGuests pay.", TO_COME),
         (f"Fares\n\nIssued on 3 May 2021. Valid from {TO_COME}.\n\nGuests pay.", TO_COME),
         (f"These rules come into force on {TO_COME}. Guests pay.", TO_COME),
+        (f"Tariff\n3 May 2021\nThis tariff is valid from {TO_COME}.", TO_COME),
+        (f"Gym\nThese opening hours come into force on {TO_COME}.\nMon 7.30", TO_COME),
+        (f"Notice\n\nThe fee is 9 euros.\nThe new law comes into force on {TO_COME}.", ""),
+        (f"Notice\n\nThe fee is 9 euros.\nA discount is valid from {TO_COME}.", ""),
+        (f"Notice\n\nThe fee is 9 euros.\nNo longer valid from {TO_COME}.", ""),
+        (f"Notice\n\nThe fee is 9 euros.\nThis ticket is valid to {TO_COME}.", ""),
         (f"Tariff, valid from 3 May 2021.\nNew prices apply from {TO_COME}.", "2021-05-03"),
         (f"Ostwell\n3 May 2021\n\nDear guest, the fee applies from {TO_COME}.", "2021-05-03"),
         (f"Minutes of the meeting of 3 May 2021\n\nThe fee applies from {TO_COME}.", "2021-05-03"),
@@ -172,7 +178,15 @@ def test_of_dates_to_come_only_that_from_which_a_document_first_holds_is_its_own
 
 
 @pytest.mark.parametrize(
-    ("field", "dated"), [("date", TO_COME), ("effective date", TO_COME), ("valid until", None)]
+    ("field", "dated"),
+    [
+        ("date", TO_COME),
+        ("effective date", TO_COME),
+        ("valid_from", TO_COME),
+        ("valid until", None),
+        ("valid_to", None),
+        ("review_date", None),
+    ],
 )
 def test_a_field_may_date_a_document_to_come(tmp_path: Path, field: str, dated: str) -> None:
     text = f"---\n{field}: {TO_COME}\n---\nGuests pay."

@@ -89,6 +89,21 @@ def test_characters_that_could_not_be_read_are_counted_in_one_line(tmp_path: Pat
     assert line.startswith(f"{path}: 2 characters in it could not be read")
 
 
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    ("first", "cafe"), [("", "Caf\xe9"), ("Öland, Årsta. ", "Caf\N{REPLACEMENT CHARACTER}")]
+)
+def test_a_big_text_of_plain_letters_is_read_though_a_byte_at_its_end_is_none_of_utf8(
+    tmp_path: Path, first: str, cafe: str
+) -> None:
+    path = tmp_path / "a.txt"
+    line = "The ferry to Elm leaves at noon. "
+    path.write_bytes(first.encode() + line.encode() * 200 + b"\n\nCaf\xe9 closes at nine.")
+    text = "".join(texts(path))
+    assert text.count(line.strip()) == 200
+    assert text.endswith(f"{cafe} closes at nine.")
+
+
 @pytest.mark.parametrize("end", [b"\0", b"\xff\xfe\0\0"])
 def test_a_big_binary_file_is_refused_before_its_first_text(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "a.txt"
