@@ -31,8 +31,8 @@ OFTEN_WORD = re.compile(
 PER = {"daily": "day"} | {f"{unit}ly": unit for unit in ("hour", "week", "month", "year")}
 PER_WORD = re.compile(rf"(?<=time[s ])( ?)({'|'.join(PER)}|each|every)\b")
 HOURS = re.compile(  # "14.00 to 20.00", unless it is of euros
-    r"(?<![\w.,€$£])(?:[01]?\d|2[0-4])\.[0-5]\d\s*(?:to|until|till|and|[-–—])\s*"
-    r"(?:[01]?\d|2[0-4])\.[0-5]\d(?![\d.,%€$£])(?= ?(?P<unit>[^\W\d_]*))"
+    r"(?<![\w.,€$£])(?:[01]\d|[1-9]|2[0-4])\.[0-5]\d\s*(?:to|until|till|[-–—])\s*"
+    r"(?:[01]\d|[1-9]|2[0-4])\.[0-5]\d(?![\d.,%€$£])(?= ?(?P<unit>[^\W\d_]*))"
 )
 SPOKEN_MINUTES = (5, 10, 20, 25)  # that nobody says "minutes" after
 

@@ -107,6 +107,7 @@ def test_the_version_in_front_matter_is_kept_as_it_is_written(tmp_path: Path) ->
     ("name", "head", "text", "expected"),
     [
         ("a", "version: 2024-02-01", "The Rhine.", "2024-02-01"),  # nothing else is stated
+        ("a", "version: 2030", "The Rhine.", None),  # a number
         ("a", "version: 2024-02-01\ndate: 2023-05-06", "The Rhine.", "2023-05-06"),
         ("a", "version: 2024-02-01", "Last updated 3 May 2021\n\nThe Rhine.", "2021-05-03"),
         ("2022-03-04-rhine", "version: 2024-02-01", "The Rhine.", "2022-03-04"),
