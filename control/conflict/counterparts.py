@@ -15,6 +15,7 @@ from control import prompts
 from control.conflict.answerability import probability
 from control.conflict.passage_claims import (
     LEAST_ANSWERS,
+    MOST_FOUND,
     beside,
     date_of,
     document,
@@ -84,7 +85,7 @@ def read_counterparts(
     ids = {node.node_id for node, _ in read}
     later = [
         node
-        for node in found
+        for node in found[:MOST_FOUND]
         if node.node_id not in ids and sure and all(_is_later(node, one) for one, _ in sure)
     ]
     changed = [*read, *((node, Reading()) for node in later)]

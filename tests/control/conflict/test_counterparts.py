@@ -87,3 +87,10 @@ def test_another_passage_of_a_document_that_claims_is_left_alone():
 def test_a_later_document_that_was_found_and_not_read_is_read_if_it_says_the_like(date, text, says):
     found = counterparts(node("a", OLD, "2019"), unread=[node("b", text, date)])
     assert [reading.answer for _, reading in found] == says
+
+
+@pytest.mark.parametrize(("others", "says"), [(8, ["30 days", "45 days"]), (9, ["30 days"])])
+def test_of_what_was_found_the_first_ten_are_looked_at(others, says):
+    unread = [node(f"n{n}", "Bulbs only. Ask us.", "2018") for n in range(others)]
+    found = counterparts(node("a", OLD, "2019"), unread=[*unread, node("b", NEW, "2022")])
+    assert [reading.answer for _, reading in found] == says
