@@ -269,8 +269,8 @@ def _version_date(stated: Mapping[str, object]) -> str:
     """Return the date that a document's version is; empty if it is a number such as 3.4.2021."""
     version = stated.get(VERSION_KEY)
     numbered = isinstance(version, str) and NUMBERED.fullmatch(version.strip())
-    stated = "" if numbered else stated_date(version)
-    return stated if is_possible(stated) else ""
+    iso = "" if numbered else stated_date(version)
+    return iso if is_possible(iso) else ""
 
 
 def _file_date(stem: str, text: str) -> str:
