@@ -198,10 +198,6 @@ class Corrections:
                 chain.append(WITHDRAWN, correction_id, {"who": who, "reason": reason})
             return found
 
-    def for_question(self, question: str) -> list[Correction]:
-        """Return the corrections that answer a question, the latest first."""
-        return [correction for correction, _ in self._concerned(question)]
-
     def nodes_for(self, question: str) -> "list[NodeWithScore]":
         """Return the corrections that answer a question as passages, the latest first.
 

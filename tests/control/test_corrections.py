@@ -32,6 +32,12 @@ class Found:
     answers: float = 0.0
 
 
+def answering(corrections, question):
+    """The corrections that answer a question, in order."""
+    pinned = {each.id: each for each in corrections.all()}
+    return [pinned[node.node_id.split(":")[1]] for node in corrections.nodes_for(question)]
+
+
 class WordReader:
     """Answers a question with the first words of a text that it does not hold, if it shares two."""
 
@@ -151,10 +157,10 @@ def test_a_change_past_the_ledger_is_found(corrections, ledger):
 def test_paraphrases_are_answered_and_neighbours_left_alone(corrections):
     pinned = pin(corrections).correction
     pin(corrections, PARKING)
-    assert corrections.for_question("How long is the refund window?") == [pinned]
-    assert corrections.for_question("Our window for a refund?") == [pinned]
-    assert corrections.for_question("Who cleans the window?") == []
-    assert corrections.for_question("What is the capital of Peru?") == []
+    assert answering(corrections, "How long is the refund window?") == [pinned]
+    assert answering(corrections, "Our window for a refund?") == [pinned]
+    assert answering(corrections, "Who cleans the window?") == []
+    assert answering(corrections, "What is the capital of Peru?") == []
 
 
 def test_a_question_about_something_else_is_left_alone_though_the_statement_has_words_for_it(
@@ -162,30 +168,30 @@ def test_a_question_about_something_else_is_left_alone_though_the_statement_has_
 ):
     pinned = pin(corrections).correction
     judge.likely = 1e-9
-    assert corrections.for_question("How long is the refund window?") == []
+    assert answering(corrections, "How long is the refund window?") == []
     judge.likely = 1 - 1e-9
-    assert corrections.for_question("How long is the refund window?") == [pinned]
+    assert answering(corrections, "How long is the refund window?") == [pinned]
 
 
 def test_a_question_about_another_name_is_left_alone_unless_statement_or_scope_has_it(corrections):
     harbour = pin(corrections, "The mooring at Skelby costs 42 pounds").correction
-    assert corrections.for_question("What does the mooring at Skelby costs?") == [harbour]
-    assert corrections.for_question("What does the mooring at Drover costs?") == []
+    assert answering(corrections, "What does the mooring at Skelby costs?") == [harbour]
+    assert answering(corrections, "What does the mooring at Drover costs?") == []
     quay = pin(corrections, "The mooring at our quay costs 28 pounds", scope="Drover").correction
-    assert corrections.for_question("What does the mooring at Drover costs?") == [quay]
+    assert answering(corrections, "What does the mooring at Drover costs?") == [quay]
 
 
 def test_the_reader_is_asked_only_about_statements_that_are_near(corrections, reader):
     pin(corrections)
     pin(corrections, PARKING)
     reader.asked.clear()
-    corrections.for_question("How long is the refund window?")
+    answering(corrections, "How long is the refund window?")
     assert [text for _, text in reader.asked] == [f"Correction: {REFUND}"]
 
 
 def test_nothing_is_read_or_embedded_without_corrections(ledger):
     unused = Corrections(ledger, None, None, None, redactor=object())
-    assert unused.for_question("How long?") == unused.nodes_for("How long?") == []
+    assert unused.nodes_for("How long?") == []
 
 
 def test_the_assistant_gets_passages_with_source_day_and_trust(corrections):
@@ -202,9 +208,9 @@ def test_the_assistant_gets_passages_with_source_day_and_trust(corrections):
 def test_a_withdrawn_correction_is_not_used_and_stays_in_the_audit(corrections, ledger, home, url):
     other = opened(open_ledger(home, url))
     pinned = pin(corrections).correction
-    assert other.for_question("How long is the refund window?") == [pinned]
+    assert answering(other, "How long is the refund window?") == [pinned]
     assert corrections.withdraw(pinned.id, "Ann", "wrong") == pinned
-    assert other.for_question("How long is the refund window?") == []
+    assert answering(other, "How long is the refund window?") == []
     kinds = [event.kind for event in ledger.events()]
     assert kinds == ["corrected", "correction withdrawn"]
     assert ledger.events()[1].details == {"who": "Ann", "reason": "wrong"}
@@ -238,7 +244,7 @@ def test_signs_make_another_statement(corrections):
 def test_the_later_of_two_that_answer_comes_first(corrections):
     first = pin(corrections).correction
     second = pin(corrections, SHORTER).correction
-    assert corrections.for_question("How long is the refund window?") == [second, first]
+    assert answering(corrections, "How long is the refund window?") == [second, first]
 
 
 def test_replacing_withdraws_in_the_same_transaction(corrections, ledger):
@@ -323,14 +329,14 @@ def test_what_is_forgotten_is_not_taken(corrections, ledger, given):
 def test_what_is_forgotten_later_is_not_used_until_it_may_be_said_again(corrections, ledger):
     pinned = pin(corrections, "Lima is the capital of Peru").correction
     question = "Which town is Peru capital?"
-    assert corrections.for_question(question) == [pinned]
+    assert answering(corrections, question) == [pinned]
     [record] = ledger.add([LIMA])
     with trace.following() as seen:
-        assert corrections.for_question(question) == corrections.nodes_for(question) == []
+        assert corrections.nodes_for(question) == []
     assert seen.withheld == [(record.id, "correction")]
     assert corrections.forgotten(pinned) == (record.id,)
     ledger.remove(record.id)
-    assert corrections.for_question(question) == [pinned]
+    assert answering(corrections, question) == [pinned]
 
 
 def test_an_event_cannot_be_noted_as_a_correction(ledger):
@@ -349,7 +355,7 @@ def test_the_packaged_encoders_find_paraphrases_and_leave_neighbours_alone(home)
     by_statement = {pin(pinned, each["statement"]).correction: each for each in half}
     found, taken = [], []
     for correction, case in by_statement.items():
-        found += [correction in pinned.for_question(each) for each in case["asks"]]
-        taken += [correction in pinned.for_question(each) for each in case["neighbours"]]
+        found += [correction in answering(pinned, each) for each in case["asks"]]
+        taken += [correction in answering(pinned, each) for each in case["neighbours"]]
     assert sum(found) >= 0.85 * len(found)
     assert sum(taken) <= 0.1 * len(taken)
