@@ -116,22 +116,24 @@ class Alike(MockEmbedding):
 
 
 @pytest.mark.parametrize(
-    ("title", "date", "text", "claims"),
+    ("title", "date", "text", "asked", "claims"),
     [
-        ("Returns 2024", "2024", NEW, ("30 days", AS_SURE)),
-        ("Returns 2024", "2020", NEW, ("", 0.1)),  # earlier
-        ("Parcels", "2024", NEW, ("", 0.1)),  # another document
-        ("Returns 2024", "2024", "Parcels wait 30 days.", ("", 0.1)),  # about something else
-        ("Returns 2024", "2024", "A lamp may be returned.", ("", 0.1)),  # without those words
+        ("Returns 2024", "2024", NEW, True, ("30 days", AS_SURE)),
+        ("Returns 2020", "2020", NEW, True, ("30 days", AS_SURE)),  # the earlier one
+        ("Returns", "2022", NEW, False, ("", 0.1)),  # of the same day
+        ("Parcels", "2024", NEW, False, ("", 0.1)),  # another document
+        ("Returns 2024", "2024", "Parcels wait 30 days.", False, ("", 0.1)),  # about something else
+        ("Returns 2024", "2024", "A lamp may be returned.", True, ("", 0.1)),  # without those words
     ],
 )
-def test_a_later_version_in_which_the_reader_finds_nothing_claims_what_the_model_answers(
-    title, date, text, claims
+def test_another_version_in_which_the_reader_finds_nothing_claims_what_the_model_answers(
+    title, date, text, asked, claims
 ):
-    old, new = read(OLD, "Returns 2022", "three weeks"), read(text, title, "", 0.1)
-    old[0].node.metadata["date"], new[0].node.metadata["date"] = "2022", date
-    model = Answers(**{title: "30 days"})
-    [(first, second)] = reread(model, [(QUESTION, [old, new])], Alike(2))
-    assert first == old
+    """So does the one in which it found something."""
+    known, other = read(OLD, "Returns 2022", "10 days"), read(text, title, "", 0.1)
+    known[0].node.metadata["date"], other[0].node.metadata["date"] = "2022", date
+    model = Answers(**{"Returns 2022": "three weeks", title: "30 days"})
+    [(first, second)] = reread(model, [(QUESTION, [known, other])], Alike(2))
+    assert first[1].answer == ("three weeks" if asked else "10 days")
     assert (second[1].answer, second[1].answers) == claims
-    assert reread(model, [(QUESTION, [old, new])]) == [[old, new]]
+    assert reread(model, [(QUESTION, [known, other])]) == [[known, other]]
