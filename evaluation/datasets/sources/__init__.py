@@ -131,6 +131,7 @@ class Versions:
         question: The question.
         documents: The documents, as files.
         answers: What each document says; empty where it says nothing.
+        shorter: Of each of them, parts that are right and complete as a reply: "94" of "94 staff".
         newest: The place of the newest document.
         how: How its date is stated.
         as_of: A date in ISO 8601 and the place of the document that held then, if it is asked.
@@ -140,9 +141,14 @@ class Versions:
     question: str
     documents: tuple[Passage, ...]
     answers: tuple[str, ...]
+    shorter: tuple[tuple[str, ...], ...]
     newest: int
     how: str
     as_of: tuple[str, int] | None
+
+    def accepted(self, place: int) -> list[str]:
+        """What tells the answer of a document; nothing where it has none."""
+        return [self.answers[place], *self.shorter[place]] if self.answers[place] else []
 
 
 @dataclass(frozen=True)
@@ -310,6 +316,7 @@ def versions(limit: int | None = None, beside: bool = False) -> list[Versions]:
             of["question"],
             _passages(of["documents"]),
             tuple(of["answers"]),
+            tuple(map(tuple, of.get("shorter", [()] * len(of["answers"])))),
             of["newest"],
             of["how"],
             (as_of["date"], as_of["answer"]) if as_of else None,

@@ -152,8 +152,7 @@ def _version_checks(item: Versions, row: AnswerRow, read_as: IngestedDocuments) 
         place
         for claim in row.from_documents
         if (place := read_as.places.get(claim["source"])) is not None
-        and item.answers[place]
-        and holds(claim["says"], [item.answers[place]])
+        and holds(claim["says"], item.accepted(place))
     }
     both = item.newest in stated and len(stated) > 1
     about = (item.question, item.answers[item.newest], _shown(row), item.how)
@@ -165,9 +164,9 @@ def _version_checks(item: Versions, row: AnswerRow, read_as: IngestedDocuments) 
 
 def _followed(item: Versions, row: AnswerRow, read_as: IngestedDocuments, place: int) -> bool:
     """Whether the answer is one document's, and so is every claim that it follows."""
-    others = [answer for at, answer in enumerate(item.answers) if at != place]
+    others = [said for at in range(len(item.answers)) if at != place for said in item.accepted(at)]
     followed = {read_as.places.get(claim["source"]) for claim in row.claims if claim["followed"]}
-    return holds_only(row.answer, [item.answers[place]], others) and followed == {place}
+    return holds_only(row.answer, item.accepted(place), others) and followed == {place}
 
 
 def _shown(row: AnswerRow) -> str:

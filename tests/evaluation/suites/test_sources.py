@@ -151,11 +151,12 @@ class Perfect:
                 for at, document in enumerate(item.documents)
                 if document.name == Path(node.metadata["source"]).name
             ]
-            if item.answers[place]:
-                claims.append(
-                    SourceClaim(node.node_id, item.answers[place], followed=place == follow)
-                )
-        return reply(query, item.answers[follow], claims)
+            # In as few words as will do.
+            claims += [
+                SourceClaim(node.node_id, said, followed=place == follow)
+                for said in item.accepted(place)[-1:]
+            ]
+        return reply(query, item.accepted(follow)[-1], claims)
 
     def read(self, asked):
         """Of documents themselves it reads nothing."""
