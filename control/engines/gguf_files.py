@@ -23,8 +23,13 @@ def check(gguf: Path, adapter: Path | None = None) -> None:
         raise ModelError(f"--model {gguf}: is a directory; give the .gguf file in it")
     if not gguf.is_file():
         raise ModelError(f"--model {gguf}: no such file; give a .gguf file that exists")
-    with gguf.open("rb") as stream:
-        head = stream.read(8)
+    try:
+        with gguf.open("rb") as stream:
+            head = stream.read(8)
+    except OSError as error:
+        raise ModelError(
+            f"--model {gguf}: cannot be read ({error.strerror}); give a file that can"
+        ) from error
     if head[:4] != MAGIC or struct.unpack("<I", head[4:].ljust(4, b"\0"))[0] == 0:
         raise ModelError(f"--model {gguf}: is no GGUF file; give another one")
     if not _has_template(gguf):
@@ -66,7 +71,10 @@ def fault(gguf: Path) -> str:
         architecture = reader.fields["general.architecture"].contents()
     except Exception:  # the reader raises whatever the damage leads to
         return "the file is cut off or damaged"
-    return f"it may not know the architecture {architecture}, or not in this version"
+    return (
+        f"it may not know the architecture {architecture}, not in this version, or its chat "
+        "template may be damaged"
+    )
 
 
 def _has_template(gguf: Path) -> bool:

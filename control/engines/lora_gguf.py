@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from foundation.errors import ModelError
 from foundation.files import replacing
 
@@ -31,12 +33,20 @@ def converted(adapter: Path, gguf: Path, cache: Path) -> Path:
     if adapter.suffix.lower() == ".gguf" and adapter.is_file():
         return adapter
     weights = adapter / "adapter_model.safetensors"
-    digest = hashlib.sha256(weights.read_bytes() + gguf.name.encode()).hexdigest()[:16]
+    config = (adapter / "adapter_config.json").read_bytes()
+    of = f"{gguf.name} {gguf.stat().st_size}".encode()
+    digest = hashlib.sha256(weights.read_bytes() + config + of).hexdigest()[:16]
     target = cache / "adapters" / f"{digest}.gguf"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as new:
-            _convert(adapter, gguf, new)
+        try:
+            with replacing(target) as new:
+                _convert(adapter, gguf, new)
+        except (AttributeError, LookupError, TypeError, ValueError, SafetensorError) as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ModelError(
+                f"--adapter {adapter}: is damaged ({what}); give a PEFT adapter of this model"
+            ) from error
     return target
 
 

@@ -1,11 +1,13 @@
 """The packaged model run by llama.cpp, beside the same weights run by transformers."""
 
+import errno
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from control.engines import base, gguf_files, transformers
+from control.engines import base, gguf_files, lora_gguf, transformers
 from control.engines.base import EnginePrompt, GenerationRequest, ScoreRequest
 from control.engines.llama_cpp import EmbeddedModel
 from data import DIRECTORY as DATA
@@ -131,6 +133,12 @@ def test_an_adapter_of_peft_is_converted(gguf, embedded, tmp_path):
             lambda path: _replace(path, b"\0\0\0\0llama", b"\0\0\0\0llamx"),
             "may not know the architecture llamx",
         ),
+        (
+            lambda path: _replace(
+                path, b"{% for message in messages %}", b"{% for message " + b"x" * 14
+            ),
+            "its chat template may be damaged",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used(gguf, tmp_path, damage, said):
@@ -150,6 +158,41 @@ def test_a_model_larger_than_memory_is_not_loaded(gguf, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_files, "_free_memory", lambda: 10_000_000)
     with pytest.raises(ModelError, match=r"needs about 0\.1 GiB of memory, and 0\.0 are free"):
         EmbeddedModel(gguf, tmp_path)
+
+
+def test_a_file_that_may_not_be_read(gguf, monkeypatch):
+    def forbidden(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(ModelError, match=r"cannot be read \(Permission denied\)"):
+        gguf_files.check(gguf)
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        ("adapter_config.json", b"{}"),
+        ("adapter_config.json", b"[]"),
+        ("adapter_config.json", b"{"),
+        ("adapter_model.safetensors", b"short"),
+    ],
+)
+def test_a_damaged_adapter(gguf, tmp_path, name, damaged):
+    adapter = shutil.copytree(KNOWPO, tmp_path / "adapter")
+    (adapter / name).write_bytes(damaged)
+    with pytest.raises(ModelError, match="is damaged") as caught:
+        lora_gguf.converted(adapter, gguf, tmp_path)
+    assert str(caught.value).startswith(f"--adapter {adapter}: ")
+    assert not list(tmp_path.glob("adapters/*.gguf"))
+
+
+def test_an_adapter_of_other_strength_is_converted_anew(gguf, tmp_path):
+    adapter = shutil.copytree(KNOWPO, tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_bytes())
+    first = lora_gguf.converted(adapter, gguf, tmp_path)
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1}))
+    assert lora_gguf.converted(adapter, gguf, tmp_path) != first
 
 
 def test_an_adapter_of_another_kind(gguf, tmp_path):
