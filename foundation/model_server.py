@@ -20,6 +20,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds between two attempts: 0.5, 1, 2, 
 LONGEST_ASKED = 60.0  # seconds: a server that asks for a longer pause is not waited for
 CONNECT_SECONDS = 5.0
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
+BUSY = (408, 429, 502, 503, 504)  # those that say nothing of the request
+REFUSED = (400, 413, 422)  # statuses that say it is too long, or holds what is not known
 LONGEST_REASON = 160  # characters of a server's own words
 SHOWN_MODELS = 10
 
@@ -76,7 +78,11 @@ def problem(error: Exception, variable: str, read_seconds: float) -> str:
     if isinstance(error, openai.APIConnectionError | httpx.TransportError):
         return "the server cannot be reached; start it, or give the right address"
     if isinstance(error, openai.APIStatusError):
-        again = "try again later" if error.status_code in PASSING else "give another model"
+        again = "give another model"
+        if error.status_code in PASSING:
+            again = "try again later"
+        elif error.status_code in REFUSED:
+            again = "send less text, or give another model"
         return f"the server answers {error.status_code} ({_reason(error)}); {again}"
     if type(error) is openai.APIError and str(error).strip():  # an event of a stream
         return f"the server says: {_first_words(str(error))}"
@@ -84,6 +90,13 @@ def problem(error: Exception, variable: str, read_seconds: float) -> str:
         "the server's answer is not that of an OpenAI-compatible server; give its URL up to /v1, "
         f"as in {EXAMPLE}"
     )
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the server is down, silent or busy, which tells nothing of what it can do."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in BUSY
+    return isinstance(error, openai.APIConnectionError | httpx.TransportError)
 
 
 def chosen(option: str, names: Sequence[str], wanted: str) -> str:

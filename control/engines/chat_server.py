@@ -1,6 +1,6 @@
 """Any server with ``/v1/chat/completions`` and little else, as Ollama or a hosted endpoint."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,7 @@ from control.engines.openai_server import (
     WINDOW_UNKNOWN,
     Http,
     OpenAIServer,
+    UnavailableError,
     content,
     log_p,
     response_format,
@@ -31,6 +32,8 @@ async def opened(http: Http, model: dict[str, Any]) -> "ChatServer":
     server.capabilities = can
     try:
         tokens = await _answer(server)
+    except UnavailableError:
+        raise
     except ModelError:  # it refuses to be asked for log-probabilities
         server.capabilities = replace(can, log_probabilities=False)
         tokens = await _answer(server)
@@ -38,6 +41,8 @@ async def opened(http: Http, model: dict[str, Any]) -> "ChatServer":
     server.capabilities = replace(can, log_probabilities=has_log_p)
     try:
         continued = base.text(await _answer(server, Token("one two three four")))
+    except UnavailableError:
+        raise
     except ModelError:  # it takes no answer that has begun
         continued = ""
     goes_on = continued.strip().lower().startswith("five")
@@ -62,6 +67,20 @@ class ChatServer(OpenAIServer):
     """A server that offers chats and little else."""
 
     path = "/chat/completions"
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Token | None]:
+        """As of all servers, but that an answer without any text is an error."""
+        heard = bool(request.prefix) or request.max_new_tokens == 1
+        async with aclosing(super().stream(request)) as tokens:
+            async for token in tokens:
+                heard = heard or token is not None
+                if heard:
+                    yield token
+        if not heard:
+            raise self.http.failure(
+                f"{self.name} answered nothing: it may have reasoned for all its tokens, called a "
+                "tool or refused; start it without reasoning, or ask otherwise"
+            )
 
     async def render(self, messages: Sequence[Message]) -> str:
         """Empty: the server keeps the chat template to itself."""
@@ -90,7 +109,7 @@ class ChatServer(OpenAIServer):
 
     async def _read(self, choice: dict[str, Any]) -> list[Token]:
         told = content(choice)
-        written = (choice.get("delta") or {}).get("content") or ""
+        written = self._written((choice.get("delta") or {}).get("content"))
         if choice.get("finish_reason") == "stop" and _joined(told) != written:
             del told[-1:]  # the end of text
         if told and _joined(told) == written:
@@ -104,6 +123,15 @@ class ChatServer(OpenAIServer):
         known = [score for score in scores if score is not None]
         total = sum(known) if scores and len(known) == len(scores) else None
         return [Token(written, log_p=total)]
+
+    def _written(self, told: object) -> str:
+        """The text of an event, which some servers tell in parts, with thoughts among them."""
+        if isinstance(told, list):
+            parts = [each for each in told if isinstance(each, dict)]
+            told = "".join(str(each["text"]) for each in parts if each.get("type") == "text")
+        if not isinstance(told, str | None):
+            raise self.http.unreadable()
+        return told or ""
 
 
 def _joined(told: Sequence[dict[str, Any]]) -> str:

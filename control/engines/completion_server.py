@@ -13,9 +13,11 @@ from cachetools import LRUCache
 from control.engines import base
 from control.engines.base import EnginePrompt, GenerationRequest, Message, ScoreRequest, Token
 from control.engines.openai_server import (
+    NO_THINKING,
     WINDOW_UNKNOWN,
     Http,
     OpenAIServer,
+    UnavailableError,
     candidates,
     log_p,
     response_format,
@@ -31,7 +33,8 @@ async def opened(http: Http, model: dict[str, Any]) -> "CompletionServer | None"
     """The server as a `CompletionServer`, if it offers all that one needs."""
     name = str(model["id"])
     hello: list[Message] = [{"role": "user", "content": "Hello"}]
-    ids = await http.optional("/tokenize", {"model": name, "messages": hello})
+    asked = {"model": name, "messages": hello, "chat_template_kwargs": NO_THINKING}
+    ids = await http.optional("/tokenize", asked)
     if not isinstance(ids, dict) or not ids.get("tokens"):
         return None
     window = int(model.get("max_model_len") or ids.get("max_model_len") or WINDOW_UNKNOWN)
@@ -43,8 +46,10 @@ async def opened(http: Http, model: dict[str, Any]) -> "CompletionServer | None"
         if [token.id for token in again] != ids["tokens"]:  # as where a second start is added
             return None
         await server.score([ScoreRequest(prompt, (), again[:1])])
-        asked = GenerationRequest(prompt, max_new_tokens=1)
-        told = [token async for token in server.stream(asked) if token is not None]
+        request = GenerationRequest(prompt, max_new_tokens=1)
+        told = [token async for token in server.stream(request) if token is not None]
+    except UnavailableError:
+        raise
     except (ModelError, KeyError, TypeError):
         return None
     return server if all(token.id is not None for token in told) else None
@@ -59,7 +64,12 @@ class CompletionServer(OpenAIServer):
 
     async def render(self, messages: Sequence[Message]) -> str:
         """The messages in the chat template."""
-        body = {"model": self.model, "messages": list(messages), "add_generation_prompt": True}
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "add_generation_prompt": True,
+            "chat_template_kwargs": NO_THINKING,
+        }
         told = await self.http.post("/tokenize", body)
         body = {"model": self.model, "tokens": told["tokens"], "skip_special_tokens": False}
         text = await self.http.post("/detokenize", body)

@@ -17,6 +17,7 @@ from cachetools import LRUCache
 from control.engines import base
 from control.engines.base import GenerationRequest, Message, ScoreRequest, Token
 from control.engines.openai_server import (
+    NO_THINKING,
     WINDOW_UNKNOWN,
     Http,
     OpenAIServer,
@@ -60,7 +61,11 @@ class LlamaServer(OpenAIServer):
 
     async def render(self, messages: Sequence[Message]) -> str:
         """The messages in the chat template."""
-        body = {"messages": list(messages), "add_generation_prompt": True}
+        body = {
+            "messages": list(messages),
+            "add_generation_prompt": True,
+            "chat_template_kwargs": NO_THINKING,
+        }
         return str((await self.http.post("/apply-template", body))["prompt"])
 
     async def tokens(self, texts: Sequence[str]) -> list[tuple[Token, ...]]:

@@ -27,13 +27,28 @@ WINDOW_UNKNOWN = 4096  # tokens
 READ_SECONDS = 120.0  # longest silence of a server
 ROUNDING = 1e-3  # nats by which a log-probability may be above 0
 SEED = 2**31  # servers take no larger ones
+# Ends of an answer that is not whole, as OpenAI's servers, vLLM and SGLang call them.
+BROKEN_OFF = ("abort", "content_filter", "error", "function_call", "tool_calls")
+# Share of the tokens asked for from which an answer may end at its length: a character of several
+# tokens comes as one.
+LEAST_LENGTH = 0.25
+THINKS = "<think>"  # before a model's reasoning, where the server leaves it in the answer
+NO_THINKING = {"enable_thinking": False}  # for chat templates that offer both
 MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens are written
 
 Result = TypeVar("Result")
 
 
+class UnavailableError(ModelError):
+    """The server is down, silent or busy."""
+
+
 class Http:
-    """Requests to one server: retried, with errors in one line."""
+    """Requests to one server: retried, with errors in one line.
+
+    Attributes:
+        silence: Seconds that the server may be silent; ``None`` for any time.
+    """
 
     def __init__(self, address: str, key: str | None, patient: bool) -> None:
         """Open a client; arguments as those of `control.engines.servers.connect`.
@@ -43,8 +58,8 @@ class Http:
         """
         self.option = f"--model {address}"
         self.root = address.removesuffix("/").removesuffix("/v1")
-        silence = None if patient else READ_SECONDS
-        settings = model_server.client_settings(self.option, address, key, KEY, silence)
+        self.silence = None if patient else READ_SECONDS
+        settings = model_server.client_settings(self.option, address, key, KEY, self.silence)
         self.client = openai.AsyncOpenAI(**settings)
 
     async def call(self, request: Callable[[], Awaitable[Result]]) -> Result:
@@ -53,14 +68,10 @@ class Http:
         Raises:
             ModelError: The server cannot answer it.
         """
-        retrying = AsyncRetrying(**model_server.retry_settings())
         try:
-            async for attempt in retrying:
-                with attempt:
-                    result = await request()
+            return await _repeated(request)
         except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:
             raise self.error(error) from error
-        return result
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON that a path outside of ``/v1`` answers."""
@@ -71,20 +82,28 @@ class Http:
         """The same, or ``None`` where the server has no such path or refuses the request.
 
         Without a body it is asked by ``GET``.
+
+        Raises:
+            ModelError: The server cannot answer now, which tells nothing of what it has.
         """
         url = self.root + path
-        try:
+
+        def request() -> Awaitable[object]:
             if body is None:
-                return await self.client.get(url, cast_to=object)
-            return await self.client.post(url, cast_to=object, body=body)
-        except (openai.APIStatusError, openai.APIResponseValidationError, ValueError):
+                return self.client.get(url, cast_to=object)
+            return self.client.post(url, cast_to=object, body=body)
+
+        try:
+            return await _repeated(request)
+        except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:
+            if model_server.is_away(error):
+                raise self.error(error) from error
             return None
-        except openai.OpenAIError as error:
-            raise self.error(error) from error
 
     def error(self, error: Exception) -> ModelError:
         """What is wrong and what to do, in one line."""
-        return self.failure(model_server.problem(error, KEY, READ_SECONDS))
+        told = self.failure(model_server.problem(error, KEY, READ_SECONDS))
+        return UnavailableError(str(told)) if model_server.is_away(error) else told
 
     def unreadable(self) -> ModelError:
         """The error of an answer that is not that of such a server."""
@@ -112,6 +131,7 @@ class OpenAIServer(ABC):
         self.identity = hashlib.sha256(told.encode()).hexdigest()[:16]
         self.window, self.capabilities = window, Capabilities()
         self._markup: dict[str, bool] = {}  # whether a text is a control token
+        self._answering = ""  # how its answers name the model
 
     async def close(self) -> None:
         """Release the connections."""
@@ -143,12 +163,20 @@ class OpenAIServer(ABC):
             "seed": request.seed % SEED,
             **await self._body(request),
         }
+        heard, begun = 0, ""
         async with aclosing(self._choices(body)) as choices:
             async for choice in choices:
                 for token in await self._read(choice):
+                    heard += 1
+                    if len(begun) < len(THINKS) and not request.prefix:
+                        begun = (begun + token.text).lstrip()
+                        self._check_beginning(begun)
                     yield self._checked(token)
-                if choice.get("finish_reason") == "stop":
+                reason = choice.get("finish_reason")
+                if reason == "stop":
                     yield None
+                elif reason == "length" and self.capabilities.log_probabilities:
+                    self._check_length(heard, request.max_new_tokens)
 
     @abstractmethod
     async def _body(self, request: GenerationRequest) -> dict[str, Any]:
@@ -171,26 +199,72 @@ class OpenAIServer(ABC):
         )
         begun = finished = False
         try:
-            async for event in stream:
-                if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
-                    raise self.http.unreadable()
-                begun = True
-                if event.get("model") not in (None, self.model):
-                    raise self.http.failure(
-                        f"the server answers with another model ({event['model']}) than "
-                        f"{self.model}; start Fulcrum again"
-                    )
-                for choice in event["choices"][:1]:
-                    finished = finished or choice.get("finish_reason") is not None
-                    yield choice
+            async with aclosing(_lively(stream, self.http.silence)) as events:
+                async for event in events:
+                    if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
+                        raise self.http.unreadable()
+                    begun = True
+                    self._check_model(event.get("model"))
+                    for choice in event["choices"][:1]:
+                        if (reason := choice.get("finish_reason")) in BROKEN_OFF:
+                            raise self.http.failure(
+                                f'the server ended the answer before it was whole ("{reason}"); '
+                                "ask otherwise, or another model"
+                            )
+                        finished = finished or reason is not None
+                        yield choice
         except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:
-            raise self.http.error(error) from error
+            cut = begun and isinstance(error, httpx.TransportError | openai.APIConnectionError)
+            silent = isinstance(error, httpx.TimeoutException | openai.APITimeoutError)
+            raise self._broken_off() if cut and not silent else self.http.error(error) from error
         finally:
             await stream.close()
         if not begun:
             raise self.http.unreadable()
         if not finished:
-            raise self.http.failure("the server broke off in the middle of an answer; ask again")
+            raise self._broken_off()
+
+    def _broken_off(self) -> ModelError:
+        return self.http.failure("the server broke off in the middle of an answer; ask again")
+
+    def _check_model(self, told: object) -> None:
+        """Take the first other name of the model, as of a dated version, and no more.
+
+        Raises:
+            ModelError: Another model answers than before.
+        """
+        if told in (None, "", self._answering):
+            return
+        if self._answering and told != self.model:
+            raise self.http.failure(
+                f"the server answers with another model ({told}) than {self._answering}; start "
+                "Fulcrum again"
+            )
+        self._answering = self._answering or str(told)
+
+    def _check_beginning(self, text: str) -> None:
+        """Check that an answer does not begin with thoughts.
+
+        Raises:
+            ModelError: It does.
+        """
+        if text.startswith(THINKS):
+            raise self.http.failure(
+                f"{self.name} writes down its reasoning before the answer; start the server so "
+                "that it does not reason, or keeps that out of the answer"
+            )
+
+    def _check_length(self, heard: int, most: int) -> None:
+        """Check that an answer that the server ended at its length had that length.
+
+        Raises:
+            ModelError: It had far fewer tokens.
+        """
+        if heard < most * LEAST_LENGTH:
+            raise self.http.failure(
+                f"the server cut the answer off after {heard} of {most} tokens: its window may be "
+                "too small for the text, or its model reasoned before; change that"
+            )
 
     async def _completion(self, **asked: Any) -> dict[str, Any]:
         """The first choice of a completion that is neither streamed nor sampled."""
@@ -218,6 +292,45 @@ class OpenAIServer(ABC):
         """Log-probabilities; errors as `_checked`."""
         tokens = [self._checked(Token("", log_p=log_p(each))) for each in told]
         return [cast("float", token.log_p) for token in tokens]
+
+
+async def _repeated(request: Callable[[], Awaitable[Result]]) -> Result:
+    """The result of a request, sent again while the server is busy or away."""
+    async for attempt in AsyncRetrying(**model_server.retry_settings()):
+        with attempt:
+            result = await request()
+    return result
+
+
+async def _lively(stream: "openai.AsyncStream[Any]", silence: float | None) -> AsyncGenerator[Any]:
+    """The events of a stream.
+
+    Raises:
+        httpx.ReadTimeout: For so many seconds none of them said anything.
+    """
+    now, events = asyncio.get_running_loop().time, aiter(stream)
+    heard = now()
+    while True:
+        try:
+            async with asyncio.timeout_at(None if silence is None else heard + silence):
+                event = await anext(events)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("") from error
+        heard = now() if _says_something(event) else heard
+        yield event
+
+
+def _says_something(event: Any) -> bool:
+    """Whether an event has a text, a thought, a call or an end, and not only a role."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
+        delta = choice.get("delta") or {}
+        said = [value for key, value in delta.items() if key != "role"]
+        if any([*said, choice.get("text"), choice.get("logprobs"), choice.get("finish_reason")]):
+            return True
+    return False
 
 
 def response_format(request: GenerationRequest) -> dict[str, Any]:

@@ -11,10 +11,13 @@ guessed from a name. There are three kinds, over `control.engines.openai_server`
 
 from typing import Any
 
+import openai
+
 from control.engines import chat_server, completion_server, llama_server
 from control.engines.endpoint import Server
 from control.engines.openai_server import Http
 from foundation import model_server
+from foundation.errors import ModelError
 
 
 async def connect(url: str, key: str | None = None, patient: bool = False) -> Server:
@@ -31,7 +34,7 @@ async def connect(url: str, key: str | None = None, patient: bool = False) -> Se
     address, _, wanted = url.partition("#")
     http = Http(address, key, patient)
     try:
-        told: Any = await http.call(lambda: http.client.get("/models", cast_to=object))
+        told = await _models(http)
         models = {str(each["id"]): each for each in told["data"]}
         model = models[model_server.chosen(http.option, list(models), wanted)]
         return (
@@ -47,4 +50,17 @@ async def connect(url: str, key: str | None = None, patient: bool = False) -> Se
         ) from error
     except BaseException:
         await http.client.close()
+        raise
+
+
+async def _models(http: Http) -> Any:
+    """What the server tells of its models."""
+    try:
+        return await http.call(lambda: http.client.get("/models", cast_to=object))
+    except ModelError as error:
+        if isinstance(error.__cause__, openai.NotFoundError):
+            raise http.failure(
+                f"the server has no /models there; give its URL up to /v1, as in "
+                f"{model_server.EXAMPLE}"
+            ) from error
         raise

@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,12 +77,16 @@ class FakeServer:
         model: The model.
         kind: ``llama``, ``completions``, ``chat`` or ``bare`` (a chat without log-probabilities).
         faults: For each of the next requests that generate or score: a status, or ``"hang"``,
-            ``"malformed"``, ``"cut"``, ``"endless"``, ``"other model"``; ``None`` for none.
+            ``"malformed"``, ``"cut"``, ``"dropped"``, ``"filtered"``, ``"short"``, ``"quiet"``,
+            ``"endless"``, ``"other model"``; ``None`` for none.
         requests: Path and body of each request.
         together: Tokens that ``completions`` tells in one event.
         adds_start: Whether it begins every text with one more token, asked or not.
         tells_ids: Whether it tells the ids of what it generates.
         answers_text: Whether it answers ``/detokenize`` as SGLang does, and not as vLLM.
+        answers_as: The name of the model in its answers.
+        content: What makes the content of a chat's event of its text.
+        loading: So many of the next requests, but that for its models, are answered 503.
     """
 
     model: FakeModel
@@ -95,6 +99,9 @@ class FakeServer:
     adds_start: bool = False
     tells_ids: bool = True
     answers_text: bool = False
+    answers_as: str = "fake"
+    content: Callable[[str], Any] = str
+    loading: int = 0
 
 
 @contextmanager
@@ -130,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if not self._allowed():
+        if not self._allowed() or self._loading():
             return
         if self.path == "/v1/models":
             meta = {"n_params": 1, "n_vocab": 9}
@@ -145,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("content-length", 0))
         body = json.loads(self.rfile.read(size))
         self.fake.requests.append((self.path, body))
-        if not self._allowed():
+        if not self._allowed() or self._loading():
             return
         answer = {
             "llama": {
@@ -171,6 +178,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.fake.key and self.headers.get("authorization") != f"Bearer {self.fake.key}":
             self._json({"error": {"message": "wrong key"}}, 401)
             return False
+        return True
+
+    def _loading(self) -> bool:
+        if not self.fake.loading or self.path == "/v1/models":
+            return False
+        self.fake.loading -= 1
+        self._json({"error": {"message": "Loading model"}}, 503)
         return True
 
     def _json(self, told: dict[str, Any], status: int = 200) -> None:
@@ -222,8 +236,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def _events(self, choices: Sequence[dict[str, Any]]) -> None:
         fault = self.fake.faults.popleft() if self.fake.faults else None
-        name = "another" if fault == "other model" else "fake"
+        name = "another" if fault == "other model" else self.fake.answers_as
+        half = len(choices) // 2
+        nothing = {"text": "", "delta": {}, "finish_reason": None}
+        choices = {
+            "filtered": [*choices[:half], nothing | {"finish_reason": "content_filter"}],
+            "short": [choices[0], nothing | {"finish_reason": "length"}],
+            "quiet": [nothing] * ENDLESS,
+        }.get(str(fault), choices)
         self.send_response(200)
+        if fault == "dropped":
+            self.send_header("content-length", "100000")
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
@@ -231,8 +254,10 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(BrokenPipeError, ConnectionResetError):  # who asked has gone
             endless = [choices[0]] * ENDLESS if fault == "endless" else []
             for at, choice in enumerate([*endless, *choices]):
-                if fault == "cut" and at == len(choices) // 2:
+                if fault in ("cut", "dropped") and at == half:
                     return
+                if fault == "quiet":
+                    time.sleep(0.05)
                 event = json.dumps({"model": name, "choices": [choice]})
                 self.wfile.write(f"data: {event}\n\n".encode())
             self.wfile.write(b"data: [DONE]\n\n")
@@ -324,7 +349,8 @@ class Handler(BaseHTTPRequestHandler):
         said, reason = self._generated(render(body["messages"]), body["max_tokens"])
         events = []
         for token, log_p in said:
-            event: dict[str, Any] = {"delta": {"content": self.fake.model.vocabulary[token]}}
+            written = self.fake.content(self.fake.model.vocabulary[token])
+            event: dict[str, Any] = {"delta": {"content": written}}
             if body.get("logprobs"):
                 event["logprobs"] = {"content": [_content(self.fake.model, token, log_p)]}
             events.append(event | {"finish_reason": None})

@@ -261,6 +261,9 @@ def test_a_busy_server_is_asked_again(model, kind, faults):
         (500, "the server answers 500 (on purpose)"),
         ("malformed", "the server's answer is not that of an OpenAI-compatible server"),
         ("cut", "the server broke off in the middle of an answer"),
+        ("dropped", "the server broke off in the middle of an answer"),
+        ("filtered", 'the server ended the answer before it was whole ("content_filter")'),
+        ("quiet", "no answer in 0.5 seconds"),
         ("other model", "the server answers with another model (another) than fake"),
         ("hang", "no answer in 0.5 seconds"),
     ],
@@ -270,6 +273,7 @@ def test_a_failing_server_gives_one_line_and_no_answer(model, kind, fault, said,
     monkeypatch.setattr(model_server, "ATTEMPTS", 2)
     with serving(model, kind) as fake:
         engine = ServedModel(partial(connect, fake.url))
+        engine.generate([GenerationRequest(prompt(engine))])
         fake.faults.extend([fault, fault])
         with pytest.raises(ModelError) as caught:
             engine.generate([GenerationRequest(prompt(engine))])
@@ -277,6 +281,104 @@ def test_a_failing_server_gives_one_line_and_no_answer(model, kind, fault, said,
     assert said in str(caught.value)
     assert fake.url in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["llama", "completions", "chat"])
+def test_an_answer_that_the_server_cuts_off_early_is_none(model, kind):
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        fake.faults.append("short")
+        with pytest.raises(ModelError, match=r"cut the answer off after 1 of 128 tokens"):
+            engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reasoning_is_no_answer(model, kind):
+    model.script["capital of Norway"] = "<think>They ask for Norway.</think>It is Oslo."
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        with pytest.raises(ModelError, match="fake writes down its reasoning before the answer"):
+            engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+
+
+@pytest.mark.parametrize("opened", ["llama", "completions"], indirect=True)
+def test_templates_are_asked_not_to_reason(opened):
+    fake, engine = opened
+    fake.requests.clear()
+    engine.render(QUESTION)
+    (_, body), *_ = fake.requests
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("kind", ["chat", "bare"])
+def test_a_chat_that_answers_nothing_is_an_error(model, kind):
+    model.script["capital of Norway"] = ""
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        with pytest.raises(ModelError, match="fake answered nothing"):
+            engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+
+
+def in_parts(text):
+    return [{"type": "thinking", "thinking": []}, {"type": "text", "text": text}]
+
+
+def test_a_chat_may_tell_its_text_in_parts(model):
+    with serving(model, "bare", content=in_parts) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        [answer] = engine.generate([GenerationRequest(prompt(engine))])
+        fake.content = len
+        with pytest.raises(ModelError, match="is not that of an OpenAI-compatible server"):
+            engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+    assert answer.text == "The capital of Norway is Oslo."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_may_name_the_model_otherwise_but_not_one_after_the_other(model, kind):
+    with serving(model, kind, answers_as="fake-2026-08-01") as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        told = engine.generate([GenerationRequest(prompt(engine))] * 2)
+        fake.answers_as = ""  # untold
+        told += engine.generate([GenerationRequest(prompt(engine))])
+        fake.answers_as = "fake-2026-11-01"
+        with pytest.raises(ModelError, match=r"another model .fake-2026-11-01. than fake-2026-08"):
+            engine.generate([GenerationRequest(prompt(engine))])
+        engine.close()
+    assert [each.text for each in told] == ["The capital of Norway is Oslo."] * 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("loading", [1, 3])
+def test_a_server_that_is_still_loading_is_waited_for(model, kind, loading):
+    with serving(model, kind) as fake:
+        engine = ServedModel(partial(connect, fake.url))
+        fake.loading = loading
+        again = ServedModel(partial(connect, fake.url))
+        assert again.capabilities == engine.capabilities
+        assert fake.loading == 0
+        engine.close()
+        again.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_never_loads_is_not_taken_for_a_lesser_kind(model, kind, monkeypatch):
+    monkeypatch.setattr(model_server, "ATTEMPTS", 2)
+    with serving(model, kind, loading=100) as fake:
+        with pytest.raises(ModelError, match=r"answers 503 .Loading model.; try again later"):
+            ServedModel(partial(connect, fake.url))
+        assert fake.loading == 98
+
+
+def test_an_address_without_v1(model):
+    with (
+        serving(model, "chat") as fake,
+        pytest.raises(ModelError, match="has no /models there; give its URL up to /v1"),
+    ):
+        ServedModel(partial(connect, fake.url.removesuffix("/v1")))
 
 
 def test_a_key_that_is_wrong(model):
