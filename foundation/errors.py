@@ -21,6 +21,10 @@ class ModelError(FulcrumError):
     """A language or embedding model that cannot be found, loaded or used."""
 
 
+class UnavailableError(ModelError):
+    """A model's server that is down, silent or busy; the same request may succeed later."""
+
+
 class DataError(FulcrumError):
     """An evaluation or training file with a wrong or missing field."""
 

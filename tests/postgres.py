@@ -1,15 +1,15 @@
 """A PostgreSQL server for the test session: its own cluster, on a free port of this machine."""
 
-import itertools
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +31,6 @@ class Server:
     commands: Path
     folder: Path
     port: int
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def url(self, database: str, user: str = OWNER, password: str = PASSWORD) -> str:
         url = URL.create("postgresql", user, password, "127.0.0.1", self.port, database)
@@ -44,7 +43,8 @@ class Server:
         engine.dispose()
 
     def new_database(self) -> str:
-        name = f"test_{next(self._numbers)}"
+        # What an earlier run left in the user's data directory is of another database.
+        name = f"test_{secrets.token_hex(8)}"
         self.run(f"CREATE DATABASE {name}")
         return name
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from app.server.service import Service
     from app.settings import Settings
 
+RETRY_SECONDS = 10.0  # between two tries to reach a model's server
+POLL_SECONDS = 0.2  # between two looks whether the server stops
 PACKAGES = ("fastapi", "gradio", "prometheus_client", "uvicorn")  # of the extra "serve"
 
 
@@ -87,8 +90,18 @@ def run(settings: "Settings", listening: socket.socket) -> None:
 
 
 def load(service: "Service", running: "uvicorn.Server") -> None:
-    """Load what answers, and say whether it does, unless the server stops meanwhile."""
+    """Load what answers, and say whether it does, unless the server stops meanwhile.
+
+    While a model's server is away, that is said once, and it is tried again.
+    """
     service.load()
+    if service.state.passing and not running.should_exit:
+        message = plain(service.state.message)
+        again = f"Fulcrum: not ready, tried again every {RETRY_SECONDS:g} seconds: {message}"
+        err.print(again, markup=False, soft_wrap=True)
+    while service.state.passing and not running.should_exit:
+        _wait(running, RETRY_SECONDS)
+        service.load()
     if running.should_exit:
         return
     if service.state.name == "ready":
@@ -98,6 +111,13 @@ def load(service: "Service", running: "uvicorn.Server") -> None:
     else:
         message = plain(service.state.message)
         err.print(f"Fulcrum: not ready: {message}", markup=False, soft_wrap=True)
+
+
+def _wait(running: "uvicorn.Server", seconds: float) -> None:
+    """Wait so long, or until the server stops."""
+    end = time.monotonic() + seconds
+    while not running.should_exit and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
 
 
 def _service(settings: "Settings") -> "Service":

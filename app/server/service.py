@@ -19,7 +19,13 @@ from app.server.uploads import ParserLimits
 from control.engines.scheduler import Cancelled
 from control.forgetting import learned_facts
 from control.forgetting.clearing import Cleared, ClearedToken, Door, own
-from foundation.errors import ClosingError, FulcrumError, InputError, ModelError
+from foundation.errors import (
+    ClosingError,
+    FulcrumError,
+    InputError,
+    ModelError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -48,10 +54,17 @@ POLL_SECONDS = 0.2  # seconds between checks for cancellation while waiting for 
 
 @dataclass(frozen=True)
 class ServiceState:
-    """Whether questions can be answered; ``message`` is one line for users."""
+    """Whether questions can be answered.
+
+    Attributes:
+        name: What it is doing.
+        message: One line for users.
+        passing: Whether it failed since a model's server is away, so that another try may succeed.
+    """
 
     name: Literal["loading", "ready", "failed"]
     message: Cleared
+    passing: bool = False
 
 
 class Service:
@@ -83,7 +96,8 @@ class Service:
         try:
             self._queue.submit(self._load).result()
         except FulcrumError as error:
-            self.state = ServiceState("failed", self.error_line(error))
+            passing = isinstance(error, UnavailableError)
+            self.state = ServiceState("failed", self.error_line(error), passing)
         except Exception as error:
             log.error("loading failed: %s", type(error).__name__)
             message = f"the model cannot be loaded ({type(error).__name__}); see the log"

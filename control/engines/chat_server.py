@@ -11,13 +11,12 @@ from control.engines.openai_server import (
     WINDOW_UNKNOWN,
     Http,
     OpenAIServer,
-    UnavailableError,
     content,
     log_p,
     response_format,
     token_of,
 )
-from foundation.errors import InputError, ModelError
+from foundation.errors import InputError, ModelError, UnavailableError
 
 LONGEST_PROBE = 16  # tokens that are listened to when a server is tried
 

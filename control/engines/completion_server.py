@@ -17,12 +17,11 @@ from control.engines.openai_server import (
     WINDOW_UNKNOWN,
     Http,
     OpenAIServer,
-    UnavailableError,
     candidates,
     log_p,
     response_format,
 )
-from foundation.errors import ModelError
+from foundation.errors import ModelError, UnavailableError
 
 NEVER = -100.0  # bias of a banned token, the least that OpenAI's protocol allows
 MOST_TOKENIZED = 256  # texts whose tokens are kept; a prompt is needed for every request about it

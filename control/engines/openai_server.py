@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying
 
 from control.engines.base import Candidate, Capabilities, GenerationRequest, Token
 from foundation import model_server
-from foundation.errors import ModelError
+from foundation.errors import ModelError, UnavailableError
 
 KEY = "FULCRUM_MODEL_KEY"  # environment variable that the command line takes it from
 WINDOW_UNKNOWN = 4096  # tokens
@@ -37,10 +37,6 @@ NO_THINKING = {"enable_thinking": False}  # for chat templates that offer both
 MARKUP = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")  # as control tokens are written
 
 Result = TypeVar("Result")
-
-
-class UnavailableError(ModelError):
-    """The server is down, silent or busy."""
 
 
 class Http:

@@ -16,7 +16,7 @@ import pytest
 from app import cli, factory
 from app.cli import serve as serving
 from app.server.sockets import bind_socket
-from foundation.errors import ModelError
+from foundation.errors import ModelError, UnavailableError
 
 PAUSE = 0.2  # seconds between looks at a server that loads; without, they would slow it down
 KILLS, WRITTEN = 1, 4
@@ -97,6 +97,28 @@ def test_whether_it_is_ready_is_told_once(capsys, service, monkeypatch):
     running.should_exit = True
     serving.load(service(loaded=False), running)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_model_server_that_is_away_is_tried_again(capsys, service, monkeypatch):
+    monkeypatch.setattr(serving, "RETRY_SECONDS", 0)
+    away = [UnavailableError("the server is loading"), UnavailableError("the server is loading")]
+    opens = factory.assistant
+
+    def assistant(*given, **named):
+        if away:
+            raise away.pop()
+        return opens(*given, **named)
+
+    monkeypatch.setattr(factory, "assistant", assistant)
+    started = service(loaded=False)
+    serving.load(started, SimpleNamespace(should_exit=False))
+    out, err = capsys.readouterr()
+    assert out == "Fulcrum: ready\n"
+    assert err.startswith(
+        "Fulcrum: not ready, tried again every 0 seconds: the server is loading\n"
+    )
+    assert err.count("the server is loading") == 1
+    assert started.state.name == "ready"
 
 
 def write(client, kill, told, enough):

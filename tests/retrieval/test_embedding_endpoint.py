@@ -116,7 +116,9 @@ def test_a_server_that_asks_for_a_pause_gets_a_short_one(server):
 
 def test_a_request_that_is_wrong_is_not_repeated(server):
     server.failures = [422]
-    assert "answers 422 (out of order); give another model" in failing(f"{server.url}#words")
+    assert "answers 422 (out of order); send less text, or give another model" in failing(
+        f"{server.url}#words"
+    )
     assert server.requests == 1
 
 
