@@ -29,8 +29,8 @@ ROUNDING = 1e-3  # nats by which a log-probability may be above 0
 SEED = 2**31  # servers take no larger ones
 # Ends of an answer that is not whole, as OpenAI's servers, vLLM and SGLang call them.
 BROKEN_OFF = ("abort", "content_filter", "error", "function_call", "tool_calls")
-# Share of the tokens asked for from which an answer may end at its length: a character of several
-# tokens comes as one.
+# Share of the tokens asked for from which an answer may end at its length: a character comes as
+# one token, and has four at most, one for each byte of UTF-8.
 LEAST_LENGTH = 0.25
 THINKS = "<think>"  # before a model's reasoning, where the server leaves it in the answer
 NO_THINKING = {"enable_thinking": False}  # for chat templates that offer both
