@@ -25,6 +25,10 @@ class UnavailableError(ModelError):
     """A model's server that is down, silent or busy; the same request may succeed later."""
 
 
+class NotReadyError(ModelError):
+    """A model that is being loaded, or a replica that was lost; says nothing of where it is."""
+
+
 class DataError(FulcrumError):
     """An evaluation or training file with a wrong or missing field."""
 

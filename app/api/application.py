@@ -18,7 +18,6 @@ from app.api.completions import ignored_header, resolve_model
 from app.api.schema import EmbeddingRequest
 from app.server.metrics import CONTENT_TYPE, Metrics
 from app.server.security import (
-    ROLE,
     Application,
     Keys,
     Message,
@@ -27,6 +26,7 @@ from app.server.security import (
     RequestLimits,
     Scope,
     Send,
+    is_administrator,
 )
 from foundation.errors import InputError
 
@@ -76,7 +76,7 @@ def health(request: Request) -> Response:
     """Whether questions are answered: 200, or 503 with the reason. Needs no key."""
     state = request.app.state.service.state
     body = {"status": state.name}
-    if request.scope.get(ROLE):  # the reason may name files
+    if is_administrator(request):  # the reason may name files and addresses
         body["message"] = state.message
     return JSONResponse(body, 200 if state.name == "ready" else UNAVAILABLE)
 

@@ -63,7 +63,9 @@ def build(service: "Service", running: SessionTasks, tools: PageTools = NO_TOOLS
                     build_tab(service, running)
 
         def look() -> tuple[Any, Any]:
-            return _state(service), gr.Timer(active=service.state.name == "loading")
+            state = service.state
+            active = state.name == "loading" or state.passing  # what is away is tried again
+            return _state(service), gr.Timer(active=active)
 
         def left(request: gr.Request) -> None:
             running.leave(page_ask.session_of(request))
@@ -191,6 +193,6 @@ def theme() -> gr.themes.Base:
 
 
 def _state(service: "Service") -> str:
-    state, small = service.state, service.settings.model is None
+    state, small = service.shown_state, service.settings.model is None
     notices = service.model_notices if state.name == "ready" else []
     return views.render("state", state=state, small=small, recommended=RECOMMENDED, notices=notices)

@@ -20,9 +20,16 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from app import factory
 from app.server.queued_work import QueuedPrompts, QueuedQuestions, QueuedWork
-from app.server.service import POLL_SECONDS, Service
+from app.server.service import POLL_SECONDS, Service, not_ready
 from control.engines.scheduler import Cancelled
-from foundation.errors import BusyError, ClosingError, FulcrumError, InputError, ModelError
+from foundation.errors import (
+    BusyError,
+    ClosingError,
+    FulcrumError,
+    InputError,
+    ModelError,
+    NotReadyError,
+)
 from foundation.text import counted
 
 if TYPE_CHECKING:
@@ -213,7 +220,7 @@ class ReplicatedService(Service):
 
     def _ready_pool(self) -> "ReplicaPool":
         if self._pool is None:
-            raise ModelError(self.state.message)
+            raise not_ready(self.state)
         return self._pool
 
     def _done(self, _: "Future[Any]") -> None:
@@ -297,7 +304,7 @@ class ReplicaPool:
                 return attempts(self._answers, asked, defaultdict(list))
             return attempts(self._scores, asked)
         except RetryError:
-            raise ModelError(REPLICA_LOST) from None
+            raise NotReadyError(REPLICA_LOST) from None
 
     def _scores(self, asked: QueuedPrompts) -> "list[ScoredText]":
         response = self._handle.score.remote(asked.prompts, asked.most, asked.predict, asked.client)
@@ -334,8 +341,10 @@ class ReplicaPool:
                     if asked.on_token is not None:
                         asked.on_token(place, token)
                 elif sent[place][received[place] - 1] != token.text:
-                    raise ModelError(REPLICA_LOST)  # sampled, or batched with others: another one
-        raise ModelError(REPLICA_LOST)
+                    raise NotReadyError(
+                        REPLICA_LOST
+                    )  # sampled, or batched with others: another one
+        raise NotReadyError(REPLICA_LOST)
 
     def end(self) -> None:
         """Stop the replicas, and the local cluster if there is one."""

@@ -24,6 +24,7 @@ from foundation.errors import (
     FulcrumError,
     InputError,
     ModelError,
+    NotReadyError,
     UnavailableError,
 )
 
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 LOADING = "the model is being loaded; ask again in a moment"
+UNABLE = "the model cannot answer; ask again later, or ask who runs this server: its log says why"
 AT_ONCE = 16  # questions answered concurrently; on a CPU, more of them gain little
 POLL_SECONDS = 0.2  # seconds between checks for cancellation while waiting for a token
 
@@ -65,6 +67,12 @@ class ServiceState:
     name: Literal["loading", "ready", "failed"]
     message: Cleared
     passing: bool = False
+
+
+def not_ready(state: ServiceState) -> ModelError:
+    """The error of a question while there is no model."""
+    kind = NotReadyError if state.name == "loading" else ModelError
+    return kind(state.message)
 
 
 class Service:
@@ -97,7 +105,7 @@ class Service:
             self._queue.submit(self._load).result()
         except FulcrumError as error:
             passing = isinstance(error, UnavailableError)
-            self.state = ServiceState("failed", self.error_line(error), passing)
+            self.state = ServiceState("failed", self._cleared(error), passing)
         except Exception as error:
             log.error("loading failed: %s", type(error).__name__)
             message = f"the model cannot be loaded ({type(error).__name__}); see the log"
@@ -260,8 +268,25 @@ class Service:
         """What clears all that leaves the server."""
         return self._assistant.forgetting.door if self._assistant else self._own_door
 
+    @property
+    def shown_state(self) -> ServiceState:
+        """The state as whoever asks may see it; see `error_line`."""
+        hidden = self.state.name == "failed" and self.settings.read_key
+        return replace(self.state, message=own(UNABLE)) if hidden else self.state
+
     def error_line(self, error: FulcrumError) -> Cleared:
-        """What an error says; where the ledger cannot be read, that instead."""
+        """What an error says; where the ledger cannot be read, that instead.
+
+        With keys, others than those who run the server ask. What only these can mend may name
+        files and addresses of theirs, so it is told in the log alone.
+        """
+        operators = isinstance(error, ModelError) and not isinstance(error, NotReadyError)
+        if operators and self.settings.read_key:
+            log.warning("%s", self._cleared(error))
+            return own(UNABLE)
+        return self._cleared(error)
+
+    def _cleared(self, error: FulcrumError) -> Cleared:
         try:
             return self.door.line(" ".join(str(error).split()))
         except FulcrumError as damage:
@@ -388,7 +413,7 @@ class Service:
 
     def _ready(self) -> "Assistant":
         if self._assistant is None:
-            raise ModelError(self.state.message)
+            raise not_ready(self.state)
         return self._assistant
 
     @cached_property

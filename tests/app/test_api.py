@@ -6,9 +6,11 @@ from contextlib import closing
 import pytest
 
 from app import factory
+from app.page import views
+from control.assistant import Assistant
 from control.decoding.generate import Decoding
 from control.forgetting.suppressor import REFUSALS
-from foundation.errors import IndexStateError
+from foundation.errors import IndexStateError, UnavailableError
 from tests.app.conftest import ADMINISTRATION, READING
 from tests.embedding_server import serving
 from tests.json_writer import json_writer
@@ -862,6 +864,33 @@ def test_while_the_model_is_loading_or_broken_the_server_stays_up_and_says_so(cl
     assert "being loaded" in answer.json()["error"]["message"]
     assert answer.headers["retry-after"]
     assert one.post("/v1/forget", json=CHILE).status_code == 201
+
+
+def test_readers_do_not_learn_where_the_models_server_is(
+    client, service, keys, monkeypatch, caplog
+):
+    def away(*_, **__):
+        raise UnavailableError("--model http://10.1.2.3:8000/v1: the server cannot be reached")
+
+    over = service(read_key=READING, admin_key=ADMINISTRATION)
+    reader = client(over, keys, key=READING)
+    monkeypatch.setattr(Assistant, "prepare", away)
+    answer = ask(reader)
+    assert answer.status_code == 503
+    assert "its log says why" in answer.json()["error"]["message"]
+    assert "10.1.2.3" not in answer.text
+    assert "10.1.2.3" in caplog.text
+
+    monkeypatch.setattr(factory, "assistant", away)
+    over = service(loaded=False, read_key=READING, admin_key=ADMINISTRATION)
+    assert "being loaded" in ask(client(over, keys, key=READING)).text
+    over.load()
+    reader, administrator = (client(over, keys, key=key) for key in (READING, ADMINISTRATION))
+    assert "10.1.2.3" not in ask(reader).text + reader.get("/health").text
+    assert "10.1.2.3" in administrator.get("/health").text
+    page = views.render("state", state=over.shown_state, small=False, recommended="", notices=[])
+    assert "10.1.2.3" not in page
+    assert "tried again" in page
 
 
 def test_a_ledger_that_somebody_changed_is_a_503_and_no_answer(client, service, home):
