@@ -280,19 +280,40 @@ class Assistant:
 
     def read_claims(self, states: Sequence[QuestionState]) -> list[QuestionState]:
         """Read what each passage claims, in one batch, and settle it."""
-        changed, reader = list(states), self.reader
+        changed = list(states)
         places = [
             at
             for at, state in enumerate(states)
             if (state.kept or state.related) and self._works_on(state)
         ]
-        if reader is None or not places:
+        if self.reader is None or not places:
             return changed
         started = time.perf_counter()
-        asked = [
-            (each.search.query_str, [*each.kept, *each.related], each.retrieved)
-            for each in (states[at] for at in places)
-        ]
+        readings = self.read_passages(
+            [
+                (each.search.query_str, [*each.kept, *each.related], each.retrieved)
+                for each in (states[at] for at in places)
+            ]
+        )
+        share = (time.perf_counter() - started) / len(places)
+        for at, read in zip(places, readings, strict=True):
+            state = replace(states[at], seconds=states[at].seconds + share)
+            state.trace.seconds["claims"] += share
+            steps = partial(self.settle, read), partial(self.read_nearest, read)
+            changed[at] = self._run(state, *steps)
+        return changed
+
+    def read_passages(
+        self, asked: "Sequence[tuple[str, Nodes, Nodes]]"
+    ) -> "Sequence[PassageReadings]":
+        """Find what passages answer: by the reader, and by a model that reads well.
+
+        Args:
+            asked: Questions, each with its passages and with all that were found with them.
+        """
+        reader, model = self.reader, self.model
+        if reader is None:
+            return [[] for _ in asked]
         readings = passage_claims.read(reader, asked)
         if self.embed_model is not None:
             readings = [
@@ -302,14 +323,8 @@ class Assistant:
         if self.reads_well:
             questions = [question for question, _, _ in asked]
             pairs = list(zip(questions, readings, strict=True))
-            readings = passage_drafts.reread(self.model, pairs, self.embed_model)
-        share = (time.perf_counter() - started) / len(places)
-        for at, read in zip(places, readings, strict=True):
-            state = replace(states[at], seconds=states[at].seconds + share)
-            state.trace.seconds["claims"] += share
-            steps = partial(self.settle, read), partial(self.read_nearest, read)
-            changed[at] = self._run(state, *steps)
-        return changed
+            readings = passage_drafts.reread(model, pairs, self.embed_model)
+        return readings
 
     def settle(self, read: "PassageReadings", state: QuestionState) -> QuestionState:
         """Choose whom the answer follows where passages disagree.

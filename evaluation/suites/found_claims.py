@@ -1,21 +1,26 @@
-"""What the reader claims of the passages found: rightly, wrongly, or where none answers."""
+"""What the passages found claim: rightly, wrongly, or where none answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from llama_index.core.schema import NodeWithScore
 from tqdm import tqdm
 
-from control.conflict import passage_claims
 from control.conflict.passage_claims import LEAST_ALONE, LEAST_ANSWERS
-from control.conflict.reader import AnswerReader
+from control.conflict.reader import Reading
 from evaluation import metrics
 from evaluation.datasets.questions import RetrievalQuestion
 from evaluation.suites.retrieval import Modules, plain_query
 
 READ = 7  # passages found that are read, as many as a model of a large window reads
 BATCH = 16  # questions read at once
+ReadPassages = Callable[
+    [Sequence[tuple[str, Sequence[NodeWithScore], Sequence[NodeWithScore]]]],
+    Sequence[Sequence[tuple[NodeWithScore, Reading]]],
+]
+"""What passages answer, such as `control.assistant.Assistant.read_passages`."""
 LEAST = {"beside memory": LEAST_ANSWERS, "only documents": LEAST_ALONE}
 """Probability from which a passage claims something, by what may be answered from."""
 
@@ -43,19 +48,19 @@ class SurestClaim:
 
 
 def report(
-    reader: AnswerReader, modules: Modules, items: Sequence[RetrievalQuestion]
+    read: ReadPassages, modules: Modules, items: Sequence[RetrievalQuestion]
 ) -> dict[str, Any]:
     """How often the surest claim is right, is wrong, and is made where nothing answers.
 
     Args:
-        reader: Finds the claims.
+        read: Finds the claims.
         modules: Search and filter; a question is searched as it is asked.
         items: Questions with right answers, and without any where the documents leave them open.
     """
     surest = [
         each
         for start in tqdm(range(0, len(items), BATCH), desc="reading", unit="batch", delay=2)
-        for each in _surest(reader, modules, items[start : start + BATCH])
+        for each in _surest(read, modules, items[start : start + BATCH])
     ]
     kinds = [*dict.fromkeys(each.item.kind for each in surest if each.item.answers), "all"]
     return {
@@ -71,7 +76,7 @@ def report(
 
 
 def _surest(
-    reader: AnswerReader, modules: Modules, items: Sequence[RetrievalQuestion]
+    read: ReadPassages, modules: Modules, items: Sequence[RetrievalQuestion]
 ) -> list[SurestClaim]:
     asked = []
     for item in items:
@@ -79,10 +84,10 @@ def _surest(
         found = modules.search(query)
         asked.append((item.question, list(modules.judge(found, query))[:READ], found))
     claimed = []
-    for item, read in zip(items, passage_claims.read(reader, asked), strict=True):
-        has = bool(item.answers) and item.recalled([node.node_id for node, _ in read])
-        readings = [reading for _, reading in read if reading.answer]
-        best = max(readings, key=lambda one: one.answers, default=None)
+    for item, readings in zip(items, read(asked), strict=True):
+        has = bool(item.answers) and item.recalled([node.node_id for node, _ in readings])
+        claims = [reading for _, reading in readings if reading.answer]
+        best = max(claims, key=lambda one: one.answers, default=None)
         claimed.append(
             SurestClaim(item, has, *((best.answer, best.answers) if best is not None else ()))
         )

@@ -65,7 +65,7 @@ class DaysReader:
     def read(self, asked):
         found = [(text, re.search(r"\d+ days", text)) for _, text in asked]
         return [
-            Reading(match.group(), match.start(), 0.99) if match else Reading(answers=0.1)
+            Reading(match.group(), match.start(), 0.999) if match else Reading(answers=0.1)
             for _, match in found
         ]
 

@@ -194,7 +194,7 @@ def test_of_a_table_the_cell_is_told_with_its_column_and_what_names_its_row_and_
 
         def read(self, asked):
             return [
-                Reading(says, text.index(says), 0.99) if says in text else Reading(answers=0.1)
+                Reading(says, text.index(says), 0.999) if says in text else Reading(answers=0.1)
                 for _, text in asked
             ]
 
@@ -423,9 +423,9 @@ def test_a_date_in_place_of_the_time_that_a_document_claims_gives_way_to_it(tiny
 
         def read(self, asked):
             return [
-                Reading("6:30", text.index("6:30"), 0.99)
+                Reading("6:30", text.index("6:30"), 0.999)
                 if "6:30" in text
-                else Reading("1 September 2021", 0, 0.99)
+                else Reading("1 September 2021", 0, 0.999)
                 for _, text in asked
             ]
 
@@ -527,7 +527,7 @@ class Knowing(DaysReader):
 
     def read(self, asked):
         return [
-            reading if reading.answer or not text.strip() else Reading(text.split()[0], 0, 0.99)
+            reading if reading.answer or not text.strip() else Reading(text.split()[0], 0, 0.999)
             for reading, (_, text) in zip(super().read(asked), asked, strict=True)
         ]
 

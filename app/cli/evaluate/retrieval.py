@@ -113,7 +113,8 @@ def retrieval(
     else:
         modules = evaluation_setup.retrieval_modules(settings, index, model)
         if measure == "claims":
-            result = found_claims.report(factory.reader(settings), modules, items)
+            assistant = factory.assistant(settings, model, index=index)
+            result = found_claims.report(assistant.read_passages, modules, items)
         elif measure == "reservoir":
             asked = (
                 real_documents.asked_again(items, split)

@@ -4,9 +4,10 @@ import pytest
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from control.conflict.passage_claims import passage_text
+from control.conflict.passage_claims import LEAST_ALONE, LEAST_ANSWERS, passage_text
 from control.conflict.passage_drafts import AS_SURE, reread
 from control.conflict.reader import Reading
+from control.conflict.sources import CORRECTION
 from control.engines.base import Generation, Token
 
 QUESTION = "How long may a lamp be returned?"
@@ -89,7 +90,7 @@ def test_only_what_the_passage_says_is_its_claim(answer, claims):
 
 def test_passages_that_agree_or_claim_nothing_are_not_asked_again():
     model = Answers()
-    pairs = read(OLD, "A", "three weeks"), read(OLD, "B", "3 weeks")
+    pairs = read(OLD, "A", "three weeks", 0.999), read(OLD, "B", "3 weeks")
     claimed(model, *pairs)
     claimed(model, pairs[0], read(NEW, "C", "12 days", 0.5))
     claimed(model)
@@ -99,13 +100,61 @@ def test_passages_that_agree_or_claim_nothing_are_not_asked_again():
 def test_questions_are_asked_in_one_batch():
     model = Answers(Older="three weeks", Newer="30 days")
     old, new = read(OLD, "Older", "10 days"), read(NEW, "Newer", "12 days")
-    agreeing = [read(OLD, "A", "three weeks")]
-    found = reread(model, [(QUESTION, [old, new]), (QUESTION, agreeing), (QUESTION, [new, old])])
+    agreeing = [read(OLD, "A", "three weeks", 0.999)]
+    asked = [(QUESTION, each) for each in ([old, new], agreeing, [new, old])]
+    found = reread(model, asked)
     assert [[each.answer for _, each in one] for one in found] == [
         ["three weeks", "30 days"],
         ["three weeks"],
         ["30 days", "three weeks"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("sure", "alone", "says", "counts"),
+    [
+        (0.7, False, "Three weeks.", True),
+        (0.55, False, "3 weeks", True),  # which alone would not be sure enough
+        (0.9, False, "A lamp may be returned for three weeks.", True),
+        (0.9, False, "10 days", False),
+        (0.9, False, "It does not say.", False),
+        (0.98, False, "10 days", True),  # but not from documents alone
+        (0.98, True, "10 days", False),
+        (0.85, True, "three weeks", True),
+        (0.999, True, None, True),  # so sure that nothing could change it
+        (0.3, False, None, False),
+    ],
+)
+def test_a_claim_that_is_not_sure_counts_if_the_model_answers_the_same(sure, alone, says, counts):
+    model = Answers(**({"Rules": says} if says else {}))
+    [[(_, found)]] = reread(model, [(QUESTION, [read(OLD, "Rules", "three weeks", sure)])])
+    assert found.answer == "three weeks"
+    assert (found.answers >= (LEAST_ALONE if alone else LEAST_ANSWERS)) == counts
+    assert len(model.asked) == (says is not None)
+
+
+def test_what_the_model_answers_counts_for_all_that_say_the_same():
+    model = Answers(Surest="three weeks")
+    pairs = [
+        read(OLD, "Surest", "three weeks", 0.8),
+        read(OLD, "Same", "3 weeks", 0.7),
+        read(OLD, "Other", "10 days", 0.55),
+        read(OLD, "Silent", "", 0.2),
+    ]
+    [found] = reread(model, [(QUESTION, pairs)])
+    surest, same, other, silent = (each.answers for _, each in found)
+    assert len(model.asked) == 1
+    assert surest > 0.8
+    assert same > 0.7
+    assert other < 0.3
+    assert silent == 0.2
+
+
+def test_a_pinned_correction_is_not_doubted():
+    node, reading = read(OLD, "Rules", "10 days", 0.8)
+    node.node.id_ = f"{CORRECTION}1"
+    pairs = [(node, reading)]
+    assert reread(Answers(), [(QUESTION, pairs)]) == [pairs]
 
 
 class Alike(MockEmbedding):
@@ -130,10 +179,11 @@ def test_another_version_in_which_the_reader_finds_nothing_claims_what_the_model
     title, date, text, asked, claims
 ):
     """So does the one in which it found something."""
-    known, other = read(OLD, "Returns 2022", "10 days"), read(text, title, "", 0.1)
+    known, other = read(OLD, "Returns 2022", "10 days", 0.999), read(text, title, "", 0.1)
     known[0].node.metadata["date"], other[0].node.metadata["date"] = "2022", date
     model = Answers(**{"Returns 2022": "three weeks", title: "30 days"})
-    [(first, second)] = reread(model, [(QUESTION, [known, other])], Alike(2))
+    both = [(QUESTION, [known, other])]
+    [(first, second)] = reread(model, both, Alike(2))
     assert first[1].answer == ("three weeks" if asked else "10 days")
     assert (second[1].answer, second[1].answers) == claims
-    assert reread(model, [(QUESTION, [known, other])]) == [[known, other]]
+    assert reread(model, both) == [[known, other]]

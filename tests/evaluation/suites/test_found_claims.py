@@ -1,5 +1,8 @@
+from functools import partial
+
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from control.conflict import passage_claims
 from control.conflict.passage_claims import LEAST_ALONE, LEAST_ANSWERS
 from control.conflict.reader import Reading
 from evaluation.datasets.questions import RetrievalQuestion
@@ -36,7 +39,7 @@ def measured(*items):
         ]
 
     modules = Modules(None, search, lambda found, _: found, None, 3, None)
-    report = found_claims.report(Reader(), modules, items)
+    report = found_claims.report(partial(passage_claims.read, Reader()), modules, items)
     assert report["n"] == len(items)
     return {row["answered from"]: row for row in report["tables"]["claims"] if row["kind"] == "all"}
 
