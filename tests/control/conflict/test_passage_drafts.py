@@ -150,11 +150,17 @@ def test_what_the_model_answers_counts_for_all_that_say_the_same():
     assert silent == 0.2
 
 
-def test_a_pinned_correction_is_not_doubted():
+def test_a_pinned_correction_and_a_cell_of_a_table_are_not_doubted():
     node, reading = read(OLD, "Rules", "10 days", 0.8)
     node.node.id_ = f"{CORRECTION}1"
-    pairs = [(node, reading)]
-    assert reread(Answers(), [(QUESTION, pairs)]) == [pairs]
+    row = read(
+        "Returns.\n\nGoods: lamp; Days: 30; Fee: none\nGoods: shade; Days: 10; Fee: 2",
+        "Table",
+        "30",
+        0.8,
+    )
+    for pairs in ([(node, reading)], [row]):
+        assert reread(Answers(), [(QUESTION, pairs)]) == [pairs]
 
 
 class Alike(MockEmbedding):
