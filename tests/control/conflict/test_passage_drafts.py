@@ -117,7 +117,8 @@ def test_questions_are_asked_in_one_batch():
         (0.55, False, "3 weeks", True),  # which alone would not be sure enough
         (0.9, False, "A lamp may be returned for three weeks.", True),
         (0.9, False, "10 days", False),
-        (0.9, False, "It does not say.", False),
+        (0.9, False, "It does not say.", True),  # which tells nothing
+        (0.9, False, "12 weeks", True),  # nor does what the passage lacks
         (0.98, False, "10 days", True),  # but not from documents alone
         (0.98, True, "10 days", False),
         (0.85, True, "three weeks", True),
