@@ -95,8 +95,8 @@ def list_documents(
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
 ) -> DocumentList:
-    """List the documents, in order of ingestion."""
-    found = caller.service.documents.listed(offset, limit + 1)
+    """List the documents, in order of ingestion; readers do not see the folders of files."""
+    found = caller.service.documents.listed(offset, limit + 1, paths=caller.administers)
     return DocumentList(
         data=[Document(**vars(each)) for each in found[:limit]], has_more=len(found) > limit
     )

@@ -48,14 +48,15 @@ class _Events:
         self._service = service
 
     def _listed(self, now: ListView, request: gr.Request) -> str:
-        found = self._service.documents.listed(limit=now.limit + 1, search=now.search)
+        may = is_administrator(request)
+        found = self._service.documents.listed(limit=now.limit + 1, search=now.search, paths=may)
         texts = self._service.documents.passages(now.opened, PREVIEWED) if now.opened else []
         return views.render(
             "documents",
             found=found[: now.limit],
             count=self._service.documents.count(),
             more=len(found) > now.limit,
-            may=is_administrator(request),
+            may=may,
             view=now,
             texts=[views.passage_html(text) for text in texts],
         )

@@ -145,7 +145,7 @@ class Documents:
         yield replace(now, file=NOTHING, read=len(paths), finished=True)
 
     def listed(
-        self, offset: int = 0, limit: int | None = None, search: str = ""
+        self, offset: int = 0, limit: int | None = None, search: str = "", paths: bool = True
     ) -> list[ListedDocument]:
         """Return the index's documents in order of ingestion, cleared of forgotten facts.
 
@@ -153,6 +153,7 @@ class Documents:
             offset: Leave out so many.
             limit: At most so many.
             search: Only those whose title, file or date holds this, in any case.
+            paths: Whether files have their folders, which only administrators may see.
         """
         wanted = search.strip().casefold()
 
@@ -161,8 +162,8 @@ class Documents:
             return wanted in shown.casefold()
 
         if not wanted:
-            return self._listed(self._index().documents(offset, limit))
-        found = self._listed([each for each in self._index().documents() if matches(each)])
+            return self._listed(self._index().documents(offset, limit), paths)
+        found = self._listed([each for each in self._index().documents() if matches(each)], paths)
         end = None if limit is None else offset + limit
         # Once more, so that nobody finds out what was redacted.
         return [each for each in found if matches(each)][offset:end]
@@ -217,13 +218,13 @@ class Documents:
             for key, count in passages.items()
         ]
 
-    def _listed(self, found: "list[StoredDocument]") -> list[ListedDocument]:
+    def _listed(self, found: "list[StoredDocument]", paths: bool) -> list[ListedDocument]:
         clear = self._door().open()
         return [
             ListedDocument(
                 clear.id(each.id),
                 clear.name(each.title),
-                clear.name(each.source),
+                clear.name(each.source if paths else PurePath(each.source).name),
                 each.passages,
                 each.trust,
                 clear.name(each.date),

@@ -99,9 +99,9 @@ def _parts(text: str) -> list[str]:
 
 
 def _gives(part: str, sentence: str) -> bool:
-    """Whether a part of a passage has every date, number and name of a sentence, in any notation.
+    """Whether a part of a passage has all dates, numbers and names of a sentence, in any notation.
 
-    Its sentences are searched one by one.
+    Times of day count as dates. Its sentences are searched one by one.
     """
     asked, held = _read(sentence), [_read(part[start:end]) for start, end in parts(part)]
     names = {
@@ -110,10 +110,11 @@ def _gives(part: str, sentence: str) -> bool:
         if not (word.raw.islower() or (sentence.startswith(word.raw) and is_word(word.raw)))
     }
     known = name_titles().union(words(part), (word.key for one in held for word in one.words))
-    given = [reading for one in held for date in one.dates for reading in date]
+    given = [reading for one in held for date in (*one.dates, *one.times) for reading in date]
+    points = (*asked.dates, *asked.times)
     return (
         names <= known
-        and all(any(each.covers(one) for each in date for one in given) for date in asked.dates)
+        and all(any(each.covers(one) for each in date for one in given) for date in points)
         and all(
             any(relate(each, other) in EQUAL for one in held for other in one.quantities)
             for each in asked.quantities

@@ -657,6 +657,15 @@ def test_documents_are_uploaded_listed_and_removed(client):
     assert one.get("/v1/documents").json()["data"] == []
 
 
+def test_readers_do_not_see_the_folders_of_files(client, service, keys, tmp_path):
+    over, notes = service(), tmp_path / "notes.md"
+    notes.write_text("# Rhine\n\nThe Rhine is long.", "utf-8")
+    over._index.ingest([notes])
+    for key, shown in ((READING, "notes.md"), (ADMINISTRATION, str(notes))):
+        [document] = client(over, keys, key=key).get("/v1/documents").json()["data"]
+        assert document["source"] == shown
+
+
 def test_an_upload_of_which_nothing_can_be_read_names_every_file(client):
     files = [("file", ("broken.pdf", b"%PDF nonsense")), ("file", ("empty.txt", b""))]
     refused = client().post("/v1/documents", files=files)

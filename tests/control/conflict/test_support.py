@@ -65,7 +65,8 @@ def test_a_sentence_that_stands_word_for_word_in_a_passage_is_cited_whatever_the
 
 
 NOTES = """The pond was dug on 3 May 1911. One may skate there from December on.
-Elias Thorn keeps the keys, and at first 30 members were allowed. It is 1,500 mm deep."""
+Elias Thorn keeps the keys, and at first 30 members were allowed. It is 1,500 mm deep.
+The gate is locked at 9:30 pm."""
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,8 @@ Elias Thorn keeps the keys, and at first 30 members were allowed. It is 1,500 mm
         ("The pond dates from 1911, and one can skate on it.", True),
         ("First of all, the keys are with Mr Elias Thorn.", True),
         ("Its depth is 1500 mm.", True),
+        ("The gate closes at 21:30.", True),
+        ("The gate closes at 21:45.", False),
         ("Its depth is 1500 m.", False),
         ("It was dug on 4 May 1911.", False),
         ("The pond was dug in 1813.", False),
