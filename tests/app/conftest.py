@@ -26,7 +26,7 @@ class NumberReader:
         numbers = [word for word in text.split() if word.isdigit() and word not in question]
         if "window" not in question or "window" not in text or not numbers:
             return Reading()
-        return Reading(numbers[0], text.index(numbers[0]), 0.99)
+        return Reading(numbers[0], text.index(numbers[0]), 0.999)
 
 
 @pytest.fixture

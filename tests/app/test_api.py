@@ -942,7 +942,7 @@ def test_what_nobody_foresaw_is_a_500_whose_text_is_neither_sent_nor_logged(
 ):
     over = service()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("Santiago")
 
     monkeypatch.setattr(over.documents, "listed", fail)
@@ -957,7 +957,7 @@ def test_what_nobody_foresaw_is_a_500_whose_text_is_neither_sent_nor_logged(
 def test_an_index_that_is_damaged_is_a_503(client, service, monkeypatch):
     over = service()
 
-    def damaged(*_):
+    def damaged(*_, **__):
         raise IndexStateError("the index is damaged; put a copy of it back")
 
     monkeypatch.setattr(over.documents, "listed", damaged)
