@@ -341,9 +341,7 @@ class ReplicaPool:
                     if asked.on_token is not None:
                         asked.on_token(place, token)
                 elif sent[place][received[place] - 1] != token.text:
-                    raise NotReadyError(
-                        REPLICA_LOST
-                    )  # sampled, or batched with others: another one
+                    raise NotReadyError(REPLICA_LOST)  # it was sampled or batched otherwise
         raise NotReadyError(REPLICA_LOST)
 
     def end(self) -> None:
