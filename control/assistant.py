@@ -311,7 +311,7 @@ class Assistant:
         Args:
             asked: Questions, each with its passages and with all that were found with them.
         """
-        reader, model = self.reader, self.model
+        reader = self.reader
         if reader is None:
             return [[] for _ in asked]
         readings = passage_claims.read(reader, asked)
@@ -323,7 +323,7 @@ class Assistant:
         if self.reads_well:
             questions = [question for question, _, _ in asked]
             pairs = list(zip(questions, readings, strict=True))
-            readings = passage_drafts.reread(model, pairs, self.embed_model)
+            readings = passage_drafts.reread(self.model, pairs, self.embed_model)
         return readings
 
     def settle(self, read: "PassageReadings", state: QuestionState) -> QuestionState:

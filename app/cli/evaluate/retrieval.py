@@ -88,6 +88,8 @@ def retrieval(
     if data is not None and corpus is not None:
         raise InputError("--data and --real-documents: give one of them")
     retrieval_suite.check_arms(arms, measure)
+    if measure == "claims" and "reader" in settings.without:
+        raise InputError("--measure claims needs the reader; take it out of FULCRUM_WITHOUT")
     if corpus is None:
         items = _of_kinds(_other_questions(data, split, limit), kinds)
         documents = [questions.PASSAGES if data is None else questions.corpus(data, target)]
